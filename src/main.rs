@@ -1,0 +1,3 @@
+//! `swarmdd`: dd from a swarm.
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! The swarm engine of `swarmdd`: the whole BitTorrent protocol and every decision, and no I/O.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod limits;
+pub mod units;

@@ -1,0 +1,59 @@
+//! Every bound and every timeout, each with its reason. Nothing in the program grows past a number on this page.
+
+use core::time::Duration;
+
+/// What is asked of a peer in one request. Everybody uses it; larger requests are refused by libtorrent (BEP 3).
+pub const BLOCK_BYTES: u32 = 16 * 1024;
+
+/// Largest buffer of the pool: a piece lies in one or more of these. Large enough for one long disk request, small
+/// enough that a 48 MiB pool still holds three pieces of 16 MiB or nearly two hundred chunks to serve from.
+pub const BUFFER_BYTES_MAX: u32 = 256 * 1024;
+
+/// Largest piece accepted: three of them must fit the pool of the default 64 MiB (one being received, one being
+/// written, one to serve from).
+pub const PIECE_BYTES_MAX: u32 = 16 * 1024 * 1024;
+
+/// Smallest piece accepted: one block. Nobody makes smaller ones and they would only multiply the hashes.
+pub const PIECE_BYTES_MIN: u32 = 16 * 1024;
+
+/// Pieces in one torrent. 4 Mi pieces of 4 MiB are 16 TiB; their hashes are 80 MB, the metainfo limit below is met first.
+pub const PIECE_COUNT_MAX: u32 = 1 << 22;
+
+/// Files in one torrent. An FSBT image of a fragmented file system has tens of thousands, the largest seen 1.2 million.
+pub const FILE_COUNT_MAX: usize = 2_000_000;
+
+/// Size of a torrent file. 50 GB in 1 MiB pieces is 1 MB of hashes; 1.2 million FSBT files are about 85 MB.
+pub const METAINFO_BYTES_MAX: usize = 96 * 1024 * 1024;
+
+/// Nesting of bencoded values. A torrent needs five levels, an extension handshake two.
+pub const BENCODE_DEPTH_MAX: usize = 16;
+
+/// An alignment every disk we know can do with O_DIRECT, and the granularity of FSBT extents.
+pub const SECTOR_BYTES_MIN: u32 = 512;
+
+/// Longest peer message that is not a `piece`: the bitfield of PIECE_COUNT_MAX pieces.
+pub const MESSAGE_BYTES_MAX: u32 = PIECE_COUNT_MAX / 8 + 1;
+
+/// Longest extension message (BEP 10) that is read; a handshake is about 200 bytes, a PEX message of 200 peers 1.4 KB.
+pub const EXTENDED_BYTES_MAX: u32 = 64 * 1024;
+
+/// Longest HTTP head (status line and headers) read before giving up.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest tracker answer: 2,000 IPv6 peers are 36 KB.
+pub const ANNOUNCE_BYTES_MAX: usize = 256 * 1024;
+
+/// Longest URL that is accepted anywhere.
+pub const URL_BYTES_MAX: usize = 2048;
+
+/// Redirects followed for one HTTP request.
+pub const REDIRECTS_MAX: u32 = 5;
+
+/// Trackers kept from an announce-list (BEP 12).
+pub const TRACKER_COUNT_MAX: usize = 32;
+
+/// Longest failure reason or warning kept from a tracker, and longest client name kept from a peer.
+pub const TEXT_BYTES_MAX: usize = 256;
+
+/// Time for one HTTP exchange to make progress before it counts as failed.
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
