@@ -5,4 +5,5 @@
 extern crate alloc;
 
 pub mod limits;
+pub mod rng;
 pub mod units;
