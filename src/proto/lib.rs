@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod bencode;
 pub mod limits;
 pub mod rng;
 pub mod units;
