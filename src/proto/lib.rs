@@ -8,3 +8,4 @@ pub mod bencode;
 pub mod limits;
 pub mod rng;
 pub mod units;
+pub mod wire;

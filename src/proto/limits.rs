@@ -37,6 +37,10 @@ pub const MESSAGE_BYTES_MAX: u32 = PIECE_COUNT_MAX / 8 + 1;
 /// Longest extension message (BEP 10) that is read; a handshake is about 200 bytes, a PEX message of 200 peers 1.4 KB.
 pub const EXTENDED_BYTES_MAX: u32 = 64 * 1024;
 
+/// Longest message of an id we do not know; it is skipped, but its bytes have to be somewhere until they are all there.
+/// The longest in use is a `hashes` of BEP 52: 512 hashes and their proof are 17 KB.
+pub const UNKNOWN_BYTES_MAX: u32 = 64 * 1024;
+
 /// Longest HTTP head (status line and headers) read before giving up.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 

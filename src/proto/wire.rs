@@ -1,0 +1,528 @@
+//! Which bytes two peers exchange: the handshake and the messages behind it.
+//!
+//! Read first: BEP 3 (peer protocol), BEP 6 (fast extension).
+//!
+//! Every message is `length: u32, id: u8, body`, big-endian; a length of 0 is a keep-alive. [`decode`] takes one off the
+//! front of what has arrived. The payload of a `piece` never comes here: `decode` consumes its 13 bytes of header and
+//! tells how many bytes follow, and the shell reads those straight into a pool buffer. The length of everything else is
+//! checked against its bound as soon as length and id are there, so nobody makes us wait for, or store, more than that.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::RangeInclusive;
+
+use crate::limits::{BLOCK_BYTES, EXTENDED_BYTES_MAX, MESSAGE_BYTES_MAX, UNKNOWN_BYTES_MAX};
+use crate::units::{Block, InfoHash, PeerId};
+
+/// What each side sends first, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// Understands the messages of BEP 6.
+    pub fast: bool,
+    /// Understands the extension protocol of BEP 10.
+    pub extended: bool,
+    pub info_hash: InfoHash,
+    pub peer_id: PeerId,
+}
+
+pub const HANDSHAKE_BYTES: usize = 68;
+
+const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
+
+impl Handshake {
+    pub fn encode(&self) -> [u8; HANDSHAKE_BYTES] {
+        let mut bytes = [0; HANDSHAKE_BYTES];
+        bytes[..20].copy_from_slice(PROTOCOL);
+        bytes[25] = if self.extended { 0x10 } else { 0 };
+        bytes[27] = if self.fast { 0x04 } else { 0 };
+        bytes[28..48].copy_from_slice(&self.info_hash.0);
+        bytes[48..].copy_from_slice(&self.peer_id.0);
+        bytes
+    }
+
+    /// `None`: not all of it has arrived. Whoever speaks something else is refused at the first byte that differs.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Handshake>, WireError> {
+        let arrived = bytes.len().min(PROTOCOL.len());
+        if bytes[..arrived] != PROTOCOL[..arrived] {
+            return Err(WireError::NotBitTorrent);
+        }
+        let Some(bytes) = bytes.first_chunk::<HANDSHAKE_BYTES>() else { return Ok(None) };
+        Ok(Some(Handshake {
+            extended: bytes[25] & 0x10 != 0,
+            fast: bytes[27] & 0x04 != 0,
+            info_hash: InfoHash(array_at(bytes, 28)),
+            peer_id: PeerId(array_at(bytes, 48)),
+        }))
+    }
+}
+
+/// A block as a peer named it. It becomes a [`Block`] only by being checked against the layout of the torrent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RawBlock {
+    pub index: u32,
+    pub begin: u32,
+    pub length: u32,
+}
+
+impl From<Block> for RawBlock {
+    fn from(block: Block) -> RawBlock {
+        RawBlock { index: block.piece.0, begin: block.begin, length: block.length }
+    }
+}
+
+/// One message other than `piece`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    KeepAlive,
+    Choke,
+    Unchoke,
+    Interested,
+    NotInterested,
+    Have(u32),
+    /// Not longer than asked for; whether it is exactly as long as the torrent needs is for the caller to see.
+    Bitfield(Vec<u8>),
+    Request(RawBlock),
+    Cancel(RawBlock),
+    /// The peer's DHT port (BEP 5), which we do not use.
+    Port(u16),
+    Suggest(u32),
+    HaveAll,
+    HaveNone,
+    Reject(RawBlock),
+    AllowedFast(u32),
+    /// `id` 0 is the extension handshake, others are what that handshake made them (BEP 10).
+    Extended {
+        id: u8,
+        payload: Vec<u8>,
+    },
+    /// A message of some other extension; its body has been skipped.
+    Unknown(u8),
+}
+
+/// Message ids of BEP 3, 5, 6 and 10.
+mod id {
+    pub const CHOKE: u8 = 0;
+    pub const UNCHOKE: u8 = 1;
+    pub const INTERESTED: u8 = 2;
+    pub const NOT_INTERESTED: u8 = 3;
+    pub const HAVE: u8 = 4;
+    pub const BITFIELD: u8 = 5;
+    pub const REQUEST: u8 = 6;
+    pub const PIECE: u8 = 7;
+    pub const CANCEL: u8 = 8;
+    pub const PORT: u8 = 9;
+    pub const SUGGEST: u8 = 13;
+    pub const HAVE_ALL: u8 = 14;
+    pub const HAVE_NONE: u8 = 15;
+    pub const REJECT: u8 = 16;
+    pub const ALLOWED_FAST: u8 = 17;
+    pub const EXTENDED: u8 = 20;
+}
+
+impl Message {
+    /// Appends the message, length first. An `Unknown` is written without a body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Message::KeepAlive => out.extend_from_slice(&[0; LENGTH_BYTES]),
+            Message::Choke => put(out, id::CHOKE, &[]),
+            Message::Unchoke => put(out, id::UNCHOKE, &[]),
+            Message::Interested => put(out, id::INTERESTED, &[]),
+            Message::NotInterested => put(out, id::NOT_INTERESTED, &[]),
+            Message::Have(index) => put(out, id::HAVE, &[&index.to_be_bytes()]),
+            Message::Bitfield(bits) => put(out, id::BITFIELD, &[bits]),
+            Message::Request(block) => put_block(out, id::REQUEST, block),
+            Message::Cancel(block) => put_block(out, id::CANCEL, block),
+            Message::Port(port) => put(out, id::PORT, &[&port.to_be_bytes()]),
+            Message::Suggest(index) => put(out, id::SUGGEST, &[&index.to_be_bytes()]),
+            Message::HaveAll => put(out, id::HAVE_ALL, &[]),
+            Message::HaveNone => put(out, id::HAVE_NONE, &[]),
+            Message::Reject(block) => put_block(out, id::REJECT, block),
+            Message::AllowedFast(index) => put(out, id::ALLOWED_FAST, &[&index.to_be_bytes()]),
+            Message::Extended { id, payload } => {
+                assert!(payload.len() + 2 <= EXTENDED_BYTES_MAX as usize);
+                put(out, id::EXTENDED, &[&[*id], payload]);
+            }
+            Message::Unknown(id) => put(out, *id, &[]),
+        }
+    }
+}
+
+fn put(out: &mut Vec<u8>, id: u8, body: &[&[u8]]) {
+    let length: usize = 1 + body.iter().map(|part| part.len()).sum::<usize>();
+    assert!(length <= MESSAGE_BYTES_MAX as usize);
+    out.extend_from_slice(&(length as u32).to_be_bytes());
+    out.push(id);
+    body.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+fn put_block(out: &mut Vec<u8>, id: u8, block: &RawBlock) {
+    put(out, id, &[&block.index.to_be_bytes(), &block.begin.to_be_bytes(), &block.length.to_be_bytes()]);
+}
+
+/// What stands before the payload of an outgoing `piece`; the shell sends the payload itself from a pool buffer.
+pub fn piece_header(block: Block) -> [u8; PIECE_HEADER_BYTES] {
+    assert!(block.length > 0);
+    assert!(block.length <= BLOCK_BYTES);
+    let mut bytes = [0; PIECE_HEADER_BYTES];
+    bytes[..4].copy_from_slice(&(PIECE_LENGTH_BASE + block.length).to_be_bytes());
+    bytes[4] = id::PIECE;
+    bytes[5..9].copy_from_slice(&block.piece.0.to_be_bytes());
+    bytes[9..].copy_from_slice(&block.begin.to_be_bytes());
+    bytes
+}
+
+/// Length, id, index and begin of a `piece`.
+pub const PIECE_HEADER_BYTES: usize = 13;
+
+/// What the length of a `piece` counts besides its payload: id, index and begin.
+const PIECE_LENGTH_BASE: u32 = 9;
+
+const LENGTH_BYTES: usize = 4;
+
+/// What [`decode`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    Message(Message),
+    /// The header of a `piece`; its payload of `length` bytes, 1 to BLOCK_BYTES, follows what was consumed.
+    Piece(RawBlock),
+}
+
+/// Takes one frame off the front of `bytes`; the number is how many bytes it took. `None`: more bytes are needed, how
+/// many in all says [`bytes_needed`]. `bitfield_bytes_max` is the size of a bitfield of this torrent.
+pub fn decode(bytes: &[u8], bitfield_bytes_max: usize) -> Result<Option<(Frame, usize)>, WireError> {
+    let consumed = bytes_needed(bytes, bitfield_bytes_max)?;
+    let Some(frame) = bytes.get(..consumed) else { return Ok(None) };
+    let Some((&id, body)) = frame[LENGTH_BYTES..].split_first() else {
+        return Ok(Some((Frame::Message(Message::KeepAlive), consumed)));
+    };
+    // The size of every body has been checked by bytes_needed.
+    let message = match id {
+        id::CHOKE => Message::Choke,
+        id::UNCHOKE => Message::Unchoke,
+        id::INTERESTED => Message::Interested,
+        id::NOT_INTERESTED => Message::NotInterested,
+        id::HAVE => Message::Have(u32_at(body, 0)),
+        id::BITFIELD => Message::Bitfield(body.to_vec()),
+        id::REQUEST => Message::Request(block_in(body)),
+        id::PIECE => {
+            let length = u32_at(frame, 0) - PIECE_LENGTH_BASE;
+            let block = RawBlock { index: u32_at(body, 0), begin: u32_at(body, 4), length };
+            return Ok(Some((Frame::Piece(block), consumed)));
+        }
+        id::CANCEL => Message::Cancel(block_in(body)),
+        id::PORT => Message::Port(u16::from_be_bytes(array_at(body, 0))),
+        id::SUGGEST => Message::Suggest(u32_at(body, 0)),
+        id::HAVE_ALL => Message::HaveAll,
+        id::HAVE_NONE => Message::HaveNone,
+        id::REJECT => Message::Reject(block_in(body)),
+        id::ALLOWED_FAST => Message::AllowedFast(u32_at(body, 0)),
+        id::EXTENDED => Message::Extended { id: body[0], payload: body[1..].to_vec() },
+        unknown => Message::Unknown(unknown),
+    };
+    Ok(Some((Frame::Message(message), consumed)))
+}
+
+/// How many bytes, from the first of `bytes`, must be there before [`decode`] gives a frame or knows more: 4 at first,
+/// then 5, then the frame's size (for a `piece` that of its header). Never more than [`frame_bytes_max`].
+pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, WireError> {
+    if bytes.len() < LENGTH_BYTES {
+        return Ok(LENGTH_BYTES);
+    }
+    let length = u32_at(bytes, 0);
+    if length == 0 {
+        return Ok(LENGTH_BYTES);
+    }
+    let Some(&id) = bytes.get(LENGTH_BYTES) else { return Ok(LENGTH_BYTES + 1) };
+    let allowed = lengths(id, bitfield_bytes_max);
+    if !allowed.contains(&length) {
+        return Err(WireError::Length { id, length, min: *allowed.start(), max: *allowed.end() });
+    }
+    Ok(if id == id::PIECE { PIECE_HEADER_BYTES } else { LENGTH_BYTES + length as usize })
+}
+
+/// The most [`bytes_needed`] ever asks for: what a peer's receive buffer must be able to grow to.
+pub fn frame_bytes_max(bitfield_bytes_max: usize) -> usize {
+    let length = (1 + bitfield_bytes_max).max(EXTENDED_BYTES_MAX as usize).max(UNKNOWN_BYTES_MAX as usize);
+    LENGTH_BYTES + length
+}
+
+/// Which lengths (id and body) a message may have.
+fn lengths(id: u8, bitfield_bytes_max: usize) -> RangeInclusive<u32> {
+    assert!(bitfield_bytes_max > 0);
+    assert!(bitfield_bytes_max < MESSAGE_BYTES_MAX as usize);
+    match id {
+        id::CHOKE | id::UNCHOKE | id::INTERESTED | id::NOT_INTERESTED | id::HAVE_ALL | id::HAVE_NONE => 1..=1,
+        id::HAVE | id::SUGGEST | id::ALLOWED_FAST => 5..=5,
+        id::BITFIELD => 2..=1 + bitfield_bytes_max as u32,
+        id::REQUEST | id::CANCEL | id::REJECT => 13..=13,
+        id::PIECE => PIECE_LENGTH_BASE + 1..=PIECE_LENGTH_BASE + BLOCK_BYTES,
+        id::PORT => 3..=3,
+        id::EXTENDED => 2..=EXTENDED_BYTES_MAX,
+        _ => 1..=UNKNOWN_BYTES_MAX,
+    }
+}
+
+fn block_in(body: &[u8]) -> RawBlock {
+    RawBlock { index: u32_at(body, 0), begin: u32_at(body, 4), length: u32_at(body, 8) }
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_be_bytes(array_at(bytes, offset))
+}
+
+/// The `N` bytes at `offset`, which the caller knows are there.
+fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[offset..offset + N]);
+    array
+}
+
+/// Why a peer's bytes are not the peer protocol; the answer is always to close the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireError {
+    NotBitTorrent,
+    Length { id: u8, length: u32, min: u32, max: u32 },
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WireError::NotBitTorrent => f.write_str("peer does not begin with a BitTorrent handshake"),
+            WireError::Length { id, length, min, max } if min == max => {
+                write!(f, "peer sent message {id} with a length of {length}, must be {max}")
+            }
+            WireError::Length { id, length, min, max } => {
+                write!(f, "peer sent message {id} with a length of {length}, must be {min} to {max}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for WireError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::PieceIndex;
+    use std::string::ToString;
+    use std::vec;
+
+    /// Bitfields of these tests are of torrents with 17 to 24 pieces.
+    const BITFIELD_BYTES: usize = 3;
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        assert!(digits.len().is_multiple_of(2));
+        let digit = |byte: u8| (byte as char).to_digit(16).unwrap() as u8;
+        digits.chunks(2).map(|pair| digit(pair[0]) * 16 + digit(pair[1])).collect()
+    }
+
+    #[test]
+    fn handshake_both_ways_and_cut_short() {
+        let bytes = hex("13 426974546f7272656e742070726f746f636f6c 0000000000100004
+             000102030405060708090a0b0c0d0e0f10111213 2d5344303130302d6162636465666768696a6b6c");
+        let handshake = Handshake {
+            fast: true,
+            extended: true,
+            info_hash: "000102030405060708090a0b0c0d0e0f10111213".parse().unwrap(),
+            peer_id: PeerId(*b"-SD0100-abcdefghijkl"),
+        };
+        assert_eq!(handshake.encode().to_vec(), bytes);
+        assert_eq!(Handshake::parse(&bytes), Ok(Some(handshake)));
+        for cut in 0..bytes.len() {
+            assert_eq!(Handshake::parse(&bytes[..cut]), Ok(None), "cut at {cut}");
+        }
+        let mut longer = bytes.clone();
+        longer.extend_from_slice(&hex("00000001 0f"));
+        assert_eq!(Handshake::parse(&longer), Ok(Some(handshake)));
+    }
+
+    #[test]
+    fn handshake_bits_stand_for_themselves() {
+        for (fast, extended) in [(false, false), (false, true), (true, false)] {
+            let handshake =
+                Handshake { fast, extended, info_hash: InfoHash([7; 20]), peer_id: PeerId([9; 20]) };
+            assert_eq!(Handshake::parse(&handshake.encode()), Ok(Some(handshake)));
+        }
+        // Bits of others (DHT, v2, …) do not matter.
+        let mut bytes = [0xff; HANDSHAKE_BYTES];
+        bytes[..20].copy_from_slice(PROTOCOL);
+        let handshake = Handshake::parse(&bytes).unwrap().unwrap();
+        assert!(handshake.fast && handshake.extended);
+    }
+
+    #[test]
+    fn handshake_of_another_protocol_is_refused_at_once() {
+        assert_eq!(Handshake::parse(b"G"), Err(WireError::NotBitTorrent));
+        assert_eq!(Handshake::parse(b"GET / HTTP/1.1\r\n\r\n"), Err(WireError::NotBitTorrent));
+        assert_eq!(Handshake::parse(b"\x13BitTorrent Protocol"), Err(WireError::NotBitTorrent));
+    }
+
+    /// Every message but `piece`, and what it looks like on the wire.
+    fn vectors() -> Vec<(Message, &'static str)> {
+        let block = RawBlock { index: 1, begin: 0x8000, length: 0x4000 };
+        vec![
+            (Message::KeepAlive, "00000000"),
+            (Message::Choke, "00000001 00"),
+            (Message::Unchoke, "00000001 01"),
+            (Message::Interested, "00000001 02"),
+            (Message::NotInterested, "00000001 03"),
+            (Message::Have(0x01020304), "00000005 04 01020304"),
+            (Message::Bitfield(vec![0xff, 0x80, 0x01]), "00000004 05 ff8001"),
+            (Message::Bitfield(vec![0xff]), "00000002 05 ff"),
+            (Message::Request(block), "0000000d 06 00000001 00008000 00004000"),
+            (Message::Cancel(block), "0000000d 08 00000001 00008000 00004000"),
+            (Message::Port(6881), "00000003 09 1ae1"),
+            (Message::Suggest(7), "00000005 0d 00000007"),
+            (Message::HaveAll, "00000001 0e"),
+            (Message::HaveNone, "00000001 0f"),
+            (Message::Reject(block), "0000000d 10 00000001 00008000 00004000"),
+            (Message::AllowedFast(0xffff_ffff), "00000005 11 ffffffff"),
+            (Message::Extended { id: 0, payload: b"de".to_vec() }, "00000004 14 00 6465"),
+            (Message::Extended { id: 3, payload: vec![] }, "00000002 14 03"),
+            (Message::Unknown(21), "00000001 15"),
+        ]
+    }
+
+    #[test]
+    fn every_message_both_ways_and_cut_short() {
+        for (message, text) in vectors() {
+            let bytes = hex(text);
+            let mut encoded = vec![];
+            message.encode(&mut encoded);
+            assert_eq!(encoded, bytes, "{message:?}");
+
+            let mut stream = bytes.clone();
+            stream.extend_from_slice(&hex("00000001 0f"));
+            let expected = Ok(Some((Frame::Message(message.clone()), bytes.len())));
+            assert_eq!(decode(&bytes, BITFIELD_BYTES), expected);
+            assert_eq!(decode(&stream, BITFIELD_BYTES), expected);
+            for cut in 0..bytes.len() {
+                assert_eq!(decode(&bytes[..cut], BITFIELD_BYTES), Ok(None), "{message:?} cut at {cut}");
+                let needed = bytes_needed(&bytes[..cut], BITFIELD_BYTES).unwrap();
+                assert!(needed > cut && needed <= bytes.len(), "{message:?} cut at {cut} needs {needed}");
+            }
+        }
+    }
+
+    #[test]
+    fn piece_is_consumed_up_to_its_payload() {
+        let block = Block { piece: PieceIndex(258), begin: 0x4000, length: 0x4000 };
+        let bytes = hex("00004009 07 00000102 00004000");
+        assert_eq!(piece_header(block).to_vec(), bytes);
+        let expected = Ok(Some((Frame::Piece(block.into()), PIECE_HEADER_BYTES)));
+        assert_eq!(decode(&bytes, BITFIELD_BYTES), expected);
+        let mut stream = bytes.clone();
+        stream.resize(40_000, 0xaa);
+        assert_eq!(decode(&stream, BITFIELD_BYTES), expected);
+        for cut in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..cut], BITFIELD_BYTES), Ok(None), "cut at {cut}");
+        }
+        assert_eq!(bytes_needed(&bytes[..5], BITFIELD_BYTES), Ok(13));
+
+        let one = RawBlock { index: 0, begin: 0, length: 1 };
+        let bytes = hex("0000000a 07 00000000 00000000");
+        assert_eq!(decode(&bytes, BITFIELD_BYTES), Ok(Some((Frame::Piece(one), 13))));
+    }
+
+    #[test]
+    fn unknown_messages_are_skipped_whole() {
+        let mut bytes = hex("00000008 15 01020304050607");
+        bytes.extend_from_slice(&hex("00000001 01"));
+        assert_eq!(decode(&bytes, BITFIELD_BYTES), Ok(Some((Frame::Message(Message::Unknown(21)), 12))));
+        assert_eq!(decode(&bytes[..11], BITFIELD_BYTES), Ok(None));
+    }
+
+    #[test]
+    fn lengths_out_of_bounds_are_refused_by_length_and_id_alone() {
+        let cases = [
+            // Fixed sizes: one less, one more.
+            "00000002 00",
+            "00000002 01",
+            "00000002 02",
+            "00000002 03",
+            "00000004 04",
+            "00000006 04",
+            "00000001 05",
+            "00000005 05",
+            "ffffffff 05",
+            "0000000c 06",
+            "0000000e 06",
+            "0000000c 08",
+            "0000000e 08",
+            "00000002 09",
+            "00000004 09",
+            "00000004 0d",
+            "00000006 0d",
+            "00000002 0e",
+            "00000002 0f",
+            "0000000c 10",
+            "0000000e 10",
+            "00000004 11",
+            "00000006 11",
+            // Pieces of no bytes, and of one more than a block.
+            "00000008 07",
+            "00000009 07",
+            "0000400a 07",
+            "00010009 07",
+            // Extended without its id, and too long; unknown and too long.
+            "00000001 14",
+            "00010001 14",
+            "00010001 15",
+            "ffffffff ff",
+            // Another protocol altogether: "HTTP/".
+            "48545450 2f",
+        ];
+        for text in cases {
+            let bytes = hex(text);
+            let result = decode(&bytes, BITFIELD_BYTES);
+            assert!(matches!(result, Err(WireError::Length { .. })), "{text}: {result:?}");
+        }
+        let long = decode(&hex("00000006 04"), BITFIELD_BYTES).unwrap_err();
+        assert_eq!(long.to_string(), "peer sent message 4 with a length of 6, must be 5");
+        let long = decode(&hex("00010009 07"), BITFIELD_BYTES).unwrap_err();
+        assert_eq!(long.to_string(), "peer sent message 7 with a length of 65545, must be 10 to 16393");
+    }
+
+    #[test]
+    fn longest_allowed_messages_are_taken() {
+        for (header, length) in [("00000004 05", 4), ("00010000 14", 65536), ("00010000 15", 65536)] {
+            let mut bytes = hex(header);
+            assert_eq!(bytes_needed(&bytes, BITFIELD_BYTES), Ok(4 + length));
+            assert!(4 + length <= frame_bytes_max(BITFIELD_BYTES));
+            bytes.resize(4 + length, 0);
+            assert!(
+                matches!(decode(&bytes, BITFIELD_BYTES), Ok(Some((_, consumed))) if consumed == 4 + length)
+            );
+        }
+        assert_eq!(frame_bytes_max(500_000), 500_005);
+    }
+
+    /// Whatever arrives: no panic, no more bytes consumed than there are, no more wanted than the bound.
+    #[test]
+    fn random_bytes_never_panic() {
+        let mut state = 0x5eed_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as u32
+        };
+        for _ in 0..100_000 {
+            let mut bytes: Vec<u8> = (0..random() % 40).map(|_| random() as u8).collect();
+            // Most lengths would be absurd; make three of four small.
+            if random() % 4 > 0 && bytes.len() > 4 {
+                bytes[..3].fill(0);
+                bytes[4] %= 24;
+            }
+            let needed = bytes_needed(&bytes, BITFIELD_BYTES);
+            match decode(&bytes, BITFIELD_BYTES) {
+                Ok(Some((_, consumed))) => assert!(consumed <= bytes.len() && needed == Ok(consumed)),
+                Ok(None) => {
+                    let needed = needed.unwrap();
+                    assert!(needed > bytes.len() && needed <= frame_bytes_max(BITFIELD_BYTES));
+                }
+                Err(error) => assert_eq!(needed, Err(error)),
+            }
+            let _ = Handshake::parse(&bytes); // only that it returns
+        }
+    }
+}
