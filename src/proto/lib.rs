@@ -5,7 +5,9 @@
 extern crate alloc;
 
 pub mod bencode;
+pub mod compact;
 pub mod limits;
 pub mod rng;
+pub mod text;
 pub mod units;
 pub mod wire;

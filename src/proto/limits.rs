@@ -41,6 +41,10 @@ pub const EXTENDED_BYTES_MAX: u32 = 64 * 1024;
 /// The longest in use is a `hashes` of BEP 52: 512 hashes and their proof are 17 KB.
 pub const UNKNOWN_BYTES_MAX: u32 = 64 * 1024;
 
+/// Addresses taken from one PEX message, of those added and of those dropped. BEP 11 asks for at most 50 of each, the
+/// first message of a connection may be longer; libtorrent sends 100.
+pub const PEX_PEER_COUNT_MAX: usize = 200;
+
 /// Longest HTTP head (status line and headers) read before giving up.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 
