@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod bencode;
+pub mod bitfield;
 pub mod compact;
 pub mod limits;
 pub mod rng;
