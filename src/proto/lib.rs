@@ -7,6 +7,7 @@ extern crate alloc;
 pub mod bencode;
 pub mod bitfield;
 pub mod compact;
+pub mod extents;
 pub mod limits;
 pub mod rng;
 pub mod text;
