@@ -9,6 +9,7 @@ pub mod bitfield;
 pub mod compact;
 pub mod extents;
 pub mod limits;
+pub mod metainfo;
 pub mod rng;
 pub mod text;
 pub mod units;

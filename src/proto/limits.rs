@@ -60,6 +60,12 @@ pub const REDIRECTS_MAX: u32 = 5;
 /// Trackers kept from an announce-list (BEP 12).
 pub const TRACKER_COUNT_MAX: usize = 32;
 
+/// Web seeds kept from a url-list (BEP 19). One server or a mirror or two; each could become a connection.
+pub const WEBSEED_COUNT_MAX: usize = 8;
+
+/// Longest torrent name kept: what a directory entry can hold (NAME_MAX in linux/limits.h).
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+
 /// Longest failure reason or warning kept from a tracker, and longest client name kept from a peer.
 pub const TEXT_BYTES_MAX: usize = 256;
 

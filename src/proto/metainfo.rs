@@ -1,0 +1,1003 @@
+//! What does a torrent describe: which bytes, where on the disk, with which hashes? And how is one written?
+//!
+//! Read first: BEP 3 (metainfo files), 12 (tracker tiers), 19 (web seeds), 27 (private), 47 (pad files), 52 (version 2).
+//!
+//! Where the bytes go: a single-file torrent is an image that begins at disk offset 0. A torrent with `files` is FSBT as
+//! partclone, EZIO and Clonezilla make it: each file is a run of used bytes, and the last component of its path is the
+//! byte offset of that run in hexadecimal. Nothing else in the path counts (for an LVM volume partclone's script makes
+//! `vg` the name and `lv/00…00` the path). A name that is no offset is refused and not guessed at: EZIO reads
+//! `torrent.info` as 0 and writes there.
+
+use crate::bencode::{self, BencodeError, Dict, List, Value, put_bytes, put_integer};
+use crate::extents::{ExtentError, ExtentMap};
+use crate::limits;
+use crate::text;
+use crate::units::{Block, BlockIndex, DiskOffset, InfoHash, PieceHash, PieceIndex};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// A torrent file that has been understood and checked.
+///
+/// Invariants: `hashes` holds one hash for each piece of `layout`; `extents` holds exactly the bytes of `layout`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metainfo {
+    pub info_hash: InfoHash,
+    /// A label, and the directory of an FSBT image. Fit to be printed and to be one component of a path.
+    pub name: String,
+    /// Tiers of trackers (BEP 12), any scheme. `announce` alone is one tier of one.
+    pub trackers: Vec<Vec<String>>,
+    /// BEP 19.
+    pub webseeds: Vec<String>,
+    /// No peers but from the tracker (BEP 27).
+    pub private: bool,
+    pub layout: Layout,
+    pub extents: ExtentMap,
+    pub hashes: Vec<PieceHash>,
+    pub files: FileLayout,
+}
+
+/// How the bytes are cut into files, for those who read them from files. On a disk only the extents matter, so the files
+/// themselves are not kept; [`fsbt_files`] gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileLayout {
+    Single,
+    Fsbt { file_count: u32 },
+}
+
+impl Metainfo {
+    pub fn parse(torrent: &[u8]) -> Result<Metainfo, MetainfoError> {
+        let outer = Outer::read(torrent)?;
+        let info = Info::read(&outer)?;
+        let (extents, files) = info.lay_out()?;
+        let layout = Layout::new(extents.total_bytes(), info.piece_bytes()?)?;
+        Ok(Metainfo {
+            info_hash: InfoHash(sha1_smol::Sha1::from(outer.info.raw()).digest().bytes()),
+            name: label(info.name),
+            trackers: tiers(outer.announce, outer.announce_list),
+            webseeds: webseeds(outer.url_list),
+            private: info.private,
+            layout,
+            extents,
+            hashes: info.hashes(layout)?,
+            files,
+        })
+    }
+}
+
+/// One slice of an FSBT image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FsbtFile<'a> {
+    /// Last component of the path, hexadecimal digits only, as many as the maker liked.
+    pub name: &'a str,
+    pub disk: DiskOffset,
+    pub torrent_offset: u64,
+    pub length: u64,
+}
+
+/// The files of an FSBT torrent in torrent order, unmerged, empty ones included; none of a single-file torrent. Made
+/// anew from the bytes of the torrent, because there can be a million of them and only a seeder of a directory asks.
+pub fn fsbt_files(
+    torrent: &[u8],
+) -> Result<impl Iterator<Item = Result<FsbtFile<'_>, MetainfoError>>, MetainfoError> {
+    let info = Info::read(&Outer::read(torrent)?)?;
+    Ok(info.files.into_iter().flat_map(slices))
+}
+
+/// How the torrent's bytes are cut into pieces and blocks. Numbers from the network become typed ones here.
+///
+/// Invariant: `1 <= piece_count <= PIECE_COUNT_MAX`, and the pieces are as many as hold `total_bytes`, the last one cut.
+/// 10,000,000 bytes in pieces of 1 MiB are nine whole pieces and one of 562,816 bytes, which is 35 blocks, the last of
+/// them 5,760 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    total_bytes: u64,
+    piece_bytes: u32,
+    piece_count: u32,
+}
+
+impl Layout {
+    pub fn new(total_bytes: u64, piece_bytes: u32) -> Result<Layout, MetainfoError> {
+        if !(limits::PIECE_BYTES_MIN..=limits::PIECE_BYTES_MAX).contains(&piece_bytes) {
+            return Err(MetainfoError::PieceBytes { found: piece_bytes.into() });
+        }
+        if total_bytes == 0 {
+            return Err(MetainfoError::NoData);
+        }
+        let count = total_bytes.div_ceil(piece_bytes.into());
+        match u32::try_from(count) {
+            Ok(piece_count) if piece_count <= limits::PIECE_COUNT_MAX => {
+                Ok(Layout { total_bytes, piece_bytes, piece_count })
+            }
+            _ => Err(MetainfoError::TooManyPieces { count }),
+        }
+    }
+
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// Length of every piece but the last.
+    pub fn piece_bytes(&self) -> u32 {
+        self.piece_bytes
+    }
+
+    pub fn piece_count(&self) -> u32 {
+        self.piece_count
+    }
+
+    pub fn pieces(&self) -> impl Iterator<Item = PieceIndex> + use<> {
+        (0..self.piece_count).map(PieceIndex)
+    }
+
+    /// Torrent offset of the piece.
+    pub fn piece_start(&self, piece: PieceIndex) -> u64 {
+        assert!(piece.0 < self.piece_count, "piece {} of {}", piece.0, self.piece_count);
+        u64::from(piece.0) * u64::from(self.piece_bytes)
+    }
+
+    pub fn piece_length(&self, piece: PieceIndex) -> u32 {
+        let left = self.total_bytes - self.piece_start(piece);
+        u32::try_from(left).map_or(self.piece_bytes, |left| left.min(self.piece_bytes))
+    }
+
+    pub fn block_count(&self, piece: PieceIndex) -> u32 {
+        self.piece_length(piece).div_ceil(limits::BLOCK_BYTES)
+    }
+
+    pub fn block(&self, piece: PieceIndex, block: BlockIndex) -> Block {
+        let count = self.block_count(piece);
+        assert!(block.0 < count, "block {} of {count} in piece {}", block.0, piece.0);
+        let begin = block.0 * limits::BLOCK_BYTES;
+        Block { piece, begin, length: (self.piece_length(piece) - begin).min(limits::BLOCK_BYTES) }
+    }
+
+    /// A piece index off the network.
+    pub fn check_piece(&self, index: u32) -> Option<PieceIndex> {
+        (index < self.piece_count).then_some(PieceIndex(index))
+    }
+
+    /// A request or block off the network: inside its piece, at least one byte and at most `BLOCK_BYTES`. It need not
+    /// begin at a multiple of them.
+    pub fn check_block(&self, index: u32, begin: u32, length: u32) -> Option<Block> {
+        let piece = self.check_piece(index)?;
+        let end = begin.checked_add(length)?;
+        let good = (1..=limits::BLOCK_BYTES).contains(&length) && end <= self.piece_length(piece);
+        good.then_some(Block { piece, begin, length })
+    }
+}
+
+/// The piece length for an image of this size: the largest of 1, 2 and 4 MiB that gives at least 2000 pieces, because a
+/// swarm of few pieces spreads badly; beyond 4 MiB only to keep their number within the limit (from 16 TiB).
+pub fn default_piece_bytes(total_bytes: u64) -> u32 {
+    const MIB: u32 = 1024 * 1024;
+    const ENOUGH_PIECES: u64 = 2000;
+    let count = |piece_bytes: &u32| total_bytes.div_ceil(u64::from(*piece_bytes));
+    let wanted = [4 * MIB, 2 * MIB].into_iter().find(|size| count(size) >= ENOUGH_PIECES).unwrap_or(MIB);
+    let sizes = core::iter::successors(Some(wanted), |size| Some(size * 2));
+    let mut accepted = sizes.take_while(|&size| size <= limits::PIECE_BYTES_MAX);
+    accepted.find(|size| count(size) <= u64::from(limits::PIECE_COUNT_MAX)).unwrap_or(limits::PIECE_BYTES_MAX)
+}
+
+/// What [`write`] puts into a torrent file.
+#[derive(Clone, Copy, Debug)]
+pub struct Description<'a> {
+    pub name: &'a str,
+    /// Each becomes a tier of its own.
+    pub trackers: &'a [String],
+    pub webseeds: &'a [String],
+    pub created_by: &'a str,
+    pub private: bool,
+    pub piece_bytes: u32,
+    pub hashes: &'a [PieceHash],
+    pub content: Content<'a>,
+}
+
+/// What the bytes are: one image, or (disk offset, length) of each slice in torrent order.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    Single { length: u64 },
+    Fsbt { files: &'a [(DiskOffset, u64)] },
+}
+
+/// A torrent file. There is no date in it: the same image gives the same bytes. `announce` comes first and is a plain
+/// URL, because Clonezilla replaces the address in it with `strings` and a pattern.
+pub fn write(description: &Description) -> Vec<u8> {
+    let Description { trackers, webseeds, created_by, .. } = *description;
+    let mut out = vec![b'd'];
+    if let Some(first) = trackers.first() {
+        put_entry(&mut out, "announce", first);
+    }
+    if trackers.len() > 1 {
+        put_bytes(&mut out, b"announce-list");
+        put_list(&mut out, trackers, |out, tracker| {
+            put_list(out, &[tracker], |out, url| put_bytes(out, url.as_bytes()))
+        });
+    }
+    put_entry(&mut out, "created by", created_by);
+    put_bytes(&mut out, b"info");
+    put_info(&mut out, description);
+    if !webseeds.is_empty() {
+        put_bytes(&mut out, b"url-list");
+        put_list(&mut out, webseeds, |out, url| put_bytes(out, url.as_bytes()));
+    }
+    out.push(b'e');
+    out
+}
+
+fn put_info(out: &mut Vec<u8>, description: &Description) {
+    let Description { name, private, piece_bytes, hashes, content, .. } = *description;
+    out.push(b'd');
+    let total_bytes = match content {
+        Content::Single { length } => {
+            put_length(out, length);
+            length
+        }
+        Content::Fsbt { files } => {
+            put_bytes(out, b"files");
+            put_list(out, files, |out, &(disk, length)| put_file(out, disk, length));
+            files.iter().map(|&(_, length)| length).sum()
+        }
+    };
+    let layout = Layout::new(total_bytes, piece_bytes).expect("what is described can be read back");
+    assert_eq!(hashes.len(), layout.piece_count() as usize, "one hash for each piece");
+    put_entry(out, "name", name);
+    put_bytes(out, b"piece length");
+    put_integer(out, piece_bytes.into());
+    let pieces: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+    put_entry(out, "pieces", &pieces);
+    if private {
+        put_bytes(out, b"private");
+        put_integer(out, 1);
+    }
+    out.push(b'e');
+}
+
+/// The offset in 32 digits, as partclone writes it.
+fn put_file(out: &mut Vec<u8>, disk: DiskOffset, length: u64) {
+    out.push(b'd');
+    put_length(out, length);
+    put_bytes(out, b"path");
+    put_list(out, &[format!("{:032x}", disk.0)], |out, name| put_bytes(out, name.as_bytes()));
+    out.push(b'e');
+}
+
+fn put_length(out: &mut Vec<u8>, length: u64) {
+    put_bytes(out, b"length");
+    put_integer(out, i64::try_from(length).expect("no file is longer than off_t"));
+}
+
+fn put_list<T>(out: &mut Vec<u8>, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
+    out.push(b'l');
+    items.iter().for_each(|item| put(out, item));
+    out.push(b'e');
+}
+
+fn put_entry(out: &mut Vec<u8>, key: &str, value: impl AsRef<[u8]>) {
+    put_bytes(out, key.as_bytes());
+    put_bytes(out, value.as_ref());
+}
+
+/// Why a torrent file is not one we can use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetainfoError {
+    TooLarge { bytes: usize },
+    Bencode(BencodeError),
+    Key(&'static str),
+    Version2Only,
+    FilesAndLength,
+    NoData,
+    TooManyFiles { count: usize },
+    BadLength { name: String },
+    NotAnOffset { name: String },
+    PadFile { name: String },
+    PieceBytes { found: i64 },
+    TooManyPieces { count: u64 },
+    WrongHashes { bytes: usize, pieces: u32 },
+    Extents(ExtentError),
+}
+
+impl From<BencodeError> for MetainfoError {
+    fn from(error: BencodeError) -> MetainfoError {
+        MetainfoError::Bencode(error)
+    }
+}
+
+impl From<ExtentError> for MetainfoError {
+    fn from(error: ExtentError) -> MetainfoError {
+        MetainfoError::Extents(error)
+    }
+}
+
+impl fmt::Display for MetainfoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use MetainfoError::*;
+        match self {
+            TooLarge { bytes } => {
+                write!(f, "torrent file of {bytes} bytes, at most {} are read", limits::METAINFO_BYTES_MAX)
+            }
+            Bencode(error) => write!(f, "not a torrent file: {error}"),
+            Key(key) => write!(f, "torrent has no usable '{key}'"),
+            Version2Only => {
+                f.write_str("torrent is for BitTorrent version 2 only, a version 1 or hybrid one is needed")
+            }
+            FilesAndLength => f.write_str("torrent has both 'files' and 'length' and so no one layout"),
+            NoData => f.write_str("torrent describes no data at all"),
+            TooManyFiles { count } => {
+                write!(f, "torrent has {count} files or more, at most {} are read", limits::FILE_COUNT_MAX)
+            }
+            BadLength { name } => write!(f, "file '{name}' has no usable length"),
+            NotAnOffset { name } => {
+                write!(
+                    f,
+                    "file name '{name}' is not a disk offset in hexadecimal, so nobody knows where it belongs"
+                )
+            }
+            PadFile { name } => write!(f, "torrent has a pad file '{name}', which has no place on a disk"),
+            PieceBytes { found } => write!(
+                f,
+                "pieces of {found} bytes, accepted are {} to {}",
+                limits::PIECE_BYTES_MIN,
+                limits::PIECE_BYTES_MAX
+            ),
+            TooManyPieces { count } => {
+                write!(f, "torrent has {count} pieces, at most {} are accepted", limits::PIECE_COUNT_MAX)
+            }
+            WrongHashes { bytes, pieces } => {
+                write!(f, "torrent has {bytes} bytes of hashes, its {pieces} pieces need 20 each")
+            }
+            Extents(error) => write!(f, "torrent fits no disk: {error}"),
+        }
+    }
+}
+
+/// The torrent file's own dictionary, walked once: `info` can be 90 MB, and each look-up behind it would pass over it.
+struct Outer<'a> {
+    info: Dict<'a>,
+    announce: Option<Value<'a>>,
+    announce_list: Option<Value<'a>>,
+    url_list: Option<Value<'a>>,
+}
+
+impl<'a> Outer<'a> {
+    fn read(torrent: &'a [u8]) -> Result<Outer<'a>, MetainfoError> {
+        if torrent.len() > limits::METAINFO_BYTES_MAX {
+            return Err(MetainfoError::TooLarge { bytes: torrent.len() });
+        }
+        let dict = bencode::parse(torrent)?.as_dict().ok_or(MetainfoError::Key("info"))?;
+        let (mut info, mut announce, mut announce_list, mut url_list) = (None, None, None, None);
+        for (key, value) in dict.iter() {
+            match key {
+                b"info" => info = value.as_dict(),
+                b"announce" => announce = Some(value),
+                b"announce-list" => announce_list = Some(value),
+                b"url-list" => url_list = Some(value),
+                _ => {}
+            }
+        }
+        Ok(Outer { info: info.ok_or(MetainfoError::Key("info"))?, announce, announce_list, url_list })
+    }
+}
+
+/// The `info` dictionary, walked once for the same reason.
+struct Info<'a> {
+    name: &'a [u8],
+    piece_bytes: i64,
+    pieces: &'a [u8],
+    private: bool,
+    length: Option<Value<'a>>,
+    files: Option<List<'a>>,
+}
+
+impl<'a> Info<'a> {
+    fn read(outer: &Outer<'a>) -> Result<Info<'a>, MetainfoError> {
+        let (mut name, mut piece_bytes, mut pieces, mut private) = (None, None, None, false);
+        let (mut length, mut files, mut version) = (None, None, None);
+        for (key, value) in outer.info.iter() {
+            match key {
+                b"name" => name = value.as_bytes(),
+                b"piece length" => piece_bytes = value.as_integer(),
+                b"pieces" => pieces = value.as_bytes(),
+                b"private" => private = value.as_integer() == Some(1),
+                b"length" => length = Some(value),
+                b"files" => files = Some(value.as_list().ok_or(MetainfoError::Key("files"))?),
+                b"meta version" => version = value.as_integer(),
+                _ => {}
+            }
+        }
+        if pieces.is_none() && version.is_some() {
+            return Err(MetainfoError::Version2Only);
+        }
+        Ok(Info {
+            name: name.ok_or(MetainfoError::Key("name"))?,
+            piece_bytes: piece_bytes.ok_or(MetainfoError::Key("piece length"))?,
+            pieces: pieces.ok_or(MetainfoError::Key("pieces"))?,
+            private,
+            length,
+            files,
+        })
+    }
+
+    fn piece_bytes(&self) -> Result<u32, MetainfoError> {
+        u32::try_from(self.piece_bytes).map_err(|_| MetainfoError::PieceBytes { found: self.piece_bytes })
+    }
+
+    fn lay_out(&self) -> Result<(ExtentMap, FileLayout), MetainfoError> {
+        match (self.files, self.length) {
+            (Some(_), Some(_)) => Err(MetainfoError::FilesAndLength),
+            (Some(files), None) => lay_out_slices(files),
+            (None, length) => {
+                let length = length.and_then(bytes_in_file).ok_or(MetainfoError::Key("length"))?;
+                Ok((ExtentMap::from_files([(DiskOffset(0), length)])?, FileLayout::Single))
+            }
+        }
+    }
+
+    fn hashes(&self, layout: Layout) -> Result<Vec<PieceHash>, MetainfoError> {
+        match self.pieces.as_chunks::<20>() {
+            (hashes, []) if hashes.len() == layout.piece_count() as usize => {
+                Ok(hashes.iter().copied().map(PieceHash).collect())
+            }
+            _ => Err(MetainfoError::WrongHashes { bytes: self.pieces.len(), pieces: layout.piece_count() }),
+        }
+    }
+}
+
+/// The slices go from the list to the extents one by one, because there can be a million of them.
+fn lay_out_slices(files: List<'_>) -> Result<(ExtentMap, FileLayout), MetainfoError> {
+    let mut count = 0;
+    let mut refused = None;
+    let good_slices = slices(files).map_while(|slice| {
+        count += 1;
+        match slice {
+            _ if count > limits::FILE_COUNT_MAX => refused = Some(MetainfoError::TooManyFiles { count }),
+            Err(error) => refused = Some(error),
+            Ok(slice) => return Some((slice.disk, slice.length)),
+        }
+        None
+    });
+    let extents = ExtentMap::from_files(good_slices);
+    match refused {
+        Some(error) => Err(error),
+        None => Ok((extents?, FileLayout::Fsbt { file_count: u32::try_from(count).expect("checked above") })),
+    }
+}
+
+fn slices<'a>(files: List<'a>) -> impl Iterator<Item = Result<FsbtFile<'a>, MetainfoError>> + use<'a> {
+    let mut torrent_offset: u64 = 0;
+    files.iter().map(move |file| {
+        let file = slice(file, torrent_offset)?;
+        // A sum beyond 2^64 is wrong here and refused by ExtentMap.
+        torrent_offset = torrent_offset.saturating_add(file.length);
+        Ok(file)
+    })
+}
+
+fn slice(file: Value<'_>, torrent_offset: u64) -> Result<FsbtFile<'_>, MetainfoError> {
+    let (mut length, mut path, mut attributes) = (None, None, None);
+    for (key, value) in file.as_dict().ok_or(MetainfoError::Key("files"))?.iter() {
+        match key {
+            b"length" => length = bytes_in_file(value),
+            b"path" => path = value.as_list(),
+            b"attr" => attributes = value.as_bytes(),
+            _ => {}
+        }
+    }
+    let path = path.ok_or(MetainfoError::Key("path"))?;
+    let pads = attributes.is_some_and(|letters| letters.contains(&b'p'));
+    if pads || path.iter().next() == Some(Value::Bytes(b".pad")) {
+        return Err(MetainfoError::PadFile { name: path_text(path) });
+    }
+    let length = length.ok_or_else(|| MetainfoError::BadLength { name: path_text(path) })?;
+    let name = path.iter().last().and_then(Value::as_str).filter(|name| !name.is_empty());
+    match name.and_then(|name| Some((name, hexadecimal(name)?))) {
+        Some((name, offset)) => Ok(FsbtFile { name, disk: DiskOffset(offset), torrent_offset, length }),
+        None => Err(MetainfoError::NotAnOffset { name: path_text(path) }),
+    }
+}
+
+fn bytes_in_file(value: Value<'_>) -> Option<u64> {
+    u64::try_from(value.as_integer()?).ok()
+}
+
+/// Digits only, any number of them in front as long as they are zeros.
+fn hexadecimal(name: &str) -> Option<u64> {
+    name.chars()
+        .try_fold(0u64, |offset, digit| offset.checked_mul(16)?.checked_add(u64::from(digit.to_digit(16)?)))
+}
+
+/// The path for an error message.
+fn path_text(path: List<'_>) -> String {
+    let components: Vec<&[u8]> = path.iter().filter_map(Value::as_bytes).collect();
+    text::printable(&components.join(&b'/'), limits::TEXT_BYTES_MAX)
+}
+
+/// The torrent's name as it can be printed and used as one component of a path.
+fn label(name: &[u8]) -> String {
+    let label = text::printable(name, limits::FILE_NAME_BYTES_MAX).replace('/', "_");
+    match label.as_str() {
+        "" | "." | ".." => String::from("_"),
+        _ => label,
+    }
+}
+
+fn tiers(announce: Option<Value<'_>>, announce_list: Option<Value<'_>>) -> Vec<Vec<String>> {
+    let mut left = limits::TRACKER_COUNT_MAX;
+    let listed = announce_list.and_then(Value::as_list).into_iter().flat_map(|list| list.iter());
+    let mut tiers = Vec::new();
+    for tier in listed.filter_map(Value::as_list) {
+        let urls: Vec<String> = tier.iter().filter_map(url).take(left).collect();
+        left -= urls.len();
+        if !urls.is_empty() {
+            tiers.push(urls);
+        }
+    }
+    if tiers.is_empty() {
+        // BEP 12: only if there is no announce-list, or none one could use.
+        tiers.extend(announce.and_then(url).map(|url| vec![url]));
+    }
+    tiers
+}
+
+/// `url-list` is one URL or a list of them (BEP 19).
+fn webseeds(url_list: Option<Value<'_>>) -> Vec<String> {
+    match url_list {
+        Some(Value::List(list)) => list.iter().filter_map(url).take(limits::WEBSEED_COUNT_MAX).collect(),
+        Some(value) => url(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// A URL that can be put into a request without becoming two: not too long and without line breaks. Others are left out;
+/// the torrent is good without them.
+fn url(value: Value<'_>) -> Option<String> {
+    let url = value.as_str()?;
+    let fits = !url.is_empty() && url.len() <= limits::URL_BYTES_MAX && !url.contains(char::is_control);
+    fits.then(|| String::from(url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use alloc::string::ToString;
+
+    /// As libtorrent 2.0.8 writes these files: offsets 0, 64 KiB (contiguous) and 0x4800400.
+    const FSBT: &[u8] = b"d8:announce30:http://10.77.0.1:6969/announce10:created by7:swarmdd4:info\
+        d5:filesld6:lengthi65536e4:pathl32:00000000000000000000000000000000ee\
+        d6:lengthi131072e4:pathl32:00000000000000000000000000010000ee\
+        d6:lengthi1050112e4:pathl32:00000000000000000000000004800400eee\
+        4:name4:sda112:piece lengthi1048576e6:pieces40:AAAAAAAAAAAAAAAAAAAABBBBBBBBBBBBBBBBBBBBee";
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| text.to_string()).collect()
+    }
+
+    /// One hash after the other: AAAA…, BBBB…, or 0101…, 0202…
+    fn hashes(count: u8, first: u8) -> Vec<PieceHash> {
+        (0..count).map(|index| PieceHash([first + index; 20])).collect()
+    }
+
+    /// A torrent with one tracker and this inside `info`, which gets pieces of 16 KiB and `count` hashes.
+    fn torrent(layout: &str, count: usize) -> Vec<u8> {
+        let pieces = "h".repeat(20 * count);
+        let tail = format!("4:name1:n12:piece lengthi16384e6:pieces{}:{pieces}", pieces.len());
+        format!("d8:announce8:http://t4:infod{layout}{tail}ee").into_bytes()
+    }
+
+    /// A multi-file torrent of at most 16 KiB, each file at a path like "lv/4800".
+    fn files(files: &[(&str, u64)]) -> Vec<u8> {
+        let file = |&(path, length): &(&str, u64)| {
+            let path: String =
+                path.split('/').map(|component| format!("{}:{component}", component.len())).collect();
+            format!("d6:lengthi{length}e4:pathl{path}ee")
+        };
+        torrent(&format!("5:filesl{}e", files.iter().map(file).collect::<String>()), 1)
+    }
+
+    fn error(torrent: &[u8]) -> String {
+        Metainfo::parse(torrent).unwrap_err().to_string()
+    }
+
+    fn disk_and_length(metainfo: &Metainfo) -> Vec<(u64, u64)> {
+        metainfo.extents.extents().iter().map(|extent| (extent.disk.0, extent.length)).collect()
+    }
+
+    #[test]
+    fn an_fsbt_torrent() {
+        let metainfo = Metainfo::parse(FSBT).unwrap();
+        assert_eq!(metainfo.name, "sda1");
+        assert_eq!(metainfo.trackers, [["http://10.77.0.1:6969/announce"]]);
+        assert_eq!((metainfo.webseeds.len(), metainfo.private), (0, false));
+        assert_eq!(metainfo.layout, Layout::new(1246720, 1 << 20).unwrap());
+        assert_eq!(disk_and_length(&metainfo), [(0, 196608), (0x480_0400, 1050112)]);
+        assert_eq!(metainfo.hashes, hashes(2, b'A'));
+        assert_eq!(metainfo.files, FileLayout::Fsbt { file_count: 3 });
+        let files: Vec<FsbtFile> = fsbt_files(FSBT).unwrap().map(Result::unwrap).collect();
+        let last = FsbtFile {
+            name: "00000000000000000000000004800400",
+            disk: DiskOffset(0x480_0400),
+            torrent_offset: 196608,
+            length: 1050112,
+        };
+        assert_eq!((files.len(), files[2]), (3, last));
+    }
+
+    #[test]
+    fn what_is_written_is_what_libtorrent_writes() {
+        let description = Description {
+            name: "sda1",
+            trackers: &strings(&["http://10.77.0.1:6969/announce"]),
+            webseeds: &[],
+            created_by: "swarmdd",
+            private: false,
+            piece_bytes: 1 << 20,
+            hashes: &hashes(2, b'A'),
+            content: Content::Fsbt {
+                files: &[
+                    (DiskOffset(0), 65536),
+                    (DiskOffset(65536), 131072),
+                    (DiskOffset(0x480_0400), 1050112),
+                ],
+            },
+        };
+        assert_eq!(write(&description).escape_ascii().to_string(), FSBT.escape_ascii().to_string());
+        // Info-hashes as torrent_info.info_hash() of libtorrent 2.0.8 gives them for hashes 0101…, 0202…
+        let info_hash = |description: &Description| Metainfo::parse(&write(description)).unwrap().info_hash;
+        let description = Description { hashes: &hashes(2, 1), ..description };
+        assert_eq!(info_hash(&description).to_string(), "79928b78fb58b112cf0433055420d73b457c32e6");
+        let single = Description {
+            name: "disk.img",
+            private: true,
+            piece_bytes: 1 << 18,
+            hashes: &hashes(4, 1),
+            content: Content::Single { length: 1_000_000 },
+            ..description
+        };
+        assert_eq!(info_hash(&single).to_string(), "9bf34c37605ddbd253695d6ff0d579bd7d4d1be6");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let (one, two) = (strings(&["http://a"]), strings(&["http://a", "http://[::1]:6969/b"]));
+        let image = Content::Single { length: 40_001 };
+        let slices = Content::Fsbt { files: &[(DiskOffset(512), 40_000), (DiskOffset(1 << 40), 1)] };
+        let cases = [
+            (&[][..], &[][..], false, image, vec![(0, 40_001)]),
+            (&one, &two, true, image, vec![(0, 40_001)]),
+            (&two, &one, true, slices, vec![(512, 40_000), (1 << 40, 1)]),
+        ];
+        for (trackers, webseeds, private, content, extents) in cases {
+            let hashes = hashes(3, 0);
+            let description = Description {
+                name: "größer",
+                trackers,
+                webseeds,
+                created_by: "swarmdd 1",
+                private,
+                piece_bytes: 16384,
+                hashes: &hashes,
+                content,
+            };
+            let torrent = write(&description);
+            let metainfo = Metainfo::parse(&torrent).unwrap();
+            assert_eq!(metainfo.name, "größer");
+            let tiers: Vec<Vec<String>> = trackers.iter().map(|url| vec![url.clone()]).collect();
+            assert_eq!((metainfo.trackers.clone(), &metainfo.webseeds[..]), (tiers, webseeds));
+            assert_eq!((metainfo.private, metainfo.layout.total_bytes()), (private, 40_001));
+            assert_eq!(disk_and_length(&metainfo), extents);
+            assert_eq!(metainfo.hashes, hashes);
+            assert_keys_sorted(bencode::parse(&torrent).unwrap());
+        }
+    }
+
+    fn assert_keys_sorted(value: Value<'_>) {
+        match value {
+            Value::Dict(dict) => {
+                let keys: Vec<&[u8]> = dict.iter().map(|(key, _)| key).collect();
+                assert!(keys.is_sorted(), "{keys:?}");
+                dict.iter().for_each(|(_, value)| assert_keys_sorted(value));
+            }
+            Value::List(list) => list.iter().for_each(assert_keys_sorted),
+            Value::Integer(_) | Value::Bytes(_) => {}
+        }
+    }
+
+    #[test]
+    fn a_single_file_lies_at_zero_whatever_its_name() {
+        let metainfo = Metainfo::parse(&torrent("6:lengthi20000e", 2)).unwrap();
+        assert_eq!((metainfo.files, disk_and_length(&metainfo)), (FileLayout::Single, vec![(0, 20000)]));
+        assert_eq!(fsbt_files(&torrent("6:lengthi20000e", 2)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_last_path_component_is_the_offset() {
+        let extents = |list| disk_and_length(&Metainfo::parse(&files(list)).unwrap());
+        assert_eq!(extents(&[("0", 512), ("lv/0000000400", 512)]), [(0, 512), (1024, 512)]);
+        assert_eq!(extents(&[("aB/c/fF00", 512), ("x/0", 1)]), [(0xff00, 512), (0, 1)]);
+        // partclone.dd can end with an empty file, which may even repeat an offset.
+        assert_eq!(extents(&[("0", 512), ("200", 0), ("200", 1), ("200", 0)]), [(0, 513)]);
+        let wide = "0".repeat(99) + "7fffffffffffff00";
+        assert_eq!(extents(&[(&wide, 255)]), [(0x7fff_ffff_ffff_ff00, 255)]);
+    }
+
+    #[test]
+    fn files_without_a_place_are_refused_by_name() {
+        let not_hex = |path| error(&files(&[("0", 512), (path, 512)]));
+        for path in
+            ["torrent.info", "0x200", "-200", "+200", "20 ", "200/", "sda1/200.img", "10000000000000000"]
+        {
+            let expected = format!(
+                "file name '{path}' is not a disk offset in hexadecimal, so nobody knows where it belongs"
+            );
+            assert_eq!(not_hex(path), expected);
+        }
+        let pad = |path| format!("torrent has a pad file '{path}', which has no place on a disk");
+        assert_eq!(not_hex(".pad/200"), pad(".pad/200"));
+        let by_attribute = torrent("5:filesld4:attr2:xp6:lengthi512e4:pathl3:200eee", 1);
+        assert_eq!(error(&by_attribute), pad("200"));
+        assert_eq!(not_hex("\x1b[2J"), not_hex("\u{fffd}[2J"));
+        let slices: Vec<_> =
+            fsbt_files(&files(&[("0", 512), ("z", 512)])).unwrap().map(|file| file.is_ok()).collect();
+        assert_eq!(slices, [true, false]);
+    }
+
+    #[test]
+    fn files_in_the_wrong_place_are_refused() {
+        let overlap = "torrent fits no disk: bytes 0 to 512 and bytes 511 to 1023 of the disk overlap";
+        assert_eq!(error(&files(&[("0", 512), ("1ff", 512)])), overlap);
+        let large = "torrent fits no disk: 1 bytes at disk offset 9223372036854775807 are more than any disk can hold";
+        assert_eq!(error(&files(&[("7fffffffffffffff", 1)])), large);
+        let most = i64::MAX as u64;
+        assert!(error(&files(&[("0", most), ("1", most), ("2", most)])).contains("more than any disk"));
+    }
+
+    #[test]
+    fn odd_dictionaries_are_refused() {
+        let cases = [
+            (torrent("5:filesli1ee", 1), "torrent has no usable 'files'"),
+            (torrent("5:filesde", 1), "torrent has no usable 'files'"),
+            (torrent("5:filesld6:lengthi1eee", 1), "torrent has no usable 'path'"),
+            (torrent("5:filesld4:pathl1:0eee", 1), "file '0' has no usable length"),
+            (torrent("5:filesld6:lengthi-1e4:pathl1:0eee", 1), "file '0' has no usable length"),
+            (
+                torrent("5:filesld6:lengthi1e4:pathleee", 1),
+                "file name '' is not a disk offset in hexadecimal, so nobody knows where it belongs",
+            ),
+            (
+                torrent("5:filesle6:lengthi1e", 1),
+                "torrent has both 'files' and 'length' and so no one layout",
+            ),
+            (torrent("5:filesle", 0), "torrent describes no data at all"),
+            (torrent("6:lengthi0e", 0), "torrent describes no data at all"),
+            (torrent("6:lengthi-1e", 1), "torrent has no usable 'length'"),
+            (torrent("6:length1:1", 1), "torrent has no usable 'length'"),
+            (torrent("", 1), "torrent has no usable 'length'"),
+            (torrent("6:lengthi16385e", 1), "torrent has 20 bytes of hashes, its 2 pieces need 20 each"),
+            (torrent("6:lengthi16384e", 2), "torrent has 40 bytes of hashes, its 1 pieces need 20 each"),
+            (torrent("6:lengthi16384e", 0), "torrent has 0 bytes of hashes, its 1 pieces need 20 each"),
+            (torrent("6:lengthi68719476737e", 1), "torrent has 4194305 pieces, at most 4194304 are accepted"),
+            (b"i1e".to_vec(), "torrent has no usable 'info'"),
+            (b"de".to_vec(), "torrent has no usable 'info'"),
+            (b"d4:infoi1ee".to_vec(), "torrent has no usable 'info'"),
+            (b"d4:infod6:pieces0:ee".to_vec(), "torrent has no usable 'name'"),
+            (b"d4:infod4:name1:nee".to_vec(), "torrent has no usable 'piece length'"),
+            (b"d4:infod4:name1:n12:piece lengthi1eee".to_vec(), "torrent has no usable 'pieces'"),
+            (b"<html>".to_vec(), "not a torrent file: no bencoded value can go on with '<' at byte 0"),
+        ];
+        for (torrent, text) in cases {
+            assert_eq!(error(&torrent), text);
+        }
+        let hashes_cut =
+            b"d4:infod6:lengthi1e4:name1:n12:piece lengthi16384e6:pieces19:hhhhhhhhhhhhhhhhhhhee";
+        assert_eq!(error(hashes_cut), "torrent has 19 bytes of hashes, its 1 pieces need 20 each");
+        let too_large = vec![b'l'; limits::METAINFO_BYTES_MAX + 1];
+        assert_eq!(error(&too_large), "torrent file of 100663297 bytes, at most 100663296 are read");
+    }
+
+    #[test]
+    fn pieces_of_any_length_within_the_limits() {
+        let with = |piece_bytes: i64| {
+            let hashes = "h".repeat(20);
+            let info = format!("6:lengthi16384e4:name1:n12:piece lengthi{piece_bytes}e6:pieces20:{hashes}");
+            Metainfo::parse(format!("d4:infod{info}ee").as_bytes())
+                .map(|metainfo| metainfo.layout.piece_bytes())
+        };
+        for good in [16384, 16385, 1_000_000, 16 << 20] {
+            assert_eq!(with(good.into()), Ok(good));
+        }
+        for found in [0, -1, 1, 16383, (16 << 20) + 1, (1 << 32) + 16384, i64::MIN, i64::MAX] {
+            assert_eq!(with(found), Err(MetainfoError::PieceBytes { found }));
+        }
+    }
+
+    /// Both written by libtorrent 2.0.8, shortened: a hybrid directory needs pad files, version 2 alone has no `pieces`.
+    #[test]
+    fn version_2() {
+        let tree =
+            "9:file treed8:disk.imgd0:d6:lengthi512e11:pieces root32:0123456789abcdef0123456789abcdefeee";
+        let hybrid = torrent(&format!("{tree}6:lengthi512e12:meta versioni2e"), 1);
+        assert_eq!(disk_and_length(&Metainfo::parse(&hybrid).unwrap()), [(0, 512)]);
+        let alone = format!("d4:infod{tree}12:meta versioni2e4:name4:sda112:piece lengthi65536eee");
+        let text = "torrent is for BitTorrent version 2 only, a version 1 or hybrid one is needed";
+        assert_eq!(error(alone.as_bytes()), text);
+    }
+
+    #[test]
+    fn names_become_one_harmless_path_component() {
+        let cases = [
+            ("sda1", "sda1"),
+            ("vg/lv", "vg_lv"),
+            ("../..", ".._.."),
+            ("..", "_"),
+            (".", "_"),
+            ("", "_"),
+            ("a\nb", "a\u{fffd}b"),
+        ];
+        cases.iter().for_each(|(name, expected)| assert_eq!(label(name.as_bytes()), *expected));
+        assert_eq!(label(&[b'n'; 300]).len(), 255);
+    }
+
+    #[test]
+    fn trackers_come_in_tiers() {
+        let with = |head: &str| {
+            let info = "4:infod6:lengthi1e4:name1:n12:piece lengthi16384e6:pieces20:hhhhhhhhhhhhhhhhhhhhe";
+            let metainfo = Metainfo::parse(format!("d{head}{info}e").as_bytes()).unwrap();
+            let tiers: Vec<String> = metainfo.trackers.iter().map(|tier| tier.join(" ")).collect();
+            (tiers.join("|"), metainfo.webseeds.join(" "))
+        };
+        let trackers = |head: &str| with(head).0;
+        assert_eq!(trackers(""), "");
+        assert_eq!(trackers("8:announce1:a"), "a");
+        assert_eq!(trackers("8:announce1:a13:announce-listll1:b1:cel1:dee"), "b c|d");
+        assert_eq!(trackers("8:announce1:a13:announce-listle"), "a");
+        assert_eq!(trackers("8:announce1:a13:announce-listllel0:eli1eee"), "a");
+        assert_eq!(trackers("8:announce1:a13:announce-list1:b"), "a");
+        assert_eq!(trackers("8:announcei1e"), "");
+        assert_eq!(trackers("8:announce3:a\r\n"), "");
+        let many = format!("13:announce-listl{}e", "l1:a1:be".repeat(limits::TRACKER_COUNT_MAX));
+        assert_eq!(trackers(&many).len(), "a b|".len() * limits::TRACKER_COUNT_MAX / 2 - 1);
+        let long = "u".repeat(limits::URL_BYTES_MAX + 1);
+        assert_eq!(trackers(&format!("8:announce{}:{long}", long.len())), "");
+
+        let webseeds = |head: &str| with(head).1;
+        assert_eq!(webseeds("8:url-list3:w/x"), "w/x");
+        assert_eq!(webseeds("8:url-listl1:vi1e0:1:we"), "v w");
+        assert_eq!(webseeds("8:url-list0:"), "");
+        assert_eq!(webseeds(&format!("8:url-listl{}e", "1:w".repeat(99))), "w w w w w w w w");
+    }
+
+    #[test]
+    fn layout_of_the_worked_case() {
+        let layout = Layout::new(10_000_000, 1 << 20).unwrap();
+        let (first, last) = (PieceIndex(0), PieceIndex(9));
+        assert_eq!((layout.piece_count(), layout.pieces().last()), (10, Some(last)));
+        assert_eq!((layout.piece_start(last), layout.piece_length(last)), (9 << 20, 562_816));
+        assert_eq!((layout.piece_length(first), layout.block_count(first)), (1 << 20, 64));
+        assert_eq!(layout.block_count(last), 35);
+        let block = Block { piece: last, begin: 34 * 16384, length: 5_760 };
+        assert_eq!(layout.block(last, BlockIndex(34)), block);
+        assert_eq!(layout.check_block(9, 34 * 16384, 5_760), Some(block));
+    }
+
+    #[test]
+    fn numbers_off_the_network_are_checked() {
+        let layout = Layout::new(100_000, 50_000).unwrap();
+        assert_eq!(layout.check_piece(1), Some(PieceIndex(1)));
+        assert_eq!((layout.check_piece(2), layout.check_piece(u32::MAX)), (None, None));
+        let good = [(0, 0, 16384), (1, 49_999, 1), (1, 33_616, 16384), (0, 7, 100)];
+        let bad = [
+            (2, 0, 1),
+            (0, 0, 0),
+            (0, 0, 16385),
+            (0, 33_617, 16384),
+            (0, 50_000, 1),
+            (0, u32::MAX, 1),
+            (0, u32::MAX, 16384),
+            (0, 1, u32::MAX),
+        ];
+        good.iter().for_each(|&(index, begin, length)| {
+            let block = Block { piece: PieceIndex(index), begin, length };
+            assert_eq!(layout.check_block(index, begin, length), Some(block));
+        });
+        bad.iter()
+            .for_each(|&(index, begin, length)| assert_eq!(layout.check_block(index, begin, length), None));
+    }
+
+    /// Pieces and blocks laid end to end are the torrent, with no byte twice and none left out.
+    #[test]
+    fn blocks_cover_the_torrent() {
+        let mut rng = Rng::new(6);
+        for _ in 0..200 {
+            let piece_bytes = limits::PIECE_BYTES_MIN + rng.below(100_000);
+            let layout = Layout::new(1 + u64::from(rng.below(2_000_000)), piece_bytes).unwrap();
+            let mut end = 0;
+            for piece in layout.pieces() {
+                for index in 0..layout.block_count(piece) {
+                    let block = layout.block(piece, BlockIndex(index));
+                    assert_eq!(layout.piece_start(piece) + u64::from(block.begin), end);
+                    assert_eq!(layout.check_block(piece.0, block.begin, block.length), Some(block));
+                    end += u64::from(block.length);
+                }
+            }
+            assert_eq!(end, layout.total_bytes());
+        }
+        assert_eq!(Layout::new(1 << 62, 16 << 20), Err(MetainfoError::TooManyPieces { count: 1 << 38 }));
+    }
+
+    #[test]
+    fn default_piece_bytes_aims_at_2000_pieces() {
+        const MIB: u64 = 1 << 20;
+        let cases = [
+            (0, 1),
+            (100 * MIB, 1),
+            (2000 * MIB, 1),
+            (3998 * MIB, 1),
+            (4000 * MIB, 2),
+            (7996 * MIB, 2),
+            (8000 * MIB, 4),
+            (16 * MIB * MIB, 4),
+            (16 * MIB * MIB + 1, 8),
+            (u64::MAX, 16),
+        ];
+        for (total_bytes, mib) in cases {
+            assert_eq!(u64::from(default_piece_bytes(total_bytes)), mib * MIB, "{total_bytes}");
+        }
+    }
+
+    #[test]
+    fn cut_short_anywhere_is_an_error() {
+        for length in 0..FSBT.len() {
+            assert!(Metainfo::parse(&FSBT[..length]).is_err(), "{length}");
+        }
+    }
+
+    /// A torrent with a few bytes changed is refused, or it is as consistent as any other.
+    #[test]
+    fn nothing_panics() {
+        let mut rng = Rng::new(21);
+        let (mut good, mut refused) = (0, 0);
+        for _ in 0..30_000 {
+            let mut torrent = FSBT.to_vec();
+            for _ in 0..=rng.below(3) {
+                let at = rng.below(FSBT.len() as u32) as usize;
+                torrent[at] = match rng.chance(1, 2) {
+                    true => b"0123456789abcdefil:-p."[rng.below(22) as usize],
+                    false => rng.below(256) as u8,
+                };
+            }
+            let Ok(metainfo) = Metainfo::parse(&torrent) else {
+                refused += 1;
+                continue;
+            };
+            good += 1;
+            assert_eq!(metainfo.hashes.len(), metainfo.layout.piece_count() as usize);
+            assert_eq!(metainfo.extents.total_bytes(), metainfo.layout.total_bytes());
+            let files: u64 = fsbt_files(&torrent).unwrap().map(|file| file.unwrap().length).sum();
+            assert_eq!(files, metainfo.layout.total_bytes());
+        }
+        assert!(good > 1_000 && refused > 1_000, "{good} good, {refused} refused");
+    }
+
+    /// As many files as a badly fragmented file system has: no tree of them, one extent for each, and no waiting.
+    #[test]
+    fn a_hundred_thousand_files() {
+        let list: Vec<(DiskOffset, u64)> =
+            (0..100_000).map(|index| (DiskOffset(index * 8192), 4096)).collect();
+        let description = Description {
+            name: "n",
+            trackers: &[],
+            webseeds: &[],
+            created_by: "swarmdd",
+            private: false,
+            piece_bytes: 1 << 22,
+            hashes: &hashes(98, 0),
+            content: Content::Fsbt { files: &list },
+        };
+        let metainfo = Metainfo::parse(&write(&description)).unwrap();
+        assert_eq!(metainfo.files, FileLayout::Fsbt { file_count: 100_000 });
+        assert_eq!(metainfo.extents.extents().len(), 100_000);
+    }
+}
