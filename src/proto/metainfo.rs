@@ -203,7 +203,8 @@ pub enum Content<'a> {
 }
 
 /// A torrent file. There is no date in it: the same image gives the same bytes. `announce` comes first and is a plain
-/// URL, because Clonezilla replaces the address in it with `strings` and a pattern.
+/// URL, because Clonezilla replaces the address in it with `strings` and a pattern. What is described must be what
+/// [`Layout::new`] accepts, with as many hashes as it says.
 pub fn write(description: &Description) -> Vec<u8> {
     let Description { trackers, webseeds, created_by, .. } = *description;
     let mut out = vec![b'd'];
