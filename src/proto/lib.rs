@@ -8,6 +8,7 @@ pub mod bencode;
 pub mod bitfield;
 pub mod compact;
 pub mod extents;
+pub mod http;
 pub mod limits;
 pub mod metainfo;
 pub mod rng;

@@ -1,0 +1,896 @@
+//! What does an HTTP/1.1 client say, and what was it answered? (RFC 9110, RFC 9112, RFC 3986 for URLs.)
+//!
+//! Only what torrents, trackers, reports and web seeds need: one request, one answer, then the connection is closed. The
+//! shell connects to `Url::host` and `Url::port`, sends the bytes of [`get`], [`get_range`] or [`post`], and feeds what
+//! comes back to a [`ResponseReader`] until it is done.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::Ipv6Addr;
+
+use crate::limits::{HTTP_HEAD_BYTES_MAX, URL_BYTES_MAX};
+
+/// An `http://` URL, taken apart. Made only of visible ASCII, so that it can stand in a request as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// A name, an IPv4 address, or an IPv6 address without its brackets.
+    pub host: String,
+    pub port: u16,
+    /// Path and query; begins with a slash.
+    pub target: String,
+}
+
+impl Url {
+    pub fn parse(text: &str) -> Result<Url, UrlError> {
+        if text.len() > URL_BYTES_MAX {
+            return Err(UrlError::TooLong { bytes: text.len() });
+        }
+        if let Some(character) = text.chars().find(|character| !character.is_ascii_graphic()) {
+            return Err(UrlError::Character(character));
+        }
+        let rest = match scheme_of(text) {
+            Some(scheme) if scheme.eq_ignore_ascii_case("https") => return Err(UrlError::Https),
+            Some(scheme) if scheme.eq_ignore_ascii_case("http") => &text[scheme.len() + 1..],
+            _ => return Err(UrlError::NotHttp(text.to_owned())),
+        };
+        let rest = rest.strip_prefix("//").ok_or_else(|| UrlError::NotHttp(text.to_owned()))?;
+        let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (host, port) = parse_authority(authority)?;
+        let target = before(target, '#');
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        Ok(Url { host, port, target: format!("{slash}{target}") })
+    }
+
+    /// Where a redirect or another reference found at this URL leads (RFC 3986, section 5.2).
+    pub fn join(&self, location: &str) -> Result<Url, UrlError> {
+        let authority = self.authority();
+        let location = before(location, '#');
+        let path = before(&self.target, '?');
+        if scheme_of(location).is_some() {
+            return Url::parse(location);
+        }
+        if location.starts_with("//") {
+            return Url::parse(&format!("http:{location}"));
+        }
+        if location.is_empty() {
+            return Ok(self.clone());
+        }
+        let (new_path, query) = location.split_at(location.find('?').unwrap_or(location.len()));
+        let path = if new_path.is_empty() {
+            path.to_owned()
+        } else if new_path.starts_with('/') {
+            without_dots(new_path)
+        } else {
+            let folder = path.rfind('/').map_or("/", |slash| &path[..=slash]);
+            without_dots(&format!("{folder}{new_path}"))
+        };
+        Url::parse(&format!("http://{authority}{path}{query}"))
+    }
+
+    /// Host and port as they stand in a URL and in the `Host` header: IPv6 in brackets, no port if it is 80.
+    pub fn authority(&self) -> String {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        let host = &self.host;
+        match self.port {
+            80 => format!("{open}{host}{close}"),
+            port => format!("{open}{host}{close}:{port}"),
+        }
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.target)
+    }
+}
+
+impl core::str::FromStr for Url {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Url, UrlError> {
+        Url::parse(text)
+    }
+}
+
+/// What stands before the first colon, if that makes it a scheme and not a part of a path.
+fn scheme_of(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once(':')?;
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let is_scheme =
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(letters);
+    is_scheme.then_some(scheme)
+}
+
+fn parse_authority(authority: &str) -> Result<(String, u16), UrlError> {
+    let bad_host = || UrlError::Host(authority.to_owned());
+    if authority.contains('@') {
+        return Err(UrlError::UserInfo);
+    }
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (host, port) = rest.split_once(']').ok_or_else(bad_host)?;
+        host.parse::<Ipv6Addr>().map_err(|_| bad_host())?;
+        (host, port)
+    } else {
+        let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if host.is_empty() || !host.bytes().all(allowed) {
+            return Err(bad_host());
+        }
+        (host, port)
+    };
+    let port = match port {
+        "" | ":" => 80, // RFC 3986 allows a colon with nothing behind it
+        _ => port.strip_prefix(':').and_then(parse_port).ok_or_else(bad_host)?,
+    };
+    Ok((host.to_owned(), port))
+}
+
+fn parse_port(digits: &str) -> Option<u16> {
+    let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|port| all_digits && *port != 0)
+}
+
+/// The text up to the first `mark`.
+fn before(text: &str, mark: char) -> &str {
+    text.split_once(mark).map_or(text, |(before, _)| before)
+}
+
+/// A path with its `.` and `..` worked out; it begins with a slash and never leads above it.
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            segment => kept.push(segment),
+        }
+    }
+    if path.ends_with("/.") || path.ends_with("/..") {
+        kept.push("");
+    }
+    format!("/{}", kept.join("/"))
+}
+
+/// Why a text is not a URL we can fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UrlError {
+    TooLong { bytes: usize },
+    Character(char),
+    Https,
+    NotHttp(String),
+    UserInfo,
+    Host(String),
+}
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UrlError::TooLong { bytes } => {
+                write!(f, "URL is {bytes} bytes long, at most {URL_BYTES_MAX} are accepted")
+            }
+            UrlError::Character(character) => {
+                write!(f, "URL contains {character:?}, which must be percent-encoded")
+            }
+            UrlError::Https => {
+                f.write_str("https:// is not supported: what is fetched is pinned by --info-hash, not by TLS")
+            }
+            UrlError::NotHttp(text) => write!(f, "'{text}' is not a URL beginning with http://"),
+            UrlError::UserInfo => f.write_str("URL contains a user name, which is not supported"),
+            UrlError::Host(text) => write!(f, "URL has no valid host and port in '{text}'"),
+        }
+    }
+}
+
+impl core::error::Error for UrlError {}
+
+/// The request for what is at `url`.
+pub fn get(url: &Url) -> Vec<u8> {
+    request("GET", url, "", &[])
+}
+
+/// The request for some bytes of what is at `url`, the last one included (RFC 9110, section 14).
+pub fn get_range(url: &Url, start: u64, end_inclusive: u64) -> Vec<u8> {
+    assert!(start <= end_inclusive);
+    request("GET", url, &format!("Range: bytes={start}-{end_inclusive}\r\n"), &[])
+}
+
+/// The request that hands `body` to what is at `url`.
+pub fn post(url: &Url, content_type: &str, body: &[u8]) -> Vec<u8> {
+    assert!(!content_type.contains(char::is_control));
+    let headers = format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
+    request("POST", url, &headers, body)
+}
+
+fn request(method: &str, url: &Url, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "{method} {} HTTP/1.1\r\n\
+         Host: {}\r\n\
+         User-Agent: swarmdd/{}\r\n\
+         Accept-Encoding: identity\r\n\
+         Connection: close\r\n\
+         {headers}\r\n",
+        url.target,
+        url.authority(),
+        env!("CARGO_PKG_VERSION"),
+    );
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Takes an answer apart as it arrives, in pieces of any size.
+///
+/// Call [`push`](Self::push) with what was read and [`close`](Self::close) when the server closed the connection, until
+/// [`is_done`](Self::is_done) or an error. Bytes behind the answer are ignored. Memory grows only by what has arrived,
+/// whatever length the server announces.
+#[derive(Debug)]
+pub struct ResponseReader {
+    state: State,
+    body_bytes_max: usize,
+    /// The line that is being received; empty while the body is.
+    line: Vec<u8>,
+    /// Bytes of lines since the answer, a chunk line or the trailers began.
+    line_bytes: usize,
+    head: Head,
+    body: Vec<u8>,
+}
+
+/// What the lines of the head said.
+#[derive(Debug, Default)]
+struct Head {
+    status: Option<u16>,
+    content_length: Option<u64>,
+    chunked: bool,
+    location: Option<String>,
+}
+
+/// What comes next. The numbers are bytes still missing, never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    StatusLine,
+    Headers,
+    Body(usize),
+    BodyUntilClose,
+    ChunkSize,
+    Chunk(usize),
+    ChunkEnd,
+    Trailers,
+    Done,
+    Failed(HttpError),
+}
+
+impl ResponseReader {
+    /// An answer with a longer body is refused.
+    pub fn new(body_bytes_max: usize) -> ResponseReader {
+        ResponseReader {
+            state: State::StatusLine,
+            body_bytes_max,
+            line: Vec::new(),
+            line_bytes: 0,
+            head: Head::default(),
+            body: Vec::new(),
+        }
+    }
+
+    /// Takes bytes that arrived. After an error it gives the same error for ever.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), HttpError> {
+        while !bytes.is_empty() {
+            match self.step(bytes) {
+                Ok(consumed) => bytes = &bytes[consumed..],
+                Err(error) => {
+                    self.state = State::Failed(error);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The server closed the connection: the end of some bodies, too early for the others.
+    pub fn close(&mut self) -> Result<(), HttpError> {
+        self.state = match self.state {
+            State::Done | State::BodyUntilClose => State::Done,
+            State::Failed(error) => State::Failed(error),
+            State::StatusLine | State::Headers => State::Failed(HttpError::ClosedInHead),
+            State::Body(_) | State::ChunkSize | State::Chunk(_) | State::ChunkEnd | State::Trailers => {
+                let (received, expected) = (self.body.len(), self.head.content_length);
+                State::Failed(HttpError::ClosedInBody { received, expected })
+            }
+        };
+        match self.state {
+            State::Failed(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The whole answer is there.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    pub fn status(&self) -> Option<u16> {
+        self.head.status
+    }
+
+    /// Where a redirect leads, as the server wrote it; for [`Url::join`].
+    pub fn location(&self) -> Option<&str> {
+        self.head.location.as_deref()
+    }
+
+    /// The length the server announced, if it did.
+    pub fn content_length(&self) -> Option<u64> {
+        self.head.content_length
+    }
+
+    /// What has arrived of the body.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    pub fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+
+    /// Consumes at least one byte.
+    fn step(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
+        match self.state {
+            State::StatusLine | State::Headers | State::ChunkSize | State::ChunkEnd | State::Trailers => {
+                self.take_line(bytes)
+            }
+            State::Body(missing) => {
+                let (taken, missing) = self.take_body(bytes, missing);
+                self.state = if missing == 0 { State::Done } else { State::Body(missing) };
+                Ok(taken)
+            }
+            State::Chunk(missing) => {
+                let (taken, missing) = self.take_body(bytes, missing);
+                self.state = if missing == 0 { State::ChunkEnd } else { State::Chunk(missing) };
+                Ok(taken)
+            }
+            State::BodyUntilClose => {
+                self.check_fits(bytes.len() as u64)?;
+                self.body.extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            State::Done => Ok(bytes.len()),
+            State::Failed(error) => Err(error),
+        }
+    }
+
+    fn take_body(&mut self, bytes: &[u8], missing: usize) -> (usize, usize) {
+        assert!(missing > 0);
+        let taken = missing.min(bytes.len());
+        self.body.extend_from_slice(&bytes[..taken]);
+        assert!(self.body.len() <= self.body_bytes_max);
+        (taken, missing - taken)
+    }
+
+    /// Collects a line up to its LF, with or without a CR before it, and acts on it.
+    fn take_line(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
+        let line_feed = bytes.iter().position(|&byte| byte == b'\n');
+        let taken = line_feed.map_or(bytes.len(), |at| at + 1);
+        self.line_bytes += taken;
+        if self.line_bytes > HTTP_HEAD_BYTES_MAX {
+            return Err(HttpError::HeadTooLong);
+        }
+        self.line.extend_from_slice(&bytes[..taken]);
+        if line_feed.is_some() {
+            let line = core::mem::take(&mut self.line);
+            let line = line.strip_suffix(b"\n").unwrap_or(&line);
+            self.handle_line(line.strip_suffix(b"\r").unwrap_or(line))?;
+        }
+        Ok(taken)
+    }
+
+    fn handle_line(&mut self, line: &[u8]) -> Result<(), HttpError> {
+        self.state = match self.state {
+            State::StatusLine => {
+                self.head.status = Some(parse_status(line).ok_or(HttpError::NotHttp)?);
+                State::Headers
+            }
+            State::Headers if line.is_empty() => self.after_head()?,
+            State::Headers => {
+                self.head.take_header(line)?;
+                State::Headers
+            }
+            State::ChunkSize => self.after_chunk_size(line)?,
+            State::ChunkEnd if line.is_empty() => {
+                self.line_bytes = 0;
+                State::ChunkSize
+            }
+            State::ChunkEnd => return Err(HttpError::BadChunk),
+            State::Trailers if line.is_empty() => State::Done,
+            State::Trailers => State::Trailers,
+            State::Body(_) | State::BodyUntilClose | State::Chunk(_) | State::Done | State::Failed(_) => {
+                unreachable!("bodies have no lines")
+            }
+        };
+        Ok(())
+    }
+
+    /// How long the body is (RFC 9112, section 6.3).
+    fn after_head(&mut self) -> Result<State, HttpError> {
+        let status = self.head.status.expect("the status line comes first");
+        if status < 200 {
+            // An interim answer; line_bytes goes on counting, so there cannot be many.
+            self.head = Head::default();
+            return Ok(State::StatusLine);
+        }
+        self.line_bytes = 0;
+        if status == 204 || status == 304 {
+            return Ok(State::Done);
+        }
+        if self.head.chunked {
+            self.head.content_length = None;
+            return Ok(State::ChunkSize);
+        }
+        match self.head.content_length {
+            None => Ok(State::BodyUntilClose),
+            Some(0) => Ok(State::Done),
+            Some(length) => Ok(State::Body(self.check_fits(length)?)),
+        }
+    }
+
+    /// Size in hexadecimal, perhaps followed by extensions; size 0 is the end (RFC 9112, section 7.1).
+    fn after_chunk_size(&mut self, line: &[u8]) -> Result<State, HttpError> {
+        self.line_bytes = 0;
+        let size = line.split(|byte| b"; \t".contains(byte)).next().unwrap_or_default();
+        let size = parse_number(size, 16).ok_or(HttpError::BadChunk)?;
+        if size == 0 {
+            return Ok(State::Trailers);
+        }
+        Ok(State::Chunk(self.check_fits(size)?))
+    }
+
+    /// The number of bytes that are to be added to the body, if there may be so many.
+    fn check_fits(&self, length: u64) -> Result<usize, HttpError> {
+        let free = self.body_bytes_max - self.body.len();
+        let too_long = HttpError::BodyTooLong { bytes_max: self.body_bytes_max };
+        usize::try_from(length).ok().filter(|&length| length <= free).ok_or(too_long)
+    }
+}
+
+impl Head {
+    fn take_header(&mut self, line: &[u8]) -> Result<(), HttpError> {
+        if line.starts_with(b" ") || line.starts_with(b"\t") {
+            return Ok(()); // An obsolete continuation (RFC 9112, section 5.2); of nothing we read.
+        }
+        let colon = line.iter().position(|&byte| byte == b':').ok_or(HttpError::BadHeader)?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-length") {
+            self.take_content_length(value)
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(HttpError::Encoding);
+            }
+            self.chunked = true;
+            Ok(())
+        } else if name.eq_ignore_ascii_case(b"content-encoding") {
+            let identity = value.is_empty() || value.eq_ignore_ascii_case(b"identity");
+            if identity { Ok(()) } else { Err(HttpError::Encoding) }
+        } else {
+            if name.eq_ignore_ascii_case(b"location") {
+                self.location = Some(String::from_utf8_lossy(value).into_owned());
+            }
+            Ok(())
+        }
+    }
+
+    /// The same length may be said several times, in one header or many (RFC 9110, section 8.6).
+    fn take_content_length(&mut self, value: &[u8]) -> Result<(), HttpError> {
+        for part in value.split(|&byte| byte == b',') {
+            let length = parse_number(part.trim_ascii(), 10).ok_or(HttpError::BadContentLength)?;
+            if self.content_length.is_some_and(|known| known != length) {
+                return Err(HttpError::BadContentLength);
+            }
+            self.content_length = Some(length);
+        }
+        Ok(())
+    }
+}
+
+/// The three digits of `HTTP/1.1 200 OK`; the reason behind them may be missing.
+fn parse_status(line: &[u8]) -> Option<u16> {
+    let [b'0'..=b'9', b' ', digits @ ..] = line.strip_prefix(b"HTTP/1.")? else { return None };
+    let (digits, rest) = digits.split_at_checked(3)?;
+    let status = u16::try_from(parse_number(digits, 10)?).ok()?;
+    (status >= 100 && (rest.is_empty() || rest.starts_with(b" "))).then_some(status)
+}
+
+/// Digits and nothing else: `from_str_radix` alone would let a plus sign through.
+fn parse_number(digits: &[u8], radix: u32) -> Option<u64> {
+    let digits = core::str::from_utf8(digits).ok()?;
+    let number = u64::from_str_radix(digits, radix).ok()?;
+    digits.chars().all(|digit| digit.is_digit(radix)).then_some(number)
+}
+
+/// Why an answer cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpError {
+    NotHttp,
+    HeadTooLong,
+    BadHeader,
+    BadContentLength,
+    Encoding,
+    BadChunk,
+    BodyTooLong { bytes_max: usize },
+    ClosedInHead,
+    ClosedInBody { received: usize, expected: Option<u64> },
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HttpError::NotHttp => f.write_str("server does not answer in HTTP/1"),
+            HttpError::HeadTooLong => {
+                write!(f, "server sent a head of more than {HTTP_HEAD_BYTES_MAX} bytes")
+            }
+            HttpError::BadHeader => f.write_str("server sent a header without a colon"),
+            HttpError::BadContentLength => f.write_str("server sent a bad or contradicting Content-Length"),
+            HttpError::Encoding => f.write_str("server sent an encoding that was not asked for"),
+            HttpError::BadChunk => f.write_str("server sent a bad chunk"),
+            HttpError::BodyTooLong { bytes_max } => {
+                write!(f, "server sends more than the {bytes_max} bytes that are accepted")
+            }
+            HttpError::ClosedInHead => f.write_str("server closed the connection before it answered"),
+            HttpError::ClosedInBody { received, expected: Some(expected) } => {
+                write!(f, "server closed the connection after {received} of {expected} bytes")
+            }
+            HttpError::ClosedInBody { received, expected: None } => {
+                write!(f, "server closed the connection after {received} bytes, before the end")
+            }
+        }
+    }
+}
+
+impl core::error::Error for HttpError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use std::string::ToString;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn url_is_taken_apart_and_put_together() {
+        let cases = [
+            // What is given, host, port, target, what is given back if different.
+            ("http://10.77.0.1/a.torrent", "10.77.0.1", 80, "/a.torrent", ""),
+            ("http://server:6969/announce", "server", 6969, "/announce", ""),
+            ("HTTP://server/", "server", 80, "/", "http://server/"),
+            ("http://server", "server", 80, "/", "http://server/"),
+            ("http://server:80", "server", 80, "/", "http://server/"),
+            ("http://server:/x", "server", 80, "/x", "http://server/x"),
+            ("http://server?mac=1:2", "server", 80, "/?mac=1:2", "http://server/?mac=1:2"),
+            ("http://server/x?a=b/c#part", "server", 80, "/x?a=b/c", "http://server/x?a=b/c"),
+            ("http://server#part", "server", 80, "/", "http://server/"),
+            ("http://[fd77::1]:8080/x", "fd77::1", 8080, "/x", ""),
+            ("http://[::1]", "::1", 80, "/", "http://[::1]/"),
+            ("http://my_host.example-lab.org/x%20y", "my_host.example-lab.org", 80, "/x%20y", ""),
+        ];
+        for (text, host, port, target, shown) in cases {
+            let parsed = url(text);
+            assert_eq!((&*parsed.host, parsed.port, &*parsed.target), (host, port, target), "{text}");
+            let shown = if shown.is_empty() { text } else { shown };
+            assert_eq!(parsed.to_string(), shown);
+            assert_eq!(url(shown), parsed);
+        }
+    }
+
+    #[test]
+    fn url_says_what_is_wrong() {
+        let cases = [
+            (
+                "https://server/",
+                "https:// is not supported: what is fetched is pinned by --info-hash, not by TLS",
+            ),
+            ("ftp://server/", "'ftp://server/' is not a URL beginning with http://"),
+            ("server/x", "'server/x' is not a URL beginning with http://"),
+            ("http:/server", "'http:/server' is not a URL beginning with http://"),
+            ("", "'' is not a URL beginning with http://"),
+            ("http://", "URL has no valid host and port in ''"),
+            ("http:///x", "URL has no valid host and port in ''"),
+            ("http://server:0/", "URL has no valid host and port in 'server:0'"),
+            ("http://server:65536/", "URL has no valid host and port in 'server:65536'"),
+            ("http://server:+80/", "URL has no valid host and port in 'server:+80'"),
+            ("http://a:80:80/", "URL has no valid host and port in 'a:80:80'"),
+            ("http://a*b/", "URL has no valid host and port in 'a*b'"),
+            ("http://[::1/", "URL has no valid host and port in '[::1'"),
+            ("http://[::1]80/", "URL has no valid host and port in '[::1]80'"),
+            ("http://[server]/", "URL has no valid host and port in '[server]'"),
+            ("http://user:word@server/", "URL contains a user name, which is not supported"),
+            ("http://server/a b", "URL contains ' ', which must be percent-encoded"),
+            ("http://server/\r\nX: y", "URL contains '\\r', which must be percent-encoded"),
+            ("http://server/ä", "URL contains 'ä', which must be percent-encoded"),
+        ];
+        for (text, sentence) in cases {
+            assert_eq!(Url::parse(text).unwrap_err().to_string(), sentence, "{text}");
+        }
+        let long = format!("http://server/{}", "x".repeat(URL_BYTES_MAX - 14));
+        assert!(Url::parse(&long).is_ok());
+        assert_eq!(Url::parse(&format!("{long}x")), Err(UrlError::TooLong { bytes: URL_BYTES_MAX + 1 }));
+    }
+
+    #[test]
+    fn redirects_lead_where_they_say() {
+        let cases = [
+            ("http://other/x", "http://other/x"),
+            ("//other:81/x", "http://other:81/x"),
+            ("/x/y?z", "http://[fd77::1]:8080/x/y?z"),
+            ("x.torrent", "http://[fd77::1]:8080/a/b/x.torrent"),
+            ("./x", "http://[fd77::1]:8080/a/b/x"),
+            ("../x?y=../z", "http://[fd77::1]:8080/a/x?y=../z"),
+            ("../../../../x", "http://[fd77::1]:8080/x"),
+            ("..", "http://[fd77::1]:8080/a/"),
+            (".", "http://[fd77::1]:8080/a/b/"),
+            ("/x/./y/../z/", "http://[fd77::1]:8080/x/z/"),
+            ("?again", "http://[fd77::1]:8080/a/b/c?again"),
+            ("", "http://[fd77::1]:8080/a/b/c?query=/1/2"),
+            ("#part", "http://[fd77::1]:8080/a/b/c?query=/1/2"),
+        ];
+        let base = url("http://[fd77::1]:8080/a/b/c?query=/1/2");
+        for (location, expected) in cases {
+            assert_eq!(base.join(location).map(|url| url.to_string()), Ok(expected.into()), "{location}");
+        }
+        assert_eq!(base.join("https://server/"), Err(UrlError::Https));
+        assert!(base.join("x y").is_err());
+        assert!(base.join(&"x".repeat(URL_BYTES_MAX)).is_err());
+        assert_eq!(url("http://server").join("x").unwrap().to_string(), "http://server/x");
+    }
+
+    #[test]
+    fn requests_are_these_bytes() {
+        let version = env!("CARGO_PKG_VERSION");
+        let common =
+            format!("User-Agent: swarmdd/{version}\r\nAccept-Encoding: identity\r\nConnection: close\r\n");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        assert_eq!(
+            text(get(&url("http://server:6969/announce?x=%00"))),
+            format!("GET /announce?x=%00 HTTP/1.1\r\nHost: server:6969\r\n{common}\r\n")
+        );
+        assert_eq!(
+            text(get_range(&url("http://[::1]/i"), 0, 99)),
+            format!("GET /i HTTP/1.1\r\nHost: [::1]\r\n{common}Range: bytes=0-99\r\n\r\n")
+        );
+        assert_eq!(
+            text(post(&url("http://server/report"), "application/json", b"{}")),
+            format!(
+                "POST /report HTTP/1.1\r\nHost: server\r\n{common}\
+                 Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+            )
+        );
+    }
+
+    /// Status, location and body of an answer that the server ends by closing, or why there is none.
+    type Answer = Result<(u16, Option<String>, String), HttpError>;
+
+    fn read(parts: &[&[u8]]) -> Answer {
+        let mut reader = ResponseReader::new(20);
+        for part in parts {
+            reader.push(part)?;
+        }
+        reader.close()?;
+        assert!(reader.is_done());
+        let (status, location) = (reader.status().unwrap(), reader.location().map(ToOwned::to_owned));
+        Ok((status, location, String::from_utf8(reader.into_body()).unwrap()))
+    }
+
+    /// Reads an answer in one go, cut in two everywhere, and byte by byte; it must not matter.
+    fn read_every_way(text: &str) -> Answer {
+        let bytes = text.as_bytes();
+        let answer = read(&[bytes]);
+        for cut in 0..=bytes.len() {
+            assert_eq!(read(&[&bytes[..cut], &bytes[cut..]]), answer, "cut at {cut}");
+        }
+        assert_eq!(read(&bytes.chunks(1).collect::<Vec<_>>()), answer, "byte by byte");
+        answer
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let cases = [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello and more", 200, "hello"),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n01234567890123456789",
+                200,
+                "01234567890123456789",
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, ""),
+            ("HTTP/1.1 200 OK\r\ncontent-LENGTH:5\r\nContent-Length: 5, 5\r\n\r\nhello", 200, "hello"),
+            ("HTTP/1.0 200 OK\r\n\r\nuntil the end", 200, "until the end"),
+            ("HTTP/1.1 200\nContent-Length: 2\n\nok", 200, "ok"),
+            ("HTTP/1.1 404 Not Found\r\nServer: nginx/1.22.1\r\n\r\nno", 404, "no"),
+            ("HTTP/1.1 204 No Content\r\nContent-Length: 500\r\n\r\n", 204, ""),
+            ("HTTP/1.1 304 Not Modified\r\n\r\n", 304, ""),
+            ("HTTP/1.1 100 Continue\r\nContent-Length: 9\r\n\r\nHTTP/1.1 200 OK\r\n\r\nx", 200, "x"),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n00A;ext=\"1\"\r\n, everyone\r\n0\r\n\r\n",
+                200,
+                "hello, everyone",
+            ),
+            (
+                "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 999\n\n5 \nhello\n0\nTrailer: x\n\n",
+                200,
+                "hello",
+            ),
+            ("HTTP/1.1 200 OK\r\nX: a\r\n b: folded\r\nContent-Encoding: identity\r\n\r\nx", 200, "x"),
+        ];
+        for (text, status, body) in cases {
+            assert_eq!(read_every_way(text), Ok((status, None, body.into())), "{text}");
+        }
+        let moved = "HTTP/1.1 302 Found\r\nLocation:  /images/a.torrent \r\nContent-Length: 4\r\n\r\nmove";
+        assert_eq!(read_every_way(moved), Ok((302, Some("/images/a.torrent".into()), "move".into())));
+    }
+
+    #[test]
+    fn answer_is_done_without_being_closed_when_its_length_is_known() {
+        let cases = [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+            ("HTTP/1.1 204 No Content\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\n\r\nhello", false),
+        ];
+        for (text, done) in cases {
+            let mut reader = ResponseReader::new(20);
+            reader.push(text.as_bytes()).unwrap();
+            assert_eq!(reader.is_done(), done, "{text}");
+            let mut reader = ResponseReader::new(20);
+            for cut in 0..text.len() {
+                assert!(!reader.is_done(), "{text} done at {cut}");
+                reader.push(&text.as_bytes()[cut..=cut]).unwrap();
+            }
+        }
+        let mut reader = ResponseReader::new(20);
+        reader.push(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe").unwrap();
+        assert_eq!((reader.content_length(), reader.body()), (Some(5), &b"he"[..]));
+    }
+
+    #[test]
+    fn answers_cut_short_are_errors() {
+        for text in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nTrailer: x\r\n\r\n",
+        ] {
+            let head = text.find("\r\n\r\n").unwrap() + 4;
+            for cut in 0..text.len() {
+                match read(&[&text.as_bytes()[..cut]]) {
+                    Err(HttpError::ClosedInHead) => assert!(cut < head),
+                    Err(HttpError::ClosedInBody { received, .. }) => assert!(cut >= head && received <= 5),
+                    other => panic!("cut at {cut}: {other:?}"),
+                }
+            }
+        }
+        let short = read(&[b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"]).unwrap_err();
+        assert_eq!(short.to_string(), "server closed the connection after 4 of 5 bytes");
+    }
+
+    #[test]
+    fn bad_answers_are_refused() {
+        let too_long = HttpError::BodyTooLong { bytes_max: 20 };
+        let cases = [
+            ("SSH-2.0-OpenSSH\r\n", HttpError::NotHttp),
+            ("HTTP/2 200\r\n\r\n", HttpError::NotHttp),
+            ("HTTP/1.1 099 x\r\n\r\n", HttpError::NotHttp),
+            ("HTTP/1.1 2000 x\r\n\r\n", HttpError::NotHttp),
+            ("HTTP/1.1 +20 x\r\n\r\n", HttpError::NotHttp),
+            ("HTTP/1.1 20\r\n\r\n", HttpError::NotHttp),
+            ("\r\n", HttpError::NotHttp),
+            ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", HttpError::BadHeader),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+                HttpError::BadContentLength,
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n", HttpError::BadContentLength),
+            ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", HttpError::BadContentLength),
+            ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", HttpError::BadContentLength),
+            ("HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", HttpError::BadContentLength),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n", HttpError::BadContentLength),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n", too_long),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n", too_long),
+            ("HTTP/1.1 200 OK\r\n\r\n012345678901234567890", too_long),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n", too_long),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n14\r\n", too_long),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n", too_long),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\n",
+                HttpError::BadChunk,
+            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n", HttpError::BadChunk),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n", HttpError::BadChunk),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", HttpError::BadChunk),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", HttpError::Encoding),
+            ("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", HttpError::Encoding),
+        ];
+        for (text, error) in cases {
+            assert_eq!(read_every_way(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn error_stays() {
+        let mut reader = ResponseReader::new(20);
+        assert_eq!(reader.push(b"nonsense\n"), Err(HttpError::NotHttp));
+        assert_eq!(reader.push(b"HTTP/1.1 200 OK\r\n\r\n"), Err(HttpError::NotHttp));
+        assert_eq!(reader.close(), Err(HttpError::NotHttp));
+        assert!(!reader.is_done());
+    }
+
+    /// Endless lines, headers, interim answers, chunk extensions and trailers all end at the same bound.
+    #[test]
+    fn heads_are_bounded() {
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let cases = [
+            ("", "x"),
+            ("HTTP/1.1 200 OK\r\n", "X: y\r\n"),
+            ("", "HTTP/1.1 100 Continue\r\n\r\n"),
+            (chunked, "1;x"),
+            (&format!("{chunked}0\r\n"), "X: y\r\n"),
+        ];
+        for (start, repeated) in cases {
+            let mut reader = ResponseReader::new(20);
+            reader.push(start.as_bytes()).unwrap();
+            let refused = (1..=HTTP_HEAD_BYTES_MAX + 1).find(|_| reader.push(repeated.as_bytes()).is_err());
+            let pushed = refused.expect("there is a bound") * repeated.len();
+            assert!(pushed <= HTTP_HEAD_BYTES_MAX + repeated.len(), "{repeated}");
+            assert_eq!(reader.push(b"x"), Err(HttpError::HeadTooLong));
+            assert!(reader.line.capacity() <= 2 * HTTP_HEAD_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn announced_length_reserves_nothing() {
+        let mut reader = ResponseReader::new(usize::MAX);
+        reader.push(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000000000000000\r\n\r\nx").unwrap();
+        assert!(reader.body.capacity() < 100);
+        let mut reader = ResponseReader::new(usize::MAX);
+        reader.push(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7fffffffffffffff\r\nx").unwrap();
+        assert!(reader.body.capacity() < 100);
+    }
+
+    /// Good answers with bytes overwritten, removed and repeated, in pieces of random size; and plain noise.
+    #[test]
+    fn garbage_never_panics() {
+        let good = [
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\nContent-Length: 15\r\n\r\n0123456789abcdef"[..],
+            b"HTTP/1.1 301 x\r\nLocation: ../x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n",
+        ];
+        let base = url("http://server/a/b");
+        let mut rng = Rng::new(0x5eed);
+        for round in 0..30_000 {
+            let mut bytes = good[round % 2].to_vec();
+            for _ in 0..1 + rng.below(4) {
+                let at = rng.below(bytes.len() as u32) as usize;
+                match rng.below(4) {
+                    0 => drop(bytes.remove(at)),
+                    1 => bytes.insert(at, bytes[at]),
+                    2 => bytes[at] = rng.below(256) as u8,
+                    _ => bytes[at] = b"0123456789:\r\n; fF,"[rng.below(18) as usize],
+                }
+            }
+            let mut reader = ResponseReader::new(16);
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let (part, later) = rest.split_at(1 + rng.below(rest.len() as u32) as usize);
+                rest = later;
+                if reader.push(part).is_err() {
+                    break;
+                }
+            }
+            let _ = reader.close(); // only that it returns
+            assert!(reader.body().len() <= 16);
+            let _ = reader.location().map(|location| base.join(location));
+            let noise: Vec<u8> = (0..rng.below(60)).map(|_| rng.below(128) as u8).collect();
+            let _ = Url::parse(&String::from_utf8_lossy(&[b"http://", &noise[..]].concat()));
+            let _ = base.join(&String::from_utf8_lossy(&noise));
+        }
+    }
+}
