@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod announce;
 pub mod bencode;
 pub mod bitfield;
 pub mod compact;

@@ -51,6 +51,19 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Longest tracker answer: 2,000 IPv6 peers are 36 KB.
 pub const ANNOUNCE_BYTES_MAX: usize = 256 * 1024;
 
+/// Addresses taken from one tracker answer. The largest room planned for has a thousand machines;
+/// trackers mostly send 50 to 200.
+pub const ANNOUNCE_PEER_COUNT_MAX: usize = 2000;
+
+/// Shortest interval a tracker can impose: one that says 0 would be asked by every machine of the room without pause.
+pub const ANNOUNCE_INTERVAL_MIN: Duration = Duration::from_secs(5);
+
+/// Longest interval a tracker can impose: one that says a day would hide everybody who joins meanwhile.
+pub const ANNOUNCE_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// Interval when a tracker names none: what most of them name.
+pub const ANNOUNCE_INTERVAL_DEFAULT: Duration = Duration::from_secs(1800);
+
 /// Longest URL that is accepted anywhere.
 pub const URL_BYTES_MAX: usize = 2048;
 

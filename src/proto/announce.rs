@@ -1,0 +1,355 @@
+//! What do we tell a tracker, and what does it answer?
+//!
+//! Read first: BEP 3 (trackers), BEP 23 (compact peer lists), BEP 7 (IPv6). The exchange is one HTTP GET (`http`); its
+//! answer is worth parsing whatever the HTTP status says, because some trackers refuse with both.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use crate::bencode::{self, BencodeError, Dict, Value};
+use crate::limits::{
+    ANNOUNCE_INTERVAL_DEFAULT, ANNOUNCE_INTERVAL_MAX, ANNOUNCE_INTERVAL_MIN, ANNOUNCE_PEER_COUNT_MAX,
+    TEXT_BYTES_MAX,
+};
+use crate::units::{InfoHash, PeerId};
+use crate::{compact, text};
+
+/// Why we announce now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Event {
+    /// The interval is over, or more peers are wanted.
+    #[default]
+    None,
+    Started,
+    Completed,
+    Stopped,
+}
+
+/// What a tracker is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnnounceRequest {
+    pub info_hash: InfoHash,
+    pub peer_id: PeerId,
+    /// Where we listen.
+    pub port: u16,
+    /// Payload bytes since `Started`.
+    pub uploaded: u64,
+    pub downloaded: u64,
+    /// Bytes missing; 0 makes us a seed.
+    pub left: u64,
+    pub event: Event,
+    /// How many addresses we would like.
+    pub numwant: u32,
+    /// Tells the tracker it is still us after our address has changed.
+    pub key: u32,
+}
+
+impl AnnounceRequest {
+    /// The URL to get, made from that of the tracker.
+    pub fn url(&self, tracker: &str) -> String {
+        let mut url = String::from(tracker.split('#').next().unwrap_or_default());
+        match url.chars().next_back() {
+            Some('?' | '&') => {}
+            _ if url.contains('?') => url.push('&'),
+            _ => url.push('?'),
+        }
+        url.push_str("info_hash=");
+        push_encoded(&mut url, &self.info_hash.0);
+        url.push_str("&peer_id=");
+        push_encoded(&mut url, &self.peer_id.0);
+        for (name, number) in [
+            ("port", u64::from(self.port)),
+            ("uploaded", self.uploaded),
+            ("downloaded", self.downloaded),
+            ("left", self.left),
+            ("numwant", u64::from(self.numwant)),
+        ] {
+            push(&mut url, format_args!("&{name}={number}"));
+        }
+        push(&mut url, format_args!("&key={:08X}&compact=1&no_peer_id=1", self.key));
+        url.push_str(match self.event {
+            Event::None => "",
+            Event::Started => "&event=started",
+            Event::Completed => "&event=completed",
+            Event::Stopped => "&event=stopped",
+        });
+        url
+    }
+}
+
+fn push(url: &mut String, arguments: fmt::Arguments<'_>) {
+    url.write_fmt(arguments).expect("a String takes everything");
+}
+
+/// Any byte that is not unreserved in RFC 3986 as `%` and two digits.
+fn push_encoded(url: &mut String, bytes: &[u8]) {
+    for &byte in bytes {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => url.push(byte as char),
+            byte => push(url, format_args!("%{byte:02X}")),
+        }
+    }
+}
+
+/// What a tracker says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Peers {
+        /// When it wants to hear from us again, and the soonest it allows.
+        interval: Duration,
+        min_interval: Option<Duration>,
+        /// How many seeds and how many leechers it knows.
+        complete: Option<u32>,
+        incomplete: Option<u32>,
+        /// We are among them ourselves, as a rule.
+        peers: Vec<SocketAddr>,
+        warning: Option<String>,
+    },
+    /// It is there, but will not serve us.
+    Failure(String),
+}
+
+impl Answer {
+    /// Takes what it knows; an entry that is missing, of another type or out of range counts as absent. Bytes behind the
+    /// dictionary are ignored: some trackers end their answer with a line break.
+    pub fn parse(body: &[u8]) -> Result<Answer, AnnounceError> {
+        let (value, _) = bencode::parse_prefix(body).map_err(AnnounceError::Bencode)?;
+        let dict = value.as_dict().ok_or(AnnounceError::NotADict)?;
+        if let Some(reason) = text_of(&dict, "failure reason") {
+            return Ok(Answer::Failure(reason));
+        }
+        Ok(Answer::Peers {
+            interval: interval_of(&dict, "interval").unwrap_or(ANNOUNCE_INTERVAL_DEFAULT),
+            min_interval: interval_of(&dict, "min interval"),
+            complete: count_of(&dict, "complete"),
+            incomplete: count_of(&dict, "incomplete"),
+            peers: peers_in(&dict),
+            warning: text_of(&dict, "warning message"),
+        })
+    }
+}
+
+fn text_of(dict: &Dict<'_>, key: &str) -> Option<String> {
+    Some(text::printable(dict.get(key.as_bytes())?.as_bytes()?, TEXT_BYTES_MAX))
+}
+
+fn interval_of(dict: &Dict<'_>, key: &str) -> Option<Duration> {
+    let seconds = dict.get(key.as_bytes())?.as_integer()?;
+    let interval = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    Some(interval.clamp(ANNOUNCE_INTERVAL_MIN, ANNOUNCE_INTERVAL_MAX))
+}
+
+fn count_of(dict: &Dict<'_>, key: &str) -> Option<u32> {
+    u32::try_from(dict.get(key.as_bytes())?.as_integer()?).ok()
+}
+
+/// The addresses of `peers`, packed or as a list, and of `peers6`; no more than ANNOUNCE_PEER_COUNT_MAX.
+fn peers_in(dict: &Dict<'_>) -> Vec<SocketAddr> {
+    let peers = dict.get(b"peers");
+    let listed = peers.and_then(Value::as_list);
+    let listed = listed.iter().flat_map(|list| list.iter()).filter_map(listed_peer);
+    let packed = peers.and_then(Value::as_bytes).unwrap_or_default();
+    let packed6 = dict.get(b"peers6").and_then(Value::as_bytes).unwrap_or_default();
+    let all = compact::v4(packed).chain(listed).chain(compact::v6(packed6));
+    all.take(ANNOUNCE_PEER_COUNT_MAX).collect()
+}
+
+/// One peer as a dictionary with `ip` and `port`. BEP 3 would allow a host name; we could not look it up without
+/// blocking, and no tracker knows one.
+fn listed_peer(peer: Value<'_>) -> Option<SocketAddr> {
+    let peer = peer.as_dict()?;
+    let ip = peer.get(b"ip")?.as_str()?.parse().ok()?;
+    let port = peer.get(b"port")?.as_integer()?;
+    compact::connectable(ip, u16::try_from(port).ok()?)
+}
+
+/// Why a body is not a tracker's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnounceError {
+    Bencode(BencodeError),
+    NotADict,
+}
+
+impl fmt::Display for AnnounceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AnnounceError::Bencode(error) => write!(f, "tracker's answer cannot be read: {error}"),
+            AnnounceError::NotADict => f.write_str("tracker's answer is not a dictionary"),
+        }
+    }
+}
+
+impl core::error::Error for AnnounceError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Url;
+    use crate::rng::Rng;
+    use std::format;
+    use std::string::ToString;
+
+    const REQUEST: AnnounceRequest = AnnounceRequest {
+        info_hash: InfoHash(*b"\x00\x01\x7f\x80\xff a90Z-._~!%&=+\x0a"),
+        peer_id: PeerId(*b"-SD0100-abcdefghijkl"),
+        port: 6881,
+        uploaded: 0,
+        downloaded: 5_000_000_000,
+        left: 1,
+        event: Event::None,
+        numwant: 50,
+        key: 0xbeef,
+    };
+
+    #[test]
+    fn request_is_this_url() {
+        let query = "info_hash=%00%01%7F%80%FF%20a90Z-._~%21%25%26%3D%2B%0A&peer_id=-SD0100-abcdefghijkl&port=6881\
+            &uploaded=0&downloaded=5000000000&left=1&numwant=50&key=0000BEEF&compact=1&no_peer_id=1";
+        for (tracker, start) in [
+            ("http://10.77.0.1:6969/announce", "http://10.77.0.1:6969/announce?"),
+            ("http://tracker/announce#part", "http://tracker/announce?"),
+            ("http://tracker/announce?", "http://tracker/announce?"),
+            ("http://tracker/announce?pass=1", "http://tracker/announce?pass=1&"),
+            ("http://tracker/announce?pass=1&", "http://tracker/announce?pass=1&"),
+        ] {
+            let url = REQUEST.url(tracker);
+            assert_eq!(url, format!("{start}{query}"));
+            assert_eq!(Url::parse(&url).unwrap().to_string(), url);
+        }
+        for (event, end) in [
+            (Event::Started, "&event=started"),
+            (Event::Completed, "&event=completed"),
+            (Event::Stopped, "&event=stopped"),
+        ] {
+            let url = AnnounceRequest { event, ..REQUEST }.url("http://tracker/announce");
+            assert_eq!(url, format!("http://tracker/announce?{query}{end}"));
+        }
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    /// What Debian's opentracker (0.0~git20210823) answered a leecher; the second peer is the seed.
+    const OPENTRACKER: &[u8] =
+        b"d8:completei1e10:downloadedi0e10:incompletei1e8:intervali1638e12:min intervali819e\
+        5:peers12:\x0a\x4d\x00\x02\x1a\xe2\x0a\x4d\x00\x01\x1a\xe1e";
+
+    #[test]
+    fn answer_of_opentracker_and_cut_short() {
+        let expected = Answer::Peers {
+            interval: Duration::from_secs(1638),
+            min_interval: Some(Duration::from_secs(819)),
+            complete: Some(1),
+            incomplete: Some(1),
+            peers: addresses(&["10.77.0.2:6882", "10.77.0.1:6881"]),
+            warning: None,
+        };
+        assert_eq!(Answer::parse(OPENTRACKER), Ok(expected.clone()));
+        assert_eq!(Answer::parse(&[OPENTRACKER, b"\r\n"].concat()), Ok(expected));
+        for cut in 0..OPENTRACKER.len() {
+            let result = Answer::parse(&OPENTRACKER[..cut]);
+            assert!(matches!(result, Err(AnnounceError::Bencode(_))), "cut at {cut}: {result:?}");
+        }
+        let refusal =
+            b"d14:failure reason63:Requested download is not authorized for use with this tracker.e";
+        let reason = "Requested download is not authorized for use with this tracker.";
+        assert_eq!(Answer::parse(refusal), Ok(Answer::Failure(reason.into())));
+        let stopped = b"d8:completei1e10:incompletei0e8:intervali1749e12:min intervali874e5:peers0:e";
+        assert!(matches!(Answer::parse(stopped), Ok(Answer::Peers { peers, .. }) if peers.is_empty()));
+    }
+
+    fn peers_of(body: &[u8]) -> Vec<SocketAddr> {
+        match Answer::parse(body) {
+            Ok(Answer::Peers { peers, .. }) => peers,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn peers_come_in_three_forms() {
+        let both = b"d5:peers12:\x0a\x4d\x00\x01\x1a\xe1\x0a\x4d\x00\x02\x00\x006:peers618:\
+            \xfd\x77\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x1a\xe1e";
+        assert_eq!(peers_of(both), addresses(&["10.77.0.1:6881", "[fd77::1]:6881"]));
+
+        let listed = b"d5:peersl\
+            d2:ip9:10.77.0.17:peer id20:aaaaaaaaaaaaaaaaaaaa4:porti6881ee\
+            d2:ip7:fd77::14:porti6882ee\
+            d2:ip16:::ffff:10.77.0.34:porti6883ee\
+            d2:ip9:10.77.0.44:porti0ee\
+            d2:ip9:10.77.0.44:porti65536ee\
+            d2:ip9:localhost4:porti6881ee\
+            d2:ip9:10.77.0.4e\
+            de\
+            i5e\
+            ee";
+        assert_eq!(peers_of(listed), addresses(&["10.77.0.1:6881", "[fd77::1]:6882", "10.77.0.3:6883"]));
+        assert_eq!(peers_of(b"de"), []);
+        assert_eq!(peers_of(b"d5:peersi5e6:peers6lee"), []);
+    }
+
+    #[test]
+    fn crowd_is_cut() {
+        let mut body = Vec::from(b"d5:peers");
+        bencode::put_bytes(&mut body, &[1; 6 * (ANNOUNCE_PEER_COUNT_MAX + 5)]);
+        body.push(b'e');
+        assert_eq!(peers_of(&body).len(), ANNOUNCE_PEER_COUNT_MAX);
+    }
+
+    #[test]
+    fn numbers_are_kept_sane() {
+        let interval_in = |text: &str| match Answer::parse(text.as_bytes()).unwrap() {
+            Answer::Peers { interval, min_interval, complete, incomplete, .. } => {
+                (interval, min_interval, complete, incomplete)
+            }
+            Answer::Failure(reason) => panic!("{reason}"),
+        };
+        let (least, most) = (ANNOUNCE_INTERVAL_MIN, ANNOUNCE_INTERVAL_MAX);
+        assert_eq!(interval_in("de"), (ANNOUNCE_INTERVAL_DEFAULT, None, None, None));
+        assert_eq!(interval_in("d8:interval1:xe"), (ANNOUNCE_INTERVAL_DEFAULT, None, None, None));
+        let low = "d8:completei-1e10:incompletei4294967296e8:intervali0e12:min intervali-7ee";
+        assert_eq!(interval_in(low), (least, Some(least), None, None));
+        let high =
+            "d8:completei0e10:incompletei4294967295e8:intervali9223372036854775807e12:min intervali99999ee";
+        assert_eq!(interval_in(high), (most, Some(most), Some(0), Some(u32::MAX)));
+    }
+
+    #[test]
+    fn texts_can_be_printed() {
+        let failure = Answer::parse(b"d14:failure reason9:\x1b[2J no\r\ne");
+        assert_eq!(failure, Ok(Answer::Failure("\u{fffd}[2J no\u{fffd}\u{fffd}".into())));
+        let mut body = Vec::from(b"d15:warning message");
+        bencode::put_bytes(&mut body, &[b'x'; 5000]);
+        body.push(b'e');
+        let Ok(Answer::Peers { warning: Some(warning), .. }) = Answer::parse(&body) else { panic!() };
+        assert_eq!(warning.len(), TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_no_answer_says_so() {
+        assert_eq!(Answer::parse(b"le").unwrap_err().to_string(), "tracker's answer is not a dictionary");
+        let html = Answer::parse(b"<title>Invalid Request</title>\n").unwrap_err();
+        assert!(html.to_string().starts_with("tracker's answer cannot be read: "), "{html}");
+    }
+
+    /// Good answers with a few bytes overwritten, and plain noise.
+    #[test]
+    fn garbage_never_panics() {
+        let listed =
+            b"d8:intervali900e5:peersld2:ip9:10.77.0.14:porti6881eed2:ip3:::14:porti6881eee6:peers63:abce";
+        let mut rng = Rng::new(0x5eed);
+        for round in 0..50_000 {
+            let mut body = [OPENTRACKER, listed][round % 2].to_vec();
+            for _ in 0..1 + rng.below(4) {
+                let at = rng.below(body.len() as u32) as usize;
+                body[at] = b"0123456789deil:-\xff"[rng.below(17) as usize];
+            }
+            let _ = Answer::parse(&body); // only that it returns
+            let noise: Vec<u8> = (0..rng.below(60)).map(|_| rng.below(256) as u8).collect();
+            let _ = Answer::parse(&noise);
+        }
+    }
+}
