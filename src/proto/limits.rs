@@ -84,3 +84,112 @@ pub const TEXT_BYTES_MAX: usize = 256;
 
 /// Time for one HTTP exchange to make progress before it counts as failed.
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections of one torrent. A full mesh of 64 (what larger swarms need less than, FIELD: 16 links suffice beyond), and
+/// room for latecomers who call us.
+pub const PEERS_MAX: usize = 80;
+
+/// Connections we set up ourselves; the rest of PEERS_MAX is kept for those who call.
+pub const MESH_PEERS: usize = 64;
+
+/// Connections being set up at once: a whole room is dialled in one round trip, a dead subnet is not.
+pub const CONNECTING_MAX: usize = 32;
+
+/// Addresses remembered. A tracker that sends more than fit the mesh many times over is not worth more memory.
+pub const ADDRESSES_MAX: usize = 2000;
+
+/// Peers unchoked at once.
+pub const UPLOAD_SLOTS: usize = 16;
+
+/// How long a slot is kept while others wait for it.
+pub const CHOKE_QUANTUM: Duration = Duration::from_secs(2);
+
+/// Housekeeping: choker, time-outs, rates.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Requests that stand with a peer before its speed is known: 256 KiB in flight fill a LAN's round trip.
+pub const PIPELINE_MIN: u32 = 16;
+
+/// Most requests with one peer: 8 MiB in flight.
+pub const PIPELINE_MAX: u32 = 512;
+
+/// How many seconds' worth of a peer's rate are asked for ahead.
+pub const PIPELINE_TIME: Duration = Duration::from_millis(300);
+
+/// Requests a peer is assumed to keep until its extension handshake says so (`reqq`; 250 is libtorrent's old default).
+pub const REQUESTS_ASSUMED: u32 = 250;
+
+/// What we promise to keep per peer (`reqq`); more are refused.
+pub const UPLOAD_QUEUE_MAX: usize = 2048;
+
+/// Messages waiting to be said to a peer that does not read; beyond this it is closed.
+pub const REPLIES_MAX: usize = 2 * UPLOAD_QUEUE_MAX;
+
+/// Window over which a peer's rate is measured.
+pub const RATE_WINDOW: Duration = Duration::from_millis(250);
+
+/// Peers asked for the same block in the endgame: the slow one, and two that may be faster.
+pub const ENDGAME_REQUESTS_MAX: u8 = 3;
+
+/// Pieces being filled at once: enough that 64 peers of one piece each are all busy, few enough that pieces finish.
+pub const OPEN_PIECES_MAX: usize = 64;
+
+/// One part in so many of the pool is kept to serve others from.
+pub const SERVING_PART: usize = 4;
+
+/// Chunks read from the disk ahead of what one peer has asked for, and chunks being read in all.
+pub const READS_PER_PEER_MAX: usize = 4;
+pub const READS_MAX: usize = 32;
+
+/// Chunks of the read-back in flight: 16 x 256 KiB keep any disk busy.
+pub const READ_BACK_MAX: usize = 16;
+
+/// First pause after a peer refused a request (BEP 6 reject); doubles up to 64 times this.
+pub const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+
+/// Suggestions kept from a peer.
+pub const SUGGESTED_MAX: usize = 32;
+
+/// Bytes that a seed suggests to a peer ahead of its requests (at least two pieces).
+pub const DEALT_BYTES: u32 = 1024 * 1024;
+
+/// A peer that was asked and sent nothing for so long is snubbed: others are asked for its blocks.
+pub const SNUB_AFTER: Duration = Duration::from_secs(5);
+
+/// A peer that was asked and sent nothing for so long is closed.
+pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// A connection on which nothing at all was heard is closed (BEP 3: keep-alives come every two minutes).
+pub const IDLE_MAX: Duration = Duration::from_secs(150);
+
+/// A keep-alive is sent after so long without a word (BEP 3).
+pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// Time to set up a connection and exchange handshakes.
+pub const GREETING_MAX: Duration = Duration::from_secs(10);
+
+/// First pause before an address is tried again; doubles up to the second.
+pub const RECONNECT_MIN: Duration = Duration::from_secs(1);
+pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
+
+/// Pieces found bad that one peer filled alone, before its address is banned.
+pub const BAD_PIECES_MAX: u32 = 1;
+
+/// Announce interval while nobody is connected, while incomplete, and once complete. opentracker asks for half an hour; a
+/// room that starts within a minute cannot wait so long, and the tracker's end must be noticed in time.
+pub const ANNOUNCE_ALONE: Duration = Duration::from_secs(3);
+pub const ANNOUNCE_INCOMPLETE: Duration = Duration::from_secs(15);
+pub const ANNOUNCE_COMPLETE: Duration = Duration::from_secs(8);
+
+/// Pause after a tracker did not answer; doubles up to the second.
+pub const ANNOUNCE_RETRY_MIN: Duration = Duration::from_secs(1);
+pub const ANNOUNCE_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Peers asked of the tracker (BEP 3 `numwant`).
+pub const NUMWANT: u32 = 200;
+
+/// How long leaving waits for the tracker to take our `stopped`.
+pub const FAREWELL_MAX: Duration = Duration::from_secs(3);
+
+/// Events kept for the log until they are fetched.
+pub const EVENTS_MAX: usize = 64;

@@ -1,0 +1,182 @@
+//! Which buffer of the pool holds what, and who may touch it.
+//!
+//! A buffer holds one *chunk*: `buffer_bytes` of one piece (the last chunk of a piece may be shorter). It is
+//!
+//! ```text
+//! Free ── take ──> Taken ── store ──> Stored ──(oldest, unpinned)──> taken again
+//!                    └──── give_back ────> Free
+//! ```
+//!
+//! *Taken* buffers belong to one owner: a piece being received, a disk read, the read-back. *Stored* ones hold bytes that
+//! are on the disk and may be sent; each block being sent pins its buffer, and a pinned buffer is never taken.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::units::{BufferId, PieceIndex};
+
+/// A part of a piece as large as a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Chunk {
+    pub piece: PieceIndex,
+    pub index: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Buffer {
+    Free,
+    Taken,
+    Stored { chunk: Chunk, pins: u32, used: u64 },
+}
+
+pub struct Cache {
+    buffers: Vec<Buffer>,
+    /// Last in, first out: memory that was never touched stays untouched as long as possible.
+    free: Vec<BufferId>,
+    stored: BTreeMap<Chunk, BufferId>,
+    /// Counts uses; the buffer with the lowest `used` is the oldest.
+    uses: u64,
+}
+
+impl Cache {
+    pub fn new(buffer_count: u32) -> Cache {
+        Cache {
+            buffers: alloc::vec![Buffer::Free; buffer_count as usize],
+            free: (0..buffer_count).rev().map(BufferId).collect(),
+            stored: BTreeMap::new(),
+            uses: 0,
+        }
+    }
+
+    /// A buffer for the caller alone: a free one, else the one whose chunk was used longest ago. None if all are in use.
+    pub fn take(&mut self) -> Option<BufferId> {
+        let buffer = self.free.pop().or_else(|| self.evict())?;
+        self.buffers[buffer.index()] = Buffer::Taken;
+        Some(buffer)
+    }
+
+    /// How many `take` would give now.
+    pub fn available(&self) -> usize {
+        self.free.len() + self.buffers.iter().filter(|b| matches!(b, Buffer::Stored { pins: 0, .. })).count()
+    }
+
+    pub fn give_back(&mut self, buffer: BufferId) {
+        assert_eq!(self.buffers[buffer.index()], Buffer::Taken);
+        self.buffers[buffer.index()] = Buffer::Free;
+        self.free.push(buffer);
+    }
+
+    /// The buffer now holds `chunk` as it is on the disk. If another one does already, this one becomes free.
+    pub fn store(&mut self, buffer: BufferId, chunk: Chunk) {
+        assert_eq!(self.buffers[buffer.index()], Buffer::Taken);
+        if self.stored.contains_key(&chunk) {
+            return self.give_back(buffer);
+        }
+        self.uses += 1;
+        self.buffers[buffer.index()] = Buffer::Stored { chunk, pins: 0, used: self.uses };
+        self.stored.insert(chunk, buffer);
+    }
+
+    /// Like `store`, for a chunk that nobody asked for: it is the first to go.
+    pub fn store_cold(&mut self, buffer: BufferId, chunk: Chunk) {
+        self.store(buffer, chunk);
+        if let Buffer::Stored { used, .. } = &mut self.buffers[buffer.index()] {
+            *used = 0;
+        }
+    }
+
+    pub fn contains(&self, chunk: Chunk) -> bool {
+        self.stored.contains_key(&chunk)
+    }
+
+    /// Pins the buffer that holds `chunk`, once per call, until as many `unpin`.
+    pub fn pin(&mut self, chunk: Chunk) -> Option<BufferId> {
+        let buffer = *self.stored.get(&chunk)?;
+        self.uses += 1;
+        let Buffer::Stored { pins, used, .. } = &mut self.buffers[buffer.index()] else {
+            unreachable!("a stored chunk lies in a stored buffer")
+        };
+        *pins += 1;
+        *used = self.uses;
+        Some(buffer)
+    }
+
+    pub fn unpin(&mut self, buffer: BufferId) {
+        let Buffer::Stored { pins, .. } = &mut self.buffers[buffer.index()] else {
+            panic!("only stored buffers are pinned")
+        };
+        assert!(*pins > 0);
+        *pins -= 1;
+    }
+
+    fn evict(&mut self) -> Option<BufferId> {
+        let unpinned = |buffer: &Buffer| match *buffer {
+            Buffer::Stored { chunk, pins: 0, used } => Some((used, chunk)),
+            _ => None,
+        };
+        let (_, chunk) = self.buffers.iter().filter_map(unpinned).min_by_key(|(used, _)| *used)?;
+        self.stored.remove(&chunk)
+    }
+
+    pub fn check_invariants(&self) {
+        let free = self.buffers.iter().filter(|b| **b == Buffer::Free).count();
+        assert_eq!(free, self.free.len());
+        assert!(self.free.iter().all(|id| self.buffers[id.index()] == Buffer::Free));
+        for (chunk, id) in &self.stored {
+            assert!(matches!(self.buffers[id.index()], Buffer::Stored { chunk: held, .. } if held == *chunk));
+        }
+        let stored = self.buffers.iter().filter(|b| matches!(b, Buffer::Stored { .. })).count();
+        assert_eq!(stored, self.stored.len());
+    }
+
+    /// Pins over all buffers, for recounts.
+    pub fn pin_count(&self) -> u32 {
+        self.buffers.iter().map(|b| if let Buffer::Stored { pins, .. } = b { *pins } else { 0 }).sum()
+    }
+
+    /// Buffers that somebody owns, for recounts.
+    pub fn taken_count(&self) -> usize {
+        self.buffers.iter().filter(|b| **b == Buffer::Taken).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(piece: u32) -> Chunk {
+        Chunk { piece: PieceIndex(piece), index: 0 }
+    }
+
+    #[test]
+    fn the_oldest_unpinned_chunk_goes_first() {
+        let mut cache = Cache::new(2);
+        for piece in [1, 2] {
+            let buffer = cache.take().unwrap();
+            cache.store(buffer, chunk(piece));
+        }
+        let pinned = cache.pin(chunk(1)).unwrap();
+        let taken = cache.take().unwrap();
+        assert!(cache.contains(chunk(1)) && !cache.contains(chunk(2)));
+        assert_eq!(cache.take(), None, "one is taken, one is pinned");
+        cache.unpin(pinned);
+        assert_eq!(cache.take(), Some(pinned));
+        cache.give_back(taken);
+        cache.check_invariants();
+        assert_eq!(cache.available(), 1);
+    }
+
+    #[test]
+    fn a_chunk_is_stored_once_and_cold_ones_leave_first() {
+        let mut cache = Cache::new(3);
+        let (a, b, c) = (cache.take().unwrap(), cache.take().unwrap(), cache.take().unwrap());
+        cache.store(a, chunk(1));
+        cache.store(b, chunk(1));
+        assert_eq!(cache.available(), 2);
+        cache.store_cold(c, chunk(2));
+        assert_eq!(cache.take(), Some(b));
+        assert_eq!(cache.take(), Some(c));
+        assert!(cache.contains(chunk(1)));
+        cache.check_invariants();
+    }
+}

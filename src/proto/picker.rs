@@ -1,0 +1,544 @@
+//! Which block do we ask for next, and of whom.
+//!
+//! A *wanted* piece is not on the disk. It is *open* while its blocks are being asked for, received, hashed and written;
+//! only open pieces own buffers. In an open piece a block is
+//!
+//! ```text
+//! Free ──request──> Requested(n peers) ──begin──> Receiving(from one) ──received──> Received
+//!   ^                    │  release                    │ release
+//!   └────────────────────┴─────────────────────────────┘
+//! ```
+//!
+//! The order of preference, and why:
+//! 1. what this peer suggested (BEP 6): a seed deals every piece once before it deals one twice;
+//! 2. the oldest open piece: a piece can be passed on only when it is whole, so finish before opening;
+//! 3. a new piece, rarest first, random among equals;
+//! 4. endgame, when nothing is left to open: a block that somebody else was asked for already.
+//!
+//! Invariants: a piece is ranked if and only if it is wanted and not open; one peer at a time writes into a block;
+//! `free` and `received` of an open piece count its blocks.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use crate::bitfield::Bitfield;
+use crate::limits::{BLOCK_BYTES, ENDGAME_REQUESTS_MAX};
+use crate::metainfo::Layout;
+use crate::ranking::Ranking;
+use crate::rng::Rng;
+use crate::units::{Block, BlockIndex, BufferId, PeerSlot, PieceIndex};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BlockState {
+    Free,
+    /// Asked of so many peers.
+    Requested(u8),
+    /// Bytes are arriving from this peer; so many were asked, this one included.
+    Receiving(PeerSlot, u8),
+    Received,
+}
+
+struct OpenPiece {
+    piece: PieceIndex,
+    /// `buffers[i]` holds the bytes from `i * buffer_bytes` on.
+    buffers: Vec<BufferId>,
+    blocks: Vec<BlockState>,
+    free: u32,
+    received: u32,
+    /// Blocks of the prefix that were handed to the hash unit.
+    hashed: u32,
+    /// Whole and good: on its way to the disk.
+    writing: bool,
+    /// Who filled it, to know whom to blame.
+    givers: BTreeSet<PeerSlot>,
+    /// It was bad when several had filled it: now one peer fills it alone.
+    alone: bool,
+}
+
+/// What we know of the peer that could be asked.
+pub struct Asked<'a> {
+    pub slot: PeerSlot,
+    pub has: &'a Bitfield,
+    /// Pieces it suggested to us, oldest first.
+    pub suggested: &'a [PieceIndex],
+    /// Blocks it was asked for already.
+    pub requested: &'a dyn Fn(Block) -> bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// Ask for this block.
+    Block(Block),
+    /// Open this piece, then pick again.
+    Open(PieceIndex),
+    Nothing,
+}
+
+/// A run of received bytes that continues the hash of its piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashRun {
+    pub begin: u32,
+    pub length: u32,
+    pub buffer: BufferId,
+    pub offset: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Write these buffers.
+    Good(Vec<BufferId>),
+    /// It starts anew. `liar` filled it alone, so it is to blame.
+    Bad { liar: Option<PeerSlot> },
+}
+
+pub struct Picker {
+    layout: Layout,
+    buffer_bytes: u32,
+    have: Bitfield,
+    ranking: Ranking,
+    /// Oldest first.
+    open: Vec<OpenPiece>,
+    rng: Rng,
+    version: u64,
+}
+
+impl OpenPiece {
+    fn restart(&mut self) {
+        self.givers.clear();
+        self.blocks.fill(BlockState::Free);
+        (self.free, self.received, self.hashed) = (self.blocks.len() as u32, 0, 0);
+    }
+}
+
+impl Picker {
+    pub fn new(layout: Layout, buffer_bytes: u32, have: Bitfield, mut rng: Rng) -> Picker {
+        let mut ranking = Ranking::new(layout.piece_count(), &mut rng);
+        for piece in have.ones() {
+            ranking.remove(piece);
+        }
+        Picker { layout, buffer_bytes, have, ranking, open: Vec::new(), rng, version: 0 }
+    }
+
+    /// Pieces on the disk.
+    pub fn have(&self) -> &Bitfield {
+        &self.have
+    }
+
+    /// Grows whenever a pick that gave nothing might now give something.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Pieces that are being asked for, received or hashed; those being written are not counted.
+    pub fn filling_count(&self) -> usize {
+        self.open.iter().filter(|open| !open.writing).count()
+    }
+
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    pub fn piece_appeared(&mut self, piece: PieceIndex) {
+        self.ranking.increment(piece, &mut self.rng);
+        self.version += 1;
+    }
+
+    pub fn piece_vanished(&mut self, piece: PieceIndex) {
+        self.ranking.decrement(piece, &mut self.rng);
+    }
+
+    /// `room`: there are buffers to open another piece.
+    pub fn pick(&self, peer: &Asked, room: bool) -> Pick {
+        let wanted = |piece: &PieceIndex| peer.has.get(*piece);
+        for piece in peer.suggested.iter().copied().filter(wanted) {
+            if room && self.ranking.is_ranked(piece) {
+                return Pick::Open(piece);
+            }
+            if let Some(block) = self.find(piece).and_then(|open| self.free_block(open, peer)) {
+                return Pick::Block(block);
+            }
+        }
+        if let Some(block) = self.open.iter().find_map(|open| self.free_block(open, peer)) {
+            return Pick::Block(block);
+        }
+        if room && let Some(piece) = self.ranking.iter().find(wanted) {
+            return Pick::Open(piece);
+        }
+        // Nothing left to open: ask for what others were asked for, so that nobody slow holds up the end.
+        if self.ranking.iter().next().is_none() {
+            return self.endgame_block(peer).map_or(Pick::Nothing, Pick::Block);
+        }
+        Pick::Nothing
+    }
+
+    fn free_block(&self, open: &OpenPiece, peer: &Asked) -> Option<Block> {
+        let may_fill = !open.alone || open.givers.is_empty() || open.givers.contains(&peer.slot);
+        if open.free == 0 || !may_fill || !peer.has.get(open.piece) {
+            return None;
+        }
+        let index = open.blocks.iter().position(|state| *state == BlockState::Free)?;
+        Some(self.layout.block(open.piece, BlockIndex(index as u32)))
+    }
+
+    /// The block asked of fewest peers, this one not among them.
+    fn endgame_block(&self, peer: &Asked) -> Option<Block> {
+        let mut best: Option<(u8, Block)> = None;
+        for open in self.open.iter().filter(|open| !open.alone && peer.has.get(open.piece)) {
+            for (index, state) in open.blocks.iter().enumerate() {
+                let BlockState::Requested(count) = *state else { continue };
+                if count >= ENDGAME_REQUESTS_MAX || best.is_some_and(|(fewest, _)| fewest <= count) {
+                    continue;
+                }
+                let block = self.layout.block(open.piece, BlockIndex(index as u32));
+                if !(peer.requested)(block) {
+                    best = Some((count, block));
+                }
+            }
+        }
+        best.map(|(_, block)| block)
+    }
+
+    /// Starts on a piece, with enough buffers for all of it.
+    pub fn open(&mut self, piece: PieceIndex, buffers: Vec<BufferId>) {
+        assert_eq!(buffers.len() as u32, self.layout.piece_length(piece).div_ceil(self.buffer_bytes));
+        self.ranking.remove(piece);
+        let blocks = self.layout.block_count(piece);
+        self.open.push(OpenPiece {
+            piece,
+            buffers,
+            blocks: alloc::vec![BlockState::Free; blocks as usize],
+            free: blocks,
+            received: 0,
+            hashed: 0,
+            writing: false,
+            givers: BTreeSet::new(),
+            alone: false,
+        });
+        self.version += 1;
+    }
+
+    /// The block that `pick` gave is now asked of `slot`.
+    pub fn request(&mut self, block: Block, slot: PeerSlot) {
+        let open = self.find_mut(block.piece).expect("only blocks of open pieces are picked");
+        let state = &mut open.blocks[index(block)];
+        *state = match *state {
+            BlockState::Free => {
+                open.free -= 1;
+                BlockState::Requested(1)
+            }
+            BlockState::Requested(count) => BlockState::Requested(count + 1),
+            BlockState::Receiving(..) | BlockState::Received => unreachable!("never picked"),
+        };
+        if open.alone {
+            open.givers.insert(slot);
+        }
+    }
+
+    /// `slot` will not send this block after all (or has just been asked to forget it).
+    pub fn release(&mut self, block: Block, slot: PeerSlot) {
+        let Some(open) = self.find_mut(block.piece) else { return };
+        let state = &mut open.blocks[index(block)];
+        let left = match *state {
+            BlockState::Requested(count) => count - 1,
+            BlockState::Receiving(from, count) if from == slot => count - 1,
+            BlockState::Receiving(from, count) => {
+                *state = BlockState::Receiving(from, count - 1);
+                return;
+            }
+            BlockState::Free | BlockState::Received => return,
+        };
+        *state = if left > 0 { BlockState::Requested(left) } else { BlockState::Free };
+        open.free += u32::from(left == 0);
+        self.version += 1;
+    }
+
+    /// `slot` left, or has stopped sending: what it alone was filling starts anew with somebody else. Call after `release`.
+    pub fn forsake(&mut self, slot: PeerSlot) {
+        let busy = |state: &BlockState| matches!(state, BlockState::Requested(_) | BlockState::Receiving(..));
+        for open in self.open.iter_mut().filter(|open| open.alone && open.givers.contains(&slot)) {
+            if !open.writing && open.free > 0 && !open.blocks.iter().any(busy) {
+                open.restart();
+                self.version += 1;
+            }
+        }
+    }
+
+    /// Bytes of a requested block are about to arrive: where they go. None if somebody else is sending it right now, or has.
+    pub fn begin(&mut self, block: Block, slot: PeerSlot) -> Option<(BufferId, u32)> {
+        let buffer_bytes = self.buffer_bytes;
+        let open = self.find_mut(block.piece)?;
+        let state = &mut open.blocks[index(block)];
+        let BlockState::Requested(count) = *state else { return None };
+        *state = BlockState::Receiving(slot, count);
+        Some((open.buffers[(block.begin / buffer_bytes) as usize], block.begin % buffer_bytes))
+    }
+
+    /// All bytes of a block that `begin` accepted have arrived. How many others were asked for it too.
+    pub fn received(&mut self, block: Block, slot: PeerSlot) -> u8 {
+        let open = self.find_mut(block.piece).expect("a block in flight keeps its piece open");
+        let state = &mut open.blocks[index(block)];
+        let BlockState::Receiving(from, count) = *state else { panic!("received what was not begun") };
+        assert_eq!(from, slot);
+        *state = BlockState::Received;
+        open.received += 1;
+        open.givers.insert(slot);
+        count - 1
+    }
+
+    /// The next bytes of the piece for the hash unit, as many as lie together in one buffer.
+    pub fn next_hash_run(&mut self, piece: PieceIndex) -> Option<HashRun> {
+        let (buffer_bytes, length) = (self.buffer_bytes, self.layout.piece_length(piece));
+        let open = self.find_mut(piece)?;
+        let begin = open.hashed * BLOCK_BYTES;
+        let chunk_end = (begin / buffer_bytes + 1) * buffer_bytes;
+        let ready = |(_, state): &(usize, &BlockState)| **state == BlockState::Received;
+        let run = open.blocks.iter().enumerate().skip(open.hashed as usize).take_while(ready);
+        let blocks = run.take_while(|(at, _)| (*at as u32) * BLOCK_BYTES < chunk_end).count() as u32;
+        if blocks == 0 {
+            return None;
+        }
+        open.hashed += blocks;
+        let end = (begin + blocks * BLOCK_BYTES).min(length);
+        let buffer = open.buffers[(begin / buffer_bytes) as usize];
+        Some(HashRun { begin, length: end - begin, buffer, offset: begin % buffer_bytes })
+    }
+
+    /// The hash of a whole piece is known.
+    pub fn judge(&mut self, piece: PieceIndex, good: bool) -> Verdict {
+        self.version += 1;
+        let open = self.find_mut(piece).expect("a piece being hashed is open");
+        assert_eq!(open.received as usize, open.blocks.len());
+        if good {
+            open.writing = true;
+            return Verdict::Good(open.buffers.clone());
+        }
+        let liar = if open.givers.len() == 1 { open.givers.first().copied() } else { None };
+        open.alone = true;
+        open.restart();
+        Verdict::Bad { liar }
+    }
+
+    /// The piece is on the disk. Its buffers go back to the caller, still full.
+    pub fn written(&mut self, piece: PieceIndex) -> Vec<BufferId> {
+        self.version += 1;
+        let at = self.open.iter().position(|open| open.piece == piece).expect("written pieces were open");
+        let open = self.open.remove(at);
+        assert!(open.writing);
+        assert!(self.have.set(piece));
+        open.buffers
+    }
+
+    /// Closes an open piece that nobody connected can fill and nobody is filling, so that its buffers serve another one.
+    pub fn abandon_orphan(&mut self) -> Option<(PieceIndex, Vec<BufferId>)> {
+        let idle = |state: &BlockState| matches!(state, BlockState::Free | BlockState::Received);
+        let orphan = |open: &OpenPiece| {
+            open.free > 0 && self.ranking.count(open.piece) == 0 && open.blocks.iter().all(idle)
+        };
+        let at = self.open.iter().position(orphan)?;
+        let open = self.open.remove(at);
+        self.ranking.insert(open.piece, &mut self.rng);
+        self.version += 1;
+        Some((open.piece, open.buffers))
+    }
+
+    fn find(&self, piece: PieceIndex) -> Option<&OpenPiece> {
+        self.open.iter().find(|open| open.piece == piece)
+    }
+
+    fn find_mut(&mut self, piece: PieceIndex) -> Option<&mut OpenPiece> {
+        self.open.iter_mut().find(|open| open.piece == piece)
+    }
+
+    /// Recounts everything. `asked` lists every request that stands with a peer, `peers` what each peer has.
+    pub fn check_invariants(&self, asked: &[(PeerSlot, Block)], peers: &[&Bitfield]) {
+        self.ranking.check_invariants();
+        for piece in self.layout.pieces() {
+            let is_open = self.find(piece).is_some();
+            assert!(!(is_open && self.have.get(piece)));
+            assert_eq!(self.ranking.is_ranked(piece), !is_open && !self.have.get(piece));
+            let holders = peers.iter().filter(|has| has.get(piece)).count();
+            assert_eq!(self.ranking.count(piece) as usize, holders);
+        }
+        for open in &self.open {
+            let count = |f: fn(&BlockState) -> bool| open.blocks.iter().filter(|s| f(s)).count() as u32;
+            assert_eq!(open.free, count(|s| *s == BlockState::Free));
+            assert_eq!(open.received, count(|s| *s == BlockState::Received));
+            assert!(open.hashed <= open.received);
+            for (at, state) in open.blocks.iter().enumerate() {
+                let block = self.layout.block(open.piece, BlockIndex(at as u32));
+                let standing = asked.iter().filter(|(_, b)| *b == block).count();
+                match *state {
+                    BlockState::Free | BlockState::Received => assert_eq!(standing, 0, "{block:?}"),
+                    BlockState::Requested(n) => assert_eq!(standing, usize::from(n), "{block:?}"),
+                    BlockState::Receiving(from, n) => {
+                        assert_eq!(standing, usize::from(n), "{block:?}");
+                        assert!(asked.contains(&(from, block)));
+                    }
+                }
+            }
+        }
+        for (_, block) in asked {
+            assert!(self.find(block.piece).is_some(), "a request for {block:?} of a piece that is not open");
+        }
+    }
+
+    /// Buffers owned by open pieces, for recounts.
+    pub fn buffer_count(&self) -> usize {
+        self.open.iter().map(|open| open.buffers.len()).sum()
+    }
+}
+
+fn index(block: Block) -> usize {
+    (block.begin / BLOCK_BYTES) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two blocks a piece, one buffer a piece. `counts` is how many peers have each piece, `disk` what we have (`#`).
+    fn picker(counts: &str, disk: &str) -> Picker {
+        let pieces = counts.len() as u32;
+        let layout = Layout::new(u64::from(pieces * 2 * BLOCK_BYTES), 2 * BLOCK_BYTES).unwrap();
+        let mut picker = Picker::new(layout, 2 * BLOCK_BYTES, field(disk), Rng::new(7));
+        for (at, count) in counts.chars().enumerate() {
+            for _ in 0..count.to_digit(10).unwrap() {
+                picker.piece_appeared(PieceIndex(at as u32));
+            }
+        }
+        picker
+    }
+
+    fn field(picture: &str) -> Bitfield {
+        let mut field = Bitfield::new(picture.len() as u32);
+        for (at, _) in picture.chars().enumerate().filter(|(_, c)| *c == '#') {
+            field.set(PieceIndex(at as u32));
+        }
+        field
+    }
+
+    fn block(piece: u32, index: u32) -> Block {
+        Block { piece: PieceIndex(piece), begin: index * BLOCK_BYTES, length: BLOCK_BYTES }
+    }
+
+    /// What peer `slot` with these pieces and suggestions would be asked; it was asked nothing yet.
+    fn pick(picker: &Picker, slot: u32, has: &str, suggested: &[u32]) -> Pick {
+        let suggested: Vec<PieceIndex> = suggested.iter().copied().map(PieceIndex).collect();
+        let asked =
+            Asked { slot: PeerSlot(slot), has: &field(has), suggested: &suggested, requested: &|_| false };
+        picker.pick(&asked, true)
+    }
+
+    fn open(picker: &mut Picker, piece: u32) {
+        picker.open(PieceIndex(piece), alloc::vec![BufferId(piece)]);
+    }
+
+    /// `slot` is asked for the block and sends it.
+    fn deliver(picker: &mut Picker, slot: u32, block: Block) {
+        picker.request(block, PeerSlot(slot));
+        picker.begin(block, PeerSlot(slot)).unwrap();
+        picker.received(block, PeerSlot(slot));
+    }
+
+    #[test]
+    fn rarest_first_among_what_the_peer_has_and_we_lack() {
+        assert_eq!(pick(&picker("3123", "...."), 0, "####", &[]), Pick::Open(PieceIndex(1)));
+        assert_eq!(pick(&picker("3123", ".#.."), 0, "####", &[]), Pick::Open(PieceIndex(2)));
+        assert_eq!(pick(&picker("3123", "...."), 0, "#...", &[]), Pick::Open(PieceIndex(0)));
+        assert_eq!(pick(&picker("3123", "####"), 0, "####", &[]), Pick::Nothing);
+        assert_eq!(pick(&picker("3123", "...."), 0, "....", &[]), Pick::Nothing);
+    }
+
+    #[test]
+    fn open_pieces_come_before_new_ones_and_suggestions_before_both() {
+        let mut picker = picker("3123", "....");
+        open(&mut picker, 3);
+        assert_eq!(pick(&picker, 0, "####", &[]), Pick::Block(block(3, 0)));
+        assert_eq!(pick(&picker, 0, "####", &[0]), Pick::Open(PieceIndex(0)));
+        assert_eq!(
+            pick(&picker, 0, ".###", &[0]),
+            Pick::Block(block(3, 0)),
+            "it does not have what it suggests"
+        );
+        picker.request(block(3, 0), PeerSlot(0));
+        assert_eq!(pick(&picker, 1, "####", &[]), Pick::Block(block(3, 1)), "several peers on one piece");
+    }
+
+    #[test]
+    fn without_room_only_open_pieces_are_picked() {
+        let mut picker = picker("11", "..");
+        let nobody = Asked { slot: PeerSlot(0), has: &field("##"), suggested: &[], requested: &|_| false };
+        assert_eq!(picker.pick(&nobody, false), Pick::Nothing);
+        open(&mut picker, 1);
+        assert_eq!(picker.pick(&nobody, false), Pick::Block(block(1, 0)));
+    }
+
+    #[test]
+    fn endgame_asks_a_second_peer_only_when_nothing_is_left_to_open() {
+        let mut picker = picker("11", "..");
+        open(&mut picker, 0);
+        picker.request(block(0, 0), PeerSlot(0));
+        picker.request(block(0, 1), PeerSlot(0));
+        assert_eq!(pick(&picker, 1, "#.", &[]), Pick::Nothing, "piece 1 is not open yet");
+        open(&mut picker, 1);
+        assert_eq!(pick(&picker, 1, "#.", &[]), Pick::Block(block(0, 0)));
+        picker.request(block(0, 0), PeerSlot(1));
+        assert_eq!(pick(&picker, 2, "#.", &[]), Pick::Block(block(0, 1)), "the one asked of fewest");
+        assert!(picker.begin(block(0, 0), PeerSlot(1)).is_some());
+        assert!(picker.begin(block(0, 0), PeerSlot(0)).is_none(), "one writer at a time");
+        assert_eq!(picker.received(block(0, 0), PeerSlot(1)), 1, "peer 0 is to be cancelled");
+    }
+
+    #[test]
+    fn the_hash_follows_the_prefix() {
+        let mut picker = picker("1", ".");
+        open(&mut picker, 0);
+        deliver(&mut picker, 0, block(0, 1));
+        assert_eq!(picker.next_hash_run(PieceIndex(0)), None, "the first block is missing");
+        deliver(&mut picker, 0, block(0, 0));
+        let whole = HashRun { begin: 0, length: 2 * BLOCK_BYTES, buffer: BufferId(0), offset: 0 };
+        assert_eq!(picker.next_hash_run(PieceIndex(0)), Some(whole));
+        assert_eq!(picker.next_hash_run(PieceIndex(0)), None);
+        assert_eq!(picker.judge(PieceIndex(0), true), Verdict::Good(alloc::vec![BufferId(0)]));
+        assert_eq!(picker.written(PieceIndex(0)), [BufferId(0)]);
+        assert!(picker.have().is_full());
+    }
+
+    #[test]
+    fn a_bad_piece_is_filled_again_by_one_alone_and_then_there_is_a_liar() {
+        let mut picker = picker("1", ".");
+        open(&mut picker, 0);
+        deliver(&mut picker, 0, block(0, 0));
+        deliver(&mut picker, 1, block(0, 1));
+        assert_eq!(picker.judge(PieceIndex(0), false), Verdict::Bad { liar: None });
+        deliver(&mut picker, 1, block(0, 0));
+        assert_eq!(pick(&picker, 0, "#", &[]), Pick::Nothing, "peer 1 fills it alone");
+        deliver(&mut picker, 1, block(0, 1));
+        assert_eq!(picker.judge(PieceIndex(0), false), Verdict::Bad { liar: Some(PeerSlot(1)) });
+        assert_eq!(pick(&picker, 0, "#", &[]), Pick::Block(block(0, 0)));
+    }
+
+    #[test]
+    fn one_alone_who_leaves_is_replaced() {
+        let mut picker = picker("1", ".");
+        open(&mut picker, 0);
+        deliver(&mut picker, 0, block(0, 0));
+        deliver(&mut picker, 1, block(0, 1));
+        picker.judge(PieceIndex(0), false);
+        deliver(&mut picker, 1, block(0, 0));
+        picker.request(block(0, 1), PeerSlot(1));
+        picker.release(block(0, 1), PeerSlot(1));
+        picker.forsake(PeerSlot(1));
+        assert_eq!(pick(&picker, 0, "#", &[]), Pick::Block(block(0, 0)));
+    }
+
+    #[test]
+    fn an_orphan_gives_its_buffers_back() {
+        let mut picker = picker("11", "..");
+        open(&mut picker, 0);
+        assert_eq!(picker.abandon_orphan(), None, "somebody has it");
+        picker.piece_vanished(PieceIndex(0));
+        assert_eq!(picker.abandon_orphan(), Some((PieceIndex(0), alloc::vec![BufferId(0)])));
+        picker.check_invariants(&[], &[&field(".#")]);
+    }
+}

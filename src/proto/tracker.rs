@@ -1,0 +1,241 @@
+//! When do we announce, to which tracker, and has the tracker gone away.
+//!
+//! Read first: BEP 3 (announce), BEP 12 (tiers). The answer to the last question ends the job: a complete agent leaves when
+//! every tracker has been unreachable for the grace time, so a tracker that restarts in between releases nobody. The time
+//! counts from the start of the first attempt that failed, never from the last answer, because in between nobody looked.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::announce::Event;
+use crate::limits::*;
+use crate::rng::Rng;
+use crate::units::Instant;
+
+/// What the swarm is doing, as far as it decides when to announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Incomplete, and nobody is connected.
+    Alone,
+    Incomplete,
+    Complete,
+}
+
+pub struct Tracker {
+    tiers: Vec<Vec<String>>,
+    /// Tier and place in it of the next attempt.
+    at: (usize, usize),
+    /// Announced `started` with success.
+    started: bool,
+    /// Owed events, in the order they are said.
+    completed: bool,
+    stopped: bool,
+    in_flight: Option<(Instant, Event)>,
+    next: Instant,
+    last_answer: Option<Instant>,
+    /// Attempts that failed since the last answer.
+    failures: usize,
+    failed_since: Option<Instant>,
+}
+
+impl Tracker {
+    /// Tiers as the torrent lists them; each is shuffled (BEP 12).
+    pub fn new(now: Instant, mut tiers: Vec<Vec<String>>, rng: &mut Rng) -> Tracker {
+        tiers.retain(|tier| !tier.is_empty());
+        tiers.iter_mut().for_each(|tier| rng.shuffle(tier));
+        Tracker {
+            tiers,
+            at: (0, 0),
+            started: false,
+            completed: false,
+            stopped: false,
+            in_flight: None,
+            next: now,
+            last_answer: None,
+            failures: 0,
+            failed_since: None,
+        }
+    }
+
+    pub fn exists(&self) -> bool {
+        !self.tiers.is_empty()
+    }
+
+    /// The job is done and read back: say so once.
+    pub fn complete(&mut self, now: Instant) {
+        self.completed = true;
+        self.next = now;
+    }
+
+    /// Say good-bye. False if no tracker knows us, so that there is nothing to wait for.
+    pub fn stop(&mut self, now: Instant) -> bool {
+        self.stopped = self.started && self.failed_since.is_none();
+        self.next = now;
+        self.stopped
+    }
+
+    /// `stopped` was owed and has been said, or could not be.
+    pub fn said_stopped(&self) -> bool {
+        !self.stopped
+    }
+
+    /// The next announce that is due: URL of the tracker and the event.
+    pub fn poll(&mut self, now: Instant, need: Need) -> Option<(&str, Event)> {
+        if !self.exists() || self.in_flight.is_some() || now < self.due(need) {
+            return None;
+        }
+        let event = match () {
+            () if self.stopped => Event::Stopped,
+            () if !self.started => Event::Started,
+            () if self.completed => Event::Completed,
+            () => Event::None,
+        };
+        self.in_flight = Some((now, event));
+        let (tier, place) = self.at;
+        Some((&self.tiers[tier][place], event))
+    }
+
+    pub fn next(&self, need: Need) -> Option<Instant> {
+        (self.exists() && self.in_flight.is_none()).then(|| self.due(need))
+    }
+
+    /// When the next announce is due: `next` after a failure, an owed event at once, else by what is needed.
+    fn due(&self, need: Need) -> Instant {
+        match self.last_answer {
+            Some(answered) if self.failures == 0 && !self.stopped && !self.completed => {
+                answered + interval(need)
+            }
+            _ => self.next,
+        }
+    }
+
+    /// The tracker answered, if only to refuse.
+    pub fn answered(&mut self, now: Instant) {
+        let Some((_, event)) = self.in_flight.take() else { return };
+        match event {
+            Event::Started => self.started = true,
+            Event::Completed => self.completed = false,
+            Event::Stopped => self.stopped = false,
+            Event::None => {}
+        }
+        let (tier, place) = self.at;
+        self.tiers[tier][..=place].rotate_right(1);
+        self.at = (0, 0);
+        self.last_answer = Some(now);
+        self.next = now;
+        self.failures = 0;
+        self.failed_since = None;
+    }
+
+    /// The tracker refused us in words (BEP 3 `failure reason`): it is there, but asking again at once is no use.
+    pub fn refused(&mut self, now: Instant) {
+        let Some((_, event)) = self.in_flight.take() else { return };
+        self.stopped &= event != Event::Stopped;
+        self.last_answer = Some(now);
+        self.next = now + ANNOUNCE_RETRY_MAX;
+        self.failures = 1;
+        self.failed_since = None;
+    }
+
+    /// No answer. The next tracker is tried at once, the first one again after a pause.
+    pub fn failed(&mut self, now: Instant) {
+        let Some((since, event)) = self.in_flight.take() else { return };
+        self.stopped &= event != Event::Stopped;
+        self.failed_since.get_or_insert(since);
+        self.failures += 1;
+        let (tier, place) = self.at;
+        self.at = match () {
+            () if place + 1 < self.tiers[tier].len() => (tier, place + 1),
+            () if tier + 1 < self.tiers.len() => (tier + 1, 0),
+            () => (0, 0),
+        };
+        self.next = if self.at == (0, 0) { now + self.retry_pause() } else { now };
+    }
+
+    fn retry_pause(&self) -> Duration {
+        let rounds = self.failures / self.tiers.iter().map(Vec::len).sum::<usize>().max(1);
+        (ANNOUNCE_RETRY_MIN * (1 << rounds.saturating_sub(1).min(8))).min(ANNOUNCE_RETRY_MAX)
+    }
+
+    /// Since when no tracker has answered; None while one does, or before all were tried.
+    pub fn unreachable_since(&self) -> Option<Instant> {
+        let tried_all = self.failures >= self.tiers.iter().map(Vec::len).sum();
+        self.failed_since.filter(|_| tried_all)
+    }
+}
+
+fn interval(need: Need) -> Duration {
+    match need {
+        Need::Alone => ANNOUNCE_ALONE,
+        Need::Incomplete => ANNOUNCE_INCOMPLETE,
+        Need::Complete => ANNOUNCE_COMPLETE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> Instant {
+        Instant(seconds * 1_000_000)
+    }
+
+    fn tracker(tiers: &[&[&str]]) -> Tracker {
+        let owned = tiers.iter().map(|tier| tier.iter().map(|url| String::from(*url)).collect()).collect();
+        Tracker::new(at(0), owned, &mut Rng::new(1))
+    }
+
+    #[test]
+    fn started_completed_stopped_are_said_once_each() {
+        let mut tracker = tracker(&[&["http://a/"]]);
+        assert_eq!(tracker.poll(at(0), Need::Alone), Some(("http://a/", Event::Started)));
+        assert_eq!(tracker.poll(at(0), Need::Alone), None, "one at a time");
+        tracker.answered(at(0));
+        assert_eq!(tracker.poll(at(1), Need::Incomplete), None);
+        assert_eq!(tracker.poll(at(15), Need::Incomplete), Some(("http://a/", Event::None)));
+        tracker.answered(at(15));
+        tracker.complete(at(16));
+        assert_eq!(tracker.poll(at(16), Need::Complete), Some(("http://a/", Event::Completed)));
+        tracker.answered(at(16));
+        assert_eq!(tracker.poll(at(17), Need::Complete), None);
+        assert!(tracker.stop(at(17)));
+        assert_eq!(tracker.poll(at(17), Need::Complete), Some(("http://a/", Event::Stopped)));
+        tracker.answered(at(17));
+        assert!(tracker.said_stopped());
+    }
+
+    #[test]
+    fn the_next_tier_is_tried_at_once_and_the_one_that_answers_stays() {
+        let mut tracker = tracker(&[&["http://a/"], &["http://b/"]]);
+        assert_eq!(tracker.poll(at(0), Need::Alone), Some(("http://a/", Event::Started)));
+        tracker.failed(at(0));
+        assert_eq!(tracker.unreachable_since(), None, "b was not tried yet");
+        assert_eq!(tracker.poll(at(0), Need::Alone), Some(("http://b/", Event::Started)));
+        tracker.failed(at(1));
+        assert_eq!(tracker.unreachable_since(), Some(at(0)));
+        assert_eq!(tracker.poll(at(1), Need::Alone), None, "a pause after a whole round");
+        assert_eq!(tracker.poll(at(2), Need::Alone), Some(("http://a/", Event::Started)));
+        tracker.answered(at(2));
+        assert_eq!(tracker.unreachable_since(), None);
+    }
+
+    #[test]
+    fn absence_counts_from_the_first_failed_attempt() {
+        let mut tracker = tracker(&[&["http://a/"]]);
+        let _ = tracker.poll(at(0), Need::Complete);
+        tracker.answered(at(0));
+        assert!(tracker.poll(at(8), Need::Complete).is_some());
+        tracker.failed(at(18));
+        assert_eq!(tracker.unreachable_since(), Some(at(8)));
+        for second in 19..60 {
+            if tracker.poll(at(second), Need::Complete).is_some() {
+                tracker.failed(at(second));
+            }
+        }
+        assert_eq!(tracker.unreachable_since(), Some(at(8)));
+        assert!(tracker.poll(at(65), Need::Complete).is_some());
+        tracker.refused(at(65));
+        assert_eq!(tracker.unreachable_since(), None, "a tracker that refuses is a tracker that is there");
+    }
+}
