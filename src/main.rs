@@ -1,3 +1,5 @@
 //! `swarmdd`: dd from a swarm.
 
+mod os;
+
 fn main() {}

@@ -1,0 +1,590 @@
+//! How do bytes get to the disk and back without stopping the event loop?
+//!
+//! Through Linux native AIO: `io_submit` hands a batch of operations to the kernel, which counts each finished one into an
+//! eventfd; that is one more readable source for mio. No thread, no blocking read or write, as long as the file was
+//! opened with O_DIRECT (on a buffered file `io_submit` itself does the work and takes its time).
+//!
+//! Read first: io_submit(2), include/uapi/linux/aio_abi.h, fs/aio.c. Neither libc wraps these calls.
+//!
+//! One contract: **every request that is pushed comes back as exactly one `Completion`**. A request the kernel refuses at
+//! submission comes back with that errno, on the same way as all others.
+//!
+//! ```text
+//! push ─▶ waiting ──io_submit──▶ slots (the kernel's) ──io_getevents──▶ Completion
+//!            └───────refused──▶ refused ─────────────────────────────────────▲
+//! ```
+
+use super::check;
+use super::pool::{Bounce, Segment};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use swarm_proto::units::{DiskOffset, Ticket};
+
+/// Most segments of one request: UIO_MAXIOV of the kernel. A 16 MiB piece in 256 KiB buffers has 64.
+const SEGMENT_COUNT_MAX: usize = 1024;
+
+/// Longest request: a completion tells its length in 31 bits (MAX_RW_COUNT of the kernel is a page less than 2 GiB).
+const REQUEST_BYTES_MAX: usize = 1 << 30;
+
+/// A queue of disk operations, at most `depth` of them in the kernel at once.
+///
+/// Calling order: `push` any number, then `submit`; when `event_fd` turns readable, `complete`. Call `submit` once per
+/// turn of the loop, too: after an EAGAIN (kernel short of memory) it is what tries again.
+///
+/// Drop waits for what is in flight. The `Pool` whose segments were pushed must outlive the `Aio`.
+pub struct Aio {
+    context: libc::c_ulong,
+    event: OwnedFd,
+    /// Pushed, not yet taken by the kernel. Bounded by the pins of the core: an operation without a buffer does not exist.
+    waiting: VecDeque<Request>,
+    /// What the kernel holds, by the number it gives back to us in `Event::data`.
+    slots: Vec<Option<Request>>,
+    free_slots: Vec<u32>,
+    /// Refused at submission, waiting for `complete`.
+    refused: Vec<Completion>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Read,
+    Write,
+    /// Everything whose write was reported before is on stable storage (fdatasync). The kernel knows it through AIO since
+    /// 4.18; an older one answers EINVAL, and the caller falls back to `Device::flush`.
+    Flush,
+}
+
+/// The memory of a request.
+#[derive(Debug)]
+pub enum Memory {
+    /// `Flush` moves no bytes.
+    None,
+    /// Parts of pool buffers, pinned by the core's cache until the completion.
+    Pool(Vec<Segment>),
+    /// Moves in, comes back with the completion.
+    Bounce(Bounce),
+}
+
+/// One operation on one open file.
+#[derive(Debug)]
+pub struct Request {
+    /// Unique among all requests that have not completed.
+    pub ticket: Ticket,
+    /// Stays open until the completion.
+    pub fd: RawFd,
+    pub operation: Operation,
+    pub disk_offset: DiskOffset,
+    /// What address, length and offset are a multiple of: `Device::alignment` (1 if the file knows no O_DIRECT).
+    pub alignment: u32,
+    pub memory: Memory,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub struct Completion {
+    pub ticket: Ticket,
+    /// Bytes moved, which may be fewer than asked (end of the file, disk full), or errno.
+    pub result: Result<u32, i32>,
+    /// The `Bounce` of the request, if it had one.
+    pub bounce: Option<Bounce>,
+}
+
+// Invariants: a slot is `Some` exactly if the kernel holds its request; `free_slots` lists the others.
+impl Aio {
+    pub fn new(depth: u32) -> io::Result<Aio> {
+        assert!(depth > 0);
+        // SAFETY: plain call; the new descriptor is ours alone.
+        let event =
+            unsafe { OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC))?) };
+        let mut context: libc::c_ulong = 0;
+        // SAFETY: the kernel writes the context id to `context`, which must be 0 before.
+        let result = unsafe { libc::syscall(libc::SYS_io_setup, depth, &raw mut context) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Aio {
+            context,
+            event,
+            waiting: VecDeque::new(),
+            slots: (0..depth).map(|_| None).collect(),
+            free_slots: (0..depth).rev().collect(),
+            refused: Vec::new(),
+        })
+    }
+
+    /// Readable when `complete` has something to say. For `mio::unix::SourceFd`.
+    pub fn event_fd(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+
+    /// Requests pushed and not yet completed.
+    pub fn pending_count(&self) -> usize {
+        self.waiting.len() + self.in_flight_count() + self.refused.len()
+    }
+
+    /// Queues a request; nothing happens before `submit`.
+    pub fn push(&mut self, request: Request) {
+        request.assert_valid();
+        let in_flight = self.slots.iter().flatten();
+        assert!(
+            in_flight.chain(&self.waiting).all(|other| other.ticket != request.ticket),
+            "ticket used twice"
+        );
+        self.waiting.push_back(request);
+    }
+
+    /// Hands the kernel as many waiting requests as there are free slots.
+    pub fn submit(&mut self) {
+        loop {
+            let batch_count = self.waiting.len().min(self.free_slots.len());
+            if batch_count == 0 {
+                return;
+            }
+            match self.submit_batch(batch_count) {
+                // The rest is looked at again: the next call says what is wrong with the first of them.
+                Ok(taken_count) => self.give_to_kernel(taken_count),
+                // No memory for it right now, or nobody reaped yet: stay queued.
+                Err(libc::EAGAIN) => return,
+                Err(libc::EINTR) => {}
+                Err(errno) => self.refuse_first(errno),
+            }
+        }
+    }
+
+    /// Appends everything that has finished, and refills the kernel's queue from those waiting. Never blocks.
+    pub fn complete(&mut self, out: &mut Vec<Completion>) {
+        // First the counter, then the events: one that finishes in between sets the counter again.
+        self.clear_event();
+        while self.in_flight_count() > 0 && self.reap(out) {}
+        self.submit();
+        out.append(&mut self.refused);
+    }
+
+    fn in_flight_count(&self) -> usize {
+        self.slots.len() - self.free_slots.len()
+    }
+
+    /// One `io_submit` of the first `batch_count` waiting requests; how many the kernel took.
+    fn submit_batch(&mut self, batch_count: usize) -> Result<usize, i32> {
+        let slots = self.free_slots.iter().rev();
+        let batch = self.waiting.iter().take(batch_count).zip(slots);
+        let mut blocks: Vec<ControlBlock> =
+            batch.map(|(request, slot)| request.control_block(*slot, self.event.as_raw_fd())).collect();
+        // The kernel writes its key into each block, so the pointers are to mutable ones.
+        let base = blocks.as_mut_ptr();
+        // SAFETY: `index` is below the length of `blocks`.
+        let mut pointers: Vec<*mut ControlBlock> =
+            (0..batch_count).map(|index| unsafe { base.add(index) }).collect();
+        // SAFETY: `pointers` holds `batch_count` pointers to control blocks; the kernel copies them, and the segment
+        // lists they point to, before it returns. The payload memory they name stays valid until the completion:
+        // segments point into the pool, which outlives us and whose cache keeps these buffers pinned, and a bounce is
+        // owned by the request, which is kept in its slot.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_io_submit,
+                self.context,
+                batch_count as libc::c_long,
+                pointers.as_mut_ptr(),
+            )
+        };
+        match usize::try_from(result) {
+            Ok(0) => Err(libc::EAGAIN),
+            Ok(taken_count) => Ok(taken_count),
+            Err(_) => Err(last_errno()),
+        }
+    }
+
+    fn give_to_kernel(&mut self, count: usize) {
+        assert!(count <= self.free_slots.len());
+        for request in self.waiting.drain(..count) {
+            let slot = self.free_slots.pop().expect("counted above") as usize;
+            assert!(self.slots[slot].is_none());
+            self.slots[slot] = Some(request);
+        }
+    }
+
+    fn refuse_first(&mut self, errno: i32) {
+        let request = self.waiting.pop_front().expect("the batch was not empty");
+        self.refused.push(request.completion(-i64::from(errno)));
+        // SAFETY: our own descriptor. The only failure is a full counter (EAGAIN), which is readable already.
+        let _ = unsafe { libc::eventfd_write(self.event.as_raw_fd(), 1) };
+    }
+
+    fn clear_event(&mut self) {
+        let mut count = 0;
+        // SAFETY: our own descriptor and a counter on the stack. EAGAIN says it was zero, which is what we want.
+        let _ = unsafe { libc::eventfd_read(self.event.as_raw_fd(), &mut count) };
+    }
+
+    /// One `io_getevents` without waiting; true if there may be more.
+    fn reap(&mut self, out: &mut Vec<Completion>) -> bool {
+        let mut events = [Event::default(); 32];
+        let mut no_wait = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel writes at most `events.len()` events, and only reads the time.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_io_getevents,
+                self.context,
+                0 as libc::c_long,
+                events.len() as libc::c_long,
+                events.as_mut_ptr(),
+                &raw mut no_wait,
+            )
+        };
+        let Ok(count) = usize::try_from(result) else {
+            // Anything else would mean that our own context or array is wrong.
+            assert_eq!(last_errno(), libc::EINTR, "io_getevents");
+            return true;
+        };
+        for event in &events[..count] {
+            let slot = usize::try_from(event.data).expect("the slot number we gave");
+            let request = self.slots[slot].take().expect("the kernel completes a request once");
+            self.free_slots.push(slot as u32);
+            out.push(request.completion(event.result));
+        }
+        count == events.len()
+    }
+}
+
+impl Drop for Aio {
+    fn drop(&mut self) {
+        // Waits until the kernel is done with every request in flight (io_destroy(2); fs/aio.c, ioctx `rq_wait`), so
+        // that afterwards slots, bounces and pool may be freed. How long: each block driver ends a request that its
+        // disk does not answer after its own timeout (30 s for SCSI and NVMe), and at most `depth` are in flight.
+        // SAFETY: our own context, destroyed once.
+        let result = unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
+        assert_eq!(result, 0, "io_destroy of our own context");
+    }
+}
+
+impl Request {
+    fn length_bytes(&self) -> usize {
+        match &self.memory {
+            Memory::None => 0,
+            Memory::Pool(segments) => segments.iter().map(Segment::length_bytes).sum(),
+            Memory::Bounce(bounce) => bounce.bytes().len(),
+        }
+    }
+
+    /// What the kernel would answer with EINVAL, hours later and with one number for all of it.
+    fn assert_valid(&self) {
+        assert!(self.alignment.is_power_of_two());
+        assert!(self.length_bytes() <= REQUEST_BYTES_MAX);
+        match &self.memory {
+            Memory::None => assert_eq!(self.operation, Operation::Flush),
+            Memory::Pool(segments) => {
+                assert!(!segments.is_empty());
+                assert!(segments.len() <= SEGMENT_COUNT_MAX);
+                segments.iter().for_each(|segment| self.assert_aligned(segment));
+            }
+            Memory::Bounce(bounce) => self.assert_aligned(&bounce.segment()),
+        }
+    }
+
+    fn assert_aligned(&self, segment: &Segment) {
+        assert_ne!(self.operation, Operation::Flush);
+        assert!((segment.address() as usize).is_multiple_of(self.alignment as usize));
+        assert!(segment.length_bytes().is_multiple_of(self.alignment as usize));
+        assert!(self.disk_offset.0.is_multiple_of(u64::from(self.alignment)));
+    }
+
+    /// The request in the kernel's words. One contiguous run needs no segment list.
+    fn control_block(&self, slot: u32, event_fd: RawFd) -> ControlBlock {
+        let (opcode, address, count) = match (&self.memory, self.operation) {
+            (Memory::None, _) => (COMMAND_FDSYNC, 0, 0),
+            (Memory::Bounce(bounce), operation) => contiguous(operation, &bounce.segment()),
+            (Memory::Pool(segments), operation) => match segments.as_slice() {
+                [segment] => contiguous(operation, segment),
+                several => {
+                    let opcode = if operation == Operation::Read { COMMAND_PREADV } else { COMMAND_PWRITEV };
+                    (opcode, several.as_ptr() as u64, several.len() as u64)
+                }
+            },
+        };
+        ControlBlock {
+            data: u64::from(slot),
+            opcode,
+            fd: u32::try_from(self.fd).expect("an open descriptor"),
+            address,
+            count,
+            offset: i64::try_from(self.disk_offset.0).expect("no disk is that large"),
+            flags: FLAG_RESFD,
+            event_fd: u32::try_from(event_fd).expect("an open descriptor"),
+            ..ControlBlock::default()
+        }
+    }
+
+    /// Takes the request back from the kernel.
+    fn completion(self, result: i64) -> Completion {
+        let length_bytes = self.length_bytes();
+        let result = match u32::try_from(result) {
+            Ok(moved_bytes) => {
+                assert!(moved_bytes as usize <= length_bytes, "more bytes moved than asked for");
+                Ok(moved_bytes)
+            }
+            Err(_) => Err(i32::try_from(-result).expect("the kernel answers bytes or an errno")),
+        };
+        let bounce = match self.memory {
+            Memory::Bounce(bounce) => Some(bounce),
+            Memory::Pool(_) | Memory::None => None,
+        };
+        Completion { ticket: self.ticket, result, bounce }
+    }
+}
+
+fn contiguous(operation: Operation, segment: &Segment) -> (u16, u64, u64) {
+    let opcode = if operation == Operation::Read { COMMAND_PREAD } else { COMMAND_PWRITE };
+    (opcode, segment.address() as u64, segment.length_bytes() as u64)
+}
+
+fn last_errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().expect("last_os_error holds an errno")
+}
+
+// From here on include/uapi/linux/aio_abi.h.
+const COMMAND_PREAD: u16 = 0;
+const COMMAND_PWRITE: u16 = 1;
+const COMMAND_FDSYNC: u16 = 3;
+const COMMAND_PREADV: u16 = 7;
+const COMMAND_PWRITEV: u16 = 8;
+const FLAG_RESFD: u32 = 1;
+
+/// `struct iocb`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct ControlBlock {
+    data: u64,
+    /// `aio_key` and `aio_rw_flags`; their order depends on the byte order, but both are 0 for us.
+    key_and_flags: [u32; 2],
+    opcode: u16,
+    priority: i16,
+    fd: u32,
+    address: u64,
+    count: u64,
+    offset: i64,
+    reserved: u64,
+    flags: u32,
+    event_fd: u32,
+}
+
+/// `struct io_event`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Event {
+    data: u64,
+    control_block: u64,
+    result: i64,
+    result2: i64,
+}
+
+const _: () = assert!(size_of::<ControlBlock>() == 64);
+const _: () = assert!(size_of::<Event>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use super::super::pool::Pool;
+    use super::super::testing::Scratch;
+    use super::*;
+    use std::fs::File;
+    use swarm_proto::units::BufferId;
+
+    const BUFFER_BYTES: u32 = 16 * 1024;
+
+    fn request(ticket: u64, file: &File, operation: Operation, disk_offset: u64, memory: Memory) -> Request {
+        let disk_offset = DiskOffset(disk_offset);
+        Request {
+            ticket: Ticket(ticket),
+            fd: file.as_raw_fd(),
+            operation,
+            disk_offset,
+            alignment: 512,
+            memory,
+        }
+    }
+
+    fn whole(pool: &Pool, buffer: u32) -> Memory {
+        Memory::Pool(vec![pool.segment(BufferId(buffer), 0, BUFFER_BYTES)])
+    }
+
+    /// Waits like the event loop does, at most ten seconds a time.
+    fn wait(aio: &mut Aio, count: usize) -> Vec<Completion> {
+        let mut completions = Vec::new();
+        aio.submit();
+        while completions.len() < count {
+            let mut poll = libc::pollfd { fd: aio.event_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one pollfd on the stack.
+            let ready = unsafe { libc::poll(&raw mut poll, 1, 10_000) };
+            assert_eq!(ready, 1, "{} of {count} completions after 10 s", completions.len());
+            aio.complete(&mut completions);
+        }
+        assert_eq!(aio.pending_count(), 0);
+        completions
+    }
+
+    fn wait_one(aio: &mut Aio) -> Completion {
+        let mut completions = wait(aio, 1);
+        assert_eq!(completions.len(), 1);
+        completions.remove(0)
+    }
+
+    /// Writes through two buffers at once, flushes, reads back through others.
+    fn write_flush_read(file: &File) {
+        let mut pool = Pool::new(BUFFER_BYTES, 4).unwrap();
+        let mut aio = Aio::new(8).unwrap();
+        pool.bytes_mut(BufferId(0)).fill(b'a');
+        pool.bytes_mut(BufferId(1)).fill(b'b');
+        let both = Memory::Pool(vec![
+            pool.segment(BufferId(0), 512, 1024),
+            pool.segment(BufferId(1), 0, BUFFER_BYTES),
+        ]);
+        aio.push(request(1, file, Operation::Write, 4096, both));
+        let written = wait_one(&mut aio);
+        assert_eq!((written.ticket, written.result), (Ticket(1), Ok(1024 + BUFFER_BYTES)));
+
+        aio.push(request(2, file, Operation::Flush, 0, Memory::None));
+        assert_eq!(wait_one(&mut aio).result, Ok(0));
+
+        let back = Memory::Pool(vec![
+            pool.segment(BufferId(2), 0, 2048),
+            pool.segment(BufferId(3), 0, BUFFER_BYTES),
+        ]);
+        aio.push(request(3, file, Operation::Read, 4096, back));
+        let read = wait_one(&mut aio);
+        assert_eq!(read.result, Ok(1024 + BUFFER_BYTES), "the file ends there");
+        assert!(pool.bytes(BufferId(2))[..1024].iter().all(|&byte| byte == b'a'));
+        assert!(pool.bytes(BufferId(2))[1024..2048].iter().all(|&byte| byte == b'b'));
+        assert!(pool.bytes(BufferId(3))[..BUFFER_BYTES as usize - 1024].iter().all(|&byte| byte == b'b'));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_direct() {
+        let scratch = Scratch::new("aio-direct");
+        write_flush_read(&scratch.open_direct());
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_buffered() {
+        let scratch = Scratch::new("aio-buffered");
+        write_flush_read(&scratch.open_buffered());
+    }
+
+    #[test]
+    fn a_bounce_travels_with_its_request() {
+        let scratch = Scratch::new("aio-bounce");
+        let file = scratch.open_direct();
+        file.set_len(4096).unwrap();
+        let mut aio = Aio::new(1).unwrap();
+        let mut bounce = Bounce::new(512, 512);
+        bounce.bytes_mut()[100..110].fill(9);
+        aio.push(request(1, &file, Operation::Write, 1024, Memory::Bounce(bounce)));
+        let written = wait_one(&mut aio);
+        assert_eq!(written.result, Ok(512));
+        let mut bounce = written.bounce.expect("it comes back");
+        bounce.bytes_mut().fill(0);
+        aio.push(request(1, &file, Operation::Read, 1024, Memory::Bounce(bounce)));
+        let bounce = wait_one(&mut aio).bounce.unwrap();
+        assert_eq!(bounce.bytes()[99..111], [0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 0]);
+    }
+
+    #[test]
+    fn reading_past_the_end_is_short() {
+        let scratch = Scratch::new("aio-end");
+        let file = scratch.open_direct();
+        file.set_len(1000).unwrap();
+        let pool = Pool::new(BUFFER_BYTES, 1).unwrap();
+        let mut aio = Aio::new(4).unwrap();
+        aio.push(request(1, &file, Operation::Read, 512, whole(&pool, 0)));
+        assert_eq!(wait_one(&mut aio).result, Ok(488));
+        aio.push(request(2, &file, Operation::Read, 1 << 20, whole(&pool, 0)));
+        assert_eq!(wait_one(&mut aio).result, Ok(0));
+    }
+
+    /// Refused at submission, in the middle of a batch: all come back, the good ones done.
+    #[test]
+    fn a_refused_request_is_a_completion() {
+        let scratch = Scratch::new("aio-refused");
+        let file = scratch.open_direct();
+        file.set_len(1 << 20).unwrap();
+        let pool = Pool::new(BUFFER_BYTES, 3).unwrap();
+        let mut aio = Aio::new(4).unwrap();
+        aio.push(request(1, &file, Operation::Read, 0, whole(&pool, 0)));
+        aio.push(Request { fd: RawFd::MAX, ..request(2, &file, Operation::Read, 0, whole(&pool, 1)) });
+        let (pipe, _other_end) = io::pipe().unwrap();
+        aio.push(Request { fd: pipe.as_raw_fd(), ..request(3, &file, Operation::Flush, 0, Memory::None) });
+        aio.push(request(4, &file, Operation::Read, 0, whole(&pool, 2)));
+        let mut results: Vec<_> = wait(&mut aio, 4).into_iter().map(|c| (c.ticket.0, c.result)).collect();
+        results.sort_unstable();
+        // A pipe cannot be flushed, and a kernel that cannot flush by AIO answers with the same EINVAL.
+        let expected =
+            [(1, Ok(BUFFER_BYTES)), (2, Err(libc::EBADF)), (3, Err(libc::EINVAL)), (4, Ok(BUFFER_BYTES))];
+        assert_eq!(results, expected);
+    }
+
+    #[test]
+    fn more_requests_than_slots() {
+        let scratch = Scratch::new("aio-depth");
+        let file = scratch.open_direct();
+        let mut pool = Pool::new(BUFFER_BYTES, 100).unwrap();
+        for index in 0..100 {
+            pool.bytes_mut(BufferId(index)).fill(index as u8);
+        }
+        let mut aio = Aio::new(3).unwrap();
+        for index in 0..100 {
+            let offset = u64::from(index) * u64::from(BUFFER_BYTES);
+            aio.push(request(u64::from(index), &file, Operation::Write, offset, whole(&pool, index)));
+        }
+        assert_eq!(aio.pending_count(), 100);
+        let mut tickets: Vec<u64> = wait(&mut aio, 100)
+            .into_iter()
+            .map(|completion| {
+                assert_eq!(completion.result, Ok(BUFFER_BYTES));
+                completion.ticket.0
+            })
+            .collect();
+        tickets.sort_unstable();
+        assert!(tickets.into_iter().eq(0..100));
+        let contents = std::fs::read(scratch.path()).unwrap();
+        assert_eq!(contents.len(), 100 * BUFFER_BYTES as usize);
+        for (index, buffer) in contents.chunks(BUFFER_BYTES as usize).enumerate() {
+            assert!(buffer.iter().all(|&byte| byte == index as u8));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "ticket used twice")]
+    fn tickets_are_unique() {
+        let scratch = Scratch::new("aio-twice");
+        let file = scratch.open_direct();
+        let mut aio = Aio::new(2).unwrap();
+        aio.push(request(7, &file, Operation::Flush, 0, Memory::None));
+        aio.push(request(7, &file, Operation::Flush, 0, Memory::None));
+    }
+
+    #[test]
+    #[should_panic(expected = "is_multiple_of")]
+    fn offsets_are_aligned() {
+        let scratch = Scratch::new("aio-unaligned");
+        let file = scratch.open_direct();
+        let mut aio = Aio::new(2).unwrap();
+        aio.push(request(1, &file, Operation::Read, 100, Memory::Bounce(Bounce::new(512, 512))));
+    }
+
+    /// The pool is gone right after: if drop did not wait, the kernel would write into freed memory.
+    #[test]
+    fn drop_waits_for_the_kernel() {
+        let scratch = Scratch::new("aio-drop");
+        let file = scratch.open_direct();
+        for round in 0..20 {
+            let pool = Pool::new(BUFFER_BYTES, 32).unwrap();
+            let mut aio = Aio::new(32).unwrap();
+            for index in 0..32 {
+                let offset = u64::from(index) * u64::from(BUFFER_BYTES);
+                let operation = if round % 2 == 0 { Operation::Write } else { Operation::Read };
+                aio.push(request(u64::from(index), &file, operation, offset, whole(&pool, index)));
+            }
+            aio.submit();
+            drop(aio);
+            drop(pool);
+        }
+    }
+}
