@@ -4,7 +4,12 @@
 //! torrents: it uses the core's units and limits and no more.
 
 pub mod aio;
+pub mod clock;
+pub mod net;
 pub mod pool;
+pub mod sha1;
+pub mod signal;
+pub mod tty;
 
 use std::io;
 

@@ -1,0 +1,63 @@
+//! What time is it, and what number does nobody else have?
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::OnceLock;
+use std::time::SystemTime;
+use swarm_proto::units::Instant;
+
+/// Time that never goes back. Starts at the first call.
+pub fn now() -> Instant {
+    static START: OnceLock<std::time::Instant> = OnceLock::new();
+    let elapsed = START.get_or_init(std::time::Instant::now).elapsed();
+    Instant(u64::try_from(elapsed.as_micros()).expect("half a million years"))
+}
+
+/// Seconds since 1970, for torrent files and reports; 0 on a machine whose clock battery is dead enough to be before it.
+pub fn wall_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The seed of the core's random numbers.
+pub fn random_seed() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    random_bytes(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Fills `bytes` with numbers that differ from machine to machine; not for secrets.
+///
+/// Never waits: a machine that has just booted from the network may not collect enough entropy for minutes
+/// (getrandom(2)), and peer ids have to be different, not unguessable.
+pub fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
+    // The kernel serves up to 256 bytes whole, without interruption by signals (getrandom(2)).
+    assert!(bytes.len() <= 256);
+    // SAFETY: the kernel writes at most `len` bytes into a slice that we hold exclusively.
+    let result = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_INSECURE) };
+    if usize::try_from(result) == Ok(bytes.len()) {
+        return Ok(());
+    }
+    // GRND_INSECURE came with Linux 5.6; the device gives the same on older ones.
+    File::open("/dev/urandom")?.read_exact(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_moves_on() {
+        let before = now();
+        while now() == before {}
+        assert!(now() > before);
+        assert!(wall_seconds() > 1_700_000_000, "the clock of this machine is before November 2023");
+    }
+
+    #[test]
+    fn seeds_differ() {
+        assert_ne!(random_seed().unwrap(), random_seed().unwrap());
+        let mut bytes = [0; 256];
+        random_bytes(&mut bytes).unwrap();
+        assert!(bytes.iter().any(|&byte| byte != 0));
+    }
+}

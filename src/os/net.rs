@@ -1,0 +1,216 @@
+//! The socket options that mio and std do not know.
+//!
+//! Reading and writing needs nothing from here: std's `read_vectored` and `write_vectored` take pool buffers as they are.
+//! Read first: socket(7), tcp(7), ipv6(7).
+
+use super::check;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Connections the kernel keeps for us until we accept them: a classroom that boots in the same second, with room. The
+/// kernel cuts it to net.core.somaxconn.
+const BACKLOG_COUNT: libc::c_int = 1024;
+
+/// A listening socket. An IPv6 wildcard address takes IPv4 connections, too; on a kernel without IPv6 it becomes the IPv4
+/// wildcard, so the default `[::]` works everywhere.
+pub fn listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
+    match bind_and_listen(address) {
+        Err(error) if no_ipv6(&error) && address.is_ipv6() && address.ip().is_unspecified() => {
+            bind_and_listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        }
+        other => other,
+    }
+}
+
+/// As `listen`, on the first free one of `port_count` ports from the one of `address` on.
+pub fn listen_next_free(address: SocketAddr, port_count: u16) -> io::Result<mio::net::TcpListener> {
+    assert!(port_count > 0);
+    let last_port = address.port().saturating_add(port_count - 1);
+    let mut address = address;
+    loop {
+        match listen(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() < last_port => {
+                address.set_port(address.port() + 1);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Kernel memory for bytes written and not yet acknowledged. Turns the kernel's own tuning off; it doubles the number.
+pub fn set_send_buffer(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, clamp(bytes))
+}
+
+/// Kernel memory for bytes received and not yet read. Turns the kernel's own tuning off; it doubles the number.
+pub fn set_receive_buffer(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, clamp(bytes))
+}
+
+/// The socket counts as writable only while less than this is unsent, so that what we queue is recent and small, and a
+/// cancelled block has not left us yet.
+pub fn set_not_sent_low_water(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, clamp(bytes))
+}
+
+/// Gives up a connection whose data was not acknowledged for that long. The default is about 15 minutes.
+pub fn set_user_timeout(socket: impl AsFd, timeout: Duration) -> io::Result<()> {
+    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, clamp(timeout_ms))
+}
+
+/// Probes a silent connection after `idle`, then every `interval`, and gives up after `count` unanswered probes: how
+/// the machine that lost its power is noticed. Whole seconds, at least one.
+pub fn set_keepalive(socket: impl AsFd, idle: Duration, interval: Duration, count: u32) -> io::Result<()> {
+    let seconds = |time: Duration| clamp(u32::try_from(time.as_secs()).unwrap_or(u32::MAX)).max(1);
+    let socket = socket.as_fd();
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(idle))?;
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(interval))?;
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, clamp(count))?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)
+}
+
+fn bind_and_listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
+    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the new descriptor is ours alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?) };
+    // An agent that is restarted gets its port back at once, not after the minute of TIME_WAIT.
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    match address {
+        SocketAddr::V4(address) => bind(&socket, &raw_v4(address))?,
+        SocketAddr::V6(address) => {
+            // Whatever net.ipv6.bindv6only says.
+            set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)?;
+            bind(&socket, &raw_v6(address))?;
+        }
+    }
+    // SAFETY: our own descriptor.
+    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG_COUNT) })?;
+    Ok(mio::net::TcpListener::from_std(socket.into()))
+}
+
+/// `T` is the `sockaddr_in` or `sockaddr_in6` of the socket's family.
+fn bind<T>(socket: &OwnedFd, address: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    let address = std::ptr::from_ref(address).cast();
+    // SAFETY: the kernel reads `length` bytes, the size of what `address` points to.
+    check(unsafe { libc::bind(socket.as_raw_fd(), address, length) }).map(drop)
+}
+
+fn raw_v4(address: SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+        sin_zero: [0; 8],
+    }
+}
+
+fn raw_v6(address: SocketAddrV6) -> libc::sockaddr_in6 {
+    libc::sockaddr_in6 {
+        sin6_family: libc::AF_INET6 as libc::sa_family_t,
+        sin6_port: address.port().to_be(),
+        sin6_flowinfo: address.flowinfo(),
+        sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+        sin6_scope_id: address.scope_id(),
+    }
+}
+
+/// Not compiled in (EAFNOSUPPORT), or switched off by `ipv6.disable=1` or by sysctl.
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
+}
+
+fn set_option(
+    socket: impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    let pointer = std::ptr::from_ref(&value).cast();
+    // SAFETY: the kernel reads one int, `value`.
+    check(unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, pointer, length) }).map(drop)
+}
+
+/// The kernel takes these numbers as int.
+fn clamp(value: u32) -> libc::c_int {
+    libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    fn option(socket: impl AsFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
+        let mut value: libc::c_int = -1;
+        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+        let pointer = (&raw mut value).cast();
+        // SAFETY: the kernel writes at most `length` bytes into `value`.
+        let result =
+            unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, pointer, &raw mut length) };
+        assert_eq!(result, 0);
+        value
+    }
+
+    /// Accepts the connection that has just been made; never waits longer than ten seconds.
+    fn accept(listener: &mio::net::TcpListener) -> (mio::net::TcpStream, SocketAddr) {
+        let mut poll = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd on the stack.
+        assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 10_000) }, 1);
+        listener.accept().unwrap()
+    }
+
+    #[test]
+    fn the_wildcard_takes_both_families() {
+        let listener = listen("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (served, from) = accept(&listener);
+        assert_eq!(from.ip().to_canonical(), Ipv4Addr::LOCALHOST);
+        client.write_all(b"x").unwrap();
+        let mut served = std::net::TcpStream::from(served);
+        served.set_nonblocking(false).unwrap();
+        let mut byte = [0];
+        served.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, *b"x");
+        if listener.local_addr().unwrap().is_ipv6() {
+            let _client = TcpStream::connect(("::1", port)).unwrap();
+            accept(&listener);
+        }
+    }
+
+    #[test]
+    fn the_next_port_is_taken_if_this_one_is() {
+        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let taken = first.local_addr().unwrap();
+        assert_eq!(listen(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(listen_next_free(taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let second = listen_next_free(taken, 100).unwrap();
+        assert!(second.local_addr().unwrap().port() > taken.port());
+    }
+
+    #[test]
+    fn options_arrive() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        set_send_buffer(&stream, 100_000).unwrap();
+        set_receive_buffer(&stream, 50_000).unwrap();
+        assert_eq!(option(&stream, libc::SOL_SOCKET, libc::SO_SNDBUF), 200_000);
+        assert_eq!(option(&stream, libc::SOL_SOCKET, libc::SO_RCVBUF), 100_000);
+        set_not_sent_low_water(&stream, 65_536).unwrap();
+        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), 65_536);
+        set_user_timeout(&stream, Duration::from_secs(30)).unwrap();
+        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 30_000);
+        set_keepalive(&stream, Duration::from_secs(20), Duration::from_secs(5), 3).unwrap();
+        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 20);
+        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 5);
+        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT), 3);
+        assert_eq!(option(&stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+    }
+}
