@@ -4,6 +4,7 @@
 //! torrents: it uses the core's units and limits and no more.
 
 pub mod aio;
+pub mod blockdev;
 pub mod clock;
 pub mod net;
 pub mod pool;
