@@ -4,8 +4,9 @@
 # A script says `set -eu`, then  . "$(dirname "$0")/lib.sh"
 
 # Where the repository is, whoever calls from wherever.
+# shellcheck disable=SC2034
 TOP=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-# shellcheck disable=SC2034 # used by those who source this
+# shellcheck disable=SC2034
 PROGRAM=$(basename -- "$0")
 
 # Progress for a human; stdout stays free for results.

@@ -1,0 +1,179 @@
+# shellcheck shell=sh disable=SC2015,SC2034,SC2046,SC2086
+# deploy.sh: the agent, the server's scripts around it, telling the server, and what comes after.
+
+# Sourced by init after net.sh, whose MAC, IP, NIC and MACHINE_NAME it uses.
+
+# A small answer from a server one switch away; busybox' wget has no timeout of its own.
+HTTP_WAIT_SECS=15
+# A message nobody could read is none: so long it stands before a machine reboots or powers off over it.
+READ_SECS=30
+# First and longest pause of onfail=retry; doubled each time, so a dead server is not asked 100 times a minute by a room.
+RETRY_SECS_MIN=10
+RETRY_SECS_MAX=300
+
+RETRY_SECS=$RETRY_SECS_MIN
+
+# --- the agent --------------------------------------------------------------------------------------------------------
+
+# The exit status decides; the last line it said is the reason.
+run_agent() {
+	local torrent target hash status
+	export_machine
+	# Options first, then TORRENT TARGET pairs.
+	set -- get --progress plain
+	for hash in $OPT_INFO_HASHES; do
+		set -- "$@" --info-hash "$hash"
+	done
+	[ -z "$OPT_REPORT" ] || set -- "$@" --report "$OPT_REPORT"
+	set -f
+	# shellcheck disable=SC2086 # the words of swarmdd.args are meant to be split
+	set -- "$@" $OPT_ARGS
+	set +f
+	printf '%s\n' "$OPT_TARGETS" >"$ROOT/run/swarmdd/targets"
+	exec 3<"$ROOT/run/swarmdd/targets"
+	while IFS= read -r torrent && IFS= read -r target <&3; do
+		set -- "$@" "$torrent" "$target"
+	done <<-END
+		$OPT_TORRENTS
+	END
+	exec 3<&-
+
+	say "swarmdd $*"
+	AGENT_STARTED=yes
+	: >"$ROOT/run/swarmdd/last-line"
+	{
+		$MOCK "$ROOT/bin/swarmdd" "$@" 2>&1
+		echo "$?" >"$ROOT/run/swarmdd/status"
+	} | say_lines "$ROOT/run/swarmdd/last-line"
+	status=$(cat "$ROOT/run/swarmdd/status")
+	[ "$status" -eq 0 ] || fail "$(agent_failure "$status")"
+}
+
+agent_failure() {
+	local line
+	line=$(sed 's/^swarmdd: //' "$ROOT/run/swarmdd/last-line")
+	case $1 in
+	1) echo "${line:-swarmdd get failed without a word}" ;;
+	2) echo "swarmdd did not understand its options: $line" ;;
+	137) echo "swarmdd was killed, probably for want of memory; last words: ${line:-none}" ;;
+	*) echo "swarmdd ended with status $1: ${line:-no message}" ;;
+	esac
+}
+
+# For the agent and for scripts: who this machine is and what was asked.
+export_machine() {
+	export SWARMDD_MAC="${MAC-}" SWARMDD_IP="${IP-}" SWARMDD_NIC="${NIC-}" SWARMDD_HOSTNAME="${MACHINE_NAME-}"
+	export SWARMDD_TORRENTS="$OPT_TORRENTS" SWARMDD_TARGETS="$OPT_TARGETS" SWARMDD_REPORT="$OPT_REPORT"
+}
+
+# --- scripts from the server ------------------------------------------------------------------------------------------
+
+# run_script pre|post URL: fetched over HTTP and run by sh with SWARMDD_* set; failing, it stops the deployment.
+run_script() {
+	local file="$ROOT/run/swarmdd/$1" status
+	[ -n "$2" ] || return 0
+	say "running swarmdd.$1 script $2"
+	$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O "$file" "$2" ||
+		fail "cannot fetch the swarmdd.$1 script from $2" || return 1
+	export_machine
+	{
+		SWARMDD_STAGE=$1 $MOCK sh "$file" 2>&1
+		echo "$?" >"$ROOT/run/swarmdd/status"
+	} | say_lines "$ROOT/run/swarmdd/last-line"
+	status=$(cat "$ROOT/run/swarmdd/status")
+	[ "$status" -eq 0 ] || fail "the swarmdd.$1 script $2 ended with status $status: $(cat "$ROOT/run/swarmdd/last-line")"
+}
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+# post_state STATE [ERROR]: one JSON object by POST. From `fetching` to `done` the agent reports by itself; what comes
+# before and after it is ours. A server that does not listen stops nobody.
+post_state() {
+	[ -n "${OPT_REPORT-}" ] || return 0
+	$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O /dev/null --header "Content-Type: application/json" \
+		--post-data "$(state_json "$@")" "$OPT_REPORT" >/dev/null 2>&1 ||
+		say "could not report '$1' to $OPT_REPORT"
+}
+
+state_json() {
+	printf '{"state":"%s","mac":"%s","hostname":"%s","ip":"%s","nic":"%s"' "$1" "$(json_text "${MAC-}")" \
+		"$(json_text "${MACHINE_NAME-}")" "$(json_text "${IP-}")" "$(json_text "${NIC-}")"
+	[ $# -lt 2 ] || printf ',"error":"%s"' "$(json_text "$2")"
+	printf '}\n'
+}
+
+# Escapes what may not stand in a JSON string (RFC 8259); control characters become spaces.
+json_text() { printf '%s' "$1" | tr '\001-\037' ' ' | sed 's/["\\]/\\&/g'; }
+
+# --- afterwards -------------------------------------------------------------------------------------------------------
+
+after_success() {
+	$MOCK sync
+	say "done; next: $OPT_THEN"
+	case $OPT_THEN in
+	poweroff) halt_machine poweroff ;;
+	shell) offer_shell "'exit' reboots"; halt_machine reboot ;;
+	kexec) start_deployed_kernel; halt_machine reboot ;;
+	*) halt_machine reboot ;;
+	esac
+}
+
+# What to start only the image knows, so the post script loads it (kexec -l) and we jump.
+start_deployed_kernel() {
+	if [ ! -x "$ROOT/sbin/kexec" ]; then
+		say "this initramfs was packed without kexec; rebooting instead"
+	elif [ "$(cat "$ROOT/sys/kernel/kexec_loaded" 2>/dev/null)" != 1 ]; then
+		say "no kernel was loaded (the swarmdd.post script has to call 'kexec -l'); rebooting instead"
+	else
+		$MOCK "$ROOT/sbin/kexec" -e
+		say "kexec failed; rebooting instead"
+	fi
+}
+
+after_failure() {
+	show_failure
+	post_state failed "$FAILURE"
+	case ${OPT_ONFAIL:-shell} in
+	reboot | poweroff)
+		say "$OPT_ONFAIL in $READ_SECS s"
+		$MOCK sleep "$READ_SECS"
+		halt_machine "$OPT_ONFAIL"
+		;;
+	retry)
+		say "trying again in $RETRY_SECS s"
+		$MOCK sleep "$RETRY_SECS"
+		RETRY_SECS=$((RETRY_SECS * 2))
+		[ "$RETRY_SECS" -le "$RETRY_SECS_MAX" ] || RETRY_SECS=$RETRY_SECS_MAX
+		;;
+	*) offer_shell "'exit' tries again, 'reboot -f' starts over" ;;
+	esac
+}
+
+# -f: there is no init to ask but us. Should even that fail, the caller goes on with its message standing.
+halt_machine() {
+	$MOCK sync
+	$MOCK "$1" -f
+	# The kernel needs a moment; the first process must not return meanwhile.
+	$MOCK sleep 60
+}
+
+# The reason, in a frame that is found at a glance in a rack of screens. 76 columns: serial consoles have 80.
+show_failure() {
+	local rule="+--------------------------------------------------------------------------+" line
+	say "$rule"
+	{
+		echo "SWARMDD FAILED ON THIS MACHINE"
+		echo ""
+		echo "${FAILURE:-no reason known}"
+		echo ""
+		echo "machine ${MAC:-without network card} ${MACHINE_NAME-} ${IP-}"
+		if [ "${AGENT_STARTED:-no}" = yes ]; then
+			echo "If writing had begun, the disk holds part of an image: deploy again before booting from it."
+		else
+			echo "The disk was not touched."
+		fi
+	} | fold -s -w 72 | while IFS= read -r line; do
+		say "$(printf '| %-72s |' "$line")"
+	done
+	say "$rule"
+}

@@ -1,0 +1,316 @@
+# shellcheck shell=sh disable=SC2015,SC2034,SC2046,SC2086
+# lib.sh: saying things on every console, the kernel command line, drivers, waiting, the shell.
+
+# Sourced by init, which sets ROOT and MOCK. (SC2034: most variables are set in one file and used in another.
+# SC2086, SC2046: an empty $MOCK must vanish, and lists are split, so these stay unquoted. SC2015: `a && b || continue`
+# is meant as it stands.)
+
+# How long a device may take to show up after its driver was loaded: USB disks and staggered spin-up need 10 to 20 s.
+DISK_WAIT_SECS=60
+
+FAILURE=""
+CONSOLES="console"
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+# say TEXT...: one line on every console, and in the kernel's log where `dmesg` shows it beside the drivers' messages.
+say() {
+	local console
+	for console in $CONSOLES; do
+		# A console= without a device behind it (no such serial port) must not stop us.
+		printf 'swarmdd: %s\n' "$*" 2>/dev/null >>"$ROOT/dev/$console" || :
+	done
+	# <7>: below every console's log level, else consoles would print it twice.
+	printf '<7>swarmdd: %s\n' "$*" 2>/dev/null >>"$ROOT/dev/kmsg" || :
+}
+
+# Copies standard input to every console; what came last stays in FILE, for it says why the agent gave up.
+say_lines() {
+	local line
+	while IFS= read -r line || [ -n "$line" ]; do
+		[ -n "$line" ] || continue
+		say "$line"
+		printf '%s\n' "$line" >"$1"
+	done
+}
+
+# fail REASON: remembers why, for the frame and the server; false, so `fail "..." || return` and `return` alike read well.
+fail() {
+	FAILURE="$*"
+	return 1
+}
+
+forget_failure() {
+	FAILURE=""
+	AGENT_STARTED=no
+}
+
+# --- start ------------------------------------------------------------------------------------------------------------
+
+mount_all() {
+	local dir
+	for dir in proc sys dev run tmp; do
+		[ -d "$ROOT/$dir" ] || mkdir "$ROOT/$dir"
+	done
+	$MOCK mount -t proc -o nosuid,nodev,noexec proc "$ROOT/proc"
+	$MOCK mount -t sysfs -o nosuid,nodev,noexec sysfs "$ROOT/sys"
+	$MOCK mount -t devtmpfs -o mode=0755,nosuid,noexec devtmpfs "$ROOT/dev"
+	mkdir -p "$ROOT/run/swarmdd/net"
+	# The archive has no /dev/console (only root could pack one), so until now there may have been nothing to write to.
+	# Tried first in a subshell: a failing redirection of `exec` would end the shell.
+	[ -n "$MOCK" ] || ! (: <>/dev/console) 2>/dev/null || exec <>/dev/console >&0 2>&1
+}
+
+# Every console= of the command line, as the kernel understood it; /dev/console is only the last one.
+find_consoles() {
+	local active
+	active=$(cat "$ROOT/sys/class/tty/console/active" 2>/dev/null)
+	CONSOLES=${active:-console}
+	# Loading hundreds of drivers would scroll our messages away; warnings still show. `debug` asks for all of it.
+	case " $(cat "$ROOT/proc/cmdline" 2>/dev/null) " in
+	*" debug "* | *" ignore_loglevel "* | *" loglevel="*) ;;
+	*) $MOCK dmesg -n 5 ;;
+	esac
+}
+
+kernel_release() { cat "$ROOT/proc/sys/kernel/osrelease" 2>/dev/null || echo unknown; }
+
+# --- kernel command line ----------------------------------------------------------------------------------------------
+
+# What parse_options knows. A new option: here, in the case below, in tests/init and in the README.
+KNOWN_OPTIONS="torrent target info_hash then onfail report pre post args net"
+
+# One option a line. As in the kernel's next_arg() (lib/cmdline.c), double quotes keep spaces together, stand anywhere
+# (GRUB moves them in front of the name), and are dropped.
+split_options() {
+	awk -F '"' '{
+		for (i = 1; i <= NF; i++) {
+			if (i % 2) gsub(/[ \t]+/, "\n", $i)
+			printf "%s", $i
+		}
+		print ""
+	}' "$ROOT/proc/cmdline"
+}
+
+# Sets OPT_*; lists (torrents, targets, hashes) hold one value a line.
+parse_options() {
+	local option value
+	OPT_TORRENTS="" OPT_TARGETS="" OPT_INFO_HASHES="" OPT_THEN=reboot OPT_ONFAIL=shell OPT_REPORT="" OPT_PRE=""
+	OPT_POST="" OPT_ARGS="" OPT_NET=dhcp BOOTIF=""
+	local bad=""
+
+	split_options >"$ROOT/run/swarmdd/options"
+	while IFS= read -r option; do
+		value=${option#*=}
+		case $option in
+		swarmdd.torrent=?*) OPT_TORRENTS=$(append_line "$OPT_TORRENTS" "$value") ;;
+		swarmdd.target=?*) OPT_TARGETS=$(append_line "$OPT_TARGETS" "$value") ;;
+		swarmdd.info_hash=?*) OPT_INFO_HASHES=$(append_line "$OPT_INFO_HASHES" "$value") ;;
+		swarmdd.then=?*) OPT_THEN=$value ;;
+		swarmdd.onfail=?*) OPT_ONFAIL=$value ;;
+		swarmdd.report=?*) OPT_REPORT=$value ;;
+		swarmdd.pre=?*) OPT_PRE=$value ;;
+		swarmdd.post=?*) OPT_POST=$value ;;
+		swarmdd.args=*) OPT_ARGS=$value ;;
+		swarmdd.net=?*) OPT_NET=$value ;;
+		swarmdd.*) bad=${bad:-$option} ;;
+		BOOTIF=?*) BOOTIF=$(bootif_mac "$value") ;;
+		esac
+	done <"$ROOT/run/swarmdd/options"
+
+	# The rest is checked only now, so that a failure already knows `onfail` and `report`.
+	[ -z "$bad" ] || { explain_bad_option "$bad"; return 1; }
+	check_options
+}
+
+# A misspelled option silently ignored could write the wrong disk, so it stops the machine before anything happens.
+explain_bad_option() {
+	local name="${1#swarmdd.}" known
+	name=${name%%=*}
+	for known in $KNOWN_OPTIONS; do
+		[ "$name" != "$known" ] || { fail "swarmdd.$name has no value on the kernel command line"; return; }
+	done
+	fail "swarmdd.$name on the kernel command line is no option of swarmdd, probably a typo;" \
+		"known: swarmdd.$(echo "$KNOWN_OPTIONS" | sed 's/ / swarmdd./g')"
+}
+
+check_options() {
+	local torrents targets
+	torrents=$(count_lines "$OPT_TORRENTS")
+	targets=$(count_lines "$OPT_TARGETS")
+	one_of "then" "$OPT_THEN" reboot poweroff shell kexec || return 1
+	# What to do about this failure would be a guess too: the default is the careful one.
+	one_of onfail "$OPT_ONFAIL" shell reboot poweroff retry || { OPT_ONFAIL=shell; return 1; }
+	[ "$torrents" -gt 0 ] ||
+		fail "nothing to deploy: give swarmdd.torrent=URL on the kernel command line" || return 1
+	[ "$targets" -gt 0 ] ||
+		fail "no disk to write: give swarmdd.target=/dev/NAME or swarmdd.target=disk:auto on the kernel command line" ||
+		return 1
+	[ "$torrents" -eq "$targets" ] ||
+		fail "$torrents swarmdd.torrent but $targets swarmdd.target on the kernel command line; they go in pairs" ||
+		return 1
+	check_net_option "$OPT_NET"
+}
+
+# one_of OPTION VALUE ALLOWED...
+one_of() {
+	local option="$1" value="$2" allowed
+	shift 2
+	for allowed in "$@"; do
+		[ "$value" != "$allowed" ] || return 0
+	done
+	fail "swarmdd.$option=$value on the kernel command line is not one of: $*"
+}
+
+append_line() {
+	[ -z "$1" ] || printf '%s\n' "$1"
+	printf '%s\n' "$2"
+}
+
+count_lines() {
+	[ -n "$1" ] || { echo 0; return; }
+	printf '%s\n' "$1" | grep -c ''
+}
+
+# PXELINUX and iPXE write 01-52-54-00-12-34-56 (01: Ethernet, RFC 1700 hardware type); a plain address is fine too.
+bootif_mac() {
+	local mac
+	mac=$(printf '%s' "$1" | tr 'A-F-' 'a-f:')
+	case $mac in
+	??:??:??:??:??:??:??) mac=${mac#??:} ;;
+	esac
+	printf '%s\n' "$mac"
+}
+
+# --- drivers ----------------------------------------------------------------------------------------------------------
+
+# Asks for a driver for every device the kernel sees, by the name the bus gives it. Twice: behind a controller whose
+# driver was just loaded stand devices that were not there before. (Later arrivals: see wait_until.)
+load_drivers() {
+	load_drivers_once
+	load_drivers_once
+}
+
+# Most devices have no driver here and need none, hence -q. sd_mod is asked for by name: SCSI disks are found in the
+# background, after both passes.
+load_drivers_once() {
+	set -f # a modalias may hold `*`
+	$MOCK modprobe -a -b -q sd_mod $(find "$ROOT/sys/devices" -name modalias -exec cat {} + 2>/dev/null | sort -u) \
+		2>/dev/null
+	set +f
+}
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+# wait_until SECONDS CONDITION STATUS: until the function CONDITION is true, at most so long. Every few seconds says what
+# it waits for: what the function STATUS prints. Looks for new devices meanwhile.
+wait_until() {
+	local limit="$1" condition="$2" status="$3" waited=0
+	until "$condition"; do
+		[ "$waited" -lt "$limit" ] || return 1
+		[ $((waited % 5)) -ne 3 ] || say "waiting for $("$status") ($waited of $limit s)"
+		$MOCK sleep 1
+		waited=$((waited + 1))
+		load_drivers_once
+	done
+}
+
+# A target named by what it is needs at least one disk to look at; a path is looked at by wait_for_targets.
+wait_for_disk() {
+	case $OPT_TARGETS in
+	*disk:*) ;;
+	*) return 0 ;;
+	esac
+	wait_until "$DISK_WAIT_SECS" have_disk status_disk ||
+		fail "no disk found after $DISK_WAIT_SECS s$(devices_without_driver 0x01 "disk controllers")"
+}
+
+have_disk() { [ -n "$(list_disks)" ]; }
+status_disk() { echo "a disk"; }
+
+# Disks with a device behind them: no loop, ram or zram, no partitions, no CD drives.
+list_disks() {
+	local dir
+	for dir in "$ROOT"/sys/block/*; do
+		[ -e "$dir/device" ] || continue
+		case ${dir##*/} in
+		sr* | fd*) ;;
+		*) echo "${dir##*/}" ;;
+		esac
+	done
+}
+
+# A partition may be made by the pre script, so this comes after it. A path outside /dev is a file the agent creates.
+wait_for_targets() {
+	MISSING_TARGET=""
+	wait_until "$DISK_WAIT_SECS" have_targets status_targets ||
+		fail "there is no $MISSING_TARGET here after $DISK_WAIT_SECS s; disks found: $(list_disks | one_line)$(
+			devices_without_driver 0x01 "disk controllers")"
+}
+
+have_targets() {
+	local target
+	while IFS= read -r target; do
+		case $target in
+		/dev/*) [ -e "$ROOT$target" ] || { MISSING_TARGET=$target; return 1; } ;;
+		esac
+	done <<-END
+		$OPT_TARGETS
+	END
+}
+
+status_targets() { echo "$MISSING_TARGET"; }
+
+one_line() {
+	local text
+	text=$(tr '\n' ' ')
+	text=${text% }
+	echo "${text:-none}"
+}
+
+# devices_without_driver CLASS NAME: for the reason of a failure, the PCI devices of a class that nothing drives. With
+# these numbers an administrator finds the driver that is missing from the initramfs.
+devices_without_driver() {
+	local dir found=""
+	for dir in "$ROOT"/sys/bus/pci/devices/*; do
+		[ -e "$dir/class" ] && [ ! -e "$dir/driver" ] || continue
+		case $(cat "$dir/class") in
+		"$1"*) found="$found $(cut_0x "$dir/vendor"):$(cut_0x "$dir/device")" ;;
+		esac
+	done
+	[ -z "$found" ] || printf '; %s' "$2 without a driver in this initramfs (PCI vendor:device):$found"
+}
+
+cut_0x() { sed 's/^0x//' "$1"; }
+
+# --- the shell --------------------------------------------------------------------------------------------------------
+
+# A shell on every console, for nobody knows at which one the administrator stands; back when one of them is left.
+offer_shell() {
+	local console pids="" pid
+	say "a shell is open on every console: $1"
+	say "useful: swarmdd disks, dmesg, ip addr, cat /proc/cmdline; logs: /run/swarmdd"
+	for console in $CONSOLES; do
+		(: <>"$ROOT/dev/$console") 2>/dev/null || continue
+		$MOCK setsid -c sh -c "exec sh -i <>$ROOT/dev/$console >&0 2>&1" <>"$ROOT/dev/$console" 2>/dev/null &
+		pids="$pids $!"
+	done
+	[ -n "$pids" ] || $MOCK sleep 60
+	while all_alive $pids; do
+		$MOCK sleep 1
+	done
+	for pid in $pids; do
+		kill -HUP "$pid" 2>/dev/null
+	done
+	# A console that hangs up at once would make this spin.
+	$MOCK sleep 1
+}
+
+# all_alive PID...; false without any.
+all_alive() {
+	local pid
+	[ $# -gt 0 ] || return 1
+	for pid in "$@"; do
+		kill -0 "$pid" 2>/dev/null || return 1
+	done
+}

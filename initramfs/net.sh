@@ -1,0 +1,198 @@
+# shellcheck shell=sh disable=SC2015,SC2034,SC2046,SC2086
+# net.sh: a way to the server. Which cards there are, which comes first, and what to wait for.
+
+# Sourced by init after lib.sh.
+
+# A switch port with spanning tree forwards nothing for the first 30 s, often 50; some cards need 10 s for the link.
+NET_WAIT_SECS=60
+# So long the card we booted from is waited for alone, when another one is already there.
+BOOTIF_WAIT_SECS=20
+
+# What was already done to which card, as words NIC:up and NIC:address. Outlives a retry: one udhcpc a card is enough.
+STARTED_NICS=""
+
+# Sets NIC, MAC and IP: the card and address this machine is known by from here on.
+bring_up_network() {
+	NIC="" MAC="" IP=""
+	$MOCK ip link set dev lo up
+	wait_until 15 have_nic status_nic ||
+		fail "no network card found$(devices_without_driver 0x02 "network cards")" || return 1
+	NET_WAITED=0
+	if ! wait_until "$NET_WAIT_SECS" network_ready status_network; then
+		MAC=$(nic_mac "$(nics_in_order | head -n 1)")
+		fail "no network after $NET_WAIT_SECS s: $(status_network)"
+		return 1
+	fi
+	MAC=$(nic_mac "$NIC")
+	name_machine
+	describe_nics
+}
+
+have_nic() { [ -n "$(nics_in_order)" ]; }
+status_nic() { echo "a network card"; }
+
+# True once NIC is up with an address. Called every second; starts what can be started.
+network_ready() {
+	local nic
+	NET_WAITED=$((NET_WAITED + 1))
+	for nic in $(nics_in_order); do
+		start_nic "$nic"
+	done
+	for nic in $(nics_in_order); do
+		[ -s "$ROOT/run/swarmdd/net/$nic" ] || continue
+		# The order says who is preferred, but a preferred one may come up later than the rest.
+		is_boot_nic "$nic" || [ "$NET_WAITED" -gt "$BOOTIF_WAIT_SECS" ] || ! have_boot_nic || continue
+		NIC=$nic
+		IP=$(sed 's/ .*//' "$ROOT/run/swarmdd/net/$nic")
+		IP=${IP%/*}
+		return 0
+	done
+	return 1
+}
+
+# start_nic NIC: up, and once it has link, an address. A static address belongs to one card only: the first with link.
+start_nic() {
+	if ! was_started "$1:up"; then
+		$MOCK ip link set dev "$1" up
+		STARTED_NICS="$STARTED_NICS $1:up"
+	fi
+	has_link "$1" && ! was_started "$1:address" || return 0
+	if [ "$OPT_NET" = dhcp ]; then
+		start_dhcp "$1"
+	else
+		case $STARTED_NICS in *:address*) return 0 ;; esac
+		is_boot_nic "$1" || ! have_boot_nic || return 0
+		set_static_address "$1"
+	fi
+	STARTED_NICS="$STARTED_NICS $1:address"
+}
+
+was_started() {
+	case " $STARTED_NICS " in
+	*" $1 "*) return 0 ;;
+	*) return 1 ;;
+	esac
+}
+
+# Keeps asking every 3 s until it has a lease, then stays to renew it: a deployment may outlast the lease.
+start_dhcp() {
+	local metric=200
+	! is_boot_nic "$1" || metric=100
+	METRIC=$metric $MOCK udhcpc -i "$1" -f -t 5 -T 3 -A 3 -O mtu -s "$ROOT/lib/swarmdd/udhcpc.sh" \
+		-p "$ROOT/run/swarmdd/udhcpc.$1" >>"$ROOT/run/swarmdd/udhcpc.log" 2>&1 &
+	[ -z "$MOCK" ] || wait "$!"
+}
+
+# swarmdd.net=IP/LEN or IP/LEN,GATEWAY; IPv6 too.
+set_static_address() {
+	local address="${OPT_NET%%,*}" gateway="" family=-4
+	case $OPT_NET in *,*) gateway=${OPT_NET#*,} ;; esac
+	case $address in *:*) family=-6 ;; esac
+	$MOCK ip "$family" addr add "$address" dev "$1"
+	[ -z "$gateway" ] || $MOCK ip "$family" route add default via "$gateway" dev "$1"
+	echo "$address $gateway" >"$ROOT/run/swarmdd/net/$1"
+}
+
+check_net_option() {
+	case $1 in
+	dhcp | ?*.?*.?*.?*/?* | ?*:*/?*) ;;
+	*) fail "swarmdd.net=$1 on the kernel command line is neither 'dhcp' nor IP/LEN,GATEWAY as in 10.77.0.5/24,10.77.0.1" ;;
+	esac
+}
+
+# --- cards ------------------------------------------------------------------------------------------------------------
+
+# Ethernet cards with a device behind them, the one we booted from first.
+nics_in_order() {
+	local dir nic first="" rest=""
+	for dir in "$ROOT"/sys/class/net/*; do
+		[ -e "$dir/device" ] && [ "$(cat "$dir/type" 2>/dev/null)" = 1 ] || continue
+		nic=${dir##*/}
+		# Wireless cards are Ethernet too, but there is nobody to join a network.
+		[ ! -e "$dir/wireless" ] && [ ! -e "$dir/phy80211" ] || continue
+		if is_boot_nic "$nic"; then first="$first $nic"; else rest="$rest $nic"; fi
+	done
+	printf '%s\n' $first $rest | sed '/^$/d'
+}
+
+nic_mac() { cat "$ROOT/sys/class/net/$1/address" 2>/dev/null; }
+is_boot_nic() { [ -n "$BOOTIF" ] && [ "$(nic_mac "$1")" = "$BOOTIF" ]; }
+
+have_boot_nic() {
+	local dir
+	[ -n "$BOOTIF" ] || return 1
+	for dir in "$ROOT"/sys/class/net/*; do
+		! is_boot_nic "${dir##*/}" || return 0
+	done
+	return 1
+}
+
+# Reading `carrier` fails while a card is down (EINVAL).
+has_link() { [ "$(cat "$ROOT/sys/class/net/$1/carrier" 2>/dev/null)" = 1 ]; }
+
+nic_driver() {
+	local link
+	link=$(readlink "$ROOT/sys/class/net/$1/device/driver" 2>/dev/null)
+	link=${link##*/}
+	echo "${link:-unknown driver}"
+}
+
+# What each card lacks, in words: "eth0 (e1000e): no link, is the cable in?; eth1 (virtio_net): no answer from DHCP"
+status_network() {
+	local nic state status=""
+	for nic in $(nics_in_order); do
+		if ! has_link "$nic"; then
+			state="no link (cable? switch port?)"
+		elif [ -s "$ROOT/run/swarmdd/net/$nic" ]; then
+			state="ready, but not the card this machine booted from"
+		elif [ "$OPT_NET" = dhcp ]; then
+			state="link is up, no answer from a DHCP server"
+		else
+			state="link is up, not the card for the static address"
+		fi
+		status="$status; $nic ($(nic_driver "$nic"), $(nic_mac "$nic")): $state"
+	done
+	echo "${status#; }"
+}
+
+# One line a card, so that a slow machine can be told from a slow cable.
+describe_nics() {
+	local nic speed address
+	for nic in $(nics_in_order); do
+		address="no address"
+		[ ! -s "$ROOT/run/swarmdd/net/$nic" ] || address=$(sed 's/ \(..*\)/ via \1/; s/ $//' "$ROOT/run/swarmdd/net/$nic")
+		speed=$(nic_speed "$nic")
+		say "$nic: $(nic_driver "$nic"), $(nic_mac "$nic"), $speed, $address"
+		case $speed in
+		"10 Mb/s"* | "100 Mb/s"* | *half*) say "$nic: slow link, look at the cable and the switch port" ;;
+		esac
+	done
+}
+
+# Virtual cards know no speed: -1, or an error.
+nic_speed() {
+	local speed duplex
+	has_link "$1" || { echo "no link"; return; }
+	speed=$(cat "$ROOT/sys/class/net/$1/speed" 2>/dev/null)
+	duplex=$(cat "$ROOT/sys/class/net/$1/duplex" 2>/dev/null)
+	case $speed in
+	"" | -* | 0) echo "unknown speed" ;;
+	*) echo "$speed Mb/s $duplex duplex" ;;
+	esac
+}
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+# machine_name NIC: a name made of the address, for machines that have none yet.
+machine_name() { echo "swarmdd-$(nic_mac "$1" | tr -d :)"; }
+
+# The DHCP server may have named us (udhcpc.sh); a kernel without a name says "(none)".
+name_machine() {
+	MACHINE_NAME=$(cat "$ROOT/proc/sys/kernel/hostname" 2>/dev/null)
+	case $MACHINE_NAME in
+	"" | "(none)" | localhost)
+		MACHINE_NAME=$(machine_name "$NIC")
+		$MOCK hostname "$MACHINE_NAME"
+		;;
+	esac
+}
