@@ -1,5 +1,40 @@
 //! `swarmdd`: dd from a swarm.
 
-mod os;
+use std::io::Write;
+use std::process::ExitCode;
 
-fn main() {}
+mod cli;
+mod cmd;
+mod help;
+mod os;
+mod progress;
+
+/// The exit status of a command line that was not understood.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(command) => run(command),
+        Err(error) => {
+            let help = error.command.map_or(String::new(), |command| format!("{command} "));
+            complain(&format!("{error}\ntry 'swarmdd {help}--help'"));
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn run(command: cli::Command) -> ExitCode {
+    match cmd::run(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cmd::Failure::Because(reason)) => {
+            complain(&reason);
+            ExitCode::FAILURE
+        }
+        Err(cmd::Failure::AlreadySaid) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(text: &str) {
+    // When stderr is gone the exit status still says it; `eprintln!` would panic.
+    let _ = writeln!(std::io::stderr(), "swarmdd: {text}");
+}

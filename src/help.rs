@@ -1,0 +1,215 @@
+//! What does `--help` print: for the program and for each command, two sentences, usage, options with defaults, an
+//! example. No line is longer than 80 columns; a test at the end of the file holds that.
+
+pub const PROGRAM: &str = "\
+swarmdd is dd from a swarm: it puts one disk image on many machines at once,
+over BitTorrent, straight onto the raw disk. Every machine that has a piece
+passes it on, and reads back what it wrote.
+
+Usage:
+  swarmdd get    [options] TORRENT TARGET [TORRENT TARGET]...
+  swarmdd seed   [options] TORRENT SOURCE [TORRENT SOURCE]...
+  swarmdd make   [options] SOURCE -o FILE.torrent
+  swarmdd verify TORRENT TARGET
+  swarmdd info   TORRENT
+  swarmdd disks
+
+Commands:
+  get     Fetch an image onto a disk, read it back, then pass it on to others.
+  seed    Serve an image that is already there.
+  make    Describe a disk or an image in a torrent file.
+  verify  Read a disk and compare it with a torrent; change nothing.
+  info    Say what a torrent file holds and what disk it needs.
+  disks   List the disks of this machine that could be a target.
+
+Options:
+  -h, --help     This text; after a command, the text for that command.
+  -V, --version  The version.
+
+Exit status: 0 done; 1 failed, and a line on stderr says what and where;
+2 the command line was not understood.
+
+Example:
+  swarmdd make disk.img -o disk.torrent --tracker http://10.0.0.1:6969/announce
+  swarmdd seed disk.torrent disk.img
+  swarmdd get http://10.0.0.1/disk.torrent /dev/sda
+";
+
+pub const GET: &str = "\
+Fetches each TORRENT onto its TARGET, reads everything back, and passes it on
+to other machines until the tracker goes away. All refusals (disk mounted or in
+use, too small, read-only) come before the first byte is written.
+
+Usage:
+  swarmdd get [options] TORRENT TARGET [TORRENT TARGET]...
+
+TORRENT is a file or an http:// URL.
+TARGET is a block device, a regular file (created if missing, and cut to the
+length of the image), or a selector that must match exactly one disk:
+  disk:auto               the only disk that is large enough and not in use
+  disk:serial=TEXT        the disk with this serial number
+  disk:wwn=TEXT           the disk with this World Wide Name
+  disk:size=MIN..MAX      the disk with a size in this range, as in 200G..500G
+Several conditions are joined with commas: disk:serial=X1,size=200G..500G
+`swarmdd disks` lists what there is.
+
+Options:
+  --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
+                        this one is in use. Default: [::]:6881
+  --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
+  --memory MIB          Memory for all buffers and tables together, 16 to 4096.
+                        Default: 64
+  --progress MODE       auto: one line, redrawn, on a terminal, else plain;
+                        plain: a line every 5 seconds; json: one JSON object a
+                        line on stdout; none. Default: auto
+  --info-hash HEX       Refuse a torrent with any other info-hash. With several
+                        torrents: once for each, in their order.
+  --fresh               Fetch everything; do not look at what TARGET holds.
+  --no-verify           Do not read back. The result says so.
+  --tracker-grace SECS  Leave when complete and the tracker has been unreachable
+                        for this long. Default: 30
+  --seed-secs SECS      Leave after seeding for this long, even if the tracker
+                        is still there. Default: no limit
+  --no-seed             Leave as soon as TARGET is complete: --seed-secs 0
+  --stall-secs SECS     Fail when incomplete and no block has arrived for this
+                        long. Default: keep trying for ever
+  --dry-run             Say what would be written where, and change nothing.
+  -h, --help            This text.
+
+Example:
+  swarmdd get http://10.0.0.1/sda1.torrent /dev/sda1 \\
+              http://10.0.0.1/sda2.torrent /dev/sda2
+";
+
+pub const SEED: &str = "\
+Serves each SOURCE, which must hold what its TORRENT describes, to all who ask.
+Ends when the tracker goes away, after --seed-secs, or on Ctrl-C.
+
+Usage:
+  swarmdd seed [options] TORRENT SOURCE [TORRENT SOURCE]...
+
+TORRENT is a file or an http:// URL.
+SOURCE is a block device or a raw image file; it is only read.
+
+Options:
+  --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
+                        this one is in use. Default: [::]:6881
+  --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
+  --memory MIB          Memory for all buffers and tables together, 16 to 4096.
+                        Default: 64
+  --progress MODE       auto: one line, redrawn, on a terminal, else plain;
+                        plain: a line every 5 seconds; json: one JSON object a
+                        line on stdout; none. Default: auto
+  --tracker-grace SECS  Leave when the tracker has been unreachable for this
+                        long. Default: 30
+  --seed-secs SECS      Leave after this long, even if the tracker is still
+                        there. Default: no limit
+  -h, --help            This text.
+
+Example:
+  swarmdd seed --listen 10.0.0.1:6881 disk.torrent disk.img
+";
+
+pub const MAKE: &str = "\
+Reads SOURCE once and writes a torrent that describes it: the used ranges by
+their offsets on the disk, or with --single the whole as one file. Prints the
+info-hash, which --info-hash of `swarmdd get` then insists on.
+
+Usage:
+  swarmdd make [options] SOURCE -o FILE.torrent
+
+SOURCE is a block device or a raw image file. The holes of a sparse file are
+left out, and on the target what lies there stays as it is: use a SOURCE whose
+holes do not matter, or --single.
+
+Options:
+  -o, --output FILE     The torrent file to write. Required.
+  --tracker URL         Where agents find each other. Repeatable: the next one
+                        is asked when those before it do not answer.
+  --piece-size SIZE     A power of two from 16K to 16M. Default: 1M to 4M, the
+                        largest that gives at least 2000 pieces
+  --name TEXT           Name in the torrent. Default: the file name of SOURCE
+  --private             Agents find each other through the tracker only.
+  --webseed URL         Where the data can be had over HTTP too. Repeatable.
+  --single              One file from offset 0 to the end, holes as zeros.
+  -h, --help            This text.
+
+SIZE takes K, M, G, T: powers of 1024.
+
+Example:
+  swarmdd make /dev/sdb -o lab.torrent --tracker http://10.0.0.1:6969/announce
+";
+
+pub const VERIFY: &str = "\
+Reads everything of TARGET that TORRENT describes and compares the hashes.
+Prints how many pieces are good and the disk offset of the first bad one; the
+exit status is 0 only if all are good. Nothing is written.
+
+Usage:
+  swarmdd verify TORRENT TARGET
+
+TORRENT is a file or an http:// URL. TARGET is a block device or a file.
+
+Options:
+  -h, --help  This text.
+
+Example:
+  swarmdd verify disk.torrent /dev/sda
+";
+
+pub const INFO: &str = "\
+Says what a torrent holds: name, info-hash, size, pieces, where its data lies
+on the disk, and how large and how aligned that disk must be. Prints one
+`key: value` a line on stdout.
+
+Usage:
+  swarmdd info TORRENT
+
+TORRENT is a file or an http:// URL.
+
+Options:
+  -h, --help  This text.
+
+Example:
+  swarmdd info http://10.0.0.1/disk.torrent
+";
+
+pub const DISKS: &str = "\
+Lists the disks of this machine: path, serial number, World Wide Name, size,
+sector size, and what uses them. The serial number and the World Wide Name are
+what the selectors of `swarmdd get` take.
+
+Usage:
+  swarmdd disks
+
+Options:
+  -h, --help  This text.
+
+Example:
+  swarmdd disks
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [&str; 7] = [PROGRAM, GET, SEED, MAKE, VERIFY, INFO, DISKS];
+
+    #[test]
+    fn no_line_is_wider_than_a_console() {
+        for line in ALL.iter().flat_map(|text| text.lines()) {
+            assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+        }
+    }
+
+    #[test]
+    fn every_text_has_its_parts() {
+        for text in ALL {
+            for part in ["\nUsage:\n  swarmdd ", "\nOptions:\n  ", "-h, --help", "\nExample:\n  swarmdd "] {
+                assert!(text.contains(part), "{part:?} is missing in: {text}");
+            }
+            assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
+            assert!(text.is_ascii(), "a console of an initramfs shows ASCII only");
+        }
+    }
+}
