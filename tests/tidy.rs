@@ -8,8 +8,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Longer lines do not fit two windows side by side.
-const COLUMNS_MAX: usize = 120;
+/// Code is held to 110 by rustfmt; prose in comments may be a little wider, but not without end.
+const COLUMNS_MAX: usize = 128;
 
 const CRATES: [&str; 5] = ["crc32fast", "lexopt", "libc", "mio", "sha1_smol"];
 
@@ -223,7 +223,7 @@ fn first_line(source: &Source) -> Vec<String> {
 fn no_line_is_too_long() {
     assert_tidy(long_lines);
     let long = "é".repeat(COLUMNS_MAX + 1);
-    assert_eq!(long_lines(&Source::sample("src/a.rs", &long)), ["line 1 has 121 columns"]);
+    assert_eq!(long_lines(&Source::sample("src/a.rs", &long)), ["line 1 has 129 columns"]);
     assert_eq!(long_lines(&Source::sample("initramfs/lib.sh", &long)).len(), 1);
     assert!(long_lines(&Source::sample("src/a.rs", &"é".repeat(COLUMNS_MAX))).is_empty());
     assert!(long_lines(&Source::sample("README.md", &long)).is_empty());
@@ -249,30 +249,31 @@ fn scripts_stop_at_errors_and_can_be_run() {
         script_manners(&script("scripts/a", "echo\n", false)),
         ["has no #! line", "has no line `set -eu`", "is not executable"]
     );
-    assert_eq!(
-        script_manners(&script("qemu-tests/lib.sh", "#!/bin/sh\nset -e\n", false)),
-        ["has no line `set -eu`"]
-    );
+    assert_eq!(script_manners(&script("initramfs/init", "#!/bin/sh\n", true)), ["has no line `set -u`"]);
     let good = "#!/bin/sh\n# What it is for.\nset -eu\n";
-    assert!(script_manners(&script("initramfs/init", good, true)).is_empty());
-    assert!(script_manners(&script("initramfs/lib.sh", good, false)).is_empty());
+    assert!(script_manners(&script("scripts/build", good, true)).is_empty());
+    assert!(script_manners(&script("initramfs/init", "#!/bin/sh\nset -u\n", true)).is_empty());
+    assert!(script_manners(&script("initramfs/lib.sh", "# Read by others.\n", false)).is_empty());
     assert!(script_manners(&script("initramfs/files.list", "a\n", false)).is_empty());
     assert!(script_manners(&script("scripts/plot", "#!/usr/bin/python3\n", true)).is_empty());
 }
 
 fn script_manners(source: &Source) -> Vec<String> {
-    if !source.is_script() {
+    // What others read in has their options and their interpreter; shellcheck is told which by a directive.
+    if !source.is_script() || source.is_library_script() {
         return Vec::new();
     }
     let interpreter = source.text.lines().next().and_then(|line| line.strip_prefix("#!"));
     let shell = interpreter.is_none_or(|interpreter| interpreter.ends_with("sh"));
-    let stops = source.text.lines().any(|line| line == "set -eu");
+    // The first process must never exit, so init has to go on after an error.
+    let stop = if source.path == "initramfs/init" { "set -u" } else { "set -eu" };
+    let stops = source.text.lines().any(|line| line == stop);
     let rules = [
-        (interpreter.is_some(), "has no #! line"),
-        (stops || !shell, "has no line `set -eu`"),
-        (source.executable || source.is_library_script(), "is not executable"),
+        (interpreter.is_some(), "has no #! line".to_string()),
+        (stops || !shell, format!("has no line `{stop}`")),
+        (source.executable, "is not executable".to_string()),
     ];
-    rules.iter().filter(|(kept, _)| !kept).map(|(_, complaint)| complaint.to_string()).collect()
+    rules.into_iter().filter(|(kept, _)| !kept).map(|(_, complaint)| complaint).collect()
 }
 
 #[test]

@@ -233,7 +233,8 @@ mod tests {
         assert_eq!(hex(both(&[b"abc"])), "a9993e364706816aba3e25717850c26c9cd0d89d");
         let two_blocks = b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
         assert_eq!(hex(both(&[two_blocks])), "84983e441c3bd26ebaae4aa1f95129e5e54670f1");
-        let long = b"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu";
+        let long = b"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmn\
+              hijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu";
         assert_eq!(hex(both(&[long])), "a49b2446a02c645bf419f995b67091253a04a259");
         let thousand = [b'a'; 1000];
         assert_eq!(hex(both(&[&thousand[..]; 1000])), "34aa973cd4c4daa4f61eeb2bdbad27316534016f");

@@ -86,9 +86,9 @@ impl Tracker {
             return None;
         }
         let event = match () {
-            () if self.stopped => Event::Stopped,
             () if !self.started => Event::Started,
             () if self.completed => Event::Completed,
+            () if self.stopped => Event::Stopped,
             () => Event::None,
         };
         self.in_flight = Some((now, event));
@@ -203,6 +203,18 @@ mod tests {
         assert_eq!(tracker.poll(at(17), Need::Complete), Some(("http://a/", Event::Stopped)));
         tracker.answered(at(17));
         assert!(tracker.said_stopped());
+    }
+
+    #[test]
+    fn who_completes_and_leaves_at_once_says_both() {
+        let mut tracker = tracker(&[&["http://a/"]]);
+        let _ = tracker.poll(at(0), Need::Alone);
+        tracker.answered(at(0));
+        tracker.complete(at(1));
+        assert!(tracker.stop(at(1)));
+        assert_eq!(tracker.poll(at(1), Need::Complete), Some(("http://a/", Event::Completed)));
+        tracker.answered(at(1));
+        assert_eq!(tracker.poll(at(1), Need::Complete), Some(("http://a/", Event::Stopped)));
     }
 
     #[test]
