@@ -34,6 +34,8 @@ pub struct Cache {
     /// Last in, first out: memory that was never touched stays untouched as long as possible.
     free: Vec<BufferId>,
     stored: BTreeMap<Chunk, BufferId>,
+    /// How many of the stored buffers are pinned.
+    pinned: usize,
     /// Counts uses; the buffer with the lowest `used` is the oldest.
     uses: u64,
 }
@@ -44,6 +46,7 @@ impl Cache {
             buffers: alloc::vec![Buffer::Free; buffer_count as usize],
             free: (0..buffer_count).rev().map(BufferId).collect(),
             stored: BTreeMap::new(),
+            pinned: 0,
             uses: 0,
         }
     }
@@ -57,7 +60,7 @@ impl Cache {
 
     /// How many `take` would give now.
     pub fn available(&self) -> usize {
-        self.free.len() + self.buffers.iter().filter(|b| matches!(b, Buffer::Stored { pins: 0, .. })).count()
+        self.free.len() + self.stored.len() - self.pinned
     }
 
     pub fn give_back(&mut self, buffer: BufferId) {
@@ -96,6 +99,7 @@ impl Cache {
         let Buffer::Stored { pins, used, .. } = &mut self.buffers[buffer.index()] else {
             unreachable!("a stored chunk lies in a stored buffer")
         };
+        self.pinned += usize::from(*pins == 0);
         *pins += 1;
         *used = self.uses;
         Some(buffer)
@@ -107,6 +111,7 @@ impl Cache {
         };
         assert!(*pins > 0);
         *pins -= 1;
+        self.pinned -= usize::from(*pins == 0);
     }
 
     fn evict(&mut self) -> Option<BufferId> {
@@ -127,6 +132,8 @@ impl Cache {
         }
         let stored = self.buffers.iter().filter(|b| matches!(b, Buffer::Stored { .. })).count();
         assert_eq!(stored, self.stored.len());
+        let idle = self.buffers.iter().filter(|b| matches!(b, Buffer::Stored { pins: 0, .. })).count();
+        assert_eq!(idle, self.stored.len() - self.pinned);
     }
 
     /// Pins over all buffers, for recounts.

@@ -67,8 +67,8 @@ pub struct Peer {
     /// They refused requests: ask again from here on.
     pub pause_until: Instant,
     pub refusals: u32,
-    /// `Picker::version` at which they had nothing for us.
-    pub nothing_at: Option<u64>,
+    /// `Picker::version` at which they had nothing for us, and whether there was room to open a piece.
+    pub nothing_at: Option<(u64, bool)>,
     /// Pieces they suggested, oldest first.
     pub suggested: Vec<PieceIndex>,
 
@@ -196,11 +196,6 @@ impl Rate {
         self.window_start = now;
         self.window_bytes = 0;
     }
-}
-
-/// The later of two moments.
-pub fn later(a: Instant, b: Instant) -> Instant {
-    if a > b { a } else { b }
 }
 
 /// Whether `limit` has passed since `then`.

@@ -42,15 +42,16 @@ impl ReadBack {
         }
     }
 
-    /// The next chunk to read, if the window has room. The caller has a buffer for it.
-    pub fn start_read(&mut self) -> Option<Chunk> {
-        if self.reading + self.arrived.len() >= READ_BACK_MAX {
-            return None;
-        }
-        let chunk = self.next_read?;
+    /// The next chunk to read, if the window has room. With a buffer for it, call `start_read`.
+    pub fn next_read(&self) -> Option<Chunk> {
+        self.next_read.filter(|_| self.buffer_count() < READ_BACK_MAX)
+    }
+
+    /// The chunk of `next_read` is being read.
+    pub fn start_read(&mut self) {
+        let chunk = self.next_read().expect("asked for before");
         self.next_read = self.after(chunk);
         self.reading += 1;
-        Some(chunk)
     }
 
     pub fn arrived(&mut self, chunk: Chunk, buffer: BufferId) {
@@ -123,7 +124,8 @@ mod tests {
             let mut readback = ReadBack::new(&layout, 32768);
             let (mut reading, mut hashed) = (Vec::new(), Vec::new());
             while !readback.is_done() {
-                while let Some(chunk) = readback.start_read() {
+                while let Some(chunk) = readback.next_read() {
+                    readback.start_read();
                     reading.push(chunk);
                 }
                 assert!(reading.len() <= READ_BACK_MAX);

@@ -254,7 +254,7 @@ impl Swarm {
             cache: Cache::new(config.buffer_count),
             finished: Vec::new(),
             sent: Ranking::new(pieces, &mut rng),
-            tracker: Tracker::new(now, metainfo.trackers.clone(), &mut rng),
+            tracker: Tracker::new(now, metainfo.trackers.clone(), config.tracker_grace, &mut rng),
             mesh,
             readback: None,
             pending: BTreeMap::new(),
@@ -828,8 +828,9 @@ impl Swarm {
     }
 
     fn read_ahead(&mut self, readback: &mut ReadBack) {
-        while let Some(buffer) = self.cache.take() {
-            let Some(chunk) = readback.start_read() else { return self.cache.give_back(buffer) };
+        while let Some(chunk) = readback.next_read() {
+            let Some(buffer) = self.cache.take() else { return };
+            readback.start_read();
             let (begin, length) = self.span(chunk);
             let ticket = self.ticket(Pending::ReadBack { chunk, buffer });
             self.work.push_back(Work::Read { ticket, piece: chunk.piece, begin, length, buffer });
@@ -1231,12 +1232,12 @@ impl Swarm {
 
     /// The next request, as long as the pipeline of this peer is not full and it has something we want.
     fn request(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
-        let version = self.picker.version();
+        let chance = (self.picker.version(), self.has_room());
         let peer = self.peers[slot.index()].as_ref()?;
         let full = peer.requests.len() >= peer.pipeline_depth();
         if full
             || !peer.may_request(now)
-            || peer.nothing_at == Some(version)
+            || peer.nothing_at == Some(chance)
             || self.state != State::Downloading
         {
             return None;
@@ -1260,8 +1261,7 @@ impl Swarm {
                     if !self.has_room() && self.make_room() {
                         continue;
                     }
-                    let version = self.picker.version();
-                    self.peer(slot).nothing_at = Some(version);
+                    self.peer(slot).nothing_at = Some((self.picker.version(), self.has_room()));
                     return None;
                 }
             }
@@ -1290,11 +1290,11 @@ impl Swarm {
         true
     }
 
-    /// A complete agent deals its pieces like cards (BEP 6 suggest): each to one peer before any to a second.
+    /// The seed deals its pieces like cards (BEP 6 suggest): each to one peer before any to a second.
     fn deal(&mut self, slot: PeerSlot) -> Option<Message> {
         let ahead =
             (DEALT_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, SUGGESTED_MAX as u32) as usize;
-        if !self.have().is_full() {
+        if self.config.role != Role::Seeder {
             return None;
         }
         let peer = self.peers[slot.index()].as_ref()?;

@@ -1,8 +1,8 @@
 //! When do we announce, to which tracker, and has the tracker gone away.
 //!
 //! Read first: BEP 3 (announce), BEP 12 (tiers). The answer to the last question ends the job: a complete agent leaves when
-//! every tracker has been unreachable for the grace time, so a tracker that restarts in between releases nobody. The time
-//! counts from the start of the first attempt that failed, never from the last answer, because in between nobody looked.
+//! every tracker has been unreachable for the grace time, so a tracker that restarts in between releases nobody. That time
+//! goes from the start of the first attempt that failed to the start of the last one, because only then somebody looked.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -36,12 +36,15 @@ pub struct Tracker {
     last_answer: Option<Instant>,
     /// Attempts that failed since the last answer.
     failures: usize,
+    /// Start of the first and of the last of them.
     failed_since: Option<Instant>,
+    failed_until: Instant,
+    grace: Duration,
 }
 
 impl Tracker {
     /// Tiers as the torrent lists them; each is shuffled (BEP 12).
-    pub fn new(now: Instant, mut tiers: Vec<Vec<String>>, rng: &mut Rng) -> Tracker {
+    pub fn new(now: Instant, mut tiers: Vec<Vec<String>>, grace: Duration, rng: &mut Rng) -> Tracker {
         tiers.retain(|tier| !tier.is_empty());
         tiers.iter_mut().for_each(|tier| rng.shuffle(tier));
         Tracker {
@@ -55,6 +58,8 @@ impl Tracker {
             last_answer: None,
             failures: 0,
             failed_since: None,
+            failed_until: now,
+            grace,
         }
     }
 
@@ -142,7 +147,8 @@ impl Tracker {
     pub fn failed(&mut self, now: Instant) {
         let Some((since, event)) = self.in_flight.take() else { return };
         self.stopped &= event != Event::Stopped;
-        self.failed_since.get_or_insert(since);
+        let first = *self.failed_since.get_or_insert(since);
+        self.failed_until = since;
         self.failures += 1;
         let (tier, place) = self.at;
         self.at = match () {
@@ -151,6 +157,11 @@ impl Tracker {
             () => (0, 0),
         };
         self.next = if self.at == (0, 0) { now + self.retry_pause() } else { now };
+        // The attempt that decides comes when the grace time is over, not up to a pause later.
+        let decisive = first + self.grace;
+        if decisive > now && decisive < self.next {
+            self.next = decisive;
+        }
     }
 
     fn retry_pause(&self) -> Duration {
@@ -162,6 +173,11 @@ impl Tracker {
     pub fn unreachable_since(&self) -> Option<Instant> {
         let tried_all = self.failures >= self.tiers.iter().map(Vec::len).sum();
         self.failed_since.filter(|_| tried_all)
+    }
+
+    /// No tracker has answered for the grace time.
+    pub fn is_gone(&self) -> bool {
+        self.unreachable_since().is_some_and(|since| self.failed_until.since(since) >= self.grace)
     }
 }
 
@@ -183,7 +199,7 @@ mod tests {
 
     fn tracker(tiers: &[&[&str]]) -> Tracker {
         let owned = tiers.iter().map(|tier| tier.iter().map(|url| String::from(*url)).collect()).collect();
-        Tracker::new(at(0), owned, &mut Rng::new(1))
+        Tracker::new(at(0), owned, Duration::from_secs(30), &mut Rng::new(1))
     }
 
     #[test]
@@ -240,11 +256,15 @@ mod tests {
         assert!(tracker.poll(at(8), Need::Complete).is_some());
         tracker.failed(at(18));
         assert_eq!(tracker.unreachable_since(), Some(at(8)));
-        for second in 19..60 {
+        for second in 19..=37 {
             if tracker.poll(at(second), Need::Complete).is_some() {
                 tracker.failed(at(second));
             }
         }
+        assert!(!tracker.is_gone(), "29 s of 30");
+        assert!(tracker.poll(at(38), Need::Complete).is_some(), "looks again when the time is over");
+        tracker.failed(at(38));
+        assert!(tracker.is_gone());
         assert_eq!(tracker.unreachable_since(), Some(at(8)));
         assert!(tracker.poll(at(65), Need::Complete).is_some());
         tracker.refused(at(65));
