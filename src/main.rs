@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 mod cli;
 mod cmd;
+mod disks;
 mod help;
 mod os;
 mod progress;
+mod size;
+mod target;
 
 /// The exit status of a command line that was not understood.
 const EXIT_USAGE: u8 = 2;

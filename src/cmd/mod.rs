@@ -4,6 +4,8 @@ use std::io::Write;
 
 use crate::cli::Command;
 
+pub mod disks;
+
 /// The command ends with exit status 1.
 #[derive(Debug)]
 pub enum Failure {

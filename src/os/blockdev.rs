@@ -103,6 +103,12 @@ impl Device {
     }
 }
 
+/// The number of the block device at a path, to look it up in sysfs when it could not be opened.
+pub fn device_number(path: &Path) -> Option<(u32, u32)> {
+    let found = std::fs::metadata(path).ok().filter(|found| found.file_type().is_block_device())?;
+    Some((libc::major(found.rdev()), libc::minor(found.rdev())))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Target,

@@ -1,0 +1,684 @@
+//! Which disks does this machine have, what are they called, and which of them are in use?
+//!
+//! Everything comes from sysfs and two files of proc, so nothing is opened, woken up or changed. Read first:
+//! Documentation/ABI/stable/sysfs-block and testing/sysfs-block-device of the kernel, proc_pid_mountinfo(5).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Every block device with a medium in it, also those that are no candidates for a target (loop, dm, md, zram …): they
+/// may still be named by path, and then it matters who uses them.
+#[derive(Debug)]
+pub struct Inventory {
+    pub disks: Vec<Disk>,
+}
+
+/// One whole disk.
+#[derive(Debug)]
+pub struct Disk {
+    /// As in /sys/block: "sda", "nvme0n1".
+    pub name: String,
+    pub number: DeviceNumber,
+    pub size_bytes: u64,
+    /// Logical and physical sector.
+    pub sector_bytes: u32,
+    pub physical_bytes: u32,
+    pub model: Option<String>,
+    pub serial: Option<String>,
+    /// As udev writes it: "0x5000c500a1b2c3d4", "eui.0025385b71b0a1b2".
+    pub wwn: Option<String>,
+    pub transport: Transport,
+    pub rotational: bool,
+    /// The medium can be taken out; also true of SD cards, whose driver does not say so.
+    pub removable: bool,
+    pub read_only: bool,
+    pub uses: Vec<Use>,
+    pub partitions: Vec<Partition>,
+}
+
+#[derive(Debug)]
+pub struct Partition {
+    pub name: String,
+    pub number: DeviceNumber,
+    pub size_bytes: u64,
+    pub read_only: bool,
+    pub uses: Vec<Use>,
+}
+
+/// Major and minor.
+pub type DeviceNumber = (u32, u32);
+
+/// What keeps a disk or a partition from being overwritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Use {
+    Mounted {
+        at: String,
+    },
+    Swap,
+    /// Part of a device above: RAID, LVM, encryption.
+    Held {
+        by: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Ata,
+    Mmc,
+    Nvme,
+    Scsi,
+    Usb,
+    Virtio,
+    /// Made by the kernel itself: loop, dm, md, zram.
+    Virtual,
+    Unknown,
+    Xen,
+}
+
+impl Inventory {
+    /// Reads `root`/sys/block, `root`/proc/self/mountinfo and `root`/proc/swaps; `root` is "/" but in tests.
+    pub fn read(root: &Path) -> Result<Inventory, InventoryError> {
+        let usage = Usage::read(root)?;
+        let block = root.join("sys/block");
+        let failed = |error| InventoryError { path: block.clone(), error };
+        let mut disks = Vec::new();
+        for entry in fs::read_dir(&block).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            // What the kernel names is ASCII; and a disk that vanishes while we look is not there.
+            disks.extend(name.to_str().and_then(|name| read_disk(&block.join(name), name, &usage)));
+        }
+        // sdb before sdaa.
+        disks.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        Ok(Inventory { disks })
+    }
+
+    /// The disk of that number, or the disk of which a partition has it.
+    pub fn disk_of(&self, number: DeviceNumber) -> Option<&Disk> {
+        self.disks.iter().find(|disk| {
+            disk.number == number || disk.partitions.iter().any(|partition| partition.number == number)
+        })
+    }
+
+    /// What keeps a device from being opened exclusively, as sentences: for a partition its own uses and those of the
+    /// whole disk, for a disk its own and those of all its partitions.
+    pub fn users_of(&self, number: DeviceNumber) -> Vec<String> {
+        let Some(disk) = self.disk_of(number) else { return Vec::new() };
+        if disk.number == number {
+            return disk.users();
+        }
+        let partitions = disk.partitions.iter().filter(|partition| partition.number == number);
+        let own = partitions.flat_map(|partition| sentences(&partition.name, &partition.uses));
+        own.chain(sentences(&disk.name, &disk.uses)).collect()
+    }
+}
+
+impl Disk {
+    pub fn path(&self) -> PathBuf {
+        device_path(&self.name)
+    }
+
+    /// A disk one would put an image on; not memory, not a file, not a layer above other disks, not a CD.
+    pub fn is_real(&self) -> bool {
+        const OTHERS: [&str; 9] = ["dm-", "fd", "loop", "md", "mtdblock", "nbd", "ram", "sr", "zram"];
+        // The boot areas of an eMMC: mmcblk0boot0, mmcblk0rpmb.
+        let boot_area =
+            self.name.starts_with("mmcblk") && (self.name.contains("boot") || self.name.contains("rpmb"));
+        !boot_area && !OTHERS.iter().any(|other| self.name.starts_with(other))
+    }
+
+    /// All uses of the disk and its partitions, as sentences.
+    pub fn users(&self) -> Vec<String> {
+        let partitions =
+            self.partitions.iter().flat_map(|partition| sentences(&partition.name, &partition.uses));
+        sentences(&self.name, &self.uses).chain(partitions).collect()
+    }
+}
+
+impl Partition {
+    pub fn path(&self) -> PathBuf {
+        device_path(&self.name)
+    }
+}
+
+/// sysfs writes the slash of "cciss/c0d0" as an exclamation mark.
+fn device_path(name: &str) -> PathBuf {
+    Path::new("/dev").join(name.replace('!', "/"))
+}
+
+fn sentences(name: &str, uses: &[Use]) -> impl Iterator<Item = String> {
+    uses.iter().map(move |one| format!("{} is {one}", device_path(name).display()))
+}
+
+/// Mounts and swaps, by the device they are on.
+struct Usage {
+    by_number: BTreeMap<DeviceNumber, Use>,
+    /// Where a file system hides its disk behind a number of its own (btrfs), the name is all there is.
+    by_name: BTreeMap<String, Use>,
+}
+
+impl Usage {
+    fn read(root: &Path) -> Result<Usage, InventoryError> {
+        let read = |name: &str| {
+            let path = root.join(name);
+            fs::read_to_string(&path).map_err(|error| InventoryError { path, error })
+        };
+        let mut usage = Usage { by_number: BTreeMap::new(), by_name: BTreeMap::new() };
+        read("proc/self/mountinfo")?.lines().for_each(|line| usage.add_mount(line));
+        match read("proc/swaps") {
+            Ok(swaps) => swaps.lines().skip(1).for_each(|line| usage.add_swap(line)),
+            // A kernel without swap.
+            Err(missing) if missing.error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(usage)
+    }
+
+    /// `36 35 98:0 /root /mnt rw,noatime master:1 - ext4 /dev/sda1 rw`: the third field is the device, the fifth the mount
+    /// point; after the dash come type and source. The first mount of a device is the one that is told.
+    fn add_mount(&mut self, line: &str) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let source_index = fields.iter().position(|&field| field == "-").map_or(usize::MAX, |dash| dash + 2);
+        let (Some(number), Some(at), Some(source)) = (fields.get(2), fields.get(4), fields.get(source_index))
+        else {
+            return;
+        };
+        let mounted = Use::Mounted { at: unescape(at) };
+        if let Some(number) = parse_number(number) {
+            self.by_number.entry(number).or_insert_with(|| mounted.clone());
+        }
+        if let Some(name) = unescape(source).strip_prefix("/dev/") {
+            self.by_name.entry(name.replace('/', "!")).or_insert(mounted);
+        }
+    }
+
+    /// `/dev/sda2  partition  1048572  0  -2`
+    fn add_swap(&mut self, line: &str) {
+        let path = unescape(line.split_whitespace().next().unwrap_or_default());
+        if let Some(name) = path.strip_prefix("/dev/") {
+            self.by_name.entry(name.replace('/', "!")).or_insert(Use::Swap);
+        }
+    }
+
+    fn of(&self, directory: &Path, name: &str, number: DeviceNumber) -> Vec<Use> {
+        let mounted = self.by_number.get(&number).or_else(|| self.by_name.get(name));
+        mounted.cloned().into_iter().chain(holders(directory)).collect()
+    }
+}
+
+/// The devices above this one; a dm device with the name its owner gave it.
+fn holders(directory: &Path) -> Vec<Use> {
+    let holders = directory.join("holders");
+    let mut names: Vec<String> = list(&holders);
+    names.sort();
+    let label = |name: &String| match read_text(&holders.join(name).join("dm/name")) {
+        Some(label) => format!("{name} ({label})"),
+        None => name.clone(),
+    };
+    names.iter().map(|name| Use::Held { by: label(name) }).collect()
+}
+
+/// One directory of /sys/block. `None` if there is no medium, or if the kernel hides it (a path of NVMe multipath).
+fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
+    let flag = |attribute: &str| read_text(&directory.join(attribute)).is_some_and(|text| text != "0");
+    let number_of = |attribute: &str| read_text(&directory.join(attribute))?.parse::<u32>().ok();
+    let size_bytes = read_size(directory).filter(|&bytes| bytes > 0)?;
+    if flag("hidden") {
+        return None;
+    }
+    let number = parse_number(&read_text(&directory.join("dev"))?)?;
+    let link = fs::canonicalize(directory).ok()?;
+    let transport = Transport::of(&link);
+    let sector_bytes = number_of("queue/logical_block_size").unwrap_or(512);
+    let is_sd_card =
+        transport == Transport::Mmc && read_text(&directory.join("device/type")).as_deref() == Some("SD");
+    Some(Disk {
+        name: name.into(),
+        number,
+        size_bytes,
+        sector_bytes,
+        physical_bytes: number_of("queue/physical_block_size").unwrap_or(sector_bytes),
+        model: ["device/model", "device/name"].iter().find_map(|file| read_text(&directory.join(file))),
+        serial: read_serial(directory, &link),
+        wwn: ["wwid", "device/wwid"].iter().find_map(|file| wwn(&read_text(&directory.join(file))?)),
+        transport,
+        rotational: flag("queue/rotational"),
+        removable: flag("removable") || is_sd_card,
+        read_only: flag("ro"),
+        uses: usage.of(directory, name, number),
+        partitions: read_partitions(directory, usage),
+    })
+}
+
+fn read_partitions(directory: &Path, usage: &Usage) -> Vec<Partition> {
+    let mut partitions: Vec<Partition> = list(directory)
+        .iter()
+        .filter_map(|name| read_partition(&directory.join(name), name, usage))
+        .collect();
+    partitions.sort_by_key(|partition| (partition.number, partition.name.len()));
+    partitions
+}
+
+fn read_partition(directory: &Path, name: &str, usage: &Usage) -> Option<Partition> {
+    // Only a partition has this file; the other directories are "queue", "holders" and so on.
+    read_text(&directory.join("partition"))?;
+    let number = parse_number(&read_text(&directory.join("dev"))?)?;
+    Some(Partition {
+        name: name.into(),
+        number,
+        size_bytes: read_size(directory)?,
+        read_only: read_text(&directory.join("ro")).is_some_and(|text| text != "0"),
+        uses: usage.of(directory, name, number),
+    })
+}
+
+/// virtio; NVMe and MMC; SCSI and ATA; and for USB sticks, which often lack the SCSI page, the serial of the USB device.
+fn read_serial(directory: &Path, link: &Path) -> Option<String> {
+    ["serial", "device/serial"]
+        .iter()
+        .find_map(|file| read_text(&directory.join(file)))
+        .or_else(|| vpd_serial(&fs::read(directory.join("device/vpd_pg80")).ok()?))
+        .or_else(|| {
+            let usb_device = link.ancestors().find(|ancestor| ancestor.join("idVendor").exists())?;
+            read_text(&usb_device.join("serial"))
+        })
+}
+
+/// The unit serial number page (SPC-4, 7.8.17): type, page code 80h, length in two bytes, text.
+fn vpd_serial(page: &[u8]) -> Option<String> {
+    let (&[_, 0x80, high, low], text) = page.split_first_chunk()? else { return None };
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    clean(&String::from_utf8_lossy(text.get(..length)?))
+}
+
+/// The kernel's wwid as udev's ID_WWN. A "t10." name is made of vendor and model and is no WWN.
+fn wwn(wwid: &str) -> Option<String> {
+    match wwid.split_once('.') {
+        Some(("naa", digits)) => Some(format!("0x{digits}")),
+        Some(("eui" | "nvme" | "uuid", _)) => Some(wwid.into()),
+        _ => None,
+    }
+}
+
+impl Transport {
+    /// From the path of the device through its buses. A USB disk is also a SCSI disk, so the order matters.
+    fn of(link: &Path) -> Transport {
+        const MARKS: [(&str, Transport); 8] = [
+            ("usb", Transport::Usb),
+            ("nvme", Transport::Nvme),
+            ("mmc", Transport::Mmc),
+            ("virtio", Transport::Virtio),
+            ("ata", Transport::Ata),
+            ("vbd-", Transport::Xen),
+            ("host", Transport::Scsi),
+            ("virtual", Transport::Virtual),
+        ];
+        let parts: Vec<String> = link.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let below_devices = parts.iter().skip_while(|part| *part != "devices").skip(1);
+        let found = MARKS.iter().find(|(mark, _)| below_devices.clone().any(|part| part.starts_with(mark)));
+        found.map_or(Transport::Unknown, |(_, transport)| *transport)
+    }
+}
+
+/// `size` counts units of 512 bytes, whatever the sector.
+fn read_size(directory: &Path) -> Option<u64> {
+    read_text(&directory.join("size"))?.parse::<u64>().ok()?.checked_mul(512)
+}
+
+fn parse_number(text: &str) -> Option<DeviceNumber> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// An attribute that exists and says something.
+fn read_text(path: &Path) -> Option<String> {
+    clean(&String::from_utf8_lossy(&fs::read(path).ok()?))
+}
+
+/// Disks pad their names with spaces, some with worse; this goes to terminals and into reports.
+fn clean(text: &str) -> Option<String> {
+    let printable = text.replace(|c: char| !c.is_ascii_graphic(), " ");
+    let words: Vec<&str> = printable.split_whitespace().collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// The names in a directory; none if it is not there.
+fn list(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Undoes the octal escapes of space, tab, newline and backslash in mountinfo and swaps: "\040" is a space.
+fn unescape(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut result = String::from(parts.next().unwrap_or_default());
+    for part in parts {
+        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                result.push(char::from(byte));
+                result.push_str(&part[3..]);
+            }
+            None => {
+                result.push('\\');
+                result.push_str(part);
+            }
+        }
+    }
+    result
+}
+
+/// A file without which nothing is known about disks.
+#[derive(Debug)]
+pub struct InventoryError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl fmt::Display for InventoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot list the disks: {}: {}", self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for InventoryError {}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Use::Mounted { at } => write!(f, "mounted at {at}"),
+            Use::Swap => f.write_str("swap"),
+            Use::Held { by } => write!(f, "held by {by}"),
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Transport::Ata => "ata",
+            Transport::Mmc => "mmc",
+            Transport::Nvme => "nvme",
+            Transport::Scsi => "scsi",
+            Transport::Usb => "usb",
+            Transport::Virtio => "virtio",
+            Transport::Virtual => "virtual",
+            Transport::Unknown => "-",
+            Transport::Xen => "xen",
+        })
+    }
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! A machine as a directory.
+
+    use super::*;
+    use crate::os::testing::Scratch;
+
+    /// A fake sysfs and proc. Add devices, then `inventory()`.
+    pub struct Machine {
+        scratch: Scratch,
+    }
+
+    impl Machine {
+        pub fn new() -> Machine {
+            let machine = Machine { scratch: Scratch::new("machine") };
+            fs::create_dir_all(machine.scratch.path().join("sys/block")).unwrap();
+            machine.file("proc/self/mountinfo", "22 27 0:21 / /proc rw,relatime - proc proc rw\n");
+            machine.file("proc/swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
+            machine
+        }
+
+        pub fn file(&self, path: &str, contents: impl AsRef<[u8]>) -> &Machine {
+            let path = self.scratch.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, contents).unwrap();
+            self
+        }
+
+        /// A disk at `link` below sys/devices, whose last part is its name, with attributes as "file=text" lines.
+        pub fn disk(&self, link: &str, number: &str, size_bytes: u64, attributes: &[&str]) -> &Machine {
+            let name = link.rsplit('/').next().unwrap();
+            let directory = format!("sys/devices/{link}");
+            self.file(&format!("{directory}/dev"), format!("{number}\n"));
+            self.file(&format!("{directory}/size"), format!("{}\n", size_bytes / 512));
+            for (file, text) in attributes.iter().map(|attribute| attribute.split_once('=').unwrap()) {
+                self.file(&format!("{directory}/{file}"), format!("{text}\n"));
+            }
+            let block = self.scratch.path().join("sys/block").join(name);
+            if !block.exists() {
+                std::os::unix::fs::symlink(self.scratch.path().join(directory), block).unwrap();
+            }
+            self
+        }
+
+        pub fn partition(&self, link: &str, number: &str, size_bytes: u64) -> &Machine {
+            let directory = format!("sys/devices/{link}");
+            self.file(&format!("{directory}/partition"), "1\n");
+            self.file(&format!("{directory}/dev"), format!("{number}\n"));
+            self.file(&format!("{directory}/size"), format!("{}\n", size_bytes / 512))
+        }
+
+        pub fn mount(&self, line: &str) -> &Machine {
+            self.append("proc/self/mountinfo", line)
+        }
+
+        pub fn swap(&self, path: &str) -> &Machine {
+            self.append("proc/swaps", &format!("{path}\tpartition\t1048572\t0\t-2"))
+        }
+
+        fn append(&self, file: &str, line: &str) -> &Machine {
+            let before = fs::read_to_string(self.scratch.path().join(file)).unwrap();
+            self.file(file, format!("{before}{line}\n"))
+        }
+
+        pub fn root(&self) -> &Path {
+            self.scratch.path()
+        }
+
+        pub fn inventory(&self) -> Inventory {
+            Inventory::read(self.root()).unwrap()
+        }
+    }
+
+    /// A desktop: the system on sda, an empty NVMe disk, a stick, and a loop device.
+    pub fn desktop() -> Machine {
+        let machine = Machine::new();
+        let ata = "pci0000:00/0000:00:17.0/ata3/host2/target2:0:0/2:0:0:0/block/sda";
+        machine
+            .disk(
+                ata,
+                "8:0",
+                500_107_862_016,
+                &[
+                    "removable=0",
+                    "ro=0",
+                    "queue/logical_block_size=512",
+                    "queue/physical_block_size=4096",
+                    "queue/rotational=1",
+                    "device/model=ST500DM002-1BD14 ",
+                    "device/wwid=naa.5000c500a1b2c3d4",
+                ],
+            )
+            .file(&format!("sys/devices/{ata}/device/vpd_pg80"), b"\0\x80\0\x14            Z3T9ABCD")
+            .partition(&format!("{ata}/sda1"), "8:1", 536_870_912)
+            .partition(&format!("{ata}/sda2"), "8:2", 499_000_000_512)
+            .partition(&format!("{ata}/sda3"), "8:3", 524_288_000)
+            .mount("27 1 8:2 / / rw,relatime shared:1 - ext4 /dev/sda2 rw")
+            .mount("61 27 8:1 / /boot/efi rw,relatime shared:2 - vfat /dev/sda1 rw")
+            .swap("/dev/sda3")
+            .disk(
+                "pci0000:00/0000:01:00.0/nvme/nvme0/nvme0n1",
+                "259:0",
+                250_059_350_016,
+                &[
+                    "queue/logical_block_size=512",
+                    "device/model=Samsung SSD 970 EVO Plus 250GB          ",
+                    "device/serial=S4EUNX0N123456X     ",
+                    "wwid=eui.0025385b71b0a1b2",
+                ],
+            )
+            .disk(
+                "pci0000:00/0000:00:14.0/usb1/1-4/1-4:1.0/host6/target6:0:0/6:0:0:0/block/sdb",
+                "8:16",
+                8_004_304_896,
+                &["removable=1", "device/model=DataTraveler 2.0"],
+            )
+            .file("sys/devices/pci0000:00/0000:00:14.0/usb1/1-4/idVendor", "0951\n")
+            .file("sys/devices/pci0000:00/0000:00:14.0/usb1/1-4/serial", "60A44C3FAE22\n")
+            .disk("virtual/block/loop0", "7:0", 65_536, &[])
+            .disk("virtual/block/loop1", "7:1", 0, &[]);
+        machine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Machine, desktop};
+    use super::*;
+
+    fn disk<'a>(inventory: &'a Inventory, name: &str) -> &'a Disk {
+        inventory.disks.iter().find(|disk| disk.name == name).expect("no such disk")
+    }
+
+    #[test]
+    fn a_desktop() {
+        let machine = desktop();
+        let inventory = machine.inventory();
+        let names: Vec<&str> = inventory.disks.iter().map(|disk| disk.name.as_str()).collect();
+        assert_eq!(names, ["sda", "sdb", "loop0", "nvme0n1"], "loop1 has no file");
+
+        let sda = disk(&inventory, "sda");
+        assert_eq!((sda.size_bytes, sda.sector_bytes, sda.physical_bytes), (500_107_862_016, 512, 4096));
+        assert_eq!(sda.model.as_deref(), Some("ST500DM002-1BD14"));
+        assert_eq!(sda.serial.as_deref(), Some("Z3T9ABCD"));
+        assert_eq!(sda.wwn.as_deref(), Some("0x5000c500a1b2c3d4"));
+        assert_eq!(sda.transport, Transport::Ata);
+        assert!(sda.rotational && !sda.removable && !sda.read_only);
+        assert_eq!(sda.path(), Path::new("/dev/sda"));
+        let partitions: Vec<&str> = sda.partitions.iter().map(|partition| partition.name.as_str()).collect();
+        assert_eq!(partitions, ["sda1", "sda2", "sda3"]);
+
+        let nvme = disk(&inventory, "nvme0n1");
+        assert_eq!(nvme.model.as_deref(), Some("Samsung SSD 970 EVO Plus 250GB"));
+        assert_eq!(nvme.serial.as_deref(), Some("S4EUNX0N123456X"));
+        assert_eq!(nvme.wwn.as_deref(), Some("eui.0025385b71b0a1b2"));
+        assert_eq!(nvme.transport, Transport::Nvme);
+        assert!(nvme.users().is_empty());
+
+        let stick = disk(&inventory, "sdb");
+        assert_eq!(stick.transport, Transport::Usb);
+        assert_eq!(stick.serial.as_deref(), Some("60A44C3FAE22"));
+        assert!(stick.removable && stick.is_real());
+        assert!(!disk(&inventory, "loop0").is_real());
+    }
+
+    #[test]
+    fn users_of_disks_and_partitions() {
+        let inventory = desktop().inventory();
+        let all = ["/dev/sda1 is mounted at /boot/efi", "/dev/sda2 is mounted at /", "/dev/sda3 is swap"];
+        assert_eq!(inventory.users_of((8, 0)), all);
+        assert_eq!(inventory.users_of((8, 2)), all[1..2]);
+        assert_eq!(inventory.users_of((259, 0)), [""; 0]);
+        assert_eq!(inventory.users_of((99, 99)), [""; 0]);
+        assert_eq!(inventory.disk_of((8, 3)).unwrap().name, "sda");
+    }
+
+    /// LVM on a partition, RAID on a whole disk, btrfs with its anonymous number, a mount point with a space.
+    #[test]
+    fn layers_above() {
+        let machine = Machine::new();
+        let sda = "pci0000:00/ata1/host0/target0:0:0/0:0:0:0/block/sda";
+        let sdb = "pci0000:00/ata2/host1/target1:0:0/1:0:0:0/block/sdb";
+        machine
+            .disk(sda, "8:0", 1 << 40, &[])
+            .partition(&format!("{sda}/sda1"), "8:1", 1 << 39)
+            .partition(&format!("{sda}/sda2"), "8:2", 1 << 38)
+            .file(&format!("sys/devices/{sda}/sda1/holders/dm-0/dm/name"), "vg0-root\n")
+            .mount(r"40 27 0:35 /@ /my\040disk rw - btrfs /dev/sda2 rw,subvol=/@")
+            .disk(sdb, "8:16", 1 << 40, &[])
+            .partition(&format!("{sdb}/sdb1"), "8:17", 1 << 39)
+            .file(&format!("sys/devices/{sdb}/holders/md0/size"), "1\n");
+        let inventory = machine.inventory();
+        assert_eq!(
+            inventory.users_of((8, 0)),
+            ["/dev/sda1 is held by dm-0 (vg0-root)", "/dev/sda2 is mounted at /my disk"]
+        );
+        assert_eq!(inventory.users_of((8, 17)), ["/dev/sdb is held by md0"]);
+    }
+
+    #[test]
+    fn other_buses() {
+        let machine = Machine::new();
+        machine
+            .disk("pci0000:00/0000:00:02.0/virtio1/block/vda", "254:0", 1 << 30, &["serial=disk-of-7"])
+            .disk(
+                "platform/soc/fe340000.mmc/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0",
+                "179:0",
+                1 << 30,
+                &["device/name=SC16G", "device/serial=0x1234abcd", "device/type=SD"],
+            )
+            .disk(
+                "platform/soc/fe340000.mmc/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0boot0",
+                "179:8",
+                1 << 22,
+                &[],
+            )
+            .disk("virtual/nvme-subsystem/nvme-subsys0/nvme0n1", "259:1", 1 << 30, &["hidden=0"])
+            .disk("pci0000:00/nvme/nvme0/nvme0c0n1", "259:2", 1 << 30, &["hidden=1"])
+            .disk("vbd-51712/block/xvda", "202:0", 1 << 30, &["ro=1"])
+            .disk("pci0000:00/host0/target0:0:0/0:0:0:0/block/cciss!c0d0", "104:0", 1 << 30, &[]);
+        let inventory = machine.inventory();
+        let transports: Vec<(&str, Transport)> =
+            inventory.disks.iter().map(|disk| (disk.name.as_str(), disk.transport)).collect();
+        assert_eq!(
+            transports,
+            [
+                ("vda", Transport::Virtio),
+                ("xvda", Transport::Xen),
+                ("mmcblk0", Transport::Mmc),
+                ("nvme0n1", Transport::Nvme),
+                ("cciss!c0d0", Transport::Scsi),
+                ("mmcblk0boot0", Transport::Mmc),
+            ]
+        );
+        assert_eq!(disk(&inventory, "vda").serial.as_deref(), Some("disk-of-7"));
+        let card = disk(&inventory, "mmcblk0");
+        assert_eq!((card.model.as_deref(), card.serial.as_deref()), (Some("SC16G"), Some("0x1234abcd")));
+        assert!(card.removable);
+        assert!(!disk(&inventory, "mmcblk0boot0").is_real());
+        assert!(disk(&inventory, "xvda").read_only);
+        assert_eq!(disk(&inventory, "cciss!c0d0").path(), Path::new("/dev/cciss/c0d0"));
+    }
+
+    #[test]
+    fn pages_cut_short_are_no_serial() {
+        let page = b"\0\x80\0\x08  ABC123";
+        assert_eq!(vpd_serial(page).as_deref(), Some("ABC123"));
+        assert!((0..page.len()).all(|length| vpd_serial(&page[..length]).is_none()));
+        assert_eq!(vpd_serial(b"\0\x83\0\x01A"), None);
+    }
+
+    #[test]
+    fn names_are_made_printable() {
+        assert_eq!(clean("  WDC  \u{1b}[31mRED\0\n").as_deref(), Some("WDC [31mRED"));
+        assert_eq!(clean(" \0 "), None);
+        assert_eq!(unescape(r"a\040b\134c\x"), r"a b\c\x");
+    }
+
+    #[test]
+    fn without_sysfs_nothing_is_known() {
+        let machine = Machine::new();
+        fs::remove_dir(machine.root().join("sys/block")).unwrap();
+        let error = Inventory::read(machine.root()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot list the disks: ") && error.contains("sys/block: No such file"));
+    }
+
+    /// Whatever machine the tests run on, it has a root file system and answers.
+    #[test]
+    fn this_machine() {
+        Inventory::read(Path::new("/")).unwrap();
+    }
+}
