@@ -155,7 +155,7 @@ impl Opening<'_> {
         let mut how = File::options();
         how.read(true).write(true);
         let (file, direct) = self.open(&how, exclusive)?;
-        self.assert_same(found, &file)?;
+        self.check_same(found, &file)?;
         let device = self.block_device(file, direct)?;
         if device.read_only {
             return Err(DeviceError::ReadOnly { path: self.path.into() });
@@ -181,7 +181,7 @@ impl Opening<'_> {
         let (file, direct) = match found {
             Some(found) => {
                 let (file, direct) = self.open(&how, 0)?;
-                self.assert_same(found, &file)?;
+                self.check_same(found, &file)?;
                 (file, direct)
             }
             None if options.dry_run => self.rehearse_new_file(&how)?,
@@ -190,17 +190,22 @@ impl Opening<'_> {
         self.lock(&file)?;
         let mut device = self.regular_file(file, direct)?;
         device.created = found.is_none();
-        if device.size_bytes < needed_bytes {
-            // Also where a file system says that it cannot hold a file of this length (FAT: 4 GiB).
-            let grown = if options.dry_run { Ok(()) } else { device.file.set_len(needed_bytes) };
-            grown.map_err(|error| DeviceError::Resize {
-                path: self.path.into(),
-                length_bytes: needed_bytes,
-                error,
-            })?;
-            device.size_bytes = needed_bytes;
+        if device.size_bytes < needed_bytes && !options.dry_run {
+            self.grow(&device, needed_bytes)?;
         }
+        device.size_bytes = device.size_bytes.max(needed_bytes);
         Ok(device)
+    }
+
+    /// Here a file system says that it cannot hold a file of this length (FAT: 4 GiB).
+    fn grow(self, device: &Device, length_bytes: u64) -> Result<(), DeviceError> {
+        device.file.set_len(length_bytes).map_err(|error| {
+            if device.created {
+                // What was refused shall leave nothing behind; if that fails, it is an empty file.
+                let _ = std::fs::remove_file(self.path);
+            }
+            DeviceError::Resize { path: self.path.into(), length_bytes, error }
+        })
     }
 
     fn read_only(self) -> Result<Device, DeviceError> {
@@ -208,7 +213,7 @@ impl Opening<'_> {
             return Err(self.cannot_open(io::Error::from_raw_os_error(libc::ENOENT)));
         };
         let (file, direct) = self.open(File::options().read(true), 0)?;
-        self.assert_same(&found, &file)?;
+        self.check_same(&found, &file)?;
         let device = match found.file_type().is_block_device() {
             true => self.block_device(file, direct)?,
             false => self.regular_file(file, direct)?,
@@ -267,7 +272,7 @@ impl Opening<'_> {
     }
 
     /// The path still names what was looked at.
-    fn assert_same(self, found: &Metadata, file: &File) -> Result<(), DeviceError> {
+    fn check_same(self, found: &Metadata, file: &File) -> Result<(), DeviceError> {
         let opened = file.metadata().map_err(|error| self.cannot_open(error))?;
         let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino(), metadata.rdev());
         if identity(found) == identity(&opened) {
@@ -618,6 +623,19 @@ mod tests {
         assert_eq!(refusal(&path), format!("cannot open target {}: {reason}", path.display()));
         let source = Device::open_source(&path).unwrap_err().to_string();
         assert_eq!(source, format!("cannot open source {}: {reason}", path.display()));
+    }
+
+    #[test]
+    fn what_cannot_become_long_enough_is_not_left_behind() {
+        let scratch = Scratch::new("huge");
+        let needed_bytes = i64::MAX as u64;
+        let path = scratch.path().display();
+        let reason = "File too large (os error 27)";
+        assert_eq!(
+            open(scratch.path(), needed_bytes).unwrap_err().to_string(),
+            format!("cannot make {path} {needed_bytes} bytes long: {reason}")
+        );
+        assert!(!scratch.path().exists());
     }
 
     #[test]
