@@ -40,7 +40,6 @@ run_agent() {
 
 	say "swarmdd $*"
 	AGENT_STARTED=yes
-	: >"$ROOT/run/swarmdd/last-line"
 	{
 		$MOCK "$ROOT/bin/swarmdd" "$@" 2>&1
 		echo "$?" >"$ROOT/run/swarmdd/status"
@@ -51,7 +50,7 @@ run_agent() {
 
 agent_failure() {
 	local line
-	line=$(sed 's/^swarmdd: //' "$ROOT/run/swarmdd/last-line")
+	line=$(cat "$ROOT/run/swarmdd/last-line")
 	case $1 in
 	1) echo "${line:-swarmdd get failed without a word}" ;;
 	2) echo "swarmdd did not understand its options: $line" ;;
@@ -62,7 +61,7 @@ agent_failure() {
 
 # For the agent and for scripts: who this machine is and what was asked.
 export_machine() {
-	export SWARMDD_MAC="${MAC-}" SWARMDD_IP="${IP-}" SWARMDD_NIC="${NIC-}" SWARMDD_HOSTNAME="${MACHINE_NAME-}"
+	export SWARMDD_MAC="$MAC" SWARMDD_IP="$IP" SWARMDD_NIC="$NIC" SWARMDD_HOSTNAME="$MACHINE_NAME"
 	export SWARMDD_TORRENTS="$OPT_TORRENTS" SWARMDD_TARGETS="$OPT_TARGETS" SWARMDD_REPORT="$OPT_REPORT"
 }
 
@@ -96,8 +95,8 @@ post_state() {
 }
 
 state_json() {
-	printf '{"state":"%s","mac":"%s","hostname":"%s","ip":"%s","nic":"%s"' "$1" "$(json_text "${MAC-}")" \
-		"$(json_text "${MACHINE_NAME-}")" "$(json_text "${IP-}")" "$(json_text "${NIC-}")"
+	printf '{"state":"%s","mac":"%s","hostname":"%s","ip":"%s","nic":"%s"' "$1" "$(json_text "$MAC")" \
+		"$(json_text "$MACHINE_NAME")" "$(json_text "$IP")" "$(json_text "$NIC")"
 	[ $# -lt 2 ] || printf ',"error":"%s"' "$(json_text "$2")"
 	printf '}\n'
 }
@@ -132,7 +131,7 @@ start_deployed_kernel() {
 
 after_failure() {
 	show_failure
-	post_state failed "$FAILURE"
+	report_failure
 	case ${OPT_ONFAIL:-shell} in
 	reboot | poweroff)
 		say "$OPT_ONFAIL in $READ_SECS s"
@@ -147,6 +146,17 @@ after_failure() {
 		;;
 	*) offer_shell "'exit' tries again, 'reboot -f' starts over" ;;
 	esac
+}
+
+# A misspelled option stops us before there is a network, and the server shall still hear of it.
+report_failure() {
+	local reason="$FAILURE"
+	[ -n "${OPT_REPORT-}" ] || return 0
+	if [ "$NETWORK_TRIED" = no ]; then
+		load_drivers
+		bring_up_network
+	fi
+	post_state failed "$reason"
 }
 
 # -f: there is no init to ask but us. Should even that fail, the caller goes on with its message standing.
@@ -166,7 +176,7 @@ show_failure() {
 		echo ""
 		echo "${FAILURE:-no reason known}"
 		echo ""
-		echo "machine ${MAC:-without network card} ${MACHINE_NAME-} ${IP-}"
+		echo "machine ${MAC:-without network card} $MACHINE_NAME $IP"
 		if [ "${AGENT_STARTED:-no}" = yes ]; then
 			echo "If writing had begun, the disk holds part of an image: deploy again before booting from it."
 		else

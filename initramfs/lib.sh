@@ -17,17 +17,23 @@ CONSOLES="console"
 say() {
 	local console
 	for console in $CONSOLES; do
-		# A console= without a device behind it (no such serial port) must not stop us.
-		printf 'swarmdd: %s\n' "$*" 2>/dev/null >>"$ROOT/dev/$console" || :
+		write_to "$console" "swarmdd: $*"
 	done
 	# <7>: below every console's log level, else consoles would print it twice.
-	printf '<7>swarmdd: %s\n' "$*" 2>/dev/null >>"$ROOT/dev/kmsg" || :
+	write_to kmsg "<7>swarmdd: $*"
 }
 
-# Copies standard input to every console; what came last stays in FILE, for it says why the agent gave up.
+# A console= without a device behind it (no such serial port) must not stop us.
+write_to() {
+	[ ! -e "$ROOT/dev/$1" ] || printf '%s\n' "$2" 2>/dev/null >>"$ROOT/dev/$1" || :
+}
+
+# say_lines FILE: copies standard input to every console; the last line stays in FILE, for it says why something ended.
 say_lines() {
 	local line
+	: >"$1"
 	while IFS= read -r line || [ -n "$line" ]; do
+		line=${line#swarmdd: }
 		[ -n "$line" ] || continue
 		say "$line"
 		printf '%s\n' "$line" >"$1"

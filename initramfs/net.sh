@@ -12,8 +12,11 @@ BOOTIF_WAIT_SECS=20
 STARTED_NICS=""
 
 # Sets NIC, MAC and IP: the card and address this machine is known by from here on.
+NETWORK_TRIED=no
+NIC="" MAC="" IP="" MACHINE_NAME=""
+
 bring_up_network() {
-	NIC="" MAC="" IP=""
+	NETWORK_TRIED=yes
 	$MOCK ip link set dev lo up
 	wait_until 15 have_nic status_nic ||
 		fail "no network card found$(devices_without_driver 0x02 "network cards")" || return 1
@@ -80,6 +83,7 @@ start_dhcp() {
 	! is_boot_nic "$1" || metric=100
 	METRIC=$metric $MOCK udhcpc -i "$1" -f -t 5 -T 3 -A 3 -O mtu -s "$ROOT/lib/swarmdd/udhcpc.sh" \
 		-p "$ROOT/run/swarmdd/udhcpc.$1" >>"$ROOT/run/swarmdd/udhcpc.log" 2>&1 &
+	# A mocked one ends by itself; without this its lease would come at any time.
 	[ -z "$MOCK" ] || wait "$!"
 }
 
@@ -96,7 +100,10 @@ set_static_address() {
 check_net_option() {
 	case $1 in
 	dhcp | ?*.?*.?*.?*/?* | ?*:*/?*) ;;
-	*) fail "swarmdd.net=$1 on the kernel command line is neither 'dhcp' nor IP/LEN,GATEWAY as in 10.77.0.5/24,10.77.0.1" ;;
+	*)
+		OPT_NET=dhcp # for the report of this failure
+		fail "swarmdd.net=$1 on the kernel command line is neither 'dhcp' nor IP/LEN,GATEWAY as in 10.77.0.5/24,10.77.0.1"
+		;;
 	esac
 }
 

@@ -1,0 +1,248 @@
+# shellcheck shell=sh disable=SC2016
+# deploy.sh: from the disk to the reboot, and everything that may go wrong between. Sourced by run.
+
+case_deploy_from_start_to_reboot() {
+	good_network
+	agent 0 "sda1: done"
+	boot "$MINIMAL"
+	ran_before "mount -t proc" "mount -t devtmpfs"
+	ran_before "mount -t devtmpfs" "modprobe"
+	ran_before "modprobe" "ip link set dev eth0 up"
+	ran "swarmdd get --progress plain http://10.77.0.1/a.torrent /dev/vda\$"
+	said "sda1: done"
+	ran_before "swarmdd get" sync
+	ran_before sync "reboot -f"
+	not_said "FAILED"
+}
+
+case_deploy_speaks_on_every_console() {
+	good_network
+	agent 0 "half way"
+	boot "$MINIMAL"
+	said "half way"
+	grep -q "^swarmdd: half way" "$ROOT/dev/tty0" || complain "tty0 heard nothing"
+	grep -q "^<7>swarmdd: half way" "$ROOT/dev/kmsg" || complain "the kernel's log heard nothing"
+}
+
+case_deploy_missing_console_stops_nothing() {
+	good_network
+	echo "tty0 ttyS0 ttyS1" >"$ROOT/sys/class/tty/console/active"
+	boot "$MINIMAL"
+	ran "reboot -f"
+	[ ! -e "$ROOT/dev/ttyS1" ] || complain "made a file where a console should be"
+}
+
+case_deploy_hands_everything_to_the_agent() {
+	good_network
+	disk sda1
+	disk sda2
+	boot "swarmdd.torrent=http://s/1 swarmdd.target=/dev/sda1 swarmdd.torrent=http://s/2 swarmdd.target=/dev/sda2 \
+swarmdd.info_hash=0123 swarmdd.report=http://s/r swarmdd.args=\"--max-up 10M --fresh\""
+	ran "swarmdd get --progress plain --info-hash 0123 --report http://s/r --max-up 10M --fresh \
+http://s/1 /dev/sda1 http://s/2 /dev/sda2\$"
+}
+
+case_deploy_stars_stay_stars() {
+	good_network
+	boot "$MINIMAL swarmdd.args=\"--name /*\""
+	ran "swarmdd get --progress plain --name /\\* http"
+}
+
+case_deploy_drivers_by_modalias_once_each() {
+	good_network
+	mkdir -p "$ROOT/sys/devices/pci0/a" "$ROOT/sys/devices/pci0/b"
+	echo "pci:v00008086d00001521*" >"$ROOT/sys/devices/pci0/a/modalias"
+	echo "pci:v00008086d00001521*" >"$ROOT/sys/devices/pci0/b/modalias"
+	boot "$MINIMAL"
+	ran_times 2 "modprobe -a -b -q sd_mod pci:v00008086d00001521\\*\$"
+}
+
+case_deploy_late_disk_is_waited_for() {
+	good_network
+	at 20 disk sdb
+	boot "swarmdd.torrent=http://s/a swarmdd.target=/dev/sdb"
+	said "waiting for /dev/sdb (18 of 60 s)"
+	ran "swarmdd get"
+	clock_between 20 90
+}
+
+case_deploy_missing_disk_names_those_there_are() {
+	good_network
+	boot "swarmdd.torrent=http://s/a swarmdd.target=/dev/sdb swarmdd.onfail=poweroff"
+	framed "there is no /dev/sdb here after 60 s; disks found: vda"
+	framed "The disk was not touched."
+	not_ran "swarmdd get"
+}
+
+case_deploy_selector_needs_any_disk() {
+	good_network
+	rm -r "$ROOT/sys/block/vda"
+	mkdir -p "$ROOT/sys/block/sr0/device" "$ROOT/sys/block/loop0"
+	at 6 disk nvme0n1
+	boot "swarmdd.torrent=http://s/a swarmdd.target=disk:auto"
+	said "waiting for a disk (3 of 60 s)"
+	ran "swarmdd get --progress plain http://s/a disk:auto"
+}
+
+case_deploy_no_disk_names_the_missing_driver() {
+	good_network
+	rm -r "$ROOT/sys/block/vda"
+	mkdir -p "$ROOT/sys/bus/pci/devices/0000:00:1f.2"
+	cd "$ROOT/sys/bus/pci/devices/0000:00:1f.2" || return
+	echo 0x010400 >class
+	echo 0x1000 >vendor
+	echo 0x005d >device
+	boot "swarmdd.torrent=http://s/a swarmdd.target=disk:auto swarmdd.onfail=poweroff"
+	framed "no disk found after 60 s; disk controllers without a driver in this initramfs (PCI vendor:device): 1000:005d"
+}
+
+case_deploy_file_target_is_not_waited_for() {
+	good_network
+	boot "swarmdd.torrent=http://s/a swarmdd.target=/tmp/image"
+	ran "swarmdd get --progress plain http://s/a /tmp/image"
+}
+
+case_deploy_failure_is_framed_and_reported() {
+	good_network
+	agent 1 "downloading" "swarmdd: target disk holds 120 GB, image needs 250 GB (\"big\")"
+	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.report=http://10.77.0.1/r"
+	framed "SWARMDD FAILED ON THIS MACHINE"
+	framed "target disk holds 120 GB, image needs 250 GB (\"big\")"
+	framed "machine 52:54:00:00:00:01 swarmdd-525400000001 10.77.0.5"
+	framed "If writing had begun"
+	prints '{"state":"booted","mac":"52:54:00:00:00:01","hostname":"swarmdd-525400000001","ip":"10.77.0.5","nic":"eth0"}
+{"state":"failed","mac":"52:54:00:00:00:01","hostname":"swarmdd-525400000001","ip":"10.77.0.5","nic":"eth0","error":"target disk holds 120 GB, image needs 250 GB (\"big\")"}' \
+		cat "$ROOT/posted"
+}
+
+case_deploy_usage_error_is_told_apart() {
+	good_network
+	agent 2 "swarmdd: unknown option --nope"
+	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.args=--nope"
+	framed "swarmdd did not understand its options: unknown option --nope"
+}
+
+case_deploy_killed_agent_is_told_apart() {
+	good_network
+	agent 137
+	boot "$MINIMAL swarmdd.onfail=poweroff"
+	framed "swarmdd was killed, probably for want of memory"
+}
+
+case_onfail_reboot_lets_one_read() {
+	good_network
+	agent 1 "swarmdd: no"
+	boot "$MINIMAL swarmdd.onfail=reboot"
+	ran_before "sleep 30" "reboot -f"
+	clock_between 30 95
+}
+
+case_onfail_shell_is_the_default_and_exit_tries_again() {
+	good_network
+	agent 1 "swarmdd: no"
+	agent 0 "fine now"
+	boot "$MINIMAL"
+	said "a shell is open on every console: 'exit' tries again"
+	ran "setsid -c sh -c exec sh -i <>$ROOT/dev/tty0"
+	ran "setsid -c sh -c exec sh -i <>$ROOT/dev/ttyS0"
+	ran_times 2 "swarmdd get"
+	ran_times 1 "udhcpc"
+	said "fine now"
+	ran "reboot -f"
+}
+
+case_onfail_retry_backs_off() {
+	good_network
+	for run in 1 2 3 4 5 6 7; do
+		agent 1 "swarmdd: tracker said no ($run)"
+	done
+	agent 0 "fine now"
+	boot "$MINIMAL swarmdd.onfail=retry"
+	for pause in 10 20 40 80 160 300; do
+		said "trying again in $pause s"
+	done
+	not_ran "setsid"
+	ran_times 8 "swarmdd get"
+	ran "reboot -f"
+}
+
+case_then_poweroff() {
+	good_network
+	boot "$MINIMAL swarmdd.then=poweroff"
+	ran_before sync "poweroff -f"
+	not_ran "reboot"
+}
+
+case_then_shell_and_reboot_after_it() {
+	good_network
+	boot "$MINIMAL swarmdd.then=shell"
+	ran_before "swarmdd get" "setsid"
+	ran_before "setsid" "reboot -f"
+}
+
+case_then_kexec_without_kexec() {
+	good_network
+	boot "$MINIMAL swarmdd.then=kexec"
+	said "this initramfs was packed without kexec; rebooting instead"
+	ran "reboot -f"
+}
+
+case_then_kexec_without_a_kernel() {
+	good_network
+	mkdir -p "$ROOT/sbin"
+	cp /bin/true "$ROOT/sbin/kexec"
+	boot "$MINIMAL swarmdd.then=kexec"
+	said "no kernel was loaded (the swarmdd.post script has to call 'kexec -l'); rebooting instead"
+	ran "reboot -f"
+}
+
+case_then_kexec() {
+	good_network
+	mkdir -p "$ROOT/sbin"
+	cp /bin/true "$ROOT/sbin/kexec"
+	echo 1 >"$ROOT/sys/kernel/kexec_loaded"
+	boot "$MINIMAL swarmdd.then=kexec"
+	ran_before sync "kexec -e"
+	not_ran "reboot"
+}
+
+case_scripts_run_around_the_agent_and_know_the_machine() {
+	good_network
+	echo 'echo "pre: $SWARMDD_STAGE $SWARMDD_MAC $SWARMDD_IP $SWARMDD_TARGETS"' >"$ROOT/www/pre.sh"
+	echo 'echo "post: $SWARMDD_STAGE $SWARMDD_TORRENTS"' >"$ROOT/www/post.sh"
+	boot "$MINIMAL swarmdd.pre=http://10.77.0.1/pre.sh swarmdd.post=http://10.77.0.1/post.sh"
+	said "pre: pre 52:54:00:00:00:01 10.77.0.5 /dev/vda"
+	said "post: post http://10.77.0.1/a.torrent"
+	ran_before "sh .*/pre\$" "swarmdd get"
+	ran_before "swarmdd get" "sh .*/post\$"
+}
+
+case_scripts_failing_pre_writes_nothing() {
+	good_network
+	echo 'echo "no partition table"; exit 3' >"$ROOT/www/pre.sh"
+	boot "$MINIMAL swarmdd.pre=http://10.77.0.1/pre.sh swarmdd.onfail=poweroff"
+	framed "the swarmdd.pre script http://10.77.0.1/pre.sh ended with status 3: no partition table"
+	framed "The disk was not touched."
+	not_ran "swarmdd get"
+}
+
+case_scripts_missing_on_the_server() {
+	good_network
+	boot "$MINIMAL swarmdd.pre=http://10.77.0.1/nowhere.sh swarmdd.onfail=poweroff"
+	framed "cannot fetch the swarmdd.pre script from http://10.77.0.1/nowhere.sh"
+	not_ran "swarmdd get"
+}
+
+case_scripts_partition_made_by_pre_is_a_target() {
+	good_network
+	echo "touch $ROOT/dev/vda1" >"$ROOT/www/pre.sh"
+	boot "swarmdd.torrent=http://s/a swarmdd.target=/dev/vda1 swarmdd.pre=http://10.77.0.1/pre.sh"
+	ran "swarmdd get --progress plain http://s/a /dev/vda1"
+}
+
+case_bug_in_init_ends_in_a_shell_not_in_a_panic() {
+	echo 'kill -KILL "$(cat "$ROOT/init.pid")"' >"$ROOT/at-the-shell"
+	snippet "$MINIMAL" 'trap last_resort EXIT; echo "$NEVER_SET"'
+	framed "the init script ended unexpectedly; this is a bug"
+	ran "setsid"
+}
