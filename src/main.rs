@@ -9,6 +9,7 @@ mod disks;
 mod help;
 mod os;
 mod progress;
+mod scan;
 mod size;
 mod target;
 

@@ -10,6 +10,7 @@ pub mod net;
 pub mod pool;
 pub mod sha1;
 pub mod signal;
+pub mod sparse;
 pub mod tty;
 
 use std::io;
