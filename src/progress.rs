@@ -9,10 +9,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
+use std::io::{IsTerminal, Stderr, Stdout, Write};
 use std::time::Duration;
 
 use swarm_proto::units::Instant;
+
+use crate::os::tty;
 
 /// A program that watches wants at least one object a second; a little less leaves room for a late wake-up.
 const JSON_INTERVAL: Duration = Duration::from_millis(900);
@@ -234,6 +236,13 @@ impl<Out: Write, Err: Write> Drop for Reporter<Out, Err> {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+/// To stdout and stderr of this process.
+pub fn standard(mode: Mode) -> Reporter<Stdout, Stderr> {
+    // A terminal that does not know its width is a serial console; those have 80 columns.
+    let columns = || std::io::stderr().is_terminal().then(|| tty::columns(std::io::stderr()).unwrap_or(80));
+    Reporter::new(mode, columns, std::io::stdout(), std::io::stderr())
 }
 
 /// In one piece, so that lines of several programs on one console stay whole.

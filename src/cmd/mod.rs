@@ -1,8 +1,24 @@
-//! Which code runs for which command, and how a command says that it failed.
+//! Which code runs for which command, and what several commands need.
 
-use std::io::Write;
+use std::fmt;
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
 
-use crate::cli::Command;
+use swarm_proto::extents::ExtentMap;
+use swarm_proto::limits::METAINFO_BYTES_MAX;
+use swarm_proto::metainfo::{Layout, Metainfo};
+use swarm_proto::units::{PieceHash, PieceIndex};
+
+use crate::cli::{Command, TorrentPlace};
+use crate::os::blockdev::Device;
+use crate::os::clock;
+use crate::os::signal::Signals;
+use crate::progress::{self, Mode, State, Status};
+use crate::scan;
+
+mod info;
+mod make;
+mod verify;
 
 pub mod disks;
 
@@ -15,7 +31,7 @@ pub enum Failure {
     Because(String),
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: fmt::Display> From<E> for Failure {
     fn from(error: E) -> Failure {
         Failure::Because(error.to_string())
     }
@@ -25,12 +41,70 @@ pub fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Help(text) => say(text),
         Command::Version => say(concat!("swarmdd ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Make(options) => make::run(&options)?,
+        Command::Verify { torrent, target } => verify::run(&torrent, &target)?,
+        Command::Info { torrent } => info::run(&torrent)?,
         _ => return Err(Failure::Because("this command is not built yet".into())),
     }
     Ok(())
 }
 
 /// What was asked for goes to stdout; where nobody reads it (`swarmdd info x | head -1`), nothing is lost.
-pub fn say(text: &str) {
+fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// The torrent of `info` and `verify`.
+fn torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
+    let TorrentPlace::File(path) = place else {
+        return Err(Failure::Because(format!("{place}: http:// is not built yet")));
+    };
+    let failed = |error: &dyn fmt::Display| Failure::Because(format!("{place}: {error}"));
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+    file.take(METAINFO_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    Metainfo::parse(&bytes).map_err(|error| failed(&error))
+}
+
+/// What is read from start to end, and how the line calls it that shows how far that is.
+struct Reading<'a> {
+    device: &'a Device,
+    layout: Layout,
+    extents: &'a ExtentMap,
+    state: State,
+    torrent: String,
+    target: String,
+}
+
+impl Reading<'_> {
+    /// Hashes every piece, in order. SIGINT and SIGTERM end it.
+    fn hash_pieces(&self, mut on_piece: impl FnMut(PieceIndex, PieceHash)) -> Result<(), Failure> {
+        let mut signals = Signals::new()?;
+        let mut reporter = progress::standard(Mode::Auto);
+        let mut status = Status {
+            state: self.state,
+            torrent: self.torrent.clone(),
+            target: self.target.clone(),
+            have: 0,
+            pieces: self.layout.piece_count(),
+            checked: 0,
+            bytes: self.layout.total_bytes(),
+            fetched: 0,
+            uploaded: 0,
+            peers: 0,
+        };
+        if !self.device.direct {
+            let path = self.device.path.display();
+            reporter
+                .note(&format!("{path}: no O_DIRECT on this file system, reading through the page cache"));
+        }
+        reporter.update(clock::now(), 0, &status);
+        scan::hash_pieces(self.device, self.layout, self.extents, &mut signals, |piece, hash| {
+            on_piece(piece, hash);
+            status.checked += 1;
+            reporter.update(clock::now(), 0, &status);
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
+    }
 }

@@ -1,0 +1,63 @@
+//! `swarmdd verify`: does a disk hold what a torrent describes? Reads and hashes, nothing else.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use swarm_proto::metainfo::Metainfo;
+use swarm_proto::units::{DiskOffset, PieceIndex};
+
+use super::{Failure, Reading, say, torrent};
+use crate::cli::TorrentPlace;
+use crate::os::blockdev::Device;
+use crate::progress::State;
+
+pub fn run(place: &TorrentPlace, target: &OsStr) -> Result<(), Failure> {
+    let metainfo = torrent(place)?;
+    let device = Device::open_readonly(Path::new(target))?;
+    let found = compare(&metainfo, &device)?;
+    let (pieces, path) = (metainfo.layout.piece_count(), device.path.display());
+    say(&format!("good: {} of {pieces} pieces\n", found.good));
+    match found.bad_offset {
+        None => Ok(()),
+        Some(offset) => {
+            say(&format!("bad offset: {}\n", offset.0));
+            let bad = pieces - found.good;
+            let reason =
+                format!("{path}: {bad} of {pieces} pieces bad, the first at disk offset {}", offset.0);
+            Err(Failure::Because(reason))
+        }
+    }
+}
+
+struct Found {
+    good: u32,
+    /// The lowest disk offset at which a bad piece begins.
+    bad_offset: Option<DiskOffset>,
+}
+
+fn compare(metainfo: &Metainfo, device: &Device) -> Result<Found, Failure> {
+    let reading = Reading {
+        device,
+        layout: metainfo.layout,
+        extents: &metainfo.extents,
+        state: State::Verifying,
+        torrent: metainfo.name.clone(),
+        target: device.path.display().to_string(),
+    };
+    let mut found = Found { good: 0, bad_offset: None };
+    reading.hash_pieces(|piece, hash| {
+        if hash == metainfo.hashes[piece.index()] {
+            found.good += 1;
+        } else {
+            let offset = disk_offset(metainfo, piece);
+            found.bad_offset = Some(found.bad_offset.map_or(offset, |first| first.min(offset)));
+        }
+    })?;
+    Ok(found)
+}
+
+/// Where on the disk a piece begins; it may go on elsewhere.
+fn disk_offset(metainfo: &Metainfo, piece: PieceIndex) -> DiskOffset {
+    let (start, length) = (metainfo.layout.piece_start(piece), metainfo.layout.piece_length(piece));
+    metainfo.extents.ranges(start, length.into()).next().expect("a piece has at least one byte").disk
+}
