@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Code is held to 110 by rustfmt; prose in comments may be a little wider, but not without end.
-const COLUMNS_MAX: usize = 128;
+const COLUMNS_MAX: usize = 136;
 
 const CRATES: [&str; 5] = ["crc32fast", "lexopt", "libc", "mio", "sha1_smol"];
 
@@ -223,7 +223,7 @@ fn first_line(source: &Source) -> Vec<String> {
 fn no_line_is_too_long() {
     assert_tidy(long_lines);
     let long = "é".repeat(COLUMNS_MAX + 1);
-    assert_eq!(long_lines(&Source::sample("src/a.rs", &long)), ["line 1 has 129 columns"]);
+    assert_eq!(long_lines(&Source::sample("src/a.rs", &long)), ["line 1 has 137 columns"]);
     assert_eq!(long_lines(&Source::sample("initramfs/lib.sh", &long)).len(), 1);
     assert!(long_lines(&Source::sample("src/a.rs", &"é".repeat(COLUMNS_MAX))).is_empty());
     assert!(long_lines(&Source::sample("README.md", &long)).is_empty());
