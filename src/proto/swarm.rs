@@ -999,11 +999,9 @@ impl Swarm {
         let complete_at = self.complete_at.expect("seeding means complete");
         let enough = match self.config.seed_for {
             Some(limit) => overdue(now, complete_at, limit),
-            None if self.config.role == Role::Seeder => false,
-            None if self.tracker.exists() => self
-                .tracker
-                .unreachable_since()
-                .is_some_and(|since| overdue(now, since, self.config.tracker_grace)),
+            // A seed may be started before its tracker.
+            None if self.config.role == Role::Seeder => self.tracker.was_there() && self.tracker.is_gone(),
+            None if self.tracker.exists() => self.tracker.is_gone(),
             // Nobody can tell us to stop: stay as long as somebody who lacks something is connected.
             None => {
                 let since = if self.needed_at > complete_at { self.needed_at } else { complete_at };

@@ -175,6 +175,11 @@ impl Tracker {
         self.failed_since.filter(|_| tried_all)
     }
 
+    /// A tracker has accepted us once.
+    pub fn was_there(&self) -> bool {
+        self.started
+    }
+
     /// No tracker has answered for the grace time.
     pub fn is_gone(&self) -> bool {
         self.unreachable_since().is_some_and(|since| self.failed_until.since(since) >= self.grace)
