@@ -5,10 +5,14 @@ use std::process::ExitCode;
 
 mod cli;
 mod cmd;
+mod conn;
+mod disk;
 mod disks;
+mod fetch;
 mod help;
 mod os;
 mod progress;
+mod run;
 mod scan;
 mod size;
 mod target;

@@ -1,26 +1,31 @@
 //! Which code runs for which command, and what several commands need.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
 
 use swarm_proto::extents::ExtentMap;
-use swarm_proto::limits::METAINFO_BYTES_MAX;
 use swarm_proto::metainfo::{Layout, Metainfo};
 use swarm_proto::units::{PieceHash, PieceIndex};
 
-use crate::cli::{Command, TorrentPlace};
+use crate::cli::{Command, SwarmOptions, TorrentPlace};
+use crate::fetch::{self, FetchError, Patience};
 use crate::os::blockdev::Device;
 use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::progress::{self, Mode, State, Status};
+use crate::run::Settings;
 use crate::scan;
 
+mod disks;
+mod get;
 mod info;
 mod make;
+mod seed;
 mod verify;
 
-pub mod disks;
+/// How often a server is asked when a person waits: one that does not answer three times will not answer.
+const TRIES: u32 = 3;
 
 /// The command ends with exit status 1.
 #[derive(Debug)]
@@ -44,7 +49,9 @@ pub fn run(command: Command) -> Result<(), Failure> {
         Command::Make(options) => make::run(&options)?,
         Command::Verify { torrent, target } => verify::run(&torrent, &target)?,
         Command::Info { torrent } => info::run(&torrent)?,
-        _ => return Err(Failure::Because("this command is not built yet".into())),
+        Command::Get(options) => get::run(&options)?,
+        Command::Seed(options) => seed::run(&options)?,
+        Command::Disks => disks::run(&mut std::io::stdout())?,
     }
     Ok(())
 }
@@ -54,16 +61,26 @@ fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// The torrent of `info` and `verify`.
+/// The torrent of `info` and `verify`, for which a person waits.
 fn torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
-    let TorrentPlace::File(path) = place else {
-        return Err(Failure::Because(format!("{place}: http:// is not built yet")));
+    let retrying = &mut |error: &FetchError, _| {
+        // When stderr is gone, the exit status still says how it ended.
+        let _ = writeln!(std::io::stderr(), "swarmdd: {error}; trying again");
     };
-    let failed = |error: &dyn fmt::Display| Failure::Because(format!("{place}: {error}"));
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
-    file.take(METAINFO_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
-    Metainfo::parse(&bytes).map_err(|error| failed(&error))
+    Ok(fetch::torrent(place, None, Patience::Tries(TRIES), None, retrying)?)
+}
+
+/// The options that `get` and `seed` share, in the words of the loop.
+fn settings(options: &SwarmOptions) -> Settings {
+    Settings {
+        listen: options.listen,
+        peers: options.peers.clone(),
+        memory_mib: options.memory_mib,
+        verify: false,
+        tracker_grace: options.tracker_grace,
+        seed_for: options.seed_limit,
+        stall: None,
+    }
 }
 
 /// What is read from start to end, and how the line calls it that shows how far that is.

@@ -1,0 +1,254 @@
+//! `swarmdd get`: which torrent goes onto which target, and may it?
+//!
+//! Everything that can be refused is refused before a byte of any target has changed: first all torrents are fetched
+//! and checked, then all targets are opened as in a dry run and held together, so that two of them cannot be the same
+//! disk or parts of one another, and only then are they opened in earnest.
+
+use std::ffi::OsStr;
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use swarm_proto::extents::ExtentMap;
+use swarm_proto::limits::SECTOR_BYTES_MIN;
+use swarm_proto::metainfo::Metainfo;
+use swarm_proto::swarm::Role;
+
+use super::{Failure, say};
+use crate::cli::{GetJob, GetOptions};
+use crate::fetch::{self, Patience};
+use crate::os::blockdev::{Device, TargetOptions, decimal};
+use crate::os::clock;
+use crate::os::signal::Signals;
+use crate::progress::{self, State, Status};
+use crate::run::{self, Reporter, Settings, Setup};
+use crate::target::{GrammarError, Identity, Target};
+
+pub fn run(options: &GetOptions) -> Result<(), Failure> {
+    // From here on signals are asked for politely. `run` must have them from the start, so that none is lost.
+    let mut signals = Signals::new()?;
+    let mut reporter = progress::standard(options.swarm.progress);
+    let mut statuses: Vec<Status> = options.jobs.iter().map(fetching).collect();
+    let prepared = prepare(options, &mut signals, &mut reporter, &mut statuses);
+    let setups = match prepared {
+        Ok(Prepared::Run(setups)) => setups,
+        Ok(Prepared::Plan(plan)) => {
+            say(&plan);
+            return Ok(());
+        }
+        Err(refusal) => {
+            refuse(&mut reporter, &statuses, &refusal);
+            return Err(Failure::AlreadySaid);
+        }
+    };
+    let settings =
+        Settings { verify: options.verify, stall: options.stall, ..super::settings(&options.swarm) };
+    match run::run(setups, &settings, signals, &mut reporter)? {
+        true => Ok(()),
+        false => Err(Failure::AlreadySaid),
+    }
+}
+
+/// Nothing happens because of one pair; `job` is its number.
+struct Refusal {
+    job: usize,
+    reason: String,
+}
+
+enum Prepared {
+    Run(Vec<Setup>),
+    /// `--dry-run`: what would have happened.
+    Plan(String),
+}
+
+fn prepare(
+    options: &GetOptions,
+    signals: &mut Signals,
+    reporter: &mut Reporter,
+    statuses: &mut [Status],
+) -> Result<Prepared, Refusal> {
+    let jobs = &options.jobs;
+    let mut metainfos = Vec::new();
+    for index in 0..jobs.len() {
+        let metainfo = fetch_torrent(index, options, signals, reporter, &statuses[index]);
+        let metainfo = metainfo.map_err(because(index))?;
+        statuses[index].torrent.clone_from(&metainfo.name);
+        statuses[index].pieces = metainfo.layout.piece_count();
+        statuses[index].bytes = metainfo.layout.total_bytes();
+        metainfos.push(Arc::new(metainfo));
+    }
+    let all: Vec<&Metainfo> = metainfos.iter().map(|metainfo| &**metainfo).collect();
+    let share = run::divide_memory(&all, options.swarm.memory_mib).map_err(because(0))?;
+
+    let mut rehearsed = Vec::new();
+    for (index, (job, metainfo)) in jobs.iter().zip(&all).enumerate() {
+        let target = rehearse(job, &metainfo.extents, &rehearsed).map_err(because(index))?;
+        rehearsed.push(target);
+    }
+    if options.dry_run {
+        return Ok(Prepared::Plan(plan(options, &all, &rehearsed, share)));
+    }
+    // The same disks as were looked at, whatever the selectors would say now.
+    let found: Vec<(std::path::PathBuf, Identity)> =
+        rehearsed.into_iter().map(|(device, identity)| (device.path, identity)).collect();
+    let mut setups = Vec::new();
+    for (index, ((path, identity), metainfo)) in found.into_iter().zip(metainfos).enumerate() {
+        let needed = metainfo.extents.disk_end().0;
+        let device = Device::open_target(&path, needed, TargetOptions::default()).map_err(because(index))?;
+        if !device.direct {
+            let path = path.display();
+            reporter
+                .note(&format!("{path}: its file system knows no O_DIRECT, writing through the page cache"));
+        }
+        let target = jobs[index].target.to_string_lossy().into_owned();
+        setups.push(Setup { metainfo, device, identity, target, role: Role::Leecher });
+    }
+    Ok(Prepared::Run(setups))
+}
+
+fn because<E: std::fmt::Display>(job: usize) -> impl FnOnce(E) -> Refusal {
+    move |error| Refusal { job, reason: error.to_string() }
+}
+
+fn fetch_torrent(
+    index: usize,
+    options: &GetOptions,
+    signals: &mut Signals,
+    reporter: &mut Reporter,
+    status: &Status,
+) -> Result<Metainfo, fetch::FetchError> {
+    let job = &options.jobs[index];
+    // A machine that has booted before its server goes on asking; somebody who wants to see a plan is waiting.
+    let patience = if options.dry_run { Patience::Tries(super::TRIES) } else { Patience::Forever };
+    reporter.update(clock::now(), index, status);
+    fetch::torrent(&job.torrent, job.info_hash, patience, Some(signals), &mut |error, wait| {
+        reporter.note(&format!("{error}; trying again in {} s", wait.as_secs()));
+        reporter.update(clock::now(), index, status);
+    })
+}
+
+/// Opens a target without changing it. It is held as long as the answer lives, so that none of `others` is a part of it.
+fn rehearse(
+    job: &GetJob,
+    extents: &ExtentMap,
+    others: &[(Device, Identity)],
+) -> Result<(Device, Identity), String> {
+    let target = match job.target.to_str() {
+        Some(text) => text.parse().map_err(|error: GrammarError| error.to_string())?,
+        // No selector has such letters.
+        None => Target::Path(job.target.clone().into()),
+    };
+    let options = TargetOptions { dry_run: true, force: false };
+    let (device, identity) =
+        target.open(extents.disk_end().0, options).map_err(|error| match twin(&job.target, others) {
+            true => format!("target {} is given twice", job.target.to_string_lossy()),
+            false => error.to_string(),
+        })?;
+    // Files that do not exist yet cannot be held.
+    if device.created && twin(device.path.as_os_str(), others) {
+        return Err(format!("target {} is given twice", device.path.display()));
+    }
+    let (sector, alignment) = (device.sector_bytes, extents.alignment());
+    if alignment >= u64::from(SECTOR_BYTES_MIN) && u64::from(sector) > alignment {
+        let path = device.path.display();
+        return Err(format!(
+            "target {path} has sectors of {sector} bytes, image was made on a disk with sectors of {alignment}"
+        ));
+    }
+    Ok((device, identity))
+}
+
+/// Does one of `others` have this path, by whatever name of its directory?
+fn twin(path: &OsStr, others: &[(Device, Identity)]) -> bool {
+    let place = |path: &Path| {
+        let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        path.canonicalize().or_else(|_| {
+            Ok::<_, std::io::Error>(parent.canonicalize()?.join(path.file_name().unwrap_or_default()))
+        })
+    };
+    let wanted = place(Path::new(path)).ok();
+    wanted.is_some() && others.iter().any(|(device, _)| place(&device.path).ok() == wanted)
+}
+
+/// What `--dry-run` prints.
+fn plan(options: &GetOptions, metainfos: &[&Metainfo], targets: &[(Device, Identity)], share: u64) -> String {
+    let mut text = String::new();
+    for ((job, metainfo), (device, identity)) in options.jobs.iter().zip(metainfos).zip(targets) {
+        let layout = &metainfo.layout;
+        let kind = if device.is_block() { "disk" } else { "regular file" };
+        let known: Vec<&str> =
+            [&identity.model, &identity.serial].into_iter().flatten().map(String::as_str).collect();
+        let how = if device.direct { "O_DIRECT" } else { "buffered" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{} -> {}", job.torrent, job.target.to_string_lossy());
+        let _ = writeln!(text, "  torrent    {} (info-hash {})", metainfo.name, metainfo.info_hash);
+        let _ = writeln!(
+            text,
+            "  image      {} bytes ({}) in {} pieces of {} bytes and {} extents, up to byte {}",
+            layout.total_bytes(),
+            decimal(layout.total_bytes()),
+            layout.piece_count(),
+            layout.piece_bytes(),
+            metainfo.extents.extents().len(),
+            metainfo.extents.disk_end().0,
+        );
+        let _ = writeln!(
+            text,
+            "  target     {} {} ({}) {}",
+            kind,
+            device.path.display(),
+            decimal(device.size_bytes),
+            known.join(" "),
+        );
+        let _ = writeln!(
+            text,
+            "  access     {how}, aligned to {} bytes, {} MiB of buffers",
+            device.alignment,
+            share >> 20,
+        );
+        metainfo.trackers.iter().flatten().for_each(|tracker| {
+            let _ = writeln!(text, "  tracker    {tracker}");
+        });
+    }
+    text.push_str("nothing was written (--dry-run)\n");
+    text
+}
+
+/// Where a pair stands before anything is known about it.
+fn fetching(job: &GetJob) -> Status {
+    Status {
+        state: State::Fetching,
+        torrent: job.torrent.to_string(),
+        target: job.target.to_string_lossy().into_owned(),
+        have: 0,
+        pieces: 0,
+        checked: 0,
+        bytes: 0,
+        fetched: 0,
+        uploaded: 0,
+        peers: 0,
+    }
+}
+
+/// Tells of every pair that it failed: the refused one for its reason, the others because of it.
+fn refuse(reporter: &mut Reporter, statuses: &[Status], refusal: &Refusal) {
+    let culprit = &statuses[refusal.job];
+    for (index, status) in statuses.iter().enumerate() {
+        let error = match index == refusal.job {
+            true => refusal.reason.clone(),
+            false => format!("not begun, because of {} -> {}", culprit.torrent, culprit.target),
+        };
+        let outcome = progress::Outcome {
+            verified: false,
+            good: 0,
+            bad_offset: None,
+            seconds: 0.0,
+            bytes: status.bytes,
+            fetched: 0,
+            info_hash: String::new(),
+            disk: None,
+            error: Some(error),
+        };
+        reporter.finish(clock::now(), index, status, &outcome);
+    }
+}

@@ -1,0 +1,53 @@
+//! `swarmdd seed`: which torrent is served from where?
+
+use std::sync::Arc;
+
+use swarm_proto::swarm::Role;
+
+use super::Failure;
+use crate::cli::{SeedJob, SeedOptions};
+use crate::fetch::{self, Patience};
+use crate::os::blockdev::{Device, decimal};
+use crate::os::signal::Signals;
+use crate::progress;
+use crate::run::{self, Setup};
+use crate::target::Identity;
+
+pub fn run(options: &SeedOptions) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let mut reporter = progress::standard(options.swarm.progress);
+    let mut setups = Vec::new();
+    for job in &options.jobs {
+        let mut retrying = |error: &fetch::FetchError, _| reporter.note(&error.to_string());
+        let patience = Patience::Tries(super::TRIES);
+        let metainfo = fetch::torrent(&job.torrent, None, patience, Some(&mut signals), &mut retrying)?;
+        let metainfo = Arc::new(metainfo);
+        let device = source(job, metainfo.extents.disk_end().0)?;
+        let target = job.source.display().to_string();
+        let identity = Identity::default();
+        setups.push(Setup { metainfo, device, identity, target, role: Role::Seeder });
+    }
+    match run::run(setups, &super::settings(&options.swarm), signals, &mut reporter)? {
+        true => Ok(()),
+        false => Err(Failure::AlreadySaid),
+    }
+}
+
+/// Opens a source and refuses one that cannot hold the image.
+fn source(job: &SeedJob, needed_bytes: u64) -> Result<Device, Failure> {
+    let path = job.source.display();
+    if job.source.is_dir() {
+        return Err(Failure::Because(format!(
+            "source {path} is a directory; FSBT directories are not served yet"
+        )));
+    }
+    let device = Device::open_source(&job.source)?;
+    if device.size_bytes < needed_bytes {
+        let (holds, needs) = (decimal(device.size_bytes), decimal(needed_bytes));
+        return Err(Failure::Because(format!(
+            "source {path} holds {holds} ({} bytes), image needs {needs} ({needed_bytes} bytes)",
+            device.size_bytes
+        )));
+    }
+    Ok(device)
+}

@@ -1,0 +1,836 @@
+//! The event loop: what is ready goes to the cores as `handle_*`, what they want done goes to sockets and disks.
+//!
+//! Nothing is decided here but fairness and memory. One thread, one `mio::Poll`; each TORRENT TARGET pair is a [`Job`]
+//! with a core, a disk and a share of the memory of its own, and all jobs have one listener together.
+//!
+//! One turn of the loop: sleep until something is ready; read from the connections that are, block by block, each hashed
+//! while the cache of the CPU still holds it; take what the disks have finished; then, job by job, do what the core
+//! asks for until it asks for nothing. A connection that always has more gets a bounded part of each turn.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io::{self, Stderr, Stdout};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+use swarm_proto::announce::Answer;
+use swarm_proto::limits::{ANNOUNCE_BYTES_MAX, BLOCK_BYTES, GREETING_MAX};
+use swarm_proto::metainfo::Metainfo;
+use swarm_proto::swarm::{
+    self, Config, DiskError, DiskOperation, Failure, HashOf, Outcome, Role, State, Swarm, Work,
+};
+use swarm_proto::units::{Instant, PeerId, PeerSlot, PieceHash};
+use swarm_proto::wire::Handshake;
+
+use crate::conn::{Conn, ConnError, Input, Opening};
+use crate::disk::Disk;
+use crate::fetch::{Exchange, Haste, Resolver};
+use crate::os::blockdev::{Device, Kind};
+use crate::os::clock;
+use crate::os::net;
+use crate::os::pool::Pool;
+use crate::os::sha1::Sha1;
+use crate::os::signal::Signals;
+use crate::progress;
+use crate::target::Identity;
+
+/// What the process needs besides pool and metainfo: program, stack, heap of the cores, connections. Measured on a run with 80
+/// peers: 6 MiB; the rest is air.
+const RESERVE_BYTES: u64 = 10 << 20;
+
+/// Ports tried from the one of `--listen` on.
+const PORT_COUNT: u16 = 100;
+
+/// Connections that have not named a torrent yet. More are closed at once: whoever is meant to be here tries again.
+const GUEST_COUNT_MAX: usize = 64;
+
+/// Messages or blocks taken from one connection in one turn: 1 MiB of blocks, well under a millisecond of copying.
+const INPUTS_PER_TURN: usize = 64;
+
+/// Rounds of queueing and sending to one connection in one turn: 1 MiB of blocks.
+const FLUSHES_PER_TURN: usize = 4;
+
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+const LISTENER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+/// From here on two tokens for each job, its disk and its announce.
+const JOB_TOKENS: usize = 2;
+/// From here on one token for each connection.
+const LINK_TOKENS: usize = 1 << 20;
+
+/// One TORRENT TARGET (or SOURCE) pair, ready to run.
+pub struct Setup {
+    pub metainfo: Arc<Metainfo>,
+    pub device: Device,
+    /// What is known of the disk.
+    pub identity: Identity,
+    /// As the user named it.
+    pub target: String,
+    pub role: Role,
+}
+
+/// What all pairs have in common.
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub peers: Vec<SocketAddr>,
+    pub memory_mib: u32,
+    pub verify: bool,
+    pub tracker_grace: Duration,
+    pub seed_for: Option<Duration>,
+    pub stall: Option<Duration>,
+}
+
+pub type Reporter = progress::Reporter<Stdout, Stderr>;
+
+/// Runs all pairs to their end; true if each of them is complete. Whatever failed has been reported by then.
+pub fn run(
+    setups: Vec<Setup>,
+    settings: &Settings,
+    signals: Signals,
+    reporter: &mut Reporter,
+) -> Result<bool, RunError> {
+    let mut runner = Runner::new(setups, settings, signals, reporter)?;
+    runner.run()?;
+    Ok(runner.jobs.iter().all(|job| job.swarm.state() == &State::Over(Outcome::Complete) && !job.failed))
+}
+
+/// Bytes of pool for each of these torrents, or why that is not enough. Every job gets the same share.
+pub fn divide_memory(metainfos: &[&Metainfo], memory_mib: u32) -> Result<u64, RunError> {
+    assert!(!metainfos.is_empty());
+    let jobs = metainfos.len() as u64;
+    let kept: u64 = RESERVE_BYTES + metainfos.iter().map(|metainfo| metainfo_bytes(metainfo)).sum::<u64>();
+    let share = (u64::from(memory_mib) << 20).saturating_sub(kept) / jobs;
+    let needed = metainfos.iter().map(|metainfo| pool_bytes_min(metainfo)).max().unwrap_or(0);
+    if share < needed {
+        let needed_mib = (kept + jobs * needed).div_ceil(1 << 20);
+        return Err(RunError::Memory { memory_mib, needed_mib });
+    }
+    Ok(share)
+}
+
+fn pool_bytes_min(metainfo: &Metainfo) -> u64 {
+    let layout = &metainfo.layout;
+    u64::from(swarm::buffer_count_min(layout)) * u64::from(swarm::buffer_bytes(layout))
+}
+
+/// What the core keeps for a torrent: hash and states of each piece, a bit of it for each peer, and the extents.
+fn metainfo_bytes(metainfo: &Metainfo) -> u64 {
+    64 * u64::from(metainfo.layout.piece_count()) + 24 * metainfo.extents.extents().len() as u64
+}
+
+struct Runner<'a> {
+    poll: Poll,
+    listener: TcpListener,
+    signals: Signals,
+    reporter: &'a mut Reporter,
+    resolver: Resolver,
+    jobs: Vec<Job>,
+    /// All connections. A link keeps its index until it is dropped.
+    links: Vec<Option<Link>>,
+    /// Links that may have something to read, each once.
+    ready: VecDeque<usize>,
+    /// Payload that nobody wants ends here.
+    waste: Vec<u8>,
+    report_at: Instant,
+    leaving: bool,
+}
+
+/// One core with all that it commands.
+struct Job {
+    swarm: Swarm,
+    // Before the pool: dropping the disk waits for the kernel to be done with the buffers.
+    disk: Option<Disk>,
+    pool: Pool,
+    hashes: BTreeMap<HashOf, Sha1>,
+    /// The link of each slot.
+    slots: Vec<Option<usize>>,
+    announce: Option<Exchange>,
+    target: String,
+    role: Role,
+    identity: Identity,
+    started: Instant,
+    /// When everything was on the disk and read back.
+    complete_at: Option<Instant>,
+    reported: Option<progress::State>,
+    /// `Over`, reported, and the target is closed.
+    finished: bool,
+    /// Complete, and then something failed at the very end.
+    failed: bool,
+}
+
+struct Link {
+    conn: Conn,
+    owner: Owner,
+    /// Stands in `Runner::ready`.
+    queued: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Owner {
+    /// Has not said yet which torrent it wants.
+    Guest {
+        until: Instant,
+    },
+    Peer {
+        job: usize,
+        slot: PeerSlot,
+    },
+}
+
+impl<'a> Runner<'a> {
+    fn new(
+        setups: Vec<Setup>,
+        settings: &Settings,
+        signals: Signals,
+        reporter: &'a mut Reporter,
+    ) -> Result<Runner<'a>, RunError> {
+        let metainfos: Vec<&Metainfo> = setups.iter().map(|setup| &*setup.metainfo).collect();
+        let share = divide_memory(&metainfos, settings.memory_mib)?;
+        let poll = Poll::new()?;
+        let address = settings.listen;
+        let mut listener = net::listen_next_free(address, PORT_COUNT)
+            .map_err(|error| RunError::Listen { address, error })?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&signals.fd()), SIGNALS, Interest::READABLE)?;
+        let port = listener.local_addr()?.port();
+        let now = clock::now();
+        let mut jobs = Vec::new();
+        for (index, setup) in setups.into_iter().enumerate() {
+            let job = Job::new(setup, settings, share, port, now)?;
+            let fd = job.disk.as_ref().expect("just made").event_fd();
+            poll.registry().register(&mut SourceFd(&fd), disk_token(index), Interest::READABLE)?;
+            jobs.push(job);
+        }
+        Ok(Runner {
+            poll,
+            listener,
+            signals,
+            reporter,
+            resolver: Resolver::default(),
+            jobs,
+            links: Vec::new(),
+            ready: VecDeque::new(),
+            waste: vec![0; BLOCK_BYTES as usize],
+            report_at: now,
+            leaving: false,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), RunError> {
+        let mut events = Events::with_capacity(256);
+        while !self.jobs.iter().all(|job| job.finished) {
+            let timeout = self.timeout(clock::now());
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            let now = clock::now();
+            for event in &events {
+                self.note(event, now)?;
+            }
+            self.read_links(now);
+            self.watch_clock(now);
+            for job in 0..self.jobs.len() {
+                self.settle(job, now);
+            }
+            self.report(now);
+        }
+        Ok(())
+    }
+
+    /// How long nothing needs to be done if nothing happens.
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let cores = self.jobs.iter().filter(|job| !job.finished).filter_map(|job| job.swarm.poll_timeout());
+        let announces = self.jobs.iter().filter_map(|job| job.announce.as_ref()).map(Exchange::deadline);
+        let guests = self.links.iter().flatten().filter_map(|link| match link.owner {
+            Owner::Guest { until } => Some(until),
+            Owner::Peer { .. } => None,
+        });
+        let first = cores.chain(announces).chain(guests).chain([self.report_at]).min()?;
+        Some(first.since(now))
+    }
+
+    /// Takes note of one event; connections are read later, in turn.
+    fn note(&mut self, event: &mio::event::Event, now: Instant) -> Result<(), RunError> {
+        match event.token() {
+            LISTENER => self.accept(now),
+            SIGNALS => self.take_signals(now)?,
+            Token(token) if token >= LINK_TOKENS => {
+                let index = token - LINK_TOKENS;
+                // The event of a link that was dropped in this turn may be given to its successor: that one finds
+                // nothing to read, and no harm is done.
+                if let Some(link) = self.links[index].as_mut() {
+                    link.conn.ready(event);
+                    self.queue(index);
+                }
+            }
+            Token(token) => {
+                let job = (token - JOB_TOKENS) / 2;
+                match disk_token(job) == Token(token) {
+                    true => self.jobs[job].advance_disk(now),
+                    false => self.advance_announce(job, now),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_signals(&mut self, now: Instant) -> Result<(), RunError> {
+        while self.signals.poll().is_some() {
+            if self.leaving {
+                return Err(RunError::Impatient);
+            }
+            self.leaving = true;
+            self.jobs.iter_mut().for_each(|job| job.swarm.leave(now));
+        }
+        Ok(())
+    }
+
+    fn watch_clock(&mut self, now: Instant) {
+        for index in 0..self.jobs.len() {
+            let job = &mut self.jobs[index];
+            if !job.finished && job.swarm.poll_timeout().is_some_and(|due| due <= now) {
+                job.swarm.handle_timeout(now);
+            }
+            if job.announce.as_ref().is_some_and(|exchange| exchange.deadline() <= now) {
+                self.advance_announce(index, now);
+            }
+        }
+        for index in 0..self.links.len() {
+            if matches!(self.links[index], Some(Link { owner: Owner::Guest { until }, .. }) if until <= now) {
+                self.links[index] = None;
+            }
+        }
+    }
+
+    // ---- connections ----
+
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let (stream, address) = match self.listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Reset while it waited (accept(2)): the next one may do.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                // Too many open files, or no memory: whoever waits is looked at when the next one calls.
+                Err(_) => return,
+            };
+            let guests = self.links.iter().flatten().filter(|link| matches!(link.owner, Owner::Guest { .. }));
+            if guests.count() >= GUEST_COUNT_MAX {
+                continue;
+            }
+            // One address for one machine, whether it came over IPv4 or IPv6.
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            if let Ok(conn) = Conn::accepted(stream, address) {
+                let _ = self.add_link(conn, Owner::Guest { until: now + GREETING_MAX });
+            }
+        }
+        // There may be more, and their edge is behind us: wait for the next turn by registering anew.
+        let _ = self.poll.registry().reregister(&mut self.listener, LISTENER, Interest::READABLE);
+    }
+
+    /// Registers a connection; its index, or the error of the kernel.
+    fn add_link(&mut self, mut conn: Conn, owner: Owner) -> io::Result<usize> {
+        let free = self.links.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.links.len());
+        conn.register(self.poll.registry(), Token(LINK_TOKENS + index))?;
+        if index == self.links.len() {
+            self.links.push(None);
+        }
+        self.links[index] = Some(Link { conn, owner, queued: false });
+        Ok(index)
+    }
+
+    /// Puts a link on the list of those that are looked at in this turn.
+    fn queue(&mut self, index: usize) {
+        let Some(link) = self.links[index].as_mut() else { return };
+        if !link.queued {
+            link.queued = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    fn read_links(&mut self, now: Instant) {
+        for _ in 0..self.ready.len() {
+            let Some(index) = self.ready.pop_front() else { return };
+            let Some(link) = self.links[index].as_mut() else { continue };
+            link.queued = false;
+            match self.read_link(index, now) {
+                Ok(()) if self.links[index].as_ref().is_some_and(|link| link.conn.is_readable()) => {
+                    self.queue(index);
+                }
+                Ok(()) => {}
+                Err(_) => self.drop_link(index, now),
+            }
+        }
+    }
+
+    /// Takes a bounded number of things from one connection.
+    fn read_link(&mut self, index: usize, now: Instant) -> Result<(), ConnError> {
+        for _ in 0..INPUTS_PER_TURN {
+            let Some(link) = self.links[index].as_mut() else { return Ok(()) };
+            let (job, slot) = match link.owner {
+                // A guest says its handshake and nothing else; that needs nobody's pool.
+                Owner::Guest { .. } => match link.conn.next(&mut self.jobs[0].pool, &mut self.waste)? {
+                    Input::Handshake(handshake) => {
+                        self.welcome(index, handshake, now);
+                        continue;
+                    }
+                    Input::Nothing => return Ok(()),
+                    _ => unreachable!("nothing else comes before the handshake"),
+                },
+                Owner::Peer { job, slot } => (&mut self.jobs[job], slot),
+            };
+            if link.conn.is_connecting() {
+                if link.conn.poll_open()? == Opening::Pending {
+                    return Ok(());
+                }
+                job.swarm.handle_connected(now, slot);
+            }
+            match link.conn.next(&mut job.pool, &mut self.waste)? {
+                Input::Nothing => return Ok(()),
+                Input::Handshake(handshake) => {
+                    link.conn.expect_torrent(job.bitfield_bytes());
+                    job.swarm.handle_handshake(now, slot, &handshake);
+                }
+                Input::Message(message) => job.swarm.handle_message(now, slot, message),
+                Input::BlockBegins(block) => {
+                    link.conn.receive_into(job.swarm.begin_block(now, slot, block));
+                }
+                Input::BlockEnds(block) => {
+                    job.swarm.handle_block(now, slot, block);
+                    job.do_work(now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A guest has named a torrent: give it to the core that has it.
+    fn welcome(&mut self, index: usize, handshake: Handshake, now: Instant) {
+        let link = self.links[index].as_mut().expect("it has just spoken");
+        let address = link.conn.address();
+        let wanted = |job: &Job| !job.finished && job.swarm.metainfo().info_hash == handshake.info_hash;
+        let found = self.jobs.iter().position(wanted);
+        let taken = found.and_then(|job| Some((job, self.jobs[job].swarm.handle_incoming(now, address)?)));
+        let Some((job, slot)) = taken else {
+            self.links[index] = None;
+            return;
+        };
+        link.owner = Owner::Peer { job, slot };
+        let job = &mut self.jobs[job];
+        link.conn.expect_torrent(job.bitfield_bytes());
+        job.set_link(slot, Some(index));
+        job.swarm.handle_handshake(now, slot, &handshake);
+    }
+
+    /// Closes a connection and tells its core.
+    fn drop_link(&mut self, index: usize, now: Instant) {
+        let Some(link) = self.links[index].take() else { return };
+        if let Owner::Peer { job, slot } = link.owner {
+            let job = &mut self.jobs[job];
+            job.set_link(slot, None);
+            job.swarm.handle_closed(now, slot);
+        }
+    }
+
+    // ---- what the cores want ----
+
+    /// Does what a core asks for, until it asks for nothing more.
+    fn settle(&mut self, index: usize, now: Instant) {
+        if self.jobs[index].finished {
+            return;
+        }
+        loop {
+            let mut busy = self.send(index, now);
+            let job = &mut self.jobs[index];
+            busy |= job.do_work(now);
+            while let Some((slot, _why)) = self.jobs[index].swarm.poll_close() {
+                match self.jobs[index].link(slot) {
+                    Some(link) => self.drop_link(link, now),
+                    None => self.jobs[index].swarm.handle_closed(now, slot),
+                }
+                busy = true;
+            }
+            while let Some((slot, address)) = self.jobs[index].swarm.poll_connect(now) {
+                self.connect(index, slot, address, now);
+                busy = true;
+            }
+            if self.jobs[index].announce.is_none()
+                && let Some(url) = self.jobs[index].swarm.poll_announce(now)
+            {
+                self.announce(index, &url, now);
+                busy = true;
+            }
+            while let Some(event) = self.jobs[index].swarm.poll_event() {
+                self.reporter.note(&self.jobs[index].line(&event));
+            }
+            if !busy {
+                break;
+            }
+        }
+        let job = &mut self.jobs[index];
+        if let Some(disk) = &mut job.disk {
+            disk.submit();
+        }
+        if matches!(job.swarm.state(), State::Over(_)) {
+            self.finish(index, now);
+        }
+    }
+
+    /// Lets every connection that has room send what its core has to say; true if one of them sent a block, which may
+    /// have made room for more.
+    fn send(&mut self, index: usize, now: Instant) -> bool {
+        let mut blocks = 0;
+        for slot in 0..self.jobs[index].slots.len() {
+            let Some(link) = self.jobs[index].slots[slot] else { continue };
+            match self.send_to(index, PeerSlot(slot as u32), link, now) {
+                Ok(sent) => blocks += sent,
+                Err(_) => self.drop_link(link, now),
+            }
+        }
+        blocks > 0
+    }
+
+    fn send_to(&mut self, job: usize, slot: PeerSlot, index: usize, now: Instant) -> Result<u32, ConnError> {
+        let job = &mut self.jobs[job];
+        let Some(link) = self.links[index].as_mut() else { return Ok(0) };
+        let mut blocks = 0;
+        for _ in 0..FLUSHES_PER_TURN {
+            if !link.conn.is_writable() {
+                return Ok(blocks);
+            }
+            while link.conn.has_room()
+                && let Some(send) = job.swarm.poll_send(now, slot)
+            {
+                link.conn.push(send);
+            }
+            if !link.conn.has_output() {
+                return Ok(blocks);
+            }
+            let sent = link.conn.flush(&job.pool)?;
+            (0..sent).for_each(|_| job.swarm.handle_sent(now, slot));
+            blocks += sent;
+        }
+        // There is more to send and room for it, but it is the others' turn.
+        self.queue(index);
+        Ok(blocks)
+    }
+
+    fn connect(&mut self, job: usize, slot: PeerSlot, address: SocketAddr, now: Instant) {
+        let link = Conn::connect(address).and_then(|conn| self.add_link(conn, Owner::Peer { job, slot }));
+        match link {
+            Ok(link) => self.jobs[job].set_link(slot, Some(link)),
+            // No route, or no more descriptors.
+            Err(_) => self.jobs[job].swarm.handle_closed(now, slot),
+        }
+    }
+
+    fn announce(&mut self, index: usize, url: &str, now: Instant) {
+        match Exchange::new(&mut self.resolver, url, ANNOUNCE_BYTES_MAX, Haste::Hasty, now) {
+            Ok(exchange) => {
+                self.jobs[index].announce = Some(exchange);
+                self.advance_announce(index, now);
+            }
+            Err(error) => self.jobs[index].swarm.handle_announced(now, Err(error.to_string())),
+        }
+    }
+
+    fn advance_announce(&mut self, index: usize, now: Instant) {
+        let (registry, job): (&Registry, _) = (self.poll.registry(), &mut self.jobs[index]);
+        let Some(exchange) = &mut job.announce else { return };
+        let token = Token(disk_token(index).0 + 1);
+        let Some(result) = exchange.advance(registry, token, &mut self.resolver, now) else { return };
+        job.announce = None;
+        let answer = match result {
+            Ok(body) => Answer::parse(&body).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        job.swarm.handle_announced(now, answer);
+    }
+
+    // ---- telling people ----
+
+    fn report(&mut self, now: Instant) {
+        let due = self.report_at <= now;
+        for (index, job) in self.jobs.iter_mut().enumerate() {
+            let state = job.report_state();
+            if job.finished || !(due || job.reported != Some(state)) {
+                continue;
+            }
+            job.reported = Some(state);
+            if state == progress::State::Seeding {
+                job.complete_at.get_or_insert(now);
+            }
+            self.reporter.update(now, index, &job.status(state));
+        }
+        if due {
+            self.report_at = self.reporter.next_wakeup(now).unwrap_or(Instant(u64::MAX));
+        }
+    }
+
+    /// The core is over: closes the target and says how it went.
+    fn finish(&mut self, index: usize, now: Instant) {
+        let links: Vec<usize> = self.jobs[index].slots.iter().flatten().copied().collect();
+        links.into_iter().for_each(|link| self.drop_link(link, now));
+        let job = &mut self.jobs[index];
+        job.announce = None;
+        job.finished = true;
+        let fd = job.disk.as_ref().expect("finished once").event_fd();
+        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        let error = job.close_target().or_else(|| job.why_incomplete());
+        job.failed = error.is_some();
+        let outcome = job.outcome(now, error);
+        let state = job.report_state();
+        self.reporter.finish(now, index, &job.status(state), &outcome);
+    }
+}
+
+impl Job {
+    fn new(
+        setup: Setup,
+        settings: &Settings,
+        pool_bytes: u64,
+        listen_port: u16,
+        now: Instant,
+    ) -> Result<Job, RunError> {
+        let Setup { metainfo, device, identity, target, role } = setup;
+        let buffer_bytes = swarm::buffer_bytes(&metainfo.layout);
+        // More buffers than the torrent has bytes are never used.
+        let whole = metainfo.layout.total_bytes().div_ceil(u64::from(buffer_bytes));
+        let minimum = swarm::buffer_count_min(&metainfo.layout);
+        let fits = pool_bytes / u64::from(buffer_bytes);
+        let buffer_count = u32::try_from(fits.min(whole)).unwrap_or(u32::MAX).max(minimum);
+        let config = Config {
+            role,
+            peer_id: random_peer_id()?,
+            listen_port,
+            rng_seed: clock::random_seed()?,
+            buffer_count,
+            peers: settings.peers.clone(),
+            verify: settings.verify,
+            tracker_grace: settings.tracker_grace,
+            seed_for: settings.seed_for,
+            stall: settings.stall,
+        };
+        Ok(Job {
+            identity,
+            disk: Some(Disk::new(device, metainfo.clone())?),
+            pool: Pool::new(buffer_bytes, buffer_count)?,
+            swarm: Swarm::new(now, metainfo, config),
+            hashes: BTreeMap::new(),
+            slots: Vec::new(),
+            announce: None,
+            target,
+            role,
+            started: now,
+            complete_at: None,
+            reported: None,
+            finished: false,
+            failed: false,
+        })
+    }
+
+    fn link(&self, slot: PeerSlot) -> Option<usize> {
+        self.slots.get(slot.index()).copied().flatten()
+    }
+
+    fn set_link(&mut self, slot: PeerSlot, link: Option<usize>) {
+        if self.slots.len() <= slot.index() {
+            self.slots.resize(slot.index() + 1, None);
+        }
+        self.slots[slot.index()] = link;
+    }
+
+    fn bitfield_bytes(&self) -> usize {
+        self.swarm.metainfo().layout.piece_count().div_ceil(8) as usize
+    }
+
+    /// Hands out all work; hashing is done here and now, while the bytes are fresh and before anybody else gets the
+    /// buffer. True if there was any.
+    fn do_work(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        while let Some(work) = self.swarm.poll_work() {
+            busy = true;
+            match work {
+                Work::Hash { of, begin, length, buffer, offset } => {
+                    let bytes = &self.pool.bytes(buffer)[offset as usize..][..length as usize];
+                    if begin == 0 {
+                        self.hashes.insert(of, Sha1::new());
+                    }
+                    self.hashes.get_mut(&of).expect("every hash begins at 0").update(bytes);
+                    self.finish_hash(of, begin + length, now);
+                }
+                work => self.disk.as_mut().expect("the core is not over").start(&self.pool, work),
+            }
+        }
+        busy
+    }
+
+    /// Answers once all bytes of the piece have been hashed.
+    fn finish_hash(&mut self, of: HashOf, hashed: u32, now: Instant) {
+        let (HashOf::Download(piece) | HashOf::ReadBack(piece)) = of;
+        if hashed == self.swarm.metainfo().layout.piece_length(piece) {
+            let hash = self.hashes.remove(&of).expect("it has just been fed");
+            self.swarm.handle_hashed(now, of, PieceHash(hash.finish()));
+        }
+    }
+
+    fn advance_disk(&mut self, now: Instant) {
+        let Some(disk) = &mut self.disk else { return };
+        disk.advance(&mut self.pool);
+        while let Some((ticket, result)) = self.disk.as_mut().and_then(Disk::poll_done) {
+            self.swarm.handle_disk(now, ticket, result);
+            self.do_work(now);
+        }
+    }
+
+    /// Closes the target; a complete image in a regular file gets its length. What went wrong, if something did.
+    fn close_target(&mut self) -> Option<String> {
+        let mut device = self.disk.take()?.into_device();
+        let complete = self.swarm.state() == &State::Over(Outcome::Complete);
+        if complete && self.role == Role::Leecher && device.kind == Kind::Regular {
+            let image_bytes = self.swarm.metainfo().extents.disk_end().0;
+            return device.finish_regular(image_bytes).err().map(|error| error.to_string());
+        }
+        None
+    }
+
+    fn why_incomplete(&self) -> Option<String> {
+        let progress = self.swarm.progress();
+        let far = format!("{} of {} pieces are on the target", progress.have, progress.pieces);
+        match self.swarm.state() {
+            State::Over(Outcome::Complete) => None,
+            State::Over(Outcome::Failed(failure)) => Some(format!("{}; {far}", explain(failure))),
+            _ if self.reported == Some(progress::State::Verifying) => {
+                let read = progress.verified + progress.bad;
+                Some(format!("interrupted; {far}, {read} of them read back"))
+            }
+            _ => Some(format!("interrupted; {far}")),
+        }
+    }
+
+    // ---- telling people ----
+
+    fn report_state(&self) -> progress::State {
+        match self.swarm.state() {
+            State::Downloading => progress::State::Downloading,
+            State::Verifying => progress::State::Verifying,
+            State::Seeding => progress::State::Seeding,
+            // Nobody needs to know that we are packing up.
+            State::Leaving(_) | State::Over(_) => self.reported.unwrap_or(progress::State::Downloading),
+        }
+    }
+
+    fn status(&self, state: progress::State) -> progress::Status {
+        let progress = self.swarm.progress();
+        progress::Status {
+            state,
+            torrent: self.swarm.metainfo().name.clone(),
+            target: self.target.clone(),
+            have: progress.have,
+            pieces: progress.pieces,
+            checked: progress.verified + progress.bad,
+            bytes: self.swarm.metainfo().layout.total_bytes(),
+            fetched: progress.fetched,
+            uploaded: progress.uploaded,
+            peers: progress.peers,
+        }
+    }
+
+    fn outcome(&self, now: Instant, error: Option<String>) -> progress::Outcome {
+        let progress = self.swarm.progress();
+        let metainfo = self.swarm.metainfo();
+        progress::Outcome {
+            verified: error.is_none() && progress.verified == progress.pieces,
+            good: progress.verified,
+            bad_offset: progress.bad_offset.map(|offset| offset.0),
+            seconds: self.complete_at.unwrap_or(now).since(self.started).as_secs_f64(),
+            bytes: metainfo.layout.total_bytes(),
+            fetched: progress.fetched,
+            info_hash: metainfo.info_hash.to_string(),
+            disk: known_disk(&self.identity),
+            error,
+        }
+    }
+
+    /// An event as a line of the log.
+    fn line(&self, event: &swarm::Event) -> String {
+        format!("{}: {event}", self.swarm.metainfo().name)
+    }
+}
+
+/// A failure in the words of the system: the core knows numbers only.
+fn explain(failure: &Failure) -> String {
+    match failure {
+        Failure::Disk(DiskError { operation, offset, errno }) => {
+            let error = io::Error::from_raw_os_error(*errno);
+            match operation {
+                DiskOperation::Read => format!("cannot read the target at byte {}: {error}", offset.0),
+                DiskOperation::Write => format!("cannot write the target at byte {}: {error}", offset.0),
+                DiskOperation::Flush => format!("cannot flush the target: {error}"),
+            }
+        }
+        failure => failure.to_string(),
+    }
+}
+
+/// What a report says of the disk, if there is anything to say.
+fn known_disk(identity: &Identity) -> Option<progress::Disk> {
+    let Identity { model, serial } = identity.clone();
+    let known = model.is_some() || serial.is_some();
+    known.then(|| progress::Disk { model: model.unwrap_or_default(), serial: serial.unwrap_or_default() })
+}
+
+fn disk_token(job: usize) -> Token {
+    Token(JOB_TOKENS + 2 * job)
+}
+
+/// BEP 20: two letters and a version, then something that no other agent has.
+fn random_peer_id() -> io::Result<PeerId> {
+    let mut id = *b"-SD0100-............";
+    clock::random_bytes(&mut id[8..])?;
+    Ok(PeerId(id))
+}
+
+/// Why nothing could be run, or not to its end. What happens to one pair alone is in its `progress::Outcome`.
+#[derive(Debug)]
+pub enum RunError {
+    Io(io::Error),
+    Listen { address: SocketAddr, error: io::Error },
+    Memory { memory_mib: u32, needed_mib: u64 },
+    Impatient,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Io(error) => write!(f, "cannot wait for the network and the disk: {error}"),
+            RunError::Listen { address, error } => write!(f, "cannot listen at {address}: {error}"),
+            RunError::Memory { memory_mib, needed_mib } => {
+                write!(
+                    f,
+                    "--memory {memory_mib} is too little for pieces of this size, use --memory {needed_mib}"
+                )
+            }
+            RunError::Impatient => f.write_str("interrupted twice, left without saying good-bye"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<io::Error> for RunError {
+    fn from(error: io::Error) -> RunError {
+        RunError::Io(error)
+    }
+}
