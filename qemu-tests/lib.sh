@@ -1,0 +1,250 @@
+# shellcheck shell=sh
+# lib.sh: how tests and demo run virtual machines: one private network, the
+# shared QEMU command, bounded waiting. Sourced, never run.
+#
+# A machine is called by a number, 1 to 89: machine 7 has the MAC
+# 52:54:00:77:00:07, without DHCP the address 10.77.0.17, and in $WORK the disk
+# 7.disk and the console 7.console.
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+umask 022
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/../scripts/lib.sh"
+
+SERVER=10.77.0.1
+MACHINE_MIB=128
+# A whole boot under plain emulation takes seconds on an idle machine, but tests
+# share theirs: bounds are there to end, not to measure.
+# shellcheck disable=SC2034 # for the tests
+BOOT_SECS=120
+STARTED_PIDS=
+
+# begin "$@": what every test does first. Its files vanish with it.
+begin() {
+	enter_private_network "$@"
+	WORK=$(mktemp -d)
+	trap 'stop_everything; rm -rf "$WORK"' EXIT
+	trap 'exit 130' INT TERM
+	# The daemons are not root and must be able to walk in.
+	chmod 755 "$WORK"
+	prepare_boot_files
+	choose_accelerator
+	make_bridge
+}
+
+# --- the network ----------------------------------------------------------------
+
+# Starts the calling script again in a network namespace of its own. Nothing in
+# it reaches the host's interfaces, and all of it vanishes with its last process.
+enter_private_network() {
+	[ -z "${SWARMDD_IN_NAMESPACE:-}" ] || return 0
+	[ "$(id -u)" = 0 ] || die "needs root, for a network namespace with a bridge in it"
+	need unshare:util-linux ip:iproute2 qemu-system-x86_64:qemu-system-x86
+	SWARMDD_IN_NAMESPACE=1 exec unshare --net -- "$0" "$@"
+}
+
+make_bridge() {
+	ip link set lo up
+	ip link add br0 type bridge forward_delay 0
+	ip address add "$SERVER/24" dev br0
+	ip link set br0 up
+}
+
+plug_in() {
+	# Not by /sys/class/net: that still shows the host's.
+	! ip link show dev "tap$1" > /dev/null 2>&1 || return 0
+	ip tuntap add dev "tap$1" mode tap
+	ip link set "tap$1" master br0 up
+}
+
+# slow_link N RATE: what reaches machine N, so that "in the middle" lasts.
+slow_link() {
+	plug_in "$1"
+	tc qdisc replace dev "tap$1" root tbf rate "$2" burst 64kb latency 100ms
+}
+
+# --- what machines boot ------------------------------------------------------------
+
+# Sets KERNEL, INITRAMFS and AGENT, made where they are missing.
+prepare_boot_files() {
+	AGENT=${SWARMDD_AGENT:-$TOP/target/swarmdd}
+	INITRAMFS=${SWARMDD_INITRAMFS:-$TOP/target/initramfs-vm.img}
+	KERNEL_ROOT=$("$TOP/scripts/kernel" cloud)
+	KERNEL=$(echo "$KERNEL_ROOT"/boot/vmlinuz-*)
+	[ -x "$AGENT" ] || "$TOP/scripts/build" > /dev/null
+	[ -e "$INITRAMFS" ] || "$TOP/scripts/mkinitramfs" --modules "$KERNEL_ROOT" --agent "$AGENT" \
+		--output "$INITRAMFS" > /dev/null
+}
+
+# Sets ACCEL. /dev/kvm may exist, open, and still never run a guest, so a guest
+# is asked: a kernel and three lines of init, which print and switch off.
+choose_accelerator() {
+	ACCEL=tcg
+	[ -z "${SWARMDD_ACCEL:-}" ] || { ACCEL=$SWARMDD_ACCEL; return 0; }
+	[ -w /dev/kvm ] || return 0
+	mkdir -p "$WORK/probe/bin"
+	cp /bin/busybox "$WORK/probe/bin/"
+	printf '#!/bin/busybox sh\nbusybox echo A-GUEST-RUNS\nbusybox poweroff -f\n' > "$WORK/probe/init"
+	chmod 755 "$WORK/probe/init"
+	(cd "$WORK/probe" && find . | cpio --quiet --create --format=newc) > "$WORK/probe.cpio"
+	if timeout --kill-after=1 10 qemu-system-x86_64 -accel kvm -m 128 -nodefaults -no-reboot \
+		-display none -serial stdio -kernel "$KERNEL" -initrd "$WORK/probe.cpio" \
+		-append "console=ttyS0 quiet panic=1" < /dev/null 2> /dev/null | grep -q A-GUEST-RUNS; then
+		ACCEL=kvm
+	fi
+}
+
+# --- machines ------------------------------------------------------------------------
+
+mac_of() { printf '52:54:00:77:00:%02x\n' "$1"; }
+
+# new_disk N MIB: empty, sparse.
+new_disk() {
+	rm -f "$WORK/$1.disk"
+	truncate --size "${2}M" "$WORK/$1.disk"
+}
+
+# start_machine N QEMU-OPTION...: with its disk, a network card, and a serial
+# console that goes to a file. The card's own ROM is iPXE.
+start_machine() {
+	local n=$1
+
+	shift
+	plug_in "$n"
+	: > "$WORK/$n.console"
+	qemu-system-x86_64 -name "machine $n" -accel "$ACCEL" -m "$MACHINE_MIB" -smp 1 \
+		-nodefaults -display none -serial "file:$WORK/$n.console" \
+		-drive "file=$WORK/$n.disk,format=raw,if=none,id=disk,cache=unsafe" \
+		-device "virtio-blk-pci,drive=disk,serial=DISK$n" \
+		-netdev "tap,id=net,ifname=tap$n,script=no,downscript=no" \
+		-device "virtio-net-pci,netdev=net,mac=$(mac_of "$n")" \
+		"$@" > "$WORK/$n.qemu" 2>&1 < /dev/null &
+	echo $! > "$WORK/$n.pid"
+	STARTED_PIDS="$STARTED_PIDS $!"
+}
+
+# start_direct N KERNEL-OPTION...: skips firmware and PXE: a third of the time.
+# panic, oops: a guest that is lost ends, instead of waiting for our timeout.
+start_direct() {
+	local n=$1
+
+	shift
+	start_machine "$n" -no-reboot -kernel "$KERNEL" -initrd "$INITRAMFS" -append \
+		"console=ttyS0 quiet panic=1 oops=panic swarmdd.net=10.77.0.$((10 + n))/24 $*"
+}
+
+# A child that ended stays as a zombie until we wait for it.
+running() {
+	case $(sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2> /dev/null) in
+	'' | Z) return 1 ;;
+	esac
+}
+
+machine_runs() { running "$(cat "$WORK/$1.pid")"; }
+
+# As by pulling the plug.
+kill_machine() { end_process "$(cat "$WORK/$1.pid")" KILL; }
+
+# end_process PID SIGNAL [SECONDS]: asks, waits, insists.
+end_process() {
+	local tenths=$((${3:-5} * 10))
+
+	kill "-$2" "$1" 2> /dev/null || true
+	while running "$1" && [ "$tenths" -gt 0 ]; do
+		sleep 0.1
+		tenths=$((tenths - 1))
+	done
+	kill -KILL "$1" 2> /dev/null || true
+	wait "$1" 2> /dev/null || true
+}
+
+stop_everything() {
+	local pid
+
+	for pid in $STARTED_PIDS; do
+		# serve ends its daemons and its machines' hope in good order: it gets longer.
+		! running "$pid" || end_process "$pid" TERM 20
+	done
+	STARTED_PIDS=
+}
+
+# --- waiting, always with an end ---------------------------------------------------
+
+# wait_until SECONDS COMMAND...: false when time is up.
+wait_until() {
+	local limit
+
+	limit=$(($(date +%s) + $1))
+	shift
+	until "$@"; do
+		[ "$(date +%s)" -lt "$limit" ] || return 1
+		sleep 0.5
+	done
+}
+
+says() { grep --quiet --text --extended-regexp -e "$2" "$1" 2> /dev/null; }
+ended() { ! running "$1"; }
+
+# wait_for_console N SECONDS PATTERN: what a machine prints on its console.
+wait_for_console() {
+	wait_until "$2" says "$WORK/$1.console" "$3"
+}
+
+# --- the server ----------------------------------------------------------------------
+
+# start_server OPTION... IMAGE: scripts/serve with its state in $WORK/serve.
+start_server() {
+	rm -rf "$WORK/serve"
+	"$TOP/scripts/serve" --interface br0 --dir "$WORK/serve" --agent "$AGENT" --kernel "$KERNEL" \
+		--initramfs "$INITRAMFS" "$@" > "$WORK/serve.out" 2>&1 < /dev/null &
+	SERVE_PID=$!
+	STARTED_PIDS="$SERVE_PID $STARTED_PIDS"
+	wait_until 60 server_is_ready || fail "the server did not start: $(tail -n 3 "$WORK/serve.out")"
+}
+
+server_is_ready() {
+	running "$SERVE_PID" || fail "the server ended: $(tail -n 3 "$WORK/serve.out")"
+	[ -s "$WORK/serve/cmdline" ]
+}
+
+# The options that deploy what the server serves, for machine N.
+deploy_options() { sed "s/MAC/$(mac_of "$1" | tr : -)/g" "$WORK/serve/cmdline"; }
+
+# server_ends SECONDS: true if the job succeeded, in time.
+server_ends() {
+	wait_until "$1" ended "$SERVE_PID" || fail "the server never ended: $(tail -n 3 "$WORK/serve.out")"
+	wait "$SERVE_PID"
+}
+
+# reported N STATE: machine N has told the server so.
+reported() { says "$WORK/serve/log/reports.log" "$(mac_of "$1" | tr : -).*state.....$2"; }
+
+# --- images and proof ----------------------------------------------------------------
+
+# Small, bootable, of a length no piece divides.
+make_image() { "$TOP/scripts/demo-image" --kernel "$KERNEL_ROOT" --modules none --size 28 "$1" 2> /dev/null; }
+
+# with_one_byte_changed FILE OFFSET COPY
+with_one_byte_changed() {
+	local byte
+
+	cp --sparse=always "$1" "$3"
+	byte=$(od --address-radix=n --format=u1 --skip-bytes="$2" --read-bytes=1 "$1")
+	# shellcheck disable=SC2059 # the format is the byte
+	printf "\\$(printf %o $((byte ^ 1)))" | dd of="$3" bs=1 seek="$2" conv=notrunc status=none
+}
+
+# same_bytes IMAGE DISK: the disk begins with the image.
+same_bytes() { cmp --quiet --bytes="$(bytes_of "$1")" "$1" "$2"; }
+
+# The sentence that goes with FAIL, and what the machines said last.
+fail() {
+	local file
+
+	for file in "$WORK"/*.console "$WORK"/*.qemu "$WORK/serve.out"; do
+		[ ! -s "$file" ] || { echo "--- the end of ${file##*/}"; tail -n 12 "$file" | tr -d '\r'; }
+	done >&2
+	printf '%s: %s\n' "$PROGRAM" "$*" >&2
+	exit 1
+}
