@@ -7,6 +7,8 @@
 HTTP_WAIT_SECS=15
 # A message nobody could read is none: so long it stands before a machine reboots or powers off over it.
 READ_SECS=30
+# The agent writes about one JSON line a second; a room of machines need not send each.
+REPORT_EVERY=5
 # First and longest pause of onfail=retry; doubled each time, so a dead server is not asked 100 times a minute by a room.
 RETRY_SECS_MIN=10
 RETRY_SECS_MAX=300
@@ -17,14 +19,15 @@ RETRY_SECS=$RETRY_SECS_MIN
 
 # The exit status decides; the last line it said is the reason.
 run_agent() {
-	local torrent target hash status
+	local torrent target hash status progress=plain
 	export_machine
+	# Where a server listens, it gets what the agent says to programs.
+	[ -z "$OPT_REPORT" ] || progress=json
 	# Options first, then TORRENT TARGET pairs.
-	set -- get --progress plain
+	set -- get --progress "$progress"
 	for hash in $OPT_INFO_HASHES; do
 		set -- "$@" --info-hash "$hash"
 	done
-	[ -z "$OPT_REPORT" ] || set -- "$@" --report "$OPT_REPORT"
 	set -f
 	# shellcheck disable=SC2086 # the words of swarmdd.args are meant to be split
 	set -- "$@" $OPT_ARGS
@@ -43,9 +46,39 @@ run_agent() {
 	{
 		$MOCK "$ROOT/bin/swarmdd" "$@" 2>&1
 		echo "$?" >"$ROOT/run/swarmdd/status"
-	} | say_lines "$ROOT/run/swarmdd/last-line"
+	} | relay_json | say_lines "$ROOT/run/swarmdd/last-line"
 	status=$(cat "$ROOT/run/swarmdd/status")
 	[ "$status" -eq 0 ] || fail "$(agent_failure "$status")"
+}
+
+# What the agent says as JSON goes to the server, word for word, and on in short for the consoles: each change of state,
+# and every REPORT_EVERY-th line between. Everything else goes on as it is; the reason of a failure comes last.
+relay_json() {
+	local line state heard="" count=0
+	while IFS= read -r line || [ -n "$line" ]; do
+		case $line in
+		'{"state":"'*) ;;
+		*) printf '%s\n' "$line"; continue ;;
+		esac
+		state=$(json_field state "$line")
+		count=$((count + 1))
+		if [ "$state" != "$heard" ]; then
+			echo "$(json_field target "$line"): $state"
+			# The server counts on these: one that it did not get goes with the next line again.
+			! post_json "$line" || heard=$state
+		elif [ $((count % REPORT_EVERY)) -eq 0 ]; then
+			echo "$(json_field target "$line"): $state $(json_field percent "$line") %"
+			# Nobody waits for these, least of all the agent, which a full pipe would stop.
+			post_json "$line" &
+		fi
+	done
+}
+
+# json_field NAME LINE: of a flat object as the agent writes it; a text with a quote in it ends there.
+json_field() {
+	local value=${2#*\""$1"\":}
+	value=${value#\"}
+	printf '%s\n' "${value%%[\",]*}"
 }
 
 agent_failure() {
@@ -85,13 +118,16 @@ run_script() {
 
 # --- the server -------------------------------------------------------------------------------------------------------
 
-# post_state STATE [ERROR]: one JSON object by POST. From `fetching` to `done` the agent reports by itself; what comes
-# before and after it is ours. A server that does not listen stops nobody.
+# post_state STATE [ERROR]: what comes before the agent's own words, and after them.
 post_state() {
 	[ -n "${OPT_REPORT-}" ] || return 0
+	post_json "$(state_json "$@")" || say "could not report '$1' to $OPT_REPORT"
+}
+
+# A server that does not listen stops nobody.
+post_json() {
 	$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O /dev/null --header "Content-Type: application/json" \
-		--post-data "$(state_json "$@")" "$OPT_REPORT" >/dev/null 2>&1 ||
-		say "could not report '$1' to $OPT_REPORT"
+		--post-data "$1" "$OPT_REPORT" >/dev/null 2>&1
 }
 
 state_json() {

@@ -38,7 +38,7 @@ case_deploy_hands_everything_to_the_agent() {
 	disk sda2
 	boot "swarmdd.torrent=http://s/1 swarmdd.target=/dev/sda1 swarmdd.torrent=http://s/2 swarmdd.target=/dev/sda2 \
 swarmdd.info_hash=0123 swarmdd.report=http://s/r swarmdd.args=\"--max-up 10M --fresh\""
-	ran "swarmdd get --progress plain --info-hash 0123 --report http://s/r --max-up 10M --fresh \
+	ran "swarmdd get --progress json --info-hash 0123 --max-up 10M --fresh \
 http://s/1 /dev/sda1 http://s/2 /dev/sda2\$"
 }
 
@@ -100,6 +100,19 @@ case_deploy_file_target_is_not_waited_for() {
 	good_network
 	boot "swarmdd.torrent=http://s/a swarmdd.target=/tmp/image"
 	ran "swarmdd get --progress plain http://s/a /tmp/image"
+}
+
+case_deploy_agents_words_reach_the_server_once_per_state() {
+	good_network
+	agent 0 '{"state":"downloading","torrent":"a","target":"/dev/vda","percent":1.0,"have":1}' \
+		'{"state":"downloading","torrent":"a","target":"/dev/vda","percent":2.0,"have":2}' \
+		'{"state":"seeding","torrent":"a","target":"/dev/vda","percent":100.0,"have":9}'
+	boot "$MINIMAL swarmdd.report=http://10.77.0.1/r"
+	ran_times 1 '^timeout .*--post-data {"state":"downloading","torrent":"a","target":"/dev/vda","percent":1.0,"have":1} http://10.77.0.1/r$'
+	ran_times 0 '"percent":2.0'
+	ran_times 1 '^timeout .*--post-data {"state":"seeding","torrent":"a"'
+	said "/dev/vda: seeding"
+	not_said '"state"'
 }
 
 case_deploy_failure_is_framed_and_reported() {
