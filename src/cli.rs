@@ -4,7 +4,7 @@
 //! checked at the end. An option that would do nothing is refused as unknown: silence would be a lie. The texts of
 //! `--help` are in `help.rs`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use swarm_proto::units::InfoHash;
 
 use crate::help;
 use crate::progress::Mode;
+use crate::target::Target;
 
 /// Smallest and largest `--memory`: below 16 MiB no pool holds a piece of 4 MiB three times over, above 4 GiB nothing
 /// gets faster.
@@ -124,13 +125,28 @@ pub struct UsageError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    BadOperand { takes: &'static str, given: String },
-    BadValue { option: String, takes: &'static str, given: String },
-    InfoHashCount { torrents: usize, hashes: usize },
+    /// What the grammar of targets says.
+    BadTarget(String),
+    BadOperand {
+        takes: &'static str,
+        given: String,
+    },
+    BadValue {
+        option: String,
+        takes: &'static str,
+        given: String,
+    },
+    InfoHashCount {
+        torrents: usize,
+        hashes: usize,
+    },
     Missing(&'static str),
     MissingValue(String),
     NoCommand,
-    OddPairs { pairs: &'static str, unpaired: String },
+    OddPairs {
+        pairs: &'static str,
+        unpaired: String,
+    },
     TooMany(String),
     UnexpectedValue(String),
     UnknownCommand(String),
@@ -143,6 +159,7 @@ impl fmt::Display for UsageError {
             write!(f, "{command}: ")?;
         }
         match &self.wrong {
+            Wrong::BadTarget(complaint) => f.write_str(complaint),
             Wrong::BadOperand { takes, given } => write!(f, "expected {takes}, not '{given}'"),
             Wrong::BadValue { option, takes, given } => write!(f, "{option} takes {takes}, not '{given}'"),
             Wrong::InfoHashCount { torrents, hashes } => {
@@ -208,6 +225,7 @@ fn get(mut words: Words) -> Result<Command, UsageError> {
         }
     }
     let pairs = pairs(&words, operands, "TORRENT and TARGET")?;
+    pairs.iter().try_for_each(|(_, target)| check_target(&words, target))?;
     if !info_hashes.is_empty() && info_hashes.len() != pairs.len() {
         let (torrents, hashes) = (pairs.len(), info_hashes.len());
         return Err(words.error(Wrong::InfoHashCount { torrents, hashes }));
@@ -267,7 +285,13 @@ fn make(mut words: Words) -> Result<Command, UsageError> {
 fn verify(mut words: Words) -> Result<Command, UsageError> {
     let Some(operands) = words.operands_only()? else { return Ok(Command::Help(help::VERIFY)) };
     let [torrent, target] = exactly(&words, operands, ["TORRENT", "TARGET"])?;
+    check_target(&words, &target)?;
     Ok(Command::Verify { torrent: torrent_place(&words, torrent)?, target })
+}
+
+/// A mistyped selector is a mistake in the command line, before any machine is looked at.
+fn check_target(words: &Words, target: &OsStr) -> Result<(), UsageError> {
+    Target::parse(target).map(drop).map_err(|error| words.error(Wrong::BadTarget(error.to_string())))
 }
 
 fn info(mut words: Words) -> Result<Command, UsageError> {

@@ -31,7 +31,6 @@ pub struct Disk {
     /// As udev writes it: "0x5000c500a1b2c3d4", "eui.0025385b71b0a1b2".
     pub wwn: Option<String>,
     pub transport: Transport,
-    pub rotational: bool,
     /// The medium can be taken out; also true of SD cards, whose driver does not say so.
     pub removable: bool,
     pub read_only: bool,
@@ -244,7 +243,6 @@ fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
         serial: read_serial(directory, &link),
         wwn: ["wwid", "device/wwid"].iter().find_map(|file| wwn(&read_text(&directory.join(file))?)),
         transport,
-        rotational: flag("queue/rotational"),
         removable: flag("removable") || is_sd_card,
         read_only: flag("ro"),
         uses: usage.of(directory, name, number),
@@ -515,7 +513,7 @@ pub mod testing {
                 250_059_350_016,
                 &[
                     "queue/logical_block_size=512",
-                    "device/model=Samsung SSD 970 EVO Plus 250GB          ",
+                    "device/model=Samsung SSD 970          ",
                     "device/serial=S4EUNX0N123456X     ",
                     "wwid=eui.0025385b71b0a1b2",
                 ],
@@ -556,13 +554,13 @@ mod tests {
         assert_eq!(sda.serial.as_deref(), Some("Z3T9ABCD"));
         assert_eq!(sda.wwn.as_deref(), Some("0x5000c500a1b2c3d4"));
         assert_eq!(sda.transport, Transport::Ata);
-        assert!(sda.rotational && !sda.removable && !sda.read_only);
+        assert!(!sda.removable && !sda.read_only);
         assert_eq!(sda.path(), Path::new("/dev/sda"));
         let partitions: Vec<&str> = sda.partitions.iter().map(|partition| partition.name.as_str()).collect();
         assert_eq!(partitions, ["sda1", "sda2", "sda3"]);
 
         let nvme = disk(&inventory, "nvme0n1");
-        assert_eq!(nvme.model.as_deref(), Some("Samsung SSD 970 EVO Plus 250GB"));
+        assert_eq!(nvme.model.as_deref(), Some("Samsung SSD 970"));
         assert_eq!(nvme.serial.as_deref(), Some("S4EUNX0N123456X"));
         assert_eq!(nvme.wwn.as_deref(), Some("eui.0025385b71b0a1b2"));
         assert_eq!(nvme.transport, Transport::Nvme);

@@ -56,7 +56,6 @@ impl Mode {
 /// Where a job stands, in the order it goes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    Booted,
     Fetching,
     Scanning,
     Downloading,
@@ -69,7 +68,6 @@ pub enum State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            State::Booted => "booted",
             State::Fetching => "fetching",
             State::Scanning => "scanning",
             State::Downloading => "downloading",
@@ -481,7 +479,7 @@ impl View {
             State::Scanning | State::Verifying => format!(", {}/s", Bytes(self.advance)),
             State::Downloading => format!(", down {}/s{swarm}", Bytes(self.down)),
             State::Seeding => swarm,
-            State::Booted | State::Fetching | State::Done | State::Failed => String::new(),
+            State::Fetching | State::Done | State::Failed => String::new(),
         };
         let left = self.eta_seconds.map_or(String::new(), |seconds| format!(", {} left", Clock(seconds)));
         numbers + &left

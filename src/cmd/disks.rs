@@ -1,9 +1,8 @@
 //! `swarmdd disks`: which disks are there, and what would select each of them?
 
-use crate::disks::{Disk, Inventory, InventoryError, Partition, Use};
+use super::{Failure, say};
+use crate::disks::{Disk, Inventory, Partition, Use};
 use crate::os::blockdev::decimal;
-use std::fmt;
-use std::io::{self, Write};
 use std::path::Path;
 
 /// One line of the table, column by column.
@@ -13,13 +12,14 @@ const HEADINGS: [&str; 8] = ["PATH", "SIZE", "SECTOR", "MODEL", "SERIAL", "WWN",
 const SIZE_COLUMN: usize = 1;
 
 /// Prints the table of all disks and their partitions.
-pub fn run(out: &mut impl Write) -> Result<(), DisksError> {
-    let inventory = Inventory::read(Path::new("/")).map_err(DisksError::Inventory)?;
+pub fn run() -> Result<(), Failure> {
+    let inventory = Inventory::read(Path::new("/"))?;
     let disks: Vec<&Disk> = inventory.disks.iter().filter(|disk| disk.is_real()).collect();
     if disks.is_empty() {
-        return Err(DisksError::None);
+        return Err(Failure::Because("this machine has no disk (is its driver loaded?)".into()));
     }
-    out.write_all(table(&disks).as_bytes()).map_err(DisksError::Print)
+    say(&table(&disks));
+    Ok(())
 }
 
 /// Columns are as wide as their widest value and no wider, and one in which nothing is known is left out: a machine with
@@ -82,32 +82,16 @@ fn disk_use(disk: &Disk) -> String {
 }
 
 fn partition_row(partition: &Partition) -> Row {
-    let uses: Vec<String> = partition.uses.iter().map(Use::to_string).collect();
+    let mut uses: Vec<String> = partition.uses.iter().map(Use::to_string).collect();
+    if partition.read_only {
+        uses.push("read-only".into());
+    }
     let mut row = Row::default();
     row[0] = format!("  {}", partition.path().display());
     row[SIZE_COLUMN] = decimal(partition.size_bytes);
     row[HEADINGS.len() - 1] = uses.join(", ");
     row
 }
-
-#[derive(Debug)]
-pub enum DisksError {
-    Inventory(InventoryError),
-    None,
-    Print(io::Error),
-}
-
-impl fmt::Display for DisksError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DisksError::Inventory(error) => error.fmt(f),
-            DisksError::None => f.write_str("this machine has no disk (is its driver loaded?)"),
-            DisksError::Print(error) => write!(f, "cannot print the table: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for DisksError {}
 
 #[cfg(test)]
 mod tests {
@@ -122,13 +106,13 @@ mod tests {
     #[test]
     fn a_desktop() {
         let expected = "\
-PATH              SIZE  SECTOR    MODEL                           SERIAL           WWN                   TRANSPORT  USE
-/dev/sda      500.1 GB  512/4096  ST500DM002-1BD14                Z3T9ABCD         0x5000c500a1b2c3d4    ata        in use
-  /dev/sda1   536.9 MB                                                                                              mounted at /boot/efi
-  /dev/sda2   499.0 GB                                                                                              mounted at /
-  /dev/sda3   524.3 MB                                                                                              swap
-/dev/sdb        8.0 GB  512       DataTraveler 2.0                60A44C3FAE22     -                     usb        removable
-/dev/nvme0n1  250.1 GB  512       Samsung SSD 970 EVO Plus 250GB  S4EUNX0N123456X  eui.0025385b71b0a1b2  nvme       free
+PATH              SIZE  SECTOR    MODEL             SERIAL           WWN                   TRANSPORT  USE
+/dev/sda      500.1 GB  512/4096  ST500DM002-1BD14  Z3T9ABCD         0x5000c500a1b2c3d4    ata        in use
+  /dev/sda1   536.9 MB                                                                                mounted at /boot/efi
+  /dev/sda2   499.0 GB                                                                                mounted at /
+  /dev/sda3   524.3 MB                                                                                swap
+/dev/sdb        8.0 GB  512       DataTraveler 2.0  60A44C3FAE22     -                     usb        removable
+/dev/nvme0n1  250.1 GB  512       Samsung SSD 970   S4EUNX0N123456X  eui.0025385b71b0a1b2  nvme       free
 ";
         assert_eq!(table_of(&desktop()), expected);
     }

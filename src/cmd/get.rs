@@ -22,7 +22,7 @@ use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::progress::{self, State, Status};
 use crate::run::{self, Reporter, Settings, Setup};
-use crate::target::{GrammarError, Identity, Target};
+use crate::target::{Identity, Target};
 
 pub fn run(options: &GetOptions) -> Result<(), Failure> {
     // From here on signals are asked for politely. `run` must have them from the start, so that none is lost.
@@ -69,12 +69,12 @@ fn prepare(
 ) -> Result<Prepared, Refusal> {
     let jobs = &options.jobs;
     let mut metainfos = Vec::new();
-    for index in 0..jobs.len() {
-        let metainfo = fetch_torrent(index, options, signals, reporter, &statuses[index]);
+    for (index, status) in statuses.iter_mut().enumerate() {
+        let metainfo = fetch_torrent(index, options, signals, reporter, status);
         let metainfo = metainfo.map_err(because(index))?;
-        statuses[index].torrent.clone_from(&metainfo.name);
-        statuses[index].pieces = metainfo.layout.piece_count();
-        statuses[index].bytes = metainfo.layout.total_bytes();
+        status.torrent.clone_from(&metainfo.name);
+        status.pieces = metainfo.layout.piece_count();
+        status.bytes = metainfo.layout.total_bytes();
         metainfos.push(Arc::new(metainfo));
     }
     let all: Vec<&Metainfo> = metainfos.iter().map(|metainfo| &**metainfo).collect();
@@ -133,11 +133,7 @@ fn rehearse(
     extents: &ExtentMap,
     others: &[(Device, Identity)],
 ) -> Result<(Device, Identity), String> {
-    let target = match job.target.to_str() {
-        Some(text) => text.parse().map_err(|error: GrammarError| error.to_string())?,
-        // No selector has such letters.
-        None => Target::Path(job.target.clone().into()),
-    };
+    let target = Target::parse(&job.target).map_err(|error| error.to_string())?;
     let options = TargetOptions { dry_run: true, force: false };
     let (device, identity) =
         target.open(extents.disk_end().0, options).map_err(|error| match twin(&job.target, others) {

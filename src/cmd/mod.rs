@@ -51,7 +51,7 @@ pub fn run(command: Command) -> Result<(), Failure> {
         Command::Info { torrent } => info::run(&torrent)?,
         Command::Get(options) => get::run(&options)?,
         Command::Seed(options) => seed::run(&options)?,
-        Command::Disks => disks::run(&mut std::io::stdout())?,
+        Command::Disks => disks::run()?,
     }
     Ok(())
 }

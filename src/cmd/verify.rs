@@ -1,7 +1,6 @@
 //! `swarmdd verify`: does a disk hold what a torrent describes? Reads and hashes, nothing else.
 
 use std::ffi::OsStr;
-use std::path::Path;
 
 use swarm_proto::metainfo::Metainfo;
 use swarm_proto::units::{DiskOffset, PieceIndex};
@@ -10,10 +9,11 @@ use super::{Failure, Reading, say, torrent};
 use crate::cli::TorrentPlace;
 use crate::os::blockdev::Device;
 use crate::progress::State;
+use crate::target::Target;
 
 pub fn run(place: &TorrentPlace, target: &OsStr) -> Result<(), Failure> {
     let metainfo = torrent(place)?;
-    let device = Device::open_readonly(Path::new(target))?;
+    let (device, _) = Target::parse(target)?.open_readonly()?;
     let found = compare(&metainfo, &device)?;
     let (pieces, path) = (metainfo.layout.piece_count(), device.path.display());
     say(&format!("good: {} of {pieces} pieces\n", found.good));

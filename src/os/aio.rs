@@ -118,6 +118,7 @@ impl Aio {
     }
 
     /// Requests pushed and not yet completed.
+    #[cfg(test)]
     pub fn pending_count(&self) -> usize {
         self.waiting.len() + self.in_flight_count() + self.refused.len()
     }

@@ -24,8 +24,6 @@ pub struct Device {
     pub size_bytes: u64,
     /// Logical sector: the unit of addressing. A regular file counts as a disk of 512-byte sectors.
     pub sector_bytes: u32,
-    /// Physical sector: what the disk writes without reading first.
-    pub physical_bytes: u32,
     /// Address, length and offset of every request are multiples of this power of two. At least the logical sector.
     pub alignment: u32,
     /// False where the file system knows no O_DIRECT: requests then go through the page cache.
@@ -286,7 +284,6 @@ impl Opening<'_> {
         let rdev = file.metadata().map_err(failed)?.rdev();
         let size_bytes = u64::from_ne_bytes(ask(&file, BLKGETSIZE64).map_err(failed)?);
         let sector_bytes = ask_number(&file, BLKSSZGET).map_err(failed)?;
-        let physical_bytes = ask_number(&file, BLKPBSZGET).map_err(failed)?;
         let read_only = ask_number(&file, BLKROGET).map_err(failed)?;
         // The kernel lets no driver set anything else (blk_validate_block_size).
         assert!(sector_bytes.is_power_of_two());
@@ -296,7 +293,6 @@ impl Opening<'_> {
             kind: Kind::Block { number: (libc::major(rdev), libc::minor(rdev)) },
             size_bytes,
             sector_bytes,
-            physical_bytes: physical_bytes.max(sector_bytes),
             alignment: sector_bytes.max(wanted.next_power_of_two()),
             direct,
             read_only: read_only != 0,
@@ -314,7 +310,6 @@ impl Opening<'_> {
             kind: Kind::Regular,
             size_bytes: if metadata.is_file() { metadata.len() } else { 0 },
             sector_bytes: SECTOR_BYTES_MIN,
-            physical_bytes: SECTOR_BYTES_MIN.max(wanted.next_power_of_two()),
             alignment: SECTOR_BYTES_MIN.max(wanted.next_power_of_two()),
             // A kernel that answers 0 opens with O_DIRECT and buffers nevertheless (statx(2)).
             direct: direct && wanted > 0,
@@ -346,7 +341,6 @@ fn parent(path: &Path) -> &Path {
 // From include/uapi/linux/fs.h. The numbers are those of all 64-bit machines but powerpc, mips, sparc and alpha.
 const BLKROGET: libc::Ioctl = 0x125e;
 const BLKSSZGET: libc::Ioctl = 0x1268;
-const BLKPBSZGET: libc::Ioctl = 0x127b;
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
 
 /// The answer to one of these questions, whose first four bytes hold the number unless it is BLKGETSIZE64.
@@ -490,6 +484,8 @@ impl fmt::Display for DeviceError {
         }
     }
 }
+
+impl std::error::Error for DeviceError {}
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

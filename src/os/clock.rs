@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::OnceLock;
-use std::time::SystemTime;
 use swarm_proto::units::Instant;
 
 /// Time that never goes back. Starts at the first call.
@@ -11,11 +10,6 @@ pub fn now() -> Instant {
     static START: OnceLock<std::time::Instant> = OnceLock::new();
     let elapsed = START.get_or_init(std::time::Instant::now).elapsed();
     Instant(u64::try_from(elapsed.as_micros()).expect("half a million years"))
-}
-
-/// Seconds since 1970, for torrent files and reports; 0 on a machine whose clock battery is dead enough to be before it.
-pub fn wall_seconds() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The seed of the core's random numbers.
@@ -50,7 +44,6 @@ mod tests {
         let before = now();
         while now() == before {}
         assert!(now() > before);
-        assert!(wall_seconds() > 1_700_000_000, "the clock of this machine is before November 2023");
     }
 
     #[test]

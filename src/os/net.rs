@@ -7,7 +7,6 @@ use super::check;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::time::Duration;
 
 /// Connections the kernel keeps for us until we accept them: a classroom that boots in the same second, with room. The
 /// kernel cuts it to net.core.somaxconn.
@@ -37,39 +36,6 @@ pub fn listen_next_free(address: SocketAddr, port_count: u16) -> io::Result<mio:
             result => return result,
         }
     }
-}
-
-/// Kernel memory for bytes written and not yet acknowledged. Turns the kernel's own tuning off; it doubles the number.
-pub fn set_send_buffer(socket: impl AsFd, bytes: u32) -> io::Result<()> {
-    set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, clamp(bytes))
-}
-
-/// Kernel memory for bytes received and not yet read. Turns the kernel's own tuning off; it doubles the number.
-pub fn set_receive_buffer(socket: impl AsFd, bytes: u32) -> io::Result<()> {
-    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, clamp(bytes))
-}
-
-/// The socket counts as writable only while less than this is unsent, so that what we queue is recent and small, and a
-/// cancelled block has not left us yet.
-pub fn set_not_sent_low_water(socket: impl AsFd, bytes: u32) -> io::Result<()> {
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, clamp(bytes))
-}
-
-/// Gives up a connection whose data was not acknowledged for that long. The default is about 15 minutes.
-pub fn set_user_timeout(socket: impl AsFd, timeout: Duration) -> io::Result<()> {
-    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, clamp(timeout_ms))
-}
-
-/// Probes a silent connection after `idle`, then every `interval`, and gives up after `count` unanswered probes: how
-/// the machine that lost its power is noticed. Whole seconds, at least one.
-pub fn set_keepalive(socket: impl AsFd, idle: Duration, interval: Duration, count: u32) -> io::Result<()> {
-    let seconds = |time: Duration| clamp(u32::try_from(time.as_secs()).unwrap_or(u32::MAX)).max(1);
-    let socket = socket.as_fd();
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(idle))?;
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(interval))?;
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, clamp(count))?;
-    set_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)
 }
 
 fn bind_and_listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
@@ -136,27 +102,11 @@ fn set_option(
     check(unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, pointer, length) }).map(drop)
 }
 
-/// The kernel takes these numbers as int.
-fn clamp(value: u32) -> libc::c_int {
-    libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpStream;
-
-    fn option(socket: impl AsFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
-        let mut value: libc::c_int = -1;
-        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-        let pointer = (&raw mut value).cast();
-        // SAFETY: the kernel writes at most `length` bytes into `value`.
-        let result =
-            unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, pointer, &raw mut length) };
-        assert_eq!(result, 0);
-        value
-    }
 
     /// Accepts the connection that has just been made; never waits longer than ten seconds.
     fn accept(listener: &mio::net::TcpListener) -> (mio::net::TcpStream, SocketAddr) {
@@ -193,24 +143,5 @@ mod tests {
         assert_eq!(listen_next_free(taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let second = listen_next_free(taken, 100).unwrap();
         assert!(second.local_addr().unwrap().port() > taken.port());
-    }
-
-    #[test]
-    fn options_arrive() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        set_send_buffer(&stream, 100_000).unwrap();
-        set_receive_buffer(&stream, 50_000).unwrap();
-        assert_eq!(option(&stream, libc::SOL_SOCKET, libc::SO_SNDBUF), 200_000);
-        assert_eq!(option(&stream, libc::SOL_SOCKET, libc::SO_RCVBUF), 100_000);
-        set_not_sent_low_water(&stream, 65_536).unwrap();
-        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), 65_536);
-        set_user_timeout(&stream, Duration::from_secs(30)).unwrap();
-        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 30_000);
-        set_keepalive(&stream, Duration::from_secs(20), Duration::from_secs(5), 3).unwrap();
-        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 20);
-        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 5);
-        assert_eq!(option(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT), 3);
-        assert_eq!(option(&stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
     }
 }

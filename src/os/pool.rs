@@ -53,6 +53,7 @@ impl Pool {
         self.buffer_bytes
     }
 
+    #[cfg(test)]
     pub fn count(&self) -> u32 {
         self.count
     }
