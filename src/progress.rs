@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{IsTerminal, Stderr, Stdout, Write};
+use std::io::{Stderr, Stdout, Write};
 use std::time::Duration;
 
 use swarm_proto::units::Instant;
@@ -53,7 +53,7 @@ impl Mode {
     }
 }
 
-/// Where a job stands, in the order it goes through them.
+/// Where a job stands, in the order it goes through them. (`booted`, before all these, is said by the initramfs.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     Fetching,
@@ -238,9 +238,8 @@ impl<Out: Write, Err: Write> Drop for Reporter<Out, Err> {
 
 /// To stdout and stderr of this process.
 pub fn standard(mode: Mode) -> Reporter<Stdout, Stderr> {
-    // A terminal that does not know its width is a serial console; those have 80 columns.
-    let columns = || std::io::stderr().is_terminal().then(|| tty::columns(std::io::stderr()).unwrap_or(80));
-    Reporter::new(mode, columns, std::io::stdout(), std::io::stderr())
+    // A terminal that does not know its width is a serial console: somebody keeps a log of it, so lines are better.
+    Reporter::new(mode, || tty::columns(std::io::stderr()), std::io::stdout(), std::io::stderr())
 }
 
 /// In one piece, so that lines of several programs on one console stay whole.

@@ -198,32 +198,32 @@ impl Drop for Draft {
 mod tests {
     use super::*;
 
-    fn used(data: &[Range<u64>], length: u64) -> Vec<(u64, u64)> {
-        used_ranges(data, length).into_iter().map(|(disk, length)| (disk.0, length)).collect()
+    /// `data` and the result as (start, end).
+    fn used(data: &[(u64, u64)], length: u64) -> Vec<(u64, u64)> {
+        let data: Vec<Range<u64>> = data.iter().map(|&(start, end)| start..end).collect();
+        used_ranges(&data, length).into_iter().map(|(disk, length)| (disk.0, disk.0 + length)).collect()
     }
 
     #[test]
     fn ranges_grow_and_merge() {
-        assert_eq!(used(&[0..100], 100), [(0, 100)]);
-        assert_eq!(used(&[0..4096, 4096..8192], 8192), [(0, 8192)]);
-        assert_eq!(used(&[5000..5001, 12_288..12_289], 20_480), [(4096, 4096), (12_288, 8192)]);
-        assert_eq!(
-            used(&[100..200, 4000..4097, 8190..8200], 1 << 20),
-            [(0, 12_288), ((1 << 20) - 4096, 4096)]
-        );
+        const MIB: u64 = 1 << 20;
+        assert_eq!(used(&[(0, 100)], 100), [(0, 100)]);
+        assert_eq!(used(&[(0, 4096), (4096, 8192)], 8192), [(0, 8192)]);
+        assert_eq!(used(&[(5000, 5001), (12_288, 12_289)], 20_480), [(4096, 8192), (12_288, 20_480)]);
+        assert_eq!(used(&[(100, 200), (4000, 4097), (8190, 8200)], MIB), [(0, 12_288), (MIB - 4096, MIB)]);
     }
 
     #[test]
     fn the_length_survives_a_hole_at_the_end() {
         assert_eq!(used(&[], 1), [(0, 1)]);
-        assert_eq!(used(&[], 10_000), [(8192, 1808)]);
-        assert_eq!(used(&[0..4096], 1 << 20), [(0, 4096), ((1 << 20) - 4096, 4096)]);
-        assert_eq!(used(&[0..4096], 8192), [(0, 8192)]);
+        assert_eq!(used(&[], 10_000), [(8192, 10_000)]);
+        assert_eq!(used(&[(0, 4096)], 12_288), [(0, 4096), (8192, 12_288)]);
+        assert_eq!(used(&[(0, 4096)], 8192), [(0, 8192)]);
     }
 
     /// A file that grew after its length was taken.
     #[test]
     fn nothing_behind_the_end() {
-        assert_eq!(used(&[0..9000, 12_288..20_000], 5000), [(0, 5000)]);
+        assert_eq!(used(&[(0, 9000), (12_288, 20_000)], 5000), [(0, 5000)]);
     }
 }

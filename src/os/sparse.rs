@@ -69,6 +69,7 @@ mod tests {
         let scratch = Scratch::new("full");
         let file = scratch.open_buffered();
         file.write_all_at(&[1; 10_000], 0).unwrap();
-        assert_eq!(data_ranges(&file).unwrap(), [0..10_000]);
+        let ranges = data_ranges(&file).unwrap();
+        assert_eq!((ranges.len(), ranges[0].clone()), (1, 0..10_000));
     }
 }
