@@ -16,7 +16,8 @@ use swarm_proto::units::InfoHash;
 
 use crate::help;
 use crate::progress::Mode;
-use crate::target::Target;
+use crate::size::parse_size;
+use crate::target::{GrammarError, Target};
 
 /// Smallest and largest `--memory`: below 16 MiB no pool holds a piece of 4 MiB three times over, above 4 GiB nothing
 /// gets faster.
@@ -125,28 +126,14 @@ pub struct UsageError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// What the grammar of targets says.
-    BadTarget(String),
-    BadOperand {
-        takes: &'static str,
-        given: String,
-    },
-    BadValue {
-        option: String,
-        takes: &'static str,
-        given: String,
-    },
-    InfoHashCount {
-        torrents: usize,
-        hashes: usize,
-    },
+    BadTarget(GrammarError),
+    BadOperand { takes: &'static str, given: String },
+    BadValue { option: String, takes: &'static str, given: String },
+    InfoHashCount { torrents: usize, hashes: usize },
     Missing(&'static str),
     MissingValue(String),
     NoCommand,
-    OddPairs {
-        pairs: &'static str,
-        unpaired: String,
-    },
+    OddPairs { pairs: &'static str, unpaired: String },
     TooMany(String),
     UnexpectedValue(String),
     UnknownCommand(String),
@@ -159,7 +146,7 @@ impl fmt::Display for UsageError {
             write!(f, "{command}: ")?;
         }
         match &self.wrong {
-            Wrong::BadTarget(complaint) => f.write_str(complaint),
+            Wrong::BadTarget(error) => error.fmt(f),
             Wrong::BadOperand { takes, given } => write!(f, "expected {takes}, not '{given}'"),
             Wrong::BadValue { option, takes, given } => write!(f, "{option} takes {takes}, not '{given}'"),
             Wrong::InfoHashCount { torrents, hashes } => {
@@ -287,11 +274,6 @@ fn verify(mut words: Words) -> Result<Command, UsageError> {
     let [torrent, target] = exactly(&words, operands, ["TORRENT", "TARGET"])?;
     check_target(&words, &target)?;
     Ok(Command::Verify { torrent: torrent_place(&words, torrent)?, target })
-}
-
-/// A mistyped selector is a mistake in the command line, before any machine is looked at.
-fn check_target(words: &Words, target: &OsStr) -> Result<(), UsageError> {
-    Target::parse(target).map(drop).map_err(|error| words.error(Wrong::BadTarget(error.to_string())))
 }
 
 fn info(mut words: Words) -> Result<Command, UsageError> {
@@ -455,6 +437,12 @@ fn torrent_place(words: &Words, given: OsString) -> Result<TorrentPlace, UsageEr
     }
 }
 
+/// Is the selector, if it is one, of a form that a disk could match?
+fn check_target(words: &Words, target: &OsStr) -> Result<(), UsageError> {
+    Target::parse(target).map_err(|error| words.error(Wrong::BadTarget(error)))?;
+    Ok(())
+}
+
 fn parsed<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
@@ -495,20 +483,8 @@ fn http_url(text: &str) -> Option<String> {
 const PIECE_SIZE: &str = "a power of two from 16K to 16M";
 
 fn piece_size(text: &str) -> Option<u32> {
-    let bytes = u32::try_from(size(text)?).ok()?;
+    let bytes = u32::try_from(parse_size(text).ok()?).ok()?;
     (bytes.is_power_of_two() && (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&bytes)).then_some(bytes)
-}
-
-/// SIZE: a number of bytes, or with K, M, G or T of powers of 1024.
-fn size(text: &str) -> Option<u64> {
-    let shift = match text.bytes().last()?.to_ascii_uppercase() {
-        b'K' => 10,
-        b'M' => 20,
-        b'G' => 30,
-        b'T' => 40,
-        _ => return number(text).map(u64::from),
-    };
-    u64::from(number(&text[..text.len() - 1])?).checked_mul(1 << shift)
 }
 
 const PLAIN_NAME: &str = "a name without '/', which is not '.' or '..'";
@@ -721,6 +697,11 @@ mod tests {
             ("get --stall-secs 0 a b", "get: --stall-secs takes a number of seconds, 1 or more, not '0'"),
             ("get --seed-secs -1 a b", "get: --seed-secs takes a number of seconds, not '-1'"),
             ("get https://x/a b", "get: expected a file or an http:// URL, not 'https://x/a'"),
+            ("get a disk:", "get: target \"disk:\" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"),
+            (
+                "verify a disk:size=5",
+                "verify: target \"disk:size=5\": \"5\" is no range: size=MIN.., size=..MAX or size=MIN..MAX",
+            ),
             ("seed a", "seed: TORRENT and SOURCE go in pairs, 'a' has no partner"),
             ("make", "make: SOURCE expected"),
             ("make a", "make: -o FILE.torrent expected"),
@@ -762,23 +743,5 @@ mod tests {
             error.to_string(),
             "make: --name takes a name without '/', which is not '.' or '..', not 'a\u{fffd}'"
         );
-    }
-
-    #[test]
-    fn sizes() {
-        let cases = [
-            ("0", 0),
-            ("1023", 1023),
-            ("16k", 16 << 10),
-            ("3M", 3 << 20),
-            ("250G", 250 << 30),
-            ("4T", 4 << 40),
-        ];
-        for (text, bytes) in cases {
-            assert_eq!(size(text), Some(bytes), "{text}");
-        }
-        for text in ["", "K", "-1", "+1", "1.5M", "1KB", "1 M", "\u{fffd}", "1\u{2009}", "99999999T"] {
-            assert_eq!(size(text), None, "{text}");
-        }
     }
 }

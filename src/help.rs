@@ -46,11 +46,13 @@ Usage:
 TORRENT is a file or an http:// URL.
 TARGET is a block device, a regular file (created if missing, and cut to the
 length of the image), or a selector that must match exactly one disk:
-  disk:auto               the only disk that is large enough and not in use
+  disk:auto               the only internal disk that is not in use
   disk:serial=TEXT        the disk with this serial number
   disk:wwn=TEXT           the disk with this World Wide Name
-  disk:size=MIN..MAX      the disk with a size in this range, as in 200G..500G
-Several conditions are joined with commas: disk:serial=X1,size=200G..500G
+  disk:model=TEXT         the disk of this model
+  disk:size=MIN..MAX      the disk of a size in this range, as in 200G..500G
+  disk:path=PATH          the disk that PATH leads to
+Several conditions are joined with commas: disk:auto,size=200G..
 `swarmdd disks` lists what there is.
 
 Options:
@@ -148,7 +150,8 @@ exit status is 0 only if all are good. Nothing is written.
 Usage:
   swarmdd verify TORRENT TARGET
 
-TORRENT is a file or an http:// URL. TARGET is a block device or a file.
+TORRENT is a file or an http:// URL. TARGET is a block device, a file, or a
+selector as in `swarmdd get`.
 
 Options:
   -h, --help  This text.

@@ -185,10 +185,11 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         }
     }
 
-    /// Something the user should know, in every mode: one line on stderr.
+    /// Something the user should know, in every mode: mostly one line on stderr, at times a table below it.
     pub fn note(&mut self, text: &str) {
         self.clear();
-        print(&mut self.err, &format!("swarmdd: {}\n", printable(text)));
+        let lines: String = text.lines().map(|line| format!("{}\n", printable(line))).collect();
+        print(&mut self.err, &format!("swarmdd: {lines}"));
     }
 
     /// When `update` should be called again at the latest, always after `now`; `None` if nobody waits for anything.
@@ -723,11 +724,11 @@ mod tests {
         let numbers = "down 10.0 MiB/s, up 5.0 MiB/s, 2 peers, 1:30 left";
         let expected = format!("{bar}, {numbers}\x1b[K");
         assert_eq!(last, expected);
-        console.note("tracker: not today\x1b[2J");
+        console.note("tracker: not today\x1b[2J\n  really");
         console.update(at(10_000), 0, &status(State::Downloading));
         console.finish(at(10_000), 0, &status(State::Done), &outcome());
         let text = String::from_utf8(std::mem::take(&mut console.err)).unwrap();
-        assert!(text.starts_with("\r\x1b[Kswarmdd: tracker: not today?[2J\n\rsda1"), "{text:?}");
+        assert!(text.starts_with("\r\x1b[Kswarmdd: tracker: not today?[2J\n  really\n\rsda1"), "{text:?}");
         assert!(text.ends_with("uploaded 0 B\n"), "{text:?}");
         assert_eq!(console.next_wakeup(at(10_000)), None);
     }
