@@ -201,13 +201,18 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
             Mode::None => return None,
         };
         let unfinished = || self.jobs.values().filter(|job| !job.finished);
-        let last = match self.mode {
-            Mode::Auto => self.drawn.map(|(last, _)| last),
-            _ => unfinished().filter_map(|job| job.printed.as_ref()).map(|(last, _)| *last).min(),
-        };
         unfinished().next()?;
+        let due = |last: &Instant| *last + interval;
+        let next = match self.mode {
+            Mode::Auto => self.drawn.iter().map(|(last, _)| due(last)).find(|due| *due > now),
+            _ => unfinished()
+                .flat_map(|job| &job.printed)
+                .map(|(last, _)| due(last))
+                .filter(|due| *due > now)
+                .min(),
+        };
         // A job that was due and had nothing to say is looked at again one interval later, not at once.
-        Some(last.map(|last| last + interval).filter(|due| *due > now).unwrap_or(now + interval))
+        Some(next.unwrap_or(now + interval))
     }
 
     /// Draws the line again if that is due: at a change of state at once, else not too often.
@@ -710,6 +715,17 @@ mod tests {
             now = wakeup + Duration::from_millis(50);
         }
         assert!((10..=12).contains(&objects), "{objects}");
+    }
+
+    /// A job that has nothing to say must not make another one late.
+    #[test]
+    fn the_next_line_of_any_job_is_waited_for() {
+        let mut console = console(Mode::Json, || None);
+        console.update(at(0), 0, &status(State::Seeding));
+        console.update(at(500), 1, &status(State::Downloading));
+        assert_eq!(console.next_wakeup(at(600)), Some(at(900)));
+        assert_eq!(console.next_wakeup(at(1000)), Some(at(1400)));
+        assert_eq!(console.next_wakeup(at(2000)), Some(at(2900)));
     }
 
     #[test]
