@@ -97,6 +97,7 @@ pub struct MakeOptions {
     pub web_seeds: Vec<String>,
     /// One file from offset 0 instead of the used ranges.
     pub single: bool,
+    pub skip_holes: bool,
 }
 
 /// Where a torrent is read from.
@@ -129,6 +130,7 @@ pub enum Wrong {
     BadTarget(GrammarError),
     BadOperand { takes: &'static str, given: String },
     BadValue { option: String, takes: &'static str, given: String },
+    Contradiction(&'static str, &'static str),
     InfoHashCount { torrents: usize, hashes: usize },
     Missing(&'static str),
     MissingValue(String),
@@ -149,6 +151,7 @@ impl fmt::Display for UsageError {
             Wrong::BadTarget(error) => error.fmt(f),
             Wrong::BadOperand { takes, given } => write!(f, "expected {takes}, not '{given}'"),
             Wrong::BadValue { option, takes, given } => write!(f, "{option} takes {takes}, not '{given}'"),
+            Wrong::Contradiction(one, other) => write!(f, "{one} and {other} exclude each other"),
             Wrong::InfoHashCount { torrents, hashes } => {
                 write!(f, "--info-hash goes once with each torrent: {torrents} expected, {hashes} given")
             }
@@ -245,7 +248,7 @@ fn make(mut words: Words) -> Result<Command, UsageError> {
     let mut output = None;
     let (mut trackers, mut web_seeds) = (Vec::new(), Vec::new());
     let (mut piece_bytes, mut name) = (None, None);
-    let (mut private, mut single) = (false, false);
+    let (mut private, mut single, mut skip_holes) = (false, false, false);
     while let Some(word) = words.next()? {
         match word {
             Word::Operand(operand) => operands.push(operand),
@@ -258,14 +261,19 @@ fn make(mut words: Words) -> Result<Command, UsageError> {
                 "--private" => private = true,
                 "--webseed" => web_seeds.push(words.value(&option, HTTP_URL, http_url)?),
                 "--single" => single = true,
+                "--skip-holes" => skip_holes = true,
                 _ => return Err(words.error(Wrong::UnknownOption(option))),
             },
         }
     }
     let [source] = exactly(&words, operands, ["SOURCE"])?;
     let output = output.ok_or_else(|| words.error(Wrong::Missing("-o FILE.torrent")))?;
+    if single && skip_holes {
+        return Err(words.error(Wrong::Contradiction("--single", "--skip-holes")));
+    }
     let source = PathBuf::from(source);
-    let options = MakeOptions { source, output, trackers, piece_bytes, name, private, web_seeds, single };
+    let options =
+        MakeOptions { source, output, trackers, piece_bytes, name, private, web_seeds, single, skip_holes };
     Ok(Command::Make(options))
 }
 

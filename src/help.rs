@@ -113,16 +113,15 @@ Example:
 ";
 
 pub const MAKE: &str = "\
-Reads SOURCE once and writes a torrent that describes it: the used ranges by
-their offsets on the disk, or with --single the whole as one file. Prints the
+Reads SOURCE once and writes a torrent that describes it, range by range with
+their offsets on the disk (FSBT), or with --single as one file. Prints the
 info-hash, which --info-hash of `swarmdd get` then insists on.
 
 Usage:
   swarmdd make [options] SOURCE -o FILE.torrent
 
-SOURCE is a block device or a raw image file. The holes of a sparse file are
-left out, and on the target what lies there stays as it is: use a SOURCE whose
-holes do not matter, or --single.
+SOURCE is a block device or a raw image file. All of it is described; the holes
+of a sparse file are zeros.
 
 Options:
   -o, --output FILE     The torrent file to write. Required.
@@ -133,7 +132,10 @@ Options:
   --name TEXT           Name in the torrent. Default: the file name of SOURCE
   --private             Agents find each other through the tracker only.
   --webseed URL         Where the data can be had over HTTP too. Repeatable.
-  --single              One file from offset 0 to the end, holes as zeros.
+  --single              One file from offset 0 to the end, for any client.
+  --skip-holes          Leave the holes of a sparse file out: on the target what
+                        lies there stays as it is. Only if nothing relies on
+                        holes being zeros; a fresh mke2fs does.
   -h, --help            This text.
 
 SIZE takes K, M, G, T: powers of 1024.

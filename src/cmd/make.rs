@@ -1,8 +1,9 @@
 //! `swarmdd make`: which bytes of a disk or an image are worth sending, and what are their hashes?
 //!
-//! Used ranges are the default (FSBT): what a sparse file leaves out is not read, not hashed and not sent. The last bytes
-//! of the image always belong to it, so that its length survives: a target file must end where the image ends, and an
-//! image must be refused on a disk that is too small for it, even if it ends in a hole.
+//! Everything, unless `--skip-holes` says that holes do not matter. A hole of a sparse file reads as zeros, and programs
+//! count on it: mke2fs leaves the inode tables of a fresh file as holes. Left out, they would keep on the target whatever
+//! was there before. The last bytes of the image always belong to it, so that its length survives: a target file must end
+//! where the image ends, and an image must be refused on a disk that is too small for it, even if it ends in a hole.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -79,16 +80,16 @@ fn refuse_output(options: &MakeOptions) -> Result<(), Failure> {
 /// (disk offset, length) of what goes into the torrent.
 fn files(options: &MakeOptions, device: &Device) -> Result<Vec<(DiskOffset, u64)>, Failure> {
     let whole = 0..device.size_bytes;
-    let data = if options.single || device.is_block() {
-        vec![whole]
-    } else {
+    let data = if options.skip_holes && !device.is_block() {
         sparse::data_ranges(&File::open(&options.source)?)?
+    } else {
+        vec![whole]
     };
     let files = used_ranges(&data, device.size_bytes);
     if files.len() > FILE_COUNT_MAX {
         let count = files.len();
         return Err(Failure::Because(format!(
-            "the source has {count} used ranges, at most {FILE_COUNT_MAX}: --single"
+            "the source has {count} used ranges, at most {FILE_COUNT_MAX}: omit --skip-holes"
         )));
     }
     Ok(files)
