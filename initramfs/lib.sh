@@ -293,7 +293,7 @@ cut_0x() { sed 's/^0x//' "$1"; }
 
 # A shell on every console, for nobody knows at which one the administrator stands; back when one of them is left.
 offer_shell() {
-	local console pids="" pid
+	local console pids="" pid ticks=0
 	say "a shell is open on every console: $1"
 	say "useful: swarmdd disks, dmesg, ip addr, cat /proc/cmdline; logs: /run/swarmdd"
 	for console in $CONSOLES; do
@@ -303,6 +303,9 @@ offer_shell() {
 	done
 	[ -n "$pids" ] || $MOCK sleep 60
 	while all_alive $pids; do
+		# Somebody may just be plugging in a keyboard.
+		[ $((ticks % 10)) -ne 0 ] || load_drivers_once
+		ticks=$((ticks + 1))
 		$MOCK sleep 1
 	done
 	for pid in $pids; do
