@@ -1,0 +1,740 @@
+#!/usr/bin/python3
+"""How fast, and at what cost, does each contender copy one image? Called by scripts/bench, whose --help is the manual.
+
+A *contender* is a way to copy; it only knows command lines. A *node* is an address to run processes on. A *run* is one
+copy by one contender, measured from the start of the leecher until it says that it is complete. What a run costs is read
+from /proc for the seeder and the leecher separately, and only between these two moments: what a seeder does before
+(hashing its image) is not counted. The tracker is a real opentracker that allows one torrent, and a new one each time.
+
+To add a shape of swarm: nodes in namespaces of their own, and a function beside pair() that starts several leechers.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+MIB = 1 << 20
+GIB = 1 << 30
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+CORES = os.cpu_count()
+TRACKER_PORT = 6969
+PEER_PORT = 6881
+# Above this share of all cores the figure measures the host and no longer the contender.
+SATURATED = 0.90
+# What other processes may take before the figures have to be taken with care.
+DISTURBED = 0.10
+# Completion is seen this late at most (1 % of the fastest run), memory is looked at more rarely: it only grows.
+POLL_SECONDS = 0.004
+MEMORY_POLL_SECONDS = 0.02
+READY_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 10
+# Whoever takes longer has one run only: more would cost minutes and change nothing in the order.
+SLOW_SECONDS = 30
+
+
+class Failure(Exception):
+    """A run that has no result; the text says why."""
+
+
+# ---- Nodes and processes ---------------------------------------------------------------------------------------------
+
+
+class Node:
+    """An address to run processes on, and what has to stand before a command to run it there."""
+
+    def __init__(self, name, address, prefix=()):
+        self.name, self.address, self.prefix = name, address, list(prefix)
+
+    def start(self, argv, log):
+        return Process(self.prefix + [str(word) for word in argv], log)
+
+
+class Process:
+    """A running program, what it has used so far, and its end."""
+
+    def __init__(self, argv, log):
+        self.argv = argv
+        self.peak_bytes = self.peak_anonymous_bytes = 0
+        with open(log, "wb") as output:
+            # pdeathsig: whatever ends the benchmark, nothing it started outlives it.
+            self.child = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            )
+
+    def exit_status(self):
+        """None while it runs. It stays a zombie until stop(), so that cpu_seconds() still knows everything."""
+        end = os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return end and end.si_status
+
+    def cpu_seconds(self):
+        """User and system time of all its threads and of the children it waited for."""
+        stat = Path(f"/proc/{self.child.pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()
+        return sum(int(ticks) for ticks in fields[11:15]) / TICKS_PER_SECOND
+
+    def look_at_memory(self):
+        """VmHWM is the kernel's own peak; mapped file pages count in it, so the anonymous part is kept beside it."""
+        status = read_or_empty(f"/proc/{self.child.pid}/status")
+        kib = {line.split()[0]: int(line.split()[1]) for line in status.splitlines() if line.endswith(" kB")}
+        self.peak_bytes = max(self.peak_bytes, kib.get("VmHWM:", 0) * 1024)
+        self.peak_anonymous_bytes = max(self.peak_anonymous_bytes, kib.get("RssAnon:", 0) * 1024)
+
+    def stop(self):
+        for order in (signal.SIGTERM, signal.SIGKILL):
+            if self.exit_status() is None:
+                self.child.send_signal(order)
+            try:
+                return self.child.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                pass
+        raise Failure(f"{self.argv[0]} does not end")
+
+
+def read_or_empty(path):
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def last_words(log):
+    lines = [line for line in Path(log).read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else "nothing printed"
+
+
+# ---- Contenders ------------------------------------------------------------------------------------------------------
+
+
+class Job:
+    """What every contender gets: the torrent, the image, where to put it, and who serves it."""
+
+    def __init__(self, binary, torrent, info_hash, image, directory, tracker, seeder, leecher):
+        self.binary, self.torrent, self.info_hash, self.image = binary, torrent, info_hash, image
+        self.directory, self.tracker, self.seeder, self.leecher = directory, tracker, seeder, leecher
+        self.target = directory / "target" / image.name
+        # A leecher that does not end by itself makes this file at the moment it is complete.
+        self.marker = directory / "complete"
+        self.hook = directory / "hook"
+
+    def settings_directory(self, role):
+        path = self.directory / f"settings-{role}"
+        path.mkdir(exist_ok=True)
+        return path
+
+
+class Contender:
+    """Command lines of one way to copy. `seeds_by_tracker`: the seeder is ready once the tracker counts it."""
+
+    seeds_by_tracker = True
+
+    def __init__(self, name, title, note):
+        self.name, self.title, self.note = name, title, note
+
+
+class Swarmdd(Contender):
+    def __init__(self, name, title, note, options):
+        super().__init__(name, title, note)
+        self.options = options
+
+    def seeder(self, job):
+        return [job.binary, "seed", "--listen", f"{job.seeder.address}:{PEER_PORT}", "--progress", "json",
+                job.torrent, job.image]
+
+    def leecher(self, job):
+        return [job.binary, "get", "--listen", f"{job.leecher.address}:{PEER_PORT}", "--progress", "json",
+                "--peer", f"{job.seeder.address}:{PEER_PORT}", "--no-seed", *self.options, job.torrent, job.target]
+
+
+class Libtorrent(Contender):
+    def seeder(self, job):
+        return self.peer(job.seeder, job.torrent, job.image.parent) + ["--seed"]
+
+    def leecher(self, job):
+        return self.peer(job.leecher, job.torrent, job.target.parent) + [
+            "--connect", job.seeder.address, "--marker", job.marker]
+
+    def peer(self, node, torrent, directory):
+        return [sys.executable, __file__, "libtorrent-peer", "--address", node.address, "--torrent", torrent,
+                "--directory", directory]
+
+
+class Aria2(Contender):
+    OPTIONS = ["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false",
+               "--enable-peer-exchange=false", "--file-allocation=none", "--allow-overwrite=true", "--bt-max-peers=0",
+               "--disk-cache=64M", "--summary-interval=0", "--seed-ratio=0.0", f"--listen-port={PEER_PORT}"]
+
+    def seeder(self, job):
+        return ["aria2c", *self.OPTIONS, f"--interface={job.seeder.address}", "--bt-seed-unverified=true",
+                f"--dir={job.image.parent}", job.torrent]
+
+    def leecher(self, job):
+        return ["aria2c", *self.OPTIONS, f"--interface={job.leecher.address}", f"--dir={job.target.parent}",
+                f"--on-bt-download-complete={job.hook}", job.torrent]
+
+
+class Transmission(Contender):
+    def seeder(self, job):
+        return self.peer(job, job.seeder, job.image.parent)
+
+    def leecher(self, job):
+        return self.peer(job, job.leecher, job.target.parent) + ["--finish", job.hook]
+
+    def peer(self, job, node, directory):
+        settings = job.settings_directory(node.name)
+        (settings / "settings.json").write_text(json.dumps({
+            "bind-address-ipv4": node.address, "bind-address-ipv6": "::1", "peer-port": PEER_PORT,
+            "dht-enabled": False, "lpd-enabled": False, "pex-enabled": False, "utp-enabled": False,
+            "port-forwarding-enabled": False, "encryption": 0, "preallocation": 0, "cache-size-mb": 64,
+            "upload-slots-per-torrent": 100, "speed-limit-up-enabled": False, "speed-limit-down-enabled": False,
+            "ratio-limit-enabled": False, "rename-partial-files": False, "incomplete-dir-enabled": False,
+        }))
+        return ["transmission-cli", "--config-dir", settings, "--port", PEER_PORT, "--no-portmap", "--no-uplimit",
+                "--no-downlimit", "--encryption-tolerated", "--download-dir", directory, job.torrent]
+
+
+class Http(Contender):
+    seeds_by_tracker = False
+
+    def seeder(self, job):
+        settings = job.settings_directory("nginx")
+        configuration = settings / "nginx.conf"
+        configuration.write_text(
+            f"daemon off; master_process off; user root; pid {settings}/pid; error_log stderr;\n"
+            "events {}\n"
+            f"http {{ access_log off; sendfile on; tcp_nopush on; client_body_temp_path {settings};\n"
+            f"  server {{ listen {job.seeder.address}:80; root {job.image.parent}; }} }}\n")
+        return ["nginx", "-e", "stderr", "-c", configuration]
+
+    def leecher(self, job):
+        return ["curl", "--silent", "--show-error", "--fail", "--output", job.target,
+                f"http://{job.seeder.address}/{job.image.name}"]
+
+
+CONTENDERS = [
+    Swarmdd("swarmdd", "swarmdd --no-verify", "as the others do: no read-back", ["--no-verify"]),
+    Swarmdd("read-back", "swarmdd", "reads every piece back from the disk before it is complete", []),
+    Libtorrent("libtorrent", "libtorrent", "no uTP, no encryption, large queues and buffers, unlimited slots"),
+    Aria2("aria2", "aria2", "64 MiB disk cache"),
+    Transmission("transmission", "transmission", "no uTP, 64 MiB cache, 100 slots"),
+    Http("http", "nginx → curl", "no hash, no swarm: the ceiling of plain TCP"),
+]
+
+
+def libtorrent_peer(arguments):
+    """One peer of libtorrent, tuned for a LAN; lives in a process of its own and runs until it is told to end."""
+    import libtorrent
+
+    session = libtorrent.session({
+        "listen_interfaces": f"{arguments.address}:{PEER_PORT}", "user_agent": "bench",
+        "enable_dht": False, "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False,
+        "enable_outgoing_utp": False, "enable_incoming_utp": False, "out_enc_policy": 2, "in_enc_policy": 2,
+        "allow_multiple_connections_per_ip": True, "unchoke_slots_limit": -1, "connections_limit": 1000,
+        "mixed_mode_algorithm": 0, "request_queue_time": 10, "max_out_request_queue": 5000,
+        "max_allowed_in_request_queue": 10000, "max_queued_disk_bytes": 64 * MIB, "aio_threads": 2,
+        "hashing_threads": 1, "send_buffer_low_watermark": MIB, "send_buffer_watermark": 3 * MIB,
+        "send_buffer_watermark_factor": 200, "recv_socket_buffer_size": 2 * MIB, "send_socket_buffer_size": 2 * MIB,
+        "alert_mask": libtorrent.alert.category_t.status_notification,
+    })
+    torrent = libtorrent.add_torrent_params()
+    torrent.ti = libtorrent.torrent_info(str(arguments.torrent))
+    torrent.save_path = str(arguments.directory)
+    torrent.flags &= ~(libtorrent.torrent_flags.auto_managed | libtorrent.torrent_flags.paused)
+    if arguments.seed:
+        torrent.flags |= libtorrent.torrent_flags.seed_mode
+    handle = session.add_torrent(torrent)
+    if arguments.connect:
+        handle.connect_peer((arguments.connect, PEER_PORT))
+    while True:
+        session.wait_for_alert(1000)
+        for alert in session.pop_alerts():
+            if isinstance(alert, libtorrent.torrent_finished_alert) and arguments.marker:
+                arguments.marker.touch()
+
+
+# ---- The tracker -----------------------------------------------------------------------------------------------------
+
+
+def start_tracker(job):
+    # As root it insists on leaving for `nobody`, in a chroot: a directory of its own, where that user may read.
+    jail = job.directory / "tracker"
+    jail.mkdir(exist_ok=True)
+    jail.chmod(0o755)
+    allowed = jail / "whitelist"
+    allowed.write_text(job.info_hash.hex() + "\n")
+    allowed.chmod(0o644)
+    address, log = job.tracker.address, job.directory / "tracker.log"
+    tracker = job.tracker.start(
+        ["opentracker", "-i", address, "-p", TRACKER_PORT, "-P", TRACKER_PORT, "-d", jail, "-w", allowed.name], log)
+    wait_until(lambda: accepts(address, TRACKER_PORT), tracker, log)
+    return tracker
+
+
+def complete_peers(job):
+    """How many seeders the tracker knows of this torrent."""
+    url = f"http://{job.tracker.address}:{TRACKER_PORT}/scrape?info_hash={urllib.parse.quote(job.info_hash)}"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.read().partition(b"8:completei")[2].partition(b"e")[0] or 0)
+    except OSError:
+        return 0
+
+
+def accepts(address, port):
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(ready, process, log):
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    while not ready():
+        if process.exit_status() is not None:
+            raise Failure(f"{process.argv[0]} ended before it was ready: {last_words(log)}")
+        if time.monotonic() > deadline:
+            raise Failure(f"{process.argv[0]} is not ready after {READY_SECONDS_MAX} s: {last_words(log)}")
+        time.sleep(0.05)
+
+
+# ---- One run ---------------------------------------------------------------------------------------------------------
+
+
+def run_once(contender, job, timeout_seconds, cold):
+    """Copies the image once; returns what it took. Ends all it started, whatever happens."""
+    prepare(job, cold)
+    logs = {role: job.directory / f"{contender.name}-{role}.log" for role in ("seeder", "leecher")}
+    running = []
+    try:
+        running.append(start_tracker(job))
+        seeder = job.seeder.start(contender.seeder(job), logs["seeder"])
+        running.append(seeder)
+        if contender.seeds_by_tracker:
+            wait_until(lambda: complete_peers(job) > 0, seeder, logs["seeder"])
+        else:
+            wait_until(lambda: accepts(job.seeder.address, 80), seeder, logs["seeder"])
+        result = measure(contender, job, seeder, logs["leecher"], timeout_seconds, running)
+    finally:
+        for process in reversed(running):
+            process.stop()
+    if subprocess.run(["cmp", "--", job.image, job.target], capture_output=True, check=False).returncode != 0:
+        raise Failure("the target differs from the image")
+    job.target.unlink()
+    return result
+
+
+def prepare(job, cold):
+    """The same start for everyone: no target, nothing dirty, the image in the page cache (or not)."""
+    job.target.parent.mkdir(exist_ok=True)
+    for file in job.target.parent.iterdir():
+        file.unlink()
+    job.marker.unlink(missing_ok=True)
+    job.hook.write_text(f"#!/bin/sh\n: > {job.marker}\n")
+    job.hook.chmod(0o755)
+    os.sync()
+    with open(job.image, "rb", buffering=0) as image:
+        if cold:
+            os.posix_fadvise(image.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        else:
+            while image.read(MIB):
+                pass
+
+
+def measure(contender, job, seeder, log, timeout_seconds, running):
+    host_before, seeder_before = HostTime.now(), seeder.cpu_seconds()
+    started = time.monotonic()
+    leecher = job.leecher.start(contender.leecher(job), log)
+    running.append(leecher)
+    seconds = wait_complete(contender, job, seeder, leecher, log, started + timeout_seconds) - started
+    cpu = {"seeder": seeder.cpu_seconds() - seeder_before, "leecher": leecher.cpu_seconds()}
+    host = HostTime.now().since(host_before)
+    for process in (seeder, leecher):
+        process.look_at_memory()
+    # Those who write through the page cache are complete before the disk is: what is missing, is counted beside.
+    with open(job.target, "rb") as target:
+        os.fsync(target.fileno())
+    durable_seconds = time.monotonic() - started
+    return {
+        "seconds": seconds,
+        "durable_seconds": durable_seconds,
+        "cpu_seconds": cpu,
+        "peak_rss_bytes": {"seeder": seeder.peak_bytes, "leecher": leecher.peak_bytes},
+        "peak_anonymous_bytes": {"seeder": seeder.peak_anonymous_bytes, "leecher": leecher.peak_anonymous_bytes},
+        "host_busy": host.busy_share(),
+        "host_others": max(0.0, host.busy_share() - sum(cpu.values()) / (seconds * CORES)),
+        "host_stolen": host.stolen_share(),
+    }
+
+
+def wait_complete(contender, job, seeder, leecher, log, deadline):
+    """Polls until the leecher ends well or leaves its mark; returns when that was."""
+    next_look = 0
+    while True:
+        now = time.monotonic()
+        if job.marker.exists():
+            return now
+        status = leecher.exit_status()
+        if status == 0:
+            return now
+        if status is not None:
+            raise Failure(f"the leecher failed: {last_words(log)}")
+        if seeder.exit_status() is not None:
+            raise Failure("the seeder ended early")
+        if now > deadline:
+            raise Failure(f"not complete in time: {last_words(log)}")
+        if now > next_look:
+            seeder.look_at_memory()
+            leecher.look_at_memory()
+            next_look = now + MEMORY_POLL_SECONDS
+        time.sleep(POLL_SECONDS)
+
+
+class HostTime:
+    """The first line of /proc/stat (proc(5)): what all cores did, in ticks."""
+
+    def __init__(self, total, idle, stolen):
+        self.total, self.idle, self.stolen = total, idle, stolen
+
+    @staticmethod
+    def now():
+        with open("/proc/stat", encoding="ascii") as stat:
+            ticks = [int(word) for word in stat.readline().split()[1:9]]
+        # user nice system idle iowait irq softirq steal; waiting for a disk is idle too.
+        return HostTime(sum(ticks), ticks[3] + ticks[4], ticks[7])
+
+    def since(self, before):
+        return HostTime(self.total - before.total, self.idle - before.idle, self.stolen - before.stolen)
+
+    def busy_share(self):
+        return 1 - self.idle / max(1, self.total)
+
+    def stolen_share(self):
+        return self.stolen / max(1, self.total)
+
+
+# ---- What is copied --------------------------------------------------------------------------------------------------
+
+
+def make_image(path, size_bytes, seed):
+    """Random bytes, always the same: nothing on the way can compress, skip or deduplicate them."""
+    if path.exists() and path.stat().st_size == size_bytes:
+        return
+    say(f"making {path}")
+    source = random.Random(seed)
+    unfinished = path.with_suffix(".new")
+    with open(unfinished, "wb") as image:
+        for _ in range(size_bytes // MIB):
+            image.write(source.randbytes(MIB))
+        image.flush()
+        os.fsync(image.fileno())
+    unfinished.rename(path)
+
+
+def make_torrent(binary, image, path, tracker):
+    subprocess.run(
+        [binary, "make", "--single", "--tracker", f"http://{tracker.address}:{TRACKER_PORT}/announce", image, "-o", path],
+        check=True, stdout=subprocess.DEVNULL)
+    raw = path.read_bytes()
+    start = raw.index(b"4:info") + len("4:info")
+    return hashlib.sha1(raw[start:bencode_end(raw, start)]).digest()
+
+
+def bencode_end(raw, at):
+    """Where the bencoded value that begins here ends (BEP 3)."""
+    if raw[at:at + 1] in (b"d", b"l"):
+        at += 1
+        while raw[at:at + 1] != b"e":
+            at = bencode_end(raw, at)
+        return at + 1
+    if raw[at:at + 1] == b"i":
+        return raw.index(b"e", at) + 1
+    colon = raw.index(b":", at)
+    return colon + 1 + int(raw[at:colon])
+
+
+def disk_mib_per_second(directory, size_bytes):
+    """What the disk takes when nobody is in the way: large direct writes."""
+    path = directory / "disk-speed"
+    count = min(size_bytes, GIB) // (4 * MIB)
+    started = time.monotonic()
+    subprocess.run(["dd", "if=/dev/zero", f"of={path}", "bs=4M", f"count={count}", "oflag=direct", "conv=fsync"],
+                   check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    path.unlink()
+    return count * 4 / seconds
+
+
+# ---- The benchmark ---------------------------------------------------------------------------------------------------
+
+
+def pair(options):
+    chosen = [contender for contender in CONTENDERS if contender.name in options.only]
+    size_bytes = options.size * MIB
+    timeout_seconds = options.timeout or 30 + options.size / 8
+    directory = options.output.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    needed, free = 2 * size_bytes + GIB // 4, shutil.disk_usage(directory).free
+    if free < needed:
+        raise Failure(f"{directory} has {free / GIB:.1f} GiB free, {needed / GIB:.1f} GiB are needed")
+
+    nodes = [Node(name, f"10.77.0.{n}") for n, name in enumerate(("tracker", "seeder", "leecher"), start=1)]
+    join_loopback(nodes)
+    (directory / "source").mkdir(exist_ok=True)
+    image, torrent = directory / "source" / f"image-{options.size}.img", directory / "pair.torrent"
+    make_image(image, size_bytes, seed=options.size)
+    info_hash = make_torrent(options.binary, image, torrent, nodes[0])
+    job = Job(options.binary, torrent, info_hash, image, directory, *nodes)
+    host = describe_host(directory, size_bytes)
+
+    runs, failures = rounds(chosen, job, options, timeout_seconds)
+    report = {
+        "benchmark": "pair", "size_bytes": size_bytes, "rounds": options.runs, "cold": options.cold, "host": host,
+        "versions": versions(options.binary), "runs": runs, "failures": failures,
+        "summary": {name: summary(results, size_bytes, host) for name, results in runs.items() if results},
+    }
+    (directory / "pair.json").write_text(json.dumps(report, indent=1) + "\n")
+    (directory / "pair.md").write_text(markdown(report))
+    print(markdown(report), end="")
+    say(f"made {directory}/pair.md and pair.json; the image stays in {directory}/source for the next time")
+    return 1 if any(name in failures for name in ("swarmdd", "read-back")) else 0
+
+
+def rounds(chosen, job, options, timeout_seconds):
+    """Interleaved, each round beginning with another contender, so that nobody always has the same neighbour."""
+    runs, failures = {contender.name: [] for contender in chosen}, {}
+    for number in range(options.runs):
+        turn = number % len(chosen)
+        for contender in chosen[turn:] + chosen[:turn]:
+            slow = any(result["seconds"] > SLOW_SECONDS for result in runs[contender.name])
+            if slow or contender.name in failures:
+                continue
+            try:
+                result = run_once(contender, job, timeout_seconds, options.cold)
+            except Failure as failure:
+                failures[contender.name] = str(failure)
+                say(f"round {number + 1}: {contender.name}: {failure}")
+                continue
+            runs[contender.name].append(result)
+            say(f"round {number + 1}: {contender.name}: {result['seconds']:.2f} s, "
+                f"{options.size / result['seconds']:.0f} MiB/s, host {result['host_busy']:.0%} busy")
+    return runs, failures
+
+
+def join_loopback(nodes):
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for node in nodes:
+        # Not 127.0.0.0/8: transmission takes no peer from there.
+        subprocess.run(["ip", "address", "add", f"{node.address}/24", "dev", "lo"], check=True)
+
+
+def describe_host(directory, size_bytes):
+    model = [line.split(":", 1)[1].strip() for line in read_or_empty("/proc/cpuinfo").splitlines()
+             if line.startswith("model name")]
+    return {
+        "cpu": model[0] if model else platform.machine(), "cores": CORES, "kernel": platform.release(),
+        "load_before": os.getloadavg()[0], "disk_mib_per_second": disk_mib_per_second(directory, size_bytes),
+    }
+
+
+def versions(binary):
+    import libtorrent
+
+    def first_line(*argv):
+        told = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return (told.stdout + told.stderr).strip().splitlines()[0]
+
+    return {
+        "swarmdd": first_line(binary, "--version"), "libtorrent": libtorrent.__version__,
+        "aria2": first_line("aria2c", "--version"), "transmission": first_line("transmission-cli", "--version"),
+        "http": f"{first_line('nginx', '-v')}, {' '.join(first_line('curl', '--version').split()[:2])}",
+    }
+
+
+def summary(results, size_bytes, host):
+    """The median of each figure over the rounds."""
+    def median(pick):
+        return statistics.median(pick(result) for result in results)
+
+    gib = size_bytes / GIB
+    row = {
+        "mib_per_second": size_bytes / MIB / median(lambda r: r["seconds"]),
+        "durable_mib_per_second": size_bytes / MIB / median(lambda r: r["durable_seconds"]),
+        "seconds_min": min(r["seconds"] for r in results), "seconds_max": max(r["seconds"] for r in results),
+        "cpu_seconds_per_gib": median(lambda r: sum(r["cpu_seconds"].values())) / gib,
+        "host_busy": median(lambda r: r["host_busy"]), "host_others": median(lambda r: r["host_others"]),
+    }
+    for role in ("seeder", "leecher"):
+        row[f"{role}_cpu_seconds_per_gib"] = median(lambda r, role=role: r["cpu_seconds"][role]) / gib
+        row[f"{role}_core_share"] = median(lambda r, role=role: r["cpu_seconds"][role] / r["seconds"])
+        row[f"{role}_peak_mib"] = max(r["peak_rss_bytes"][role] for r in results) / MIB
+        row[f"{role}_peak_anonymous_mib"] = max(r["peak_anonymous_bytes"][role] for r in results) / MIB
+    row["limit"] = limit_of(row, host)
+    return row
+
+
+def limit_of(row, host):
+    """What stood in the way, as far as the figures tell."""
+    busiest = max(("seeder", "leecher"), key=lambda role: row[f"{role}_core_share"])
+    if row["host_busy"] >= SATURATED:
+        return "all cores of the host" if row["host_others"] < DISTURBED else "all cores, others' work too"
+    if row[f"{busiest}_core_share"] >= SATURATED:
+        return f"{busiest}: {row[f'{busiest}_core_share']:.0%} of a core"
+    if row["durable_mib_per_second"] >= 0.85 * host["disk_mib_per_second"]:
+        return "the disk"
+    return "waiting"
+
+
+# ---- The table -------------------------------------------------------------------------------------------------------
+
+
+def markdown(report):
+    host, rows = report["host"], report["summary"]
+    lines = [
+        f"## One seeder, one leecher, {report['size_bytes'] // MIB} MiB over loopback, unshaped",
+        "",
+        f"{host['cpu']}, {host['cores']} cores, Linux {host['kernel']}; direct writes to the disk alone: "
+        f"{host['disk_mib_per_second']:.0f} MiB/s. Image {'not ' if report['cold'] else ''}in the page cache. "
+        f"Medians of {report['rounds']} interleaved rounds, every target equal to the image.",
+        "",
+        "| contender | MiB/s | × swarmdd | MiB/s to fsync | CPU s/GiB | seeder + leecher "
+        "| peak RSS MiB, seeder / leecher | host busy | limited by |",
+        "| :-- | --: | --: | --: | --: | :-: | :-: | --: | :-- |",
+    ]
+    base = rows.get("swarmdd", rows.get("read-back", {})).get("mib_per_second")
+    for contender in CONTENDERS:
+        if contender.name in rows:
+            lines.append(table_row(contender, rows[contender.name], base))
+    lines.append("")
+    lines += [f"- {name} failed: {reason}" for name, reason in report["failures"].items()]
+    for contender in CONTENDERS:
+        if contender.name in rows:
+            count = len(report["runs"][contender.name])
+            lines.append(f"- {contender.title}: {contender.note}; {count} {'run' if count == 1 else 'runs'}.")
+    lines += mapped_files_note(rows) + verdict(rows) + disturbance(report)
+    lines.append("- " + "; ".join(f"{name}: {version}" for name, version in report["versions"].items()) + ".")
+    return "\n".join(lines) + "\n"
+
+
+def table_row(contender, row, base):
+    cells = [
+        contender.title, f"{row['mib_per_second']:.0f}", f"{row['mib_per_second'] / base:.2f}" if base else "",
+        f"{row['durable_mib_per_second']:.0f}", f"{row['cpu_seconds_per_gib']:.2f}",
+        f"{row['seeder_cpu_seconds_per_gib']:.2f} + {row['leecher_cpu_seconds_per_gib']:.2f}",
+        f"{row['seeder_peak_mib']:.0f} / {row['leecher_peak_mib']:.0f}", f"{row['host_busy']:.0%}", row["limit"],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def mapped_files_note(rows):
+    """A client that maps its files has them in its peak; say how much is its own."""
+    if "libtorrent" not in rows:
+        return []
+    row = rows["libtorrent"]
+    return [f"- libtorrent maps files; without them its peaks are {row['seeder_peak_anonymous_mib']:.0f} / "
+            f"{row['leecher_peak_anonymous_mib']:.0f} MiB."]
+
+
+def verdict(rows):
+    """The targets: twice the best client or 0.7 of plain HTTP, at half the CPU of the best client."""
+    clients = [rows[name] for name in ("libtorrent", "aria2", "transmission") if name in rows]
+    if "swarmdd" not in rows or not clients:
+        return []
+    own = rows["swarmdd"]
+    speed = own["mib_per_second"] / max(row["mib_per_second"] for row in clients)
+    cpu = own["cpu_seconds_per_gib"] / min(row["cpu_seconds_per_gib"] for row in clients)
+    http = own["mib_per_second"] / rows["http"]["mib_per_second"] if "http" in rows else 0
+    reached = {True: "reached", False: "NOT reached"}
+    return [
+        f"- swarmdd --no-verify: {speed:.2f} × the fastest of the other clients, {http:.2f} × plain HTTP "
+        f"(target: 2 or 0.7): {reached[speed >= 2 or http >= 0.7]}.",
+        f"- swarmdd --no-verify: {cpu:.2f} × the CPU of the most frugal of the other clients "
+        f"(target: 0.5): {reached[cpu <= 0.5]}.",
+    ]
+
+
+def disturbance(report):
+    """Whatever makes the figures say less than they seem to."""
+    notes = []
+    rows = report["summary"]
+    full = [name for name, row in rows.items() if row["host_busy"] >= SATURATED]
+    if full:
+        notes.append(f"- With {', '.join(full)} all cores were more than {SATURATED:.0%} busy: there the figure "
+                     "measures the host, and a faster one would give more.")
+    disturbed = [f"{name} {row['host_others']:.0%}" for name, row in rows.items() if row["host_others"] > DISTURBED]
+    if disturbed:
+        notes.append("- CPU of the host that went to neither end (other programs, write-back, tracker, this script): "
+                     f"{', '.join(disturbed)}. Repeat on a quiet host before comparing.")
+    return notes
+
+
+def say(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(prog="bench", add_help=False, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    top = Path(__file__).resolve().parent.parent
+    names = [contender.name for contender in CONTENDERS]
+
+    def positive(text):
+        if int(text) < 1:
+            raise ValueError(text)
+        return int(text)
+
+    def some_of(text):
+        chosen = text.split(",")
+        if not set(chosen) <= set(names):
+            raise ValueError(text)
+        return chosen
+
+    one_pair = commands.add_parser("pair", add_help=False, allow_abbrev=False)
+    one_pair.add_argument("--size", type=positive, default=1024)
+    one_pair.add_argument("--runs", type=positive, default=3)
+    one_pair.add_argument("--only", type=some_of, default=names)
+    one_pair.add_argument("--cold", action="store_true")
+    one_pair.add_argument("--timeout", type=positive)
+    one_pair.add_argument("--binary", type=Path, default=top / "target" / "swarmdd")
+    one_pair.add_argument("--output", type=Path, default=top / "target" / "bench")
+
+    peer = commands.add_parser("libtorrent-peer", add_help=False)
+    peer.add_argument("--address", required=True)
+    peer.add_argument("--torrent", type=Path, required=True)
+    peer.add_argument("--directory", type=Path, required=True)
+    peer.add_argument("--seed", action="store_true")
+    peer.add_argument("--connect")
+    peer.add_argument("--marker", type=Path)
+    return parser.parse_args(argv)
+
+
+def main():
+    options = parse(sys.argv[1:])
+    if options.command == "libtorrent-peer":
+        libtorrent_peer(options)
+    # So that an end from outside runs every `finally`.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return pair(options)
+    except Failure as failure:
+        say(failure)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
