@@ -371,7 +371,11 @@ impl Swarm {
             return self.close(now, slot, Ending::Failed, "it is in another swarm");
         }
         if handshake.peer_id == self.config.peer_id {
-            return self.close(now, slot, Ending::Own, "it is ourselves");
+            // The end that called learns it from our handshake, and never calls that address again; so it closes.
+            if self.peer(slot).outgoing {
+                self.close(now, slot, Ending::Own, "it is ourselves");
+            }
+            return;
         }
         if let Some(loser) = self.duplicate_of(slot, handshake.peer_id) {
             self.close(now, loser, Ending::Duplicate, "it is connected already");
@@ -517,7 +521,9 @@ impl Swarm {
         let lacking = field.ones().filter(|piece| !self.picker.have().get(*piece)).count() as u32;
         let peer = self.peer(slot);
         if !peer.may_send_bitfield {
-            return Err("it sent its bitfield too late");
+            // aria2 sends one in place of many `have` whenever it is shorter.
+            field.ones().for_each(|piece| self.take_have(now, slot, piece));
+            return Ok(());
         }
         peer.may_send_bitfield = false;
         peer.wanted = lacking;
