@@ -139,6 +139,8 @@ struct Runner<'a> {
     waste: Vec<u8>,
     report_at: Instant,
     leaving: bool,
+    /// Say why each connection ended.
+    verbose: bool,
 }
 
 /// One core with all that it commands.
@@ -219,6 +221,7 @@ impl<'a> Runner<'a> {
             waste: vec![0; BLOCK_BYTES as usize],
             report_at: now,
             leaving: false,
+            verbose: std::env::var_os("SWARMDD_DEBUG").is_some(),
         })
     }
 
@@ -369,7 +372,7 @@ impl<'a> Runner<'a> {
                     self.queue(index);
                 }
                 Ok(()) => {}
-                Err(_) => self.drop_link(index, now),
+                Err(error) => self.drop_link(index, &error, now),
             }
         }
     }
@@ -434,8 +437,11 @@ impl<'a> Runner<'a> {
     }
 
     /// Closes a connection and tells its core.
-    fn drop_link(&mut self, index: usize, now: Instant) {
+    fn drop_link(&mut self, index: usize, why: &dyn fmt::Display, now: Instant) {
         let Some(link) = self.links[index].take() else { return };
+        if self.verbose {
+            self.reporter.note(&format!("peer {}: {why}", link.conn.address()));
+        }
         if let Owner::Peer { job, slot } = link.owner {
             let job = &mut self.jobs[job];
             job.set_link(slot, None);
@@ -454,9 +460,9 @@ impl<'a> Runner<'a> {
             let mut busy = self.send(index, now);
             let job = &mut self.jobs[index];
             busy |= job.do_work(now);
-            while let Some((slot, _why)) = self.jobs[index].swarm.poll_close() {
+            while let Some((slot, why)) = self.jobs[index].swarm.poll_close() {
                 match self.jobs[index].link(slot) {
-                    Some(link) => self.drop_link(link, now),
+                    Some(link) => self.drop_link(link, &why, now),
                     None => self.jobs[index].swarm.handle_closed(now, slot),
                 }
                 busy = true;
@@ -495,7 +501,7 @@ impl<'a> Runner<'a> {
             let Some(link) = self.jobs[index].slots[slot] else { continue };
             match self.send_to(index, PeerSlot(slot as u32), link, now) {
                 Ok(sent) => blocks += sent,
-                Err(_) => self.drop_link(link, now),
+                Err(error) => self.drop_link(link, &error, now),
             }
         }
         blocks > 0
@@ -581,7 +587,7 @@ impl<'a> Runner<'a> {
     /// The core is over: closes the target and says how it went.
     fn finish(&mut self, index: usize, now: Instant) {
         let links: Vec<usize> = self.jobs[index].slots.iter().flatten().copied().collect();
-        links.into_iter().for_each(|link| self.drop_link(link, now));
+        links.into_iter().for_each(|link| self.drop_link(link, &"we are done", now));
         let job = &mut self.jobs[index];
         job.announce = None;
         job.finished = true;
