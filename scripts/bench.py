@@ -131,8 +131,10 @@ class Job:
         self.hook = directory / "hook"
 
     def settings_directory(self, role):
+        # Empty: a client that was ended early would find there what it believed of the image then.
         path = self.directory / f"settings-{role}"
-        path.mkdir(exist_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
         return path
 
 
@@ -188,7 +190,7 @@ class Aria2(Contender):
 
 class Transmission(Contender):
     def seeder(self, job):
-        return self.peer(job, job.seeder, job.image.parent)
+        return self.peer(job, job.seeder, job.image.parent) + ["--verify"]
 
     def leecher(self, job):
         return self.peer(job, job.leecher, job.target.parent) + ["--finish", job.hook]
@@ -484,7 +486,7 @@ def disk_mib_per_second(directory, size_bytes):
 def pair(options):
     chosen = [contender for contender in CONTENDERS if contender.name in options.only]
     size_bytes = options.size * MIB
-    timeout_seconds = options.timeout or 30 + options.size / 8
+    timeout_seconds = options.timeout or 30 + options.size / 5
     directory = options.output.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     needed, free = 2 * size_bytes + GIB // 4, shutil.disk_usage(directory).free
@@ -588,9 +590,11 @@ def summary(results, size_bytes, host):
 
 def limit_of(row, host):
     """What stood in the way, as far as the figures tell."""
+    if row["host_busy"] >= SATURATED and row["host_others"] >= DISTURBED:
+        return f"not clear: others took {row['host_others']:.0%} of the host"
     busiest = max(("seeder", "leecher"), key=lambda role: row[f"{role}_core_share"])
     if row["host_busy"] >= SATURATED:
-        return "all cores of the host" if row["host_others"] < DISTURBED else "all cores, others' work too"
+        return "all cores of the host"
     if row[f"{busiest}_core_share"] >= SATURATED:
         return f"{busiest}: {row[f'{busiest}_core_share']:.0%} of a core"
     if row["durable_mib_per_second"] >= 0.85 * host["disk_mib_per_second"]:
