@@ -54,31 +54,77 @@ run_agent() {
 # What the agent says as JSON goes to the server, word for word, and on in short for the consoles: each change of state,
 # and every REPORT_EVERY-th line between. Everything else goes on as it is; the reason of a failure comes last.
 relay_json() {
-	local line state heard="" count=0
+	local line state target name heard count=0 dir="$ROOT/run/swarmdd/reports"
+	mkdir -p "$dir"
+	rm -f "$dir"/*
 	while IFS= read -r line || [ -n "$line" ]; do
 		case $line in
 		'{"state":"'*) ;;
 		*) printf '%s\n' "$line"; continue ;;
 		esac
 		state=$(json_field state "$line")
+		target=$(json_field target "$line")
+		name=$(printf '%s\n' "$target" | tr -c 'a-zA-Z0-9\n' -)
+		heard=""
+		[ ! -e "$dir/$name.state" ] || read -r heard <"$dir/$name.state"
 		count=$((count + 1))
-		if [ "$state" != "$heard" ]; then
-			echo "$(json_field target "$line"): $state"
-			# The server counts on these: one that it did not get goes with the next line again.
-			! post_json "$line" || heard=$state
-		elif [ $((count % REPORT_EVERY)) -eq 0 ]; then
-			echo "$(json_field target "$line"): $state $(json_field percent "$line") %"
-			# Nobody waits for these, least of all the agent, which a full pipe would stop.
-			post_json "$line" &
-		fi
+		[ "$state" != "$heard" ] || [ $((count % REPORT_EVERY)) -eq 0 ] || continue
+		echo "$state" >"$dir/$name.state"
+		progress_line "$target" "$state" "$line"
+		queue_report "$name" "$line"
 	done
+	# What the server did not get yet, it gets now or never.
+	wait
+	send_reports
+}
+
+progress_line() {
+	case $2 in
+	downloading) echo "$1: $2 $(json_field percent "$3") %, $(megabytes "$(json_field down "$3")") MB/s," \
+		"$(json_field peers "$3") peers" ;;
+	scanning | verifying) echo "$1: $2 $(json_field percent "$3") %" ;;
+	seeding) echo "$1: $2 at $(megabytes "$(json_field up "$3")") MB/s, $(json_field peers "$3") peers" ;;
+	*) echo "$1: $2" ;;
+	esac
+}
+
+# Arithmetic on anything but digits would end the shell, and with it the agent's pipe.
+megabytes() {
+	case $1 in
+	"" | *[!0-9]*) echo 0 ;;
+	*) echo $(($1 / 1000000)) ;;
+	esac
 }
 
 # json_field NAME LINE: of a flat object as the agent writes it; a text with a quote in it ends there.
 json_field() {
 	local value=${2#*\""$1"\":}
 	value=${value#\"}
-	printf '%s\n' "${value%%[\",]*}"
+	printf '%s\n' "${value%%[\",\}]*}"
+}
+
+# queue_report NAME LINE: takes the place of what was not sent about this target yet, for only the latest counts. Sent
+# in the background: a server that swallows packets must not stop the agent, which waits when the pipe is full.
+queue_report() {
+	local file="$ROOT/run/swarmdd/reports/$1"
+	printf '%s\n' "$2" >"$file.new"
+	mv "$file.new" "$file.json"
+	send_reports &
+	# A mocked server answers at once; without this the next line might overtake.
+	[ -z "$MOCK" ] || wait "$!"
+}
+
+# One sender at a time, so that the server hears things in their order; who comes meanwhile leaves it to the next.
+send_reports() {
+	local file dir="$ROOT/run/swarmdd/reports"
+	mkdir "$dir/sending" 2>/dev/null || return 0
+	for file in "$dir"/*.json; do
+		[ -e "$file" ] || continue
+		mv "$file" "$dir/sending/line"
+		# Not sent: back in its place, unless there is something newer.
+		post_json "$(cat "$dir/sending/line")" || [ -e "$file" ] || mv "$dir/sending/line" "$file"
+	done
+	rm -r "$dir/sending"
 }
 
 agent_failure() {

@@ -109,10 +109,40 @@ case_deploy_agents_words_reach_the_server_once_per_state() {
 		'{"state":"seeding","torrent":"a","target":"/dev/vda","percent":100.0,"have":9}'
 	boot "$MINIMAL swarmdd.report=http://10.77.0.1/r"
 	ran_times 1 'timeout 15 .*{"state":"downloading","torrent":"a","target":"/dev/vda","percent":1.0,"have":1} http'
-	ran_times 0 '"percent":2.0'
+	ran_times 0 '.*"percent":2.0'
 	ran_times 1 'timeout 15 .*{"state":"seeding","torrent":"a"'
 	said "/dev/vda: seeding"
 	not_said '"state"'
+}
+
+case_deploy_two_targets_are_reported_apart() {
+	good_network
+	disk vdb
+	agent 0 '{"state":"downloading","torrent":"a","target":"/dev/vda","percent":1.0,"down":5000000,"peers":3}' \
+		'{"state":"downloading","torrent":"b","target":"/dev/vdb","percent":1.5,"down":0,"peers":0}' \
+		'{"state":"downloading","torrent":"a","target":"/dev/vda","percent":2.0,"down":0,"peers":0}' \
+		'{"state":"downloading","torrent":"b","target":"/dev/vdb","percent":2.5,"down":0,"peers":0}' \
+		'{"state":"seeding","torrent":"a","target":"/dev/vda","percent":100.0,"up":7000000,"peers":2}' \
+		'{"state":"seeding","torrent":"a","target":"/dev/vda","percent":100.0,"up":7000000,"peers":2}' \
+		'{"state":"done","torrent":"b","target":"/dev/vdb","percent":100.0}'
+	boot "$MINIMAL swarmdd.torrent=http://s/b swarmdd.target=/dev/vdb swarmdd.report=http://10.77.0.1/r"
+	said "/dev/vda: downloading 1.0 %, 5 MB/s, 3 peers"
+	said "/dev/vda: seeding at 7 MB/s, 2 peers"
+	said "/dev/vdb: done"
+	ran_times 2 "wget .*\"downloading\""
+	ran_times 1 "wget .*\"seeding\""
+	ran_times 1 "wget .*\"done\""
+}
+
+# The server is away while the disk is written: the last word of each target reaches it in the end.
+case_deploy_words_the_server_missed_are_said_again() {
+	good_network
+	agent 0 '{"state":"downloading","torrent":"a","target":"/dev/vda","percent":1.0,"down":0,"peers":3}' \
+		'{"state":"done","torrent":"a","target":"/dev/vda","percent":100.0}'
+	echo 3 >"$ROOT/posts-that-fail"
+	boot "$MINIMAL swarmdd.report=http://10.77.0.1/r"
+	said "could not report 'booted' to http://10.77.0.1/r"
+	prints '{"state":"done","torrent":"a","target":"/dev/vda","percent":100.0}' cat "$ROOT/posted"
 }
 
 case_deploy_failure_is_framed_and_reported() {
