@@ -28,6 +28,10 @@ run_agent() {
 	for hash in $OPT_INFO_HASHES; do
 		set -- "$@" --info-hash "$hash"
 	done
+	case " $OPT_ARGS " in
+	*" --memory"*) ;;
+	*) set -- "$@" $(memory_option) ;;
+	esac
 	set -f
 	# shellcheck disable=SC2086 # the words of swarmdd.args are meant to be split
 	set -- "$@" $OPT_ARGS
@@ -49,6 +53,15 @@ run_agent() {
 	} | relay_json | say_lines "$ROOT/run/swarmdd/last-line"
 	status=$(cat "$ROOT/run/swarmdd/status")
 	[ "$status" -eq 0 ] || fail "$(agent_failure "$status")"
+}
+
+# A machine with 128 MiB has 60 left when we come here, and the agent's default of 64 gets it killed: half of what is
+# left, for the kernel needs the rest for packets and disk requests. 16: the least the agent takes; 64: its default.
+memory_option() {
+	awk '/^MemAvailable:/ {
+		mib = int($2 / 2048)
+		print "--memory", (mib < 16 ? 16 : (mib > 64 ? 64 : mib))
+	}' "$ROOT/proc/meminfo" 2>/dev/null
 }
 
 # What the agent says as JSON goes to the server, word for word, and on in short for the consoles: each change of state,

@@ -42,6 +42,27 @@ swarmdd.info_hash=0123 swarmdd.report=http://s/r swarmdd.args=\"--max-up 10M --f
 http://s/1 /dev/sda1 http://s/2 /dev/sda2\$"
 }
 
+case_deploy_small_machine_gets_a_small_agent() {
+	good_network
+	echo "MemAvailable:      61440 kB" >"$ROOT/proc/meminfo"
+	boot "$MINIMAL"
+	ran "swarmdd get --progress plain --memory 30 http"
+}
+
+case_deploy_large_machine_gets_the_default() {
+	good_network
+	echo "MemAvailable:   16000000 kB" >"$ROOT/proc/meminfo"
+	boot "$MINIMAL"
+	ran "swarmdd get --progress plain --memory 64 http"
+}
+
+case_deploy_memory_of_the_command_line_counts() {
+	good_network
+	echo "MemAvailable:      61440 kB" >"$ROOT/proc/meminfo"
+	boot "$MINIMAL swarmdd.args=\"--memory 24\""
+	ran "swarmdd get --progress plain --memory 24 http"
+}
+
 case_deploy_stars_stay_stars() {
 	good_network
 	boot "$MINIMAL swarmdd.args=\"--name /*\""
