@@ -608,7 +608,8 @@ impl Swarm {
         }
         let dealt = peer.dealt.len();
         peer.dealt.retain(|piece| *piece != block.piece);
-        if dealt == peer.dealt.len() && block.begin == 0 {
+        // Anybody may ask for the same block for ever; the count stops where it can hold no more.
+        if dealt == peer.dealt.len() && block.begin == 0 && self.sent.count(block.piece) < u16::MAX {
             self.sent.increment(block.piece, &mut self.rng);
         }
         self.load_for(slot);
@@ -1417,5 +1418,83 @@ impl fmt::Display for Event {
                 write!(f, "piece {} at byte {} of the disk is not what was written", piece.0, disk.0)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::{self, Content, Description};
+
+    const KIB: u32 = 1024;
+
+    fn at(seconds: u64) -> Instant {
+        Instant(seconds * 1_000_000)
+    }
+
+    fn address(host: u8) -> SocketAddr {
+        SocketAddr::from(([10, 77, 0, host], 6881))
+    }
+
+    /// `pieces` whole pieces, of which piece `n` has the hash `[n; 20]`; with as few buffers as will do.
+    fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
+        let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
+        let torrent = metainfo::write(&Description {
+            name: "test",
+            trackers: &["http://10.77.0.9/announce".into()],
+            webseeds: &[],
+            created_by: "test",
+            private: false,
+            piece_bytes,
+            hashes: &hashes,
+            content: Content::Single { length: u64::from(pieces) * u64::from(piece_bytes) },
+        });
+        let metainfo = Arc::new(Metainfo::parse(&torrent).unwrap());
+        let config = Config {
+            role,
+            peer_id: PeerId([0xff; 20]),
+            listen_port: 6881,
+            rng_seed: 1,
+            buffer_count: buffer_count_min(&metainfo.layout),
+            peers: peers.to_vec(),
+            verify: true,
+            tracker_grace: Duration::from_secs(30),
+            seed_for: None,
+            stall: None,
+        };
+        Swarm::new(at(0), metainfo, config)
+    }
+
+    fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
+        let info_hash = swarm.metainfo.info_hash;
+        let handshake = Handshake { fast, extended: false, info_hash, peer_id: PeerId([host; 20]) };
+        swarm.handle_handshake(at(0), slot, &handshake);
+        assert!(swarm.peer(slot).is_live());
+    }
+
+    /// A peer that called us, past the handshake, with these pieces.
+    fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> PeerSlot {
+        let slot = swarm.handle_incoming(at(0), address(host)).unwrap();
+        shake_hands(swarm, slot, host, fast);
+        has.iter().for_each(|piece| swarm.handle_message(at(0), slot, Message::Have(*piece)));
+        slot
+    }
+
+    fn first_block(piece: u32) -> RawBlock {
+        RawBlock { index: piece, begin: 0, length: BLOCK_BYTES }
+    }
+
+    #[test]
+    fn asking_for_the_same_block_for_ever_does_no_harm() {
+        let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
+        let slot = caller(&mut swarm, 1, true, &[]);
+        swarm.handle_message(at(0), slot, Message::Interested);
+        for _ in 0..u32::from(u16::MAX) + 10 {
+            swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
+            swarm.handle_message(at(0), slot, Message::Cancel(first_block(0)));
+            while swarm.poll_send(at(0), slot).is_some() {}
+        }
+        swarm.check_invariants();
+        assert_eq!(swarm.poll_close(), None);
     }
 }
