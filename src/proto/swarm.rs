@@ -445,7 +445,9 @@ impl Swarm {
             return;
         }
         peer.heard_at = now;
-        if let Err(why) = self.take_message(now, slot, message) {
+        let taken = self.take_message(now, slot, message);
+        let unheard = self.peer(slot).replies.len() > REPLIES_MAX;
+        if let Err(why) = taken.and(if unheard { Err("it asks and does not listen") } else { Ok(()) }) {
             self.close(now, slot, Ending::Failed, why);
         }
     }
@@ -491,7 +493,7 @@ impl Swarm {
                 self.rechoke(now);
             }
             Message::Have(index) => self.take_have(now, slot, check_piece(index)?),
-            Message::Request(raw) => return self.take_request(slot, check_block(raw)?),
+            Message::Request(raw) => self.take_request(slot, check_block(raw)?),
             Message::Cancel(raw) => self.take_cancel(slot, check_block(raw)?),
             Message::Reject(raw) => self.take_reject(now, slot, check_block(raw)?),
             Message::Suggest(index) => {
@@ -588,7 +590,7 @@ impl Swarm {
         }
     }
 
-    fn take_request(&mut self, slot: PeerSlot, block: Block) -> Result<(), &'static str> {
+    fn take_request(&mut self, slot: PeerSlot, block: Block) {
         let crosses = block.begin / self.buffer_bytes != (block.begin + block.length - 1) / self.buffer_bytes;
         let have = self.have().get(block.piece);
         let peer = self.peer(slot);
@@ -597,11 +599,7 @@ impl Swarm {
             if peer.fast {
                 peer.replies.push_back(Message::Reject(block.into()));
             }
-            return if peer.replies.len() > REPLIES_MAX {
-                Err("it asks and does not listen")
-            } else {
-                Ok(())
-            };
+            return;
         }
         if !peer.uploads.contains(&block) {
             peer.uploads.push_back(block);
@@ -613,7 +611,6 @@ impl Swarm {
             self.sent.increment(block.piece, &mut self.rng);
         }
         self.load_for(slot);
-        Ok(())
     }
 
     fn take_cancel(&mut self, slot: PeerSlot, block: Block) {
@@ -1496,5 +1493,19 @@ mod tests {
         }
         swarm.check_invariants();
         assert_eq!(swarm.poll_close(), None);
+    }
+
+    #[test]
+    fn who_asks_and_cancels_and_never_reads_is_closed() {
+        let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
+        let slot = caller(&mut swarm, 1, true, &[]);
+        swarm.handle_message(at(0), slot, Message::Interested);
+        while swarm.poll_send(at(0), slot).is_some() {}
+        for _ in 0..3 * REPLIES_MAX {
+            swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
+            swarm.handle_message(at(0), slot, Message::Cancel(first_block(0)));
+        }
+        assert!(swarm.peer(slot).replies.len() <= REPLIES_MAX + 1);
+        assert_eq!(swarm.poll_close(), Some((slot, "it asks and does not listen")));
     }
 }
