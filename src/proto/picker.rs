@@ -124,7 +124,7 @@ impl Picker {
         &self.have
     }
 
-    /// Grows whenever a pick that gave nothing might now give something.
+    /// Grows whenever a pick that gave nothing might now give something, but for what the peer itself says.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -140,11 +140,12 @@ impl Picker {
 
     pub fn piece_appeared(&mut self, piece: PieceIndex) {
         self.ranking.increment(piece, &mut self.rng);
-        self.version += 1;
     }
 
     pub fn piece_vanished(&mut self, piece: PieceIndex) {
         self.ranking.decrement(piece, &mut self.rng);
+        // It may have become an orphan, which makes room.
+        self.version += u64::from(self.ranking.count(piece) == 0);
     }
 
     /// `room`: there are buffers to open another piece.

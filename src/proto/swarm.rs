@@ -529,6 +529,7 @@ impl Swarm {
         }
         peer.may_send_bitfield = false;
         peer.wanted = lacking;
+        peer.nothing_at = None;
         peer.has = field.clone();
         for piece in field.ones() {
             self.picker.piece_appeared(piece);
@@ -544,6 +545,7 @@ impl Swarm {
             return;
         }
         peer.wanted += u32::from(lacking);
+        peer.nothing_at = None;
         peer.dealt.retain(|dealt| *dealt != piece);
         self.picker.piece_appeared(piece);
         self.part_if_both_complete(now, slot);
@@ -1424,6 +1426,7 @@ mod tests {
     use crate::metainfo::{self, Content, Description};
 
     const KIB: u32 = 1024;
+    const MIB: u32 = 1024 * 1024;
 
     fn at(seconds: u64) -> Instant {
         Instant(seconds * 1_000_000)
@@ -1477,6 +1480,19 @@ mod tests {
         slot
     }
 
+    /// All that this peer would be told now.
+    fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
+        let said = core::iter::from_fn(|| swarm.poll_send(now, slot)).collect();
+        swarm.check_invariants();
+        said
+    }
+
+    /// The blocks it would be asked for now.
+    fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
+        let request = |send| if let Send::Message(Message::Request(raw)) = send { Some(raw) } else { None };
+        said(swarm, now, slot).into_iter().filter_map(request).collect()
+    }
+
     fn first_block(piece: u32) -> RawBlock {
         RawBlock { index: piece, begin: 0, length: BLOCK_BYTES }
     }
@@ -1507,5 +1523,37 @@ mod tests {
         }
         assert!(swarm.peer(slot).replies.len() <= REPLIES_MAX + 1);
         assert_eq!(swarm.poll_close(), Some((slot, "it asks and does not listen")));
+    }
+
+    /// With pieces of 16 MiB there is room for one open piece: once nobody can finish it, it makes room for another.
+    #[test]
+    fn a_piece_whose_last_holder_left_makes_room() {
+        let mut swarm = swarm(Role::Leecher, 3, 16 * MIB, &[]);
+        let holder = caller(&mut swarm, 1, false, &[0]);
+        let other = caller(&mut swarm, 2, false, &[1]);
+        for slot in [holder, other] {
+            swarm.handle_message(at(0), slot, Message::Unchoke);
+        }
+        assert_eq!(asked(&mut swarm, at(0), holder)[0], first_block(0));
+        swarm.handle_message(at(0), holder, Message::Choke);
+        assert_eq!(asked(&mut swarm, at(0), other), [], "piece 0 has the buffers");
+        swarm.handle_closed(at(0), holder);
+        assert_eq!(asked(&mut swarm, at(0), other)[0], first_block(1));
+    }
+
+    #[test]
+    fn who_had_nothing_for_us_is_asked_again_when_it_has() {
+        let mut swarm = swarm(Role::Leecher, 2, 32 * KIB, &[]);
+        let slots = [1, 2].map(|host| caller(&mut swarm, host, false, &[0]));
+        for slot in slots {
+            swarm.handle_message(at(0), slot, Message::Unchoke);
+        }
+        assert_eq!(asked(&mut swarm, at(0), slots[0]).len(), 2);
+        assert_eq!(asked(&mut swarm, at(0), slots[1]), []);
+        let version = swarm.picker.version();
+        swarm.handle_message(at(0), slots[0], Message::Have(1));
+        assert_eq!(swarm.picker.version(), version, "no use to look through all pieces again for the other");
+        swarm.handle_message(at(0), slots[1], Message::Have(1));
+        assert_eq!(asked(&mut swarm, at(0), slots[1])[0], first_block(1));
     }
 }
