@@ -57,6 +57,10 @@ const FLUSHES_PER_TURN: usize = 4;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// Pause after the kernel could give no connection (out of descriptors, out of memory). It must be we who try again: with
+/// a full backlog it drops whoever calls, and nobody is left to make another edge.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
 const LISTENER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 /// From here on two tokens for each job, its disk and its announce.
@@ -138,6 +142,8 @@ struct Runner<'a> {
     /// Payload that nobody wants ends here.
     waste: Vec<u8>,
     report_at: Instant,
+    /// When to look at the listener again though it has said nothing.
+    accept_at: Option<Instant>,
     leaving: bool,
     /// Say why each connection ended.
     verbose: bool,
@@ -220,6 +226,7 @@ impl<'a> Runner<'a> {
             ready: VecDeque::new(),
             waste: vec![0; BLOCK_BYTES as usize],
             report_at: now,
+            accept_at: None,
             leaving: false,
             verbose: std::env::var_os("SWARMDD_DEBUG").is_some(),
         })
@@ -258,7 +265,8 @@ impl<'a> Runner<'a> {
             Owner::Guest { until } => Some(until),
             Owner::Peer { .. } => None,
         });
-        let first = cores.chain(announces).chain(guests).chain([self.report_at]).min()?;
+        let first =
+            cores.chain(announces).chain(guests).chain(self.accept_at).chain([self.report_at]).min()?;
         Some(first.since(now))
     }
 
@@ -299,6 +307,9 @@ impl<'a> Runner<'a> {
     }
 
     fn watch_clock(&mut self, now: Instant) {
+        if self.accept_at.is_some_and(|due| due <= now) {
+            self.accept(now);
+        }
         for index in 0..self.jobs.len() {
             let job = &mut self.jobs[index];
             if !job.finished && job.swarm.poll_timeout().is_some_and(|due| due <= now) {
@@ -318,14 +329,18 @@ impl<'a> Runner<'a> {
     // ---- connections ----
 
     fn accept(&mut self, now: Instant) {
+        self.accept_at = None;
         for _ in 0..ACCEPTS_PER_TURN {
             let (stream, address) = match self.listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Reset while it waited (accept(2)): the next one may do.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                // Too many open files, or no memory: whoever waits is looked at when the next one calls.
-                Err(_) => return,
+                // Too many open files, or no memory; and network errors of the new connection (accept(2)).
+                Err(_) => {
+                    self.accept_at = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
             };
             let guests = self.links.iter().flatten().filter(|link| matches!(link.owner, Owner::Guest { .. }));
             if guests.count() >= GUEST_COUNT_MAX {
@@ -422,9 +437,10 @@ impl<'a> Runner<'a> {
     fn welcome(&mut self, index: usize, handshake: Handshake, now: Instant) {
         let link = self.links[index].as_mut().expect("it has just spoken");
         let address = link.conn.address();
+        // One torrent may go onto several targets; the first job that has room takes the caller.
         let wanted = |job: &Job| !job.finished && job.swarm.metainfo().info_hash == handshake.info_hash;
-        let found = self.jobs.iter().position(wanted);
-        let taken = found.and_then(|job| Some((job, self.jobs[job].swarm.handle_incoming(now, address)?)));
+        let mut found = self.jobs.iter_mut().enumerate().filter(|(_, job)| wanted(job));
+        let taken = found.find_map(|(index, job)| Some((index, job.swarm.handle_incoming(now, address)?)));
         let Some((job, slot)) = taken else {
             self.links[index] = None;
             return;
