@@ -941,14 +941,19 @@ impl Swarm {
         let peer = self.peer(slot);
         peer.rate.roll(now);
         let waiting = peer.is_live() && !peer.requests.is_empty();
-        let (progress_at, snubbed, since, heard_at) =
-            (peer.progress_at, peer.snubbed, peer.since, peer.heard_at);
+        let sending = !peer.sending.is_empty();
+        let (progress_at, snubbed, since, heard_at, spoke_at) =
+            (peer.progress_at, peer.snubbed, peer.since, peer.heard_at, peer.spoke_at);
         match peer.phase {
             Phase::Connecting | Phase::Greeting if overdue(now, since, GREETING_MAX) => {
                 self.close(now, slot, Ending::Failed, "it did not answer");
             }
             Phase::Live if waiting && overdue(now, progress_at, SILENCE_MAX) => {
                 self.close(now, slot, Ending::Failed, "it was asked and sent nothing");
+            }
+            // Its socket takes nothing, or `poll_send` would be called. Each block pins a buffer meanwhile.
+            Phase::Live if sending && overdue(now, spoke_at, IDLE_MAX) => {
+                self.close(now, slot, Ending::Failed, "it does not take what it asked for");
             }
             Phase::Live if overdue(now, heard_at, IDLE_MAX) => {
                 self.close(now, slot, Ending::Failed, "nothing was heard from it");
@@ -1493,6 +1498,23 @@ mod tests {
         said(swarm, now, slot).into_iter().filter_map(request).collect()
     }
 
+    /// The disk does all it was asked to, and every hash is the right one.
+    fn work(swarm: &mut Swarm, now: Instant) {
+        while let Some(work) = swarm.poll_work() {
+            match work {
+                Work::Hash { of, begin, length, .. } => {
+                    let (HashOf::Download(piece) | HashOf::ReadBack(piece)) = of;
+                    if begin + length == swarm.metainfo.layout.piece_length(piece) {
+                        swarm.handle_hashed(now, of, PieceHash([piece.0 as u8; 20]));
+                    }
+                }
+                Work::Write { ticket, .. } | Work::Read { ticket, .. } | Work::Flush { ticket } => {
+                    swarm.handle_disk(now, ticket, Ok(()));
+                }
+            }
+        }
+    }
+
     fn first_block(piece: u32) -> RawBlock {
         RawBlock { index: piece, begin: 0, length: BLOCK_BYTES }
     }
@@ -1555,5 +1577,27 @@ mod tests {
         assert_eq!(swarm.picker.version(), version, "no use to look through all pieces again for the other");
         swarm.handle_message(at(0), slots[1], Message::Have(1));
         assert_eq!(asked(&mut swarm, at(0), slots[1])[0], first_block(1));
+    }
+
+    /// Each block it does not take pins a buffer that nobody else can use.
+    #[test]
+    fn who_does_not_take_what_it_asked_for_is_closed() {
+        let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
+        let slot = caller(&mut swarm, 1, false, &[]);
+        swarm.handle_message(at(0), slot, Message::Interested);
+        said(&mut swarm, at(0), slot);
+        swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
+        work(&mut swarm, at(0));
+        let sends = said(&mut swarm, at(0), slot);
+        assert!(matches!(sends[..], [Send::Block { .. }]), "{sends:?}");
+        let unread = IDLE_MAX.as_secs();
+        for second in 0..=unread {
+            assert_eq!(swarm.poll_close(), None, "after {second} s");
+            swarm.handle_message(at(second), slot, Message::KeepAlive);
+            swarm.handle_timeout(at(second));
+        }
+        assert_eq!(swarm.poll_close(), Some((slot, "it does not take what it asked for")));
+        swarm.handle_closed(at(unread), slot);
+        swarm.check_invariants();
     }
 }
