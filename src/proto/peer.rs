@@ -151,8 +151,12 @@ impl Peer {
         at.and_then(|at| self.requests.remove(at)).is_some()
     }
 
-    /// The peer refused a request: it may be asked again after a pause that doubles each time.
+    /// The peer refused a request: it may be asked again after a pause that doubles each time. What it refuses during the
+    /// pause was asked for before it, and is no new refusal.
     pub fn refused(&mut self, now: Instant) {
+        if now < self.pause_until {
+            return;
+        }
         self.pause_until = now + REFUSED_PAUSE * (1 << self.refusals.min(6));
         self.refusals += 1;
     }
@@ -230,11 +234,18 @@ mod tests {
         let mut peer = peer();
         peer.refused(Instant(0));
         let first = peer.pause_until.since(Instant(0));
-        peer.refused(Instant(0));
-        assert_eq!(peer.pause_until.since(Instant(0)), first * 2);
-        for _ in 0..1000 {
+        for _ in 0..16 {
             peer.refused(Instant(0));
         }
-        assert_eq!(peer.pause_until.since(Instant(0)), first * 64);
+        assert_eq!(peer.pause_until.since(Instant(0)), first, "a pipeline refused at once is one refusal");
+        let second = peer.pause_until;
+        peer.refused(second);
+        assert_eq!(peer.pause_until.since(second), first * 2);
+        for _ in 0..1000 {
+            peer.refused(peer.pause_until);
+        }
+        let last = peer.pause_until;
+        peer.refused(last);
+        assert_eq!(peer.pause_until.since(last), first * 64);
     }
 }
