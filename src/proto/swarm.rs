@@ -224,6 +224,7 @@ pub struct Swarm {
     next_tick: Instant,
     /// The last time a new block arrived.
     progress_at: Instant,
+    /// Since when everything is there and proven.
     complete_at: Option<Instant>,
     /// The last time an incomplete peer was connected.
     needed_at: Instant,
@@ -418,7 +419,11 @@ impl Swarm {
             self.picker.piece_vanished(piece);
         }
         if peer.outgoing && peer.phase != Phase::Closing {
-            let ending = if peer.is_live() { Ending::Normal } else { Ending::Failed };
+            let ending = match () {
+                () if !peer.is_live() => Ending::Failed,
+                () if self.have().is_full() && peer.has.is_full() => Ending::BothComplete,
+                () => Ending::Normal,
+            };
             self.mesh.ended(now, peer.address, ending);
         }
     }
@@ -743,7 +748,7 @@ impl Swarm {
             return self.finish(now, Outcome::Failed(Failure::Disk(error)));
         }
         match pending {
-            Pending::Write { piece } => self.written(now, piece),
+            Pending::Write { piece } => self.written(piece),
             Pending::Load { chunk, buffer } => {
                 self.loads -= 1;
                 self.cache.store(buffer, chunk);
@@ -770,7 +775,7 @@ impl Swarm {
     }
 
     /// A piece is on the disk: from here on it may be announced and served, out of the buffers it came in.
-    fn written(&mut self, now: Instant, piece: PieceIndex) {
+    fn written(&mut self, piece: PieceIndex) {
         for (index, buffer) in self.picker.written(piece).into_iter().enumerate() {
             self.cache.store(buffer, Chunk { piece, index: index as u32 });
         }
@@ -780,7 +785,6 @@ impl Swarm {
         }
         if self.have().is_full() && self.state == State::Downloading {
             self.state = State::Verifying;
-            self.complete_at = Some(now);
             let ticket = self.ticket(Pending::Flush);
             self.work.push_back(Work::Flush { ticket });
         }
@@ -1087,13 +1091,15 @@ impl Swarm {
         if ours >= MESH_PEERS || connecting >= CONNECTING_MAX || all >= PEERS_MAX {
             return None;
         }
-        let address = self.mesh.next(now, self.state == State::Seeding)?;
+        let address = self.mesh.next(now, self.have().is_full())?;
         Some((self.add_peer(now, address, true), address))
     }
 
     /// A URL to GET; the answer goes to `handle_announced`, and until then there is no other.
     pub fn poll_announce(&mut self, now: Instant) -> Option<String> {
         let need = self.need()?;
+        // Asked in every turn of the loop, and counting what is left takes a while.
+        self.tracker.next(need).filter(|due| *due <= now)?;
         let left = self.left_bytes();
         let (tracker, event) = self.tracker.poll(now, need)?;
         let request = AnnounceRequest {
@@ -1126,9 +1132,9 @@ impl Swarm {
     fn left_bytes(&self) -> u64 {
         let layout = &self.metainfo.layout;
         match self.complete_at {
-            Some(_) if self.state != State::Verifying && self.have().is_full() => 0,
-            _ if self.have().is_full() => u64::from(layout.piece_bytes()),
-            _ => {
+            Some(_) => 0,
+            None if self.have().is_full() => u64::from(layout.piece_bytes()),
+            None => {
                 layout.total_bytes()
                     - self.finished.iter().map(|p| u64::from(layout.piece_length(*p))).sum::<u64>()
             }
@@ -1599,5 +1605,54 @@ mod tests {
         assert_eq!(swarm.poll_close(), Some((slot, "it does not take what it asked for")));
         swarm.handle_closed(at(unread), slot);
         swarm.check_invariants();
+    }
+
+    /// A leecher of one piece has got it from the peer it called; the disk has not flushed yet.
+    fn written_not_proven() -> (Swarm, PeerSlot) {
+        let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &[address(1)]);
+        let (slot, called) = swarm.poll_connect(at(0)).unwrap();
+        assert_eq!(called, address(1));
+        swarm.handle_connected(at(0), slot);
+        shake_hands(&mut swarm, slot, 1, true);
+        swarm.handle_message(at(0), slot, Message::HaveAll);
+        swarm.handle_message(at(0), slot, Message::Unchoke);
+        assert_eq!(asked(&mut swarm, at(0), slot), [first_block(0)]);
+        assert_ne!(swarm.begin_block(at(0), slot, first_block(0)), Sink::Discard);
+        swarm.handle_block(at(0), slot, first_block(0));
+        while swarm.state == State::Downloading {
+            match swarm.poll_work().expect("hash and write come first") {
+                Work::Hash { of, .. } => swarm.handle_hashed(at(0), of, PieceHash([0; 20])),
+                Work::Write { ticket, .. } => swarm.handle_disk(at(0), ticket, Ok(())),
+                work => panic!("{work:?}"),
+            }
+        }
+        swarm.check_invariants();
+        (swarm, slot)
+    }
+
+    #[test]
+    fn two_that_have_everything_do_not_call_each_other_during_the_read_back() {
+        let (mut swarm, slot) = written_not_proven();
+        swarm.handle_closed(at(0), slot);
+        assert_eq!(swarm.poll_connect(at(10)), None);
+    }
+
+    #[test]
+    fn completed_is_said_after_the_read_back_and_nothing_is_left_then() {
+        let (mut swarm, _) = written_not_proven();
+        assert!(swarm.poll_announce(at(0)).unwrap().contains("&left=16384&"));
+        swarm.handle_announced(at(0), Err("no answer".into()));
+        assert_eq!(swarm.state, State::Verifying);
+        work(&mut swarm, at(0));
+        assert_eq!(swarm.state, State::Seeding);
+        assert_eq!(swarm.left_bytes(), 0);
+    }
+
+    #[test]
+    fn who_is_interrupted_during_the_read_back_has_proven_nothing() {
+        let (mut swarm, _) = written_not_proven();
+        swarm.leave(at(0));
+        assert_eq!(swarm.state, State::Leaving(Outcome::Interrupted));
+        assert_eq!(swarm.left_bytes(), 16 * 1024);
     }
 }
