@@ -1,13 +1,15 @@
 //! Which addresses do we connect to, and when again.
 //!
-//! Everybody to everybody up to MESH_PEERS. An address that failed is tried again after a pause that doubles; one that
-//! turned out to be ourselves, or that lied, never.
+//! Everybody to everybody up to MESH_PEERS, in random order, or a room of many machines would fall apart into cliques. An
+//! address that failed is tried again, for ever, after a pause that doubles and after those that did not; one that turned
+//! out to be ourselves, or that lied, never.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::limits::{ADDRESSES_MAX, RECONNECT_MAX, RECONNECT_MIN};
+use crate::rng::Rng;
 use crate::units::Instant;
 
 #[derive(Clone, Copy, Debug)]
@@ -52,11 +54,12 @@ pub enum Ending {
 }
 
 impl Mesh {
-    /// An address from the command line, a tracker or a peer. Port 0, our own and banned ones are skipped, and so is
-    /// everything past ADDRESSES_MAX.
+    /// An address from the command line, a tracker or a peer. Port 0 is skipped. Past ADDRESSES_MAX the one that failed most
+    /// makes room; if none has failed, the new one is skipped.
     pub fn learn(&mut self, now: Instant, address: SocketAddr, fixed: bool) {
         let usable = address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast();
-        if !usable || (!fixed && self.known.len() >= ADDRESSES_MAX) {
+        let full = !fixed && self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&address);
+        if !usable || (full && !self.forget_worst()) {
             return;
         }
         let fresh = Known { fixed, in_use: false, failures: 0, next: now, complete: false, own: false };
@@ -64,15 +67,26 @@ impl Mesh {
         known.fixed |= fixed;
     }
 
-    /// The next address to call. `complete`: we have everything, so there is no use in calling those who have it too.
-    pub fn next(&mut self, now: Instant, complete: bool) -> Option<SocketAddr> {
-        let banned = &self.banned;
-        let due = |address: &SocketAddr, known: &Known| {
-            now >= known.next && known.is_callable(complete) && !banned.contains(&address.ip())
+    /// False if there is none whose loss would be no loss.
+    fn forget_worst(&mut self) -> bool {
+        let failed =
+            self.known.iter().filter(|(_, known)| !known.fixed && !known.in_use && known.failures > 0);
+        let worst = failed.max_by_key(|(_, known)| known.failures).map(|(address, _)| *address);
+        worst.is_some_and(|address| self.known.remove(&address).is_some())
+    }
+
+    /// The next address to call, a random one of those that failed least. `complete`: we have everything, so there is no
+    /// use in calling those who have it too.
+    pub fn next(&mut self, now: Instant, complete: bool, rng: &mut Rng) -> Option<SocketAddr> {
+        let due = |(address, known): &(&SocketAddr, &Known)| {
+            now >= known.next && known.is_callable(complete) && !self.banned.contains(&address.ip())
         };
-        let (address, known) = self.known.iter_mut().find(|(address, known)| due(address, known))?;
-        known.in_use = true;
-        Some(*address)
+        let fewest = self.known.iter().filter(due).map(|(_, known)| known.failures).min()?;
+        let best = || self.known.iter().filter(due).filter(|(_, known)| known.failures == fewest);
+        let place = rng.below(best().count() as u32) as usize;
+        let address = *best().nth(place)?.0;
+        self.known.get_mut(&address)?.in_use = true;
+        Some(address)
     }
 
     /// The connection that `next` asked for is over.
@@ -91,10 +105,6 @@ impl Mesh {
             Ending::Duplicate => known.next = now + RECONNECT_MAX,
             Ending::BothComplete => known.complete = true,
             Ending::Own => known.own = true,
-        }
-        // Those who never answer are forgotten: the tracker names them again if they come back.
-        if known.failures > 8 && !known.fixed {
-            self.known.remove(&address);
         }
     }
 
@@ -127,19 +137,23 @@ mod tests {
         Instant(seconds * 1_000_000)
     }
 
+    fn next(mesh: &mut Mesh, now: Instant, complete: bool) -> Option<SocketAddr> {
+        mesh.next(now, complete, &mut Rng::new(1))
+    }
+
     #[test]
     fn each_address_is_called_once_and_again_after_a_growing_pause() {
         let mut mesh = Mesh::default();
         mesh.learn(at(0), address(1), false);
         mesh.learn(at(0), address(1), false);
-        assert_eq!(mesh.next(at(0), false), Some(address(1)));
-        assert_eq!(mesh.next(at(0), false), None);
+        assert_eq!(next(&mut mesh, at(0), false), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), false), None);
         mesh.ended(at(0), address(1), Ending::Failed);
-        assert_eq!(mesh.next(at(0), false), None);
-        assert_eq!(mesh.next(at(1), false), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), false), None);
+        assert_eq!(next(&mut mesh, at(1), false), Some(address(1)));
         mesh.ended(at(1), address(1), Ending::Failed);
-        assert_eq!(mesh.next(at(2), false), None);
-        assert_eq!(mesh.next(at(3), false), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(2), false), None);
+        assert_eq!(next(&mut mesh, at(3), false), Some(address(1)));
     }
 
     #[test]
@@ -147,14 +161,14 @@ mod tests {
         let mut mesh = Mesh::default();
         for host in 1..=3 {
             mesh.learn(at(0), address(host), false);
-            assert_eq!(mesh.next(at(0), false), Some(address(host)));
+            assert_eq!(next(&mut mesh, at(0), false), Some(address(host)));
         }
         mesh.ended(at(0), address(1), Ending::Own);
         mesh.ended(at(0), address(2), Ending::BothComplete);
         mesh.ended(at(0), address(3), Ending::Normal);
         mesh.ban(address(3));
-        assert_eq!(mesh.next(at(99), true), None);
-        assert_eq!(mesh.next(at(99), false), Some(address(2)), "an incomplete agent may need it again");
+        assert_eq!(next(&mut mesh, at(99), true), None);
+        assert_eq!(next(&mut mesh, at(99), false), Some(address(2)), "an incomplete agent may need it again");
     }
 
     #[test]
@@ -169,5 +183,41 @@ mod tests {
         assert_eq!(mesh.address_count(), ADDRESSES_MAX);
         mesh.learn(at(0), address(1), true);
         assert_eq!(mesh.address_count(), ADDRESSES_MAX + 1, "the command line always counts");
+    }
+
+    /// Everybody who calls the lowest addresses first ends in rooms of PEERS_MAX machines without a door.
+    #[test]
+    fn whom_to_call_first_is_left_to_chance_but_for_those_who_failed() {
+        let first = |seed| {
+            let mut mesh = Mesh::default();
+            (1..=100).for_each(|host| mesh.learn(at(0), address(host), false));
+            mesh.next(at(0), false, &mut Rng::new(seed)).unwrap()
+        };
+        let distinct: BTreeSet<SocketAddr> = (0..100).map(first).collect();
+        assert!(distinct.len() > 40, "{} of 100", distinct.len());
+
+        let mut mesh = Mesh::default();
+        mesh.learn(at(0), address(1), false);
+        assert_eq!(next(&mut mesh, at(0), false), Some(address(1)));
+        mesh.ended(at(0), address(1), Ending::Failed);
+        mesh.learn(at(9), address(2), false);
+        assert_eq!(next(&mut mesh, at(9), false), Some(address(2)), "it has not failed yet");
+        assert_eq!(next(&mut mesh, at(9), false), Some(address(1)));
+    }
+
+    /// The tracker may be gone for good, and the seed come back after an hour.
+    #[test]
+    fn nobody_is_forgotten_while_there_is_room() {
+        let mut mesh = Mesh::default();
+        mesh.learn(at(0), address(1), false);
+        for hour in 0..20 {
+            assert_eq!(next(&mut mesh, at(hour * 3600), false), Some(address(1)), "hour {hour}");
+            mesh.ended(at(hour * 3600), address(1), Ending::Failed);
+        }
+        for n in 1..=ADDRESSES_MAX as u16 {
+            mesh.learn(at(0), SocketAddr::from(([10, 77, 1, 1], n)), false);
+        }
+        assert_eq!(mesh.address_count(), ADDRESSES_MAX);
+        assert!(!mesh.known.contains_key(&address(1)), "it made room for one that may answer");
     }
 }

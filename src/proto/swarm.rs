@@ -1091,7 +1091,7 @@ impl Swarm {
         if ours >= MESH_PEERS || connecting >= CONNECTING_MAX || all >= PEERS_MAX {
             return None;
         }
-        let address = self.mesh.next(now, self.have().is_full())?;
+        let address = self.mesh.next(now, self.picker.have().is_full(), &mut self.rng)?;
         Some((self.add_peer(now, address, true), address))
     }
 
