@@ -92,6 +92,10 @@ pub const PEERS_MAX: usize = 80;
 /// Connections we set up ourselves; the rest of PEERS_MAX is kept for those who call.
 pub const MESH_PEERS: usize = 64;
 
+/// The same while more addresses than MESH_PEERS are known. Everybody is called as often as it calls: 24 and 24 are well
+/// beyond 16 links, and 32 places stay free for those who come late. With 64, all are full at 80 and nobody else gets in.
+pub const LINKS_BEYOND_MESH: usize = 24;
+
 /// Connections being set up at once: a whole room is dialled in one round trip, a dead subnet is not.
 pub const CONNECTING_MAX: usize = 32;
 

@@ -1088,7 +1088,8 @@ impl Swarm {
         let ours = self.peers.iter().flatten().filter(|peer| peer.outgoing).count();
         let connecting = self.peers.iter().flatten().filter(|peer| peer.phase == Phase::Connecting).count();
         let all = self.peers.iter().flatten().count();
-        if ours >= MESH_PEERS || connecting >= CONNECTING_MAX || all >= PEERS_MAX {
+        let ours_max = if self.mesh.address_count() > MESH_PEERS { LINKS_BEYOND_MESH } else { MESH_PEERS };
+        if ours >= ours_max || connecting >= CONNECTING_MAX || all >= PEERS_MAX {
             return None;
         }
         let address = self.mesh.next(now, self.picker.have().is_full(), &mut self.rng)?;
@@ -1654,5 +1655,15 @@ mod tests {
         swarm.leave(at(0));
         assert_eq!(swarm.state, State::Leaving(Outcome::Interrupted));
         assert_eq!(swarm.left_bytes(), 16 * 1024);
+    }
+
+    /// In a room larger than PEERS_MAX everybody calls and is called; whoever comes late must find a free place.
+    #[test]
+    fn in_a_large_room_half_of_the_places_are_left_to_callers() {
+        let peers = |count: u8| (1..=count).map(address).collect::<Vec<_>>();
+        for (known, called) in [(MESH_PEERS as u8, CONNECTING_MAX), (200, LINKS_BEYOND_MESH)] {
+            let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers(known));
+            assert_eq!(core::iter::from_fn(|| swarm.poll_connect(at(0))).count(), called);
+        }
     }
 }
