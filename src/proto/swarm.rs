@@ -1317,11 +1317,10 @@ impl Swarm {
         if !peer.fast || peer.am_choking || !peer.peer_interested || peer.dealt.len() >= ahead {
             return None;
         }
-        let piece = self.sent.iter().find(|piece| !peer.has.get(*piece) && !peer.dealt.contains(piece))?;
         // Once everything has been out, the others pass it on; suggesting would only send it twice.
-        if self.sent.count(piece) > 0 {
-            return None;
-        }
+        let mut never_sent = self.sent.iter().take_while(|piece| self.sent.count(*piece) == 0);
+        let piece = never_sent.find(|piece| !peer.has.get(*piece) && !peer.dealt.contains(piece))?;
+        drop(never_sent);
         self.sent.increment(piece, &mut self.rng);
         self.peer(slot).dealt.push(piece);
         Some(Message::Suggest(piece.0))
