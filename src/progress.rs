@@ -185,6 +185,21 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         }
     }
 
+    /// Nothing more can be done: ends every job that has been heard of and has not ended. False if there was none, so that
+    /// nothing was said.
+    pub fn abandon(&mut self, now: Instant, reason: &str) -> bool {
+        let left: Vec<(usize, Status)> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| !job.finished)
+            .map(|(i, job)| (*i, job.status.clone()))
+            .collect();
+        for (index, status) in &left {
+            self.finish(now, *index, status, &Outcome::refused(status.bytes, reason.into()));
+        }
+        !left.is_empty()
+    }
+
     /// Something the user should know, in every mode: mostly one line on stderr, at times a table below it.
     pub fn note(&mut self, text: &str) {
         self.clear();
@@ -360,6 +375,21 @@ fn part(whole: u64, count: u32, of: u32) -> u64 {
 }
 
 impl Outcome {
+    /// Of a job that ended for a reason of others, or before it began.
+    pub fn refused(bytes: u64, error: String) -> Outcome {
+        Outcome {
+            verified: false,
+            good: 0,
+            bad_offset: None,
+            seconds: 0.0,
+            bytes,
+            fetched: 0,
+            info_hash: String::new(),
+            disk: None,
+            error: Some(error),
+        }
+    }
+
     /// The further members of the last JSON object of a job.
     fn json(&self) -> String {
         let Outcome { verified, good, seconds, bytes, .. } = self;
@@ -785,6 +815,22 @@ mod tests {
             console.finish(at(0), 0, &status(State::Downloading), &failed);
             assert_eq!(lines(&mut console.err), ["swarmdd: sda1 -> /dev/sda1: failed: no space"], "{mode:?}");
         }
+    }
+
+    #[test]
+    fn every_job_has_a_last_line_when_all_are_given_up() {
+        let mut console = console(Mode::Json, || None);
+        assert!(!console.abandon(at(0), "no port"));
+        (0..3).for_each(|job| console.update(at(0), job, &status(State::Fetching)));
+        console.finish(at(1), 1, &status(State::Seeding), &outcome());
+        lines(&mut console.out);
+        assert!(console.abandon(at(2), "no port"));
+        let last = lines(&mut console.out);
+        assert_eq!(last.len(), 2);
+        assert!(
+            last.iter().all(|line| line.starts_with("{\"state\":\"failed\"") && line.contains("no port"))
+        );
+        assert_eq!(lines(&mut console.err), ["swarmdd: sda1 -> /dev/sda1: failed: no port"; 2]);
     }
 
     #[test]

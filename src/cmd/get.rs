@@ -43,10 +43,8 @@ pub fn run(options: &GetOptions) -> Result<(), Failure> {
     };
     let settings =
         Settings { verify: options.verify, stall: options.stall, ..super::settings(&options.swarm) };
-    match run::run(setups, &settings, signals, &mut reporter)? {
-        true => Ok(()),
-        false => Err(Failure::AlreadySaid),
-    }
+    let result = run::run(setups, &settings, signals, &mut reporter);
+    super::conclude(result, &mut reporter)
 }
 
 /// Nothing happens because of one pair; `job` is its number.
@@ -234,17 +232,7 @@ fn refuse(reporter: &mut Reporter, statuses: &[Status], refusal: &Refusal) {
             true => refusal.reason.clone(),
             false => format!("not begun, because of {} -> {}", culprit.torrent, culprit.target),
         };
-        let outcome = progress::Outcome {
-            verified: false,
-            good: 0,
-            bad_offset: None,
-            seconds: 0.0,
-            bytes: status.bytes,
-            fetched: 0,
-            info_hash: String::new(),
-            disk: None,
-            error: Some(error),
-        };
+        let outcome = progress::Outcome::refused(status.bytes, error);
         reporter.finish(clock::now(), index, status, &outcome);
     }
 }

@@ -14,7 +14,7 @@ use crate::os::blockdev::Device;
 use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::progress::{self, Mode, State, Status};
-use crate::run::Settings;
+use crate::run::{Reporter, RunError, Settings};
 use crate::scan;
 
 mod disks;
@@ -80,6 +80,16 @@ fn settings(options: &SwarmOptions) -> Settings {
         tracker_grace: options.tracker_grace,
         seed_for: options.seed_limit,
         stall: None,
+    }
+}
+
+/// The exit status of a run. One that broke off still owes each target its last line.
+fn conclude(result: Result<bool, RunError>, reporter: &mut Reporter) -> Result<(), Failure> {
+    match result {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::AlreadySaid),
+        Err(error) if reporter.abandon(clock::now(), &error.to_string()) => Err(Failure::AlreadySaid),
+        Err(error) => Err(error.into()),
     }
 }
 

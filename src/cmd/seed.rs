@@ -27,10 +27,8 @@ pub fn run(options: &SeedOptions) -> Result<(), Failure> {
         let identity = Identity::default();
         setups.push(Setup { metainfo, device, identity, target, role: Role::Seeder });
     }
-    match run::run(setups, &super::settings(&options.swarm), signals, &mut reporter)? {
-        true => Ok(()),
-        false => Err(Failure::AlreadySaid),
-    }
+    let result = run::run(setups, &super::settings(&options.swarm), signals, &mut reporter);
+    super::conclude(result, &mut reporter)
 }
 
 /// Opens a source and refuses one that cannot hold the image.
