@@ -137,6 +137,7 @@ impl Disk {
     pub fn start(&mut self, pool: &Pool, work: Work) {
         match work {
             Work::Write { ticket, piece, buffers } => {
+                self.device.keep();
                 let length = self.metainfo.layout.piece_length(piece);
                 self.transfer(pool, ticket, DiskOperation::Write, (piece, 0, length), &buffers);
             }

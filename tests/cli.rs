@@ -223,6 +223,24 @@ fn make_refuses_what_it_cannot_describe() {
     assert_eq!(fs::read(&image).unwrap(), [7; 5000], "the source is as it was");
 }
 
+/// The port is looked at last, when both targets are open already.
+#[test]
+fn a_refused_get_leaves_every_target_as_it_was() {
+    let place = Place::new("refused-get");
+    let (image, torrent) = (place.write("disk.img", &[7; 50_000]), place.path("x.torrent"));
+    succeed(&["make", &image, "-o", &torrent]);
+    let (short, none) = (place.write("short.img", b"abc"), place.path("none.img"));
+    // No address of this machine.
+    let listen = ["--listen", "198.51.100.1:6881", "--progress", "json"];
+    let output = swarmdd(&[&["get", &torrent, &short, &torrent, &none], &listen[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(fs::read(&short).unwrap(), b"abc");
+    assert!(!Path::new(&none).exists());
+    let (said, told) = (stderr(&output), stdout(&output));
+    assert!(said.lines().all(|line| line.contains("cannot listen at 198.51.100.1:6881: ")), "{said}");
+    assert_eq!(told.lines().filter(|line| line.starts_with("{\"state\":\"failed\"")).count(), 2, "{told}");
+}
+
 #[test]
 fn verify_refuses_a_target_that_is_too_small() {
     let place = Place::new("small");

@@ -31,6 +31,8 @@ pub struct Device {
     pub read_only: bool,
     /// The file did not exist before: there is nothing in it to look at.
     pub created: bool,
+    /// What opening has changed.
+    undo: Option<Undo>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,14 +92,55 @@ impl Device {
         self.file.sync_data()
     }
 
+    /// To be called before the first write: from here on dropping the `Device` no longer undoes what opening changed.
+    pub fn keep(&mut self) {
+        if let Some(undo) = &mut self.undo {
+            undo.kept = true;
+        }
+    }
+
     /// The last act on a regular-file target: makes it exactly as long as the image, on stable storage.
     pub fn finish_regular(&mut self, length_bytes: u64) -> Result<(), DeviceError> {
         assert_eq!(self.kind, Kind::Regular);
         assert!(!self.read_only);
+        self.keep();
         let resized = self.file.set_len(length_bytes).and_then(|()| self.file.sync_all());
         resized.map_err(|error| DeviceError::Resize { path: self.path.clone(), length_bytes, error })?;
         self.size_bytes = length_bytes;
         Ok(())
+    }
+}
+
+/// A regular file as it was before it was opened as a target; dropped before `Device::keep`, it is made so again. A job can
+/// still be refused when its file is there already, because of another target or of the port to listen on.
+#[derive(Debug)]
+struct Undo {
+    path: PathBuf,
+    file: File,
+    /// `None`: there was no file.
+    length_bytes: Option<u64>,
+    kept: bool,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // Whatever fails here leaves zeros behind where nothing was, and the reason for leaving is told already.
+        let _ = match self.length_bytes {
+            Some(length_bytes) => self.file.set_len(length_bytes),
+            None if self.is_at_path() => std::fs::remove_file(&self.path),
+            None => Ok(()),
+        };
+    }
+}
+
+impl Undo {
+    fn is_at_path(&self) -> bool {
+        let identity = |found: Metadata| (found.dev(), found.ino());
+        let (there, ours) = (std::fs::symlink_metadata(&self.path), self.file.metadata());
+        there.ok().map(identity) == ours.ok().map(identity)
     }
 }
 
@@ -188,22 +231,28 @@ impl Opening<'_> {
         self.lock(&file)?;
         let mut device = self.regular_file(file, direct)?;
         device.created = found.is_none();
-        if device.size_bytes < needed_bytes && !options.dry_run {
+        if !options.dry_run {
+            device.undo = Some(self.undo(&device)?);
             self.grow(&device, needed_bytes)?;
         }
         device.size_bytes = device.size_bytes.max(needed_bytes);
         Ok(device)
     }
 
+    fn undo(self, device: &Device) -> Result<Undo, DeviceError> {
+        let file = device.file.try_clone().map_err(|error| self.cannot_open(error))?;
+        let length_bytes = (!device.created).then_some(device.size_bytes);
+        Ok(Undo { path: self.path.into(), file, length_bytes, kept: false })
+    }
+
     /// Here a file system says that it cannot hold a file of this length (FAT: 4 GiB).
     fn grow(self, device: &Device, length_bytes: u64) -> Result<(), DeviceError> {
-        device.file.set_len(length_bytes).map_err(|error| {
-            if device.created {
-                // What was refused shall leave nothing behind; if that fails, it is an empty file.
-                let _ = std::fs::remove_file(self.path);
-            }
-            DeviceError::Resize { path: self.path.into(), length_bytes, error }
-        })
+        if device.size_bytes >= length_bytes {
+            return Ok(());
+        }
+        let path = || self.path.into();
+        let grown = device.file.set_len(length_bytes);
+        grown.map_err(|error| DeviceError::Resize { path: path(), length_bytes, error })
     }
 
     fn read_only(self) -> Result<Device, DeviceError> {
@@ -297,6 +346,7 @@ impl Opening<'_> {
             direct,
             read_only: read_only != 0,
             created: false,
+            undo: None,
             path: self.path.into(),
             file,
         })
@@ -315,6 +365,7 @@ impl Opening<'_> {
             direct: direct && wanted > 0,
             read_only: false,
             created: false,
+            undo: None,
             path: self.path.into(),
             file,
         })
@@ -545,6 +596,20 @@ mod tests {
         device.flush().unwrap();
         device.finish_regular((1 << 30) - 77).unwrap();
         assert_eq!(scratch.path().metadata().unwrap().len(), (1 << 30) - 77);
+    }
+
+    #[test]
+    fn what_was_opened_and_not_written_is_as_it_was() {
+        let scratch = Scratch::new("undo");
+        drop(open(scratch.path(), 1 << 20).unwrap());
+        assert!(!scratch.path().exists());
+        std::fs::write(scratch.path(), b"abc").unwrap();
+        drop(open(scratch.path(), 1 << 20).unwrap());
+        assert_eq!(std::fs::read(scratch.path()).unwrap(), b"abc");
+        let mut device = open(scratch.path(), 1 << 20).unwrap();
+        device.keep();
+        drop(device);
+        assert_eq!(scratch.path().metadata().unwrap().len(), 1 << 20);
     }
 
     #[test]
