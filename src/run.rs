@@ -719,8 +719,13 @@ impl Job {
     /// Closes the target; a complete image in a regular file gets its length. What went wrong, if something did.
     fn close_target(&mut self) -> Option<String> {
         let mut device = self.disk.take()?.into_device();
-        let complete = self.swarm.state() == &State::Over(Outcome::Complete);
-        if complete && self.role == Role::Leecher && device.kind == Kind::Regular {
+        // Also when somebody interrupts the seeding: the image is all there, and it ends where it ends.
+        let failed = matches!(self.swarm.state(), State::Over(Outcome::Failed(_)));
+        if !failed
+            && self.swarm.have().is_full()
+            && self.role == Role::Leecher
+            && device.kind == Kind::Regular
+        {
             let image_bytes = self.swarm.metainfo().extents.disk_end().0;
             return device.finish_regular(image_bytes).err().map(|error| error.to_string());
         }
