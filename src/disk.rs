@@ -122,6 +122,11 @@ impl Disk {
         self.aio.event_fd()
     }
 
+    /// The kernel was short of memory for what waits, and nothing in flight will wake us: `submit` must try again.
+    pub fn is_stuck(&self) -> bool {
+        self.aio.is_stuck()
+    }
+
     #[cfg(test)]
     fn is_idle(&self) -> bool {
         self.jobs.is_empty()

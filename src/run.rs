@@ -61,6 +61,9 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// a full backlog it drops whoever calls, and nobody is left to make another edge.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// Pause after the kernel had no memory for a disk request while none was in flight.
+const SUBMIT_PAUSE: Duration = Duration::from_millis(100);
+
 const LISTENER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 /// From here on two tokens for each job, its disk and its announce.
@@ -259,14 +262,21 @@ impl<'a> Runner<'a> {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
+        let stuck = self.jobs.iter().filter_map(|job| job.disk.as_ref()).any(Disk::is_stuck);
+        let submit = stuck.then(|| now + SUBMIT_PAUSE);
         let cores = self.jobs.iter().filter(|job| !job.finished).filter_map(|job| job.swarm.poll_timeout());
         let announces = self.jobs.iter().filter_map(|job| job.announce.as_ref()).map(Exchange::deadline);
         let guests = self.links.iter().flatten().filter_map(|link| match link.owner {
             Owner::Guest { until } => Some(until),
             Owner::Peer { .. } => None,
         });
-        let first =
-            cores.chain(announces).chain(guests).chain(self.accept_at).chain([self.report_at]).min()?;
+        let first = cores
+            .chain(announces)
+            .chain(guests)
+            .chain(self.accept_at)
+            .chain(submit)
+            .chain([self.report_at])
+            .min()?;
         Some(first.since(now))
     }
 

@@ -123,6 +123,11 @@ impl Aio {
         self.waiting.len() + self.in_flight_count() + self.refused.len()
     }
 
+    /// Something waits for `submit`, and no completion will come that would be an occasion for it.
+    pub fn is_stuck(&self) -> bool {
+        !self.waiting.is_empty() && self.in_flight_count() == 0
+    }
+
     /// Queues a request; nothing happens before `submit`.
     pub fn push(&mut self, request: Request) {
         request.assert_valid();
