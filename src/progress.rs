@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use swarm_proto::units::Instant;
 
-use crate::os::tty;
+use crate::os::tty::{self, Patient};
 
 /// A program that watches wants at least one object a second; a little less leaves room for a late wake-up.
 const JSON_INTERVAL: Duration = Duration::from_millis(900);
@@ -78,6 +78,8 @@ impl fmt::Display for State {
         })
     }
 }
+
+pub type Standard = Reporter<Patient<Stdout>, Patient<Stderr>>;
 
 /// What is so at this moment in one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,10 +259,11 @@ impl<Out: Write, Err: Write> Drop for Reporter<Out, Err> {
     }
 }
 
-/// To stdout and stderr of this process.
-pub fn standard(mode: Mode) -> Reporter<Stdout, Stderr> {
+/// To stdout and stderr of this process. A reader that stops must not stop the disk: lines it has no room for are lost.
+pub fn standard(mode: Mode) -> Standard {
     // A terminal that does not know its width is a serial console: somebody keeps a log of it, so lines are better.
-    Reporter::new(mode, || tty::columns(std::io::stderr()), std::io::stdout(), std::io::stderr())
+    let (out, err) = (Patient::new(std::io::stdout()), Patient::new(std::io::stderr()));
+    Reporter::new(mode, || tty::columns(std::io::stderr()), out, err)
 }
 
 /// In one piece, so that lines of several programs on one console stay whole.

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::io::{self, Stderr, Stdout};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +93,7 @@ pub struct Settings {
     pub stall: Option<Duration>,
 }
 
-pub type Reporter = progress::Reporter<Stdout, Stderr>;
+pub type Reporter = progress::Standard;
 
 /// Runs all pairs to their end; true if each of them is complete. Whatever failed has been reported by then.
 pub fn run(
