@@ -937,6 +937,10 @@ impl Swarm {
             self.watch_for_stall(now);
             self.seed_or_go(now);
         }
+        if self.farewell_by.is_some_and(|by| now >= by) {
+            // Over: from here on only the disk is waited for, and a past time in `poll_timeout` would make the shell spin.
+            self.farewell_by = None;
+        }
         self.advance(now);
     }
 
@@ -955,9 +959,9 @@ impl Swarm {
             Phase::Live if waiting && overdue(now, progress_at, SILENCE_MAX) => {
                 self.close(now, slot, Ending::Failed, "it was asked and sent nothing");
             }
-            // Its socket takes nothing, or `poll_send` would be called. Each block pins a buffer meanwhile.
-            Phase::Live if sending && overdue(now, spoke_at, IDLE_MAX) => {
-                self.close(now, slot, Ending::Failed, "it does not take what it asked for");
+            // What it does not read stays pinned in the pool, and a few like it would pin all of it.
+            Phase::Live if sending && overdue(now, spoke_at, SILENCE_MAX) => {
+                self.close(now, slot, Ending::Failed, "it asks and does not read");
             }
             Phase::Live if overdue(now, heard_at, IDLE_MAX) => {
                 self.close(now, slot, Ending::Failed, "nothing was heard from it");
@@ -1121,6 +1125,8 @@ impl Swarm {
     fn need(&self) -> Option<Need> {
         match self.state {
             State::Over(_) => None,
+            // Who has said good-bye does not come back, however long the disk takes to flush.
+            State::Leaving(_) if self.tracker.said_stopped() => None,
             State::Seeding | State::Leaving(_) => Some(Need::Complete),
             State::Downloading | State::Verifying => {
                 let alone = !self.peers.iter().flatten().any(Peer::is_live);
