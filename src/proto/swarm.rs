@@ -715,6 +715,8 @@ impl Swarm {
 
     fn judge(&mut self, now: Instant, piece: PieceIndex, digest: PieceHash) {
         match self.picker.judge(piece, self.metainfo.hashes[piece.index()] == digest) {
+            // Nothing new is started by those who leave: it might come after their last flush.
+            Verdict::Good(_) if !self.is_open() => {}
             Verdict::Good(buffers) => {
                 let ticket = self.ticket(Pending::Write { piece });
                 self.work.push_back(Work::Write { ticket, piece, buffers });
@@ -744,8 +746,8 @@ impl Swarm {
     pub fn handle_disk(&mut self, now: Instant, ticket: Ticket, result: Result<(), DiskError>) {
         let pending = self.pending.remove(&ticket).expect("a ticket is answered once");
         if let Err(error) = result {
-            self.abort(now, pending);
-            return self.finish(now, Outcome::Failed(Failure::Disk(error)));
+            self.abort(pending);
+            return self.fail(now, Failure::Disk(error));
         }
         match pending {
             Pending::Write { piece } => self.written(piece),
@@ -763,7 +765,7 @@ impl Swarm {
     }
 
     /// A disk operation failed: its buffers are free again (an open piece keeps its own; it will not be used any more).
-    fn abort(&mut self, _now: Instant, pending: Pending) {
+    fn abort(&mut self, pending: Pending) {
         match pending {
             Pending::Load { buffer, .. } => {
                 self.loads -= 1;
@@ -772,6 +774,17 @@ impl Swarm {
             Pending::ReadBack { buffer, .. } => self.cache.give_back(buffer),
             Pending::Write { .. } | Pending::Flush => {}
         }
+    }
+
+    /// The target cannot be relied on any more, and that is what is reported, also by those who were leaving already.
+    fn fail(&mut self, now: Instant, failure: Failure) {
+        let outcome = Outcome::Failed(failure);
+        self.finish(now, outcome.clone());
+        if let State::Leaving(before @ (Outcome::Complete | Outcome::Interrupted)) = &mut self.state {
+            *before = outcome;
+            self.flushed_for_leaving = true;
+        }
+        self.try_to_go(now);
     }
 
     /// A piece is on the disk: from here on it may be announced and served, out of the buffers it came in.
@@ -1156,7 +1169,8 @@ impl Swarm {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let need = self.need()?;
         let announce = self.tracker.next(need);
-        let farewell = self.farewell_by.filter(|_| matches!(self.state, State::Leaving(_)));
+        // While the disk still works there is nothing to do about the farewell, however late it gets.
+        let farewell = self.farewell_by.filter(|_| self.pending.is_empty());
         let tick = self.is_open().then_some(self.next_tick);
         [announce, farewell, tick].into_iter().flatten().min()
     }
