@@ -51,6 +51,8 @@ struct OpenPiece {
     writing: bool,
     /// Who filled it, to know whom to blame.
     givers: BTreeSet<PeerSlot>,
+    /// Somebody who has left filled some of it.
+    gone_givers: bool,
     /// It was bad when several had filled it: now one peer fills it alone.
     alone: bool,
 }
@@ -105,6 +107,7 @@ pub struct Picker {
 impl OpenPiece {
     fn restart(&mut self) {
         self.givers.clear();
+        self.gone_givers = false;
         self.blocks.fill(BlockState::Free);
         (self.free, self.received, self.hashed) = (self.blocks.len() as u32, 0, 0);
     }
@@ -213,6 +216,7 @@ impl Picker {
             hashed: 0,
             writing: false,
             givers: BTreeSet::new(),
+            gone_givers: false,
             alone: false,
         });
         self.version += 1;
@@ -253,7 +257,8 @@ impl Picker {
         self.version += 1;
     }
 
-    /// `slot` left, or has stopped sending: what it alone was filling starts anew with somebody else. Call after `release`.
+    /// `slot` left, refused or has stopped sending: what it alone was filling starts anew with somebody else. Call after
+    /// `release`.
     pub fn forsake(&mut self, slot: PeerSlot) {
         let busy = |state: &BlockState| matches!(state, BlockState::Requested(_) | BlockState::Receiving(..));
         for open in self.open.iter_mut().filter(|open| open.alone && open.givers.contains(&slot)) {
@@ -261,6 +266,14 @@ impl Picker {
                 open.restart();
                 self.version += 1;
             }
+        }
+    }
+
+    /// The connection is gone, and its slot will be somebody else's: nobody is blamed by it any more. Call after `release`.
+    pub fn left(&mut self, slot: PeerSlot) {
+        self.forsake(slot);
+        for open in &mut self.open {
+            open.gone_givers |= open.givers.remove(&slot);
         }
     }
 
@@ -313,7 +326,8 @@ impl Picker {
             open.writing = true;
             return Verdict::Good(open.buffers.clone());
         }
-        let liar = if open.givers.len() == 1 { open.givers.first().copied() } else { None };
+        let one_filled_it = open.givers.len() == 1 && !open.gone_givers;
+        let liar = open.givers.first().copied().filter(|_| one_filled_it);
         open.alone = true;
         open.restart();
         Verdict::Bad { liar }

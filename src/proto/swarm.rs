@@ -411,7 +411,7 @@ impl Swarm {
         for block in peer.requests.drain(..) {
             self.picker.release(block, slot);
         }
-        self.picker.forsake(slot);
+        self.picker.left(slot);
         for (_, buffer) in peer.sending.drain(..) {
             self.cache.unpin(buffer);
         }
@@ -571,6 +571,7 @@ impl Swarm {
         if !peer.fast {
             self.release_requests(slot);
         }
+        self.picker.forsake(slot);
     }
 
     /// Gives every request of a peer back, but for the block whose bytes are arriving: nobody else may write there.
@@ -591,6 +592,7 @@ impl Swarm {
             return;
         }
         self.picker.release(block, slot);
+        self.picker.forsake(slot);
         let peer = self.peer(slot);
         if !peer.peer_choking {
             peer.refused(now);
