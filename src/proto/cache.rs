@@ -10,7 +10,7 @@
 //! *Taken* buffers belong to one owner: a piece being received, a disk read, the read-back. *Stored* ones hold bytes that
 //! are on the disk and may be sent; each block being sent pins its buffer, and a pinned buffer is never taken.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::units::{BufferId, PieceIndex};
@@ -53,9 +53,18 @@ impl Cache {
 
     /// A buffer for the caller alone: a free one, else the one whose chunk was used longest ago. None if all are in use.
     pub fn take(&mut self) -> Option<BufferId> {
-        let buffer = self.free.pop().or_else(|| self.evict())?;
+        self.take_but(&BTreeSet::new())
+    }
+
+    /// Like `take`, but these chunks stay.
+    pub fn take_but(&mut self, spared: &BTreeSet<Chunk>) -> Option<BufferId> {
+        let buffer = self.free.pop().or_else(|| self.evict(spared))?;
         self.buffers[buffer.index()] = Buffer::Taken;
         Some(buffer)
+    }
+
+    pub fn has_free(&self) -> bool {
+        !self.free.is_empty()
     }
 
     /// How many `take` would give now.
@@ -114,9 +123,9 @@ impl Cache {
         self.pinned -= usize::from(*pins == 0);
     }
 
-    fn evict(&mut self) -> Option<BufferId> {
+    fn evict(&mut self, spared: &BTreeSet<Chunk>) -> Option<BufferId> {
         let unpinned = |buffer: &Buffer| match *buffer {
-            Buffer::Stored { chunk, pins: 0, used } => Some((used, chunk)),
+            Buffer::Stored { chunk, pins: 0, used } if !spared.contains(&chunk) => Some((used, chunk)),
             _ => None,
         };
         let (_, chunk) = self.buffers.iter().filter_map(unpinned).min_by_key(|(used, _)| *used)?;

@@ -8,7 +8,7 @@
 //! `handle_hashed` of its whole piece puts it to the disk, `handle_disk` tells everybody we have it. In that order, so
 //! nothing is announced that is not on the disk.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -883,26 +883,29 @@ impl Swarm {
 
     /// Reads what a peer asked for first, a few chunks ahead of what is being sent to it.
     fn load_for(&mut self, slot: PeerSlot) {
-        let mut ahead: Vec<Chunk> = Vec::new();
         let buffer_bytes = self.buffer_bytes;
-        for block in &self.peer(slot).uploads {
-            let chunk = Chunk { piece: block.piece, index: block.begin / buffer_bytes };
-            if !ahead.contains(&chunk) {
-                ahead.push(chunk);
-            }
-            if ahead.len() == READS_PER_PEER_MAX {
-                break;
-            }
-        }
-        for chunk in ahead {
+        let ahead = next_chunks(self.peer(slot), buffer_bytes, READS_PER_PEER_MAX);
+        for (place, chunk) in ahead.into_iter().enumerate() {
             if self.loads < READS_MAX && !self.cache.contains(chunk) && !self.is_loading(chunk) {
-                let Some(buffer) = self.cache.take() else { return };
+                let Some(buffer) = self.take_to_load(place == 0) else { return };
                 self.loads += 1;
                 let (begin, length) = self.span(chunk);
                 let ticket = self.ticket(Pending::Load { chunk, buffer });
                 self.work.push_back(Work::Read { ticket, piece: chunk.piece, begin, length, buffer });
             }
         }
+    }
+
+    /// A buffer to read into, but none that holds what somebody is sent next: with few buffers each peer's read would throw
+    /// out what was just read for another, and nothing would ever be sent. What is only read ahead throws out less.
+    fn take_to_load(&mut self, is_next: bool) -> Option<BufferId> {
+        if self.cache.has_free() {
+            return self.cache.take();
+        }
+        let (buffer_bytes, depth) = (self.buffer_bytes, if is_next { 1 } else { READS_PER_PEER_MAX });
+        let peers = self.peers.iter().flatten();
+        let spared: BTreeSet<Chunk> = peers.flat_map(|peer| next_chunks(peer, buffer_bytes, depth)).collect();
+        self.cache.take_but(&spared)
     }
 
     fn is_loading(&self, chunk: Chunk) -> bool {
@@ -1406,6 +1409,21 @@ impl Swarm {
             assert_eq!(self.finished.len() as u32, self.have().count());
         }
     }
+}
+
+/// The first few chunks a peer waits for.
+fn next_chunks(peer: &Peer, buffer_bytes: u32, count_max: usize) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for block in &peer.uploads {
+        let chunk = Chunk { piece: block.piece, index: block.begin / buffer_bytes };
+        if !chunks.contains(&chunk) {
+            if chunks.len() == count_max {
+                break;
+            }
+            chunks.push(chunk);
+        }
+    }
+    chunks
 }
 
 impl fmt::Display for DiskError {
