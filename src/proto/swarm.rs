@@ -1636,13 +1636,13 @@ mod tests {
         work(&mut swarm, at(0));
         let sends = said(&mut swarm, at(0), slot);
         assert!(matches!(sends[..], [Send::Block { .. }]), "{sends:?}");
-        let unread = IDLE_MAX.as_secs();
+        let unread = SILENCE_MAX.as_secs();
         for second in 0..=unread {
             assert_eq!(swarm.poll_close(), None, "after {second} s");
             swarm.handle_message(at(second), slot, Message::KeepAlive);
             swarm.handle_timeout(at(second));
         }
-        assert_eq!(swarm.poll_close(), Some((slot, "it does not take what it asked for")));
+        assert_eq!(swarm.poll_close(), Some((slot, "it asks and does not read")));
         swarm.handle_closed(at(unread), slot);
         swarm.check_invariants();
     }
