@@ -2,8 +2,9 @@
 //!
 //! An [`Exchange`] is one GET with its redirects, as a state machine that lives in somebody's mio loop and never blocks,
 //! but for one thing: names are looked up by the C library, which can take its time-out (musl: 5 s a try, two tries)
-//! if the name server is away. Addresses are therefore kept, and asked for again only after a failure; an address in
-//! digits asks nobody. [`torrent`] is the blocking form for the start of the program, when there is nothing else to do.
+//! if the name server is away. Addresses are therefore kept, and asked for again only after a failure and at most once
+//! a minute; an address in digits asks nobody. [`torrent`] is the blocking form for the start of the program, when there
+//! is nothing else to do.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,30 +34,54 @@ const HASTY_TIMEOUT: Duration = Duration::from_secs(30);
 /// starting a hundred times a second at most.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
+/// Between two lookups of one name. With its name server away a lookup stands still for ten seconds, and announces are
+/// retried every five: without a pause the loop would do little else.
+const LOOKUP_PAUSE: Duration = Duration::from_secs(60);
+
 /// Addresses of names that were looked up before.
 #[derive(Default)]
 pub struct Resolver {
-    known: BTreeMap<(String, u16), Vec<SocketAddr>>,
+    known: BTreeMap<(String, u16), Lookup>,
+}
+
+/// What the name server said, and when it may be asked again.
+struct Lookup {
+    addresses: Vec<SocketAddr>,
+    /// The addresses did not do, or there are none.
+    doubtful: bool,
+    again_at: Instant,
 }
 
 impl Resolver {
-    fn addresses(&mut self, url: &Url) -> Result<Vec<SocketAddr>, FetchError> {
+    fn addresses(&mut self, url: &Url, now: Instant) -> Result<Vec<SocketAddr>, FetchError> {
         if let Ok(literal) = url.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(literal, url.port)]);
         }
         let key = (url.host.clone(), url.port);
-        if let Some(addresses) = self.known.get(&key) {
-            return Ok(addresses.clone());
+        let known = self.known.get(&key);
+        let mut failure = io::Error::other("no answer a moment ago");
+        let mut addresses = known.map_or(Vec::new(), |lookup| lookup.addresses.clone());
+        if known.is_none_or(|lookup| lookup.doubtful && now >= lookup.again_at) {
+            match (url.host.as_str(), url.port).to_socket_addrs() {
+                Ok(found) => addresses = found.collect(),
+                // The old ones may still do: the name server is often the machine that has just gone.
+                Err(error) => failure = error,
+            }
+            let doubtful = addresses.is_empty();
+            let lookup = Lookup { addresses: addresses.clone(), doubtful, again_at: now + LOOKUP_PAUSE };
+            self.known.insert(key, lookup);
         }
-        let failed = |error: io::Error| FetchError::Resolve { host: url.host.clone(), error };
-        let addresses: Vec<SocketAddr> =
-            (url.host.as_str(), url.port).to_socket_addrs().map_err(failed)?.collect();
-        self.known.insert(key, addresses.clone());
-        Ok(addresses)
+        match addresses.is_empty() {
+            true => Err(FetchError::Resolve { host: url.host.clone(), error: failure }),
+            false => Ok(addresses),
+        }
     }
 
-    fn forget(&mut self, url: &Url) {
-        self.known.remove(&(url.host.clone(), url.port));
+    /// Its addresses did not do.
+    fn doubt(&mut self, url: &Url) {
+        if let Some(lookup) = self.known.get_mut(&(url.host.clone(), url.port)) {
+            lookup.doubtful = true;
+        }
     }
 }
 
@@ -115,7 +140,7 @@ impl Exchange {
             deadline: now + HTTP_TIMEOUT,
             end: (haste == Haste::Hasty).then(|| now + HASTY_TIMEOUT),
         };
-        exchange.find_addresses(resolver)?;
+        exchange.find_addresses(resolver, now)?;
         Ok(exchange)
     }
 
@@ -144,7 +169,7 @@ impl Exchange {
                 match self.connect(registry, token, now) {
                     Ok(()) => continue,
                     Err(error) => {
-                        resolver.forget(&self.url);
+                        resolver.doubt(&self.url);
                         return Some(Err(error));
                     }
                 }
@@ -153,7 +178,7 @@ impl Exchange {
             match attempt.advance() {
                 Ok(Progress::None) => return None,
                 Ok(Progress::Some) => self.deadline = now + HTTP_TIMEOUT,
-                Ok(Progress::Done) => match self.finish(resolver) {
+                Ok(Progress::Done) => match self.finish(resolver, now) {
                     Ok(None) => {}
                     Ok(Some(body)) => return Some(Ok(body)),
                     Err(error) => return Some(Err(error)),
@@ -170,8 +195,8 @@ impl Exchange {
         }
     }
 
-    fn find_addresses(&mut self, resolver: &mut Resolver) -> Result<(), FetchError> {
-        self.addresses = resolver.addresses(&self.url)?;
+    fn find_addresses(&mut self, resolver: &mut Resolver, now: Instant) -> Result<(), FetchError> {
+        self.addresses = resolver.addresses(&self.url, now)?;
         self.addresses.reverse();
         Ok(())
     }
@@ -197,7 +222,7 @@ impl Exchange {
     }
 
     /// The whole answer is there: the body, or None if it leads elsewhere.
-    fn finish(&mut self, resolver: &mut Resolver) -> Result<Option<Vec<u8>>, FetchError> {
+    fn finish(&mut self, resolver: &mut Resolver, now: Instant) -> Result<Option<Vec<u8>>, FetchError> {
         let reader = self.attempt.take().expect("it has just answered").reader;
         match (reader.status(), reader.location()) {
             (Some(200), _) => Ok(Some(reader.into_body())),
@@ -207,7 +232,7 @@ impl Exchange {
                     self.redirects_left.checked_sub(1).ok_or(FetchError::Redirects { from })?;
                 self.url = self.url.join(location)?;
                 self.error = None;
-                self.find_addresses(resolver)?;
+                self.find_addresses(resolver, now)?;
                 Ok(None)
             }
             (status, _) => {
@@ -608,6 +633,25 @@ mod tests {
         let error = torrent(&place, None, Patience::Forever, None, &mut |_, _| panic!()).unwrap_err();
         assert!(matches!(error, FetchError::Metainfo(_)), "{error}");
         server.join().unwrap();
+    }
+
+    /// Nobody answers for names below `invalid` (RFC 6761), so whatever is found was known.
+    #[test]
+    fn a_name_is_looked_up_once_a_minute_and_old_addresses_stay() {
+        let (url, old) = (Url::parse("http://gone.invalid/").unwrap(), "10.77.0.1:80".parse().unwrap());
+        let mut resolver = Resolver::default();
+        let lookup = Lookup { addresses: vec![old], doubtful: true, again_at: Instant(0) };
+        resolver.known.insert((url.host.clone(), url.port), lookup);
+        assert_eq!(resolver.addresses(&url, Instant(0)).unwrap(), [old]);
+        let again_at = |resolver: &Resolver| resolver.known.values().next().unwrap().again_at;
+        assert_eq!(again_at(&resolver), Instant(0) + LOOKUP_PAUSE);
+        resolver.doubt(&url);
+        assert_eq!(resolver.addresses(&url, Instant(1)).unwrap(), [old]);
+        assert_eq!(again_at(&resolver), Instant(0) + LOOKUP_PAUSE, "nobody was asked");
+
+        resolver.known.values_mut().next().unwrap().addresses.clear();
+        let error = resolver.addresses(&url, Instant(1)).unwrap_err().to_string();
+        assert_eq!(error, "cannot look up gone.invalid: no answer a moment ago");
     }
 
     #[test]
