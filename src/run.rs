@@ -871,3 +871,47 @@ impl From<io::Error> for RunError {
         RunError::Io(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarm_proto::limits::PIECE_BYTES_MAX;
+    use swarm_proto::metainfo::{self, Content, Description};
+
+    fn metainfo(length: u64, piece_bytes: u32) -> Metainfo {
+        let hashes = vec![PieceHash([0; 20]); length.div_ceil(piece_bytes.into()) as usize];
+        let torrent = metainfo::write(&Description {
+            name: "image",
+            trackers: &[],
+            webseeds: &[],
+            created_by: "test",
+            private: false,
+            piece_bytes,
+            hashes: &hashes,
+            content: Content::Single { length },
+        });
+        Metainfo::parse(&torrent).unwrap()
+    }
+
+    #[test]
+    fn the_default_memory_holds_the_largest_pieces() {
+        let image = metainfo(50 << 30, PIECE_BYTES_MAX);
+        let share = divide_memory(&[&image], 64).unwrap();
+        assert!(share > 3 * u64::from(PIECE_BYTES_MAX));
+        assert!(share < 64 << 20);
+    }
+
+    #[test]
+    fn what_is_too_little_says_what_would_do() {
+        let (large, small) = (metainfo(1 << 30, PIECE_BYTES_MAX), metainfo(1 << 30, 1 << 20));
+        for metainfos in [&[&large][..], &[&small], &[&large, &small], &[&large, &large, &large]] {
+            let Err(RunError::Memory { needed_mib, .. }) = divide_memory(metainfos, 1) else {
+                panic!("one MiB is enough for {} torrents", metainfos.len());
+            };
+            let needed_mib = u32::try_from(needed_mib).unwrap();
+            let share = divide_memory(metainfos, needed_mib).unwrap();
+            assert!(metainfos.iter().all(|metainfo| pool_bytes_min(metainfo) <= share));
+            assert!(divide_memory(metainfos, needed_mib - 1).is_err());
+        }
+    }
+}
