@@ -108,7 +108,7 @@ new_disk() {
 # start_machine N QEMU-OPTION...: with its disk, a network card, and a serial
 # console that goes to a file. The card's own ROM is iPXE.
 start_machine() {
-	local n=$1
+	local n="$1"
 
 	shift
 	plug_in "$n"
@@ -127,7 +127,7 @@ start_machine() {
 # start_direct N KERNEL-OPTION...: skips firmware and PXE: a third of the time.
 # panic, oops: a guest that is lost ends, instead of waiting for our timeout.
 start_direct() {
-	local n=$1
+	local n="$1"
 
 	shift
 	start_machine "$n" -no-reboot -kernel "$KERNEL" -initrd "$INITRAMFS" -append \
