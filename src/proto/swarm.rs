@@ -883,6 +883,9 @@ impl Swarm {
 
     /// Reads what a peer asked for first, a few chunks ahead of what is being sent to it.
     fn load_for(&mut self, slot: PeerSlot) {
+        if !self.is_open() {
+            return;
+        }
         let buffer_bytes = self.buffer_bytes;
         let ahead = next_chunks(self.peer(slot), buffer_bytes, READS_PER_PEER_MAX);
         for (place, chunk) in ahead.into_iter().enumerate() {
