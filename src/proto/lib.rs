@@ -43,3 +43,6 @@ pub mod mesh;
 pub mod tracker;
 pub mod readback;
 pub mod swarm;
+
+#[cfg(test)]
+mod sim;

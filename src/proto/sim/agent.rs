@@ -1,0 +1,333 @@
+//! What is one simulated machine? A real `Swarm`, with a disk, a pool and a hash unit that count cells instead of bytes.
+//!
+//! It does what `run.rs` does for a real one, and holds everything that passes against its [`Ledger`].
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::checker::Ledger;
+use super::disk::{Disk, DiskFault, random_part};
+use super::image::{self, Image};
+use super::links::Packet;
+use super::options::AgentOptions;
+use super::pool::{Claimant, Pool};
+use super::queue::{EndId, Happening, Life, NodeId, Queue};
+use crate::limits::BLOCK_BYTES;
+use crate::rng::Rng;
+use crate::swarm::{
+    self, Config, DiskError, DiskOperation, HashOf, Outcome, Role, Send, Sink, State, Swarm, Work,
+};
+use crate::units::{BufferId, DiskOffset, Instant, PeerId, PeerSlot, PieceIndex, Ticket};
+use crate::wire::RawBlock;
+
+pub struct Agent {
+    pub options: AgentOptions,
+    pub node: NodeId,
+    pub life: Life,
+    pub swarm: Swarm,
+    pub ledger: Ledger,
+    image: Image,
+    pool: Pool,
+    disk: Disk,
+    rng: Rng,
+    /// The hash unit says that everything is good.
+    blind_hash: bool,
+    /// Connections by the name the agent gave them, and in the order in which they are served.
+    ends: Vec<Option<EndId>>,
+    pub live: Vec<(PeerSlot, EndId)>,
+    pub wakes_at: Option<Instant>,
+    /// When it was woken last, and how often in that same moment.
+    pub woken_at: Instant,
+    pub idle_wakes: u32,
+    pub turn_planned: bool,
+    pub told_to_leave: bool,
+    pub rounds: u64,
+    pub downloaded_at: Option<Instant>,
+    pub complete_at: Option<Instant>,
+    pub leaving_at: Option<Instant>,
+    pub over_at: Option<Instant>,
+}
+
+/// Who this process is.
+pub struct Identity {
+    pub node: NodeId,
+    pub life: Life,
+    pub peers: Vec<core::net::SocketAddr>,
+    pub listen_port: u16,
+    pub tracker_grace: Duration,
+    pub seed: u64,
+}
+
+impl Agent {
+    pub fn new(
+        now: Instant,
+        image: &Image,
+        options: &AgentOptions,
+        identity: Identity,
+        blind_hash: bool,
+    ) -> Agent {
+        let layout = &image.metainfo.layout;
+        let buffer_count = swarm::buffer_count_min(layout) + options.spare_buffers;
+        let mut rng = Rng::new(identity.seed);
+        let mut peer_id = *b"-SD0001-000000000000";
+        peer_id[8..16].copy_from_slice(&rng.next_u64().to_be_bytes());
+        let config = Config {
+            role: options.role,
+            peer_id: PeerId(peer_id),
+            listen_port: identity.listen_port,
+            rng_seed: rng.next_u64(),
+            buffer_count,
+            peers: identity.peers,
+            verify: options.verify,
+            tracker_grace: identity.tracker_grace,
+            seed_for: options.seed_for,
+            stall: None,
+        };
+        let mut disk = Disk::new(options.disk.clone(), image.cell_count());
+        if options.role == Role::Seeder {
+            let fill = |(place, cell): (usize, &mut image::Cell)| *cell = image.content(place);
+            disk.cells_mut().iter_mut().enumerate().for_each(fill);
+        }
+        Agent {
+            options: options.clone(),
+            node: identity.node,
+            life: identity.life,
+            swarm: Swarm::new(now, image.metainfo.clone(), config),
+            ledger: Ledger::new(image, options.role, options.verify),
+            image: image.clone(),
+            pool: Pool::new(buffer_count, swarm::buffer_bytes(layout)),
+            disk,
+            rng,
+            blind_hash,
+            ends: Vec::new(),
+            live: Vec::new(),
+            wakes_at: None,
+            woken_at: now,
+            idle_wakes: 0,
+            turn_planned: false,
+            told_to_leave: false,
+            rounds: 0,
+            downloaded_at: None,
+            complete_at: None,
+            leaving_at: None,
+            over_at: None,
+        }
+    }
+
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match self.swarm.state() {
+            State::Over(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// Its disk is not what it says: others may rightly find it a liar.
+    pub fn has_lying_disk(&self) -> bool {
+        matches!(self.options.disk.fault, DiskFault::Forgets { .. })
+    }
+
+    // ---- connections
+
+    pub fn add_end(&mut self, slot: PeerSlot, end: EndId) {
+        if self.ends.len() <= slot.index() {
+            self.ends.resize(slot.index() + 1, None);
+        }
+        let before = self.ends[slot.index()].replace(end);
+        assert!(before.is_none(), "{slot:?} is given out while {before:?} has it");
+        self.live.push((slot, end));
+    }
+
+    pub fn end(&self, slot: PeerSlot) -> EndId {
+        self.ends[slot.index()].unwrap_or_else(|| panic!("{slot:?} is nobody"))
+    }
+
+    /// The connection is gone on our side; what it held in the pool is free.
+    pub fn drop_end(&mut self, slot: PeerSlot, receiving: Option<BufferId>, pinned: Option<BufferId>) {
+        let end = self.ends[slot.index()].take().expect("a connection ends once");
+        self.live.retain(|(live, _)| *live != slot);
+        if let Some(buffer) = receiving {
+            self.pool.release(buffer, Claimant::Receives(end));
+        }
+        if let Some(buffer) = pinned {
+            self.pool.release(buffer, Claimant::Sends(end));
+        }
+    }
+
+    // ---- payload
+
+    /// The head of a block is there: where its bytes go.
+    pub fn begin_block(&mut self, now: Instant, slot: PeerSlot, block: RawBlock) -> Option<(BufferId, u32)> {
+        let Sink::Buffer { buffer, offset } = self.swarm.begin_block(now, slot, block) else { return None };
+        assert!(offset.is_multiple_of(BLOCK_BYTES), "{block:?} goes to offset {offset}");
+        let end = self.end(slot);
+        self.pool.claim(buffer, offset..offset + block.length, Claimant::Receives(end));
+        Some((buffer, offset))
+    }
+
+    /// Its last byte is there.
+    pub fn end_block(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        block: RawBlock,
+        good: bool,
+        place: Option<(BufferId, u32)>,
+    ) {
+        if let Some((buffer, offset)) = place {
+            self.pool.release(buffer, Claimant::Receives(self.end(slot)));
+            let piece = PieceIndex(block.index);
+            let whole = block.begin.is_multiple_of(BLOCK_BYTES)
+                && block.length == (self.image.piece_length(piece) - block.begin).min(BLOCK_BYTES);
+            let content = self.image.content(self.image.place(piece, block.begin));
+            let range = offset..offset + block.length;
+            self.pool.cells_mut(buffer, &range)[0] = if good && whole { content } else { None };
+        }
+        self.ledger.fetched += u64::from(block.length);
+        self.swarm.handle_block(now, slot, block);
+    }
+
+    /// What the core wants sent, as a packet; for a block also its buffer, which stays pinned until `sent`.
+    pub fn packet(&mut self, slot: PeerSlot, send: Send) -> (Packet, Option<BufferId>) {
+        match send {
+            Send::Handshake(handshake) => (Packet::Handshake(handshake), None),
+            Send::Message(message) => {
+                self.ledger.says(&message);
+                (Packet::Message(message), None)
+            }
+            Send::Block { block, buffer, offset } => {
+                let range = offset..offset + block.length;
+                let good = self.ledger.sends(block, offset, self.pool.look(buffer, range.clone(), "send"));
+                assert!(good || self.has_lying_disk(), "{block:?} is sent with other bytes");
+                self.pool.claim(buffer, range, Claimant::Sends(self.end(slot)));
+                (Packet::Block { block: block.into(), good }, Some(buffer))
+            }
+        }
+    }
+
+    pub fn sent(&mut self, now: Instant, slot: PeerSlot, buffer: BufferId, bytes: u32) {
+        self.pool.release(buffer, Claimant::Sends(self.end(slot)));
+        self.ledger.uploaded += u64::from(bytes);
+        self.swarm.handle_sent(now, slot);
+    }
+
+    // ---- disk and hash
+
+    pub fn start(&mut self, now: Instant, work: Work, queue: &mut Queue) {
+        let bytes = match &work {
+            Work::Hash { of, begin, length, buffer, offset } => {
+                return self.hash(now, *of, *begin, *length, (*buffer, *offset), queue);
+            }
+            Work::Write { ticket, piece, buffers } => {
+                for (buffer, length) in self.parts(*piece, buffers) {
+                    self.pool.claim(buffer, 0..length, Claimant::WritesDisk(*ticket));
+                }
+                self.image.piece_length(*piece)
+            }
+            Work::Read { ticket, length, buffer, .. } => {
+                self.pool.claim(*buffer, 0..*length, Claimant::ReadsDisk(*ticket));
+                *length
+            }
+            Work::Flush { .. } => 0,
+        };
+        let (Work::Write { ticket, .. } | Work::Read { ticket, .. } | Work::Flush { ticket }) = work else {
+            unreachable!("a hash has no ticket")
+        };
+        self.ledger.submits(ticket, work);
+        let done_at = self.disk.submit(now, bytes, &mut self.rng);
+        queue.plan(done_at, Happening::Disk { node: self.node, life: self.life, ticket });
+    }
+
+    /// The buffers of a piece with the bytes each holds.
+    fn parts(&self, piece: PieceIndex, buffers: &[BufferId]) -> Vec<(BufferId, u32)> {
+        let (length, each) = (self.image.piece_length(piece), self.pool.buffer_bytes());
+        assert_eq!(buffers.len() as u32, length.div_ceil(each), "buffers of {piece:?}");
+        let part = |(index, buffer): (usize, &BufferId)| (*buffer, (length - index as u32 * each).min(each));
+        buffers.iter().enumerate().map(part).collect()
+    }
+
+    fn hash(
+        &mut self,
+        now: Instant,
+        of: HashOf,
+        begin: u32,
+        length: u32,
+        (buffer, offset): (BufferId, u32),
+        queue: &mut Queue,
+    ) {
+        let cells = self.pool.look(buffer, offset..offset + length, "hash");
+        if let Some(good) = self.ledger.hashes(of, begin, length, cells) {
+            // The real unit answers at once; a slower one must do no harm.
+            let at = now + random_part(Duration::from_micros(300), &mut self.rng);
+            queue.plan(at, Happening::Hashed { node: self.node, life: self.life, of, good });
+        }
+    }
+
+    pub fn hashed(&mut self, now: Instant, of: HashOf, good: bool) {
+        let good = good || self.blind_hash;
+        self.ledger.hashed(of, good);
+        let (HashOf::Download(piece) | HashOf::ReadBack(piece)) = of;
+        self.swarm.handle_hashed(now, of, image::hash(piece, good));
+    }
+
+    pub fn disk_done(&mut self, now: Instant, ticket: Ticket) {
+        let work = self.ledger.completes(ticket);
+        let result = match &work {
+            Work::Write { piece, buffers, .. } => self.write_done(*piece, buffers, ticket),
+            Work::Read { piece, begin, length, buffer, .. } => {
+                self.read_done(*piece, *begin, *length, *buffer, ticket)
+            }
+            Work::Flush { .. } => self.result(DiskOperation::Flush, PieceIndex(0), 0),
+            Work::Hash { .. } => unreachable!("a hash has no ticket"),
+        };
+        match (&work, result) {
+            (_, Err(_)) => self.ledger.saw_io_error = true,
+            (Work::Write { piece, .. }, Ok(())) => self.ledger.wrote(*piece),
+            (Work::Read { piece, begin, length, .. }, Ok(())) => self.ledger.read(*piece, *begin, *length),
+            (_, Ok(())) => self.ledger.flushed(),
+        }
+        self.swarm.handle_disk(now, ticket, result);
+    }
+
+    fn result(&mut self, operation: DiskOperation, piece: PieceIndex, begin: u32) -> Result<(), DiskError> {
+        let offset = DiskOffset(u64::from(piece.0) * u64::from(self.image.piece_bytes) + u64::from(begin));
+        // EIO
+        if self.disk.fails(operation) { Err(DiskError { operation, offset, errno: 5 }) } else { Ok(()) }
+    }
+
+    fn write_done(
+        &mut self,
+        piece: PieceIndex,
+        buffers: &[BufferId],
+        ticket: Ticket,
+    ) -> Result<(), DiskError> {
+        let mut written = vec![];
+        for (buffer, length) in self.parts(piece, buffers) {
+            written.extend_from_slice(self.pool.look(buffer, 0..length, "write"));
+            self.pool.release(buffer, Claimant::WritesDisk(ticket));
+        }
+        assert!(self.ledger.all_good(piece, 0, &written), "piece {} is written and is not good", piece.0);
+        self.result(DiskOperation::Write, piece, 0)?;
+        if self.disk.forgets() {
+            written[0] = None;
+        }
+        let places = self.image.places(piece, 0, self.image.piece_length(piece));
+        self.disk.cells_mut()[places].copy_from_slice(&written);
+        Ok(())
+    }
+
+    fn read_done(
+        &mut self,
+        piece: PieceIndex,
+        begin: u32,
+        length: u32,
+        buffer: BufferId,
+        ticket: Ticket,
+    ) -> Result<(), DiskError> {
+        self.pool.release(buffer, Claimant::ReadsDisk(ticket));
+        self.result(DiskOperation::Read, piece, begin)?;
+        let places = self.image.places(piece, begin, length);
+        self.pool.cells_mut(buffer, &(0..length)).copy_from_slice(&self.disk.cells()[places]);
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! What did the seeds teach us? For each bug that a run found, the smallest case that shows it, written by hand.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::image::{Image, hash};
+use crate::announce::Answer;
+use crate::limits::*;
+use crate::rng::Rng;
+use crate::swarm::*;
+use crate::units::*;
+use crate::wire::{Handshake, Message, RawBlock};
+
+/// One agent, and a hand that plays everybody else.
+struct Bench {
+    image: Image,
+    swarm: Swarm,
+    now: Instant,
+}
+
+const FULL: Message = Message::HaveAll;
+
+impl Bench {
+    fn new(role: Role, piece_count: u32, piece_bytes: u32, spare_buffers: u32) -> Bench {
+        let image = Image::new(piece_count, piece_bytes, piece_bytes, true);
+        let config = Config {
+            role,
+            peer_id: PeerId(*b"-SD0001-the agent   "),
+            listen_port: 6881,
+            rng_seed: 1,
+            buffer_count: buffer_count_min(&image.metainfo.layout) + spare_buffers,
+            peers: Vec::new(),
+            verify: true,
+            tracker_grace: Duration::from_secs(30),
+            seed_for: None,
+            stall: None,
+        };
+        let now = Instant(1_000_000);
+        let swarm = Swarm::new(now, image.metainfo.clone(), config);
+        Bench { image, swarm, now }
+    }
+
+    /// Peer number `host` calls and introduces itself.
+    fn peer(&mut self, host: u8, opening: Message) -> PeerSlot {
+        let address = SocketAddr::from(([10, 77, 0, host], 40_000));
+        let slot = self.swarm.handle_incoming(self.now, address).expect("there is room");
+        let mut peer_id = PeerId(*b"-XX0001-somebody    ");
+        peer_id.0[19] = host;
+        let info_hash = self.image.metainfo.info_hash;
+        let handshake = Handshake { fast: true, extended: false, info_hash, peer_id };
+        self.swarm.handle_handshake(self.now, slot, &handshake);
+        self.hears(slot, opening);
+        self.said(slot);
+        slot
+    }
+
+    fn hears(&mut self, slot: PeerSlot, message: Message) {
+        self.swarm.handle_message(self.now, slot, message);
+    }
+
+    /// Everything it wants to say to this peer. Blocks are confirmed at once.
+    fn said(&mut self, slot: PeerSlot) -> Vec<Send> {
+        let mut said = Vec::new();
+        while let Some(send) = self.swarm.poll_send(self.now, slot) {
+            if let Send::Block { .. } = send {
+                self.swarm.handle_sent(self.now, slot);
+            }
+            said.push(send);
+        }
+        said
+    }
+
+    /// The blocks it asks this peer for.
+    fn asked(&mut self, slot: PeerSlot) -> Vec<RawBlock> {
+        let request = |send| match send {
+            Send::Message(Message::Request(block)) => Some(block),
+            _ => None,
+        };
+        self.said(slot).into_iter().filter_map(request).collect()
+    }
+
+    fn gives(&mut self, slot: PeerSlot, block: RawBlock) {
+        self.swarm.begin_block(self.now, slot, block);
+        self.swarm.handle_block(self.now, slot, block);
+    }
+
+    fn works(&mut self) -> Vec<Work> {
+        core::iter::from_fn(|| self.swarm.poll_work()).collect()
+    }
+
+    /// The hash unit answers for every piece that is through.
+    fn judge(&mut self, good: bool) {
+        for work in self.works() {
+            if let Work::Hash { of: of @ HashOf::Download(piece), begin, length, .. } = work
+                && begin + length == self.image.piece_length(piece)
+            {
+                self.swarm.handle_hashed(self.now, of, hash(piece, good));
+            }
+        }
+    }
+
+    /// The tickets that wait for the disk.
+    fn tickets(&mut self) -> Vec<Ticket> {
+        let ticket = |work| match work {
+            Work::Write { ticket, .. } | Work::Read { ticket, .. } | Work::Flush { ticket } => Some(ticket),
+            Work::Hash { .. } => None,
+        };
+        self.works().into_iter().filter_map(ticket).collect()
+    }
+
+    fn fails(&mut self, ticket: Ticket) -> DiskError {
+        let error = DiskError { operation: DiskOperation::Read, offset: DiskOffset(0), errno: 5 };
+        self.swarm.handle_disk(self.now, ticket, Err(error));
+        error
+    }
+
+    fn waits(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.swarm.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.swarm.handle_timeout(self.now);
+            // Nobody answers.
+            let _ = self.swarm.poll_announce(self.now);
+        }
+        self.now = end;
+    }
+
+    fn closes(&mut self, slot: PeerSlot) {
+        self.swarm.handle_closed(self.now, slot);
+    }
+
+    fn announces(&mut self, answer: Result<Answer, String>) {
+        self.swarm.poll_announce(self.now).expect("it is time");
+        self.swarm.handle_announced(self.now, answer);
+    }
+}
+
+fn nobody() -> Result<Answer, String> {
+    Ok(Answer::Peers {
+        interval: Duration::from_secs(1800),
+        min_interval: None,
+        complete: None,
+        incomplete: None,
+        peers: Vec::new(),
+        warning: None,
+    })
+}
+
+/// Seed 5: who had to leave while a slow disk was still reading asked to be woken at once, for as long as the read took.
+#[test]
+fn a_late_farewell_does_not_spin() {
+    let mut bench = Bench::new(Role::Seeder, 2, 16384, 0);
+    bench.announces(nobody());
+    let slot = bench.peer(2, Message::HaveNone);
+    bench.hears(slot, Message::Interested);
+    bench.said(slot);
+    bench.hears(slot, Message::Request(RawBlock { index: 0, begin: 0, length: 16384 }));
+    let tickets = bench.tickets();
+    assert_eq!(tickets.len(), 1);
+    bench.swarm.leave(bench.now);
+    assert!(bench.swarm.poll_announce(bench.now).is_some_and(|url| url.contains("event=stopped")));
+    bench.now = bench.now + FAREWELL_MAX * 2;
+    assert!(bench.swarm.poll_timeout().is_none_or(|at| at > bench.now));
+    bench.swarm.handle_disk(bench.now, tickets[0], Ok(()));
+    assert_eq!(*bench.swarm.state(), State::Over(Outcome::Complete));
+}
+
+/// Seed 50: an I/O error as the last answer that was waited for left the agent waiting for ever.
+#[test]
+fn an_error_while_leaving_is_reported_and_ends_it() {
+    let mut bench = Bench::new(Role::Seeder, 2, 16384, 0);
+    let slot = bench.peer(2, Message::HaveNone);
+    bench.hears(slot, Message::Interested);
+    bench.said(slot);
+    for index in 0..2 {
+        bench.hears(slot, Message::Request(RawBlock { index, begin: 0, length: 16384 }));
+    }
+    let tickets = bench.tickets();
+    assert_eq!(tickets.len(), 2);
+    let error = bench.fails(tickets[0]);
+    bench.fails(tickets[1]);
+    assert_eq!(*bench.swarm.state(), State::Over(Outcome::Failed(Failure::Disk(error))));
+}
+
+/// The same for who was told to leave: the error is the news, not the leaving.
+#[test]
+fn a_flush_that_fails_while_leaving_is_a_failure() {
+    let mut bench = Bench::new(Role::Leecher, 2, 16384, 0);
+    bench.swarm.leave(bench.now);
+    let tickets = bench.tickets();
+    let error = bench.fails(tickets[0]);
+    assert!(bench.tickets().is_empty());
+    assert_eq!(*bench.swarm.state(), State::Over(Outcome::Failed(Failure::Disk(error))));
+}
+
+/// Seed 15: a piece that was through just after the last flush was written, and never flushed.
+#[test]
+fn nothing_is_written_after_the_last_flush() {
+    let mut bench = Bench::new(Role::Leecher, 1, 16384, 0);
+    let slot = bench.peer(2, FULL);
+    bench.hears(slot, Message::Unchoke);
+    let block = bench.asked(slot)[0];
+    bench.swarm.begin_block(bench.now, slot, block);
+    bench.swarm.leave(bench.now);
+    let flush = bench.tickets();
+    assert_eq!(flush.len(), 1);
+    bench.swarm.handle_block(bench.now, slot, block);
+    bench.judge(true);
+    assert!(bench.tickets().is_empty());
+    bench.swarm.handle_disk(bench.now, flush[0], Ok(()));
+    assert_eq!(*bench.swarm.state(), State::Over(Outcome::Interrupted));
+}
+
+/// Two peers fill a piece of two blocks, and it is bad: from now on one of them fills it alone. Whom it asks is returned,
+/// and the other.
+fn one_piece_that_one_peer_fills_alone(bench: &mut Bench) -> (PeerSlot, PeerSlot) {
+    let (one, other) = (bench.peer(2, FULL), bench.peer(3, FULL));
+    bench.hears(one, Message::Unchoke);
+    let blocks = bench.asked(one);
+    assert_eq!(blocks.len(), 2);
+    bench.gives(one, blocks[0]);
+    bench.hears(one, Message::Reject(blocks[1]));
+    bench.hears(other, Message::Unchoke);
+    assert_eq!(bench.asked(other), blocks[1..]);
+    bench.gives(other, blocks[1]);
+    bench.judge(false);
+    bench.waits(Duration::from_secs(1));
+    assert_eq!(bench.asked(one), blocks);
+    assert!(bench.asked(other).is_empty());
+    (one, other)
+}
+
+/// Seed 17: a peer that said it had everything and rejected every request kept a piece to itself for ever.
+#[test]
+fn who_refuses_does_not_keep_a_piece_alone() {
+    let mut bench = Bench::new(Role::Leecher, 1, 32768, 0);
+    let (one, other) = one_piece_that_one_peer_fills_alone(&mut bench);
+    for begin in [0, 16384] {
+        bench.hears(one, Message::Reject(RawBlock { index: 0, begin, length: 16384 }));
+    }
+    assert_eq!(bench.asked(other).len(), 2);
+    bench.swarm.check_invariants();
+}
+
+/// A slot is given out again; who has it now is not to blame for who had it before.
+#[test]
+fn nobody_is_blamed_for_who_had_the_slot_before() {
+    let mut bench = Bench::new(Role::Leecher, 1, 32768, 0);
+    let liar = bench.peer(2, FULL);
+    bench.hears(liar, Message::Unchoke);
+    let blocks = bench.asked(liar);
+    bench.gives(liar, blocks[0]);
+    bench.closes(liar);
+    let honest = bench.peer(3, FULL);
+    assert_eq!(honest, liar);
+    bench.hears(honest, Message::Unchoke);
+    assert_eq!(bench.asked(honest), blocks[1..]);
+    bench.gives(honest, blocks[1]);
+    bench.judge(false);
+    assert_eq!(bench.swarm.poll_event(), Some(Event::PieceBad { piece: PieceIndex(0), liar: None }));
+    assert_eq!(bench.swarm.poll_close(), None);
+}
+
+/// Seed 81: with few buffers and many peers, what was read for one was thrown out by the read for the next before it was
+/// sent. The seeder read all day and sent nothing.
+#[test]
+fn what_was_read_for_one_peer_is_not_thrown_out_for_another() {
+    let mut bench = Bench::new(Role::Seeder, 64, 16384, 0);
+    let peers: Vec<PeerSlot> = (2..18).map(|host| bench.peer(host, Message::HaveNone)).collect();
+    for slot in &peers {
+        bench.hears(*slot, Message::Interested);
+    }
+    for (place, slot) in peers.iter().enumerate() {
+        bench.said(*slot);
+        for index in 0..4 {
+            let block = RawBlock { index: place as u32 * 4 + index, begin: 0, length: 16384 };
+            bench.hears(*slot, Message::Request(block));
+        }
+    }
+    // The disk answers in order, and one peer at a time has room.
+    let (mut rng, mut reading, mut reads, mut sent) = (Rng::new(1), VecDeque::new(), 0, 0);
+    while sent < 64 {
+        reading.extend(bench.tickets());
+        if let Some(ticket) = reading.pop_front() {
+            reads += 1;
+            bench.swarm.handle_disk(bench.now, ticket, Ok(()));
+        }
+        let said = bench.said(peers[rng.below(16) as usize]);
+        sent += said.iter().filter(|send| matches!(send, Send::Block { .. })).count();
+        assert!(reads < 128, "{sent} of 64 blocks were sent after {reads} reads");
+    }
+}

@@ -1,0 +1,323 @@
+//! When does a message arrive? Links with bandwidth and latency, connections with a bounded send window.
+//!
+//! Every machine has one uplink and one downlink. Messages of one connection are put into segments: some small ones,
+//! then at most one block. An uplink sends one segment at a time, of each connection that has something in turn: that
+//! is fair sharing to within one block. A segment keeps its place in the send window of its connection until it has
+//! passed the receiver's downlink, so a slow receiver slows its senders down and not the rest of their uplink.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::queue::{EndId, Happening, Life, NodeId, Queue};
+use crate::units::{BufferId, Instant, PeerSlot};
+use crate::wire::{HANDSHAKE_BYTES, Handshake, Message, PIECE_HEADER_BYTES, RawBlock};
+
+/// What travels. Of the payload only this: whether it is what the torrent says.
+#[derive(Clone, Debug)]
+pub enum Packet {
+    Handshake(Handshake),
+    Message(Message),
+    Block { block: RawBlock, good: bool },
+}
+
+impl Packet {
+    fn bytes(&self) -> u32 {
+        match self {
+            Packet::Handshake(_) => HANDSHAKE_BYTES as u32,
+            Packet::Block { block, .. } => PIECE_HEADER_BYTES as u32 + block.length,
+            Packet::Message(message) => match message {
+                Message::KeepAlive => 4,
+                Message::Bitfield(bits) => 5 + bits.len() as u32,
+                Message::Extended { payload, .. } => 6 + payload.len() as u32,
+                Message::Have(_) | Message::Suggest(_) | Message::AllowedFast(_) => 9,
+                Message::Request(_) | Message::Cancel(_) | Message::Reject(_) => 17,
+                Message::Port(_) => 7,
+                _ => 5,
+            },
+        }
+    }
+}
+
+/// A run of messages of one connection on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Who sent it.
+    pub from: EndId,
+    /// Messages before the block.
+    pub small_count: u32,
+    pub has_block: bool,
+    pub bytes: u32,
+    /// How long the sender's uplink took; when the receiver's downlink is through.
+    pub sending: Duration,
+    pub ends_at: Instant,
+}
+
+/// One direction of a connection.
+#[derive(Default)]
+pub struct Pipe {
+    /// Everything in the send window, oldest first; the first `under_way` are in a segment already.
+    window: VecDeque<Packet>,
+    under_way: usize,
+    window_bytes: u32,
+    /// A block that is only partly in the window; nothing passes it.
+    partial: Option<Packet>,
+    waits_for_uplink: bool,
+}
+
+/// A connection as one of the two processes sees it.
+pub struct End {
+    pub node: NodeId,
+    pub life: Life,
+    /// The name an agent gave it; fake peers need none.
+    pub slot: Option<PeerSlot>,
+    /// False before the connection stands, and when it is gone.
+    pub open: bool,
+    /// This process has closed it, or has learned of its end.
+    pub gone: bool,
+    pub sends: Pipe,
+    /// What is being received right now, and where its bytes go.
+    pub receiving: Option<Receiving>,
+    /// Buffer and length of the block in `sends.partial`, pinned in the pool of the sending agent.
+    pub pinned: Option<(BufferId, u32)>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Receiving {
+    pub block: RawBlock,
+    pub good: bool,
+    /// Buffer and offset; None: nowhere.
+    pub place: Option<(BufferId, u32)>,
+}
+
+pub struct Connection {
+    pub ends: [End; 2],
+    pub latency: Duration,
+}
+
+struct Link {
+    up_rate: u64,
+    down_rate: u64,
+    sending: bool,
+    /// Connections with something to send, in turn.
+    turn: VecDeque<EndId>,
+    down_free_at: Instant,
+    unplugged_until: Instant,
+}
+
+pub struct Network {
+    links: Vec<Link>,
+    connections: Vec<Connection>,
+    window_bytes_max: u32,
+}
+
+/// Most that small messages fill of one turn on the uplink: as much as a block.
+const SMALL_BYTES_MAX: u32 = 16 * 1024;
+
+impl Network {
+    pub fn new(window_bytes_max: u32) -> Network {
+        Network { links: Vec::new(), connections: Vec::new(), window_bytes_max }
+    }
+
+    /// Rates are bytes per second.
+    pub fn add_node(&mut self, up_rate: u64, down_rate: u64) {
+        self.links.push(Link {
+            up_rate,
+            down_rate,
+            sending: false,
+            turn: VecDeque::new(),
+            down_free_at: Instant(0),
+            unplugged_until: Instant(0),
+        });
+    }
+
+    pub fn connect(&mut self, from: (NodeId, Life), to: (NodeId, Life), latency: Duration) -> EndId {
+        let end = |(node, life)| End {
+            node,
+            life,
+            slot: None,
+            open: false,
+            gone: false,
+            sends: Pipe::default(),
+            receiving: None,
+            pinned: None,
+        };
+        self.connections.push(Connection { ends: [end(from), end(to)], latency });
+        EndId { connection: self.connections.len() as u32 - 1, side: 0 }
+    }
+
+    pub fn end(&self, end: EndId) -> &End {
+        &self.connections[end.connection as usize].ends[end.side as usize]
+    }
+
+    pub fn end_mut(&mut self, end: EndId) -> &mut End {
+        &mut self.connections[end.connection as usize].ends[end.side as usize]
+    }
+
+    /// Every connection that a process has not closed. Looks at all there ever were: only for those who go.
+    pub fn ends_of(&self, node: NodeId, life: Life) -> Vec<EndId> {
+        let ids = (0..self.connections.len() as u32)
+            .flat_map(|connection| [EndId { connection, side: 0 }, EndId { connection, side: 1 }]);
+        let is_its = |id: &EndId| {
+            let end = self.end(*id);
+            end.node == node && end.life == life && !end.gone
+        };
+        ids.filter(is_its).collect()
+    }
+
+    pub fn latency(&self, end: EndId) -> Duration {
+        self.connections[end.connection as usize].latency
+    }
+
+    pub fn connection_count(&self) -> u32 {
+        self.connections.len() as u32
+    }
+
+    pub fn has_room(&self, end: EndId) -> bool {
+        let end = self.end(end);
+        end.open && end.sends.partial.is_none() && end.sends.window_bytes < self.window_bytes_max
+    }
+
+    /// Puts one message into the send window. False: a block that did not fit entirely; nothing may be pushed until
+    /// `end_segment` says that it has gone in.
+    pub fn push(&mut self, now: Instant, from: EndId, packet: Packet, queue: &mut Queue) -> bool {
+        let window_bytes_max = self.window_bytes_max;
+        let end = self.end_mut(from);
+        assert!(end.open);
+        let pipe = &mut end.sends;
+        assert!(pipe.partial.is_none());
+        let is_block = matches!(packet, Packet::Block { .. });
+        if is_block && pipe.window_bytes > 0 && pipe.window_bytes + packet.bytes() > window_bytes_max {
+            pipe.partial = Some(packet);
+            return false;
+        }
+        pipe.window_bytes += packet.bytes();
+        pipe.window.push_back(packet);
+        self.offer(now, from, queue);
+        true
+    }
+
+    /// Puts the connection into the turn of its uplink if it has something to send.
+    fn offer(&mut self, now: Instant, from: EndId, queue: &mut Queue) {
+        let end = self.end_mut(from);
+        let (node, pipe) = (end.node, &mut end.sends);
+        if pipe.waits_for_uplink || pipe.under_way == pipe.window.len() {
+            return;
+        }
+        pipe.waits_for_uplink = true;
+        self.links[node].turn.push_back(from);
+        if !self.links[node].sending {
+            self.send_next(now, node, queue);
+        }
+    }
+
+    /// The uplink has sent a segment: the next one.
+    pub fn uplink_free(&mut self, now: Instant, node: NodeId, queue: &mut Queue) {
+        assert!(self.links[node].sending);
+        self.links[node].sending = false;
+        self.send_next(now, node, queue);
+    }
+
+    fn send_next(&mut self, now: Instant, node: NodeId, queue: &mut Queue) {
+        while let Some(from) = self.links[node].turn.pop_front() {
+            let up_rate = self.links[node].up_rate;
+            let pipe = &mut self.end_mut(from).sends;
+            pipe.waits_for_uplink = false;
+            let Some(mut segment) = pipe.cut_segment(from) else { continue };
+            let start = now.max(self.links[node].unplugged_until);
+            segment.sending = time_for(segment.bytes, up_rate);
+            let latency = self.latency(from);
+            self.links[node].sending = true;
+            queue.plan(start + segment.sending, Happening::UplinkFree { node });
+            queue.plan(start + latency, Happening::Reaches(segment));
+            let pipe = &mut self.end_mut(from).sends;
+            if pipe.under_way < pipe.window.len() {
+                pipe.waits_for_uplink = true;
+                self.links[node].turn.push_back(from);
+            }
+            return;
+        }
+    }
+
+    /// A segment reaches the downlink. It is through at the earliest when its last byte arrives, at the latest when
+    /// the downlink has taken in everything that came before it.
+    pub fn reach(&mut self, now: Instant, mut segment: Segment, queue: &mut Queue) -> Option<Segment> {
+        let node = self.end(segment.from.other()).node;
+        let link = &mut self.links[node];
+        let start = now.max(link.down_free_at).max(link.unplugged_until);
+        link.down_free_at = start + time_for(segment.bytes, link.down_rate);
+        segment.ends_at = (now + segment.sending).max(link.down_free_at);
+        if start > now {
+            queue.plan(start, Happening::Begins(segment));
+            return None;
+        }
+        Some(segment)
+    }
+
+    /// Takes the oldest message that is under way out of the pipe.
+    pub fn take(&mut self, from: EndId) -> Packet {
+        let pipe = &mut self.end_mut(from).sends;
+        assert!(pipe.under_way > 0);
+        pipe.under_way -= 1;
+        pipe.window.pop_front().expect("what is under way is in the window")
+    }
+
+    /// The bytes of a segment have left the window. True: now the block that was partly in it is in it entirely.
+    pub fn end_segment(&mut self, now: Instant, segment: Segment, queue: &mut Queue) -> bool {
+        let window_bytes_max = self.window_bytes_max;
+        let pipe = &mut self.end_mut(segment.from).sends;
+        pipe.window_bytes = pipe.window_bytes.checked_sub(segment.bytes).expect("every byte leaves once");
+        let fits = |packet: &mut Packet| {
+            pipe.window_bytes == 0 || pipe.window_bytes + packet.bytes() <= window_bytes_max
+        };
+        let Some(packet) = pipe.partial.take_if(fits) else { return false };
+        pipe.window_bytes += packet.bytes();
+        pipe.window.push_back(packet);
+        self.offer(now, segment.from, queue);
+        true
+    }
+
+    /// The process on this side has closed the connection, or has learned that it is gone. What it sent and what has
+    /// not arrived is lost.
+    pub fn close(&mut self, end: EndId) {
+        let end = self.end_mut(end);
+        end.open = false;
+        end.gone = true;
+        end.receiving = None;
+        end.pinned = None;
+        end.sends = Pipe { waits_for_uplink: end.sends.waits_for_uplink, ..Pipe::default() };
+    }
+
+    /// Nothing moves on this machine's cable until then.
+    pub fn unplug(&mut self, node: NodeId, until: Instant) {
+        self.links[node].unplugged_until = self.links[node].unplugged_until.max(until);
+    }
+}
+
+impl Pipe {
+    fn cut_segment(&mut self, from: EndId) -> Option<Segment> {
+        let mut segment = Segment {
+            from,
+            small_count: 0,
+            has_block: false,
+            bytes: 0,
+            sending: Duration::ZERO,
+            ends_at: Instant(0),
+        };
+        for packet in self.window.range(self.under_way..) {
+            segment.bytes += packet.bytes();
+            segment.has_block = matches!(packet, Packet::Block { .. });
+            segment.small_count += u32::from(!segment.has_block);
+            if segment.has_block || segment.bytes >= SMALL_BYTES_MAX {
+                break;
+            }
+        }
+        self.under_way += segment.small_count as usize + usize::from(segment.has_block);
+        (segment.bytes > 0).then_some(segment)
+    }
+}
+
+fn time_for(bytes: u32, rate: u64) -> Duration {
+    assert!(rate > 0);
+    Duration::from_micros((u64::from(bytes) * 1_000_000).div_ceil(rate))
+}

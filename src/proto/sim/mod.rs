@@ -1,0 +1,232 @@
+//! Does a whole swarm of these cores finish, and is everything it says on the way true?
+//!
+//! A discrete-event simulator: real [`Swarm`](crate::swarm::Swarm) values, in virtual time, with simulated links, disks,
+//! tracker and rude peers, all from one seed. `world` runs it; `options` draws what happens in a run; `checker` knows the
+//! truth about each agent; `image`, `pool`, `disk`, `links`, `tracker` and `fake_peer` are what their names say, `agent`
+//! is one machine and `queue` the future.
+//!
+//! To repeat a run: `SWARMDD_SIM_SEED=… cargo test --lib sim_seed -- --nocapture`; with `SWARMDD_SIM_TRACE=1` it tells
+//! what happens to connections. The table for tuning policies:
+//! `cargo test --lib sim_table -- --ignored --nocapture`.
+
+mod agent;
+#[cfg(test)]
+mod cases;
+mod checker;
+mod disk;
+mod fake_peer;
+mod image;
+mod links;
+mod options;
+mod pool;
+mod queue;
+mod tracker;
+mod world;
+
+use std::time::Duration;
+use std::{env, eprintln, println, thread};
+
+use alloc::vec::Vec;
+
+use crate::swarm::{DiskOperation, Failure, Outcome, Role, State};
+use crate::units::Instant;
+use agent::Agent;
+use disk::DiskFault;
+use options::Options;
+use world::{NodeRole, World};
+
+/// How a run went.
+#[derive(Clone, Debug, PartialEq)]
+struct Report {
+    /// From the first leecher's start to the last one's last piece, and to its last byte read back.
+    downloaded: Duration,
+    verified: Duration,
+    /// The same as `downloaded` for the leecher in the middle.
+    median: Duration,
+    /// The fastest that is possible: (1 + floor(log2 n) / pieces) x image / rate.
+    limit: Duration,
+    /// Payload bytes that came in vain, all leechers, as a part of what they needed.
+    wasted: f64,
+    /// Payload bytes that the first seeder sent, in images.
+    seeded: f64,
+    complete: usize,
+    failed: usize,
+    events: u64,
+    log: u64,
+}
+
+/// Runs the swarm of this seed to its end. Panics where something is wrong, and then says how to repeat it.
+fn simulate(seed: u64) -> Report {
+    run(Options::from_seed(seed))
+}
+
+fn run(options: Options) -> Report {
+    let _says_how = SaysHowToRepeat(options.seed);
+    let mut world = World::new(options);
+    world.run();
+    check_end(&world);
+    report(&world)
+}
+
+struct SaysHowToRepeat(u64);
+
+impl Drop for SaysHowToRepeat {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("repeat with: SWARMDD_SIM_SEED={} cargo test --lib sim_seed -- --nocapture", self.0);
+        }
+    }
+}
+
+fn agents(world: &World) -> impl Iterator<Item = &Agent> {
+    world.nodes.iter().filter_map(|node| match &node.role {
+        NodeRole::Agent(agent) => Some(&**agent),
+        _ => None,
+    })
+}
+
+/// Everybody has ended as it must.
+fn check_end(world: &World) {
+    let stops_early = world.options.tracker.as_ref().is_some_and(|tracker| tracker.stops_at.is_some());
+    for agent in agents(world) {
+        let state = agent.swarm.state();
+        match (agent.options.disk.fault, agent.outcome()) {
+            // Whoever was left alone with too little waits, and does not leave.
+            (_, None) if stops_early && *state == State::Downloading => continue,
+            // A seeder that never saw the tracker still waits for it.
+            (_, None) if stops_early && agent.options.role == Role::Seeder => continue,
+            (_, None) => panic!("machine {} has not left:\n{}", agent.node, world.picture()),
+            (DiskFault::Forgets { .. }, Some(Outcome::Complete)) => {
+                panic!("machine {} is complete, and its disk is not", agent.node)
+            }
+            (DiskFault::Fails { operation: DiskOperation::Flush, .. }, Some(Outcome::Complete))
+                if agent.options.role == Role::Leecher =>
+            {
+                panic!("machine {} is complete, and was never flushed", agent.node)
+            }
+            (DiskFault::None, Some(Outcome::Failed(failure))) => {
+                panic!("machine {} failed with a good disk: {failure}", agent.node)
+            }
+            (_, Some(Outcome::Interrupted)) => {
+                assert!(agent.told_to_leave, "machine {} left unasked", agent.node)
+            }
+            (_, Some(Outcome::Complete | Outcome::Failed(Failure::Disk(_) | Failure::ReadBack { .. }))) => {}
+            (_, Some(Outcome::Failed(Failure::Stalled(_)))) => {
+                panic!("nobody asked machine {} to give up", agent.node)
+            }
+        }
+    }
+}
+
+fn report(world: &World) -> Report {
+    let leechers: Vec<&Agent> = agents(world).filter(|agent| agent.options.role == Role::Leecher).collect();
+    let started = leechers.iter().map(|agent| agent.options.starts_at).min().unwrap_or_default();
+    let mut downloaded: Vec<Instant> = leechers.iter().filter_map(|agent| agent.downloaded_at).collect();
+    downloaded.sort();
+    let verified = leechers.iter().filter_map(|agent| agent.complete_at).max();
+    let since = |at: Option<&Instant>| at.map_or(Duration::ZERO, |at| at.since(started));
+    let rate = world.options.agents[0].up_rate as f64;
+    let steps = f64::from(leechers.len().max(1).ilog2());
+    let limit = (1.0 + steps / f64::from(world.image.piece_count)) * world.image.bytes as f64 / rate;
+    let wasted: u64 = leechers.iter().map(|agent| agent.swarm.progress().wasted).sum();
+    let seeder = agents(world).next().expect("the first machine is the seeder");
+    let count =
+        |f: fn(&Outcome) -> bool| agents(world).filter(|agent| agent.outcome().is_some_and(f)).count();
+    Report {
+        downloaded: since(downloaded.last()),
+        verified: since(verified.as_ref()),
+        median: since(downloaded.get(downloaded.len() / 2)),
+        limit: Duration::from_secs_f64(limit),
+        wasted: wasted as f64 / (world.image.bytes as f64 * leechers.len().max(1) as f64),
+        seeded: seeder.swarm.progress().uploaded as f64 / world.image.bytes as f64,
+        complete: count(|outcome| *outcome == Outcome::Complete),
+        failed: count(|outcome| matches!(outcome, Outcome::Failed(_))),
+        events: world.events,
+        log: world.log,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seeds of a run of `sim_200_seeds` begin here; CI gives another number each time.
+    fn first_seed() -> u64 {
+        env::var("SWARMDD_SIM_FIRST").map_or(1, |text| text.parse().expect("SWARMDD_SIM_FIRST is a number"))
+    }
+
+    #[test]
+    fn sim_200_seeds() {
+        let first = first_seed();
+        println!("seeds {first} to {}", first + 199);
+        let reports: Vec<Report> = (first..first + 200).map(simulate).collect();
+        let sum = |f: fn(&Report) -> usize| reports.iter().map(f).sum::<usize>();
+        println!("complete {}, failed {}", sum(|r| r.complete), sum(|r| r.failed));
+        println!("events {}", reports.iter().map(|r| r.events).sum::<u64>());
+    }
+
+    #[test]
+    fn sim_seed() {
+        let Ok(text) = env::var("SWARMDD_SIM_SEED") else { return };
+        let seed = text.parse().expect("SWARMDD_SIM_SEED is a number");
+        let options =
+            Options { trace: env::var_os("SWARMDD_SIM_TRACE").is_some(), ..Options::from_seed(seed) };
+        println!("{options:#?}");
+        println!("{:#?}", run(options));
+    }
+
+    #[test]
+    fn sim_same_seed_same_run() {
+        for seed in [3, 4, 5] {
+            let (once, again) = (simulate(seed), simulate(seed));
+            assert_eq!(once, again);
+            assert_ne!(once.log, simulate(seed + 100).log);
+        }
+    }
+
+    /// A disk that loses what was written is found out by the read-back, and by nothing else.
+    #[test]
+    fn sim_canary_a_disk_that_forgets() {
+        let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+        options.agents[2].disk.fault = DiskFault::Forgets { write: 7 };
+        let report = run(options);
+        assert_eq!((report.complete, report.failed), (4, 1));
+    }
+
+    /// If hashes were not compared, bad pieces would be written; the checker must see it.
+    #[test]
+    #[should_panic(expected = "is written and is not good")]
+    fn sim_canary_a_blind_hash() {
+        let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+        options.fakes.push(options::FakeOptions {
+            manner: fake_peer::Manner::Corrupts { one_in: 2 },
+            rate: 1 << 20,
+            starts_at: Instant(0),
+        });
+        options.blind_hash = true;
+        run(options);
+    }
+
+    /// For tuning policies: how near the limit, with equal links and nothing going wrong.
+    #[test]
+    #[ignore = "prints a table, proves nothing"]
+    fn sim_table() {
+        println!(
+            "{:>5} {:>8} {:>9} {:>9} {:>9} {:>8} {:>9}",
+            "n", "limit s", "T/limit", "verified", "T/median", "wasted", "seeded"
+        );
+        for leechers in [1, 2, 4, 8, 16, 32, 64] {
+            let report = run(Options::equal_links(leechers, 200, 1 << 20, 12_500_000));
+            let ratio = |time: Duration, to: Duration| time.as_secs_f64() / to.as_secs_f64();
+            println!(
+                "{leechers:>5} {:>8.2} {:>9.3} {:>9.3} {:>9.3} {:>7.2}% {:>9.2}",
+                report.limit.as_secs_f64(),
+                ratio(report.downloaded, report.limit),
+                ratio(report.verified, report.limit),
+                ratio(report.downloaded, report.median),
+                report.wasted * 100.0,
+                report.seeded,
+            );
+        }
+    }
+}

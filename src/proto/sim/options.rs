@@ -1,0 +1,290 @@
+//! What happens in a run? Everything about it is drawn from its seed here, before it begins.
+//!
+//! Each kind of fault is off in many runs and wild in some ("swarm testing", Groce et al., ISSTA 2012): a fault that is
+//! always there hides what happens without it.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::time::Duration;
+
+use super::disk::{DiskFault, DiskOptions};
+use super::fake_peer::{MANNERS, Manner};
+use super::tracker::TrackerOptions;
+use crate::rng::Rng;
+use crate::swarm::{DiskOperation, Role};
+use crate::units::Instant;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub seed: u64,
+    pub piece_count: u32,
+    pub piece_bytes: u32,
+    pub last_piece_bytes: u32,
+    /// The first one is a seeder that nothing happens to.
+    pub agents: Vec<AgentOptions>,
+    pub fakes: Vec<FakeOptions>,
+    /// None: agents know each other from the command line.
+    pub tracker: Option<TrackerOptions>,
+    pub tracker_grace: Duration,
+    /// One way; each connection has its own.
+    pub latency: Range<Duration>,
+    /// What a connection's send window holds.
+    pub window_bytes: u32,
+    /// Connections break, about so often.
+    pub cut_every: Option<Duration>,
+    /// How long a process works between two rounds of its loop; zero: it runs after every event.
+    pub turn: Duration,
+    /// Invariants are recounted after one round in so many.
+    pub check_every: u64,
+    /// Nobody may need longer than this.
+    pub patience: Duration,
+    /// The hash unit finds every piece good: the checker must notice.
+    pub blind_hash: bool,
+    /// Print what happens to connections.
+    pub trace: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    pub role: Role,
+    pub up_rate: u64,
+    pub down_rate: u64,
+    pub disk: DiskOptions,
+    /// Buffers beyond the fewest possible.
+    pub spare_buffers: u32,
+    pub starts_at: Instant,
+    pub verify: bool,
+    pub seed_for: Option<Duration>,
+    pub fate: Fate,
+    /// Its cable is out: from, how long.
+    pub unplugged: Option<(Instant, Duration)>,
+}
+
+/// What happens to the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    None,
+    Leaves(Instant),
+    /// Dies without a word, and perhaps starts again with nothing.
+    Dies {
+        at: Instant,
+        returns_at: Option<Instant>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct FakeOptions {
+    pub manner: Manner,
+    pub rate: u64,
+    pub starts_at: Instant,
+}
+
+impl FakeOptions {
+    /// Holds a place for a moment.
+    pub fn nobody() -> FakeOptions {
+        FakeOptions { manner: Manner::Ignores, rate: 1, starts_at: Instant(0) }
+    }
+}
+
+/// How wild a run is in one respect: chance in percent for each agent or event, usually none.
+fn wildness(rng: &mut Rng) -> u32 {
+    match rng.below(6) {
+        0..3 => 0,
+        3 => 5,
+        4 => 15,
+        _ => 40,
+    }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * 1024;
+
+impl Options {
+    /// A swarm of `leechers` with equal links and nothing going wrong, for measuring.
+    pub fn equal_links(leechers: u32, piece_count: u32, piece_bytes: u32, rate: u64) -> Options {
+        let disk =
+            DiskOptions { rate: 100 * rate, latency_max: Duration::from_micros(200), fault: DiskFault::None };
+        let agent = |role| AgentOptions {
+            role,
+            up_rate: rate,
+            down_rate: rate,
+            disk: disk.clone(),
+            spare_buffers: (48 * MIB / u64::from(piece_bytes)) as u32,
+            starts_at: Instant(0),
+            verify: true,
+            seed_for: None,
+            fate: Fate::None,
+            unplugged: None,
+        };
+        let leechers = (0..leechers).map(|index| AgentOptions {
+            // Machines that were switched on together are not ready within the same microsecond.
+            starts_at: Instant(1_000_000 + u64::from(index) * 997),
+            ..agent(Role::Leecher)
+        });
+        Options {
+            seed: 1,
+            piece_count,
+            piece_bytes,
+            last_piece_bytes: piece_bytes,
+            agents: core::iter::once(agent(Role::Seeder)).chain(leechers).collect(),
+            fakes: Vec::new(),
+            tracker: Some(TrackerOptions { peers_max: 200, ..TrackerOptions::default() }),
+            tracker_grace: Duration::from_secs(30),
+            latency: Duration::from_micros(100)..Duration::from_micros(200),
+            window_bytes: 256 * 1024,
+            cut_every: None,
+            turn: Duration::ZERO,
+            check_every: 10_000,
+            patience: Duration::from_secs(100_000),
+            blind_hash: false,
+            trace: false,
+        }
+    }
+
+    pub fn from_seed(seed: u64) -> Options {
+        let rng = &mut Rng::new(seed);
+        let piece_count = 40 + rng.below(121);
+        let large_pieces = piece_count < 80 && rng.chance(1, 3);
+        let blocks_per_piece = 1 + rng.below(if large_pieces { 20 } else { 4 });
+        let piece_bytes = blocks_per_piece * 16384 + if rng.chance(1, 4) { rng.below(16384) } else { 0 };
+        let image_bytes = u64::from(piece_count) * u64::from(piece_bytes);
+        // The link rate: the image takes 2 to 30 seconds.
+        let rate = (image_bytes / u64::from(2 + rng.below(29))).max(32 * KIB);
+        let span = Duration::from_millis(image_bytes * 1000 / rate);
+        let leecher_count = 19 + rng.below(31);
+        let leechers = leechers(leecher_count, rate, span, rng);
+        let seeder = agent(Role::Seeder, rate, span, rng);
+        let fakes = fakes(leecher_count, rate, span, rng);
+        let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
+        let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
+        // Most loops take a moment for a round; where they take none, everything is polled after every event.
+        let turn = if rng.chance(1, 8) { 0 } else { 1000 + rng.below(9000) };
+        let turn = Duration::from_micros(u64::from(turn));
+        let patience = span * 60 + Duration::from_secs(900);
+        // Where the tracker goes early it is the waiting that is to be seen.
+        let stops_early = tracker.as_ref().is_some_and(|tracker| tracker.stops_at.is_some());
+        Options {
+            seed,
+            piece_count,
+            piece_bytes,
+            last_piece_bytes: 1 + rng.below(piece_bytes),
+            agents: core::iter::once(seeder).chain(leechers).collect(),
+            fakes,
+            tracker,
+            tracker_grace,
+            latency: Duration::from_micros(50)..Duration::from_micros(100 + u64::from(rng.below(20_000))),
+            window_bytes: (16 * 1024) << rng.below(5),
+            cut_every: rng.chance(1, 3).then(|| span / (1 + rng.below(60))),
+            turn,
+            check_every: 64,
+            patience: if stops_early { Duration::from_secs(100_000) } else { patience },
+            blind_hash: false,
+            trace: false,
+        }
+    }
+}
+
+/// The seeder, and what every agent starts from.
+fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
+    let disk_rate = rate * u64::from(1 + rng.below(20)) / 2;
+    let disk_latency = (span / 20).min(Duration::from_millis(200));
+    AgentOptions {
+        role,
+        up_rate: rate,
+        down_rate: rate,
+        disk: DiskOptions {
+            rate: disk_rate,
+            latency_max: super::disk::random_part(disk_latency, rng),
+            fault: DiskFault::None,
+        },
+        spare_buffers: if rng.chance(1, 3) { 0 } else { rng.below(64) },
+        starts_at: Instant(0),
+        verify: true,
+        seed_for: None,
+        fate: Fate::None,
+        unplugged: None,
+    }
+}
+
+fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOptions> {
+    let [late, slow, failing, lying, leaving, dying, unplugged, hasty, further_seeder] =
+        core::array::from_fn(|_| wildness(rng));
+    let verify = rng.chance(9, 10);
+    let moment = |spans: u32, rng: &mut Rng| Instant(0) + super::disk::random_part(span * spans, rng);
+    let one = |rng: &mut Rng| {
+        let mut agent = agent(Role::Leecher, rate, span, rng);
+        agent.verify = verify;
+        agent.starts_at = Instant(u64::from(rng.below(2_000_000)));
+        if rng.chance(further_seeder, 400) {
+            agent.role = Role::Seeder;
+        }
+        if rng.chance(late, 100) {
+            agent.starts_at = moment(4, rng);
+        }
+        if rng.chance(slow, 100) {
+            agent.up_rate = rate / u64::from(1 + rng.below(20));
+            agent.down_rate = rate / u64::from(1 + rng.below(5));
+        }
+        if rng.chance(failing, 300) {
+            let operation =
+                [DiskOperation::Read, DiskOperation::Write, DiskOperation::Flush][rng.below(3) as usize];
+            let from = if operation == DiskOperation::Flush { 0 } else { rng.below(60) };
+            agent.disk.fault = DiskFault::Fails { operation, from };
+        } else if rng.chance(lying, 300) && verify && agent.role == Role::Leecher {
+            agent.disk.fault = DiskFault::Forgets { write: rng.below(30) };
+        }
+        if rng.chance(leaving, 200) {
+            agent.fate = Fate::Leaves(moment(3, rng));
+        } else if rng.chance(dying, 100) {
+            let at = moment(3, rng);
+            let returns_at = rng.chance(2, 3).then(|| at + super::disk::random_part(span, rng));
+            agent.fate = Fate::Dies { at, returns_at };
+        }
+        if rng.chance(unplugged, 200) {
+            agent.unplugged = Some((moment(2, rng), super::disk::random_part(Duration::from_secs(60), rng)));
+        }
+        if rng.chance(hasty, 200) {
+            agent.seed_for = Some(Duration::from_secs(u64::from(rng.below(20))));
+        }
+        agent
+    };
+    (0..count).map(|_| one(rng)).collect()
+}
+
+fn fakes(leecher_count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<FakeOptions> {
+    let share = wildness(rng);
+    let count = leecher_count * share / 100;
+    // A run has one or two kinds of rude peers, or all of them.
+    let kinds = if rng.chance(1, 3) { MANNERS.len() as u32 } else { 1 + rng.below(2) };
+    let mut manners = MANNERS;
+    rng.shuffle(&mut manners);
+    let one = |index: u32, rng: &mut Rng| FakeOptions {
+        manner: manners[(index % kinds) as usize],
+        rate: rate / u64::from(1 + rng.below(4)),
+        starts_at: Instant(0) + super::disk::random_part(span, rng),
+    };
+    (0..count).map(|index| one(index, rng)).collect()
+}
+
+fn tracker(span: Duration, grace: Duration, rng: &mut Rng) -> TrackerOptions {
+    let mut options = TrackerOptions { peers_max: 10 + rng.below(190) as usize, ..TrackerOptions::default() };
+    let wild = wildness(rng);
+    // Both at once could look like one long absence to an agent that asks at the wrong moments.
+    let outage_count = if rng.chance(1, 2) { wild / 5 } else { 0 };
+    if wild > 0 && outage_count == 0 {
+        options.loses_one_in = 5 + rng.below(20);
+        options.refuses_one_in = 5 + rng.below(20);
+    }
+    let mut from = Instant(0);
+    for _ in 0..outage_count {
+        // Shorter than the grace time: releases nobody.
+        from = from + super::disk::random_part(span * 2, rng);
+        let length = super::disk::random_part(grace - Duration::from_secs(1), rng);
+        options.outages.push((from, length));
+        from = from + length + Duration::from_secs(20);
+    }
+    if rng.chance(1, 20) {
+        options.stops_at = Some(Instant(0) + super::disk::random_part(span * 2, rng));
+    }
+    options
+}

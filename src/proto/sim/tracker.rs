@@ -1,0 +1,122 @@
+//! What does the tracker answer? One that behaves like opentracker: random peers, the asker among them.
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use crate::announce::Answer;
+use crate::limits::ANNOUNCE_COMPLETE;
+use crate::rng::Rng;
+use crate::units::Instant;
+
+#[derive(Clone, Debug, Default)]
+pub struct TrackerOptions {
+    /// From when, and how long.
+    pub outages: Vec<(Instant, Duration)>,
+    /// One announce in so many is lost, but never two of a peer in a row; one in so many is answered with a failure
+    /// reason; 0: none.
+    pub loses_one_in: u32,
+    pub refuses_one_in: u32,
+    pub peers_max: usize,
+    /// It is stopped for good at this moment, whoever is incomplete.
+    pub stops_at: Option<Instant>,
+}
+
+pub struct Tracker {
+    options: TrackerOptions,
+    peers: Vec<SocketAddr>,
+    /// Whose last announce was lost.
+    lost: BTreeSet<SocketAddr>,
+    stopped_at: Option<Instant>,
+}
+
+/// opentracker's default; agents must not depend on it.
+const INTERVAL: Duration = Duration::from_secs(1800);
+
+impl Tracker {
+    pub fn new(options: TrackerOptions) -> Tracker {
+        Tracker { options, peers: Vec::new(), lost: BTreeSet::new(), stopped_at: None }
+    }
+
+    pub fn stop(&mut self, now: Instant) {
+        self.stopped_at.get_or_insert(now);
+    }
+
+    /// Since when it has been away, if it is. A return that nobody need have noticed is none.
+    pub fn away_since(&self, now: Instant) -> Option<Instant> {
+        let outage = |at: Instant, unnoticed: Duration| {
+            let covers =
+                |&&(from, length): &&(Instant, Duration)| from <= at && at < from + length + unnoticed;
+            self.options.outages.iter().find(covers).map(|(from, _)| *from)
+        };
+        match self.stopped_at {
+            Some(stopped_at) => Some(outage(stopped_at, ANNOUNCE_COMPLETE).unwrap_or(stopped_at)),
+            None => outage(now, Duration::ZERO),
+        }
+    }
+
+    /// Everybody who ever announced and did not say good-bye.
+    pub fn peers(&self) -> &[SocketAddr] {
+        &self.peers
+    }
+
+    pub fn announce(
+        &mut self,
+        now: Instant,
+        asker: SocketAddr,
+        url: &str,
+        rng: &mut Rng,
+    ) -> Result<Answer, &'static str> {
+        let one_in = |count: u32, rng: &mut Rng| count > 0 && rng.chance(1, count);
+        if self.away_since(now).is_some() {
+            return Err("connection refused");
+        }
+        if !self.lost.remove(&asker) && one_in(self.options.loses_one_in, rng) {
+            self.lost.insert(asker);
+            return Err("no answer");
+        }
+        if one_in(self.options.refuses_one_in, rng) {
+            return Ok(Answer::Failure("the tracker is in a bad mood".into()));
+        }
+        let known = self.peers.iter().position(|peer| *peer == asker);
+        match (known, parameter(url, "event") == Some("stopped")) {
+            (Some(index), true) => drop(self.peers.swap_remove(index)),
+            (None, false) => self.peers.push(asker),
+            _ => {}
+        }
+        Ok(Answer::Peers {
+            interval: INTERVAL,
+            min_interval: None,
+            complete: None,
+            incomplete: None,
+            peers: self.some_peers(rng),
+            warning: None,
+        })
+    }
+
+    fn some_peers(&self, rng: &mut Rng) -> Vec<SocketAddr> {
+        let mut peers = self.peers.clone();
+        rng.shuffle(&mut peers);
+        peers.truncate(self.options.peers_max);
+        peers
+    }
+}
+
+/// The value of a parameter of a URL.
+pub fn parameter<'a>(url: &'a str, name: &str) -> Option<&'a str> {
+    let (_, query) = url.split_once('?')?;
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// What every announce must carry for a tracker to understand it.
+pub fn check_url(url: &str, port: u16) {
+    assert!(url.starts_with(super::image::TRACKER), "announces to {url}");
+    for name in ["info_hash", "peer_id", "uploaded", "downloaded", "left", "compact"] {
+        assert!(parameter(url, name).is_some(), "no {name} in {url}");
+    }
+    let port: String = format!("{port}");
+    assert_eq!(parameter(url, "port"), Some(port.as_str()));
+}
