@@ -293,3 +293,22 @@ fn what_was_read_for_one_peer_is_not_thrown_out_for_another() {
         assert!(reads < 128, "{sent} of 64 blocks were sent after {reads} reads");
     }
 }
+
+/// Seed 149: a block that was on its way out when the agent left asked for one more read after everything was over.
+#[test]
+fn nothing_is_read_for_a_peer_that_is_being_left() {
+    let mut bench = Bench::new(Role::Seeder, 8, 16384, 0);
+    let slot = bench.peer(2, Message::HaveNone);
+    bench.hears(slot, Message::Interested);
+    bench.said(slot);
+    for index in 0..8 {
+        bench.hears(slot, Message::Request(RawBlock { index, begin: 0, length: 16384 }));
+    }
+    for ticket in bench.tickets() {
+        bench.swarm.handle_disk(bench.now, ticket, Ok(()));
+    }
+    assert!(matches!(bench.swarm.poll_send(bench.now, slot), Some(Send::Block { .. })));
+    bench.swarm.leave(bench.now);
+    bench.swarm.handle_sent(bench.now, slot);
+    assert!(bench.tickets().is_empty());
+}

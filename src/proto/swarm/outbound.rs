@@ -1,0 +1,213 @@
+//! What is said to one peer next: who we are, what we want, what we got, which blocks it shall send, and the blocks it
+//! asked for. Pulled by the shell while there is room, so nothing queues up here but what must not be forgotten.
+
+use alloc::string::String;
+
+use super::Swarm;
+use super::words::*;
+use crate::cache::Chunk;
+use crate::limits::*;
+use crate::peer::{Phase, overdue};
+use crate::picker::{Asked, Pick};
+use crate::units::*;
+use crate::wire::{ExtendedHandshake, Handshake, Message};
+
+impl Swarm {
+    /// The next thing to write to this peer. Call it while there is room for it.
+    pub fn poll_send(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
+        let send = self.next_send(now, slot)?;
+        self.peer(slot).spoke_at = now;
+        Some(send)
+    }
+
+    pub(super) fn next_send(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
+        let peer = self.peers.get_mut(slot.index())?.as_mut()?;
+        if matches!(peer.phase, Phase::Connecting | Phase::Closing) {
+            return None;
+        }
+        if !peer.said_handshake {
+            peer.said_handshake = true;
+            let (info_hash, peer_id) = (self.metainfo.info_hash, self.config.peer_id);
+            return Some(Send::Handshake(Handshake { fast: true, extended: true, info_hash, peer_id }));
+        }
+        if peer.phase != Phase::Live {
+            return None;
+        }
+        let word = self.introduction(slot).or_else(|| self.wish(now, slot)).or_else(|| self.news(slot));
+        if let Some(message) = word.or_else(|| self.request(now, slot)).or_else(|| self.deal(slot)) {
+            return Some(Send::Message(message));
+        }
+        self.upload(slot).or_else(|| self.keep_alive(now, slot))
+    }
+
+    /// The extension handshake, then the bitfield, which must come before anything that it would contradict.
+    pub(super) fn introduction(&mut self, slot: PeerSlot) -> Option<Message> {
+        let (count, full, told) = (self.have().count(), self.have().is_full(), self.finished.len());
+        let listen_port = self.config.listen_port;
+        let peer = self.peer(slot);
+        if !peer.said_bitfield {
+            peer.said_bitfield = true;
+            peer.told = told;
+            return match (peer.fast, full, count) {
+                (true, true, _) => Some(Message::HaveAll),
+                (true, _, 0) => Some(Message::HaveNone),
+                (false, _, 0) => self.introduction(slot),
+                _ => Some(Message::Bitfield(self.have().as_bytes().to_vec())),
+            };
+        }
+        if peer.extended && !peer.said_extended {
+            peer.said_extended = true;
+            let handshake = ExtendedHandshake {
+                reqq: Some(UPLOAD_QUEUE_MAX as u32),
+                client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
+                listen_port: Some(listen_port),
+                upload_only: full,
+                ..ExtendedHandshake::default()
+            };
+            return Some(Message::Extended { id: 0, payload: handshake.encode() });
+        }
+        None
+    }
+
+    /// Choking and interest, where they differ from what was said last; then rejects and cancels.
+    pub(super) fn wish(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
+        let downloading = self.state == State::Downloading;
+        let peer = self.peer(slot);
+        if peer.am_choking == peer.unchoke {
+            peer.am_choking = !peer.unchoke;
+            peer.dealt.clear();
+            if !peer.unchoke {
+                let dropped = peer.uploads.drain(..).map(|block| Message::Reject(block.into()));
+                if peer.fast {
+                    peer.replies.extend(dropped);
+                }
+                return Some(Message::Choke);
+            }
+            return Some(Message::Unchoke);
+        }
+        let interested = downloading && peer.wanted > 0;
+        if peer.am_interested != interested {
+            peer.am_interested = interested;
+            peer.progress_at = now;
+            return Some(if interested { Message::Interested } else { Message::NotInterested });
+        }
+        peer.replies.pop_front()
+    }
+
+    /// A piece that got onto the disk since we last told this peer.
+    pub(super) fn news(&mut self, slot: PeerSlot) -> Option<Message> {
+        let told = self.peer(slot).told;
+        let piece = *self.finished.get(told)?;
+        self.peer(slot).told += 1;
+        Some(Message::Have(piece.0))
+    }
+
+    /// The next request, as long as the pipeline of this peer is not full and it has something we want.
+    pub(super) fn request(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
+        let chance = (self.picker.version(), self.has_room());
+        let peer = self.peers[slot.index()].as_ref()?;
+        let full = peer.requests.len() >= peer.pipeline_depth();
+        if full
+            || !peer.may_request(now)
+            || peer.nothing_at == Some(chance)
+            || self.state != State::Downloading
+        {
+            return None;
+        }
+        loop {
+            let peer = self.peers[slot.index()].as_ref()?;
+            let requested = |block: Block| peer.requests.contains(&block);
+            let asked = Asked { slot, has: &peer.has, suggested: &peer.suggested, requested: &requested };
+            match self.picker.pick(&asked, self.has_room()) {
+                Pick::Block(block) => {
+                    self.picker.request(block, slot);
+                    let peer = self.peer(slot);
+                    if peer.requests.is_empty() {
+                        peer.progress_at = now;
+                    }
+                    peer.requests.push_back(block);
+                    return Some(Message::Request(block.into()));
+                }
+                Pick::Open(piece) => self.open_piece(piece),
+                Pick::Nothing => {
+                    if !self.has_room() && self.make_room() {
+                        continue;
+                    }
+                    self.peer(slot).nothing_at = Some((self.picker.version(), self.has_room()));
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Whether another piece may be opened: buffers for the longest, and a part of the pool left to serve from.
+    pub(super) fn has_room(&self) -> bool {
+        let needed = self.metainfo.layout.piece_bytes().div_ceil(self.buffer_bytes) as usize;
+        let reserve = self.config.buffer_count as usize / SERVING_PART;
+        let owned = self.picker.buffer_count();
+        let fits = owned + needed + reserve <= self.config.buffer_count as usize || owned == 0;
+        self.picker.filling_count() < OPEN_PIECES_MAX && fits && self.cache.available() >= needed
+    }
+
+    pub(super) fn open_piece(&mut self, piece: PieceIndex) {
+        let count = self.metainfo.layout.piece_length(piece).div_ceil(self.buffer_bytes);
+        let buffers = (0..count).map(|_| self.cache.take().expect("there was room")).collect();
+        self.picker.open(piece, buffers);
+    }
+
+    /// Gives up an open piece that nobody here can finish. False if there is none.
+    pub(super) fn make_room(&mut self) -> bool {
+        let Some((_, buffers)) = self.picker.abandon_orphan() else { return false };
+        buffers.into_iter().for_each(|buffer| self.cache.give_back(buffer));
+        true
+    }
+
+    /// The seed deals its pieces like cards (BEP 6 suggest): each to one peer before any to a second.
+    pub(super) fn deal(&mut self, slot: PeerSlot) -> Option<Message> {
+        let ahead =
+            (DEALT_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, SUGGESTED_MAX as u32) as usize;
+        if self.config.role != Role::Seeder {
+            return None;
+        }
+        let peer = self.peers[slot.index()].as_ref()?;
+        if !peer.fast || peer.am_choking || !peer.peer_interested || peer.dealt.len() >= ahead {
+            return None;
+        }
+        // Once everything has been out, the others pass it on; suggesting would only send it twice.
+        let mut never_sent = self.sent.iter().take_while(|piece| self.sent.count(*piece) == 0);
+        let piece = never_sent.find(|piece| !peer.has.get(*piece) && !peer.dealt.contains(piece))?;
+        drop(never_sent);
+        self.sent.increment(piece, &mut self.rng);
+        self.peer(slot).dealt.push(piece);
+        Some(Message::Suggest(piece.0))
+    }
+
+    /// The next block this peer asked for, if it is in memory.
+    pub(super) fn upload(&mut self, slot: PeerSlot) -> Option<Send> {
+        let block = *self.peer(slot).uploads.front()?;
+        let chunk = Chunk { piece: block.piece, index: block.begin / self.buffer_bytes };
+        let Some(buffer) = self.cache.pin(chunk) else {
+            self.load_for(slot);
+            return None;
+        };
+        let peer = self.peer(slot);
+        peer.uploads.pop_front();
+        peer.sending.push_back((block, buffer));
+        Some(Send::Block { block, buffer, offset: block.begin % self.buffer_bytes })
+    }
+
+    /// The first block that `poll_send` gave out for this peer and that was not confirmed yet is in the kernel's hands.
+    pub fn handle_sent(&mut self, now: Instant, slot: PeerSlot) {
+        let peer = self.peer(slot);
+        peer.spoke_at = now;
+        let (block, buffer) = peer.sending.pop_front().expect("only what was given out is sent");
+        self.cache.unpin(buffer);
+        self.uploaded += u64::from(block.length);
+        self.load_for(slot);
+    }
+
+    pub(super) fn keep_alive(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
+        let silent = overdue(now, self.peer(slot).spoke_at, KEEP_ALIVE);
+        silent.then_some(Send::Message(Message::KeepAlive))
+    }
+}

@@ -1,0 +1,237 @@
+//! Stories of one agent: what is done to it, and what it answers.
+
+use core::time::Duration;
+
+use super::*;
+use crate::metainfo::{self, Content, Description};
+use crate::wire::RawBlock;
+
+const KIB: u32 = 1024;
+const MIB: u32 = 1024 * 1024;
+
+fn at(seconds: u64) -> Instant {
+    Instant(seconds * 1_000_000)
+}
+
+fn address(host: u8) -> SocketAddr {
+    SocketAddr::from(([10, 77, 0, host], 6881))
+}
+
+/// `pieces` whole pieces, of which piece `n` has the hash `[n; 20]`; with as few buffers as will do.
+fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
+    let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
+    let torrent = metainfo::write(&Description {
+        name: "test",
+        trackers: &["http://10.77.0.9/announce".into()],
+        webseeds: &[],
+        created_by: "test",
+        private: false,
+        piece_bytes,
+        hashes: &hashes,
+        content: Content::Single { length: u64::from(pieces) * u64::from(piece_bytes) },
+    });
+    let metainfo = Arc::new(Metainfo::parse(&torrent).unwrap());
+    let config = Config {
+        role,
+        peer_id: PeerId([0xff; 20]),
+        listen_port: 6881,
+        rng_seed: 1,
+        buffer_count: buffer_count_min(&metainfo.layout),
+        peers: peers.to_vec(),
+        verify: true,
+        tracker_grace: Duration::from_secs(30),
+        seed_for: None,
+        stall: None,
+    };
+    Swarm::new(at(0), metainfo, config)
+}
+
+fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
+    let info_hash = swarm.metainfo.info_hash;
+    let handshake = Handshake { fast, extended: false, info_hash, peer_id: PeerId([host; 20]) };
+    swarm.handle_handshake(at(0), slot, &handshake);
+    assert!(swarm.peer(slot).is_live());
+}
+
+/// A peer that called us, past the handshake, with these pieces.
+fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> PeerSlot {
+    let slot = swarm.handle_incoming(at(0), address(host)).unwrap();
+    shake_hands(swarm, slot, host, fast);
+    has.iter().for_each(|piece| swarm.handle_message(at(0), slot, Message::Have(*piece)));
+    slot
+}
+
+/// All that this peer would be told now.
+fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
+    let said = core::iter::from_fn(|| swarm.poll_send(now, slot)).collect();
+    swarm.check_invariants();
+    said
+}
+
+/// The blocks it would be asked for now.
+fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
+    let request = |send| if let Send::Message(Message::Request(raw)) = send { Some(raw) } else { None };
+    said(swarm, now, slot).into_iter().filter_map(request).collect()
+}
+
+/// The disk does all it was asked to, and every hash is the right one.
+fn work(swarm: &mut Swarm, now: Instant) {
+    while let Some(work) = swarm.poll_work() {
+        match work {
+            Work::Hash { of, begin, length, .. } => {
+                let (HashOf::Download(piece) | HashOf::ReadBack(piece)) = of;
+                if begin + length == swarm.metainfo.layout.piece_length(piece) {
+                    swarm.handle_hashed(now, of, PieceHash([piece.0 as u8; 20]));
+                }
+            }
+            Work::Write { ticket, .. } | Work::Read { ticket, .. } | Work::Flush { ticket } => {
+                swarm.handle_disk(now, ticket, Ok(()));
+            }
+        }
+    }
+}
+
+fn first_block(piece: u32) -> RawBlock {
+    RawBlock { index: piece, begin: 0, length: BLOCK_BYTES }
+}
+
+#[test]
+fn asking_for_the_same_block_for_ever_does_no_harm() {
+    let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
+    let slot = caller(&mut swarm, 1, true, &[]);
+    swarm.handle_message(at(0), slot, Message::Interested);
+    for _ in 0..u32::from(u16::MAX) + 10 {
+        swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
+        swarm.handle_message(at(0), slot, Message::Cancel(first_block(0)));
+        while swarm.poll_send(at(0), slot).is_some() {}
+    }
+    swarm.check_invariants();
+    assert_eq!(swarm.poll_close(), None);
+}
+
+#[test]
+fn who_asks_and_cancels_and_never_reads_is_closed() {
+    let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
+    let slot = caller(&mut swarm, 1, true, &[]);
+    swarm.handle_message(at(0), slot, Message::Interested);
+    while swarm.poll_send(at(0), slot).is_some() {}
+    for _ in 0..3 * REPLIES_MAX {
+        swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
+        swarm.handle_message(at(0), slot, Message::Cancel(first_block(0)));
+    }
+    assert!(swarm.peer(slot).replies.len() <= REPLIES_MAX + 1);
+    assert_eq!(swarm.poll_close(), Some((slot, "it asks and does not listen")));
+}
+
+/// With pieces of 16 MiB there is room for one open piece: once nobody can finish it, it makes room for another.
+#[test]
+fn a_piece_whose_last_holder_left_makes_room() {
+    let mut swarm = swarm(Role::Leecher, 3, 16 * MIB, &[]);
+    let holder = caller(&mut swarm, 1, false, &[0]);
+    let other = caller(&mut swarm, 2, false, &[1]);
+    for slot in [holder, other] {
+        swarm.handle_message(at(0), slot, Message::Unchoke);
+    }
+    assert_eq!(asked(&mut swarm, at(0), holder)[0], first_block(0));
+    swarm.handle_message(at(0), holder, Message::Choke);
+    assert_eq!(asked(&mut swarm, at(0), other), [], "piece 0 has the buffers");
+    swarm.handle_closed(at(0), holder);
+    assert_eq!(asked(&mut swarm, at(0), other)[0], first_block(1));
+}
+
+#[test]
+fn who_had_nothing_for_us_is_asked_again_when_it_has() {
+    let mut swarm = swarm(Role::Leecher, 2, 32 * KIB, &[]);
+    let slots = [1, 2].map(|host| caller(&mut swarm, host, false, &[0]));
+    for slot in slots {
+        swarm.handle_message(at(0), slot, Message::Unchoke);
+    }
+    assert_eq!(asked(&mut swarm, at(0), slots[0]).len(), 2);
+    assert_eq!(asked(&mut swarm, at(0), slots[1]), []);
+    let version = swarm.picker.version();
+    swarm.handle_message(at(0), slots[0], Message::Have(1));
+    assert_eq!(swarm.picker.version(), version, "no use to look through all pieces again for the other");
+    swarm.handle_message(at(0), slots[1], Message::Have(1));
+    assert_eq!(asked(&mut swarm, at(0), slots[1])[0], first_block(1));
+}
+
+/// Each block it does not take pins a buffer that nobody else can use.
+#[test]
+fn who_does_not_take_what_it_asked_for_is_closed() {
+    let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
+    let slot = caller(&mut swarm, 1, false, &[]);
+    swarm.handle_message(at(0), slot, Message::Interested);
+    said(&mut swarm, at(0), slot);
+    swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
+    work(&mut swarm, at(0));
+    let sends = said(&mut swarm, at(0), slot);
+    assert!(matches!(sends[..], [Send::Block { .. }]), "{sends:?}");
+    let unread = SILENCE_MAX.as_secs();
+    for second in 0..=unread {
+        assert_eq!(swarm.poll_close(), None, "after {second} s");
+        swarm.handle_message(at(second), slot, Message::KeepAlive);
+        swarm.handle_timeout(at(second));
+    }
+    assert_eq!(swarm.poll_close(), Some((slot, "it asks and does not read")));
+    swarm.handle_closed(at(unread), slot);
+    swarm.check_invariants();
+}
+
+/// A leecher of one piece has got it from the peer it called; the disk has not flushed yet.
+fn written_not_proven() -> (Swarm, PeerSlot) {
+    let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &[address(1)]);
+    let (slot, called) = swarm.poll_connect(at(0)).unwrap();
+    assert_eq!(called, address(1));
+    swarm.handle_connected(at(0), slot);
+    shake_hands(&mut swarm, slot, 1, true);
+    swarm.handle_message(at(0), slot, Message::HaveAll);
+    swarm.handle_message(at(0), slot, Message::Unchoke);
+    assert_eq!(asked(&mut swarm, at(0), slot), [first_block(0)]);
+    assert_ne!(swarm.begin_block(at(0), slot, first_block(0)), Sink::Discard);
+    swarm.handle_block(at(0), slot, first_block(0));
+    while swarm.state == State::Downloading {
+        match swarm.poll_work().expect("hash and write come first") {
+            Work::Hash { of, .. } => swarm.handle_hashed(at(0), of, PieceHash([0; 20])),
+            Work::Write { ticket, .. } => swarm.handle_disk(at(0), ticket, Ok(())),
+            work => panic!("{work:?}"),
+        }
+    }
+    swarm.check_invariants();
+    (swarm, slot)
+}
+
+#[test]
+fn two_that_have_everything_do_not_call_each_other_during_the_read_back() {
+    let (mut swarm, slot) = written_not_proven();
+    swarm.handle_closed(at(0), slot);
+    assert_eq!(swarm.poll_connect(at(10)), None);
+}
+
+#[test]
+fn completed_is_said_after_the_read_back_and_nothing_is_left_then() {
+    let (mut swarm, _) = written_not_proven();
+    assert!(swarm.poll_announce(at(0)).unwrap().contains("&left=16384&"));
+    swarm.handle_announced(at(0), Err("no answer".into()));
+    assert_eq!(swarm.state, State::Verifying);
+    work(&mut swarm, at(0));
+    assert_eq!(swarm.state, State::Seeding);
+    assert_eq!(swarm.left_bytes(), 0);
+}
+
+#[test]
+fn who_is_interrupted_during_the_read_back_has_proven_nothing() {
+    let (mut swarm, _) = written_not_proven();
+    swarm.leave(at(0));
+    assert_eq!(swarm.state, State::Leaving(Outcome::Interrupted));
+    assert_eq!(swarm.left_bytes(), 16 * 1024);
+}
+
+/// In a room larger than PEERS_MAX everybody calls and is called; whoever comes late must find a free place.
+#[test]
+fn in_a_large_room_half_of_the_places_are_left_to_callers() {
+    let peers = |count: u8| (1..=count).map(address).collect::<Vec<_>>();
+    for (known, called) in [(MESH_PEERS as u8, CONNECTING_MAX), (200, LINKS_BEYOND_MESH)] {
+        let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers(known));
+        assert_eq!(core::iter::from_fn(|| swarm.poll_connect(at(0))).count(), called);
+    }
+}
