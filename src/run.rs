@@ -622,7 +622,8 @@ impl<'a> Runner<'a> {
         let error = job.close_target().or_else(|| job.why_incomplete());
         job.failed = error.is_some();
         let outcome = job.outcome(now, error);
-        let state = job.report_state();
+        // What has failed stands where it failed; what is done is at 100 %.
+        let state = if job.failed { job.report_state() } else { progress::State::Done };
         self.reporter.finish(now, index, &job.status(state), &outcome);
     }
 }

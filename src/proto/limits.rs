@@ -160,8 +160,9 @@ pub const DEALT_BYTES: u32 = 1024 * 1024;
 /// A peer that was asked and sent nothing for so long is snubbed: others are asked for its blocks.
 pub const SNUB_AFTER: Duration = Duration::from_secs(5);
 
-/// A peer that was asked and sent nothing for so long is closed.
-pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// A peer that was asked and sent nothing for so long, or takes nothing of what it asked for, is closed. A block whose
+/// sender lost its power half-way is asked of nobody else before, so this is what a power cut may cost the others.
+pub const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// A connection on which nothing at all was heard is closed (BEP 3: keep-alives come every two minutes).
 pub const IDLE_MAX: Duration = Duration::from_secs(150);

@@ -138,9 +138,10 @@ impl Tracker {
         let Some((_, event)) = self.in_flight.take() else { return };
         self.stopped &= event != Event::Stopped;
         self.last_answer = Some(now);
-        self.next = now + ANNOUNCE_RETRY_MAX;
         self.failures = 1;
         self.failed_since = None;
+        self.next_tracker();
+        self.next = if self.at == (0, 0) { now + ANNOUNCE_RETRY_MAX } else { now };
     }
 
     /// No answer. The next tracker is tried at once, the first one again after a pause.
@@ -150,18 +151,22 @@ impl Tracker {
         let first = *self.failed_since.get_or_insert(since);
         self.failed_until = since;
         self.failures += 1;
-        let (tier, place) = self.at;
-        self.at = match () {
-            () if place + 1 < self.tiers[tier].len() => (tier, place + 1),
-            () if tier + 1 < self.tiers.len() => (tier + 1, 0),
-            () => (0, 0),
-        };
+        self.next_tracker();
         self.next = if self.at == (0, 0) { now + self.retry_pause() } else { now };
         // The attempt that decides comes when the grace time is over, not up to a pause later.
         let decisive = first + self.grace;
         if decisive > now && decisive < self.next {
             self.next = decisive;
         }
+    }
+
+    fn next_tracker(&mut self) {
+        let (tier, place) = self.at;
+        self.at = match () {
+            () if place + 1 < self.tiers[tier].len() => (tier, place + 1),
+            () if tier + 1 < self.tiers.len() => (tier + 1, 0),
+            () => (0, 0),
+        };
     }
 
     fn retry_pause(&self) -> Duration {
@@ -251,6 +256,17 @@ mod tests {
         assert_eq!(tracker.poll(at(2), Need::Alone), Some(("http://a/", Event::Started)));
         tracker.answered(at(2));
         assert_eq!(tracker.unreachable_since(), None);
+    }
+
+    #[test]
+    fn a_tracker_that_refuses_does_not_hide_the_next_tier() {
+        let mut tracker = tracker(&[&["http://a/"], &["http://b/"]]);
+        let _ = tracker.poll(at(0), Need::Alone);
+        tracker.refused(at(0));
+        assert_eq!(tracker.poll(at(0), Need::Alone), Some(("http://b/", Event::Started)));
+        tracker.refused(at(0));
+        assert_eq!(tracker.poll(at(1), Need::Alone), None, "a pause after a whole round");
+        assert_eq!(tracker.poll(at(5), Need::Alone), Some(("http://a/", Event::Started)));
     }
 
     #[test]
