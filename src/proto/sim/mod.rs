@@ -150,16 +150,16 @@ fn report(world: &World) -> Report {
 mod tests {
     use super::*;
 
-    /// Seeds of a run of `sim_200_seeds` begin here; CI gives another number each time.
-    fn first_seed() -> u64 {
-        env::var("SWARMDD_SIM_FIRST").map_or(1, |text| text.parse().expect("SWARMDD_SIM_FIRST is a number"))
+    fn number(name: &str, otherwise: u64) -> u64 {
+        env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
     }
 
     #[test]
     fn sim_200_seeds() {
-        let first = first_seed();
-        println!("seeds {first} to {}", first + 199);
-        let reports: Vec<Report> = (first..first + 200).map(simulate).collect();
+        // For other seeds, and for the quick look of `scripts/check`.
+        let (first, count) = (number("SWARMDD_SIM_FIRST", 1), number("SWARMDD_SIM_COUNT", 200));
+        println!("seeds {first} to {}", first + count - 1);
+        let reports: Vec<Report> = (first..first + count).map(simulate).collect();
         let sum = |f: fn(&Report) -> usize| reports.iter().map(f).sum::<usize>();
         println!("complete {}, failed {}", sum(|r| r.complete), sum(|r| r.failed));
         println!("events {}", reports.iter().map(|r| r.events).sum::<u64>());
