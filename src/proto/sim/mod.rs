@@ -24,8 +24,9 @@ mod tracker;
 mod world;
 
 use std::time::Duration;
-use std::{env, eprintln, println, thread};
+use std::{env, eprintln, format, println, thread};
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::swarm::{DiskOperation, Failure, Outcome, Role, State};
@@ -208,25 +209,32 @@ mod tests {
     }
 
     /// For tuning policies: how near the limit, with equal links and nothing going wrong.
+    /// `SWARMDD_SIM_LEECHERS=32` gives one row only.
     #[test]
     #[ignore = "prints a table, proves nothing"]
     fn sim_table() {
-        println!(
-            "{:>5} {:>8} {:>9} {:>9} {:>9} {:>8} {:>9}",
-            "n", "limit s", "T/limit", "verified", "T/median", "wasted", "seeded"
-        );
-        for leechers in [1, 2, 4, 8, 16, 32, 64] {
-            let report = run(Options::equal_links(leechers, 200, 1 << 20, 12_500_000));
-            let ratio = |time: Duration, to: Duration| time.as_secs_f64() / to.as_secs_f64();
-            println!(
-                "{leechers:>5} {:>8.2} {:>9.3} {:>9.3} {:>9.3} {:>7.2}% {:>9.2}",
-                report.limit.as_secs_f64(),
-                ratio(report.downloaded, report.limit),
-                ratio(report.verified, report.limit),
-                ratio(report.downloaded, report.median),
-                report.wasted * 100.0,
-                report.seeded,
-            );
+        let only = number("SWARMDD_SIM_LEECHERS", 0);
+        println!("    n pieces  limit s   T/limit  verified  T/median   wasted  seeded");
+        for (piece_count, piece_bytes) in [(200, 1 << 20), (1000, 256 * 1024), (2000, 64 * 1024)] {
+            for leechers in
+                [1, 2, 4, 8, 16, 32, 64].into_iter().filter(|n| only == 0 || only == u64::from(*n))
+            {
+                let report = run(Options::equal_links(leechers, piece_count, piece_bytes, 12_500_000));
+                println!("{leechers:>5} {piece_count:>6} {}", row(&report));
+            }
         }
+    }
+
+    fn row(report: &Report) -> String {
+        let ratio = |time: Duration, to: Duration| time.as_secs_f64() / to.as_secs_f64();
+        format!(
+            "{:>8.2} {:>9.3} {:>9.3} {:>9.3} {:>7.2}% {:>7.2}",
+            report.limit.as_secs_f64(),
+            ratio(report.downloaded, report.limit),
+            ratio(report.verified, report.limit),
+            ratio(report.downloaded, report.median),
+            report.wasted * 100.0,
+            report.seeded,
+        )
     }
 }

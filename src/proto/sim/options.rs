@@ -10,6 +10,7 @@ use core::time::Duration;
 use super::disk::{DiskFault, DiskOptions};
 use super::fake_peer::{MANNERS, Manner};
 use super::tracker::TrackerOptions;
+use crate::limits::BUFFER_BYTES_MAX;
 use crate::rng::Rng;
 use crate::swarm::{DiskOperation, Role};
 use crate::units::Instant;
@@ -109,7 +110,7 @@ impl Options {
             up_rate: rate,
             down_rate: rate,
             disk: disk.clone(),
-            spare_buffers: (48 * MIB / u64::from(piece_bytes)) as u32,
+            spare_buffers: (48 * MIB / u64::from(piece_bytes.min(BUFFER_BYTES_MAX))) as u32,
             starts_at: Instant(0),
             verify: true,
             seed_for: None,

@@ -783,7 +783,8 @@ impl World {
             Outcome::Complete if agent.told_to_leave => {}
             Outcome::Complete => {
                 let complete_at = agent.complete_at.unwrap_or(self.now);
-                let seeded = self.now.since(complete_at);
+                // It knows a turn before we look.
+                let seeded = self.now.since(complete_at) + self.options.turn;
                 // An announce that was lost just before the tracker went counts as well.
                 let loses = self.options.tracker.as_ref().is_some_and(|tracker| tracker.loses_one_in > 0);
                 let lost = if loses { HTTP_TIMEOUT + ANNOUNCE_RETRY_MAX } else { Duration::ZERO };
