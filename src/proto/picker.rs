@@ -10,10 +10,12 @@
 //! ```
 //!
 //! The order of preference, and why:
-//! 1. what this peer suggested (BEP 6): a seed deals every piece once before it deals one twice;
-//! 2. the oldest open piece: a piece can be passed on only when it is whole, so finish before opening;
-//! 3. a new piece, rarest first, random among equals;
-//! 4. endgame, when nothing is left to open: a block that somebody else was asked for already.
+//! 1. the rest of an open piece that nobody else has: the whole swarm waits for it, and a peer that was choked in the
+//!    middle of a piece must not come back to begin another one;
+//! 2. what this peer suggested (BEP 6): a seed deals every piece once before it deals one twice;
+//! 3. the oldest open piece: a piece can be passed on only when it is whole, so finish before opening;
+//! 4. a new piece, rarest first, random among equals;
+//! 5. endgame, when nothing is left to open: a block that somebody else was asked for already.
 //!
 //! Invariants: a piece is ranked if and only if it is wanted and not open; one peer at a time writes into a block;
 //! `free` and `received` of an open piece count its blocks.
@@ -154,6 +156,10 @@ impl Picker {
     /// `room`: there are buffers to open another piece.
     pub fn pick(&self, peer: &Asked, room: bool) -> Pick {
         let wanted = |piece: &PieceIndex| peer.has.get(*piece);
+        let only_here = |open: &&OpenPiece| self.ranking.count(open.piece) == 1;
+        if let Some(block) = self.open.iter().filter(only_here).find_map(|open| self.free_block(open, peer)) {
+            return Pick::Block(block);
+        }
         for piece in peer.suggested.iter().copied().filter(wanted) {
             if room && self.ranking.is_ranked(piece) {
                 return Pick::Open(piece);

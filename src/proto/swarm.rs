@@ -267,6 +267,9 @@ impl Swarm {
         for block in peer.requests.drain(..) {
             self.picker.release(block, slot);
         }
+        for piece in peer.dealt.drain(..) {
+            self.sent.decrement(piece, &mut self.rng);
+        }
         self.picker.left(slot);
         for (_, buffer) in peer.sending.drain(..) {
             self.cache.unpin(buffer);

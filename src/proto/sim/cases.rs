@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -311,4 +312,48 @@ fn nothing_is_read_for_a_peer_that_is_being_left() {
     bench.swarm.leave(bench.now);
     bench.swarm.handle_sent(bench.now, slot);
     assert!(bench.tickets().is_empty());
+}
+
+fn suggested(said: Vec<Send>) -> Vec<u32> {
+    let piece = |send| match send {
+        Send::Message(Message::Suggest(piece)) => Some(piece),
+        _ => None,
+    };
+    said.into_iter().filter_map(piece).collect()
+}
+
+/// The table: pieces suggested to a peer that left, or was choked, before it asked for them counted as sent, and were
+/// suggested to nobody again until every other one had been sent.
+#[test]
+fn what_was_dealt_and_not_asked_for_is_dealt_again() {
+    let mut bench = Bench::new(Role::Seeder, 2, 16384, 0);
+    let slot = bench.peer(2, Message::HaveNone);
+    bench.hears(slot, Message::Interested);
+    let mut dealt = suggested(bench.said(slot));
+    bench.closes(slot);
+    let slot = bench.peer(3, Message::HaveNone);
+    bench.hears(slot, Message::Interested);
+    let mut again = suggested(bench.said(slot));
+    dealt.sort();
+    again.sort();
+    assert_eq!((dealt, again), (vec![0, 1], vec![0, 1]));
+}
+
+/// The table: a peer that was choked in the middle of a piece began the next one when its turn came again, and half pieces
+/// that nobody could pass on became more and more.
+#[test]
+fn a_piece_that_nobody_else_has_is_finished_first() {
+    let mut bench = Bench::new(Role::Leecher, 3, 512 * 1024, 8);
+    let seed = bench.peer(2, FULL);
+    bench.hears(seed, Message::Suggest(0));
+    bench.hears(seed, Message::Unchoke);
+    let blocks = bench.asked(seed);
+    assert!(blocks.len() < 32 && blocks.iter().all(|block| block.index == 0));
+    bench.hears(seed, Message::Choke);
+    for block in blocks {
+        bench.gives(seed, block);
+    }
+    bench.hears(seed, Message::Suggest(2));
+    bench.hears(seed, Message::Unchoke);
+    assert_eq!(bench.asked(seed)[0].index, 0);
 }

@@ -146,6 +146,8 @@ impl Swarm {
     pub(super) fn take_choke(&mut self, slot: PeerSlot) {
         let peer = self.peer(slot);
         peer.peer_choking = true;
+        // What it suggested it may suggest to others now.
+        peer.suggested.clear();
         // With the fast extension each request is answered or rejected; without it a choke drops them all.
         if !peer.fast {
             self.release_requests(slot);

@@ -75,15 +75,16 @@ impl Swarm {
         let peer = self.peer(slot);
         if peer.am_choking == peer.unchoke {
             peer.am_choking = !peer.unchoke;
-            peer.dealt.clear();
-            if !peer.unchoke {
-                let dropped = peer.uploads.drain(..).map(|block| Message::Reject(block.into()));
-                if peer.fast {
-                    peer.replies.extend(dropped);
-                }
-                return Some(Message::Choke);
+            if peer.unchoke {
+                return Some(Message::Unchoke);
             }
-            return Some(Message::Unchoke);
+            // What was asked for already is still sent, where there is a word for it (BEP 6): most likely the rest of a
+            // piece that would be of no use to anybody until this peer's next turn.
+            if !peer.fast {
+                peer.uploads.clear();
+            }
+            self.take_back_dealt(slot);
+            return Some(Message::Choke);
         }
         let interested = downloading && peer.wanted > 0;
         if peer.am_interested != interested {
@@ -180,6 +181,13 @@ impl Swarm {
         self.sent.increment(piece, &mut self.rng);
         self.peer(slot).dealt.push(piece);
         Some(Message::Suggest(piece.0))
+    }
+
+    /// Pieces that were suggested to a peer and that it has not asked for: somebody else may have them first.
+    pub(super) fn take_back_dealt(&mut self, slot: PeerSlot) {
+        for piece in core::mem::take(&mut self.peer(slot).dealt) {
+            self.sent.decrement(piece, &mut self.rng);
+        }
     }
 
     /// The next block this peer asked for, if it is in memory.
