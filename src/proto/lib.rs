@@ -31,6 +31,7 @@ pub mod compact;
 pub mod bencode;
 pub mod extents;
 pub mod metainfo;
+pub mod contents;
 pub mod wire;
 pub mod http;
 pub mod announce;

@@ -145,6 +145,11 @@ pub const SERVING_PART: usize = 4;
 pub const READS_PER_PEER_MAX: usize = 4;
 pub const READS_MAX: usize = 32;
 
+/// Pieces looked at first, to see whether a target holds any of the image, and how many bytes these are at most (one piece
+/// at least). Of a disk that holds 10 % of it, 64 pieces show nothing once in 850 times; 256 MiB take a slow disk 3 s.
+pub const SAMPLE_PIECES_MAX: u32 = 64;
+pub const SAMPLE_BYTES: u32 = 256 * 1024 * 1024;
+
 /// Chunks of the read-back in flight: 16 x 256 KiB keep any disk busy.
 pub const READ_BACK_MAX: usize = 16;
 

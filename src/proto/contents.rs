@@ -1,0 +1,156 @@
+//! What do the hashes tell about the bytes, before any of them is here?
+//!
+//! A piece with the hash of zeros is never fetched: the disk can make zeros by itself. Pieces with one hash hold the same
+//! bytes: they are fetched once and written to all their places. And a few pieces, spread over the torrent, are enough to
+//! see whether a disk holds any of it.
+//!
+//! ```text
+//! piece    0  1  2  3  4  5  6
+//! bytes    A  0  B  0  A  A  c      (c is the last piece, and shorter)
+//! zero        1     1
+//! equal    0 -> 4 -> 5 -> 0         the others are alone
+//! ```
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::bitfield::Bitfield;
+use crate::limits::{SAMPLE_BYTES, SAMPLE_PIECES_MAX};
+use crate::metainfo::Layout;
+use crate::rng::Rng;
+use crate::units::{PieceHash, PieceIndex};
+
+/// Invariant: `next_equal` consists of rings, each through all pieces of one content, of two pieces or more.
+pub struct Contents {
+    zero: Bitfield,
+    next_equal: BTreeMap<PieceIndex, PieceIndex>,
+}
+
+impl Contents {
+    pub fn new(layout: &Layout, hashes: &[PieceHash]) -> Contents {
+        let last = PieceIndex(layout.piece_count() - 1);
+        let (whole, rest) = (zeros_hash(layout.piece_bytes()), zeros_hash(layout.piece_length(last)));
+        let mut zero = Bitfield::new(layout.piece_count());
+        let is_zero = |piece: &PieceIndex| hashes[piece.index()] == if *piece == last { rest } else { whole };
+        layout.pieces().filter(is_zero).for_each(|piece| {
+            zero.set(piece);
+        });
+        // A last piece that is shorter is equal to none, whatever its hash says.
+        let whole_length = |piece: &PieceIndex| layout.piece_length(*piece) == layout.piece_bytes();
+        let mut sorted: Vec<PieceIndex> = zero.zeros().filter(whole_length).collect();
+        sorted.sort_unstable_by_key(|piece| (hashes[piece.index()], *piece));
+        let mut next_equal = BTreeMap::new();
+        for ring in sorted.chunk_by(|a, b| hashes[a.index()] == hashes[b.index()]).filter(|r| r.len() > 1) {
+            let following = ring.iter().cycle().skip(1);
+            next_equal.extend(ring.iter().copied().zip(following.copied()));
+        }
+        Contents { zero, next_equal }
+    }
+
+    pub fn is_zero(&self, piece: PieceIndex) -> bool {
+        self.zero.get(piece)
+    }
+
+    /// The other pieces of the same bytes; none for zeros.
+    pub fn equals(&self, piece: PieceIndex) -> impl Iterator<Item = PieceIndex> + '_ {
+        let next = |piece: &PieceIndex| self.next_equal.get(piece).copied();
+        core::iter::successors(next(&piece), move |equal| next(equal))
+            .take_while(move |equal| *equal != piece)
+    }
+
+    /// Bytes that have to come over the network if nothing is there: neither zeros nor repeated.
+    pub fn unique_bytes(&self, layout: &Layout) -> u64 {
+        let first = |piece: &PieceIndex| self.equals(*piece).all(|equal| equal > *piece);
+        self.zero.zeros().filter(first).map(|piece| u64::from(layout.piece_length(piece))).sum()
+    }
+
+    /// Pieces to look at first, one from each of as many equal parts of the torrent: all of them bad means that the disk
+    /// holds nothing of it. No zeros, because a blank disk has those too.
+    pub fn sample(&self, layout: &Layout, rng: &mut Rng) -> Vec<PieceIndex> {
+        let candidates: Vec<PieceIndex> = self.zero.zeros().collect();
+        let wanted = (SAMPLE_BYTES / layout.piece_bytes()).clamp(1, SAMPLE_PIECES_MAX) as usize;
+        let parts = wanted.min(candidates.len());
+        let bound = |part: usize| candidates.len() * part / parts;
+        let pick = |part: usize| {
+            candidates[bound(part) + rng.below((bound(part + 1) - bound(part)) as u32) as usize]
+        };
+        (0..parts).map(pick).collect()
+    }
+}
+
+fn zeros_hash(length: u32) -> PieceHash {
+    const STEP: usize = 4096;
+    let mut hash = sha1_smol::Sha1::new();
+    let mut left = length as usize;
+    while left > 0 {
+        let step = left.min(STEP);
+        hash.update(&[0; STEP][..step]);
+        left -= step;
+    }
+    PieceHash(hash.digest().bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PIECE_BYTES_MIN;
+
+    const PIECE: u32 = PIECE_BYTES_MIN;
+
+    /// One letter a piece: a digit zero is zeros, any other letter fills it; the last piece has `last` bytes.
+    fn contents(letters: &str, last: u32) -> (Layout, Contents) {
+        let total = u64::from(PIECE) * (letters.len() as u64 - 1) + u64::from(last);
+        let layout = Layout::new(total, PIECE).unwrap();
+        let hash = |(letter, piece): (u8, PieceIndex)| {
+            let fill = if letter == b'0' { 0 } else { letter };
+            let bytes = alloc::vec![fill; layout.piece_length(piece) as usize];
+            PieceHash(sha1_smol::Sha1::from(bytes).digest().bytes())
+        };
+        let hashes: Vec<PieceHash> = letters.bytes().zip(layout.pieces()).map(hash).collect();
+        (layout, Contents::new(&layout, &hashes))
+    }
+
+    fn indexes(pieces: impl Iterator<Item = PieceIndex>) -> Vec<u32> {
+        pieces.map(|piece| piece.0).collect()
+    }
+
+    #[test]
+    fn the_picture() {
+        let (layout, contents) = contents("A0B0AAc", 100);
+        assert_eq!(indexes(layout.pieces().filter(|piece| contents.is_zero(*piece))), [1, 3]);
+        for (piece, equals) in [(0, &[4, 5][..]), (4, &[5, 0]), (5, &[0, 4]), (2, &[]), (1, &[]), (6, &[])] {
+            assert_eq!(indexes(contents.equals(PieceIndex(piece))), equals, "piece {piece}");
+        }
+        assert_eq!(contents.unique_bytes(&layout), 2 * u64::from(PIECE) + 100);
+    }
+
+    #[test]
+    fn a_short_last_piece_may_be_zeros_too() {
+        assert!(contents("A0", 1).1.is_zero(PieceIndex(1)));
+        assert!(contents("0", 12_345).1.is_zero(PieceIndex(0)));
+        let (layout, contents) = contents("0000", PIECE);
+        assert_eq!(contents.unique_bytes(&layout), 0);
+        assert!(contents.sample(&layout, &mut Rng::new(1)).is_empty());
+    }
+
+    /// From every part of the torrent, in order, no zeros, no piece twice.
+    #[test]
+    fn the_sample_is_spread() {
+        let mut rng = Rng::new(1);
+        for length in 1..300u32 {
+            let letters: alloc::string::String = (0..length)
+                .map(|piece| if piece % 3 == 1 { '0' } else { char::from(1 + (piece % 100) as u8) })
+                .collect();
+            let (layout, contents) = contents(&letters, PIECE);
+            let sample = contents.sample(&layout, &mut rng);
+            let there = layout.pieces().filter(|piece| !contents.is_zero(*piece)).count();
+            assert_eq!(sample.len(), there.min(SAMPLE_PIECES_MAX as usize));
+            assert!(
+                sample.is_sorted_by(|a, b| a < b) && sample.iter().all(|piece| !contents.is_zero(*piece))
+            );
+            assert!(
+                sample.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 3 + 3 * length / sample.len() as u32)
+            );
+        }
+    }
+}
