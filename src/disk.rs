@@ -470,6 +470,8 @@ mod tests {
             piece_bytes,
             hashes: &hashes,
             content: Content::Fsbt { files },
+            disk_bytes: None,
+            sector_bytes: None,
         });
         Arc::new(Metainfo::parse(&torrent).unwrap())
     }

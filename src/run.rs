@@ -890,6 +890,8 @@ mod tests {
             piece_bytes,
             hashes: &hashes,
             content: Content::Single { length },
+            disk_bytes: None,
+            sector_bytes: None,
         });
         Metainfo::parse(&torrent).unwrap()
     }

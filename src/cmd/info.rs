@@ -71,6 +71,8 @@ mod tests {
             piece_bytes: 1 << 20,
             hashes: &hashes,
             content,
+            disk_bytes: None,
+            sector_bytes: None,
         });
         let text = describe(&Metainfo::parse(&torrent).unwrap());
         text.lines().filter(|line| !line.starts_with("info-hash: ")).map(|line| format!("{line}\n")).collect()

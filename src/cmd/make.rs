@@ -138,6 +138,8 @@ fn describe(options: &MakeOptions, device: &Device, files: &[(DiskOffset, u64)])
         piece_bytes,
         hashes: &hashes,
         content,
+        disk_bytes: None,
+        sector_bytes: None,
     }))
 }
 

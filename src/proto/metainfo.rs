@@ -7,6 +7,10 @@
 //! byte offset of that run in hexadecimal. Nothing else in the path counts (for an LVM volume partclone's script makes
 //! `vg` the name and `lv/00…00` the path). A name that is no offset is refused and not guessed at: EZIO reads
 //! `torrent.info` as 0 and writes there.
+//!
+//! Two keys of our own in `info` say what disk the image is of: `disk size` and `sector size`, both in bytes. There the
+//! info-hash covers them, and other clients pass over them: libtorrent 2.0.8, aria2 1.36 and transmission 3.00 read such
+//! a torrent and name the same info-hash.
 
 use crate::bencode::{self, BencodeError, Dict, List, Value, put_bytes, put_integer};
 use crate::extents::{ExtentError, ExtentMap};
@@ -18,6 +22,9 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+
+/// Logical sectors of disks that exist, among the powers of two.
+const SECTOR_BYTES: core::ops::RangeInclusive<u32> = limits::SECTOR_BYTES_MIN..=4096;
 
 /// A torrent file that has been understood and checked.
 ///
@@ -37,6 +44,10 @@ pub struct Metainfo {
     pub extents: ExtentMap,
     pub hashes: Vec<PieceHash>,
     pub files: FileLayout,
+    /// Size of the disk the image was made of, at least where the last extent ends.
+    pub disk_bytes: Option<u64>,
+    /// Logical sector of that disk, which the numbers in its partition table count: a power of two from 512 to 4096.
+    pub sector_bytes: Option<u32>,
 }
 
 /// How the bytes are cut into files, for those who read them from files. On a disk only the extents matter, so the files
@@ -53,6 +64,7 @@ impl Metainfo {
         let info = Info::read(&outer)?;
         let (extents, files) = info.lay_out()?;
         let layout = Layout::new(extents.total_bytes(), info.piece_bytes()?)?;
+        let disk_bytes = info.disk_bytes(extents.disk_end())?;
         Ok(Metainfo {
             info_hash: InfoHash(sha1_smol::Sha1::from(outer.info.raw()).digest().bytes()),
             name: label(info.name),
@@ -63,6 +75,8 @@ impl Metainfo {
             extents,
             hashes: info.hashes(layout)?,
             files,
+            disk_bytes,
+            sector_bytes: info.sector_bytes()?,
         })
     }
 }
@@ -193,6 +207,8 @@ pub struct Description<'a> {
     pub piece_bytes: u32,
     pub hashes: &'a [PieceHash],
     pub content: Content<'a>,
+    pub disk_bytes: Option<u64>,
+    pub sector_bytes: Option<u32>,
 }
 
 /// What the bytes are: one image, or (disk offset, length) of each slice in torrent order.
@@ -229,8 +245,12 @@ pub fn write(description: &Description) -> Vec<u8> {
 }
 
 fn put_info(out: &mut Vec<u8>, description: &Description) {
-    let Description { name, private, piece_bytes, hashes, content, .. } = *description;
+    let Description { name, private, piece_bytes, hashes, content, disk_bytes, sector_bytes, .. } =
+        *description;
     out.push(b'd');
+    if let Some(bytes) = disk_bytes {
+        put_bytes_count(out, "disk size", bytes);
+    }
     let total_bytes = match content {
         Content::Single { length } => {
             put_length(out, length);
@@ -253,6 +273,9 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
         put_bytes(out, b"private");
         put_integer(out, 1);
     }
+    if let Some(bytes) = sector_bytes {
+        put_bytes_count(out, "sector size", bytes.into());
+    }
     out.push(b'e');
 }
 
@@ -266,8 +289,12 @@ fn put_file(out: &mut Vec<u8>, disk: DiskOffset, length: u64) {
 }
 
 fn put_length(out: &mut Vec<u8>, length: u64) {
-    put_bytes(out, b"length");
-    put_integer(out, i64::try_from(length).expect("no file is longer than off_t"));
+    put_bytes_count(out, "length", length);
+}
+
+fn put_bytes_count(out: &mut Vec<u8>, key: &str, bytes: u64) {
+    put_bytes(out, key.as_bytes());
+    put_integer(out, i64::try_from(bytes).expect("no file and no disk is longer than off_t"));
 }
 
 fn put_list<T>(out: &mut Vec<u8>, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
@@ -298,6 +325,8 @@ pub enum MetainfoError {
     TooManyPieces { count: u64 },
     WrongHashes { bytes: usize, pieces: u32 },
     Extents(ExtentError),
+    DiskBytes { found: i64, needed: u64 },
+    SectorBytes { found: i64 },
 }
 
 impl From<BencodeError> for MetainfoError {
@@ -350,6 +379,12 @@ impl fmt::Display for MetainfoError {
                 write!(f, "torrent has {bytes} bytes of hashes, its {pieces} pieces need 20 each")
             }
             Extents(error) => write!(f, "torrent fits no disk: {error}"),
+            DiskBytes { found, needed } => {
+                write!(f, "torrent is of a disk of {found} bytes, but describes bytes up to {needed}")
+            }
+            SectorBytes { found } => {
+                write!(f, "sectors of {found} bytes, accepted is a power of two from 512 to 4096")
+            }
         }
     }
 }
@@ -390,12 +425,15 @@ struct Info<'a> {
     private: bool,
     length: Option<Value<'a>>,
     files: Option<List<'a>>,
+    disk_bytes: Option<i64>,
+    sector_bytes: Option<i64>,
 }
 
 impl<'a> Info<'a> {
     fn read(outer: &Outer<'a>) -> Result<Info<'a>, MetainfoError> {
         let (mut name, mut piece_bytes, mut pieces, mut private) = (None, None, None, false);
         let (mut length, mut files, mut version) = (None, None, None);
+        let (mut disk_bytes, mut sector_bytes) = (None, None);
         for (key, value) in outer.info.iter() {
             match key {
                 b"name" => name = value.as_bytes(),
@@ -405,6 +443,8 @@ impl<'a> Info<'a> {
                 b"length" => length = Some(value),
                 b"files" => files = Some(value.as_list().ok_or(MetainfoError::Key("files"))?),
                 b"meta version" => version = value.as_integer(),
+                b"disk size" => disk_bytes = Some(integer("disk size", value)?),
+                b"sector size" => sector_bytes = Some(integer("sector size", value)?),
                 _ => {}
             }
         }
@@ -418,7 +458,25 @@ impl<'a> Info<'a> {
             private,
             length,
             files,
+            disk_bytes,
+            sector_bytes,
         })
+    }
+
+    fn disk_bytes(&self, end: DiskOffset) -> Result<Option<u64>, MetainfoError> {
+        let checked = |found| match u64::try_from(found) {
+            Ok(bytes) if bytes >= end.0 => Ok(bytes),
+            _ => Err(MetainfoError::DiskBytes { found, needed: end.0 }),
+        };
+        self.disk_bytes.map(checked).transpose()
+    }
+
+    fn sector_bytes(&self) -> Result<Option<u32>, MetainfoError> {
+        let checked = |found| match u32::try_from(found) {
+            Ok(bytes) if SECTOR_BYTES.contains(&bytes) && bytes.is_power_of_two() => Ok(bytes),
+            _ => Err(MetainfoError::SectorBytes { found }),
+        };
+        self.sector_bytes.map(checked).transpose()
     }
 
     fn piece_bytes(&self) -> Result<u32, MetainfoError> {
@@ -497,6 +555,10 @@ fn slice(file: Value<'_>, torrent_offset: u64) -> Result<FsbtFile<'_>, MetainfoE
         Some((name, offset)) => Ok(FsbtFile { name, disk: DiskOffset(offset), torrent_offset, length }),
         None => Err(MetainfoError::NotAnOffset { name: path_text(path) }),
     }
+}
+
+fn integer(key: &'static str, value: Value<'_>) -> Result<i64, MetainfoError> {
+    value.as_integer().ok_or(MetainfoError::Key(key))
 }
 
 fn bytes_in_file(value: Value<'_>) -> Option<u64> {
@@ -643,6 +705,8 @@ mod tests {
                     (DiskOffset(0x480_0400), 1050112),
                 ],
             },
+            disk_bytes: None,
+            sector_bytes: None,
         };
         assert_eq!(write(&description).escape_ascii().to_string(), FSBT.escape_ascii().to_string());
         // Info-hashes as torrent_info.info_hash() of libtorrent 2.0.8 gives them for hashes 0101…, 0202…
@@ -658,6 +722,8 @@ mod tests {
             ..description
         };
         assert_eq!(info_hash(&single).to_string(), "9bf34c37605ddbd253695d6ff0d579bd7d4d1be6");
+        let of_a_disk = Description { disk_bytes: Some(1 << 31), sector_bytes: Some(4096), ..single };
+        assert_eq!(info_hash(&of_a_disk).to_string(), "f945a79fb6b5a396d8455f01011bc6415feb1795");
     }
 
     #[test]
@@ -681,6 +747,8 @@ mod tests {
                 piece_bytes: 16384,
                 hashes: &hashes,
                 content,
+                disk_bytes: private.then_some(1 << 41),
+                sector_bytes: private.then_some(512),
             };
             let torrent = write(&description);
             let metainfo = Metainfo::parse(&torrent).unwrap();
@@ -690,6 +758,8 @@ mod tests {
             assert_eq!((metainfo.private, metainfo.layout.total_bytes()), (private, 40_001));
             assert_eq!(disk_and_length(&metainfo), extents);
             assert_eq!(metainfo.hashes, hashes);
+            assert_eq!(metainfo.disk_bytes, description.disk_bytes);
+            assert_eq!(metainfo.sector_bytes, description.sector_bytes);
             assert_keys_sorted(bencode::parse(&torrent).unwrap());
         }
     }
@@ -796,6 +866,42 @@ mod tests {
         assert_eq!(error(hashes_cut), "torrent has 19 bytes of hashes, its 1 pieces need 20 each");
         let too_large = vec![b'l'; limits::METAINFO_BYTES_MAX + 1];
         assert_eq!(error(&too_large), "torrent file of 100663297 bytes, at most 100663296 are read");
+    }
+
+    #[test]
+    fn the_disk_of_the_image() {
+        let with = |keys: &str| {
+            let metainfo = Metainfo::parse(&torrent(&format!("{keys}6:lengthi512e"), 1));
+            metainfo.map(|metainfo| (metainfo.disk_bytes, metainfo.sector_bytes))
+        };
+        let disk = |value: &str| with(&format!("9:disk size{value}"));
+        let sector = |value: &str| {
+            let info = "6:lengthi512e4:name1:n12:piece lengthi16384e6:pieces20:hhhhhhhhhhhhhhhhhhhh";
+            let metainfo = Metainfo::parse(format!("d4:infod{info}11:sector size{value}ee").as_bytes());
+            metainfo.map(|metainfo| (metainfo.disk_bytes, metainfo.sector_bytes))
+        };
+        assert_eq!(with(""), Ok((None, None)));
+        assert_eq!(disk("i512e"), Ok((Some(512), None)));
+        assert_eq!(disk("i9223372036854775807e"), Ok((Some(i64::MAX as u64), None)));
+        for found in [511, 0, -512] {
+            assert_eq!(disk(&format!("i{found}e")), Err(MetainfoError::DiskBytes { found, needed: 512 }));
+        }
+        for good in [512, 1024, 2048, 4096] {
+            assert_eq!(sector(&format!("i{good}e")), Ok((None, Some(good))));
+        }
+        for found in [0, 1, 256, 520, 8192, -512, (1 << 32) + 512] {
+            assert_eq!(sector(&format!("i{found}e")), Err(MetainfoError::SectorBytes { found }));
+        }
+        assert_eq!(disk("3:512"), Err(MetainfoError::Key("disk size")));
+        assert_eq!(sector("le"), Err(MetainfoError::Key("sector size")));
+        assert_eq!(
+            MetainfoError::DiskBytes { found: 511, needed: 512 }.to_string(),
+            "torrent is of a disk of 511 bytes, but describes bytes up to 512"
+        );
+        assert_eq!(
+            MetainfoError::SectorBytes { found: 520 }.to_string(),
+            "sectors of 520 bytes, accepted is a power of two from 512 to 4096"
+        );
     }
 
     #[test]
@@ -996,6 +1102,8 @@ mod tests {
             piece_bytes: 1 << 22,
             hashes: &hashes(98, 0),
             content: Content::Fsbt { files: &list },
+            disk_bytes: None,
+            sector_bytes: None,
         };
         let metainfo = Metainfo::parse(&write(&description)).unwrap();
         assert_eq!(metainfo.files, FileLayout::Fsbt { file_count: 100_000 });

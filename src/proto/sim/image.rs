@@ -40,6 +40,8 @@ impl Image {
             piece_bytes,
             hashes: &hashes,
             content: Content::Single { length: bytes },
+            disk_bytes: None,
+            sector_bytes: None,
         });
         let metainfo = Metainfo::parse(&torrent).expect("the simulated torrent is a good one");
         Image { metainfo: Arc::new(metainfo), piece_count, piece_bytes, bytes }

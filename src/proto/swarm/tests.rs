@@ -29,6 +29,8 @@ fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swa
         piece_bytes,
         hashes: &hashes,
         content: Content::Single { length: u64::from(pieces) * u64::from(piece_bytes) },
+        disk_bytes: None,
+        sector_bytes: None,
     });
     let metainfo = Arc::new(Metainfo::parse(&torrent).unwrap());
     let config = Config {
