@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! words     units, limits, rng, bitfield
-//! bytes     text, compact, bencode, extents, metainfo, wire, http, announce
+//! bytes     text, compact, bencode, extents, metainfo, wire, http, announce, mbr, gpt
 //! choices   ranking (order by a small count), cache (buffers), picker (what to ask for), choker (whom to serve),
 //!           peer (one connection), mesh (whom to call), tracker (when to announce, when to go), readback (the proof)
 //! the agent swarm
@@ -35,6 +35,8 @@ pub mod contents;
 pub mod wire;
 pub mod http;
 pub mod announce;
+pub mod mbr;
+pub mod gpt;
 pub mod ranking;
 pub mod cache;
 pub mod picker;

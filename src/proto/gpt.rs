@@ -1,0 +1,643 @@
+//! Where are the partitions of a disk with a GPT, and what has to change when the disk has another size?
+//!
+//! Read first: UEFI 2.10, 5.2.3 (protective MBR) and 5.3 (GUID partition table). A GPT stands twice on a disk: the
+//! primary header at LBA 1 with its entries behind it, the backup header in the very last sector with its entries before
+//! it. Each header names the place of the other, so an image on a larger disk has its backup in the middle and a
+//! primary that does not know the end.
+//!
+//! Worked case, 2 GiB onto 3 GiB in sectors of 512 bytes, 128 entries of 128 bytes (32 sectors):
+//!
+//! ```text
+//!                      LBA 1    2..34     34.. usable ..               backup entries      backup header
+//! 2 GiB, 4194304       primary  entries   last usable 4194270          4194271..4194303    4194303
+//! 3 GiB, 6291456       primary  entries   last usable 6291422          6291423..6291455    6291455
+//! ```
+//!
+//! Everything here was read from a disk and is believed only as far as it is checked.
+
+use crate::mbr::{self, GROW_ALIGNMENT_BYTES, put_u32, u32_at};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Where the primary header is.
+pub const PRIMARY_LBA: u64 = 1;
+
+/// All entries together; 128 entries of 128 bytes, 16 KiB, are usual.
+const ENTRIES_BYTES_MAX: u64 = 1 << 20;
+
+/// No disk has this sector: with sectors of 4096 bytes its offset does not fit `off_t`.
+const LBA_END: u64 = 1 << 51;
+
+// Places in the header: UEFI 2.10, table 5.5.
+const SIGNATURE: &[u8; 8] = b"EFI PART";
+const HEADER_BYTES: usize = 12;
+const HEADER_CRC: usize = 16;
+const MY_LBA: usize = 24;
+const ALTERNATE_LBA: usize = 32;
+const FIRST_USABLE_LBA: usize = 40;
+const LAST_USABLE_LBA: usize = 48;
+const ENTRIES_LBA: usize = 72;
+const ENTRY_COUNT: usize = 80;
+const ENTRY_BYTES: usize = 84;
+const ENTRIES_CRC: usize = 88;
+const HEADER_BYTES_MIN: usize = 92;
+
+// Places in an entry: UEFI 2.10, table 5.6. Its first 16 bytes are the type, zero if it is unused.
+const TYPE_BYTES: usize = 16;
+const FIRST_LBA: usize = 32;
+const LAST_LBA: usize = 40;
+const ENTRY_BYTES_MIN: u64 = 128;
+
+/// A header, primary or backup: its whole sector.
+///
+/// Invariants: the checksum is right; every LBA in it is below `LBA_END`; all entries together are 1 byte to
+/// `ENTRIES_BYTES_MAX`; those of a primary lie between it and the first usable sector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    sector: Vec<u8>,
+}
+
+impl Header {
+    /// The header in a whole sector that was read at `lba`.
+    pub fn parse(sector: &[u8], lba: u64) -> Result<Header, GptError> {
+        assert!(sector.len() >= HEADER_BYTES_MIN, "a sector of {} bytes", sector.len());
+        if !sector.starts_with(SIGNATURE) {
+            return Err(GptError::Absent);
+        }
+        let header = Header { sector: sector.into() };
+        let length = header.u32(HEADER_BYTES) as usize;
+        if !(HEADER_BYTES_MIN..=sector.len()).contains(&length) || header.checksum() != header.u32(HEADER_CRC)
+        {
+            return Err(GptError::HeaderChecksum { lba });
+        }
+        header.check(lba)?;
+        Ok(header)
+    }
+
+    fn check(&self, lba: u64) -> Result<(), GptError> {
+        let places = [MY_LBA, ALTERNATE_LBA, FIRST_USABLE_LBA, LAST_USABLE_LBA, ENTRIES_LBA];
+        let entry_bytes = u64::from(self.u32(ENTRY_BYTES));
+        let entries_bytes = u64::from(self.u32(ENTRY_COUNT)).saturating_mul(entry_bytes);
+        let entries_good = entry_bytes >= ENTRY_BYTES_MIN
+            && entry_bytes.is_multiple_of(8)
+            && (1..=ENTRIES_BYTES_MAX).contains(&entries_bytes);
+        let good = self.u64(MY_LBA) == lba
+            && places.iter().all(|&place| self.u64(place) < LBA_END)
+            && self.u64(FIRST_USABLE_LBA) <= self.u64(LAST_USABLE_LBA)
+            && entries_good
+            && (lba != PRIMARY_LBA || self.entries_follow());
+        if good { Ok(()) } else { Err(GptError::Nonsense { lba }) }
+    }
+
+    fn entries_follow(&self) -> bool {
+        self.entries_lba() > PRIMARY_LBA
+            && self.entries_lba() + self.entry_sectors() <= self.u64(FIRST_USABLE_LBA)
+    }
+
+    pub fn sector_bytes(&self) -> u64 {
+        self.sector.len() as u64
+    }
+
+    pub fn alternate_lba(&self) -> u64 {
+        self.u64(ALTERNATE_LBA)
+    }
+
+    pub fn entries_lba(&self) -> u64 {
+        self.u64(ENTRIES_LBA)
+    }
+
+    /// Bytes of all entries together.
+    pub fn entries_bytes(&self) -> usize {
+        self.u32(ENTRY_COUNT) as usize * self.u32(ENTRY_BYTES) as usize
+    }
+
+    /// Sectors that hold the entries.
+    pub fn entry_sectors(&self) -> u64 {
+        (self.entries_bytes() as u64).div_ceil(self.sector_bytes())
+    }
+
+    /// CRC of the header with its own field taken as zero.
+    fn checksum(&self) -> u32 {
+        let mut header = self.sector[..self.u32(HEADER_BYTES) as usize].to_vec();
+        put_u32(&mut header, HEADER_CRC, 0);
+        crc32fast::hash(&header)
+    }
+
+    /// The same header with these numbers in it.
+    fn with(&self, numbers: &[(usize, u64)], entries: &[u8]) -> Header {
+        let mut header = self.clone();
+        numbers.iter().for_each(|&(place, number)| put_u64(&mut header.sector, place, number));
+        put_u32(&mut header.sector, ENTRIES_CRC, crc32fast::hash(entries));
+        let checksum = header.checksum();
+        put_u32(&mut header.sector, HEADER_CRC, checksum);
+        header
+    }
+
+    fn u32(&self, place: usize) -> u32 {
+        u32_at(&self.sector, place)
+    }
+
+    fn u64(&self, place: usize) -> u64 {
+        u64_at(&self.sector, place)
+    }
+}
+
+/// One used entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Counted from 1, as everybody does.
+    pub number: u32,
+    pub first_lba: u64,
+    pub last_lba: u64,
+}
+
+/// A header with its entries.
+///
+/// Invariants: the checksum of the entries is right; every partition lies within the usable sectors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpt {
+    header: Header,
+    entries: Vec<u8>,
+}
+
+impl Gpt {
+    /// `entries` is what lies at `header.entries_lba()`, `header.entries_bytes()` of it.
+    pub fn new(header: Header, entries: Vec<u8>) -> Result<Gpt, GptError> {
+        assert_eq!(entries.len(), header.entries_bytes(), "all entries and nothing else");
+        if crc32fast::hash(&entries) != header.u32(ENTRIES_CRC) {
+            return Err(GptError::EntriesChecksum { lba: header.entries_lba() });
+        }
+        let usable = header.u64(FIRST_USABLE_LBA)..=header.u64(LAST_USABLE_LBA);
+        let gpt = Gpt { header, entries };
+        let outside = gpt.partitions().find(|partition| {
+            partition.first_lba > partition.last_lba
+                || !usable.contains(&partition.first_lba)
+                || !usable.contains(&partition.last_lba)
+        });
+        match outside {
+            Some(Partition { number, .. }) => Err(GptError::Outside { number }),
+            None => Ok(gpt),
+        }
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The used entries, as they stand in the table.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
+        let entries = self.entries.chunks_exact(self.header.u32(ENTRY_BYTES) as usize).zip(1..);
+        entries.filter(|(entry, _)| entry[..TYPE_BYTES].iter().any(|&byte| byte != 0)).map(
+            |(entry, number)| Partition {
+                number,
+                first_lba: u64_at(entry, FIRST_LBA),
+                last_lba: u64_at(entry, LAST_LBA),
+            },
+        )
+    }
+
+    /// What to write so that this primary GPT fits a disk of `disk_sectors`, with its last partition enlarged if
+    /// `grow_last`. `mbr` is sector 0, `backup` the GPT that the last sector has now, if it has one.
+    ///
+    /// `None` where all is as it should be: an image on a disk of its own size stays what it was, byte for byte.
+    pub fn fit(
+        &self,
+        mbr: &[u8],
+        backup: Option<&Gpt>,
+        disk_sectors: u64,
+        grow_last: bool,
+    ) -> Result<Option<Plan>, GptError> {
+        assert_eq!(self.header.u64(MY_LBA), PRIMARY_LBA, "the primary GPT");
+        let last_lba = disk_sectors.saturating_sub(1);
+        let backup_entries_lba = last_lba.saturating_sub(self.header.entry_sectors());
+        let moved = self.header.alternate_lba() != last_lba;
+        let last_usable = self.last_usable_for(moved, backup_entries_lba)?;
+        let mut entries = self.entries.clone();
+        let grown_bytes = if grow_last { self.grow_last(&mut entries, last_usable) } else { 0 };
+        if !moved && grown_bytes == 0 && backup.is_some_and(|backup| backup.entries == self.entries) {
+            return Ok(None);
+        }
+        let ends = [(ALTERNATE_LBA, last_lba), (LAST_USABLE_LBA, last_usable)];
+        let primary = self.header.with(&ends, &entries);
+        let swapped = [(MY_LBA, last_lba), (ALTERNATE_LBA, PRIMARY_LBA), (ENTRIES_LBA, backup_entries_lba)];
+        let backup = primary.with(&swapped, &entries);
+        entries.resize((self.header.entry_sectors() * self.header.sector_bytes()) as usize, 0);
+        let mut head = mbr.to_vec();
+        if moved {
+            mbr::resize_protective(&mut head, disk_sectors);
+        }
+        head.extend(primary.sector);
+        Ok(Some(Plan {
+            backup: Write { lba: backup_entries_lba, bytes: [&entries[..], &backup.sector].concat() },
+            primary: [
+                Write { lba: self.header.entries_lba(), bytes: entries },
+                Write { lba: 0, bytes: head },
+            ],
+            moved,
+            grown_bytes,
+        }))
+    }
+
+    /// The last sector that partitions may use, if none of them is beyond it. A table whose backup is at the end already
+    /// keeps its own, which some tools set lower than they must.
+    fn last_usable_for(&self, moved: bool, backup_entries_lba: u64) -> Result<u64, GptError> {
+        let highest = backup_entries_lba.saturating_sub(1);
+        let own = self.header.u64(LAST_USABLE_LBA);
+        let last_usable = if moved { highest } else { own.min(highest) };
+        let first_usable = self.header.u64(FIRST_USABLE_LBA);
+        match self.last_partition() {
+            Some(Partition { number, last_lba, .. }) if last_lba > last_usable => {
+                Err(GptError::Beyond { number, last_lba, last_usable })
+            }
+            _ if first_usable > last_usable => Err(GptError::NoRoom { first_usable, last_usable }),
+            _ => Ok(last_usable),
+        }
+    }
+
+    /// Moves the end of the last partition in `entries` to the last multiple of the alignment; by how many bytes.
+    fn grow_last(&self, entries: &mut [u8], last_usable: u64) -> u64 {
+        let sector_bytes = self.header.sector_bytes();
+        let alignment = GROW_ALIGNMENT_BYTES / sector_bytes;
+        let end = (last_usable + 1) / alignment * alignment;
+        match self.last_partition() {
+            Some(Partition { number, last_lba, .. }) if end > last_lba + 1 => {
+                let entry = (number as usize - 1) * self.header.u32(ENTRY_BYTES) as usize;
+                put_u64(entries, entry + LAST_LBA, end - 1);
+                (end - last_lba - 1) * sector_bytes
+            }
+            _ => 0,
+        }
+    }
+
+    fn last_partition(&self) -> Option<Partition> {
+        self.partitions().max_by_key(|partition| partition.last_lba)
+    }
+}
+
+/// Bytes that belong at a sector of the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub lba: u64,
+    pub bytes: Vec<u8>,
+}
+
+/// The writes that fit a table to a disk. `backup` has to be on the disk before `primary` begins, and those stand in
+/// their order: whenever the power fails, one of the two tables is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub backup: Write,
+    pub primary: [Write; 2],
+    /// The backup was not at the end before.
+    pub moved: bool,
+    pub grown_bytes: u64,
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn put_u64(bytes: &mut [u8], at: usize, number: u64) {
+    bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+}
+
+/// Why a GPT is none, or does not fit a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GptError {
+    /// There is no signature: nothing is wrong, there is no GPT.
+    Absent,
+    Beyond {
+        number: u32,
+        last_lba: u64,
+        last_usable: u64,
+    },
+    EntriesChecksum {
+        lba: u64,
+    },
+    HeaderChecksum {
+        lba: u64,
+    },
+    NoRoom {
+        first_usable: u64,
+        last_usable: u64,
+    },
+    Nonsense {
+        lba: u64,
+    },
+    Outside {
+        number: u32,
+    },
+}
+
+impl fmt::Display for GptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GptError::Absent => f.write_str("there is no GPT"),
+            GptError::Beyond { number, last_lba, last_usable } => {
+                write!(
+                    f,
+                    "partition {number} ends at sector {last_lba}, the disk can be used up to {last_usable}"
+                )
+            }
+            GptError::EntriesChecksum { lba } => {
+                write!(f, "checksum of the GPT entries at sector {lba} is wrong")
+            }
+            GptError::HeaderChecksum { lba } => {
+                write!(f, "checksum of the GPT header at sector {lba} is wrong")
+            }
+            GptError::NoRoom { first_usable, last_usable } => {
+                write!(
+                    f,
+                    "partitions begin at sector {first_usable}, the disk can be used up to {last_usable}"
+                )
+            }
+            GptError::Nonsense { lba } => {
+                write!(f, "GPT header at sector {lba} has numbers that cannot be right")
+            }
+            GptError::Outside { number } => {
+                write!(f, "partition {number} is not within the usable sectors that the GPT names")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use std::string::ToString;
+    use std::vec;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A disk as its partitioning tool would leave it: the stupid twin of `fit`, which makes one from another.
+    struct Disk {
+        sector_bytes: usize,
+        bytes: Vec<u8>,
+    }
+
+    impl Disk {
+        /// Partitions as (number, first, last).
+        fn new(sectors: u64, sector_bytes: usize, partitions: &[(usize, u64, u64)]) -> Disk {
+            let mut disk = Disk { sector_bytes, bytes: vec![0; sectors as usize * sector_bytes] };
+            let mut entries = vec![0; 128 * 128];
+            for &(number, first, last) in partitions {
+                let entry = &mut entries[(number - 1) * 128..][..128];
+                entry[..32].fill(number as u8);
+                put_u64(entry, FIRST_LBA, first);
+                put_u64(entry, LAST_LBA, last);
+            }
+            let entry_sectors = (entries.len() / sector_bytes) as u64;
+            let (last, first_usable) = (sectors - 1, 2 + entry_sectors);
+            let header = |my: u64, alternate: u64, entries_lba: u64| {
+                let mut header = vec![0; sector_bytes];
+                header[..8].copy_from_slice(SIGNATURE);
+                put_u32(&mut header, 8, 0x1_0000);
+                put_u32(&mut header, HEADER_BYTES, 92);
+                header[56..72].fill(0xd1);
+                let numbers = [
+                    (MY_LBA, my),
+                    (ALTERNATE_LBA, alternate),
+                    (FIRST_USABLE_LBA, first_usable),
+                    (LAST_USABLE_LBA, last - entry_sectors - 1),
+                    (ENTRIES_LBA, entries_lba),
+                ];
+                numbers.iter().for_each(|&(place, number)| put_u64(&mut header, place, number));
+                put_u32(&mut header, ENTRY_COUNT, 128);
+                put_u32(&mut header, ENTRY_BYTES, 128);
+                put_u32(&mut header, ENTRIES_CRC, crc32fast::hash(&entries));
+                let checksum = crc32fast::hash(&header[..92]);
+                put_u32(&mut header, HEADER_CRC, checksum);
+                header
+            };
+            let mbr = disk.at(0, 1);
+            mbr[446 + 4] = 0xee;
+            mbr[446 + 5..446 + 8].fill(0xff);
+            put_u32(mbr, 446 + 8, 1);
+            put_u32(mbr, 446 + 12, last as u32);
+            mbr[510..512].copy_from_slice(&[0x55, 0xaa]);
+            disk.write(1, &header(1, last, 2));
+            disk.write(2, &entries);
+            disk.write(last - entry_sectors, &entries);
+            disk.write(last, &header(last, 1, last - entry_sectors));
+            disk
+        }
+
+        fn at(&mut self, lba: u64, sectors: usize) -> &mut [u8] {
+            &mut self.bytes[lba as usize * self.sector_bytes..][..sectors * self.sector_bytes]
+        }
+
+        fn write(&mut self, lba: u64, bytes: &[u8]) {
+            self.at(lba, bytes.len() / self.sector_bytes).copy_from_slice(bytes);
+        }
+
+        fn sectors(&self) -> u64 {
+            (self.bytes.len() / self.sector_bytes) as u64
+        }
+
+        /// The disk of another size that holds the same bytes; at the end there are zeros.
+        fn resized(&self, sectors: u64) -> Disk {
+            let mut bytes = self.bytes.clone();
+            bytes.resize(sectors as usize * self.sector_bytes, 0);
+            Disk { bytes, ..*self }
+        }
+
+        fn gpt(&self, lba: u64) -> Result<Gpt, GptError> {
+            let sector = |lba: u64| &self.bytes[lba as usize * self.sector_bytes..];
+            let header = Header::parse(&sector(lba)[..self.sector_bytes], lba)?;
+            let entries = sector(header.entries_lba().min(self.sectors()));
+            match entries.get(..header.entries_bytes()) {
+                Some(entries) => Gpt::new(header, entries.to_vec()),
+                None => Err(GptError::Nonsense { lba }),
+            }
+        }
+
+        fn plan(&self, grow_last: bool) -> Result<Option<Plan>, GptError> {
+            let backup = self.gpt(self.sectors() - 1).ok();
+            let mbr = &self.bytes[..self.sector_bytes];
+            self.gpt(PRIMARY_LBA)?.fit(mbr, backup.as_ref(), self.sectors(), grow_last)
+        }
+
+        fn fit(&mut self, grow_last: bool) -> Option<Plan> {
+            let plan = self.plan(grow_last).unwrap()?;
+            [&plan.backup, &plan.primary[0], &plan.primary[1]]
+                .iter()
+                .for_each(|write| self.write(write.lba, &write.bytes));
+            Some(plan)
+        }
+    }
+
+    /// The old backup stays where it was; it is nobody's any more.
+    fn assert_ends_are_equal(one: &Disk, other: &Disk) {
+        let (head, tail) = (34 * one.sector_bytes, one.bytes.len() - 33 * one.sector_bytes);
+        assert!(one.bytes[..head] == other.bytes[..head], "primary");
+        assert!(one.bytes[tail..] == other.bytes[tail..], "backup");
+    }
+
+    const TWO: [(usize, u64, u64); 2] = [(1, 2048, 4095), (5, 4096, 6143)];
+
+    #[test]
+    fn a_disk_of_its_own_size_stays_what_it_is() {
+        for (sectors, sector_bytes) in [(8192, 512), (8192, 4096)] {
+            assert_eq!(Disk::new(sectors, sector_bytes, &TWO).fit(false), None);
+        }
+    }
+
+    #[test]
+    fn a_larger_disk_is_as_if_partitioned_there() {
+        for sector_bytes in [512, 1024, 4096] {
+            let mut disk = Disk::new(8192, sector_bytes, &TWO).resized(12_345);
+            let plan = disk.fit(false).unwrap();
+            assert_eq!((plan.moved, plan.grown_bytes), (true, 0));
+            let expected = Disk::new(12_345, sector_bytes, &TWO);
+            assert_ends_are_equal(&disk, &expected);
+            assert_eq!(disk.fit(false), None, "once is enough");
+        }
+    }
+
+    #[test]
+    fn a_smaller_disk_does_if_the_partitions_fit() {
+        // In sectors of 512: 32 of entries and a header behind the last partition.
+        let smallest = 6144 + 33;
+        let mut disk = Disk::new(8192, 512, &TWO).resized(smallest);
+        assert!(disk.fit(false).unwrap().moved);
+        assert!(disk.bytes == Disk::new(smallest, 512, &TWO).bytes);
+        let beyond = GptError::Beyond { number: 5, last_lba: 6143, last_usable: 6142 };
+        assert_eq!(Disk::new(8192, 512, &TWO).resized(smallest - 1).plan(true), Err(beyond));
+        assert_eq!(beyond.to_string(), "partition 5 ends at sector 6143, the disk can be used up to 6142");
+        let none = Disk::new(8192, 512, &[]);
+        for sectors in [34, 35, 66] {
+            let error = none.resized(sectors).plan(true).unwrap_err();
+            assert!(matches!(error, GptError::NoRoom { first_usable: 34, .. }), "{sectors}: {error}");
+        }
+        assert!(none.resized(68).plan(true).unwrap().unwrap().moved);
+        let gpt = none.gpt(1).unwrap();
+        assert!((0..34).all(|sectors| gpt.fit(&[0; 512], None, sectors, true).is_err()));
+    }
+
+    #[test]
+    fn the_last_partition_grows_to_a_whole_mebibyte() {
+        for sector_bytes in [512, 4096] {
+            let sectors = 12_345;
+            let mut disk = Disk::new(8192, sector_bytes, &TWO).resized(sectors);
+            let grown_bytes = disk.fit(true).unwrap().grown_bytes;
+            let per_mib = MIB / sector_bytes as u64;
+            let entry_sectors = 16_384 / sector_bytes as u64;
+            let end = (sectors - 1 - entry_sectors) / per_mib * per_mib;
+            assert_eq!(grown_bytes, (end - 6144) * sector_bytes as u64);
+            let expected = Disk::new(sectors, sector_bytes, &[TWO[0], (5, 4096, end - 1)]);
+            assert_ends_are_equal(&disk, &expected);
+            assert_eq!(disk.fit(true), None, "there is no more room");
+        }
+        assert_eq!(
+            Disk::new(8192, 512, &[(1, 2048, 8158)]).plan(true),
+            Ok(None),
+            "it is beyond the multiple"
+        );
+        assert_eq!(Disk::new(8192, 512, &[]).plan(true), Ok(None), "nothing is there to grow");
+    }
+
+    #[test]
+    fn on_a_disk_of_its_own_size_a_lost_backup_comes_back() {
+        let whole = Disk::new(8192, 512, &TWO);
+        let mut disk = Disk::new(8192, 512, &TWO);
+        disk.bytes[8159 * 512..].fill(0);
+        assert_eq!(disk.fit(false).map(|plan| plan.moved), Some(false));
+        assert!(disk.bytes == whole.bytes);
+    }
+
+    #[test]
+    fn partitions_are_numbered_by_their_entry() {
+        let gpt = Disk::new(8192, 512, &TWO).gpt(1).unwrap();
+        let partition = |number, first_lba, last_lba| Partition { number, first_lba, last_lba };
+        let found: Vec<Partition> = gpt.partitions().collect();
+        assert_eq!(found, [partition(1, 2048, 4095), partition(5, 4096, 6143)]);
+    }
+
+    #[test]
+    fn the_worked_case() {
+        // Only the numbers: nobody needs 3 GiB for them.
+        let gpt = Disk::new(8192, 512, &TWO).gpt(1).unwrap();
+        let plan = gpt.fit(&[0; 512], None, 6_291_456, false).unwrap().unwrap();
+        let header = Header::parse(&plan.backup.bytes[32 * 512..], 6_291_455).unwrap();
+        assert_eq!((plan.backup.lba, header.entries_lba()), (6_291_423, 6_291_423));
+        assert_eq!((header.alternate_lba(), header.u64(LAST_USABLE_LBA)), (1, 6_291_422));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let with = |change: fn(&mut Disk)| {
+            let mut disk = Disk::new(8192, 512, &TWO);
+            change(&mut disk);
+            disk.gpt(1).unwrap_err().to_string()
+        };
+        let resigned = |place: usize, number: u64| {
+            let disk = Disk::new(8192, 512, &TWO);
+            let gpt = disk.gpt(1).unwrap();
+            let changed = gpt.header.with(&[(place, number)], &gpt.entries);
+            Header::parse(&changed.sector, 1).and_then(|header| Gpt::new(header, gpt.entries)).unwrap_err()
+        };
+        assert_eq!(with(|disk| disk.bytes[512] = 0), "there is no GPT");
+        let checksum = "checksum of the GPT header at sector 1 is wrong";
+        assert_eq!(with(|disk| disk.bytes[512 + 60] ^= 1), checksum);
+        assert_eq!(with(|disk| put_u32(&mut disk.bytes, 512 + 12, 91)), checksum);
+        assert_eq!(with(|disk| put_u32(&mut disk.bytes, 512 + 12, 513)), checksum);
+        assert_eq!(
+            with(|disk| disk.bytes[1024 + 9] ^= 1),
+            "checksum of the GPT entries at sector 2 is wrong"
+        );
+        for (place, number) in [
+            (MY_LBA, 2),
+            (ALTERNATE_LBA, LBA_END),
+            (LAST_USABLE_LBA, u64::MAX),
+            (FIRST_USABLE_LBA, 33),
+            (FIRST_USABLE_LBA, 8192),
+            (ENTRIES_LBA, 1),
+            (ENTRIES_LBA, 3),
+            (ENTRY_COUNT, 127 << 32 | 128),
+            (ENTRY_COUNT, 128 << 32 | 8193),
+            (ENTRY_COUNT, 128 << 32),
+        ] {
+            assert_eq!(resigned(place, number), GptError::Nonsense { lba: 1 }, "{place}: {number}");
+        }
+        assert_eq!(resigned(FIRST_USABLE_LBA, 2049), GptError::Outside { number: 1 });
+        assert_eq!(resigned(LAST_USABLE_LBA, 6142), GptError::Outside { number: 5 });
+    }
+
+    /// Whatever a disk holds, even with right checksums, it is refused or the result is a table that is as good as any.
+    #[test]
+    fn nothing_panics() {
+        let mut rng = Rng::new(5);
+        let (mut good, mut refused) = (0, 0);
+        for _ in 0..3000 {
+            let mut disk = Disk::new(8192, 512, &TWO);
+            for _ in 0..=rng.below(4) {
+                let at = 512 + rng.below(512 + 5 * 128) as usize;
+                disk.bytes[at] = if rng.chance(1, 2) { rng.below(256) as u8 } else { 0 };
+            }
+            let sectors = [8192, 9000, rng.below(20_000).into()][rng.below(3) as usize];
+            let entries = crc32fast::hash(&disk.bytes[1024..1024 + 16_384]);
+            put_u32(&mut disk.bytes, 512 + ENTRIES_CRC, entries);
+            put_u32(&mut disk.bytes, 512 + HEADER_CRC, 0);
+            let checksum = crc32fast::hash(&disk.bytes[512..512 + 92]);
+            put_u32(&mut disk.bytes, 512 + HEADER_CRC, checksum);
+            let plan =
+                disk.gpt(1).and_then(|gpt| gpt.fit(&disk.bytes[..512], None, sectors, rng.chance(1, 2)));
+            let Ok(Some(plan)) = plan else {
+                refused += 1;
+                continue;
+            };
+            good += 1;
+            let last = plan.backup.lba + (plan.backup.bytes.len() / 512) as u64;
+            assert_eq!(last, sectors);
+            let header = Header::parse(&plan.primary[1].bytes[512..], 1).unwrap();
+            let entries = plan.primary[0].bytes[..header.entries_bytes()].to_vec();
+            assert_eq!(Gpt::new(header, entries).unwrap().header.alternate_lba(), sectors - 1);
+        }
+        assert!(good > 300 && refused > 300, "{good} good, {refused} refused");
+        for _ in 0..3000 {
+            let mut sector: Vec<u8> = (0..512).map(|_| rng.below(256) as u8).collect();
+            sector[..8].copy_from_slice(SIGNATURE);
+            assert!(Header::parse(&sector, 1).is_err());
+        }
+    }
+}
