@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! words     units, limits, rng, bitfield
-//! bytes     text, compact, bencode, extents, metainfo, wire, http, announce, mbr, gpt
+//! bytes     text, compact, bencode, extents, metainfo, signatures, wire, http, announce, mbr, gpt
 //! choices   ranking (order by a small count), cache (buffers), picker (what to ask for), choker (whom to serve),
 //!           peer (one connection), mesh (whom to call), tracker (when to announce, when to go), readback (the proof)
 //! the agent swarm
@@ -31,6 +31,7 @@ pub mod compact;
 pub mod bencode;
 pub mod extents;
 pub mod metainfo;
+pub mod signatures;
 pub mod contents;
 pub mod wire;
 pub mod http;
