@@ -1,7 +1,16 @@
-//! Which disks does this machine have, what are they called, and which of them are in use?
+//! Which disks does this machine have, what are they called, which of them are in use, and what is on them?
 //!
-//! Everything comes from sysfs and two files of proc, so nothing is opened, woken up or changed. Read first:
-//! Documentation/ABI/stable/sysfs-block and testing/sysfs-block-device of the kernel, proc_pid_mountinfo(5).
+//! All but the last comes from sysfs, three files of proc and the variables of the EFI firmware, so nothing is opened,
+//! woken up or changed. Only who asks `is_held` or for `signatures` has a disk opened, to read.
+//!
+//! A disk is in use when it or a partition is mounted, is swap, or carries another device (md, dm, loop). A file on it
+//! that is a loop device, a lower layer of an overlay or swap needs a mount, and that counts already; a mount that is no
+//! longer to be seen (umount -l, another namespace) still holds the device, which `is_held` finds out. The disk the
+//! system booted from is in use, too, even when nothing of it is: a live system that was copied to RAM (toram) is gone
+//! for good when its stick is. Where nothing tells which disk that was, as on a machine booted by PXE, there is none.
+//!
+//! Read first: Documentation/ABI/stable/sysfs-block and testing/sysfs-block-device of the kernel, proc_pid_mountinfo(5),
+//! live-boot(7), UEFI 2.10, 3.1.3 and 10.3.5.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,11 +18,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use swarm_proto::signatures::{HEAD_BYTES, Signatures, TAIL_BYTES};
+
+use crate::os::blockdev;
+
 /// Every block device with a medium in it, also those that are no candidates for a target (loop, dm, md, zram …): they
 /// may still be named by path, and then it matters who uses them.
 #[derive(Debug)]
 pub struct Inventory {
     pub disks: Vec<Disk>,
+    /// "/" but in tests.
+    root: PathBuf,
 }
 
 /// One whole disk.
@@ -57,9 +72,13 @@ pub enum Use {
         at: String,
     },
     Swap,
-    /// Part of a device above: RAID, LVM, encryption.
+    /// Part of a device above: RAID, LVM, encryption, a loop device.
     Held {
         by: String,
+    },
+    /// The system came from it; `word` is what says so.
+    Booted {
+        word: String,
     },
 }
 
@@ -78,7 +97,7 @@ pub enum Transport {
 }
 
 impl Inventory {
-    /// Reads `root`/sys/block, `root`/proc/self/mountinfo and `root`/proc/swaps; `root` is "/" but in tests.
+    /// Reads `root`/sys, `root`/proc/self/mountinfo, /proc/swaps and /proc/cmdline; `root` is "/" but in tests.
     pub fn read(root: &Path) -> Result<Inventory, InventoryError> {
         let usage = Usage::read(root)?;
         let block = root.join("sys/block");
@@ -91,14 +110,28 @@ impl Inventory {
         }
         // sdb before sdaa.
         disks.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
-        Ok(Inventory { disks })
+        Ok(Inventory { disks, root: root.into() })
+    }
+
+    /// Does somebody hold the device exclusively? The kernel knows also what neither sysfs nor the mounts tell: ZFS, a
+    /// mount in another namespace, another agent.
+    pub fn is_held(&self, path: &Path) -> bool {
+        blockdev::is_held(&self.rooted(path))
+    }
+
+    /// What is on a disk or a partition. Reads, and waits for that.
+    pub fn signatures(&self, path: &Path) -> io::Result<Signatures> {
+        let (head, tail, size_bytes) = blockdev::read_ends(&self.rooted(path), HEAD_BYTES, TAIL_BYTES)?;
+        Ok(Signatures::of(&head, &tail, size_bytes))
+    }
+
+    fn rooted(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The disk of that number, or the disk of which a partition has it.
     pub fn disk_of(&self, number: DeviceNumber) -> Option<&Disk> {
-        self.disks.iter().find(|disk| {
-            disk.number == number || disk.partitions.iter().any(|partition| partition.number == number)
-        })
+        self.disks.iter().find(|disk| disk.numbers().any(|one| one == number))
     }
 
     /// What keeps a device from being opened exclusively, as sentences: for a partition its own uses and those of the
@@ -128,6 +161,25 @@ impl Disk {
         !boot_area && !OTHERS.iter().any(|other| self.name.starts_with(other))
     }
 
+    /// What it is, in the words that selectors take as far as they know them.
+    pub fn traits(&self) -> Vec<String> {
+        let physical = match self.physical_bytes == self.sector_bytes {
+            true => String::new(),
+            false => format!(" (physical {})", self.physical_bytes),
+        };
+        let mut words =
+            vec![self.transport.to_string(), format!("sectors of {}{physical}", self.sector_bytes)];
+        for (key, value) in [("serial", &self.serial), ("wwn", &self.wwn), ("model", &self.model)] {
+            words.extend(value.as_ref().map(|value| format!("{key}={value}")));
+        }
+        words
+    }
+
+    /// Of the disk and its partitions.
+    pub fn numbers(&self) -> impl Iterator<Item = DeviceNumber> {
+        std::iter::once(self.number).chain(self.partitions.iter().map(|partition| partition.number))
+    }
+
     /// All uses of the disk and its partitions, as sentences.
     pub fn users(&self) -> Vec<String> {
         let partitions =
@@ -151,11 +203,13 @@ fn sentences(name: &str, uses: &[Use]) -> impl Iterator<Item = String> {
     uses.iter().map(move |one| format!("{} is {one}", device_path(name).display()))
 }
 
-/// Mounts and swaps, by the device they are on.
+/// Mounts, swaps and the like, by the device they are on.
 struct Usage {
     by_number: BTreeMap<DeviceNumber, Use>,
     /// Where a file system hides its disk behind a number of its own (btrfs), the name is all there is.
     by_name: BTreeMap<String, Use>,
+    /// The partition the firmware booted from.
+    efi: Option<EfiPartition>,
 }
 
 impl Usage {
@@ -164,7 +218,8 @@ impl Usage {
             let path = root.join(name);
             fs::read_to_string(&path).map_err(|error| InventoryError { path, error })
         };
-        let mut usage = Usage { by_number: BTreeMap::new(), by_name: BTreeMap::new() };
+        let efi = EfiPartition::booted(&root.join("sys/firmware/efi/efivars"));
+        let mut usage = Usage { by_number: BTreeMap::new(), by_name: BTreeMap::new(), efi };
         read("proc/self/mountinfo")?.lines().for_each(|line| usage.add_mount(line));
         match read("proc/swaps") {
             Ok(swaps) => swaps.lines().skip(1).for_each(|line| usage.add_swap(line)),
@@ -172,6 +227,9 @@ impl Usage {
             Err(missing) if missing.error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        usage.add_loops(&root.join("sys/block"));
+        // Last, so that a better reason goes first. It may be missing where proc is restricted.
+        read("proc/cmdline").iter().for_each(|line| usage.add_boot_words(root, line));
         Ok(usage)
     }
 
@@ -201,9 +259,91 @@ impl Usage {
         }
     }
 
+    /// A loop device over another device does not hold it as the kernel sees it.
+    fn add_loops(&mut self, block: &Path) {
+        for name in list(block) {
+            let below = read_text(&block.join(&name).join("loop/backing_file"));
+            if let Some(below) = below.as_deref().and_then(|path| path.strip_prefix("/dev/")) {
+                self.by_name.entry(below.replace('/', "!")).or_insert(Use::Held { by: name });
+            }
+        }
+    }
+
+    /// The kernel's command line often names what a live system was on: live-boot, casper, dracut, archiso, `root=`.
+    fn add_boot_words(&mut self, root: &Path, line: &str) {
+        const KEYS: [&str; 6] = ["root", "bootfrom", "live-media", "fromiso", "archisodevice", "img_dev"];
+        for word in line.split_whitespace() {
+            let Some((_, place)) = word.split_once('=').filter(|(key, _)| KEYS.contains(key)) else {
+                continue;
+            };
+            if let Some(name) = device_name(root, place.trim_start_matches("live:")) {
+                let word = clean(word).unwrap_or_default();
+                self.by_name.entry(name).or_insert(Use::Booted { word });
+            }
+        }
+    }
+
     fn of(&self, directory: &Path, name: &str, number: DeviceNumber) -> Vec<Use> {
         let mounted = self.by_number.get(&number).or_else(|| self.by_name.get(name));
         mounted.cloned().into_iter().chain(holders(directory)).collect()
+    }
+}
+
+/// The name in sysfs of `/dev/sdb1`, `/dev/sdb1/some.iso`, `/dev/disk/by-id/…`, `LABEL=…` and the like. Names other
+/// than the kernel's are links that udev made.
+fn device_name(root: &Path, place: &str) -> Option<String> {
+    let by = |kind: &str, value: &str| format!("disk/by-{kind}/{value}");
+    let below_dev = match place.split_once('=') {
+        Some(("LABEL" | "CDLABEL", value)) => by("label", value),
+        Some(("UUID", value)) => by("uuid", value),
+        Some(("PARTUUID", value)) => by("partuuid", value),
+        _ => place.strip_prefix("/dev/")?.into(),
+    };
+    let link = fs::read_link(root.join("dev").join(&below_dev)).ok();
+    let name = match &link {
+        Some(target) => target.file_name()?.to_str(),
+        None => below_dev.split('/').next(),
+    };
+    name.map(String::from)
+}
+
+/// A partition in the words of the firmware: LBAs of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct EfiPartition {
+    number: u32,
+    start: u64,
+    count: u64,
+}
+
+impl EfiPartition {
+    /// BootCurrent names the variable that describes what was booted. `None` without EFI, and when that was no partition:
+    /// over the network the path ends in an address.
+    fn booted(variables: &Path) -> Option<EfiPartition> {
+        const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+        // Four bytes of attributes stand before every variable (Documentation/filesystems/efivarfs.rst).
+        let variable = |name: &str| fs::read(variables.join(format!("{name}-{GLOBAL}"))).ok();
+        let current = variable("BootCurrent")?;
+        let number = u16::from_le_bytes(*current.get(4..)?.first_chunk()?);
+        EfiPartition::in_load_option(variable(&format!("Boot{number:04X}"))?.get(4..)?)
+    }
+
+    /// EFI_LOAD_OPTION: attributes, length of the path, a description in UTF-16 that ends in NUL, the path. Of its nodes
+    /// (type, subtype, length in two bytes, data) the one for a partition is type 4, subtype 1.
+    fn in_load_option(option: &[u8]) -> Option<EfiPartition> {
+        let description = option.get(6..)?;
+        let end = description.chunks_exact(2).position(|unit| unit == [0, 0])?;
+        let mut path = &description[2 * (end + 1)..];
+        while let &[kind, subtype, low, high, ..] = path {
+            let node = path.get(..usize::from(u16::from_le_bytes([low, high])).max(4))?;
+            if (kind, subtype) == (4, 1) {
+                let start = u64::from_le_bytes(*node.get(8..)?.first_chunk()?);
+                let count = u64::from_le_bytes(*node.get(16..)?.first_chunk()?);
+                let number = u32::from_le_bytes(*node.get(4..)?.first_chunk()?);
+                return Some(EfiPartition { number, start, count });
+            }
+            path = &path[node.len()..];
+        }
+        None
     }
 }
 
@@ -223,7 +363,7 @@ fn holders(directory: &Path) -> Vec<Use> {
 fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
     let flag = |attribute: &str| read_text(&directory.join(attribute)).is_some_and(|text| text != "0");
     let number_of = |attribute: &str| read_text(&directory.join(attribute))?.parse::<u32>().ok();
-    let size_bytes = read_size(directory).filter(|&bytes| bytes > 0)?;
+    let size_bytes = read_bytes(directory, "size").filter(|&bytes| bytes > 0)?;
     if flag("hidden") {
         return None;
     }
@@ -246,29 +386,39 @@ fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
         removable: flag("removable") || is_sd_card,
         read_only: flag("ro"),
         uses: usage.of(directory, name, number),
-        partitions: read_partitions(directory, usage),
+        partitions: read_partitions(directory, sector_bytes, usage),
     })
 }
 
-fn read_partitions(directory: &Path, usage: &Usage) -> Vec<Partition> {
+fn read_partitions(directory: &Path, sector_bytes: u32, usage: &Usage) -> Vec<Partition> {
     let mut partitions: Vec<Partition> = list(directory)
         .iter()
-        .filter_map(|name| read_partition(&directory.join(name), name, usage))
+        .filter_map(|name| read_partition(&directory.join(name), name, sector_bytes, usage))
         .collect();
     partitions.sort_by_key(|partition| (partition.number, partition.name.len()));
     partitions
 }
 
-fn read_partition(directory: &Path, name: &str, usage: &Usage) -> Option<Partition> {
+fn read_partition(directory: &Path, name: &str, sector_bytes: u32, usage: &Usage) -> Option<Partition> {
     // Only a partition has this file; the other directories are "queue", "holders" and so on.
-    read_text(&directory.join("partition"))?;
+    let index = read_text(&directory.join("partition"))?;
     let number = parse_number(&read_text(&directory.join("dev"))?)?;
+    let (start_bytes, size_bytes) = (read_bytes(directory, "start"), read_bytes(directory, "size")?);
+    let mut uses = usage.of(directory, name, number);
+    let lba_bytes = u64::from(sector_bytes);
+    if let Some(efi) = usage.efi.filter(|_| uses.is_empty())
+        && index == efi.number.to_string()
+        && start_bytes == efi.start.checked_mul(lba_bytes)
+        && Some(size_bytes) == efi.count.checked_mul(lba_bytes)
+    {
+        uses.push(Use::Booted { word: "EFI BootCurrent".into() });
+    }
     Some(Partition {
         name: name.into(),
         number,
-        size_bytes: read_size(directory)?,
+        size_bytes,
         read_only: read_text(&directory.join("ro")).is_some_and(|text| text != "0"),
-        uses: usage.of(directory, name, number),
+        uses,
     })
 }
 
@@ -320,9 +470,9 @@ impl Transport {
     }
 }
 
-/// `size` counts units of 512 bytes, whatever the sector.
-fn read_size(directory: &Path) -> Option<u64> {
-    read_text(&directory.join("size"))?.parse::<u64>().ok()?.checked_mul(512)
+/// `size` and `start` count units of 512 bytes, whatever the sector.
+fn read_bytes(directory: &Path, file: &str) -> Option<u64> {
+    read_text(&directory.join(file))?.parse::<u64>().ok()?.checked_mul(512)
 }
 
 fn parse_number(text: &str) -> Option<DeviceNumber> {
@@ -388,6 +538,7 @@ impl fmt::Display for Use {
             Use::Mounted { at } => write!(f, "mounted at {at}"),
             Use::Swap => f.write_str("swap"),
             Use::Held { by } => write!(f, "held by {by}"),
+            Use::Booted { word } => write!(f, "what this system was booted from ({word})"),
         }
     }
 }
@@ -436,6 +587,13 @@ pub mod testing {
             self
         }
 
+        pub fn link(&self, path: &str, target: &str) -> &Machine {
+            let path = self.scratch.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(target, path).unwrap();
+            self
+        }
+
         /// A disk at `link` below sys/devices, whose last part is its name, with attributes as "file=text" lines.
         pub fn disk(&self, link: &str, number: &str, size_bytes: u64, attributes: &[&str]) -> &Machine {
             let name = link.rsplit('/').next().unwrap();
@@ -452,9 +610,12 @@ pub mod testing {
             self
         }
 
+        /// Partition N has the N of its name, and begins at N MiB.
         pub fn partition(&self, link: &str, number: &str, size_bytes: u64) -> &Machine {
             let directory = format!("sys/devices/{link}");
-            self.file(&format!("{directory}/partition"), "1\n");
+            let index: u64 = link[link.rfind(|c: char| !c.is_ascii_digit()).unwrap() + 1..].parse().unwrap();
+            self.file(&format!("{directory}/partition"), format!("{index}\n"));
+            self.file(&format!("{directory}/start"), format!("{}\n", index << 11));
             self.file(&format!("{directory}/dev"), format!("{number}\n"));
             self.file(&format!("{directory}/size"), format!("{}\n", size_bytes / 512))
         }
@@ -605,6 +766,87 @@ mod tests {
             ["/dev/sda1 is held by dm-0 (vg0-root)", "/dev/sda2 is mounted at /my disk"]
         );
         assert_eq!(inventory.users_of((8, 17)), ["/dev/sdb is held by md0"]);
+    }
+
+    /// The command line of a live system that went to RAM, by all the names a device has.
+    #[test]
+    fn booted_from_by_the_command_line() {
+        let usb = "pci0000:00/0000:00:14.0/usb1/1-4/1-4:1.0/host6/target6:0:0/6:0:0:0/block/sdb";
+        for (line, expected) in [
+            ("BOOT_IMAGE=/live/vmlinuz boot=live toram bootfrom=/dev/sdb1", "bootfrom=/dev/sdb1"),
+            (
+                "live-media=/dev/disk/by-id/usb-stick-part1 quiet",
+                "live-media=/dev/disk/by-id/usb-stick-part1",
+            ),
+            ("root=live:CDLABEL=d-live rd.live.ram=1", "root=live:CDLABEL=d-live"),
+            ("root=UUID=12-34", "root=UUID=12-34"),
+            ("root=PARTUUID=77-01", "root=PARTUUID=77-01"),
+            ("fromiso=/dev/sdb1/iso/clonezilla.iso", "fromiso=/dev/sdb1/iso/clonezilla.iso"),
+            ("root=UUID=elsewhere root=/dev/nfs ip=dhcp swarmdd.target=/dev/sdb1 x=/dev/sdb1", ""),
+        ] {
+            let machine = desktop();
+            machine.partition(&format!("{usb}/sdb1"), "8:17", 1 << 30).file("proc/cmdline", line);
+            for link in ["by-id/usb-stick-part1", "by-label/d-live", "by-uuid/12-34", "by-partuuid/77-01"] {
+                machine.link(&format!("dev/disk/{link}"), "../../sdb1");
+            }
+            let inventory = machine.inventory();
+            let said = match expected {
+                "" => vec![],
+                word => vec![format!("/dev/sdb1 is what this system was booted from ({word})")],
+            };
+            assert_eq!(inventory.users_of((8, 16)), said, "{line}");
+            assert_eq!(inventory.users_of((259, 0)), [""; 0]);
+        }
+    }
+
+    /// What a firmware wrote: attributes, a load option "UEFI stick", a path of PCI, USB, partition, end.
+    #[test]
+    fn booted_from_by_the_firmware() {
+        let usb = "pci0000:00/0000:00:14.0/usb1/1-4/1-4:1.0/host6/target6:0:0/6:0:0:0/block/sdb";
+        let mut option = b"\x07\0\0\0\x01\0\0\0\x36\0U\0s\0b\0\0\0".to_vec();
+        option.extend(b"\x01\x01\x06\0\0\x14\x03\x05\x06\0\x04\0");
+        option.extend(b"\x04\x01\x2a\0\x01\0\0\0\0\x08\0\0\0\0\0\0\0\0\x20\0\0\0\0\0");
+        option.extend([0xaa; 16]);
+        option.extend(b"\x02\x02\x7f\xff\x04\0");
+        let found = EfiPartition { number: 1, start: 2048, count: 1 << 21 };
+        assert_eq!(EfiPartition::in_load_option(&option[4..]), Some(found));
+        for length in 0..option.len() - 4 {
+            // The start and the count are known 24 bytes into the node, but a node is whole or nothing.
+            let complete = length >= option.len() - 4 - 4;
+            let answer = EfiPartition::in_load_option(&option[4..][..length]);
+            assert_eq!(answer, complete.then_some(found), "{length}");
+        }
+        // A node that claims no length does not hold us up; a network card has no partition.
+        assert_eq!(EfiPartition::in_load_option(b"\x01\0\0\0\x04\0\0\0\x03\x0b\0\0\x7f\xff\x04\0"), None);
+
+        let efi =
+            |name: &str| format!("sys/firmware/efi/efivars/{name}-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+        let machine = desktop();
+        machine.partition(&format!("{usb}/sdb1"), "8:17", 1 << 30);
+        machine.file(&efi("BootCurrent"), b"\x06\0\0\0\x0a\0").file(&efi("Boot000A"), &option);
+        let said = "/dev/sdb1 is what this system was booted from (EFI BootCurrent)";
+        assert_eq!(machine.inventory().users_of((8, 16)), [said]);
+        machine.partition(&format!("{usb}/sdb1"), "8:17", 1 << 29);
+        assert_eq!(machine.inventory().users_of((8, 16)), [""; 0]);
+    }
+
+    #[test]
+    fn a_loop_device_over_a_disk_holds_it() {
+        let machine = desktop();
+        machine.file("sys/devices/virtual/block/loop0/loop/backing_file", "/dev/nvme0n1\n");
+        assert_eq!(machine.inventory().users_of((259, 0)), ["/dev/nvme0n1 is held by loop0"]);
+    }
+
+    #[test]
+    fn what_is_on_a_disk() {
+        let machine = desktop();
+        let mut bytes = vec![0; 1 << 20];
+        bytes[..4].copy_from_slice(b"XFSB");
+        machine.file("dev/nvme0n1", &bytes);
+        let inventory = machine.inventory();
+        assert_eq!(inventory.signatures(Path::new("/dev/nvme0n1")).unwrap().to_string(), "xfs");
+        assert!(inventory.signatures(Path::new("/dev/sda")).is_err());
+        assert!(!inventory.is_held(Path::new("/dev/sda")));
     }
 
     #[test]

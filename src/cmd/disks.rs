@@ -1,96 +1,105 @@
-//! `swarmdd disks`: which disks are there, and what would select each of them?
+//! `swarmdd disks`: which disks are there, what would select each of them, and what is on them?
+//!
+//! A row for each disk and each partition; below a disk, what it is, in the words that selectors take. Rows fit into 80
+//! columns as long as labels and mount points are short.
+
+use std::fmt::Write;
+use std::path::Path;
 
 use super::{Failure, say};
 use crate::disks::{Disk, Inventory, Partition, Use};
 use crate::os::blockdev::decimal;
-use std::path::Path;
 
-/// One line of the table, column by column.
-type Row = [String; 8];
-
-const HEADINGS: [&str; 8] = ["PATH", "SIZE", "SECTOR", "MODEL", "SERIAL", "WWN", "TRANSPORT", "USE"];
-const SIZE_COLUMN: usize = 1;
-
-/// Prints the table of all disks and their partitions.
+/// Prints all disks and their partitions.
 pub fn run() -> Result<(), Failure> {
     let inventory = Inventory::read(Path::new("/"))?;
-    let disks: Vec<&Disk> = inventory.disks.iter().filter(|disk| disk.is_real()).collect();
-    if disks.is_empty() {
+    if !inventory.disks.iter().any(Disk::is_real) {
         return Err(Failure::Because("this machine has no disk (is its driver loaded?)".into()));
     }
-    say(&table(&disks));
+    say(&table(&inventory));
     Ok(())
 }
 
-/// Columns are as wide as their widest value and no wider, and one in which nothing is known is left out: a machine with
-/// a few plain disks then fits 80 columns.
-fn table(disks: &[&Disk]) -> String {
-    let mut rows: Vec<Row> = vec![HEADINGS.map(String::from)];
-    for disk in disks {
-        rows.push(disk_row(disk));
-        rows.extend(disk.partitions.iter().map(partition_row));
+/// One line of the table: path, size, what is on it, who uses it.
+struct Row {
+    cells: [String; 4],
+    /// The lines below a disk.
+    below: String,
+}
+
+/// Columns are as wide as their widest value.
+fn table(inventory: &Inventory) -> String {
+    let headings = ["PATH", "SIZE", "HOLDS", "USE"].map(String::from);
+    let mut rows = vec![Row { cells: headings, below: String::new() }];
+    for disk in inventory.disks.iter().filter(|disk| disk.is_real()) {
+        rows.push(disk_row(inventory, disk));
+        rows.extend(disk.partitions.iter().map(|partition| partition_row(inventory, partition)));
     }
+    let width = |column: usize| rows.iter().map(|row| row.cells[column].chars().count()).max().unwrap_or(0);
+    let [w0, w1, w2] = [width(0), width(1), width(2)];
     let mut text = String::new();
-    let known = |column: usize| rows[1..].iter().any(|row| !matches!(row[column].as_str(), "" | "-"));
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let columns: Vec<(usize, usize)> =
-        (0..HEADINGS.len()).filter(|&column| known(column)).map(|column| (column, width(column))).collect();
-    for row in &rows {
-        let cells: Vec<String> = columns
-            .iter()
-            .map(|&(column, width)| match column {
-                SIZE_COLUMN => format!("{:>width$}", row[column]),
-                _ => format!("{:width$}", row[column]),
-            })
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
+    for Row { cells: [path, size, holds, usage], below } in &rows {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{path:w0$}  {size:>w1$}  {holds:w2$}  {usage}{below}");
     }
     text
 }
 
-fn disk_row(disk: &Disk) -> Row {
-    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-    let sector = match (disk.sector_bytes, disk.physical_bytes) {
-        (logical, physical) if logical == physical => logical.to_string(),
-        (logical, physical) => format!("{logical}/{physical}"),
-    };
-    [
-        disk.path().display().to_string(),
-        decimal(disk.size_bytes),
-        sector,
-        or_dash(&disk.model),
-        or_dash(&disk.serial),
-        or_dash(&disk.wwn),
-        disk.transport.to_string(),
-        disk_use(disk),
-    ]
-}
-
-fn disk_use(disk: &Disk) -> String {
+fn disk_row(inventory: &Inventory, disk: &Disk) -> Row {
+    let path = disk.path();
     let mut remarks: Vec<String> = disk.uses.iter().map(Use::to_string).collect();
     if disk.partitions.iter().any(|partition| !partition.uses.is_empty()) {
         remarks.push("in use".into());
     }
-    if disk.removable {
-        remarks.push("removable".into());
+    if remarks.is_empty() && inventory.is_held(&path) {
+        remarks.push("held by another program".into());
     }
-    if disk.read_only {
-        remarks.push("read-only".into());
-    }
-    if remarks.is_empty() { "free".into() } else { remarks.join(", ") }
+    let flags = [(disk.removable, "removable"), (disk.read_only, "read-only")];
+    remarks.extend(flags.iter().filter(|(is_so, _)| *is_so).map(|(_, remark)| remark.to_string()));
+    let holds = holds(inventory, &path, &mut remarks);
+    let usage = if remarks.is_empty() { "free".into() } else { remarks.join(", ") };
+    let cells = [path.display().to_string(), decimal(disk.size_bytes), holds, usage];
+    Row { cells, below: folded(&disk.traits()) }
 }
 
-fn partition_row(partition: &Partition) -> Row {
-    let mut uses: Vec<String> = partition.uses.iter().map(Use::to_string).collect();
+fn partition_row(inventory: &Inventory, partition: &Partition) -> Row {
+    let path = partition.path();
+    let mut remarks: Vec<String> = partition.uses.iter().map(Use::to_string).collect();
     if partition.read_only {
-        uses.push("read-only".into());
+        remarks.push("read-only".into());
     }
-    let mut row = Row::default();
-    row[0] = format!("  {}", partition.path().display());
-    row[SIZE_COLUMN] = decimal(partition.size_bytes);
-    row[HEADINGS.len() - 1] = uses.join(", ");
-    row
+    let holds = holds(inventory, &path, &mut remarks);
+    let size = decimal(partition.size_bytes);
+    let cells = [format!("  {}", path.display()), size, holds, remarks.join(", ")];
+    Row { cells, below: String::new() }
+}
+
+/// A disk that cannot be read is a disk all the same, and one more reason to look at the list: the reason goes to the
+/// remarks, where it does not make a column wide.
+fn holds(inventory: &Inventory, path: &Path, remarks: &mut Vec<String>) -> String {
+    match inventory.signatures(path) {
+        Ok(signatures) => signatures.to_string(),
+        Err(error) => {
+            remarks.push(error.to_string());
+            "unreadable".into()
+        }
+    }
+}
+
+/// Joined with commas, on as many indented lines as it takes, each with a line break before it.
+fn folded(words: &[String]) -> String {
+    const COLUMNS: usize = 80;
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + ", ".len() + word.len() < COLUMNS => {
+                line.push_str(", ");
+                line.push_str(word);
+            }
+            _ => lines.push(format!("\n      {word}")),
+        }
+    }
+    lines.concat()
 }
 
 #[cfg(test)]
@@ -98,35 +107,47 @@ mod tests {
     use super::*;
     use crate::disks::testing::{Machine, desktop};
 
-    fn table_of(machine: &Machine) -> String {
-        let inventory = machine.inventory();
-        table(&inventory.disks.iter().filter(|disk| disk.is_real()).collect::<Vec<_>>())
-    }
-
     #[test]
     fn a_desktop() {
+        let machine = desktop();
+        let mut disk = vec![0; 1 << 20];
+        machine.file("dev/nvme0n1", &disk);
+        disk[512..520].copy_from_slice(b"EFI PART");
+        machine.file("dev/sda", &disk);
+        disk[..4].copy_from_slice(b"XFSB");
+        disk[108..112].copy_from_slice(b"root");
+        machine.file("dev/sda2", &disk[..]);
+        machine.file("dev/sda1", b"").file("dev/sda3", b"\0\0\0");
         let expected = "\
-PATH              SIZE  SECTOR    MODEL             SERIAL           WWN                   TRANSPORT  USE
-/dev/sda      500.1 GB  512/4096  ST500DM002-1BD14  Z3T9ABCD         0x5000c500a1b2c3d4    ata        in use
-  /dev/sda1   536.9 MB                                                                                mounted at /boot/efi
-  /dev/sda2   499.0 GB                                                                                mounted at /
-  /dev/sda3   524.3 MB                                                                                swap
-/dev/sdb        8.0 GB  512       DataTraveler 2.0  60A44C3FAE22     -                     usb        removable
-/dev/nvme0n1  250.1 GB  512       Samsung SSD 970   S4EUNX0N123456X  eui.0025385b71b0a1b2  nvme       free
+PATH              SIZE  HOLDS            USE
+/dev/sda      500.1 GB  gpt              in use
+      ata, sectors of 512 (physical 4096), serial=Z3T9ABCD
+      wwn=0x5000c500a1b2c3d4, model=ST500DM002-1BD14
+  /dev/sda1   536.9 MB  blank            mounted at /boot/efi
+  /dev/sda2   499.0 GB  gpt, xfs \"root\"  mounted at /
+  /dev/sda3   524.3 MB  blank            swap
+/dev/sdb        8.0 GB  unreadable       removable, No such file or directory (os error 2)
+      usb, sectors of 512, serial=60A44C3FAE22, model=DataTraveler 2.0
+/dev/nvme0n1  250.1 GB  blank            free
+      nvme, sectors of 512, serial=S4EUNX0N123456X, wwn=eui.0025385b71b0a1b2
+      model=Samsung SSD 970
 ";
-        assert_eq!(table_of(&desktop()), expected);
+        assert_eq!(table(&machine.inventory()), expected);
     }
 
     #[test]
-    fn a_virtual_machine_fits_a_terminal() {
+    fn a_virtual_machine() {
         let machine = Machine::new();
         machine.disk("pci0000:00/virtio1/block/vda", "254:0", 270_582_939_648, &["ro=1"]);
         machine.disk("pci0000:00/virtio2/block/vdb", "254:16", 1 << 30, &["serial=disk-7"]);
+        machine.file("dev/vda", b"some bytes").file("dev/vdb", b"");
         let expected = "\
-PATH          SIZE  SECTOR  SERIAL  TRANSPORT  USE
-/dev/vda  270.6 GB  512     -       virtio     read-only
-/dev/vdb    1.1 GB  512     disk-7  virtio     free
+PATH          SIZE  HOLDS         USE
+/dev/vda  270.6 GB  unknown data  read-only
+      virtio, sectors of 512
+/dev/vdb    1.1 GB  blank         free
+      virtio, sectors of 512, serial=disk-7
 ";
-        assert_eq!(table_of(&machine), expected);
+        assert_eq!(table(&machine.inventory()), expected);
     }
 }

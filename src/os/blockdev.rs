@@ -9,9 +9,9 @@
 use super::check;
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Seek};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use swarm_proto::limits::SECTOR_BYTES_MIN;
 
@@ -148,6 +148,27 @@ impl Undo {
 pub fn device_number(path: &Path) -> Option<(u32, u32)> {
     let found = std::fs::metadata(path).ok().filter(|found| found.file_type().is_block_device())?;
     Some((libc::major(found.rdev()), libc::minor(found.rdev())))
+}
+
+/// Would opening it exclusively fail? Asked by opening it to read, and letting go at once.
+pub fn is_held(path: &Path) -> bool {
+    let opened = File::options().read(true).custom_flags(libc::O_EXCL).open(path);
+    opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// The first and the last bytes of a device or file, fewer if it has fewer, and its size. Goes through the page cache
+/// and waits for the disk.
+pub fn read_ends(path: &Path, head_bytes: usize, tail_bytes: usize) -> io::Result<(Vec<u8>, Vec<u8>, u64)> {
+    let mut file = File::open(path)?;
+    let size_bytes = file.seek(io::SeekFrom::End(0))?;
+    let read = |offset: u64, length: usize| {
+        let length = (length as u64).min(size_bytes) as usize;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+    };
+    let head = read(0, head_bytes)?;
+    let tail = read(size_bytes.saturating_sub(tail_bytes as u64), tail_bytes)?;
+    Ok((head, tail, size_bytes))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -525,7 +546,7 @@ impl fmt::Display for DeviceError {
                 write!(f, "cannot make {} {length_bytes} bytes long: {error}", path.display())
             }
             DeviceError::TooSmall { path, holds_bytes, needed_bytes } => {
-                let (holds, needs) = apart(*holds_bytes, *needed_bytes);
+                let (holds, needs) = (exact(*holds_bytes), exact(*needed_bytes));
                 write!(f, "target {} holds {holds}, image needs {needs}", path.display())
             }
             DeviceError::WrongKind { role, path, what } => {
@@ -561,13 +582,9 @@ pub fn decimal(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// Two sizes that differ, as texts that differ.
-fn apart(one: u64, other: u64) -> (String, String) {
-    let texts = (decimal(one), decimal(other));
-    if texts.0 != texts.1 {
-        return texts;
-    }
-    (format!("{} ({one} bytes)", texts.0), format!("{} ({other} bytes)", texts.1))
+/// The same, and the number itself: disks of one printed size differ by a few sectors.
+pub fn exact(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", decimal(bytes))
 }
 
 #[cfg(test)]
@@ -718,7 +735,7 @@ mod tests {
         };
         assert_eq!(
             error(120_034_123_776, 250_059_350_016),
-            "target /dev/sda holds 120.0 GB, image needs 250.1 GB"
+            "target /dev/sda holds 120.0 GB (120034123776 bytes), image needs 250.1 GB (250059350016 bytes)"
         );
         assert_eq!(
             error(120_034_123_264, 120_034_123_776),
