@@ -46,6 +46,8 @@ pub struct GetOptions {
     /// Fail when nothing has arrived for this long.
     pub stall: Option<Duration>,
     pub dry_run: bool,
+    /// A disk smaller than the one the image was made on will do if it holds what the image uses.
+    pub allow_smaller: bool,
 }
 
 /// One TORRENT TARGET pair.
@@ -195,7 +197,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
 
 fn get(mut words: Words) -> Result<Command, UsageError> {
     let mut swarm = SwarmOptions::default();
-    let (mut fresh, mut verify, mut dry_run) = (false, true, false);
+    let (mut fresh, mut verify, mut dry_run, mut allow_smaller) = (false, true, false, false);
     let mut stall = None;
     let mut info_hashes: Vec<InfoHash> = Vec::new();
     let mut operands = Vec::new();
@@ -210,6 +212,7 @@ fn get(mut words: Words) -> Result<Command, UsageError> {
                 "--no-seed" => swarm.seed_limit = Some(Duration::ZERO),
                 "--stall-secs" => stall = Some(words.value(&name, SECONDS_FROM_1, seconds_from_1)?),
                 "--dry-run" => dry_run = true,
+                "--allow-smaller" => allow_smaller = true,
                 _ => swarm.option(name, &mut words)?,
             },
         }
@@ -223,7 +226,7 @@ fn get(mut words: Words) -> Result<Command, UsageError> {
     let job =
         |(index, (torrent, target))| GetJob { torrent, target, info_hash: info_hashes.get(index).copied() };
     let jobs = pairs.into_iter().enumerate().map(job).collect();
-    Ok(Command::Get(GetOptions { jobs, swarm, fresh, verify, stall, dry_run }))
+    Ok(Command::Get(GetOptions { jobs, swarm, fresh, verify, stall, dry_run, allow_smaller }))
 }
 
 fn seed(mut words: Words) -> Result<Command, UsageError> {

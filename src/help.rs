@@ -38,7 +38,8 @@ Example:
 pub const GET: &str = "\
 Fetches each TORRENT onto its TARGET, reads everything back, and passes it on
 to other machines until the tracker goes away. All refusals (disk mounted or in
-use, too small, read-only) come before the first byte is written.
+use, too small, read-only, of another sector size) come before the first byte is
+written.
 
 Usage:
   swarmdd get [options] TORRENT TARGET [TORRENT TARGET]...
@@ -46,14 +47,16 @@ Usage:
 TORRENT is a file or an http:// URL.
 TARGET is a block device, a regular file (created if missing, and cut to the
 length of the image), or a selector that must match exactly one disk:
-  disk:auto               the only internal disk that is not in use
+  disk:auto               the only internal disk that is not in use; not on USB,
+                          not removable
   disk:serial=TEXT        the disk with this serial number
   disk:wwn=TEXT           the disk with this World Wide Name
   disk:model=TEXT         the disk of this model
   disk:size=MIN..MAX      the disk of a size in this range, as in 200G..500G
   disk:path=PATH          the disk that PATH leads to
 Several conditions are joined with commas: disk:auto,size=200G..
-`swarmdd disks` lists what there is.
+A disk that is in use (mounted, swap, RAID, LVM) or that the system was booted
+from never matches. `swarmdd disks` lists what there is.
 
 Options:
   --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
@@ -75,7 +78,11 @@ Options:
   --no-seed             Leave as soon as TARGET is complete: --seed-secs 0
   --stall-secs SECS     Fail when incomplete and no block has arrived for this
                         long. Default: keep trying for ever
-  --dry-run             Say what would be written where, and change nothing.
+  --dry-run             Print the plan and change nothing: target, ranges, what
+                        would be overwritten (partition table, file systems,
+                        labels), how much would be fetched.
+  --allow-smaller       Take a disk that is smaller than the one the image was
+                        made on, if the used ranges of the image fit.
   -h, --help            This text.
 
 Example:
@@ -180,9 +187,9 @@ Example:
 ";
 
 pub const DISKS: &str = "\
-Lists the disks of this machine: path, serial number, World Wide Name, size,
-sector size, and what uses them. The serial number and the World Wide Name are
-what the selectors of `swarmdd get` take.
+Lists the disks of this machine and their partitions: path, size, what is on
+them (partition table, file system and label), and who uses them. Below each
+disk: bus, sector size, and what the selectors of `swarmdd get` take.
 
 Usage:
   swarmdd disks

@@ -11,10 +11,12 @@
 //! disk:auto,size=200G..    commas: all of these
 //! ```
 //!
-//! Two matches are as bad as none: then nothing is opened, and the answer lists every disk with the reason.
+//! Two matches are as bad as none: then nothing is opened, and the answer lists every disk with the reason. A disk that
+//! is in use never matches, nor does the one the system was booted from; whoever does mean that one gives its path, and
+//! then it must be unused as the kernel sees it.
 
-use crate::disks::{Disk, Inventory, InventoryError, Transport};
-use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, decimal};
+use crate::disks::{DeviceNumber, Disk, Inventory, InventoryError, Transport};
+use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, decimal, device_number};
 use crate::size::{SizeError, parse_size};
 use std::ffi::OsStr;
 use std::fmt;
@@ -57,9 +59,12 @@ pub struct Identity {
 
 /// What the device is wanted for. Only a disk that is to be overwritten must not be in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum Purpose<'a> {
     Read,
-    Write,
+    /// The devices in `taken` are to be overwritten too, and held already.
+    Write {
+        taken: &'a [DeviceNumber],
+    },
 }
 
 impl Target {
@@ -77,14 +82,19 @@ impl Target {
         Ok(Target::Selector(Selector { criteria: criteria?, text: text.into() }))
     }
 
-    /// Finds and opens what is to be written. All refusals are in here.
-    pub fn open(&self, needed_bytes: u64, options: TargetOptions) -> Result<(Device, Identity), TargetError> {
+    /// Finds and opens what is to be written. `taken` are the other targets that are open.
+    pub fn open(
+        &self,
+        needed_bytes: u64,
+        options: TargetOptions,
+        taken: &[DeviceNumber],
+    ) -> Result<(Device, Identity), TargetError> {
         let inventory = Inventory::read(Path::new("/"));
-        let path = self.resolve(&inventory, Purpose::Write)?;
+        let path = self.resolve(&inventory, Purpose::Write { taken })?;
         let opened = Device::open_target(&path, needed_bytes, options);
         // A disk that cannot be described can still be written: a machine without sysfs names it by path.
         let inventory = inventory.ok();
-        let device = opened.map_err(|error| name_users(error, inventory.as_ref()))?;
+        let device = opened.map_err(|error| explain(error, inventory.as_ref(), taken))?;
         let identity = Identity::of(&device, inventory.as_ref());
         Ok((device, identity))
     }
@@ -124,16 +134,27 @@ impl Identity {
     }
 }
 
-/// The kernel says only that a disk is busy; sysfs and the mounts mostly say why.
-fn name_users(error: DeviceError, inventory: Option<&Inventory>) -> DeviceError {
-    match (error, inventory) {
-        (DeviceError::Busy { path, by }, Some(inventory)) if by.is_empty() => {
-            let number = crate::os::blockdev::device_number(&path);
-            let by = number.map(|number| inventory.users_of(number)).unwrap_or_default();
-            DeviceError::Busy { path, by }
-        }
-        (error, _) => error,
+/// The kernel says only that a disk is busy; the other targets, sysfs and the mounts mostly say why.
+fn explain(error: DeviceError, inventory: Option<&Inventory>, taken: &[DeviceNumber]) -> TargetError {
+    let DeviceError::Busy { path, by } = error else { return error.into() };
+    let Some(number) = device_number(&path).filter(|_| by.is_empty()) else {
+        return DeviceError::Busy { path, by }.into();
+    };
+    if taken.contains(&number) {
+        return TargetError::Twice { path };
     }
+    let disk = inventory.and_then(|inventory| inventory.disk_of(number));
+    if let Some(disk) = disk.filter(|disk| taken.contains(&disk.number)) {
+        return TargetError::Overlap { part: path.clone(), whole: disk.path(), path };
+    }
+    let part = disk
+        .filter(|disk| disk.number == number)
+        .and_then(|disk| disk.partitions.iter().find(|partition| taken.contains(&partition.number)));
+    if let Some(part) = part {
+        return TargetError::Overlap { part: part.path(), whole: path.clone(), path };
+    }
+    let by = inventory.map(|inventory| inventory.users_of(number)).unwrap_or_default();
+    DeviceError::Busy { path, by }.into()
 }
 
 impl Selector {
@@ -141,7 +162,7 @@ impl Selector {
     pub fn select<'a>(&self, inventory: &'a Inventory, purpose: Purpose) -> Result<&'a Disk, SelectError> {
         let candidates: Vec<&Disk> = inventory.disks.iter().filter(|disk| disk.is_real()).collect();
         let verdicts: Vec<Option<String>> =
-            candidates.iter().map(|disk| self.objection(disk, purpose)).collect();
+            candidates.iter().map(|disk| self.objection(disk, inventory, purpose)).collect();
         let mut matches = candidates.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
         match (matches.next(), matches.count()) {
             (Some((disk, _)), 0) => Ok(disk),
@@ -158,13 +179,17 @@ impl Selector {
     }
 
     /// Why this is not the disk, or `None` if it is.
-    fn objection(&self, disk: &Disk, purpose: Purpose) -> Option<String> {
-        let in_use = || match (purpose, disk.users()) {
-            (Purpose::Write, users) if !users.is_empty() => Some(users.join(", ")),
-            (Purpose::Write, _) if disk.read_only => Some("read-only".into()),
-            _ => None,
-        };
-        self.criteria.iter().find_map(|criterion| criterion.objection(disk)).or_else(in_use)
+    fn objection(&self, disk: &Disk, inventory: &Inventory, purpose: Purpose) -> Option<String> {
+        let unfit = self.criteria.iter().find_map(|criterion| criterion.objection(disk));
+        let Purpose::Write { taken } = purpose else { return unfit };
+        let users = disk.users();
+        // Asking the kernel may wake the disk up: last, and only if it is the one that is wanted.
+        unfit.or_else(|| match () {
+            () if disk.numbers().any(|number| taken.contains(&number)) => Some("a target already".into()),
+            () if !users.is_empty() => Some(users.join(", ")),
+            () if disk.read_only => Some("read-only".into()),
+            () => inventory.is_held(&disk.path()).then(|| "held by another program".into()),
+        })
     }
 }
 
@@ -313,7 +338,16 @@ impl fmt::Display for SelectError {
 pub enum TargetError {
     Device(DeviceError),
     Inventory(String),
+    /// Two targets are a disk and a partition of it; `path` is the second of them.
+    Overlap {
+        path: PathBuf,
+        part: PathBuf,
+        whole: PathBuf,
+    },
     Select(SelectError),
+    Twice {
+        path: PathBuf,
+    },
 }
 
 impl From<DeviceError> for TargetError {
@@ -327,7 +361,12 @@ impl fmt::Display for TargetError {
         match self {
             TargetError::Device(error) => error.fmt(f),
             TargetError::Inventory(error) => f.write_str(error),
+            TargetError::Overlap { path, part, whole } => {
+                let (path, part, whole) = (path.display(), part.display(), whole.display());
+                write!(f, "target {path}: {part} is a part of {whole}, and both are targets")
+            }
             TargetError::Select(error) => error.fmt(f),
+            TargetError::Twice { path } => write!(f, "target {} is given twice", path.display()),
         }
     }
 }
@@ -339,6 +378,8 @@ mod tests {
     use super::*;
     use crate::disks::testing::{Machine, desktop};
 
+    const WRITE: Purpose = Purpose::Write { taken: &[] };
+
     fn selector(text: &str) -> Selector {
         match Target::parse(text.as_ref()) {
             Ok(Target::Selector(selector)) => selector,
@@ -348,7 +389,7 @@ mod tests {
 
     /// The name of the disk, or the first line of the refusal.
     fn select(machine: &Machine, text: &str) -> String {
-        match selector(text).select(&machine.inventory(), Purpose::Write) {
+        match selector(text).select(&machine.inventory(), WRITE) {
             Ok(disk) => disk.name.clone(),
             Err(error) => error.to_string().lines().next().unwrap().to_string(),
         }
@@ -381,7 +422,7 @@ mod tests {
     #[test]
     fn a_refusal_lists_every_disk_with_the_reason() {
         let inventory = desktop().inventory();
-        let error = selector("disk:auto,size=..100G").select(&inventory, Purpose::Write).unwrap_err();
+        let error = selector("disk:auto,size=..100G").select(&inventory, WRITE).unwrap_err();
         let expected = "\
 target disk:auto,size=..100G fits no disk:
   /dev/sda      500.1 GB  ST500DM002-1BD14  Z3T9ABCD         too large
@@ -389,12 +430,12 @@ target disk:auto,size=..100G fits no disk:
   /dev/nvme0n1  250.1 GB  Samsung SSD 970   S4EUNX0N123456X  too large";
         assert_eq!(error.to_string(), expected);
 
-        let error = selector("disk:serial=Z3T9ABCD").select(&inventory, Purpose::Write).unwrap_err();
+        let error = selector("disk:serial=Z3T9ABCD").select(&inventory, WRITE).unwrap_err();
         let users = "/dev/sda1 is mounted at /boot/efi, /dev/sda2 is mounted at /, /dev/sda3 is swap";
         assert!(error.to_string().contains(users), "{error}");
         assert!(selector("disk:serial=Z3T9ABCD").select(&inventory, Purpose::Read).is_ok());
 
-        let none = selector("disk:auto").select(&Machine::new().inventory(), Purpose::Write).unwrap_err();
+        let none = selector("disk:auto").select(&Machine::new().inventory(), WRITE).unwrap_err();
         assert_eq!(none.to_string(), "target disk:auto: this machine has no disk (is its driver loaded?)");
     }
 

@@ -5,24 +5,23 @@
 //! disk or parts of one another, and only then are they opened in earnest.
 
 use std::ffi::OsStr;
-use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use swarm_proto::extents::ExtentMap;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
 use swarm_proto::metainfo::Metainfo;
 use swarm_proto::swarm::Role;
 
-use super::{Failure, say};
+use super::{Failure, plan, say};
 use crate::cli::{GetJob, GetOptions};
+use crate::disks::DeviceNumber;
 use crate::fetch::{self, Patience};
-use crate::os::blockdev::{Device, TargetOptions, decimal};
+use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, exact};
 use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::progress::{self, State, Status};
 use crate::run::{self, Reporter, Settings, Setup};
-use crate::target::{Identity, Target};
+use crate::target::{Identity, Target, TargetError};
 
 pub fn run(options: &GetOptions) -> Result<(), Failure> {
     // From here on signals are asked for politely. `run` must have them from the start, so that none is lost.
@@ -80,18 +79,29 @@ fn prepare(
 
     let mut rehearsed = Vec::new();
     for (index, (job, metainfo)) in jobs.iter().zip(&all).enumerate() {
-        let target = rehearse(job, &metainfo.extents, &rehearsed).map_err(because(index))?;
+        let target = rehearse(job, metainfo, options.allow_smaller, &rehearsed).map_err(because(index))?;
         rehearsed.push(target);
     }
     if options.dry_run {
-        return Ok(Prepared::Plan(plan(options, &all, &rehearsed, share)));
+        let mut text = String::new();
+        for (index, (metainfo, (device, _))) in all.iter().zip(&rehearsed).enumerate() {
+            let mut on_progress = |checked| {
+                let status = Status { state: State::Scanning, checked, ..statuses[index].clone() };
+                reporter.update(clock::now(), index, &status);
+            };
+            let there = plan::holdings(metainfo, device, options.fresh, signals, &mut on_progress);
+            let there = there.map_err(because(index))?;
+            text.push_str(&plan::describe(&jobs[index], metainfo, device, &there, share));
+        }
+        text.push_str("nothing was written (--dry-run)\n");
+        return Ok(Prepared::Plan(text));
     }
     // The same disks as were looked at, whatever the selectors would say now.
     let found: Vec<(std::path::PathBuf, Identity)> =
         rehearsed.into_iter().map(|(device, identity)| (device.path, identity)).collect();
     let mut setups = Vec::new();
     for (index, ((path, identity), metainfo)) in found.into_iter().zip(metainfos).enumerate() {
-        let needed = metainfo.extents.disk_end().0;
+        let needed = needed_bytes(&metainfo, options.allow_smaller);
         let device = Device::open_target(&path, needed, TargetOptions::default()).map_err(because(index))?;
         if !device.direct {
             let path = path.display();
@@ -128,28 +138,68 @@ fn fetch_torrent(
 /// Opens a target without changing it. It is held as long as the answer lives, so that none of `others` is a part of it.
 fn rehearse(
     job: &GetJob,
-    extents: &ExtentMap,
+    metainfo: &Metainfo,
+    allow_smaller: bool,
     others: &[(Device, Identity)],
 ) -> Result<(Device, Identity), String> {
     let target = Target::parse(&job.target).map_err(|error| error.to_string())?;
     let options = TargetOptions { dry_run: true, force: false };
-    let (device, identity) =
-        target.open(extents.disk_end().0, options).map_err(|error| match twin(&job.target, others) {
-            true => format!("target {} is given twice", job.target.to_string_lossy()),
-            false => error.to_string(),
-        })?;
+    let opened = target.open(needed_bytes(metainfo, allow_smaller), options, &numbers(others));
+    let (device, identity) = opened.map_err(|error| match error {
+        TargetError::Device(DeviceError::TooSmall { holds_bytes, .. }) => {
+            too_small(&error, metainfo, holds_bytes)
+        }
+        _ if twin(&job.target, others) => format!("target {} is given twice", job.target.to_string_lossy()),
+        _ => error.to_string(),
+    })?;
     // Files that do not exist yet cannot be held.
     if device.created && twin(device.path.as_os_str(), others) {
         return Err(format!("target {} is given twice", device.path.display()));
     }
-    let (sector, alignment) = (device.sector_bytes, extents.alignment());
-    if alignment >= u64::from(SECTOR_BYTES_MIN) && u64::from(sector) > alignment {
-        let path = device.path.display();
-        return Err(format!(
-            "target {path} has sectors of {sector} bytes, image was made on a disk with sectors of {alignment}"
-        ));
-    }
+    check_sectors(&device, metainfo)?;
     Ok((device, identity))
+}
+
+/// What the target must hold: as much as the disk the image was made on, because a partition table may say that there is
+/// so much; or just what the image uses.
+fn needed_bytes(metainfo: &Metainfo, allow_smaller: bool) -> u64 {
+    let used_bytes = metainfo.extents.disk_end().0;
+    metainfo.disk_bytes.filter(|_| !allow_smaller).map_or(used_bytes, |bytes| bytes.max(used_bytes))
+}
+
+/// A way out is named where there is one.
+fn too_small(error: &TargetError, metainfo: &Metainfo, holds_bytes: u64) -> String {
+    let used_bytes = metainfo.extents.disk_end().0;
+    if used_bytes > holds_bytes {
+        return error.to_string();
+    }
+    format!("{error}; its used ranges end at {} and would fit, with --allow-smaller", exact(used_bytes))
+}
+
+/// Partition tables and FAT count in sectors, so an image works only on a disk with sectors of the same size. A torrent
+/// that does not say its own, as partclone makes them, at least begins and ends its ranges at sectors. A regular file is
+/// read by something that brings its own sectors.
+fn check_sectors(device: &Device, metainfo: &Metainfo) -> Result<(), String> {
+    let (sector, path) = (device.sector_bytes, device.path.display());
+    let alignment = metainfo.extents.alignment();
+    match metainfo.sector_bytes {
+        _ if !device.is_block() => Ok(()),
+        Some(made_on) if made_on != sector => Err(format!(
+            "target {path} has sectors of {sector} bytes, image was made on a disk with sectors of {made_on}"
+        )),
+        None if alignment >= u64::from(SECTOR_BYTES_MIN) && u64::from(sector) > alignment => Err(format!(
+            "target {path} has sectors of {sector} bytes, image has ranges in multiples of {alignment}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn numbers(targets: &[(Device, Identity)]) -> Vec<DeviceNumber> {
+    let number = |(device, _): &(Device, Identity)| match device.kind {
+        Kind::Block { number } => Some(number),
+        Kind::Regular => None,
+    };
+    targets.iter().filter_map(number).collect()
 }
 
 /// Does one of `others` have this path, by whatever name of its directory?
@@ -162,50 +212,6 @@ fn twin(path: &OsStr, others: &[(Device, Identity)]) -> bool {
     };
     let wanted = place(Path::new(path)).ok();
     wanted.is_some() && others.iter().any(|(device, _)| place(&device.path).ok() == wanted)
-}
-
-/// What `--dry-run` prints.
-fn plan(options: &GetOptions, metainfos: &[&Metainfo], targets: &[(Device, Identity)], share: u64) -> String {
-    let mut text = String::new();
-    for ((job, metainfo), (device, identity)) in options.jobs.iter().zip(metainfos).zip(targets) {
-        let layout = &metainfo.layout;
-        let kind = if device.is_block() { "disk" } else { "regular file" };
-        let known: Vec<&str> =
-            [&identity.model, &identity.serial].into_iter().flatten().map(String::as_str).collect();
-        let how = if device.direct { "O_DIRECT" } else { "buffered" };
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{} -> {}", job.torrent, job.target.to_string_lossy());
-        let _ = writeln!(text, "  torrent    {} (info-hash {})", metainfo.name, metainfo.info_hash);
-        let _ = writeln!(
-            text,
-            "  image      {} bytes ({}) in {} pieces of {} bytes and {} extents, up to byte {}",
-            layout.total_bytes(),
-            decimal(layout.total_bytes()),
-            layout.piece_count(),
-            layout.piece_bytes(),
-            metainfo.extents.extents().len(),
-            metainfo.extents.disk_end().0,
-        );
-        let _ = writeln!(
-            text,
-            "  target     {} {} ({}) {}",
-            kind,
-            device.path.display(),
-            decimal(device.size_bytes),
-            known.join(" "),
-        );
-        let _ = writeln!(
-            text,
-            "  access     {how}, aligned to {} bytes, {} MiB of buffers",
-            device.alignment,
-            share >> 20,
-        );
-        metainfo.trackers.iter().flatten().for_each(|tracker| {
-            let _ = writeln!(text, "  tracker    {tracker}");
-        });
-    }
-    text.push_str("nothing was written (--dry-run)\n");
-    text
 }
 
 /// Where a pair stands before anything is known about it.

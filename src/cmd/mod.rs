@@ -21,6 +21,7 @@ mod disks;
 mod get;
 mod info;
 mod make;
+mod plan;
 mod seed;
 mod verify;
 
