@@ -48,6 +48,8 @@ pub struct GetOptions {
     pub dry_run: bool,
     /// A disk smaller than the one the image was made on will do if it holds what the image uses.
     pub allow_smaller: bool,
+    /// Enlarge the last partition of a whole-disk image to the end of the disk.
+    pub grow_last: bool,
 }
 
 /// One TORRENT TARGET pair.
@@ -197,7 +199,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
 
 fn get(mut words: Words) -> Result<Command, UsageError> {
     let mut swarm = SwarmOptions::default();
-    let (mut fresh, mut verify, mut dry_run, mut allow_smaller) = (false, true, false, false);
+    let (mut fresh, mut verify, mut dry_run) = (false, true, false);
+    let (mut allow_smaller, mut grow_last) = (false, false);
     let mut stall = None;
     let mut info_hashes: Vec<InfoHash> = Vec::new();
     let mut operands = Vec::new();
@@ -213,6 +216,7 @@ fn get(mut words: Words) -> Result<Command, UsageError> {
                 "--stall-secs" => stall = Some(words.value(&name, SECONDS_FROM_1, seconds_from_1)?),
                 "--dry-run" => dry_run = true,
                 "--allow-smaller" => allow_smaller = true,
+                "--grow-last" => grow_last = true,
                 _ => swarm.option(name, &mut words)?,
             },
         }
@@ -226,7 +230,8 @@ fn get(mut words: Words) -> Result<Command, UsageError> {
     let job =
         |(index, (torrent, target))| GetJob { torrent, target, info_hash: info_hashes.get(index).copied() };
     let jobs = pairs.into_iter().enumerate().map(job).collect();
-    Ok(Command::Get(GetOptions { jobs, swarm, fresh, verify, stall, dry_run, allow_smaller }))
+    let options = GetOptions { jobs, swarm, fresh, verify, stall, dry_run, allow_smaller, grow_last };
+    Ok(Command::Get(options))
 }
 
 fn seed(mut words: Words) -> Result<Command, UsageError> {
@@ -548,7 +553,7 @@ mod tests {
         assert_eq!(options.jobs[0].torrent, TorrentPlace::File(PathBuf::from("a.torrent")));
         assert_eq!(options.jobs[0].target, "/dev/sda");
         assert_eq!(options.jobs[0].info_hash, None);
-        assert!(options.verify && !options.fresh && !options.dry_run);
+        assert!(options.verify && !options.fresh && !options.dry_run && !options.grow_last);
         assert_eq!(options.stall, None);
         assert_eq!(options.swarm.listen.to_string(), "[::]:6881");
         assert_eq!(options.swarm.memory_mib, 64);
@@ -561,7 +566,7 @@ mod tests {
     fn get_takes_every_option_of_its_help() {
         let options = get_options(&format!(
             "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --memory 128 --progress json \
-             --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 --dry-run \
+             --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 --dry-run --grow-last \
              http://10.77.0.1/a.torrent disk:auto"
         ));
         assert_eq!(options.jobs[0].torrent, TorrentPlace::Url("http://10.77.0.1/a.torrent".into()));
@@ -575,7 +580,7 @@ mod tests {
         assert_eq!(options.swarm.tracker_grace, Duration::ZERO);
         assert_eq!(options.swarm.seed_limit, Some(Duration::from_secs(90)));
         assert_eq!(options.stall, Some(Duration::from_secs(600)));
-        assert!(options.fresh && !options.verify && options.dry_run);
+        assert!(options.fresh && !options.verify && options.dry_run && options.grow_last);
         assert_eq!(get_options("get --no-seed a b").swarm.seed_limit, Some(Duration::ZERO));
     }
 

@@ -58,6 +58,9 @@ Several conditions are joined with commas: disk:auto,size=200G..
 A disk that is in use (mounted, swap, RAID, LVM) or that the system was booted
 from never matches. `swarmdd disks` lists what there is.
 
+After the last upload, the backup GPT of an image of a whole disk is moved to
+the end of TARGET and the kernel is told to read the partition table.
+
 Options:
   --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
                         this one is in use. Default: [::]:6881
@@ -83,6 +86,8 @@ Options:
                         labels), how much would be fetched.
   --allow-smaller       Take a disk that is smaller than the one the image was
                         made on, if the used ranges of the image fit.
+  --grow-last           Image of a whole disk: enlarge the last partition to the
+                        end of TARGET. Its file system is left as it is.
   -h, --help            This text.
 
 Example:
@@ -127,8 +132,11 @@ info-hash, which --info-hash of `swarmdd get` then insists on.
 Usage:
   swarmdd make [options] SOURCE -o FILE.torrent
 
-SOURCE is a block device or a raw image file. All of it is described; the holes
-of a sparse file are zeros.
+SOURCE is a block device or a raw image file. Of a disk with a GPT or an MBR,
+all partitions are described, and outside of them what is not zero. The backup
+GPT is not: `swarmdd get` writes it to the end of its disk. Of anything else all
+is described; the holes of a sparse file are zeros. Of a disk, its size and its
+sector size are recorded.
 
 Options:
   -o, --output FILE     The torrent file to write. Required.
@@ -139,7 +147,8 @@ Options:
   --name TEXT           Name in the torrent. Default: the file name of SOURCE
   --private             Agents find each other through the tracker only.
   --webseed URL         Where the data can be had over HTTP too. Repeatable.
-  --single              One file from offset 0 to the end, for any client.
+  --single              One file from offset 0 to the end, for any client; byte
+                        for byte, the backup GPT included.
   --skip-holes          Leave the holes of a sparse file out: on the target what
                         lies there stays as it is. Only if nothing relies on
                         holes being zeros; a fresh mke2fs does.

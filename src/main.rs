@@ -15,6 +15,7 @@ mod progress;
 mod run;
 mod scan;
 mod size;
+mod table;
 mod target;
 
 /// The exit status of a command line that was not understood.

@@ -36,6 +36,7 @@ use crate::os::pool::Pool;
 use crate::os::sha1::Sha1;
 use crate::os::signal::Signals;
 use crate::progress;
+use crate::table;
 use crate::target::Identity;
 
 /// What the process needs besides pool and metainfo: measured, 0.7 MiB for the program and 0.5 MiB for 80 connections at
@@ -91,6 +92,8 @@ pub struct Settings {
     pub tracker_grace: Duration,
     pub seed_for: Option<Duration>,
     pub stall: Option<Duration>,
+    /// Enlarge the last partition to the end of the disk.
+    pub grow_last: bool,
 }
 
 pub type Reporter = progress::Standard;
@@ -165,6 +168,7 @@ struct Job {
     target: String,
     role: Role,
     identity: Identity,
+    grow_last: bool,
     started: Instant,
     /// When everything was on the disk and read back.
     complete_at: Option<Instant>,
@@ -619,7 +623,11 @@ impl<'a> Runner<'a> {
         job.finished = true;
         let fd = job.disk.as_ref().expect("finished once").event_fd();
         let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        let error = job.close_target().or_else(|| job.why_incomplete());
+        let closed = job.close_target();
+        if let Ok(Some(done)) = &closed {
+            self.reporter.note(&format!("{}: {done}", job.target));
+        }
+        let error = closed.err().or_else(|| job.why_incomplete());
         job.failed = error.is_some();
         let outcome = job.outcome(now, error);
         // What has failed stands where it failed; what is done is at 100 %.
@@ -665,6 +673,7 @@ impl Job {
             announce: None,
             target,
             role,
+            grow_last: settings.grow_last,
             started: now,
             complete_at: None,
             reported: None,
@@ -727,20 +736,22 @@ impl Job {
         }
     }
 
-    /// Closes the target; a complete image in a regular file gets its length. What went wrong, if something did.
-    fn close_target(&mut self) -> Option<String> {
-        let mut device = self.disk.take()?.into_device();
+    /// Closes the target. A complete image gets its partition table fitted to the disk, and in a regular file its length;
+    /// what was done to the table, or what went wrong.
+    fn close_target(&mut self) -> Result<Option<String>, String> {
+        let mut device = self.disk.take().expect("closed once").into_device();
         // Also when somebody interrupts the seeding: the image is all there, and it ends where it ends.
         let failed = matches!(self.swarm.state(), State::Over(Outcome::Failed(_)));
-        if !failed
-            && self.swarm.have().is_full()
-            && self.role == Role::Leecher
-            && device.kind == Kind::Regular
-        {
-            let image_bytes = self.swarm.metainfo().extents.disk_end().0;
-            return device.finish_regular(image_bytes).err().map(|error| error.to_string());
+        if failed || !self.swarm.have().is_full() || self.role != Role::Leecher {
+            return Ok(None);
         }
-        None
+        let metainfo = self.swarm.metainfo();
+        let done = table::fit(&device, metainfo, self.grow_last).map_err(|error| error.to_string())?;
+        if device.kind == Kind::Regular {
+            let file_bytes = metainfo.disk_bytes.unwrap_or(metainfo.extents.disk_end().0);
+            device.finish_regular(file_bytes).map_err(|error| error.to_string())?;
+        }
+        Ok(done)
     }
 
     fn why_incomplete(&self) -> Option<String> {

@@ -40,8 +40,12 @@ pub fn run(options: &GetOptions) -> Result<(), Failure> {
             return Err(Failure::AlreadySaid);
         }
     };
-    let settings =
-        Settings { verify: options.verify, stall: options.stall, ..super::settings(&options.swarm) };
+    let settings = Settings {
+        verify: options.verify,
+        stall: options.stall,
+        grow_last: options.grow_last,
+        ..super::settings(&options.swarm)
+    };
     let result = run::run(setups, &settings, signals, &mut reporter);
     super::conclude(result, &mut reporter)
 }

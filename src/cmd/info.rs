@@ -37,6 +37,8 @@ fn describe(metainfo: &Metainfo) -> String {
         &format!("{} of {} bytes, the last of {last_bytes}", layout.piece_count(), layout.piece_bytes()),
     );
     line("disk needed", &bytes(extents.disk_end().0));
+    metainfo.disk_bytes.iter().for_each(|&size| line("disk size", &bytes(size)));
+    metainfo.sector_bytes.iter().for_each(|size| line("sector size", &format!("{size} bytes")));
     line("alignment", &format!("{} bytes", extents.alignment()));
     line("private", if metainfo.private { "yes" } else { "no" });
     for (tier, trackers) in metainfo.trackers.iter().enumerate() {
@@ -71,8 +73,8 @@ mod tests {
             piece_bytes: 1 << 20,
             hashes: &hashes,
             content,
-            disk_bytes: None,
-            sector_bytes: None,
+            disk_bytes: private.then_some(1 << 31),
+            sector_bytes: private.then_some(512),
         });
         let text = describe(&Metainfo::parse(&torrent).unwrap());
         text.lines().filter(|line| !line.starts_with("info-hash: ")).map(|line| format!("{line}\n")).collect()
@@ -89,6 +91,8 @@ mod tests {
              size: 2008192 bytes (1.9 MiB)\n\
              pieces: 2 of 1048576 bytes, the last of 959616\n\
              disk needed: 1075741824 bytes (1.0 GiB)\n\
+             disk size: 2147483648 bytes (2.0 GiB)\n\
+             sector size: 512 bytes\n\
              alignment: 4096 bytes\n\
              private: yes\n\
              tracker 1: http://a/announce\n\

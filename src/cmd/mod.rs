@@ -81,6 +81,7 @@ fn settings(options: &SwarmOptions) -> Settings {
         tracker_grace: options.tracker_grace,
         seed_for: options.seed_limit,
         stall: None,
+        grow_last: false,
     }
 }
 

@@ -83,6 +83,10 @@ impl Device {
         self.file.as_raw_fd()
     }
 
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     pub fn is_block(&self) -> bool {
         matches!(self.kind, Kind::Block { .. })
     }

@@ -8,6 +8,7 @@ pub mod blockdev;
 pub mod clock;
 pub mod net;
 pub mod pool;
+pub mod sectors;
 pub mod sha1;
 pub mod signal;
 pub mod sparse;

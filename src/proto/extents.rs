@@ -82,6 +82,20 @@ impl ExtentMap {
         self.extents.iter().map(Extent::disk_end).max().unwrap_or_default()
     }
 
+    /// Are all these bytes of the disk part of the torrent?
+    pub fn cover(&self, disk: DiskOffset, length: u64) -> bool {
+        let end = disk + length;
+        let mut covered = disk;
+        // Extents come in any order: look for the one that goes on until none does.
+        while covered < end {
+            match self.extents.iter().find(|extent| extent.disk <= covered && covered < extent.disk_end()) {
+                Some(extent) => covered = extent.disk_end(),
+                None => return false,
+            }
+        }
+        true
+    }
+
     /// The extents of `length` torrent bytes from `torrent_offset`, cut to these bytes, in torrent order.
     pub fn ranges(&self, torrent_offset: u64, length: u64) -> impl Iterator<Item = Extent> + '_ {
         let wanted_end = torrent_offset.checked_add(length).expect("a torrent ends before 2^64");

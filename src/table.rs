@@ -1,0 +1,267 @@
+//! Which partition table is on a disk, and how does it get right on a disk of another size?
+//!
+//! `make` asks the first, to know what of a disk is used. The second is the very last act of `get`, after the last
+//! upload: as long as anybody may ask for the piece that holds the table, it stays as the torrent describes it. The bytes
+//! of the tables are the core's (`gpt`, `mbr`); here they are read and written, with the loop waiting for them: a few
+//! sectors, when there is nothing else to do.
+//!
+//! A table is no matter of trust: whatever has no right checksum or names impossible sectors is no table.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use swarm_proto::extents::ExtentMap;
+use swarm_proto::gpt::{Gpt, GptError, Header, PRIMARY_LBA, Plan, Write};
+use swarm_proto::mbr;
+use swarm_proto::metainfo::Metainfo;
+use swarm_proto::units::DiskOffset;
+
+use crate::os::blockdev::{Device, Kind, decimal};
+use crate::os::sectors;
+
+/// What is known of a disk from its table. LBAs count sectors of `sector_bytes`.
+#[derive(Debug)]
+pub struct Table {
+    pub sector_bytes: u32,
+    pub kind: TableKind,
+}
+
+#[derive(Debug)]
+pub enum TableKind {
+    /// The primary, and the backup that it names if that is one.
+    Gpt {
+        primary: Gpt,
+        backup: Option<Gpt>,
+    },
+    Mbr {
+        partitions: Vec<mbr::Partition>,
+    },
+}
+
+impl Table {
+    /// Bytes that are used whatever they hold, in order: the tables in front and every partition.
+    pub fn used(&self) -> Vec<Range<u64>> {
+        let bytes =
+            |first: u64, end: u64| first * u64::from(self.sector_bytes)..end * u64::from(self.sector_bytes);
+        let mut used = match &self.kind {
+            TableKind::Gpt { primary, .. } => {
+                let header = primary.header();
+                let entries = header.entries_lba()..header.entries_lba() + header.entry_sectors();
+                let partitions = primary.partitions();
+                let partitions = partitions.map(|found| bytes(found.first_lba, found.last_lba + 1));
+                [bytes(0, PRIMARY_LBA + 1), bytes(entries.start, entries.end)]
+                    .into_iter()
+                    .chain(partitions)
+                    .collect()
+            }
+            TableKind::Mbr { partitions } => {
+                let end = |found: &mbr::Partition| found.first_lba + found.sector_count;
+                let partitions = partitions.iter().map(|found| bytes(found.first_lba, end(found)));
+                [bytes(0, 1)].into_iter().chain(partitions).collect::<Vec<_>>()
+            }
+        };
+        used.sort_unstable_by_key(|range| range.start);
+        used
+    }
+
+    pub fn partition_count(&self) -> usize {
+        match &self.kind {
+            TableKind::Gpt { primary, .. } => primary.partitions().count(),
+            TableKind::Mbr { partitions } => partitions.len(),
+        }
+    }
+
+    /// Where the backup GPT lies, which `fit` makes anew wherever the end is.
+    pub fn backup(&self) -> Option<Range<u64>> {
+        let TableKind::Gpt { primary, backup: Some(backup) } = &self.kind else { return None };
+        let (entries, header) = (backup.header().entries_lba(), primary.header().alternate_lba());
+        let behind = primary.partitions().all(|partition| partition.last_lba < entries);
+        let sector_bytes = u64::from(self.sector_bytes);
+        (behind && entries < header).then(|| entries * sector_bytes..(header + 1) * sector_bytes)
+    }
+}
+
+/// The table of a disk of which all is known, or of an image that says nothing about sectors: there a GPT is where its
+/// sector puts it, and an MBR counts in 512 bytes.
+pub fn read(device: &Device) -> io::Result<Option<Table>> {
+    let sizes = if device.is_block() { vec![device.sector_bytes] } else { vec![512, 1024, 2048, 4096] };
+    for &sector_bytes in &sizes {
+        let disk = Disk { device, sector_bytes, sectors: device.size_bytes / u64::from(sector_bytes) };
+        if let Ok(primary) = disk.gpt(PRIMARY_LBA)?
+            && primary.partitions().all(|partition| partition.last_lba < disk.sectors)
+        {
+            let backup_lba = primary.header().alternate_lba();
+            let backup = if backup_lba < disk.sectors { disk.gpt(backup_lba)?.ok() } else { None };
+            return Ok(Some(Table { sector_bytes, kind: TableKind::Gpt { primary, backup } }));
+        }
+    }
+    let disk = Disk { device, sector_bytes: sizes[0], sectors: device.size_bytes / u64::from(sizes[0]) };
+    let partitions = mbr::partitions(&disk.read(0, 1)?, disk.sectors);
+    Ok(partitions
+        .map(|partitions| Table { sector_bytes: disk.sector_bytes, kind: TableKind::Mbr { partitions } }))
+}
+
+/// Fits the table of a target that holds the whole image to its size, and lets the kernel read it; what was done, in a
+/// sentence, or `None` if nothing was to be done. An image without a table, or with a broken one, is left alone.
+pub fn fit(device: &Device, metainfo: &Metainfo, grow_last: bool) -> Result<Option<String>, TableError> {
+    let done = match Disk::of_image(device, metainfo) {
+        Some(disk) => disk.fit(&metainfo.extents, grow_last)?,
+        None => Vec::new(),
+    };
+    let mut sentences = done;
+    // Whatever was written is another table than the kernel knows. Not a failure: the disk is right, and will be read
+    // when the machine boots from it.
+    if device.is_block()
+        && let Err(error) = sectors::reread_table(device)
+    {
+        sentences
+            .push(format!("the kernel did not read the new table of {}: {error}", device.path.display()));
+    }
+    Ok((!sentences.is_empty()).then(|| sentences.join(", ")))
+}
+
+/// A disk in its sectors.
+struct Disk<'a> {
+    device: &'a Device,
+    sector_bytes: u32,
+    sectors: u64,
+}
+
+impl Disk<'_> {
+    /// The target as the table on it has to see it; `None` if that cannot be known: a file that is no whole disk ends where
+    /// the image ends, and sectors of another size cannot hold this table.
+    fn of_image<'a>(device: &'a Device, metainfo: &Metainfo) -> Option<Disk<'a>> {
+        let (size_bytes, sector_bytes) = match device.kind {
+            Kind::Block { .. } => (device.size_bytes, metainfo.sector_bytes.unwrap_or(device.sector_bytes)),
+            Kind::Regular => (metainfo.disk_bytes?, metainfo.sector_bytes?),
+        };
+        let known = !device.is_block() || sector_bytes == device.sector_bytes;
+        known.then(|| Disk { device, sector_bytes, sectors: size_bytes / u64::from(sector_bytes) })
+    }
+
+    fn fit(&self, extents: &ExtentMap, grow_last: bool) -> Result<Vec<String>, TableError> {
+        let sector_bytes = u64::from(self.sector_bytes);
+        // What the image does not bring is not the image's table.
+        if !extents.cover(DiskOffset(0), 2 * sector_bytes) {
+            return Ok(Vec::new());
+        }
+        let entries = |gpt: &Gpt| DiskOffset(self.offset(gpt.header().entries_lba()));
+        let mbr = self.read(0, 1).map_err(self.failed("read", 0))?;
+        let gpt = self.gpt(PRIMARY_LBA).map_err(self.failed("read", PRIMARY_LBA))?;
+        match gpt {
+            Ok(gpt) if extents.cover(entries(&gpt), gpt.header().entries_bytes() as u64) => {
+                self.fit_gpt(&gpt, &mbr, grow_last)
+            }
+            Err(GptError::Absent) if grow_last => self.grow_mbr(mbr),
+            Ok(_) | Err(GptError::Absent) => Ok(Vec::new()),
+            Err(error) => Ok(vec![format!("partition table left as it is: {error}")]),
+        }
+    }
+
+    fn fit_gpt(&self, gpt: &Gpt, mbr: &[u8], grow_last: bool) -> Result<Vec<String>, TableError> {
+        let last_lba = self.sectors.saturating_sub(1);
+        let backup = self.gpt(last_lba).map_err(self.failed("read", last_lba))?.ok();
+        let plan = gpt.fit(mbr, backup.as_ref(), self.sectors, grow_last);
+        let plan = plan.map_err(|error| TableError::Gpt { path: self.device.path.clone(), error })?;
+        let mut done = Vec::new();
+        if let Some(Plan { backup, primary, moved, .. }) = &plan {
+            self.write(std::slice::from_ref(backup))?;
+            self.write(primary)?;
+            done.push(match moved {
+                true => "backup GPT moved to the end".to_string(),
+                false => "backup GPT written".to_string(),
+            });
+        }
+        if grow_last {
+            done.push(grown(plan.map_or(0, |plan| plan.grown_bytes)));
+        }
+        Ok(done)
+    }
+
+    fn grow_mbr(&self, mut mbr: Vec<u8>) -> Result<Vec<String>, TableError> {
+        let grown_bytes = mbr::grow_last(&mut mbr, self.sectors, self.sector_bytes.into());
+        if grown_bytes > 0 {
+            self.write(&[Write { lba: 0, bytes: mbr }])?;
+        }
+        Ok(vec![grown(grown_bytes)])
+    }
+
+    /// Writes, flushes, and reads back: nothing is claimed that the disk does not say itself.
+    fn write(&self, writes: &[Write]) -> Result<(), TableError> {
+        for Write { lba, bytes } in writes {
+            sectors::write(self.device, self.offset(*lba), bytes).map_err(self.failed("write", *lba))?;
+        }
+        self.device.flush().map_err(self.failed("flush", writes[0].lba))?;
+        for Write { lba, bytes } in writes {
+            let found = sectors::read(self.device, self.offset(*lba), bytes.len() as u32);
+            if found.map_err(self.failed("read", *lba))? != *bytes {
+                let (path, offset) = (self.device.path.clone(), self.offset(*lba));
+                return Err(TableError::NotKept { path, offset });
+            }
+        }
+        Ok(())
+    }
+
+    /// The GPT whose header is at `lba`, or why there is none.
+    fn gpt(&self, lba: u64) -> io::Result<Result<Gpt, GptError>> {
+        let header = match Header::parse(&self.read(lba, 1)?, lba) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut entries = self.read(header.entries_lba(), header.entry_sectors() as u32)?;
+        entries.truncate(header.entries_bytes());
+        Ok(Gpt::new(header, entries))
+    }
+
+    fn read(&self, lba: u64, count: u32) -> io::Result<Vec<u8>> {
+        sectors::read(self.device, self.offset(lba), count * self.sector_bytes)
+    }
+
+    fn offset(&self, lba: u64) -> u64 {
+        lba * u64::from(self.sector_bytes)
+    }
+
+    fn failed(&self, action: &'static str, lba: u64) -> impl FnOnce(io::Error) -> TableError {
+        let (path, offset) = (self.device.path.clone(), self.offset(lba));
+        move |error| TableError::Io { action, path, offset, error }
+    }
+}
+
+fn grown(bytes: u64) -> String {
+    match bytes {
+        0 => "no partition could grow".into(),
+        bytes => format!("last partition grown by {}", decimal(bytes)),
+    }
+}
+
+/// Why the table of a target, on which the whole image is, is not right.
+#[derive(Debug)]
+pub enum TableError {
+    Gpt { path: PathBuf, error: GptError },
+    Io { action: &'static str, path: PathBuf, offset: u64, error: io::Error },
+    NotKept { path: PathBuf, offset: u64 },
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TableError::Gpt { path, error } => {
+                write!(f, "the partition table does not fit {}: {error}", path.display())
+            }
+            TableError::Io { action, path, offset, error } => {
+                write!(
+                    f,
+                    "cannot {action} the partition table of {} at byte {offset}: {error}",
+                    path.display()
+                )
+            }
+            TableError::NotKept { path, offset } => {
+                write!(f, "{} did not keep the partition table written at byte {offset}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for TableError {}
