@@ -41,28 +41,22 @@ pub enum TableKind {
 }
 
 impl Table {
-    /// Bytes that are used whatever they hold, in order: the tables in front and every partition.
+    /// Bytes that are used whatever they hold, in any order: the tables in front and every partition.
     pub fn used(&self) -> Vec<Range<u64>> {
         let bytes =
             |first: u64, end: u64| first * u64::from(self.sector_bytes)..end * u64::from(self.sector_bytes);
-        let mut used = match &self.kind {
+        let mut used = vec![bytes(0, PRIMARY_LBA + 1)];
+        match &self.kind {
             TableKind::Gpt { primary, .. } => {
-                let header = primary.header();
-                let entries = header.entries_lba()..header.entries_lba() + header.entry_sectors();
-                let partitions = primary.partitions();
-                let partitions = partitions.map(|found| bytes(found.first_lba, found.last_lba + 1));
-                [bytes(0, PRIMARY_LBA + 1), bytes(entries.start, entries.end)]
-                    .into_iter()
-                    .chain(partitions)
-                    .collect()
+                let (first, count) = (primary.header().entries_lba(), primary.header().entry_sectors());
+                used.push(bytes(first, first + count));
+                used.extend(primary.partitions().map(|found| bytes(found.first_lba, found.last_lba + 1)));
             }
             TableKind::Mbr { partitions } => {
                 let end = |found: &mbr::Partition| found.first_lba + found.sector_count;
-                let partitions = partitions.iter().map(|found| bytes(found.first_lba, end(found)));
-                [bytes(0, 1)].into_iter().chain(partitions).collect::<Vec<_>>()
+                used.extend(partitions.iter().map(|found| bytes(found.first_lba, end(found))));
             }
-        };
-        used.sort_unstable_by_key(|range| range.start);
+        }
         used
     }
 

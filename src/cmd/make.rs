@@ -153,21 +153,26 @@ fn of_disk(
         _ => size_bytes,
     };
     let mut used = table.used();
-    used.insert(0, 0..HEAD_BYTES.min(end_bytes));
+    used.push(0..HEAD_BYTES.min(end_bytes));
+    sort(&mut used);
     let gaps = common(&gaps(&used, table.backup(), size_bytes), data);
     let found = look_through(device, &gaps).map_err(|error| cannot_read(device, error))?;
     if options.skip_holes {
         used = common(&used, data);
     }
     used.extend(found);
-    used.sort_unstable_by_key(|range| range.start);
+    sort(&mut used);
     Ok(used_ranges(&used, end_bytes))
+}
+
+fn sort(ranges: &mut [Range<u64>]) {
+    ranges.sort_unstable_by_key(|range| range.start);
 }
 
 /// What is neither used nor the backup GPT.
 fn gaps(used: &[Range<u64>], backup: Option<Range<u64>>, size_bytes: u64) -> Vec<Range<u64>> {
     let mut taken: Vec<Range<u64>> = used.iter().cloned().chain(backup).collect();
-    taken.sort_unstable_by_key(|range| range.start);
+    sort(&mut taken);
     let mut gaps = Vec::new();
     let mut from = 0;
     for range in taken.into_iter().chain([size_bytes..size_bytes]) {

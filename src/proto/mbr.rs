@@ -51,16 +51,19 @@ pub fn partitions(sector: &[u8], disk_sectors: u64) -> Option<Vec<Partition>> {
         return None;
     }
     let entries = || sector[ENTRIES..SIGNATURE].chunks_exact(ENTRY_BYTES);
-    let mut partitions: Vec<Partition> =
+    let partitions: Vec<Partition> =
         entries().zip(1..).filter(|(entry, _)| entry[KIND] != 0).map(partition).collect();
-    partitions.sort_unstable_by_key(|partition| partition.first_lba);
+    let apart = |one: &Partition, other: &Partition| {
+        one.end_lba() <= other.first_lba || other.end_lba() <= one.first_lba
+    };
+    let alone =
+        |one: &Partition| partitions.iter().all(|other| other.number == one.number || apart(one, other));
     let inside = |partition: &Partition| {
         partition.first_lba > 0 && partition.sector_count > 0 && partition.end_lba() <= disk_sectors
     };
     let good = !partitions.is_empty()
         && entries().all(|entry| [0, 0x80].contains(&entry[STATUS]) && entry[KIND] != PROTECTIVE)
-        && partitions.iter().all(inside)
-        && partitions.is_sorted_by(|one, next| one.end_lba() <= next.first_lba);
+        && partitions.iter().all(|partition| inside(partition) && alone(partition));
     good.then_some(partitions)
 }
 
@@ -82,7 +85,8 @@ fn is_volume(sector: &[u8]) -> bool {
 /// Enlarges the last partition to the last multiple of the alignment on the disk; by how many bytes, 0 if it is an
 /// extended one or has no room.
 pub fn grow_last(sector: &mut [u8], disk_sectors: u64, sector_bytes: u64) -> u64 {
-    let last = partitions(sector, disk_sectors).and_then(|mut partitions| partitions.pop());
+    let partitions = partitions(sector, disk_sectors).unwrap_or_default();
+    let last = partitions.into_iter().max_by_key(|partition| partition.first_lba);
     let Some(last) = last.filter(|last| !last.extended) else { return 0 };
     let alignment = GROW_ALIGNMENT_BYTES / sector_bytes;
     // An entry counts to 2^32: 2 TiB in sectors of 512.
@@ -144,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_come_in_the_order_of_the_disk() {
+    fn the_used_entries_are_the_partitions() {
         let sector = mbr(&[(0x0f, 6144, 2048), (0x83, 2048, 4096), (0, 0, 0)]);
         let partition = |number, extended, first_lba, sector_count| Partition {
             number,
@@ -152,7 +156,7 @@ mod tests {
             first_lba,
             sector_count,
         };
-        let expected = [partition(2, false, 2048, 4096), partition(1, true, 6144, 2048)];
+        let expected = [partition(1, true, 6144, 2048), partition(2, false, 2048, 4096)];
         assert_eq!(partitions(&sector, 8192).unwrap(), expected);
         assert_eq!(partitions(&sector, 8191), None, "beyond the end of the disk");
         assert_eq!(partitions(&sector[..511], 8192), None);
