@@ -105,6 +105,47 @@ new_disk() {
 	truncate --size "${2}M" "$WORK/$1.disk"
 }
 
+# disk_options N: how QEMU attaches the disk of machine N: a plain file, unless
+# one of the functions below said otherwise.
+disk_options() {
+	cat "$WORK/$1.disk-options" 2> /dev/null || virtio_disk "$1" "file=$WORK/$1.disk,format=raw,cache=unsafe"
+}
+
+# virtio_disk N DRIVE: the options for a disk that QEMU finds at DRIVE.
+# report: QEMU would otherwise answer "no space" by stopping the machine.
+virtio_disk() {
+	printf '%s\n' "-drive $2,if=none,id=disk,werror=report,rerror=report" \
+		"-device virtio-blk-pci,drive=disk,serial=DISK$1"
+}
+
+# The same as a SCSI disk: virtio-blk has one error only, SCSI tells them apart.
+scsi_disk() {
+	printf '%s\n' "-drive $2,if=none,id=disk,werror=report,rerror=report" \
+		"-device virtio-scsi-pci -device scsi-hd,drive=disk,serial=DISK$1"
+}
+
+# failing_drive N WHAT ERRNO OFFSET: a drive on N.disk that answers ERRNO to each
+# WHAT (read, write, flush) that touches byte OFFSET; -1 is any.
+# writeback: with cache=unsafe a flush would go nowhere. blkdebug is a layer of
+# QEMU's (docs/devel/blkdebug.rst).
+failing_drive() {
+	local sector="$4" rule=file.inject-error.0
+
+	[ "$sector" = -1 ] || sector=$(($4 / 512))
+	printf '%s' "driver=raw,cache=writeback,file.driver=blkdebug" \
+		",file.image.driver=file,file.image.filename=$WORK/$1.disk" \
+		",$rule.event=none,$rule.iotype=$2,$rule.errno=$3,$rule.sector=$sector"
+}
+
+# lying_drive N OFFSET TIMES: a drive on N.disk whose byte OFFSET changes by
+# itself after each of its first TIMES writes. See lying-disk.
+lying_drive() {
+	"$(dirname "$0")/lying-disk" "$WORK/$1.disk" "$WORK/$1.nbd" "$2" "$3" > "$WORK/$1.lies" 2>&1 < /dev/null &
+	STARTED_PIDS="$STARTED_PIDS $!"
+	wait_until 10 test -S "$WORK/$1.nbd" || fail "lying-disk did not start: $(cat "$WORK/$1.lies")"
+	echo "driver=raw,cache=writeback,file.driver=nbd,file.server.type=unix,file.server.path=$WORK/$1.nbd"
+}
+
 # start_machine N QEMU-OPTION...: with its disk, a network card, and a serial
 # console that goes to a file. The card's own ROM is iPXE.
 start_machine() {
@@ -113,10 +154,10 @@ start_machine() {
 	shift
 	plug_in "$n"
 	: > "$WORK/$n.console"
+	# shellcheck disable=SC2046 # several words
 	qemu-system-x86_64 -name "machine $n" -accel "$ACCEL" -m "$MACHINE_MIB" -smp 1 \
 		-nodefaults -display none -serial "file:$WORK/$n.console" \
-		-drive "file=$WORK/$n.disk,format=raw,if=none,id=disk,cache=unsafe" \
-		-device "virtio-blk-pci,drive=disk,serial=DISK$n" \
+		$(disk_options "$n") \
 		-netdev "tap,id=net,ifname=tap$n,script=no,downscript=no" \
 		-device "virtio-net-pci,netdev=net,mac=$(mac_of "$n")" \
 		"$@" > "$WORK/$n.qemu" 2>&1 < /dev/null &
@@ -208,8 +249,11 @@ server_is_ready() {
 	[ -s "$WORK/serve/cmdline" ]
 }
 
-# The options that deploy what the server serves, for machine N.
-deploy_options() { sed "s/MAC/$(mac_of "$1" | tr : -)/g" "$WORK/serve/cmdline"; }
+# deploy_options N [AGENT-OPTION]: the kernel options that deploy what the server
+# serves, for machine N.
+deploy_options() {
+	sed "s/MAC/$(mac_of "$1" | tr : -)/g; s/swarmdd.args=\"/&${2:+$2 }/" "$WORK/serve/cmdline"
+}
 
 # server_ends SECONDS: true if the job succeeded, in time.
 server_ends() {
@@ -220,10 +264,33 @@ server_ends() {
 # reported N STATE: machine N has told the server so.
 reported() { says "$WORK/serve/log/reports.log" "$(mac_of "$1" | tr : -).*state.....$2"; }
 
+# reported_number N STATE FIELD: what machine N said last when in this state.
+reported_number() {
+	grep --text -e "$(mac_of "$1" | tr : -).*state.....$2" "$WORK/serve/log/reports.log" | tail -n 1 |
+		sed -n "s/.*[^a-z_]$3[^a-z0-9]*\([0-9]*\).*/\1/p"
+}
+
+# result_of N: the line about machine N in the closing table.
+result_of() { grep --text -e "^$(mac_of "$1" | tr : -) .*" "$WORK/serve.out" | tail -n 1; }
+
+# has_failed N PATTERN: it says so in a frame, the server knows that reason, and
+# it never called its disk complete.
+has_failed() {
+	says "$WORK/$1.console" "SWARMDD FAILED ON THIS MACHINE" || fail "machine $1 shows no frame"
+	! reported "$1" seeding || fail "machine $1 called its disk complete"
+	! reported "$1" "done" || fail "machine $1 called itself done"
+	result_of "$1" | grep --quiet --extended-regexp -e "failed: .*$2" ||
+		fail "the table should say '$2' of machine $1: $(result_of "$1")"
+}
+
 # --- images and proof ----------------------------------------------------------------
 
 # Small, bootable, of a length no piece divides.
 make_image() { "$TOP/scripts/demo-image" --kernel "$KERNEL_ROOT" --modules none --size 28 "$1" 2> /dev/null; }
+
+# Nothing in it is zeros or twice there: all of it has to be fetched. Not a whole
+# number of pieces either.
+make_noise() { head --bytes=$(($1 * 1048576 + 777 * 512)) /dev/urandom > "$2"; }
 
 # with_one_byte_changed FILE OFFSET COPY
 with_one_byte_changed() {
