@@ -7,6 +7,7 @@ from /proc for the seeder and the leecher separately, and only between these two
 (hashing its image) is not counted. The tracker is a real opentracker that allows one torrent, and a new one each time.
 
 To add a shape of swarm: nodes in namespaces of their own, and a function beside pair() that starts several leechers.
+The other question, how fast one disk is read, has a section of its own: disk().
 """
 
 import argparse
@@ -68,6 +69,7 @@ class Process:
     def __init__(self, argv, log):
         self.argv = argv
         self.peak_bytes = self.peak_anonymous_bytes = 0
+        self.ended_at = None
         with open(log, "wb") as output:
             # pdeathsig: whatever ends the benchmark, nothing it started outlives it.
             self.child = subprocess.Popen(
@@ -446,10 +448,9 @@ def make_image(path, size_bytes, seed):
     unfinished.rename(path)
 
 
-def make_torrent(binary, image, path, tracker):
-    subprocess.run(
-        [binary, "make", "--single", "--tracker", f"http://{tracker.address}:{TRACKER_PORT}/announce", image, "-o", path],
-        check=True, stdout=subprocess.DEVNULL)
+def make_torrent(binary, image, path, tracker=None):
+    told = ["--tracker", f"http://{tracker.address}:{TRACKER_PORT}/announce"] if tracker else []
+    subprocess.run([binary, "make", "--single", *told, image, "-o", path], check=True, stdout=subprocess.DEVNULL)
     raw = path.read_bytes()
     start = raw.index(b"4:info") + len("4:info")
     return hashlib.sha1(raw[start:bencode_end(raw, start)]).digest()
@@ -685,6 +686,272 @@ def disturbance(report):
     return notes
 
 
+# ---- Reading one disk ------------------------------------------------------------------------------------------------
+
+
+class DiskJob:
+    """A loop device that holds the image, the torrent of it, and two addresses: who serves and who fetches."""
+
+    def __init__(self, binary, torrent, image, device, directory, seeder, leecher):
+        self.binary, self.torrent, self.image, self.device = binary, torrent, image, device
+        self.directory, self.seeder, self.leecher = directory, seeder, leecher
+        self.size_bytes = image.stat().st_size
+
+    def log(self, name):
+        return self.directory / f"disk-{name}.log"
+
+    def get(self, *options):
+        return [self.binary, "get", "--listen", f"{self.leecher.address}:{PEER_PORT}", "--progress", "json",
+                "--peer", f"{self.seeder.address}:{PEER_PORT}", "--no-seed", *options, self.torrent, self.device]
+
+
+class Reader:
+    """A way to read the disk. `run` returns what one reading of all of it took."""
+
+    def __init__(self, name, title, note, run):
+        self.name, self.title, self.note, self.run = name, title, note, run
+
+
+def read_by_dd(job):
+    return reading_of_process(job, "dd", ["dd", f"if={job.device}", "of=/dev/null", "bs=4M", "iflag=direct"])
+
+
+def hash_alone(job):
+    """OpenSSL's SHA-1 of pieces in memory, on one core: what no reader that hashes on one core can pass."""
+    memory = random.Random(0).randbytes(64 * MIB)
+    pieces = [memoryview(memory)[start:start + MIB] for start in range(0, len(memory), MIB)]
+    count = job.size_bytes // MIB
+    started = time.monotonic()
+    for number in range(count):
+        hashlib.sha1(pieces[number % len(pieces)]).digest()
+    seconds = time.monotonic() - started
+    return {"seconds": seconds * job.size_bytes / (count * MIB), "cpu_seconds": seconds, "peak_rss_bytes": 0}
+
+
+def read_by_verify(job):
+    return reading_of_process(job, "verify", [job.binary, "verify", job.torrent, job.device])
+
+
+def read_by_scan(job):
+    """Nobody serves: what is not on the disk would never come."""
+    result, last = reading_of_state(job, "scan", job.get("--stall-secs", 5), "scanning")
+    if last["fetched"] != 0:
+        raise Failure(f"it fetched {last['fetched']} bytes of what the disk held")
+    return result
+
+
+def read_back(job):
+    log = job.log("seeder")
+    seeder = job.seeder.start([job.binary, "seed", "--listen", f"{job.seeder.address}:{PEER_PORT}", job.torrent,
+                               job.image], log)
+    try:
+        wait_until(lambda: accepts(job.seeder.address, PEER_PORT), seeder, log)
+        result, last = reading_of_state(job, "read-back", job.get("--fresh"), "verifying")
+    finally:
+        seeder.stop()
+    if not last["verified"]:
+        raise Failure("it did not read back")
+    return result
+
+
+DD = Reader("dd", "dd iflag=direct bs=4M", "the disk alone: one request at a time, nothing hashed", read_by_dd)
+HASH = Reader("hash", "SHA-1 alone", "OpenSSL's, on pieces in memory, one core: no disk", hash_alone)
+READERS = [
+    Reader("verify", "swarmdd verify", "start to end of the process", read_by_verify),
+    Reader("scan", "swarmdd get, scanning", "a disk that holds the image: the time in this state", read_by_scan),
+    Reader("read-back", "swarmdd get --fresh, verifying", "after writing it: the time in this state", read_back),
+]
+
+
+def reading_of_process(job, name, argv):
+    """The whole life of a process is the reading."""
+    cpu_seconds = 0
+
+    def look(process):
+        nonlocal cpu_seconds
+        cpu_seconds = process.cpu_seconds()
+
+    started = time.monotonic()
+    process = run_to_end(job, name, argv, look)
+    return {"seconds": process.ended_at - started, "cpu_seconds": cpu_seconds, "peak_rss_bytes": process.peak_bytes}
+
+
+def reading_of_state(job, name, argv, state):
+    """One state of a process that prints JSON is the reading: returns what it took, and the last thing it said."""
+    entered, left, last, heard = None, None, None, 0
+
+    def listen(process):
+        nonlocal entered, left, last, heard
+        lines = read_or_empty(job.log(name)).split("\n")[:-1]
+        for line in lines[heard:]:
+            heard += 1
+            if line.startswith("{"):
+                last = json.loads(line)
+                now = time.monotonic(), process.cpu_seconds()
+                if last["state"] == state:
+                    entered = entered or now
+                elif entered:
+                    left = left or now
+
+    process = run_to_end(job, name, argv, listen)
+    if left is None:
+        raise Failure(f"it was never {state}")
+    seconds, cpu_seconds = (end - begin for begin, end in zip(entered, left))
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_rss_bytes": process.peak_bytes}, last
+
+
+def run_to_end(job, name, argv, look):
+    """Runs one process until it ends well, and calls look(process) all the time, also once after its end."""
+    process = job.leecher.start(argv, job.log(name))
+    try:
+        deadline, next_look = time.monotonic() + READY_SECONDS_MAX + job.size_bytes / (10 * MIB), 0
+        while (status := process.exit_status()) is None:
+            now = time.monotonic()
+            if now > deadline:
+                raise Failure(f"no end in time: {last_words(job.log(name))}")
+            if now > next_look:
+                process.look_at_memory()
+                next_look = now + MEMORY_POLL_SECONDS
+            look(process)
+            time.sleep(POLL_SECONDS)
+        process.ended_at = time.monotonic()
+        look(process)
+        if status != 0:
+            raise Failure(last_words(job.log(name)))
+        return process
+    finally:
+        process.stop()
+
+
+def disk(options):
+    size_bytes = options.size * MIB
+    directory = options.output.resolve()
+    (directory / "source").mkdir(parents=True, exist_ok=True)
+    nodes = [Node(name, f"10.77.0.{n}") for n, name in enumerate(("seeder", "leecher"), start=2)]
+    join_loopback(nodes)
+    image, torrent = directory / "source" / f"image-{options.size}.img", directory / "disk.torrent"
+    file = directory / "disk.img"
+    make_image(image, size_bytes, seed=options.size)
+    make_torrent(options.binary, image, torrent)
+    # dd, not cp: a file that shares its blocks with the image, or has holes, would be another disk.
+    subprocess.run(["dd", f"if={image}", f"of={file}", "bs=4M", "conv=fsync"], check=True, capture_output=True)
+    device = attach_loop_device(file)
+    try:
+        job = DiskJob(options.binary, torrent, image, device, directory, *nodes)
+        runs, failures = disk_rounds(job, options)
+        check_same(image, device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+        file.unlink()
+    report = {
+        "benchmark": "disk", "size_bytes": size_bytes, "rounds": options.runs,
+        "host": describe_host(directory, size_bytes), "runs": runs, "failures": failures,
+        "summary": disk_summary(runs, size_bytes),
+    }
+    (directory / "disk.json").write_text(json.dumps(report, indent=1) + "\n")
+    (directory / "disk.md").write_text(disk_markdown(report))
+    print(disk_markdown(report), end="")
+    say(f"made {directory}/disk.md and disk.json; the image stays in {directory}/source for the next time")
+    return 1 if failures else 0
+
+
+def attach_loop_device(file):
+    """Direct: what the page cache of this host holds of the file must not be taken for the speed of the disk."""
+    device = subprocess.run(["losetup", "--find", "--show", "--direct-io=on", str(file)], check=True,
+                            capture_output=True, text=True).stdout.strip()
+    direct = read_or_empty(f"/sys/block/{Path(device).name}/loop/dio").strip()
+    if direct != "1":
+        subprocess.run(["losetup", "--detach", device], check=True)
+        raise Failure(f"{device} on {file} has no direct I/O; choose another file system with --output")
+    return device
+
+
+def disk_rounds(job, options):
+    """Each reader of ours comes just after a run of dd and is compared with it: a shared disk is now fast, now slow."""
+    runs, failures = {reader.name: [] for reader in (DD, HASH, *READERS)}, {}
+
+    def take(number, reader):
+        os.sync()
+        result = reader.run(job)
+        runs[reader.name].append(result)
+        say(f"round {number + 1}: {reader.name}: {result['seconds']:.2f} s, "
+            f"{options.size / result['seconds']:.0f} MiB/s")
+        return result
+
+    for number in range(options.runs):
+        turn = number % len(READERS)
+        hashing = take(number, HASH)
+        for reader in READERS[turn:] + READERS[:turn]:
+            if reader.name in failures:
+                continue
+            alone = take(number, DD)
+            try:
+                result = take(number, reader)
+            except Failure as failure:
+                failures[reader.name] = str(failure)
+                say(f"round {number + 1}: {reader.name}: {failure}")
+                continue
+            result["of_limit"] = max(alone["seconds"], hashing["seconds"]) / result["seconds"]
+    return runs, failures
+
+
+def check_same(image, device):
+    if subprocess.run(["cmp", "--", image, device], capture_output=True, check=False).returncode != 0:
+        raise Failure("the disk differs from the image")
+
+
+def disk_summary(runs, size_bytes):
+    def median(results, pick):
+        return statistics.median(pick(result) for result in results)
+
+    return {
+        name: {
+            "mib_per_second": size_bytes / MIB / median(results, lambda r: r["seconds"]),
+            "seconds_min": min(r["seconds"] for r in results), "seconds_max": max(r["seconds"] for r in results),
+            "of_limit": median(results, lambda r: r.get("of_limit", 0)),
+            "cpu_seconds_per_gib": median(results, lambda r: r["cpu_seconds"]) / (size_bytes / GIB),
+            "peak_mib": max(r["peak_rss_bytes"] for r in results) / MIB,
+        }
+        for name, results in runs.items() if results
+    }
+
+
+def disk_markdown(report):
+    host, rows = report["host"], report["summary"]
+    lines = [
+        f"## Reading one disk, {report['size_bytes'] // MIB} MiB, side by side",
+        "",
+        f"{host['cpu']}, {host['cores']} cores, Linux {host['kernel']}. The disk is a loop device with direct I/O "
+        f"over a file. Medians of {report['rounds']} rounds.",
+        "",
+        "| reader | MiB/s | slowest … fastest | × the slower of dd just before and SHA-1 | CPU s/GiB | peak MiB |",
+        "| :-- | --: | :-: | --: | --: | --: |",
+    ]
+    size_mib = report["size_bytes"] / MIB
+
+    def times(ratio):
+        return f"{ratio:.2f}" if ratio else ""
+
+    shown = [reader for reader in (DD, HASH, *READERS) if reader.name in rows]
+    for reader in shown:
+        row = rows[reader.name]
+        cells = [
+            reader.title, f"{row['mib_per_second']:.0f}",
+            f"{size_mib / row['seconds_max']:.0f} … {size_mib / row['seconds_min']:.0f}", times(row["of_limit"]),
+            f"{row['cpu_seconds_per_gib']:.2f}", f"{row['peak_mib']:.0f}" if row["peak_mib"] else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append("")
+    lines += [f"- {name} failed: {reason}" for name, reason in report["failures"].items()]
+    lines += [f"- {reader.title}: {reader.note}." for reader in shown]
+    for reader in READERS:
+        if reader.name in rows:
+            of_limit = rows[reader.name]["of_limit"]
+            reached = "reached" if of_limit >= 0.9 else "NOT reached"
+            lines.append(f"- {reader.title}: {of_limit:.2f} (target: 0.9): {reached}.")
+    return "\n".join(lines) + "\n"
+
+
 def say(text):
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
@@ -707,13 +974,15 @@ def parse(argv):
         return chosen
 
     one_pair = commands.add_parser("pair", add_help=False, allow_abbrev=False)
-    one_pair.add_argument("--size", type=positive, default=1024)
-    one_pair.add_argument("--runs", type=positive, default=3)
     one_pair.add_argument("--only", type=some_of, default=names)
     one_pair.add_argument("--cold", action="store_true")
     one_pair.add_argument("--timeout", type=positive)
-    one_pair.add_argument("--binary", type=Path, default=top / "target" / "swarmdd")
-    one_pair.add_argument("--output", type=Path, default=top / "target" / "bench")
+    one_disk = commands.add_parser("disk", add_help=False, allow_abbrev=False)
+    for command in (one_pair, one_disk):
+        command.add_argument("--size", type=positive, default=1024)
+        command.add_argument("--runs", type=positive, default=3)
+        command.add_argument("--binary", type=Path, default=top / "target" / "swarmdd")
+        command.add_argument("--output", type=Path, default=top / "target" / "bench")
 
     peer = commands.add_parser("libtorrent-peer", add_help=False)
     peer.add_argument("--address", required=True)
@@ -732,7 +1001,7 @@ def main():
     # So that an end from outside runs every `finally`.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return pair(options)
+        return disk(options) if options.command == "disk" else pair(options)
     except Failure as failure:
         say(failure)
         return 1
