@@ -66,6 +66,8 @@ pub struct GetJob {
 pub struct SeedOptions {
     pub jobs: Vec<SeedJob>,
     pub swarm: SwarmOptions,
+    /// `--check`: read and hash every SOURCE before the first of them is served.
+    pub check: bool,
 }
 
 /// One TORRENT SOURCE pair.
@@ -236,19 +238,21 @@ fn get(mut words: Words) -> Result<Command, UsageError> {
 
 fn seed(mut words: Words) -> Result<Command, UsageError> {
     let mut swarm = SwarmOptions::default();
+    let mut check = false;
     let mut operands = Vec::new();
     while let Some(word) = words.next()? {
         match word {
             Word::Operand(operand) => operands.push(operand),
             Word::Option(name) => match name.as_str() {
                 "-h" | "--help" => return Ok(Command::Help(help::SEED)),
+                "--check" => check = true,
                 _ => swarm.option(name, &mut words)?,
             },
         }
     }
     let pairs = pairs(&words, operands, "TORRENT and SOURCE")?;
     let job = |(torrent, source)| SeedJob { torrent, source: PathBuf::from(source) };
-    Ok(Command::Seed(SeedOptions { jobs: pairs.into_iter().map(job).collect(), swarm }))
+    Ok(Command::Seed(SeedOptions { jobs: pairs.into_iter().map(job).collect(), swarm, check }))
 }
 
 fn make(mut words: Words) -> Result<Command, UsageError> {

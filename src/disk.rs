@@ -17,6 +17,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -27,7 +28,9 @@ use swarm_proto::units::{BufferId, DiskOffset, PieceIndex, Ticket};
 
 use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
 use crate::os::blockdev::Device;
+use crate::os::errno::{self, Call, Then};
 use crate::os::pool::{Bounce, Pool, Segment};
+use crate::os::zero;
 
 /// Requests in the kernel at once. One piece of a fragmented image has hundreds of extents; disks order a queue of this
 /// length well, and NVMe reaches its full rate with less.
@@ -53,6 +56,8 @@ pub struct Disk {
     device: Device,
     metainfo: Arc<Metainfo>,
     alignment: u32,
+    /// Zeros need not be written: the disk makes them.
+    quick_zeros: bool,
     jobs: BTreeMap<Ticket, Job>,
     requests: BTreeMap<Ticket, Purpose>,
     next_request: u64,
@@ -102,11 +107,13 @@ impl Disk {
     pub fn new(device: Device, metainfo: Arc<Metainfo>) -> io::Result<Disk> {
         let alignment = device.alignment;
         assert!(alignment.is_power_of_two());
+        let quick_zeros = !device.read_only && zero::is_quick(&device);
         Ok(Disk {
             aio: Aio::new(QUEUE_DEPTH)?,
             device,
             metainfo,
             alignment,
+            quick_zeros,
             jobs: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
@@ -146,6 +153,15 @@ impl Disk {
                 let length = self.metainfo.layout.piece_length(piece);
                 self.transfer(pool, ticket, DiskOperation::Write, (piece, 0, length), &buffers);
             }
+            Work::Zero { ticket, piece } => {
+                self.device.keep();
+                let length = self.metainfo.layout.piece_length(piece);
+                if self.zero(piece, length) {
+                    return self.done.push_back((ticket, Ok(())));
+                }
+                let zeros = vec![pool.zeros(); length.div_ceil(pool.buffer_bytes()) as usize];
+                self.transfer(pool, ticket, DiskOperation::Write, (piece, 0, length), &zeros);
+            }
             Work::Read { ticket, piece, begin, length, buffer } => {
                 self.transfer(pool, ticket, DiskOperation::Read, (piece, begin, length), &[buffer]);
             }
@@ -175,6 +191,25 @@ impl Disk {
     /// The next `Work` that is through.
     pub fn poll_done(&mut self) -> Option<(Ticket, Result<(), DiskError>)> {
         self.done.pop_front()
+    }
+
+    /// Lets the disk make a piece zeros; false if that has to be done by writing.
+    fn zero(&mut self, piece: PieceIndex, length: u32) -> bool {
+        let Disk { device, metainfo, alignment, quick_zeros, .. } = self;
+        let start = metainfo.layout.piece_start(piece);
+        let mut ranges = metainfo.extents.ranges(start, length.into()).map(|extent| {
+            let from = extent.disk.0;
+            from..from + extent.length
+        });
+        let aligned = |range: &Range<u64>| (range.start | range.end).is_multiple_of(u64::from(*alignment));
+        *quick_zeros
+            && ranges.all(|range| {
+                let error = if aligned(&range) { zero::zero(device, range).err() } else { return false };
+                let errno = error.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+                // A disk that cannot is not asked for each piece anew.
+                *quick_zeros = errno.is_none_or(|errno| errno::decide(Call::Zero, errno) != Then::OtherWay);
+                *quick_zeros
+            })
     }
 
     // --- from work to requests
@@ -246,8 +281,10 @@ impl Disk {
             }
             Purpose::Flush { ticket } => {
                 let result = match completion.result {
-                    // Kernels before 4.18 know no flush by AIO; then the loop has to wait for the disk.
-                    Err(libc::EINVAL) => self.device.flush().map_err(|error| error.raw_os_error()),
+                    // The loop has to wait for the disk.
+                    Err(errno) if errno::decide(Call::Flush, errno) == Then::OtherWay => {
+                        self.device.flush().map_err(|error| error.raw_os_error())
+                    }
                     Err(errno) => Err(Some(errno)),
                     Ok(_) => Ok(()),
                 };

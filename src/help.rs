@@ -73,6 +73,7 @@ Options:
   --info-hash HEX       Refuse a torrent with any other info-hash. With several
                         torrents: once for each, in their order.
   --fresh               Fetch everything; do not look at what TARGET holds.
+                        Otherwise what it holds of the image is not fetched.
   --no-verify           Do not read back. The result says so.
   --tracker-grace SECS  Leave when complete and the tracker has been unreachable
                         for this long. Default: 30
@@ -97,7 +98,9 @@ Example:
 
 pub const SEED: &str = "\
 Serves each SOURCE, which must hold what its TORRENT describes, to all who ask.
-Ends when the tracker goes away, after --seed-secs, or on Ctrl-C.
+Each piece is hashed before it is sent for the first time; one that is not what
+the torrent says, or cannot be read, is not served, and a line says so. Ends
+when the tracker goes away, after --seed-secs, or on Ctrl-C.
 
 Usage:
   swarmdd seed [options] TORRENT SOURCE [TORRENT SOURCE]...
@@ -118,6 +121,8 @@ Options:
                         long. Default: 30
   --seed-secs SECS      Leave after this long, even if the tracker is still
                         there. Default: no limit
+  --check               Read and hash all of every SOURCE first, and do not
+                        begin if anything in it is wrong.
   -h, --help            This text.
 
 Example:

@@ -7,7 +7,6 @@
 //!
 //! Calling order: `update` or `finish`, then sleep no longer than `next_wakeup`, then `update` again.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Stderr, Stdout, Write};
 use std::time::Duration;
@@ -91,8 +90,9 @@ pub struct Status {
     /// Pieces that are on the target.
     pub have: u32,
     pub pieces: u32,
-    /// Pieces read so far, while scanning and verifying.
+    /// Pieces read so far, while scanning and verifying, and those that are to be read.
     pub checked: u32,
+    pub to_check: u32,
     /// Length of the image.
     pub bytes: u64,
     /// Payload that came over the network, wasted blocks too.
@@ -104,12 +104,13 @@ pub struct Status {
 /// How one job ended; failed if there is an `error`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Every piece was read back from the target and its hash was right.
+    /// Every piece was read from the target, after its last write, and its hash was right.
     pub verified: bool,
+    /// How many were.
     pub good: u32,
     /// Where on the disk the first bad piece begins.
     pub bad_offset: Option<u64>,
-    pub seconds: f64,
+    pub took: Duration,
     pub bytes: u64,
     pub fetched: u64,
     pub info_hash: String,
@@ -127,7 +128,8 @@ pub struct Disk {
 /// Prints what is worth printing. See the top of the file for the calling order.
 pub struct Reporter<Out: Write, Err: Write> {
     mode: Mode,
-    jobs: BTreeMap<usize, Job>,
+    /// With their numbers.
+    jobs: Vec<(usize, Job)>,
     out: Out,
     err: Err,
     /// Columns of the terminal behind `err`, asked before each drawing because windows change; `None`: no terminal.
@@ -140,12 +142,12 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
     /// `columns` is used only by `Mode::Auto`, which is `Mode::Plain` where it says `None` at the start.
     pub fn new(mode: Mode, columns: fn() -> Option<u16>, out: Out, err: Err) -> Self {
         let mode = if mode == Mode::Auto && columns().is_none() { Mode::Plain } else { mode };
-        Reporter { mode, jobs: BTreeMap::new(), out, err, columns, drawn: None }
+        Reporter { mode, jobs: Vec::new(), out, err, columns, drawn: None }
     }
 
     /// Job `index` stands as `status` says.
     pub fn update(&mut self, now: Instant, index: usize, status: &Status) {
-        let job = self.jobs.entry(index).or_insert_with(|| Job::new(now, status));
+        let job = job(&mut self.jobs, now, index, status);
         assert!(!job.finished, "job {index} has been finished");
         job.take(now, status);
         match self.mode {
@@ -165,7 +167,7 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
     /// Job `index` has ended as `outcome` says. A failure is printed in every mode: it is the one line on stderr that
     /// goes with exit status 1.
     pub fn finish(&mut self, now: Instant, index: usize, status: &Status, outcome: &Outcome) {
-        let job = self.jobs.entry(index).or_insert_with(|| Job::new(now, status));
+        let job = job(&mut self.jobs, now, index, status);
         assert!(!job.finished, "job {index} is finished twice");
         job.take(now, status);
         job.finished = true;
@@ -217,7 +219,7 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
             Mode::Json => JSON_INTERVAL,
             Mode::None => return None,
         };
-        let unfinished = || self.jobs.values().filter(|job| !job.finished);
+        let unfinished = || self.jobs.iter().map(|(_, job)| job).filter(|job| !job.finished);
         unfinished().next()?;
         let due = |last: &Instant| *last + interval;
         let next = match self.mode {
@@ -234,7 +236,7 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
 
     /// Draws the line again if that is due: at a change of state at once, else not too often.
     fn redraw(&mut self, now: Instant) {
-        let Some(view) = View::of_all(self.jobs.values()) else { return self.clear() };
+        let Some(view) = View::of_all(self.jobs.iter().map(|(_, job)| job)) else { return self.clear() };
         let fresh =
             self.drawn.is_some_and(|(last, state)| state == view.state && now.since(last) < REDRAW_INTERVAL);
         if !fresh {
@@ -270,6 +272,15 @@ pub fn standard(mode: Mode) -> Standard {
 fn print(to: &mut impl Write, text: &str) {
     // Whoever listened has gone away: that is no reason to leave a disk half written.
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}
+
+/// The job of this number, which may be new.
+fn job<'a>(jobs: &'a mut Vec<(usize, Job)>, now: Instant, index: usize, status: &Status) -> &'a mut Job {
+    let at = jobs.iter().position(|(number, _)| *number == index).unwrap_or(jobs.len());
+    if at == jobs.len() {
+        jobs.push((index, Job::new(now, status)));
+    }
+    &mut jobs[at].1
 }
 
 /// One TORRENT TARGET pair as it was last reported.
@@ -322,7 +333,8 @@ impl Job {
 
     /// Seconds until the present state is through, if it gets on at all.
     fn eta_seconds(&self) -> Option<u64> {
-        let remaining = self.status.bytes.saturating_sub(self.status.bytes_advanced());
+        let (done, all) = self.status.pieces_advanced();
+        let remaining = part(self.status.bytes, all.saturating_sub(done), self.status.pieces);
         let rate = match self.status.state {
             // Blocks arrive more smoothly than pieces are completed.
             State::Downloading => self.down.bytes_per_second(),
@@ -350,21 +362,22 @@ impl Job {
 }
 
 impl Status {
-    /// Pieces through which the present state has gone.
-    fn pieces_advanced(&self) -> u32 {
+    /// Pieces through which the present state has gone, of how many.
+    fn pieces_advanced(&self) -> (u32, u32) {
         match self.state {
-            State::Scanning | State::Verifying => self.checked,
-            _ => self.have,
+            State::Scanning | State::Verifying => (self.checked, self.to_check),
+            _ => (self.have, self.pieces),
         }
     }
 
     fn bytes_advanced(&self) -> u64 {
-        part(self.bytes, self.pieces_advanced(), self.pieces)
+        part(self.bytes, self.pieces_advanced().0, self.pieces)
     }
 
     /// Rounded down, so that 100 % means all.
     fn permille(&self) -> u64 {
-        part(1000, self.pieces_advanced(), self.pieces)
+        let (done, all) = self.pieces_advanced();
+        part(1000, done, all)
     }
 }
 
@@ -384,7 +397,7 @@ impl Outcome {
             verified: false,
             good: 0,
             bad_offset: None,
-            seconds: 0.0,
+            took: Duration::ZERO,
             bytes,
             fetched: 0,
             info_hash: String::new(),
@@ -395,7 +408,8 @@ impl Outcome {
 
     /// The further members of the last JSON object of a job.
     fn json(&self) -> String {
-        let Outcome { verified, good, seconds, bytes, .. } = self;
+        let Outcome { verified, good, took, bytes, .. } = self;
+        let (seconds, millis) = (took.as_secs(), took.subsec_millis());
         let bad_offset = json_option(self.bad_offset);
         let info_hash = json_string(&self.info_hash);
         let disk = json_option(self.disk.as_ref().map(|disk| {
@@ -403,21 +417,31 @@ impl Outcome {
             format!("{{\"model\":{},\"serial\":{}}}", json_string(model), json_string(serial))
         }));
         let error = json_option(self.error.as_deref().map(json_string));
+        // In units of 0.1 MB.
+        let speed = self.bytes_per_second() / 100_000;
         format!(
-            "\"verified\":{verified},\"good\":{good},\"bad_offset\":{bad_offset},\"seconds\":{seconds:.3},\
-             \"bytes\":{bytes},\"info_hash\":{info_hash},\"disk\":{disk},\"error\":{error}",
+            "\"verified\":{verified},\"good\":{good},\"bad_offset\":{bad_offset},\"seconds\":{seconds}.{millis:03},\
+             \"mb_per_second\":{}.{},\"bytes\":{bytes},\"info_hash\":{info_hash},\"disk\":{disk},\"error\":{error}",
+            speed / 10,
+            speed % 10,
         )
+    }
+
+    /// Of the image, however little of it had to come. A job of no time at all has no speed: a hundredth of a second is the
+    /// least that counts.
+    fn bytes_per_second(&self) -> u64 {
+        let millis = self.took.as_millis().max(10);
+        u64::try_from(u128::from(self.bytes) * 1000 / millis).unwrap_or(u64::MAX)
     }
 
     fn line(&self, uploaded: u64) -> String {
         let verified =
             if self.verified { format!("{} pieces verified", self.good) } else { "not verified".into() };
-        // A job of no time at all has no speed; the smallest one shown is a hundredth of a second.
-        let rate = (self.bytes as f64 / self.seconds.max(0.01)) as u64;
+        let rate = self.bytes_per_second();
         format!(
             "done: {} in {} ({}/s), {verified}, fetched {}, uploaded {}",
             Bytes(self.bytes),
-            Clock(self.seconds as u64),
+            Clock(self.took.as_secs()),
             Bytes(rate),
             Bytes(self.fetched),
             Bytes(uploaded),
@@ -446,7 +470,7 @@ impl View {
             title: job.title(),
             state: status.state,
             permille: counts.then(|| status.permille()),
-            pieces: counts.then(|| (status.pieces_advanced(), status.pieces)),
+            pieces: counts.then(|| status.pieces_advanced()),
             down: job.down.bytes_per_second(),
             up: job.up.bytes_per_second(),
             advance: job.advance.bytes_per_second(),
@@ -633,6 +657,7 @@ mod tests {
             have: 0,
             pieces: 1000,
             checked: 0,
+            to_check: 1000,
             bytes: 1000 << 20,
             fetched: 0,
             uploaded: 0,
@@ -645,7 +670,7 @@ mod tests {
             verified: true,
             good: 1000,
             bad_offset: None,
-            seconds: 72.5,
+            took: Duration::from_millis(72_500),
             bytes: 1000 << 20,
             fetched: 1001 << 20,
             info_hash: "00ff".into(),
@@ -722,7 +747,7 @@ mod tests {
             lines(&mut console.out),
             ["{\"state\":\"failed\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
               \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\
-              \"verified\":true,\"good\":1000,\"bad_offset\":4096,\"seconds\":72.500,\"bytes\":1048576000,\
+              \"verified\":true,\"good\":1000,\"bad_offset\":4096,\"seconds\":72.500,\"mb_per_second\":14.4,\"bytes\":1048576000,\
               \"info_hash\":\"00ff\",\
               \"disk\":{\"model\":\"QEMU \\\"HD\\\"\",\"serial\":\"1\"},\"error\":\"I/O error\"}"]
         );

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use crate::disk::Disk;
 use crate::fetch::{Exchange, Haste, Resolver};
 use crate::os::blockdev::{Device, Kind};
 use crate::os::clock;
+use crate::os::errno;
 use crate::os::net;
 use crate::os::pool::Pool;
 use crate::os::sha1::Sha1;
@@ -81,6 +83,8 @@ pub struct Setup {
     /// As the user named it.
     pub target: String,
     pub role: Role,
+    /// `Config::look`.
+    pub look: bool,
 }
 
 /// What all pairs have in common.
@@ -166,6 +170,8 @@ struct Job {
     slots: Vec<Option<usize>>,
     announce: Option<Exchange>,
     target: String,
+    /// Of the device behind it.
+    path: PathBuf,
     role: Role,
     identity: Identity,
     grow_last: bool,
@@ -644,7 +650,7 @@ impl Job {
         listen_port: u16,
         now: Instant,
     ) -> Result<Job, RunError> {
-        let Setup { metainfo, device, identity, target, role } = setup;
+        let Setup { metainfo, device, identity, target, role, look } = setup;
         let buffer_bytes = swarm::buffer_bytes(&metainfo.layout);
         // More buffers than the torrent has bytes are never used.
         let whole = metainfo.layout.total_bytes().div_ceil(u64::from(buffer_bytes));
@@ -658,12 +664,14 @@ impl Job {
             rng_seed: clock::random_seed()?,
             buffer_count,
             peers: settings.peers.clone(),
+            look,
             verify: settings.verify,
             tracker_grace: settings.tracker_grace,
             seed_for: settings.seed_for,
             stall: settings.stall,
         };
         Ok(Job {
+            path: device.path.clone(),
             identity,
             disk: Some(Disk::new(device, metainfo.clone())?),
             pool: Pool::new(buffer_bytes, buffer_count)?,
@@ -720,8 +728,7 @@ impl Job {
 
     /// Answers once all bytes of the piece have been hashed.
     fn finish_hash(&mut self, of: HashOf, hashed: u32, now: Instant) {
-        let (HashOf::Download(piece) | HashOf::ReadBack(piece)) = of;
-        if hashed == self.swarm.metainfo().layout.piece_length(piece) {
+        if hashed == self.swarm.metainfo().layout.piece_length(of.piece()) {
             let hash = self.hashes.remove(&of).expect("it has just been fed");
             self.swarm.handle_hashed(now, of, PieceHash(hash.finish()));
         }
@@ -759,10 +766,9 @@ impl Job {
         let far = format!("{} of {} pieces are on the target", progress.have, progress.pieces);
         match self.swarm.state() {
             State::Over(Outcome::Complete) => None,
-            State::Over(Outcome::Failed(failure)) => Some(format!("{}; {far}", explain(failure))),
+            State::Over(Outcome::Failed(failure)) => Some(format!("{}; {far}", explain(failure, &self.path))),
             _ if self.reported == Some(progress::State::Verifying) => {
-                let read = progress.verified + progress.bad;
-                Some(format!("interrupted; {far}, {read} of them read back"))
+                Some(format!("interrupted; {far}, {} of them read back", progress.verified))
             }
             _ => Some(format!("interrupted; {far}")),
         }
@@ -772,6 +778,7 @@ impl Job {
 
     fn report_state(&self) -> progress::State {
         match self.swarm.state() {
+            State::Scanning => progress::State::Scanning,
             State::Downloading => progress::State::Downloading,
             State::Verifying => progress::State::Verifying,
             State::Seeding => progress::State::Seeding,
@@ -788,7 +795,8 @@ impl Job {
             target: self.target.clone(),
             have: progress.have,
             pieces: progress.pieces,
-            checked: progress.verified + progress.bad,
+            checked: progress.checked,
+            to_check: progress.to_check,
             bytes: self.swarm.metainfo().layout.total_bytes(),
             fetched: progress.fetched,
             uploaded: progress.uploaded,
@@ -800,10 +808,10 @@ impl Job {
         let progress = self.swarm.progress();
         let metainfo = self.swarm.metainfo();
         progress::Outcome {
-            verified: error.is_none() && progress.verified == progress.pieces,
+            verified: error.is_none() && self.role == Role::Leecher && progress.verified == progress.pieces,
             good: progress.verified,
             bad_offset: progress.bad_offset.map(|offset| offset.0),
-            seconds: self.complete_at.unwrap_or(now).since(self.started).as_secs_f64(),
+            took: self.complete_at.unwrap_or(now).since(self.started),
             bytes: metainfo.layout.total_bytes(),
             fetched: progress.fetched,
             info_hash: metainfo.info_hash.to_string(),
@@ -814,23 +822,33 @@ impl Job {
 
     /// An event as a line of the log.
     fn line(&self, event: &swarm::Event) -> String {
-        format!("{}: {event}", self.swarm.metainfo().name)
+        let name = &self.swarm.metainfo().name;
+        match event {
+            swarm::Event::SourceBad { piece, error: Some(error), .. } => {
+                format!("{name}: piece {} is not served: {}", piece.0, explain_disk(error, &self.path))
+            }
+            event => format!("{name}: {event}"),
+        }
     }
 }
 
 /// A failure in the words of the system: the core knows numbers only.
-fn explain(failure: &Failure) -> String {
+fn explain(failure: &Failure, path: &Path) -> String {
     match failure {
-        Failure::Disk(DiskError { operation, offset, errno }) => {
-            let error = io::Error::from_raw_os_error(*errno);
-            match operation {
-                DiskOperation::Read => format!("cannot read the target at byte {}: {error}", offset.0),
-                DiskOperation::Write => format!("cannot write the target at byte {}: {error}", offset.0),
-                DiskOperation::Flush => format!("cannot flush the target: {error}"),
-            }
-        }
+        Failure::Disk(error) => explain_disk(error, path),
         failure => failure.to_string(),
     }
+}
+
+fn explain_disk(error: &DiskError, path: &Path) -> String {
+    let path = path.display();
+    let what = match error.operation {
+        DiskOperation::Read => format!("cannot read {path} at byte {}", error.offset.0),
+        DiskOperation::Write => format!("cannot write {path} at byte {}", error.offset.0),
+        DiskOperation::Flush => format!("cannot flush {path}"),
+    };
+    let meaning = errno::meaning(error.errno).map_or(String::new(), |meaning| format!("; {meaning}"));
+    format!("{what}: {}{meaning}", io::Error::from_raw_os_error(error.errno))
 }
 
 /// What a report says of the disk, if there is anything to say.

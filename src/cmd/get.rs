@@ -113,7 +113,9 @@ fn prepare(
                 .note(&format!("{path}: its file system knows no O_DIRECT, writing through the page cache"));
         }
         let target = jobs[index].target.to_string_lossy().into_owned();
-        setups.push(Setup { metainfo, device, identity, target, role: Role::Leecher });
+        // In a file that was not there nothing can be.
+        let look = !options.fresh && !device.created;
+        setups.push(Setup { metainfo, device, identity, target, role: Role::Leecher, look });
     }
     Ok(Prepared::Run(setups))
 }
@@ -227,6 +229,7 @@ fn fetching(job: &GetJob) -> Status {
         have: 0,
         pieces: 0,
         checked: 0,
+        to_check: 0,
         bytes: 0,
         fetched: 0,
         uploaded: 0,

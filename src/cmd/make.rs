@@ -26,7 +26,7 @@ use super::{Failure, Reading, say};
 use crate::cli::MakeOptions;
 use crate::os::blockdev::Device;
 use crate::os::{sectors, sparse};
-use crate::progress::{Bytes, State};
+use crate::progress::{Bytes, Mode, State};
 use crate::table::{self, Table, TableKind};
 
 /// Ranges grow to multiples of this: the page of every file system, and the sector of every disk.
@@ -234,6 +234,7 @@ fn describe(
         state: State::Scanning,
         torrent: device.path.display().to_string(),
         target: options.output.display().to_string(),
+        progress: Mode::Auto,
     };
     let mut hashes = Vec::new();
     reading.hash_pieces(|_, hash| hashes.push(hash))?;

@@ -103,13 +103,14 @@ struct Reading<'a> {
     state: State,
     torrent: String,
     target: String,
+    progress: Mode,
 }
 
 impl Reading<'_> {
     /// Hashes every piece, in order. SIGINT and SIGTERM end it.
     fn hash_pieces(&self, mut on_piece: impl FnMut(PieceIndex, PieceHash)) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
-        let mut reporter = progress::standard(Mode::Auto);
+        let mut reporter = progress::standard(self.progress);
         let mut status = Status {
             state: self.state,
             torrent: self.torrent.clone(),
@@ -117,6 +118,7 @@ impl Reading<'_> {
             have: 0,
             pieces: self.layout.piece_count(),
             checked: 0,
+            to_check: self.layout.piece_count(),
             bytes: self.layout.total_bytes(),
             fetched: 0,
             uploaded: 0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_proto::swarm::Role;
 
-use super::Failure;
+use super::{Failure, verify};
 use crate::cli::{SeedJob, SeedOptions};
 use crate::fetch::{self, Patience};
 use crate::os::blockdev::{Device, decimal};
@@ -25,7 +25,12 @@ pub fn run(options: &SeedOptions) -> Result<(), Failure> {
         let device = source(job, metainfo.extents.disk_end().0)?;
         let target = job.source.display().to_string();
         let identity = Identity::default();
-        setups.push(Setup { metainfo, device, identity, target, role: Role::Seeder });
+        if options.check {
+            verify::compare(&metainfo, &device, options.swarm.progress)?.insist(&metainfo, &device)?;
+        }
+        // What was not looked at as a whole is looked at piece by piece, each before it is given away.
+        let look = !options.check;
+        setups.push(Setup { metainfo, device, identity, target, role: Role::Seeder, look });
     }
     let result = run::run(setups, &super::settings(&options.swarm), signals, &mut reporter);
     super::conclude(result, &mut reporter)

@@ -8,34 +8,39 @@ use swarm_proto::units::{DiskOffset, PieceIndex};
 use super::{Failure, Reading, say, torrent};
 use crate::cli::TorrentPlace;
 use crate::os::blockdev::Device;
-use crate::progress::State;
+use crate::progress::{Mode, State};
 use crate::target::Target;
 
 pub fn run(place: &TorrentPlace, target: &OsStr) -> Result<(), Failure> {
     let metainfo = torrent(place)?;
     let (device, _) = Target::parse(target)?.open_readonly()?;
-    let found = compare(&metainfo, &device)?;
-    let (pieces, path) = (metainfo.layout.piece_count(), device.path.display());
-    say(&format!("good: {} of {pieces} pieces\n", found.good));
-    match found.bad_offset {
-        None => Ok(()),
-        Some(offset) => {
-            say(&format!("bad offset: {}\n", offset.0));
-            let bad = pieces - found.good;
-            let reason =
-                format!("{path}: {bad} of {pieces} pieces bad, the first at disk offset {}", offset.0);
-            Err(Failure::Because(reason))
-        }
+    let found = compare(&metainfo, &device, Mode::Auto)?;
+    say(&format!("good: {} of {} pieces\n", found.good, metainfo.layout.piece_count()));
+    if let Some(offset) = found.bad_offset {
+        say(&format!("bad offset: {}\n", offset.0));
     }
+    found.insist(&metainfo, &device)
 }
 
-struct Found {
+pub struct Found {
     good: u32,
     /// The lowest disk offset at which a bad piece begins.
     bad_offset: Option<DiskOffset>,
 }
 
-fn compare(metainfo: &Metainfo, device: &Device) -> Result<Found, Failure> {
+impl Found {
+    /// An error if anything is bad.
+    pub fn insist(&self, metainfo: &Metainfo, device: &Device) -> Result<(), Failure> {
+        let Some(offset) = self.bad_offset else { return Ok(()) };
+        let (pieces, path) = (metainfo.layout.piece_count(), device.path.display());
+        let bad = pieces - self.good;
+        let reason = format!("{path}: {bad} of {pieces} pieces bad, the first at disk offset {}", offset.0);
+        Err(Failure::Because(reason))
+    }
+}
+
+/// Reads and hashes everything.
+pub fn compare(metainfo: &Metainfo, device: &Device, progress: Mode) -> Result<Found, Failure> {
     let reading = Reading {
         device,
         layout: metainfo.layout,
@@ -43,6 +48,7 @@ fn compare(metainfo: &Metainfo, device: &Device) -> Result<Found, Failure> {
         state: State::Verifying,
         torrent: metainfo.name.clone(),
         target: device.path.display().to_string(),
+        progress,
     };
     let mut found = Found { good: 0, bad_offset: None };
     reading.hash_pieces(|piece, hash| {

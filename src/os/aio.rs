@@ -21,6 +21,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use swarm_proto::units::{DiskOffset, Ticket};
 
+use super::errno::{self, Call, Then};
+
 /// Most segments of one request: UIO_MAXIOV of the kernel. A 16 MiB piece in 256 KiB buffers has 64.
 const SEGMENT_COUNT_MAX: usize = 1024;
 
@@ -150,8 +152,7 @@ impl Aio {
                 // The rest is looked at again: the next call says what is wrong with the first of them.
                 Ok(taken_count) => self.give_to_kernel(taken_count),
                 // No memory for it right now, or nobody reaped yet: stay queued.
-                Err(libc::EAGAIN) => return,
-                Err(libc::EINTR) => {}
+                Err(errno) if errno::decide(Call::Submit, errno) == Then::Again => return,
                 Err(errno) => self.refuse_first(errno),
             }
         }

@@ -6,6 +6,7 @@
 pub mod aio;
 pub mod blockdev;
 pub mod clock;
+pub mod errno;
 pub mod net;
 pub mod pool;
 pub mod sectors;
@@ -13,6 +14,7 @@ pub mod sha1;
 pub mod signal;
 pub mod sparse;
 pub mod tty;
+pub mod zero;
 
 use std::io;
 

@@ -6,7 +6,8 @@
 //!
 //! Three parties touch a buffer: sockets fill it and drain it, the hash reads it, the kernel moves it to and from the
 //! disk. Which of them may is decided by the core's `cache`, which pins a buffer for as long as an operation on it is in
-//! flight. This module hands out references one call at a time and never keeps one.
+//! flight. This module hands out references one call at a time and never keeps one. One buffer more than asked for is
+//! filled by nobody: zeros, to be written where zeros belong.
 
 use std::alloc::Layout;
 use std::fmt;
@@ -28,7 +29,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Maps `count` buffers of `buffer_bytes` each; the kernel hands out the pages on first use.
+    /// Maps `count` buffers of `buffer_bytes` each, and the zeros; the kernel hands out the pages on first use.
     pub fn new(buffer_bytes: u32, count: u32) -> io::Result<Pool> {
         assert!(buffer_bytes > 0);
         assert!(buffer_bytes.is_multiple_of(PAGE_BYTES));
@@ -58,6 +59,11 @@ impl Pool {
         self.count
     }
 
+    /// A buffer that is always zeros.
+    pub fn zeros(&self) -> BufferId {
+        BufferId(self.count)
+    }
+
     /// The whole buffer, to hash it or to send from it. The kernel may be writing it to the disk meanwhile.
     pub fn bytes(&self, buffer: BufferId) -> &[u8] {
         // SAFETY: the range lies in our mapping, which lives as long as `self` and was zeroed by the kernel. The cache
@@ -67,6 +73,7 @@ impl Pool {
 
     /// The whole buffer, to receive into it.
     pub fn bytes_mut(&mut self, buffer: BufferId) -> &mut [u8] {
+        assert_ne!(buffer, self.zeros(), "zeros stay zeros");
         // SAFETY: as in `bytes`; `&mut self` excludes every other reference given out by this pool, and the cache gives
         // a buffer to be filled only when no disk operation, read or write, is in flight on it.
         unsafe { std::slice::from_raw_parts_mut(self.start(buffer).as_ptr(), self.buffer_bytes as usize) }
@@ -83,8 +90,8 @@ impl Pool {
     }
 
     fn start(&self, buffer: BufferId) -> NonNull<u8> {
-        assert!(buffer.0 < self.count);
-        // SAFETY: the buffer is one of `count`, so its start lies inside the mapping.
+        assert!(buffer.0 <= self.count);
+        // SAFETY: the buffer is one of `count`, or the zeros behind them, so its start lies inside the mapping.
         unsafe { self.memory.add(buffer.index() * self.buffer_bytes as usize) }
     }
 }
@@ -106,7 +113,7 @@ impl fmt::Debug for Pool {
 }
 
 fn mapping_bytes(buffer_bytes: u32, count: u32) -> usize {
-    (buffer_bytes as usize).checked_mul(count as usize).expect("the pool fits the address space")
+    (buffer_bytes as usize).checked_mul(count as usize + 1).expect("the pool fits the address space")
 }
 
 /// A run of bytes the kernel may read or write. Only a `Pool` makes one, so it always points into live memory.
@@ -213,9 +220,9 @@ mod tests {
 
     #[test]
     #[should_panic]
-    fn no_buffer_behind_the_last() {
+    fn no_buffer_behind_the_zeros() {
         let pool = Pool::new(4096, 2).unwrap();
-        pool.bytes(BufferId(2));
+        pool.bytes(BufferId(3));
     }
 
     #[test]

@@ -7,8 +7,9 @@
 //!                    └──── give_back ────> Free
 //! ```
 //!
-//! *Taken* buffers belong to one owner: a piece being received, a disk read, the read-back. *Stored* ones hold bytes that
-//! are on the disk and may be sent; each block being sent pins its buffer, and a pinned buffer is never taken.
+//! *Taken* buffers belong to one owner: a piece being received, a disk read, an inspection. *Stored* ones hold bytes that
+//! are on the disk and may be sent; each block being sent pins its buffer, and a pinned buffer is never taken. If they turn
+//! out not to be on the disk the chunk is *forgotten*: nobody finds it any more, and the last pin frees its buffer.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -26,7 +27,15 @@ pub struct Chunk {
 enum Buffer {
     Free,
     Taken,
-    Stored { chunk: Chunk, pins: u32, used: u64 },
+    Stored {
+        chunk: Chunk,
+        pins: u32,
+        used: u64,
+    },
+    /// What was in it is not to be sent again; it is still being sent.
+    Forgotten {
+        pins: u32,
+    },
 }
 
 pub struct Cache {
@@ -89,11 +98,24 @@ impl Cache {
         self.stored.insert(chunk, buffer);
     }
 
-    /// Like `store`, for a chunk that nobody asked for: it is the first to go.
-    pub fn store_cold(&mut self, buffer: BufferId, chunk: Chunk) {
-        self.store(buffer, chunk);
-        if let Buffer::Stored { used, .. } = &mut self.buffers[buffer.index()] {
-            *used = 0;
+    /// Whatever is stored of a piece is not what ought to be there.
+    pub fn forget(&mut self, piece: PieceIndex) {
+        let all = Chunk { piece, index: 0 }..=Chunk { piece, index: u32::MAX };
+        while let Some((&chunk, &buffer)) = self.stored.range(all.clone()).next() {
+            self.stored.remove(&chunk);
+            let Buffer::Stored { pins, .. } = self.buffers[buffer.index()] else {
+                unreachable!("a stored chunk lies in a stored buffer")
+            };
+            self.pinned -= usize::from(pins > 0);
+            self.buffers[buffer.index()] = Buffer::Forgotten { pins };
+            self.free_if_unused(buffer);
+        }
+    }
+
+    fn free_if_unused(&mut self, buffer: BufferId) {
+        if self.buffers[buffer.index()] == (Buffer::Forgotten { pins: 0 }) {
+            self.buffers[buffer.index()] = Buffer::Free;
+            self.free.push(buffer);
         }
     }
 
@@ -115,12 +137,15 @@ impl Cache {
     }
 
     pub fn unpin(&mut self, buffer: BufferId) {
-        let Buffer::Stored { pins, .. } = &mut self.buffers[buffer.index()] else {
-            panic!("only stored buffers are pinned")
-        };
-        assert!(*pins > 0);
-        *pins -= 1;
-        self.pinned -= usize::from(*pins == 0);
+        match &mut self.buffers[buffer.index()] {
+            Buffer::Stored { pins, .. } if *pins > 0 => {
+                *pins -= 1;
+                self.pinned -= usize::from(*pins == 0);
+            }
+            Buffer::Forgotten { pins } if *pins > 0 => *pins -= 1,
+            _ => panic!("only pinned buffers are unpinned"),
+        }
+        self.free_if_unused(buffer);
     }
 
     fn evict(&mut self, spared: &BTreeSet<Chunk>) -> Option<BufferId> {
@@ -147,7 +172,11 @@ impl Cache {
 
     /// Pins over all buffers, for recounts.
     pub fn pin_count(&self) -> u32 {
-        self.buffers.iter().map(|b| if let Buffer::Stored { pins, .. } = b { *pins } else { 0 }).sum()
+        let pins = |buffer: &Buffer| match *buffer {
+            Buffer::Stored { pins, .. } | Buffer::Forgotten { pins } => pins,
+            Buffer::Free | Buffer::Taken => 0,
+        };
+        self.buffers.iter().map(pins).sum()
     }
 
     /// Buffers that somebody owns, for recounts.
@@ -183,16 +212,34 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_stored_once_and_cold_ones_leave_first() {
-        let mut cache = Cache::new(3);
-        let (a, b, c) = (cache.take().unwrap(), cache.take().unwrap(), cache.take().unwrap());
+    fn a_chunk_is_stored_once() {
+        let mut cache = Cache::new(2);
+        let (a, b) = (cache.take().unwrap(), cache.take().unwrap());
         cache.store(a, chunk(1));
         cache.store(b, chunk(1));
         assert_eq!(cache.available(), 2);
-        cache.store_cold(c, chunk(2));
         assert_eq!(cache.take(), Some(b));
-        assert_eq!(cache.take(), Some(c));
         assert!(cache.contains(chunk(1)));
         cache.check_invariants();
+    }
+
+    /// What is still being sent keeps its buffer, and a new chunk of that name gets another one.
+    #[test]
+    fn a_forgotten_chunk_frees_its_buffer_with_the_last_pin() {
+        let mut cache = Cache::new(2);
+        let old = cache.take().unwrap();
+        cache.store(old, chunk(1));
+        cache.pin(chunk(1)).unwrap();
+        cache.forget(PieceIndex(1));
+        assert!(!cache.contains(chunk(1)) && cache.available() == 1);
+        cache.check_invariants();
+        let new = cache.take().unwrap();
+        cache.store(new, chunk(1));
+        assert_eq!((new == old, cache.pin_count()), (false, 1));
+        cache.unpin(old);
+        assert_eq!(cache.available(), 2);
+        cache.forget(PieceIndex(1));
+        cache.check_invariants();
+        assert!(cache.has_free() && cache.available() == 2);
     }
 }

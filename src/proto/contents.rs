@@ -60,8 +60,17 @@ impl Contents {
 
     /// Bytes that have to come over the network if nothing is there: neither zeros nor repeated.
     pub fn unique_bytes(&self, layout: &Layout) -> u64 {
-        let first = |piece: &PieceIndex| self.equals(*piece).all(|equal| equal > *piece);
-        self.zero.zeros().filter(first).map(|piece| u64::from(layout.piece_length(piece))).sum()
+        self.needless().zeros().map(|piece| u64::from(layout.piece_length(piece))).sum()
+    }
+
+    /// Pieces that nobody fetches who has nothing: zeros, and what comes with an earlier piece.
+    pub fn needless(&self) -> Bitfield {
+        let mut needless = self.zero.clone();
+        // Only the first of a ring does not follow a smaller one.
+        for (_, later) in self.next_equal.iter().filter(|(piece, next)| next > piece) {
+            needless.set(*later);
+        }
+        needless
     }
 
     /// Pieces to look at first, one from each of as many equal parts of the torrent: all of them bad means that the disk

@@ -45,7 +45,7 @@ pub mod choker;
 pub mod peer;
 pub mod mesh;
 pub mod tracker;
-pub mod readback;
+pub mod inspection;
 pub mod swarm;
 
 #[cfg(test)]

@@ -150,8 +150,11 @@ pub const READS_MAX: usize = 32;
 pub const SAMPLE_PIECES_MAX: u32 = 64;
 pub const SAMPLE_BYTES: u32 = 256 * 1024 * 1024;
 
-/// Chunks of the read-back in flight: 16 x 256 KiB keep any disk busy.
-pub const READ_BACK_MAX: usize = 16;
+/// Chunks of an inspection in flight: 16 x 256 KiB keep any disk busy.
+pub const INSPECT_MAX: usize = 16;
+
+/// Pieces of zeros being written. Where the disk makes them by itself each takes no time, else each is a piece of writing.
+pub const ZERO_WRITES_MAX: usize = 4;
 
 /// First pause after a peer refused a request (BEP 6 reject); doubles up to 64 times this.
 pub const REFUSED_PAUSE: Duration = Duration::from_millis(500);

@@ -35,6 +35,8 @@ pub struct Peer {
     pub peer_id: Option<PeerId>,
     pub fast: bool,
     pub extended: bool,
+    /// The id under which they want to hear that we lost a piece.
+    pub dont_have: Option<u8>,
 
     pub said_handshake: bool,
     pub said_extended: bool,
@@ -43,7 +45,7 @@ pub struct Peer {
     pub may_send_bitfield: bool,
 
     pub has: Bitfield,
-    /// Pieces they have and we lack.
+    /// Pieces they have and we want from somebody.
     pub wanted: u32,
     pub am_choking: bool,
     pub am_interested: bool,
@@ -52,7 +54,7 @@ pub struct Peer {
     /// The choker's decision; said at the next chance.
     pub unchoke: bool,
     pub choke_changed: Instant,
-    /// How many of our finished pieces they were told of.
+    /// How much of our news they were told.
     pub told: usize,
 
     /// Blocks we asked for, oldest first.
@@ -95,6 +97,7 @@ impl Peer {
             peer_id: None,
             fast: false,
             extended: false,
+            dont_have: None,
             said_handshake: false,
             said_extended: false,
             said_bitfield: false,
@@ -159,6 +162,12 @@ impl Peer {
         }
         self.pause_until = now + REFUSED_PAUSE * (1 << self.refusals.min(6));
         self.refusals += 1;
+    }
+
+    /// We do not have this piece any more (BEP 54). None for those who have not said that they understand it.
+    pub fn loss_of(&self, piece: PieceIndex) -> Option<Message> {
+        let payload = piece.0.to_be_bytes().to_vec();
+        self.dont_have.map(|id| Message::Extended { id, payload })
     }
 
     /// Remembers a suggestion, the oldest makes room.

@@ -1,7 +1,7 @@
 //! Which block do we ask for next, and of whom.
 //!
-//! A *wanted* piece is not on the disk. It is *open* while its blocks are being asked for, received, hashed and written;
-//! only open pieces own buffers. In an open piece a block is
+//! A *wanted* piece is known not to be on the disk and has to come from a peer. It is *open* while its blocks are being
+//! asked for, received, hashed and written; only open pieces own buffers. In an open piece a block is
 //!
 //! ```text
 //! Free ──request──> Requested(n peers) ──begin──> Receiving(from one) ──received──> Received
@@ -15,10 +15,10 @@
 //! 2. what this peer suggested (BEP 6): a seed deals every piece once before it deals one twice;
 //! 3. the oldest open piece: a piece can be passed on only when it is whole, so finish before opening;
 //! 4. a new piece, rarest first, random among equals;
-//! 5. endgame, when nothing is left to open: a block that somebody else was asked for already.
+//! 5. endgame, when nothing is left to open and nothing will be: a block that somebody else was asked for already.
 //!
-//! Invariants: a piece is ranked if and only if it is wanted and not open; one peer at a time writes into a block;
-//! `free` and `received` of an open piece count its blocks.
+//! Invariants: a piece is ranked if and only if it is wanted and not open; what is wanted is not on the disk; one peer at
+//! a time writes into a block; `free` and `received` of an open piece count its blocks.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -49,8 +49,8 @@ struct OpenPiece {
     received: u32,
     /// Blocks of the prefix that were handed to the hash unit.
     hashed: u32,
-    /// Whole and good: on its way to the disk.
-    writing: bool,
+    /// Whole and good: it is on its way to so many places on the disk.
+    writing: u32,
     /// Who filled it, to know whom to blame.
     givers: BTreeSet<PeerSlot>,
     /// Somebody who has left filled some of it.
@@ -99,6 +99,7 @@ pub struct Picker {
     layout: Layout,
     buffer_bytes: u32,
     have: Bitfield,
+    wanted: Bitfield,
     ranking: Ranking,
     /// Oldest first.
     open: Vec<OpenPiece>,
@@ -116,17 +117,52 @@ impl OpenPiece {
 }
 
 impl Picker {
+    /// Nothing is wanted yet.
     pub fn new(layout: Layout, buffer_bytes: u32, have: Bitfield, mut rng: Rng) -> Picker {
         let mut ranking = Ranking::new(layout.piece_count(), &mut rng);
-        for piece in have.ones() {
+        for piece in layout.pieces() {
             ranking.remove(piece);
         }
-        Picker { layout, buffer_bytes, have, ranking, open: Vec::new(), rng, version: 0 }
+        let wanted = Bitfield::new(layout.piece_count());
+        Picker { layout, buffer_bytes, have, wanted, ranking, open: Vec::new(), rng, version: 0 }
     }
 
     /// Pieces on the disk.
     pub fn have(&self) -> &Bitfield {
         &self.have
+    }
+
+    /// Pieces that have to come from peers.
+    pub fn wanted(&self) -> &Bitfield {
+        &self.wanted
+    }
+
+    pub fn want(&mut self, piece: PieceIndex) {
+        assert!(!self.have.get(piece));
+        assert!(self.wanted.set(piece), "wanted already");
+        self.ranking.insert(piece, &mut self.rng);
+        self.version += 1;
+    }
+
+    /// It comes another way, or has come. True if it was wanted.
+    pub fn unwant(&mut self, piece: PieceIndex) -> bool {
+        if self.ranking.is_ranked(piece) {
+            self.ranking.remove(piece);
+            self.version += 1;
+        }
+        self.wanted.clear(piece)
+    }
+
+    /// A piece that is not wanted any more is on the disk.
+    pub fn acquired(&mut self, piece: PieceIndex) {
+        assert!(!self.wanted.get(piece));
+        self.have.set(piece);
+        self.version += 1;
+    }
+
+    /// It is not there after all.
+    pub fn lost(&mut self, piece: PieceIndex) {
+        assert!(self.have.clear(piece), "only what was there can be lost");
     }
 
     /// Grows whenever a pick that gave nothing might now give something, but for what the peer itself says.
@@ -136,7 +172,7 @@ impl Picker {
 
     /// Pieces that are being asked for, received or hashed; those being written are not counted.
     pub fn filling_count(&self) -> usize {
-        self.open.iter().filter(|open| !open.writing).count()
+        self.open.iter().filter(|open| open.writing == 0).count()
     }
 
     pub fn open_count(&self) -> usize {
@@ -153,8 +189,12 @@ impl Picker {
         self.version += u64::from(self.ranking.count(piece) == 0);
     }
 
-    /// `room`: there are buffers to open another piece.
-    pub fn pick(&self, peer: &Asked, room: bool) -> Pick {
+    pub fn is_open(&self, piece: PieceIndex) -> bool {
+        self.find(piece).is_some()
+    }
+
+    /// `room`: there are buffers to open another piece. `last`: no further piece will be wanted.
+    pub fn pick(&self, peer: &Asked, room: bool, last: bool) -> Pick {
         let wanted = |piece: &PieceIndex| peer.has.get(*piece);
         let only_here = |open: &&OpenPiece| self.ranking.count(open.piece) == 1;
         if let Some(block) = self.open.iter().filter(only_here).find_map(|open| self.free_block(open, peer)) {
@@ -175,7 +215,7 @@ impl Picker {
             return Pick::Open(piece);
         }
         // Nothing left to open: ask for what others were asked for, so that nobody slow holds up the end.
-        if self.ranking.iter().next().is_none() {
+        if last && self.ranking.iter().next().is_none() {
             return self.endgame_block(peer).map_or(Pick::Nothing, Pick::Block);
         }
         Pick::Nothing
@@ -220,7 +260,7 @@ impl Picker {
             free: blocks,
             received: 0,
             hashed: 0,
-            writing: false,
+            writing: 0,
             givers: BTreeSet::new(),
             gone_givers: false,
             alone: false,
@@ -268,7 +308,7 @@ impl Picker {
     pub fn forsake(&mut self, slot: PeerSlot) {
         let busy = |state: &BlockState| matches!(state, BlockState::Requested(_) | BlockState::Receiving(..));
         for open in self.open.iter_mut().filter(|open| open.alone && open.givers.contains(&slot)) {
-            if !open.writing && open.free > 0 && !open.blocks.iter().any(busy) {
+            if open.writing == 0 && open.free > 0 && !open.blocks.iter().any(busy) {
                 open.restart();
                 self.version += 1;
             }
@@ -329,7 +369,7 @@ impl Picker {
         let open = self.find_mut(piece).expect("a piece being hashed is open");
         assert_eq!(open.received as usize, open.blocks.len());
         if good {
-            open.writing = true;
+            open.writing = 1;
             return Verdict::Good(open.buffers.clone());
         }
         let one_filled_it = open.givers.len() == 1 && !open.gone_givers;
@@ -339,14 +379,24 @@ impl Picker {
         Verdict::Bad { liar }
     }
 
-    /// The piece is on the disk. Its buffers go back to the caller, still full.
-    pub fn written(&mut self, piece: PieceIndex) -> Vec<BufferId> {
-        self.version += 1;
+    /// What `judge` found good goes to one more place on the disk.
+    pub fn write_again(&mut self, piece: PieceIndex) {
+        let open = self.find_mut(piece).expect("a piece being written is open");
+        assert!(open.writing > 0);
+        open.writing += 1;
+    }
+
+    /// One place is written. After the last the piece is closed, and its buffers go back to the caller, still full.
+    pub fn written(&mut self, piece: PieceIndex) -> Option<Vec<BufferId>> {
         let at = self.open.iter().position(|open| open.piece == piece).expect("written pieces were open");
-        let open = self.open.remove(at);
-        assert!(open.writing);
-        assert!(self.have.set(piece));
-        open.buffers
+        let open = &mut self.open[at];
+        assert!(open.writing > 0);
+        open.writing -= 1;
+        if open.writing > 0 {
+            return None;
+        }
+        self.version += 1;
+        Some(self.open.remove(at).buffers)
     }
 
     /// Closes an open piece that nobody connected can fill and nobody is filling, so that its buffers serve another one.
@@ -375,8 +425,8 @@ impl Picker {
         self.ranking.check_invariants();
         for piece in self.layout.pieces() {
             let is_open = self.find(piece).is_some();
-            assert!(!(is_open && self.have.get(piece)));
-            assert_eq!(self.ranking.is_ranked(piece), !is_open && !self.have.get(piece));
+            assert!(!(self.wanted.get(piece) && self.have.get(piece)));
+            assert_eq!(self.ranking.is_ranked(piece), !is_open && self.wanted.get(piece));
             let holders = peers.iter().filter(|has| has.get(piece)).count();
             assert_eq!(self.ranking.count(piece) as usize, holders);
         }
@@ -427,6 +477,7 @@ mod tests {
                 picker.piece_appeared(PieceIndex(at as u32));
             }
         }
+        field(disk).zeros().for_each(|piece| picker.want(piece));
         picker
     }
 
@@ -447,7 +498,7 @@ mod tests {
         let suggested: Vec<PieceIndex> = suggested.iter().copied().map(PieceIndex).collect();
         let asked =
             Asked { slot: PeerSlot(slot), has: &field(has), suggested: &suggested, requested: &|_| false };
-        picker.pick(&asked, true)
+        picker.pick(&asked, true, true)
     }
 
     fn open(picker: &mut Picker, piece: u32) {
@@ -489,9 +540,9 @@ mod tests {
     fn without_room_only_open_pieces_are_picked() {
         let mut picker = picker("11", "..");
         let nobody = Asked { slot: PeerSlot(0), has: &field("##"), suggested: &[], requested: &|_| false };
-        assert_eq!(picker.pick(&nobody, false), Pick::Nothing);
+        assert_eq!(picker.pick(&nobody, false, true), Pick::Nothing);
         open(&mut picker, 1);
-        assert_eq!(picker.pick(&nobody, false), Pick::Block(block(1, 0)));
+        assert_eq!(picker.pick(&nobody, false, true), Pick::Block(block(1, 0)));
     }
 
     #[test]
@@ -521,7 +572,11 @@ mod tests {
         assert_eq!(picker.next_hash_run(PieceIndex(0)), Some(whole));
         assert_eq!(picker.next_hash_run(PieceIndex(0)), None);
         assert_eq!(picker.judge(PieceIndex(0), true), Verdict::Good(alloc::vec![BufferId(0)]));
-        assert_eq!(picker.written(PieceIndex(0)), [BufferId(0)]);
+        assert!(picker.unwant(PieceIndex(0)));
+        picker.write_again(PieceIndex(0));
+        assert_eq!(picker.written(PieceIndex(0)), None, "one of two places");
+        assert_eq!(picker.written(PieceIndex(0)), Some(alloc::vec![BufferId(0)]));
+        picker.acquired(PieceIndex(0));
         assert!(picker.have().is_full());
     }
 

@@ -2,11 +2,15 @@
 //!
 //! Words of what happened go in by `handle_*`, words of what is to be done come out by `poll_*`; neither carries payload.
 //! The parts: `picker` (what to ask for), `peer` (what stands with each peer), `choker` (whom to serve), `cache` (which
-//! buffer holds what), `readback` (is it really there), `tracker` and `mesh` (where the others are).
+//! buffer holds what), `contents` (what needs no peer), `inspection` (what is really there), `tracker` and `mesh` (where
+//! the others are).
 //!
 //! A block's way through: `poll_send` asks for it, `begin_block` names the buffer, `handle_block` puts it to the hash,
 //! `handle_hashed` of its whole piece puts it to the disk, `handle_disk` tells everybody we have it. In that order, so
 //! nothing is announced that is not on the disk.
+//!
+//! A leecher's way: Scanning (a sample of what the target holds, then all of it if the sample says so), Downloading what
+//! it lacks, Verifying what was written by reading it back, Seeding.
 //!
 //! Here: the agent as a whole, its connections, and how it ends. `words`: what crosses the border to the shell. `inbound`
 //! and `outbound`: what peers say, and what is said to them. `storage`: what the disk does.
@@ -20,7 +24,7 @@ mod words;
 
 pub use words::*;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -30,30 +34,50 @@ use crate::announce::{AnnounceRequest, Answer, Event as AnnounceEvent};
 use crate::bitfield::Bitfield;
 use crate::cache::{Cache, Chunk};
 use crate::choker;
+use crate::contents::Contents;
+use crate::inspection::Inspection;
 use crate::limits::*;
 use crate::mesh::{Ending, Mesh};
 use crate::metainfo::Metainfo;
 use crate::peer::{Peer, Phase, overdue};
 use crate::picker::Picker;
 use crate::ranking::Ranking;
-use crate::readback::ReadBack;
 use crate::rng::Rng;
 use crate::tracker::{Need, Tracker};
 use crate::units::*;
 use crate::wire::{Handshake, Message};
+
 /// What a ticket was given out for.
 enum Pending {
-    Write { piece: PieceIndex },
-    Load { chunk: Chunk, buffer: BufferId },
-    ReadBack { chunk: Chunk, buffer: BufferId },
+    /// `from` is the open piece whose buffers are written; zeros need none.
+    Write {
+        piece: PieceIndex,
+        from: Option<PieceIndex>,
+    },
+    Load {
+        chunk: Chunk,
+        buffer: BufferId,
+    },
+    Inspect {
+        chunk: Chunk,
+        buffer: BufferId,
+    },
     Flush,
+}
+
+/// How far the look at what a target holds has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Survey {
+    Sample { good: bool },
+    Rest,
 }
 
 /// After any batch of `handle_*` call `poll_send` for each peer that has room, then `poll_work`, `poll_close`, `poll_connect`,
 /// `poll_announce`, `poll_event`, each until None, and last `poll_timeout`.
 ///
-/// Invariants: a piece in `finished` is on the disk; every buffer is free, stored, or owned by exactly one open piece,
-/// pending read or read-back; every pinned buffer has its block in some peer's `sending`.
+/// Invariants: a piece whose place on the disk has changed sides is in `news`; what is on the disk is neither wanted nor
+/// `unknown`; every buffer is free, stored, or owned by exactly one open piece, pending read or inspection; every pinned
+/// buffer has its block in some peer's `sending`.
 pub struct Swarm {
     metainfo: Arc<Metainfo>,
     config: Config,
@@ -63,13 +87,26 @@ pub struct Swarm {
     peers: Vec<Option<Peer>>,
     picker: Picker,
     cache: Cache,
-    /// Pieces in the order in which they got onto the disk here; peers are told in this order.
-    finished: Vec<PieceIndex>,
+    contents: Contents,
+    inspection: Inspection,
+    survey: Survey,
+    /// Pieces of the target that nobody has looked at yet.
+    unknown: Bitfield,
+    /// Pieces on the disk that were written since they were last read.
+    unproven: Bitfield,
+    /// Pieces that were not what had been written when they were read back, and were fetched again.
+    retried: BTreeSet<PieceIndex>,
+    /// Bad for the second time: how many, and the first.
+    bad_again: u32,
+    first_bad: Option<PieceIndex>,
+    /// Pieces of zeros that the disk still has to make.
+    zeros: VecDeque<PieceIndex>,
+    /// Pieces in the order in which they got onto the disk here, or were lost again; peers are told in this order.
+    news: Vec<PieceIndex>,
     /// How often each piece was sent or suggested.
     sent: Ranking,
     tracker: Tracker,
     mesh: Mesh,
-    readback: Option<ReadBack>,
     pending: BTreeMap<Ticket, Pending>,
     next_ticket: u64,
     loads: usize,
@@ -103,17 +140,31 @@ impl Swarm {
         let pieces = layout.piece_count();
         let have = if seeder { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
         let picker_rng = Rng::new(rng.next_u64());
-        Swarm {
+        // A seeder has looked at nothing yet, but says that it is all there; a leecher does not.
+        let (unknown, unproven) = if seeder {
+            (Bitfield::new(pieces), have.clone())
+        } else {
+            (Bitfield::full(pieces), have.clone())
+        };
+        let mut swarm = Swarm {
             buffer_bytes,
-            state: if seeder { State::Seeding } else { State::Downloading },
+            state: if seeder { State::Seeding } else { State::Scanning },
             peers: Vec::new(),
             picker: Picker::new(layout, buffer_bytes, have, picker_rng),
             cache: Cache::new(config.buffer_count),
-            finished: Vec::new(),
+            contents: Contents::new(&layout, &metainfo.hashes),
+            inspection: Inspection::new(layout, buffer_bytes),
+            survey: Survey::Sample { good: false },
+            unknown,
+            unproven,
+            retried: BTreeSet::new(),
+            bad_again: 0,
+            first_bad: None,
+            zeros: VecDeque::new(),
+            news: Vec::new(),
             sent: Ranking::new(pieces, &mut rng),
             tracker: Tracker::new(now, metainfo.trackers.clone(), config.tracker_grace, &mut rng),
             mesh,
-            readback: None,
             pending: BTreeMap::new(),
             next_ticket: 0,
             loads: 0,
@@ -133,7 +184,16 @@ impl Swarm {
             rng,
             metainfo,
             config,
+        };
+        // Nobody asks for these.
+        swarm.contents.needless().ones().for_each(|piece| swarm.sent.remove(piece));
+        match (seeder, swarm.config.look) {
+            (true, true) => {}
+            (true, false) => swarm.unproven = Bitfield::new(pieces),
+            (false, true) => swarm.take_sample(now),
+            (false, false) => swarm.miss_unknown(now),
         }
+        swarm
     }
 
     pub fn state(&self) -> &State {
@@ -150,14 +210,15 @@ impl Swarm {
     }
 
     pub fn progress(&self) -> Progress {
-        let readback = self.readback.as_ref();
+        let (checked, to_check) = self.inspection.progress();
         Progress {
             state: self.state.clone(),
             have: self.have().count(),
             pieces: self.have().len(),
-            verified: readback.map_or(0, ReadBack::good),
-            bad: readback.map_or(0, ReadBack::bad),
-            bad_offset: readback.and_then(ReadBack::first_bad).map(|piece| self.disk_offset(piece)),
+            verified: self.have().count() - self.unproven.count(),
+            checked,
+            to_check,
+            bad_offset: self.first_bad.map(|piece| self.disk_offset(piece)),
             fetched: self.fetched,
             wasted: self.wasted,
             uploaded: self.uploaded,
@@ -166,7 +227,11 @@ impl Swarm {
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.state, State::Downloading | State::Verifying | State::Seeding)
+        self.is_fetching() || matches!(self.state, State::Verifying | State::Seeding)
+    }
+
+    fn is_fetching(&self) -> bool {
+        matches!(self.state, State::Scanning | State::Downloading)
     }
 
     fn peer(&mut self, slot: PeerSlot) -> &mut Peer {
@@ -535,7 +600,7 @@ impl Swarm {
             // Who has said good-bye does not come back, however long the disk takes to flush.
             State::Leaving(_) if self.tracker.said_stopped() => None,
             State::Seeding | State::Leaving(_) => Some(Need::Complete),
-            State::Downloading | State::Verifying => {
+            State::Scanning | State::Downloading | State::Verifying => {
                 let alone = !self.peers.iter().flatten().any(Peer::is_live);
                 Some(if alone { Need::Alone } else { Need::Incomplete })
             }
@@ -548,10 +613,7 @@ impl Swarm {
         match self.complete_at {
             Some(_) => 0,
             None if self.have().is_full() => u64::from(layout.piece_bytes()),
-            None => {
-                layout.total_bytes()
-                    - self.finished.iter().map(|p| u64::from(layout.piece_length(*p))).sum::<u64>()
-            }
+            None => self.have().zeros().map(|piece| u64::from(layout.piece_length(piece))).sum(),
         }
     }
 
@@ -585,17 +647,19 @@ impl Swarm {
         let loading = self.pending.values().filter(|p| matches!(p, Pending::Load { .. })).count();
         assert_eq!(self.loads, loading);
         if self.is_open() {
-            let reading = self.readback.as_ref().map_or(0, ReadBack::buffer_count);
-            assert_eq!(self.cache.taken_count(), self.picker.buffer_count() + loading + reading);
+            let inspected = self.inspection.buffer_count();
+            assert_eq!(self.cache.taken_count(), self.picker.buffer_count() + loading + inspected);
         }
         for (_, peer) in &peers {
-            let wanted = peer.has.ones().filter(|piece| !self.have().get(*piece)).count();
+            let wanted = peer.has.ones().filter(|piece| self.picker.wanted().get(*piece)).count();
             assert_eq!(peer.wanted as usize, wanted);
             assert!(peer.uploads.len() <= UPLOAD_QUEUE_MAX);
-            assert!(peer.told <= self.finished.len());
+            assert!(peer.told <= self.news.len());
         }
-        if self.config.role == Role::Leecher {
-            assert_eq!(self.finished.len() as u32, self.have().count());
+        for piece in self.metainfo.layout.pieces() {
+            let (have, unknown) = (self.have().get(piece), self.unknown.get(piece));
+            assert!(have || !self.unproven.get(piece));
+            assert!(!unknown || !have && !self.picker.wanted().get(piece));
         }
     }
 }

@@ -286,6 +286,8 @@ fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
 /// What each side may tell once the handshake is done: its extensions and a little about itself (BEP 10).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExtendedHandshake {
+    /// The id by which the sender wants to hear that a piece is lost again (BEP 54).
+    pub dont_have: Option<u8>,
     /// The id by which the sender wants PEX messages to be sent to it; none if it wants none.
     pub ut_pex: Option<u8>,
     /// How many requests the sender keeps before it drops some.
@@ -297,6 +299,9 @@ pub struct ExtendedHandshake {
     pub upload_only: bool,
 }
 
+/// The id under which we want to hear that a piece is lost again: four bytes, the piece (BEP 54).
+pub const DONT_HAVE_ID: u8 = 1;
+
 /// The extended message id of an [`ExtendedHandshake`].
 pub const EXTENDED_HANDSHAKE_ID: u8 = 0;
 
@@ -304,6 +309,9 @@ impl ExtendedHandshake {
     /// The payload of the message.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::from(b"d1:md");
+        if let Some(id) = self.dont_have {
+            put_entry(&mut out, "lt_donthave", i64::from(id));
+        }
         if let Some(id) = self.ut_pex {
             put_entry(&mut out, "ut_pex", i64::from(id));
         }
@@ -328,10 +336,11 @@ impl ExtendedHandshake {
         let dict = dict_in(payload)?;
         let integer = |key: &str| dict.get(key.as_bytes())?.as_integer();
         let extensions = dict.get(b"m").and_then(|value| value.as_dict());
-        let ut_pex = extensions.and_then(|extensions| extensions.get(b"ut_pex")?.as_integer());
+        let extension = |name: &[u8]| positive(extensions?.get(name)?.as_integer()?);
         let client = dict.get(b"v").and_then(|value| value.as_bytes());
         Ok(ExtendedHandshake {
-            ut_pex: ut_pex.and_then(positive),
+            dont_have: extension(b"lt_donthave"),
+            ut_pex: extension(b"ut_pex"),
             reqq: integer("reqq").and_then(positive),
             client: client.map(|client| text::printable(client, TEXT_BYTES_MAX)),
             listen_port: integer("p").and_then(positive),
@@ -632,13 +641,14 @@ mod tests {
             (ExtendedHandshake::default(), "d1:mde11:upload_onlyi0ee"),
             (
                 ExtendedHandshake {
+                    dont_have: Some(7),
                     ut_pex: Some(1),
                     reqq: Some(500),
                     client: Some("swarmdd/0.1.0".into()),
                     listen_port: Some(6881),
                     upload_only: true,
                 },
-                "d1:md6:ut_pexi1ee1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
+                "d1:md11:lt_donthavei7e6:ut_pexi1ee1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
             ),
         ];
         for (handshake, text) in cases {
@@ -657,6 +667,7 @@ mod tests {
             i4e11:ut_metadatai2e6:ut_pexi1ee13:metadata_sizei251e4:reqqi2000e11:upload_onlyi1e1:v18:libtorrent/2.0.8.0\
             6:yourip4:\x0a\x4d\x00\x01e";
         let expected = ExtendedHandshake {
+            dont_have: Some(7),
             ut_pex: Some(1),
             reqq: Some(2000),
             client: Some("libtorrent/2.0.8.0".into()),

@@ -6,11 +6,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::checker::Ledger;
-use super::disk::{Disk, DiskFault, random_part};
-use super::image::{self, Image};
+use super::checker::{Ledger, Watched};
+use super::disk::{Disk, random_part};
+use super::image::{Cell, Image, ZEROS};
 use super::links::Packet;
-use super::options::AgentOptions;
+use super::options::{AgentOptions, Canary};
 use super::pool::{Claimant, Pool};
 use super::queue::{EndId, Happening, Life, NodeId, Queue};
 use crate::limits::BLOCK_BYTES;
@@ -31,8 +31,7 @@ pub struct Agent {
     pool: Pool,
     disk: Disk,
     rng: Rng,
-    /// The hash unit says that everything is good.
-    blind_hash: bool,
+    canary: Canary,
     /// Connections by the name the agent gave them, and in the order in which they are served.
     ends: Vec<Option<EndId>>,
     pub live: Vec<(PeerSlot, EndId)>,
@@ -65,7 +64,8 @@ impl Agent {
         image: &Image,
         options: &AgentOptions,
         identity: Identity,
-        blind_hash: bool,
+        disk: Disk,
+        canary: Canary,
     ) -> Agent {
         let layout = &image.metainfo.layout;
         let buffer_count = swarm::buffer_count_min(layout) + options.spare_buffers;
@@ -79,27 +79,25 @@ impl Agent {
             rng_seed: rng.next_u64(),
             buffer_count,
             peers: identity.peers,
-            verify: options.verify,
+            look: options.look,
+            verify: options.verify && canary != Canary::SkipsReadBack,
             tracker_grace: identity.tracker_grace,
             seed_for: options.seed_for,
             stall: None,
         };
-        let mut disk = Disk::new(options.disk.clone(), image.cell_count());
-        if options.role == Role::Seeder {
-            let fill = |(place, cell): (usize, &mut image::Cell)| *cell = image.content(place);
-            disk.cells_mut().iter_mut().enumerate().for_each(fill);
-        }
+        let there = image.all_pieces().map(|piece| image.is_on(disk.cells(), piece)).collect();
+        let AgentOptions { role, look, verify, .. } = *options;
         Agent {
             options: options.clone(),
             node: identity.node,
             life: identity.life,
             swarm: Swarm::new(now, image.metainfo.clone(), config),
-            ledger: Ledger::new(image, options.role, options.verify),
+            ledger: Ledger::new(image, Watched { role, look, verify, there }),
             image: image.clone(),
             pool: Pool::new(buffer_count, swarm::buffer_bytes(layout)),
             disk,
             rng,
-            blind_hash,
+            canary,
             ends: Vec::new(),
             live: Vec::new(),
             wakes_at: None,
@@ -124,7 +122,26 @@ impl Agent {
 
     /// Its disk is not what it says: others may rightly find it a liar.
     pub fn has_lying_disk(&self) -> bool {
-        matches!(self.options.disk.fault, DiskFault::Forgets { .. })
+        self.options.has_lying_disk()
+    }
+
+    /// What a piece of its source is in truth.
+    pub fn holds(&self, piece: PieceIndex) -> bool {
+        self.image.is_on(self.disk.cells(), piece)
+    }
+
+    /// The process dies, and perhaps the power goes: what the disk holds then.
+    pub fn dies(mut self, power: bool) -> Disk {
+        if power {
+            self.disk.loses_power(&mut self.rng);
+        }
+        for work in self.ledger.in_flight() {
+            let (Work::Write { piece, .. } | Work::Zero { piece, .. }) = work else { continue };
+            let places = self.image.places_of(*piece);
+            let written: Vec<Cell> = places.clone().map(|place| self.image.content(place)).collect();
+            self.disk.tears(places, &written, &mut self.rng);
+        }
+        self.disk
     }
 
     // ---- connections
@@ -218,6 +235,7 @@ impl Agent {
             Work::Hash { of, begin, length, buffer, offset } => {
                 return self.hash(now, *of, *begin, *length, (*buffer, *offset), queue);
             }
+            Work::Zero { piece, .. } => self.image.piece_length(*piece),
             Work::Write { ticket, piece, buffers } => {
                 for (buffer, length) in self.parts(*piece, buffers) {
                     self.pool.claim(buffer, 0..length, Claimant::WritesDisk(*ticket));
@@ -230,10 +248,18 @@ impl Agent {
             }
             Work::Flush { .. } => 0,
         };
-        let (Work::Write { ticket, .. } | Work::Read { ticket, .. } | Work::Flush { ticket }) = work else {
+        let (Work::Write { ticket, .. }
+        | Work::Zero { ticket, .. }
+        | Work::Read { ticket, .. }
+        | Work::Flush { ticket }) = work
+        else {
             unreachable!("a hash has no ticket")
         };
+        let early = self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
         self.ledger.submits(ticket, work);
+        if early {
+            self.swarm.handle_disk(now, ticket, Ok(()));
+        }
         let done_at = self.disk.submit(now, bytes, &mut self.rng);
         queue.plan(done_at, Happening::Disk { node: self.node, life: self.life, ticket });
     }
@@ -264,35 +290,54 @@ impl Agent {
     }
 
     pub fn hashed(&mut self, now: Instant, of: HashOf, good: bool) {
-        let good = good || self.blind_hash;
-        self.ledger.hashed(of, good);
-        let (HashOf::Download(piece) | HashOf::ReadBack(piece)) = of;
-        self.swarm.handle_hashed(now, of, image::hash(piece, good));
+        let blind = match of {
+            HashOf::Download(_) => self.canary == Canary::BlindToDownloads,
+            HashOf::Disk(_) => self.canary == Canary::BlindToTheDisk,
+        };
+        let listens = !matches!(self.swarm.state(), State::Leaving(_) | State::Over(_));
+        self.ledger.hashed(of, good || blind, listens);
+        self.swarm.handle_hashed(now, of, self.image.hash(of.piece(), good || blind));
     }
 
     pub fn disk_done(&mut self, now: Instant, ticket: Ticket) {
         let work = self.ledger.completes(ticket);
         let result = match &work {
             Work::Write { piece, buffers, .. } => self.write_done(*piece, buffers, ticket),
+            Work::Zero { piece, .. } => self.zero_done(*piece),
             Work::Read { piece, begin, length, buffer, .. } => {
                 self.read_done(*piece, *begin, *length, *buffer, ticket)
             }
             Work::Flush { .. } => self.result(DiskOperation::Flush, PieceIndex(0), 0),
             Work::Hash { .. } => unreachable!("a hash has no ticket"),
         };
-        match (&work, result) {
-            (_, Err(_)) => self.ledger.saw_io_error = true,
-            (Work::Write { piece, .. }, Ok(())) => self.ledger.wrote(*piece),
-            (Work::Read { piece, begin, length, .. }, Ok(())) => self.ledger.read(*piece, *begin, *length),
-            (_, Ok(())) => self.ledger.flushed(),
+        match (&work, &result) {
+            (Work::Read { piece, begin, length, .. }, _) => {
+                self.ledger.read(*piece, *begin, *length);
+                if result.is_err() && self.options.role == Role::Seeder {
+                    self.ledger.loses_source(*piece);
+                }
+            }
+            (Work::Write { piece, .. } | Work::Zero { piece, .. }, Ok(())) => self.ledger.wrote(*piece),
+            (_, Ok(())) => {
+                self.disk.flushed();
+                self.ledger.flushed();
+            }
+            (_, Err(_)) => {}
         }
-        self.swarm.handle_disk(now, ticket, result);
+        if let Err(error) = result {
+            self.ledger.fails(error);
+        }
+        let told_before = self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
+        if !told_before {
+            self.swarm.handle_disk(now, ticket, result);
+        }
     }
 
     fn result(&mut self, operation: DiskOperation, piece: PieceIndex, begin: u32) -> Result<(), DiskError> {
         let offset = DiskOffset(u64::from(piece.0) * u64::from(self.image.piece_bytes) + u64::from(begin));
         // EIO
-        if self.disk.fails(operation) { Err(DiskError { operation, offset, errno: 5 }) } else { Ok(()) }
+        let error = DiskError { operation, offset, errno: 5 };
+        if self.disk.fails(operation, piece) { Err(error) } else { Ok(()) }
     }
 
     fn write_done(
@@ -308,11 +353,14 @@ impl Agent {
         }
         assert!(self.ledger.all_good(piece, 0, &written), "piece {} is written and is not good", piece.0);
         self.result(DiskOperation::Write, piece, 0)?;
-        if self.disk.forgets() {
-            written[0] = None;
-        }
-        let places = self.image.places(piece, 0, self.image.piece_length(piece));
-        self.disk.cells_mut()[places].copy_from_slice(&written);
+        self.disk.write(piece, self.image.places_of(piece), &written);
+        Ok(())
+    }
+
+    fn zero_done(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
+        self.result(DiskOperation::Write, piece, 0)?;
+        let places = self.image.places_of(piece);
+        self.disk.write(piece, places.clone(), &vec![ZEROS; places.len()]);
         Ok(())
     }
 
@@ -329,5 +377,10 @@ impl Agent {
         let places = self.image.places(piece, begin, length);
         self.pool.cells_mut(buffer, &(0..length)).copy_from_slice(&self.disk.cells()[places]);
         Ok(())
+    }
+
+    /// Its disk as the process ends.
+    pub fn cells(&self) -> &[Cell] {
+        self.disk.cells()
     }
 }

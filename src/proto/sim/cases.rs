@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::image::{Image, hash};
+use super::image::{Image, Shape};
 use crate::announce::Answer;
 use crate::limits::*;
 use crate::rng::Rng;
@@ -26,7 +26,7 @@ const FULL: Message = Message::HaveAll;
 
 impl Bench {
     fn new(role: Role, piece_count: u32, piece_bytes: u32, spare_buffers: u32) -> Bench {
-        let image = Image::new(piece_count, piece_bytes, piece_bytes, true);
+        let image = Image::new(&Shape::of_distinct(piece_count, piece_bytes, piece_bytes), true);
         let config = Config {
             role,
             peer_id: PeerId(*b"-SD0001-the agent   "),
@@ -34,6 +34,7 @@ impl Bench {
             rng_seed: 1,
             buffer_count: buffer_count_min(&image.metainfo.layout) + spare_buffers,
             peers: Vec::new(),
+            look: false,
             verify: true,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
@@ -92,21 +93,25 @@ impl Bench {
         core::iter::from_fn(|| self.swarm.poll_work()).collect()
     }
 
-    /// The hash unit answers for every piece that is through.
-    fn judge(&mut self, good: bool) {
+    /// The hash unit answers for every piece that is through. The tickets that wait for the disk then.
+    fn judge(&mut self, good: bool) -> Vec<Ticket> {
         for work in self.works() {
             if let Work::Hash { of: of @ HashOf::Download(piece), begin, length, .. } = work
                 && begin + length == self.image.piece_length(piece)
             {
-                self.swarm.handle_hashed(self.now, of, hash(piece, good));
+                self.swarm.handle_hashed(self.now, of, self.image.hash(piece, good));
             }
         }
+        self.tickets()
     }
 
     /// The tickets that wait for the disk.
     fn tickets(&mut self) -> Vec<Ticket> {
         let ticket = |work| match work {
-            Work::Write { ticket, .. } | Work::Read { ticket, .. } | Work::Flush { ticket } => Some(ticket),
+            Work::Write { ticket, .. }
+            | Work::Zero { ticket, .. }
+            | Work::Read { ticket, .. }
+            | Work::Flush { ticket } => Some(ticket),
             Work::Hash { .. } => None,
         };
         self.works().into_iter().filter_map(ticket).collect()
@@ -172,14 +177,13 @@ fn a_late_farewell_does_not_spin() {
 /// Seed 50: an I/O error as the last answer that was waited for left the agent waiting for ever.
 #[test]
 fn an_error_while_leaving_is_reported_and_ends_it() {
-    let mut bench = Bench::new(Role::Seeder, 2, 16384, 0);
-    let slot = bench.peer(2, Message::HaveNone);
-    bench.hears(slot, Message::Interested);
-    bench.said(slot);
-    for index in 0..2 {
-        bench.hears(slot, Message::Request(RawBlock { index, begin: 0, length: 16384 }));
+    let mut bench = Bench::new(Role::Leecher, 3, 16384, 8);
+    let slot = bench.peer(2, FULL);
+    bench.hears(slot, Message::Unchoke);
+    for block in &bench.asked(slot)[..2] {
+        bench.gives(slot, *block);
     }
-    let tickets = bench.tickets();
+    let tickets = bench.judge(true);
     assert_eq!(tickets.len(), 2);
     let error = bench.fails(tickets[0]);
     bench.fails(tickets[1]);
@@ -209,8 +213,7 @@ fn nothing_is_written_after_the_last_flush() {
     let flush = bench.tickets();
     assert_eq!(flush.len(), 1);
     bench.swarm.handle_block(bench.now, slot, block);
-    bench.judge(true);
-    assert!(bench.tickets().is_empty());
+    assert!(bench.judge(true).is_empty());
     bench.swarm.handle_disk(bench.now, flush[0], Ok(()));
     assert_eq!(*bench.swarm.state(), State::Over(Outcome::Interrupted));
 }

@@ -12,8 +12,35 @@ use crate::limits::BLOCK_BYTES;
 use crate::metainfo::{self, Content, Description, Metainfo};
 use crate::units::{PieceHash, PieceIndex};
 
-/// What a place for one block holds: which block of the image, or nothing that anybody wants.
+/// What a place for one block holds: which block of the image, or zeros, or nothing that anybody wants.
 pub type Cell = Option<NonZeroU32>;
+
+pub const ZEROS: Cell = Some(NonZeroU32::MAX);
+
+/// What a piece consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bytes {
+    Zeros,
+    /// The same as this piece, which is itself or an earlier one.
+    Of(u32),
+}
+
+/// How large an image is, and what is in it.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub piece_count: u32,
+    pub piece_bytes: u32,
+    pub last_piece_bytes: u32,
+    pub pieces: Vec<Bytes>,
+}
+
+impl Shape {
+    /// No two pieces are alike.
+    pub fn of_distinct(piece_count: u32, piece_bytes: u32, last_piece_bytes: u32) -> Shape {
+        let pieces = (0..piece_count).map(Bytes::Of).collect();
+        Shape { piece_count, piece_bytes, last_piece_bytes, pieces }
+    }
+}
 
 #[derive(Clone)]
 pub struct Image {
@@ -21,15 +48,20 @@ pub struct Image {
     pub piece_count: u32,
     pub piece_bytes: u32,
     pub bytes: u64,
+    pieces: Arc<Vec<Bytes>>,
 }
 
 pub const TRACKER: &str = "http://10.77.0.1:6969/announce";
 
 impl Image {
-    pub fn new(piece_count: u32, piece_bytes: u32, last_piece_bytes: u32, tracker: bool) -> Image {
+    pub fn new(shape: &Shape, tracker: bool) -> Image {
+        let Shape { piece_count, piece_bytes, last_piece_bytes, .. } = *shape;
         assert!(last_piece_bytes >= 1 && last_piece_bytes <= piece_bytes);
+        assert_eq!(shape.pieces.len(), piece_count as usize);
         let bytes = u64::from(piece_count - 1) * u64::from(piece_bytes) + u64::from(last_piece_bytes);
-        let hashes: Vec<PieceHash> = (0..piece_count).map(|index| hash(PieceIndex(index), true)).collect();
+        let length = |index| if index + 1 == piece_count { last_piece_bytes } else { piece_bytes };
+        let hashes: Vec<PieceHash> =
+            (0..piece_count).map(|index| good_hash(shape.pieces[index as usize], length(index))).collect();
         let trackers: Vec<String> = tracker.then(|| TRACKER.into()).into_iter().collect();
         let torrent = metainfo::write(&Description {
             name: "simulated",
@@ -43,13 +75,33 @@ impl Image {
             disk_bytes: None,
             sector_bytes: None,
         });
-        let metainfo = Metainfo::parse(&torrent).expect("the simulated torrent is a good one");
-        Image { metainfo: Arc::new(metainfo), piece_count, piece_bytes, bytes }
+        let metainfo = Arc::new(Metainfo::parse(&torrent).expect("the simulated torrent is a good one"));
+        Image { metainfo, piece_count, piece_bytes, bytes, pieces: Arc::new(shape.pieces.clone()) }
+    }
+
+    pub fn all_pieces(&self) -> impl Iterator<Item = PieceIndex> + use<> {
+        (0..self.piece_count).map(PieceIndex)
     }
 
     pub fn piece_length(&self, piece: PieceIndex) -> u32 {
         let start = u64::from(piece.0) * u64::from(self.piece_bytes);
         (self.bytes - start).min(u64::from(self.piece_bytes)) as u32
+    }
+
+    pub fn bytes_of(&self, piece: PieceIndex) -> Bytes {
+        self.pieces[piece.index()]
+    }
+
+    pub fn is_zero(&self, piece: PieceIndex) -> bool {
+        self.bytes_of(piece) == Bytes::Zeros
+    }
+
+    /// The first piece of these bytes: one name for all that are equal. Zeros have none.
+    pub fn first_equal(&self, piece: PieceIndex) -> PieceIndex {
+        match self.bytes_of(piece) {
+            Bytes::Of(first) => PieceIndex(first),
+            Bytes::Zeros => panic!("piece {} is zeros, and goes by no other name", piece.0),
+        }
     }
 
     fn cells_per_piece(&self) -> u32 {
@@ -73,15 +125,41 @@ impl Image {
         first..first + length.div_ceil(BLOCK_BYTES) as usize
     }
 
+    pub fn places_of(&self, piece: PieceIndex) -> core::ops::Range<usize> {
+        self.places(piece, 0, self.piece_length(piece))
+    }
+
     /// What ought to stand there.
     pub fn content(&self, place: usize) -> Cell {
-        NonZeroU32::new(place as u32 + 1)
+        let cells = self.cells_per_piece() as usize;
+        match self.pieces[place / cells] {
+            Bytes::Zeros => ZEROS,
+            Bytes::Of(first) => NonZeroU32::new((first as usize * cells + place % cells) as u32 + 1),
+        }
+    }
+
+    /// Does a disk with these cells hold this piece?
+    pub fn is_on(&self, cells: &[Cell], piece: PieceIndex) -> bool {
+        self.places_of(piece).all(|place| cells[place] == self.content(place))
+    }
+
+    /// The digest the hash unit gives for a piece: the one in the torrent, or some other.
+    pub fn hash(&self, piece: PieceIndex, good: bool) -> PieceHash {
+        if good {
+            return good_hash(self.bytes_of(piece), self.piece_length(piece));
+        }
+        let mut bytes = [0xbd; 20];
+        bytes[..4].copy_from_slice(&piece.0.to_be_bytes());
+        PieceHash(bytes)
     }
 }
 
-/// The digest the hash unit gives for a piece: the one in the torrent, or some other.
-pub fn hash(piece: PieceIndex, good: bool) -> PieceHash {
-    let mut bytes = [if good { 0x60 } else { 0xbd }; 20];
-    bytes[..4].copy_from_slice(&piece.0.to_be_bytes());
+/// Zeros have their true hash, because the core knows it.
+fn good_hash(of: Bytes, length: u32) -> PieceHash {
+    let mut bytes = [0x60; 20];
+    match of {
+        Bytes::Zeros => bytes = sha1_smol::Sha1::from(alloc::vec![0; length as usize]).digest().bytes(),
+        Bytes::Of(first) => bytes[..4].copy_from_slice(&first.to_be_bytes()),
+    }
     PieceHash(bytes)
 }

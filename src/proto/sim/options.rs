@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
-use super::disk::{DiskFault, DiskOptions};
+use super::disk::{DiskFault, DiskOptions, Holds};
 use super::fake_peer::{MANNERS, Manner};
+use super::image::{Bytes, Shape};
 use super::tracker::TrackerOptions;
 use crate::limits::BUFFER_BYTES_MAX;
 use crate::rng::Rng;
@@ -18,9 +19,7 @@ use crate::units::Instant;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub seed: u64,
-    pub piece_count: u32,
-    pub piece_bytes: u32,
-    pub last_piece_bytes: u32,
+    pub shape: Shape,
     /// The first one is a seeder that nothing happens to.
     pub agents: Vec<AgentOptions>,
     pub fakes: Vec<FakeOptions>,
@@ -39,10 +38,21 @@ pub struct Options {
     pub check_every: u64,
     /// Nobody may need longer than this.
     pub patience: Duration,
-    /// The hash unit finds every piece good: the checker must notice.
-    pub blind_hash: bool,
+    pub canary: Canary,
     /// Print what happens to connections.
     pub trace: bool,
+}
+
+/// What is wrong with every agent: the checker must notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canary {
+    None,
+    /// The hash unit finds every piece good that came in, or that was read from the disk.
+    BlindToDownloads,
+    BlindToTheDisk,
+    SkipsReadBack,
+    /// Writes count before they are over.
+    AnnouncesEarly,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +64,7 @@ pub struct AgentOptions {
     /// Buffers beyond the fewest possible.
     pub spare_buffers: u32,
     pub starts_at: Instant,
+    pub look: bool,
     pub verify: bool,
     pub seed_for: Option<Duration>,
     pub fate: Fate,
@@ -66,11 +77,19 @@ pub struct AgentOptions {
 pub enum Fate {
     None,
     Leaves(Instant),
-    /// Dies without a word, and perhaps starts again with nothing.
+    /// Dies without a word, and perhaps starts again with what the disk holds then. Without power that is less.
     Dies {
         at: Instant,
         returns_at: Option<Instant>,
+        power: bool,
     },
+}
+
+impl AgentOptions {
+    /// Its disk is not what it says: others may rightly find it a liar.
+    pub fn has_lying_disk(&self) -> bool {
+        matches!(self.disk.fault, DiskFault::Forgets { .. })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -103,15 +122,20 @@ const MIB: u64 = 1024 * 1024;
 impl Options {
     /// A swarm of `leechers` with equal links and nothing going wrong, for measuring.
     pub fn equal_links(leechers: u32, piece_count: u32, piece_bytes: u32, rate: u64) -> Options {
-        let disk =
-            DiskOptions { rate: 100 * rate, latency_max: Duration::from_micros(200), fault: DiskFault::None };
+        let disk = |role| DiskOptions {
+            rate: 100 * rate,
+            latency_max: Duration::from_micros(200),
+            holds: if role == Role::Seeder { Holds::Image } else { Holds::Zeros },
+            fault: DiskFault::None,
+        };
         let agent = |role| AgentOptions {
             role,
             up_rate: rate,
             down_rate: rate,
-            disk: disk.clone(),
+            disk: disk(role),
             spare_buffers: (48 * MIB / u64::from(piece_bytes.min(BUFFER_BYTES_MAX))) as u32,
             starts_at: Instant(0),
+            look: true,
             verify: true,
             seed_for: None,
             fate: Fate::None,
@@ -124,9 +148,7 @@ impl Options {
         });
         Options {
             seed: 1,
-            piece_count,
-            piece_bytes,
-            last_piece_bytes: piece_bytes,
+            shape: Shape::of_distinct(piece_count, piece_bytes, piece_bytes),
             agents: core::iter::once(agent(Role::Seeder)).chain(leechers).collect(),
             fakes: Vec::new(),
             tracker: Some(TrackerOptions { peers_max: 200, ..TrackerOptions::default() }),
@@ -137,7 +159,7 @@ impl Options {
             turn: Duration::ZERO,
             check_every: 10_000,
             patience: Duration::from_secs(100_000),
-            blind_hash: false,
+            canary: Canary::None,
             trace: false,
         }
     }
@@ -166,9 +188,7 @@ impl Options {
         let stops_early = tracker.as_ref().is_some_and(|tracker| tracker.stops_at.is_some());
         Options {
             seed,
-            piece_count,
-            piece_bytes,
-            last_piece_bytes: 1 + rng.below(piece_bytes),
+            shape: shape(piece_count, piece_bytes, rng),
             agents: core::iter::once(seeder).chain(leechers).collect(),
             fakes,
             tracker,
@@ -179,10 +199,28 @@ impl Options {
             turn,
             check_every: 64,
             patience: if stops_early { Duration::from_secs(100_000) } else { patience },
-            blind_hash: false,
+            canary: Canary::None,
             trace: false,
         }
     }
+}
+
+/// Which pieces are zeros, and which are like an earlier one.
+fn shape(piece_count: u32, piece_bytes: u32, rng: &mut Rng) -> Shape {
+    let last_piece_bytes = if rng.chance(1, 4) { piece_bytes } else { 1 + rng.below(piece_bytes) };
+    let mut shape = Shape::of_distinct(piece_count, piece_bytes, last_piece_bytes);
+    let zeros = [0, 0, 20, 80][rng.below(4) as usize];
+    let repeated = [0, 0, 10, 60][rng.below(4) as usize];
+    for index in 0..piece_count {
+        let like = rng.below(index + 1);
+        let short = index + 1 == piece_count && last_piece_bytes < piece_bytes;
+        if rng.chance(zeros, 100) {
+            shape.pieces[index as usize] = Bytes::Zeros;
+        } else if rng.chance(repeated, 100) && !short && shape.pieces[like as usize] != Bytes::Zeros {
+            shape.pieces[index as usize] = shape.pieces[like as usize];
+        }
+    }
+    shape
 }
 
 /// The seeder, and what every agent starts from.
@@ -196,10 +234,12 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
         disk: DiskOptions {
             rate: disk_rate,
             latency_max: super::disk::random_part(disk_latency, rng),
+            holds: if role == Role::Seeder { Holds::Image } else { Holds::Garbage },
             fault: DiskFault::None,
         },
         spare_buffers: if rng.chance(1, 3) { 0 } else { rng.below(64) },
         starts_at: Instant(0),
+        look: true,
         verify: true,
         seed_for: None,
         fate: Fate::None,
@@ -208,17 +248,17 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
 }
 
 fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOptions> {
-    let [late, slow, failing, lying, leaving, dying, unplugged, hasty, further_seeder] =
+    let [late, slow, failing, lying, leaving, dying, unplugged, hasty, further_seeder, damaged] =
         core::array::from_fn(|_| wildness(rng));
     let verify = rng.chance(9, 10);
+    let look = rng.chance(3, 4);
+    let prepared = rng.chance(1, 2);
     let moment = |spans: u32, rng: &mut Rng| Instant(0) + super::disk::random_part(span * spans, rng);
     let one = |rng: &mut Rng| {
-        let mut agent = agent(Role::Leecher, rate, span, rng);
+        let role = if rng.chance(further_seeder, 400) { Role::Seeder } else { Role::Leecher };
+        let mut agent = agent(role, rate, span, rng);
         agent.verify = verify;
         agent.starts_at = Instant(u64::from(rng.below(2_000_000)));
-        if rng.chance(further_seeder, 400) {
-            agent.role = Role::Seeder;
-        }
         if rng.chance(late, 100) {
             agent.starts_at = moment(4, rng);
         }
@@ -231,15 +271,23 @@ fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOp
                 [DiskOperation::Read, DiskOperation::Write, DiskOperation::Flush][rng.below(3) as usize];
             let from = if operation == DiskOperation::Flush { 0 } else { rng.below(60) };
             agent.disk.fault = DiskFault::Fails { operation, from };
-        } else if rng.chance(lying, 300) && verify && agent.role == Role::Leecher {
-            agent.disk.fault = DiskFault::Forgets { write: rng.below(30) };
+        } else if rng.chance(lying, 300) && verify && role == Role::Leecher {
+            agent.disk.fault = DiskFault::Forgets { write: rng.below(30), always: rng.chance(1, 2) };
+        }
+        if role == Role::Leecher {
+            agent.look = look;
+            agent.disk.holds = if prepared { anything(rng) } else { Holds::Garbage };
+        } else if rng.chance(damaged, 100) {
+            damage(&mut agent.disk, rng);
+        } else {
+            agent.look = rng.chance(3, 4);
         }
         if rng.chance(leaving, 200) {
             agent.fate = Fate::Leaves(moment(3, rng));
         } else if rng.chance(dying, 100) {
             let at = moment(3, rng);
             let returns_at = rng.chance(2, 3).then(|| at + super::disk::random_part(span, rng));
-            agent.fate = Fate::Dies { at, returns_at };
+            agent.fate = Fate::Dies { at, returns_at, power: rng.chance(1, 2) };
         }
         if rng.chance(unplugged, 200) {
             agent.unplugged = Some((moment(2, rng), super::disk::random_part(Duration::from_secs(60), rng)));
@@ -250,6 +298,26 @@ fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOp
         agent
     };
     (0..count).map(|_| one(rng)).collect()
+}
+
+/// What a target may hold.
+fn anything(rng: &mut Rng) -> Holds {
+    match rng.below(5) {
+        0 => Holds::Zeros,
+        1 => Holds::Garbage,
+        2 => Holds::Image,
+        3 => Holds::Part(95),
+        _ => Holds::Part(rng.below(100)),
+    }
+}
+
+/// A source that is not what the torrent says, or cannot be read everywhere.
+fn damage(disk: &mut DiskOptions, rng: &mut Rng) {
+    match rng.below(4) {
+        0 => disk.holds = Holds::Garbage,
+        1 => disk.holds = Holds::Part(rng.below(100)),
+        _ => disk.fault = DiskFault::Unreadable { one_in: 1 + rng.below(20) },
+    }
 }
 
 fn fakes(leecher_count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<FakeOptions> {

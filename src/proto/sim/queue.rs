@@ -83,9 +83,10 @@ pub enum Happening {
     Starts {
         node: NodeId,
     },
-    /// The process is gone, without a word.
+    /// The process is gone, without a word, and perhaps the power of its machine.
     Dies {
         node: NodeId,
+        power: bool,
     },
     /// The process gets SIGTERM.
     Leaves {

@@ -11,7 +11,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use super::agent::{Agent, Identity};
-use super::disk::{DiskFault, random_part};
+use super::disk::{Disk, random_part};
 use super::fake_peer::{FakePeer, Wish};
 use super::image::Image;
 use super::links::{Network, Packet, Receiving, Segment};
@@ -50,15 +50,15 @@ pub struct Node {
 
 pub enum NodeRole {
     /// Not started yet, or dead.
-    Off(Plan),
+    Off(Box<Plan>),
     Agent(Box<Agent>),
     Fake(Box<FakePeer>),
 }
 
 /// What starts on a machine when its time comes.
-#[derive(Clone)]
 pub enum Plan {
-    Agent(AgentOptions),
+    /// With the disk that an earlier process left.
+    Agent(Box<AgentOptions>, Option<Disk>),
     Fake(FakeOptions),
 }
 
@@ -69,12 +69,7 @@ const RELEASE_SLACK: Duration = Duration::from_secs(15);
 
 impl World {
     pub fn new(options: Options) -> World {
-        let image = Image::new(
-            options.piece_count,
-            options.piece_bytes,
-            options.last_piece_bytes,
-            options.tracker.is_some(),
-        );
+        let image = Image::new(&options.shape, options.tracker.is_some());
         let mut world = World {
             now: Instant(0),
             image,
@@ -98,14 +93,15 @@ impl World {
     fn plan_everything(&mut self) {
         let options = self.options.clone();
         for agent in &options.agents {
-            let node = self.add_node(agent.up_rate, agent.down_rate, Plan::Agent(agent.clone()));
+            let node =
+                self.add_node(agent.up_rate, agent.down_rate, Plan::Agent(Box::new(agent.clone()), None));
             self.queue.plan(agent.starts_at, Happening::Starts { node });
             self.still_to_start += 1;
             match agent.fate {
                 Fate::None => {}
                 Fate::Leaves(at) => self.queue.plan(at.max(agent.starts_at), Happening::Leaves { node }),
-                Fate::Dies { at, returns_at } => {
-                    self.queue.plan(at.max(agent.starts_at), Happening::Dies { node });
+                Fate::Dies { at, returns_at, power } => {
+                    self.queue.plan(at.max(agent.starts_at), Happening::Dies { node, power });
                     if let Some(returns_at) = returns_at {
                         self.queue.plan(returns_at.max(agent.starts_at), Happening::Starts { node });
                         self.still_to_start += 1;
@@ -134,7 +130,7 @@ impl World {
         self.nodes.push(Node {
             address: SocketAddr::new(IpAddr::V4(ip), LISTEN_PORT),
             life: 0,
-            role: NodeRole::Off(plan),
+            role: NodeRole::off(plan),
         });
         self.network.add_node(up_rate, down_rate);
         index
@@ -190,7 +186,7 @@ impl World {
                 }
             }
             Happening::Starts { node } => self.start(node),
-            Happening::Dies { node } => self.die(node),
+            Happening::Dies { node, power } => self.die(node, power),
             Happening::Leaves { node } => {
                 let life = self.nodes[node].life;
                 self.with_agent(node, life, |agent| {
@@ -208,16 +204,16 @@ impl World {
     // ---- processes
 
     fn start(&mut self, node: NodeId) {
-        let NodeRole::Off(plan) = &self.nodes[node].role else {
+        let NodeRole::Off(plan) = &mut self.nodes[node].role else {
             // A process that was to die and return had left by itself.
             self.still_to_start -= 1;
             return;
         };
-        let plan = plan.clone();
+        let plan = core::mem::replace(&mut **plan, Plan::Fake(FakeOptions::nobody()));
         self.nodes[node].life += 1;
         let life = self.nodes[node].life;
         match plan {
-            Plan::Agent(options) => {
+            Plan::Agent(options, disk) => {
                 self.still_to_start -= 1;
                 let identity = Identity {
                     node,
@@ -227,7 +223,10 @@ impl World {
                     tracker_grace: self.options.tracker_grace,
                     seed: self.rng.next_u64(),
                 };
-                let agent = Agent::new(self.now, &self.image, &options, identity, self.options.blind_hash);
+                let disk =
+                    disk.unwrap_or_else(|| Disk::new(options.disk.clone(), &self.image, &mut self.rng));
+                let canary = self.options.canary;
+                let agent = Agent::new(self.now, &self.image, &options, identity, disk, canary);
                 self.nodes[node].role = NodeRole::Agent(Box::new(agent));
                 self.settle(node);
             }
@@ -253,9 +252,9 @@ impl World {
     }
 
     /// The process is gone without a word, and so are its connections.
-    fn die(&mut self, node: NodeId) {
+    fn die(&mut self, node: NodeId, power: bool) {
         let role =
-            core::mem::replace(&mut self.nodes[node].role, NodeRole::Off(Plan::Fake(FakeOptions::nobody())));
+            core::mem::replace(&mut self.nodes[node].role, NodeRole::off(Plan::Fake(FakeOptions::nobody())));
         let NodeRole::Agent(agent) = role else {
             self.nodes[node].role = role;
             return;
@@ -264,7 +263,8 @@ impl World {
             self.nodes[node].role = NodeRole::Agent(agent);
             return;
         }
-        self.nodes[node].role = NodeRole::Off(Plan::Agent(agent.options));
+        let options = Box::new(agent.options.clone());
+        self.nodes[node].role = NodeRole::off(Plan::Agent(options, Some(agent.dies(power))));
         self.hang_up_all(node);
         self.nodes[node].life += 1;
         self.see_who_is_done();
@@ -437,20 +437,31 @@ impl World {
         self.queue.plan(now + after, Happening::Announced { node, life, answer });
     }
 
-    /// Whom an agent calls a liar must be one.
+    /// Whom an agent calls a liar must be one, and so must a disk.
     fn judge_event(&mut self, node: NodeId, event: &Event) {
         self.trace(|| format!("{node}: {event}"));
         self.mix(format!("{event}").len() as u64);
-        let Event::PieceBad { liar: Some(address), .. } = event else { return };
-        let culprit = self.nodes.iter().find(|node| node.address.ip() == address.ip());
-        let honest = match culprit.map(|node| &node.role) {
-            Some(NodeRole::Agent(agent)) => !agent.has_lying_disk(),
-            Some(NodeRole::Off(Plan::Agent(options))) => {
-                !matches!(options.disk.fault, DiskFault::Forgets { .. })
-            }
-            _ => false,
+        let NodeRole::Agent(agent) = &self.nodes[node].role else { unreachable!("agents tell") };
+        let is_true = match event {
+            Event::PieceBad { liar: Some(address), .. } => self.may_be_a_liar(address.ip()),
+            Event::ReadBackBad { piece, .. } => agent.has_lying_disk() && agent.ledger.has_lost(*piece),
+            Event::SourceBad { piece, error: None, .. } => !agent.holds(*piece),
+            Event::SourceBad { error: Some(_), .. } => agent.ledger.first_error.is_some(),
+            _ => true,
         };
-        assert!(!honest, "an honest machine is called a liar: {event}");
+        assert!(is_true, "machine {node} tells what is not so: {event}");
+    }
+
+    fn may_be_a_liar(&self, ip: IpAddr) -> bool {
+        let culprit = self.nodes.iter().find(|node| node.address.ip() == ip);
+        match culprit.map(|node| &node.role) {
+            Some(NodeRole::Agent(agent)) => agent.has_lying_disk(),
+            Some(NodeRole::Off(plan)) => match &**plan {
+                Plan::Agent(options, _) => options.has_lying_disk(),
+                Plan::Fake(_) => true,
+            },
+            _ => true,
+        }
     }
 
     // ---- connections
@@ -724,7 +735,7 @@ impl World {
         let mut changed = false;
         let first_time = |when: &mut Option<Instant>| when.replace(now).is_none();
         match agent.swarm.state() {
-            State::Downloading => {}
+            State::Scanning | State::Downloading => {}
             State::Verifying => {
                 if agent.downloaded_at.is_none() {
                     changed = first_time(&mut agent.downloaded_at);
@@ -745,7 +756,7 @@ impl World {
                 agent.leaving_at.get_or_insert(now);
                 agent.over_at = Some(now);
                 agent.ledger.compare(&agent.swarm.progress());
-                agent.ledger.ends(outcome);
+                agent.ledger.ends(outcome, agent.cells());
                 changed = true;
             }
         }
@@ -774,10 +785,13 @@ impl World {
         match outcome {
             Outcome::Interrupted => assert!(agent.told_to_leave, "nobody told machine {node} to leave"),
             Outcome::Failed(Failure::Disk(_)) => {
-                assert!(agent.ledger.saw_io_error, "no I/O error on machine {node}")
+                assert!(agent.ledger.first_error.is_some(), "no I/O error on machine {node}")
             }
             Outcome::Failed(Failure::ReadBack { .. }) => {
                 assert!(agent.has_lying_disk(), "machine {node} finds its good disk bad: {outcome:?}");
+            }
+            Outcome::Failed(Failure::NothingToServe) => {
+                assert!(agent.ledger.has_nothing(), "machine {node} has something to serve")
             }
             Outcome::Failed(Failure::Stalled(_)) => panic!("nobody asked machine {node} to give up"),
             Outcome::Complete if agent.told_to_leave => {}
@@ -896,7 +910,7 @@ impl World {
             Happening::Wakes { node, .. } => (11, *node as u64),
             Happening::Turns { node, .. } => (12, *node as u64),
             Happening::Starts { node } => (13, *node as u64),
-            Happening::Dies { node } => (14, *node as u64),
+            Happening::Dies { node, .. } => (14, *node as u64),
             Happening::Leaves { node } => (15, *node as u64),
             Happening::Cut => (16, 0),
             Happening::Unplugged { node, .. } => (17, *node as u64),
@@ -913,6 +927,10 @@ impl World {
 }
 
 impl NodeRole {
+    fn off(plan: Plan) -> NodeRole {
+        NodeRole::Off(Box::new(plan))
+    }
+
     fn manner(&self) -> Option<super::fake_peer::Manner> {
         match self {
             NodeRole::Fake(fake) => Some(fake.manner()),

@@ -3,14 +3,14 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::Swarm;
 use super::words::*;
-use super::{Pending, Swarm};
 use crate::bitfield::Bitfield;
 use crate::limits::*;
 use crate::mesh::Ending;
 use crate::picker::Verdict;
 use crate::units::*;
-use crate::wire::{ExtendedHandshake, Message, RawBlock};
+use crate::wire::{DONT_HAVE_ID, ExtendedHandshake, Message, RawBlock};
 
 impl Swarm {
     pub fn handle_message(&mut self, now: Instant, slot: PeerSlot, message: Message) {
@@ -91,6 +91,13 @@ impl Swarm {
                 if let Some(reqq) = handshake.reqq {
                     self.peer(slot).requests_max = reqq.clamp(1, PIPELINE_MAX);
                 }
+                self.peer(slot).dont_have = handshake.dont_have;
+                self.tell_losses(slot);
+            }
+            Message::Extended { id: DONT_HAVE_ID, payload } => {
+                let index =
+                    <[u8; 4]>::try_from(&payload[..]).map_err(|_| "it lost a piece without a number")?;
+                self.take_dont_have(slot, check_piece(u32::from_be_bytes(index))?);
             }
             Message::KeepAlive | Message::Port(_) | Message::Extended { .. } | Message::Unknown(_) => {}
             Message::Bitfield(_) | Message::HaveAll | Message::HaveNone => unreachable!("taken above"),
@@ -104,7 +111,7 @@ impl Swarm {
         slot: PeerSlot,
         field: Bitfield,
     ) -> Result<(), &'static str> {
-        let lacking = field.ones().filter(|piece| !self.picker.have().get(*piece)).count() as u32;
+        let lacking = field.ones().filter(|piece| self.picker.wanted().get(*piece)).count() as u32;
         let peer = self.peer(slot);
         if !peer.may_send_bitfield {
             // aria2 sends one in place of many `have` whenever it is shorter.
@@ -123,7 +130,7 @@ impl Swarm {
     }
 
     pub(super) fn take_have(&mut self, now: Instant, slot: PeerSlot, piece: PieceIndex) {
-        let lacking = !self.have().get(piece);
+        let lacking = self.picker.wanted().get(piece);
         let peer = self.peer(slot);
         if !peer.has.set(piece) {
             return;
@@ -133,6 +140,25 @@ impl Swarm {
         peer.dealt.retain(|dealt| *dealt != piece);
         self.picker.piece_appeared(piece);
         self.part_if_both_complete(now, slot);
+    }
+
+    /// What was lost between our bitfield and the word for it could not be said: from there on it is told again.
+    fn tell_losses(&mut self, slot: PeerSlot) {
+        let told = self.peer(slot).told;
+        if let Some(first) = self.news[..told].iter().position(|piece| !self.have().get(*piece)) {
+            self.peer(slot).told = first;
+        }
+    }
+
+    /// It had a piece and has lost it (BEP 54). What it was asked for it refuses by itself.
+    fn take_dont_have(&mut self, slot: PeerSlot, piece: PieceIndex) {
+        let lacking = self.picker.wanted().get(piece);
+        let peer = self.peer(slot);
+        if peer.has.clear(piece) {
+            peer.wanted -= u32::from(lacking);
+            peer.suggested.retain(|suggested| *suggested != piece);
+            self.picker.piece_vanished(piece);
+        }
     }
 
     /// Two that have everything have nothing to say to each other.
@@ -283,15 +309,7 @@ impl Swarm {
     pub fn handle_hashed(&mut self, now: Instant, of: HashOf, digest: PieceHash) {
         match of {
             HashOf::Download(piece) => self.judge(now, piece, digest),
-            HashOf::ReadBack(piece) => {
-                let good = self.metainfo.hashes[piece.index()] == digest;
-                let Some(readback) = &mut self.readback else { return };
-                readback.judged(piece, good);
-                if !good {
-                    let disk = self.disk_offset(piece);
-                    self.tell(Event::ReadBackBad { piece, disk });
-                }
-            }
+            HashOf::Disk(piece) => self.inspected(now, piece, self.metainfo.hashes[piece.index()] == digest),
         }
         self.advance(now);
     }
@@ -300,10 +318,7 @@ impl Swarm {
         match self.picker.judge(piece, self.metainfo.hashes[piece.index()] == digest) {
             // Nothing new is started by those who leave: it might come after their last flush.
             Verdict::Good(_) if !self.is_open() => {}
-            Verdict::Good(buffers) => {
-                let ticket = self.ticket(Pending::Write { piece });
-                self.work.push_back(Work::Write { ticket, piece, buffers });
-            }
+            Verdict::Good(buffers) => self.write(piece, &buffers),
             Verdict::Bad { liar } => {
                 self.wasted += u64::from(self.metainfo.layout.piece_length(piece));
                 let address =

@@ -10,7 +10,7 @@ use crate::limits::*;
 use crate::peer::{Phase, overdue};
 use crate::picker::{Asked, Pick};
 use crate::units::*;
-use crate::wire::{ExtendedHandshake, Handshake, Message};
+use crate::wire::{DONT_HAVE_ID, ExtendedHandshake, Handshake, Message};
 
 impl Swarm {
     /// The next thing to write to this peer. Call it while there is room for it.
@@ -42,7 +42,7 @@ impl Swarm {
 
     /// The extension handshake, then the bitfield, which must come before anything that it would contradict.
     pub(super) fn introduction(&mut self, slot: PeerSlot) -> Option<Message> {
-        let (count, full, told) = (self.have().count(), self.have().is_full(), self.finished.len());
+        let (count, full, told) = (self.have().count(), self.have().is_full(), self.news.len());
         let listen_port = self.config.listen_port;
         let peer = self.peer(slot);
         if !peer.said_bitfield {
@@ -58,6 +58,7 @@ impl Swarm {
         if peer.extended && !peer.said_extended {
             peer.said_extended = true;
             let handshake = ExtendedHandshake {
+                dont_have: Some(DONT_HAVE_ID),
                 reqq: Some(UPLOAD_QUEUE_MAX as u32),
                 client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
                 listen_port: Some(listen_port),
@@ -71,7 +72,7 @@ impl Swarm {
 
     /// Choking and interest, where they differ from what was said last; then rejects and cancels.
     pub(super) fn wish(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
-        let downloading = self.state == State::Downloading;
+        let downloading = self.is_fetching();
         let peer = self.peer(slot);
         if peer.am_choking == peer.unchoke {
             peer.am_choking = !peer.unchoke;
@@ -95,12 +96,18 @@ impl Swarm {
         peer.replies.pop_front()
     }
 
-    /// A piece that got onto the disk since we last told this peer.
+    /// A piece that got onto the disk since we last told this peer, or was lost.
     pub(super) fn news(&mut self, slot: PeerSlot) -> Option<Message> {
-        let told = self.peer(slot).told;
-        let piece = *self.finished.get(told)?;
-        self.peer(slot).told += 1;
-        Some(Message::Have(piece.0))
+        loop {
+            let told = self.peer(slot).told;
+            let piece = *self.news.get(told)?;
+            self.peer(slot).told += 1;
+            let have = self.have().get(piece);
+            let word = if have { Some(Message::Have(piece.0)) } else { self.peer(slot).loss_of(piece) };
+            if word.is_some() {
+                return word;
+            }
+        }
     }
 
     /// The next request, as long as the pipeline of this peer is not full and it has something we want.
@@ -108,18 +115,16 @@ impl Swarm {
         let chance = (self.picker.version(), self.has_room());
         let peer = self.peers[slot.index()].as_ref()?;
         let full = peer.requests.len() >= peer.pipeline_depth();
-        if full
-            || !peer.may_request(now)
-            || peer.nothing_at == Some(chance)
-            || self.state != State::Downloading
-        {
+        if full || !peer.may_request(now) || peer.nothing_at == Some(chance) || !self.is_fetching() {
             return None;
         }
         loop {
             let peer = self.peers[slot.index()].as_ref()?;
             let requested = |block: Block| peer.requests.contains(&block);
             let asked = Asked { slot, has: &peer.has, suggested: &peer.suggested, requested: &requested };
-            match self.picker.pick(&asked, self.has_room()) {
+            // While the target is still being scanned there may be more to come.
+            let last = self.state == State::Downloading;
+            match self.picker.pick(&asked, self.has_room(), last) {
                 Pick::Block(block) => {
                     self.picker.request(block, slot);
                     let peer = self.peer(slot);
@@ -176,7 +181,10 @@ impl Swarm {
         }
         // Once everything has been out, the others pass it on; suggesting would only send it twice.
         let mut never_sent = self.sent.iter().take_while(|piece| self.sent.count(*piece) == 0);
-        let piece = never_sent.find(|piece| !peer.has.get(*piece) && !peer.dealt.contains(piece))?;
+        let useful = |piece: &PieceIndex| {
+            self.have().get(*piece) && !peer.has.get(*piece) && !peer.dealt.contains(piece)
+        };
+        let piece = never_sent.find(useful)?;
         drop(never_sent);
         self.sent.increment(piece, &mut self.rng);
         self.peer(slot).dealt.push(piece);
@@ -194,7 +202,8 @@ impl Swarm {
     pub(super) fn upload(&mut self, slot: PeerSlot) -> Option<Send> {
         let block = *self.peer(slot).uploads.front()?;
         let chunk = Chunk { piece: block.piece, index: block.begin / self.buffer_bytes };
-        let Some(buffer) = self.cache.pin(chunk) else {
+        let looked_at = !self.must_look_at(block.piece);
+        let Some(buffer) = looked_at.then(|| self.cache.pin(chunk)).flatten() else {
             self.load_for(slot);
             return None;
         };

@@ -1,15 +1,17 @@
-//! What goes to the disk and comes back from it: pieces written, chunks read to be served, the flush, the read-back.
+//! What is on the disk, what goes there and what comes back: the survey, pieces written and zeroed, chunks read to be
+//! served, the flush, the read-back.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use super::words::*;
-use super::{Pending, Swarm};
+use super::{Pending, Survey, Swarm};
+use crate::bitfield::Bitfield;
 use crate::cache::Chunk;
 use crate::limits::*;
 use crate::peer::Peer;
-use crate::readback::ReadBack;
 use crate::units::*;
+use crate::wire::Message;
 
 impl Swarm {
     pub(super) fn ticket(&mut self, pending: Pending) -> Ticket {
@@ -21,34 +23,56 @@ impl Swarm {
 
     pub fn handle_disk(&mut self, now: Instant, ticket: Ticket, result: Result<(), DiskError>) {
         let pending = self.pending.remove(&ticket).expect("a ticket is answered once");
-        if let Err(error) = result {
-            self.abort(pending);
-            return self.fail(now, Failure::Disk(error));
-        }
-        match pending {
-            Pending::Write { piece } => self.written(piece),
-            Pending::Load { chunk, buffer } => {
-                self.loads -= 1;
-                self.cache.store(buffer, chunk);
+        match (result, self.config.role) {
+            (Ok(()), _) => self.done(now, pending),
+            (Err(error), Role::Leecher) => {
+                self.abort(pending);
+                self.fail(now, Failure::Disk(error));
             }
-            Pending::ReadBack { chunk, buffer } => match &mut self.readback {
-                Some(readback) if self.state == State::Verifying => readback.arrived(chunk, buffer),
-                _ => self.cache.give_back(buffer),
-            },
-            Pending::Flush => self.flushed(now),
+            (Err(error), Role::Seeder) => self.unreadable(now, pending, error),
         }
         self.advance(now);
     }
 
+    fn done(&mut self, now: Instant, pending: Pending) {
+        match pending {
+            Pending::Write { piece, from } => self.written(piece, from),
+            Pending::Load { chunk, buffer } => {
+                self.loads -= 1;
+                if self.have().get(chunk.piece) {
+                    self.cache.store(buffer, chunk);
+                } else {
+                    self.cache.give_back(buffer);
+                }
+            }
+            Pending::Inspect { chunk, buffer } if self.is_open() => self.inspection.arrived(chunk, buffer),
+            Pending::Inspect { buffer, .. } => self.cache.give_back(buffer),
+            Pending::Flush => self.flushed(now),
+        }
+    }
+
     /// A disk operation failed: its buffers are free again (an open piece keeps its own; it will not be used any more).
-    pub(super) fn abort(&mut self, pending: Pending) {
+    fn abort(&mut self, pending: Pending) {
         match pending {
             Pending::Load { buffer, .. } => {
                 self.loads -= 1;
                 self.cache.give_back(buffer);
             }
-            Pending::ReadBack { buffer, .. } => self.cache.give_back(buffer),
+            Pending::Inspect { buffer, .. } => self.cache.give_back(buffer),
             Pending::Write { .. } | Pending::Flush => {}
+        }
+    }
+
+    /// A seeder goes on with what it can read.
+    fn unreadable(&mut self, now: Instant, pending: Pending, error: DiskError) {
+        let (Pending::Load { chunk, .. } | Pending::Inspect { chunk, .. }) = &pending else {
+            unreachable!("a seeder only reads")
+        };
+        self.lose_source(now, chunk.piece, Some(error));
+        match pending {
+            // Its turn at the hash must come, or those behind it would wait for ever; the verdict is known already.
+            Pending::Inspect { .. } => self.done(now, pending),
+            _ => self.abort(pending),
         }
     }
 
@@ -63,26 +87,195 @@ impl Swarm {
         self.try_to_go(now);
     }
 
-    /// A piece is on the disk: from here on it may be announced and served, out of the buffers it came in.
-    pub(super) fn written(&mut self, piece: PieceIndex) {
-        for (index, buffer) in self.picker.written(piece).into_iter().enumerate() {
-            self.cache.store(buffer, Chunk { piece, index: index as u32 });
+    // ---- what is there, and what is missing -------------------------------------------------------------------------
+
+    /// A few pieces first: a disk that holds none of them is not worth a full reading.
+    pub(super) fn take_sample(&mut self, now: Instant) {
+        let sample = self.contents.sample(&self.metainfo.layout, &mut self.rng);
+        sample.into_iter().for_each(|piece| self.inspection.add(piece));
+        self.advance(now);
+    }
+
+    /// All pieces that were to be looked at have been.
+    fn surveyed(&mut self, now: Instant) {
+        if self.survey == (Survey::Sample { good: true }) {
+            self.survey = Survey::Rest;
+            self.unknown.ones().for_each(|piece| self.inspection.add(piece));
         }
-        self.finished.push(piece);
-        for peer in self.peers.iter_mut().flatten() {
-            peer.wanted -= u32::from(peer.has.get(piece));
-        }
-        if self.have().is_full() && self.state == State::Downloading {
-            self.state = State::Verifying;
-            let ticket = self.ticket(Pending::Flush);
-            self.work.push_back(Work::Flush { ticket });
+        if self.inspection.is_idle() {
+            self.miss_unknown(now);
         }
     }
 
-    pub(super) fn flushed(&mut self, now: Instant) {
+    /// Whatever nobody has looked at is not there.
+    pub(super) fn miss_unknown(&mut self, now: Instant) {
+        let unknown =
+            core::mem::replace(&mut self.unknown, Bitfield::new(self.metainfo.layout.piece_count()));
+        unknown.ones().for_each(|piece| self.miss(piece));
+        self.state = State::Downloading;
+        // The endgame may have begun.
+        self.peers.iter_mut().flatten().for_each(|peer| peer.nothing_at = None);
+        self.progress_at = now;
+        self.advance(now);
+    }
+
+    /// A piece is known not to be on the disk. Zeros are made there; of equal pieces one is fetched, for all.
+    fn miss(&mut self, piece: PieceIndex) {
+        if self.have().get(piece) || self.is_writing(piece) {
+            return;
+        }
+        if self.contents.is_zero(piece) {
+            return self.zeros.push_back(piece);
+        }
+        if self.contents.equals(piece).any(|equal| self.picker.wanted().get(equal)) {
+            return;
+        }
+        self.picker.want(piece);
+        for peer in self.peers.iter_mut().flatten() {
+            peer.wanted += u32::from(peer.has.get(piece));
+        }
+    }
+
+    /// It has come, or comes with an equal one.
+    fn unwant(&mut self, piece: PieceIndex) {
+        if self.picker.unwant(piece) {
+            for peer in self.peers.iter_mut().flatten() {
+                peer.wanted -= u32::from(peer.has.get(piece));
+            }
+        }
+    }
+
+    /// A piece is on the disk: from here on it may be announced and served.
+    fn got(&mut self, piece: PieceIndex) {
+        self.unknown.clear(piece);
+        if !self.have().get(piece) {
+            self.picker.acquired(piece);
+            self.news.push(piece);
+        }
+    }
+
+    /// What was thought to be on the disk is not. Who asked for it is refused, and everybody is told.
+    fn lose(&mut self, piece: PieceIndex) {
+        self.picker.lost(piece);
+        self.news.push(piece);
+        self.unproven.clear(piece);
+        self.cache.forget(piece);
+        for peer in self.peers.iter_mut().flatten() {
+            peer.dealt.retain(|dealt| *dealt != piece);
+            let (asked, others) = peer.uploads.drain(..).partition(|block: &Block| block.piece == piece);
+            peer.uploads = others;
+            if peer.fast {
+                let asked: VecDeque<Block> = asked;
+                peer.replies.extend(asked.into_iter().map(|block| Message::Reject(block.into())));
+            }
+        }
+    }
+
+    /// A seeder does without a piece that is not what the torrent says, or that it cannot read.
+    fn lose_source(&mut self, now: Instant, piece: PieceIndex, error: Option<DiskError>) {
+        if !self.have().get(piece) {
+            return;
+        }
+        self.lose(piece);
+        let disk = self.disk_offset(piece);
+        self.tell(Event::SourceBad { piece, disk, error });
+        if self.have().is_empty() {
+            self.fail(now, Failure::NothingToServe);
+        }
+    }
+
+    /// A piece was read from the disk and hashed.
+    pub(super) fn inspected(&mut self, now: Instant, piece: PieceIndex, good: bool) {
+        self.inspection.judged(piece);
+        match (&self.state, good) {
+            // It came with an equal one while it was being read; the end of the write will tell.
+            (State::Scanning, _) if self.is_writing(piece) => {}
+            (State::Scanning, true) => {
+                if let Survey::Sample { good } = &mut self.survey {
+                    *good = true;
+                }
+                self.got(piece);
+            }
+            (State::Scanning, false) => {
+                self.unknown.clear(piece);
+                self.miss(piece);
+            }
+            (State::Verifying | State::Seeding, true) => {
+                self.unproven.clear(piece);
+            }
+            (State::Verifying, false) => self.read_back_bad(piece),
+            (State::Seeding, false) => self.lose_source(now, piece, None),
+            _ => {}
+        }
+    }
+
+    /// Once may be the memory of a disk; twice is the disk.
+    fn read_back_bad(&mut self, piece: PieceIndex) {
+        let again = self.retried.insert(piece);
+        let disk = self.disk_offset(piece);
+        self.tell(Event::ReadBackBad { piece, disk, again });
+        if again {
+            self.lose(piece);
+            self.miss(piece);
+        } else {
+            self.bad_again += 1;
+            self.first_bad.get_or_insert(piece);
+        }
+    }
+
+    // ---- onto the disk ----------------------------------------------------------------------------------------------
+
+    /// A piece came whole and good: it goes to its place, and to those of all equal pieces that are missing.
+    pub(super) fn write(&mut self, piece: PieceIndex, buffers: &[BufferId]) {
+        let missing = |equal: &PieceIndex| {
+            !self.have().get(*equal) && !self.is_writing(*equal) && !self.picker.is_open(*equal)
+        };
+        let equals: Vec<PieceIndex> = self.contents.equals(piece).filter(missing).collect();
+        equals.iter().for_each(|_| self.picker.write_again(piece));
+        for place in [piece].into_iter().chain(equals) {
+            self.unwant(place);
+            let ticket = self.ticket(Pending::Write { piece: place, from: Some(piece) });
+            self.work.push_back(Work::Write { ticket, piece: place, buffers: buffers.to_vec() });
+        }
+    }
+
+    fn is_writing(&self, piece: PieceIndex) -> bool {
+        self.pending.values().any(|p| matches!(p, Pending::Write { piece: writing, .. } if *writing == piece))
+    }
+
+    /// Not during a read-back: what is written then would be neither flushed nor read.
+    fn write_zeros(&mut self) {
+        let zeroing = |p: &&Pending| matches!(p, Pending::Write { from: None, .. });
+        let mut room = ZERO_WRITES_MAX - self.pending.values().filter(zeroing).count();
+        while room > 0
+            && let Some(piece) = self.zeros.pop_front()
+        {
+            let ticket = self.ticket(Pending::Write { piece, from: None });
+            self.work.push_back(Work::Zero { ticket, piece });
+            room -= 1;
+        }
+    }
+
+    fn written(&mut self, piece: PieceIndex, from: Option<PieceIndex>) {
+        self.got(piece);
+        self.unproven.set(piece);
+        if let Some(from) = from
+            && let Some(buffers) = self.picker.written(from)
+        {
+            for (index, buffer) in buffers.into_iter().enumerate() {
+                self.cache.store(buffer, Chunk { piece: from, index: index as u32 });
+            }
+        }
+    }
+
+    fn flushed(&mut self, now: Instant) {
         match self.state {
             State::Verifying if self.config.verify => {
-                self.readback = Some(ReadBack::new(&self.metainfo.layout, self.buffer_bytes));
+                self.inspection.restart();
+                self.unproven.ones().for_each(|piece| self.inspection.add(piece));
+                if self.inspection.is_idle() {
+                    self.verified(now);
+                }
             }
             State::Verifying => self.verified(now),
             State::Leaving(_) => self.flushed_for_leaving = true,
@@ -90,8 +283,23 @@ impl Swarm {
         }
     }
 
+    /// Every piece that was written has been read back: what is missing now is fetched again.
+    fn read_back(&mut self, now: Instant) {
+        match self.first_bad {
+            Some(piece) => {
+                let (disk, bad) = (self.disk_offset(piece), self.bad_again);
+                self.finish(now, Outcome::Failed(Failure::ReadBack { piece, disk, bad }));
+            }
+            None if self.have().is_full() => self.verified(now),
+            None => {
+                self.state = State::Downloading;
+                self.progress_at = now;
+            }
+        }
+    }
+
     /// Everything is on the disk and has been read back: now it may be said.
-    pub(super) fn verified(&mut self, now: Instant) {
+    fn verified(&mut self, now: Instant) {
         self.state = State::Seeding;
         self.complete_at = Some(now);
         self.tracker.complete(now);
@@ -102,51 +310,57 @@ impl Swarm {
         }
     }
 
-    /// Drives the read-back, and leaving, as far as they can go now.
+    /// Drives what needs nobody from outside: the inspection, zeros, the next state, leaving.
     pub(super) fn advance(&mut self, now: Instant) {
-        if self.state == State::Verifying
-            && let Some(mut readback) = self.readback.take()
-        {
-            self.read_ahead(&mut readback);
-            while let Some((chunk, buffer)) = readback.next_hash() {
+        if self.is_open() {
+            self.read_ahead();
+            while let Some((chunk, buffer)) = self.inspection.next_hash() {
                 self.hash_read(chunk, buffer);
             }
-            let (done, bad) = (readback.is_done(), readback.bad());
-            let first_bad = readback.first_bad();
-            self.readback = Some(readback);
-            match first_bad {
-                Some(piece) if done => {
-                    let disk = self.disk_offset(piece);
-                    self.finish(now, Outcome::Failed(Failure::ReadBack { piece, disk, bad }));
+            if self.is_fetching() {
+                self.write_zeros();
+            }
+            let read_through = self.inspection.is_idle() && !self.is_flushing();
+            match self.state {
+                State::Scanning if read_through => self.surveyed(now),
+                State::Downloading if self.have().is_full() => {
+                    self.state = State::Verifying;
+                    let ticket = self.ticket(Pending::Flush);
+                    self.work.push_back(Work::Flush { ticket });
                 }
-                None if done => self.verified(now),
+                State::Verifying if read_through => self.read_back(now),
                 _ => {}
             }
         }
         self.try_to_go(now);
     }
 
-    pub(super) fn read_ahead(&mut self, readback: &mut ReadBack) {
-        while let Some(chunk) = readback.next_read() {
+    fn is_flushing(&self) -> bool {
+        self.pending.values().any(|p| matches!(p, Pending::Flush))
+    }
+
+    // ---- from the disk ----------------------------------------------------------------------------------------------
+
+    fn read_ahead(&mut self) {
+        while let Some(chunk) = self.inspection.next_read() {
             let Some(buffer) = self.cache.take() else { return };
-            readback.start_read();
+            self.inspection.start_read();
             let (begin, length) = self.span(chunk);
-            let ticket = self.ticket(Pending::ReadBack { chunk, buffer });
+            let ticket = self.ticket(Pending::Inspect { chunk, buffer });
             self.work.push_back(Work::Read { ticket, piece: chunk.piece, begin, length, buffer });
         }
     }
 
-    pub(super) fn hash_read(&mut self, chunk: Chunk, buffer: BufferId) {
+    fn hash_read(&mut self, chunk: Chunk, buffer: BufferId) {
         let (begin, length) = self.span(chunk);
-        self.work.push_back(Work::Hash {
-            of: HashOf::ReadBack(chunk.piece),
-            begin,
-            length,
-            buffer,
-            offset: 0,
-        });
-        // Hashing happens before anything else, so the buffer may already be offered to others.
-        self.cache.store_cold(buffer, chunk);
+        let of = HashOf::Disk(chunk.piece);
+        self.work.push_back(Work::Hash { of, begin, length, buffer, offset: 0 });
+        // Hashing happens before anything else, so others may have the buffer. What a seeder looked at is asked for next;
+        // it is not sent before the verdict.
+        match self.config.role {
+            Role::Seeder if self.have().get(chunk.piece) => self.cache.store(buffer, chunk),
+            _ => self.cache.give_back(buffer),
+        }
     }
 
     /// The bytes of a chunk inside its piece.
@@ -163,7 +377,11 @@ impl Swarm {
         let buffer_bytes = self.buffer_bytes;
         let ahead = next_chunks(self.peer(slot), buffer_bytes, READS_PER_PEER_MAX);
         for (place, chunk) in ahead.into_iter().enumerate() {
-            if self.loads < READS_MAX && !self.cache.contains(chunk) && !self.is_loading(chunk) {
+            if self.must_look_at(chunk.piece) {
+                if !self.inspection.contains(chunk.piece) {
+                    self.inspection.add(chunk.piece);
+                }
+            } else if self.loads < READS_MAX && !self.cache.contains(chunk) && !self.is_loading(chunk) {
                 let Some(buffer) = self.take_to_load(place == 0) else { return };
                 self.loads += 1;
                 let (begin, length) = self.span(chunk);
@@ -171,6 +389,12 @@ impl Swarm {
                 self.work.push_back(Work::Read { ticket, piece: chunk.piece, begin, length, buffer });
             }
         }
+        self.read_ahead();
+    }
+
+    /// A seeder gives away nothing that it has not compared with the torrent.
+    pub(super) fn must_look_at(&self, piece: PieceIndex) -> bool {
+        self.config.role == Role::Seeder && self.unproven.get(piece)
     }
 
     /// A buffer to read into, but none that holds what somebody is sent next: with few buffers each peer's read would throw

@@ -40,6 +40,7 @@ fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swa
         rng_seed: 1,
         buffer_count: buffer_count_min(&metainfo.layout),
         peers: peers.to_vec(),
+        look: false,
         verify: true,
         tracker_grace: Duration::from_secs(30),
         seed_for: None,
@@ -81,12 +82,15 @@ fn work(swarm: &mut Swarm, now: Instant) {
     while let Some(work) = swarm.poll_work() {
         match work {
             Work::Hash { of, begin, length, .. } => {
-                let (HashOf::Download(piece) | HashOf::ReadBack(piece)) = of;
+                let piece = of.piece();
                 if begin + length == swarm.metainfo.layout.piece_length(piece) {
                     swarm.handle_hashed(now, of, PieceHash([piece.0 as u8; 20]));
                 }
             }
-            Work::Write { ticket, .. } | Work::Read { ticket, .. } | Work::Flush { ticket } => {
+            Work::Write { ticket, .. }
+            | Work::Zero { ticket, .. }
+            | Work::Read { ticket, .. }
+            | Work::Flush { ticket } => {
                 swarm.handle_disk(now, ticket, Ok(()));
             }
         }

@@ -21,7 +21,9 @@ pub struct Config {
     pub buffer_count: u32,
     /// Called for ever, with or without a tracker.
     pub peers: Vec<SocketAddr>,
-    /// Read every piece back before saying `completed`.
+    /// A leecher: look first what the target holds of the image. A seeder: hash each piece before its first upload.
+    pub look: bool,
+    /// Read every piece that was written back before saying `completed`.
     pub verify: bool,
     /// Complete agents leave when the tracker has been unreachable this long.
     pub tracker_grace: Duration,
@@ -34,7 +36,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Leecher,
-    /// The disk already holds everything.
+    /// The disk is said to hold everything, and is only read.
     Seeder,
 }
 
@@ -45,13 +47,15 @@ pub fn buffer_bytes(layout: &Layout) -> u32 {
 
 /// Fewest buffers a swarm of this layout works with: one piece on its way in, and as much again to write and to serve.
 pub fn buffer_count_min(layout: &Layout) -> u32 {
-    2 * layout.piece_bytes().div_ceil(buffer_bytes(layout)) + READ_BACK_MAX as u32
+    2 * layout.piece_bytes().div_ceil(buffer_bytes(layout)) + INSPECT_MAX as u32
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
+    /// What the target holds already is being found out; what it lacks for certain is fetched meanwhile.
+    Scanning,
     Downloading,
-    /// All pieces are written; the disk is being flushed and read back.
+    /// All pieces are there; the disk is flushed, and what was written is read back.
     Verifying,
     Seeding,
     /// Writes in flight finish, the tracker is told.
@@ -69,13 +73,15 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     Disk(DiskError),
-    /// So many pieces are not on the disk as they were written; `disk` is where the first of them begins.
+    /// So many pieces are not on the disk as they were written, twice; `disk` is where the first of them begins.
     ReadBack {
         piece: PieceIndex,
         disk: DiskOffset,
         bad: u32,
     },
     Stalled(Duration),
+    /// A seeder's source holds not one piece of the image.
+    NothingToServe,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,17 +107,26 @@ pub enum Work {
     /// Write a whole piece: `buffers[i]` holds its bytes from `i * buffer_bytes` on. Answer `handle_disk` once, when no part
     /// of it is in flight any more.
     Write { ticket: Ticket, piece: PieceIndex, buffers: Vec<BufferId> },
+    /// Make the whole piece zeros. Answer like `Write`.
+    Zero { ticket: Ticket, piece: PieceIndex },
     /// Read `length` bytes at `begin` of `piece` into the start of `buffer`.
     Read { ticket: Ticket, piece: PieceIndex, begin: u32, length: u32, buffer: BufferId },
     /// Make everything written so far durable.
     Flush { ticket: Ticket },
 }
 
-/// Downloads and the read-back hash side by side: one running hash for each of these.
+/// Downloads and inspections hash side by side: one running hash for each of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HashOf {
     Download(PieceIndex),
-    ReadBack(PieceIndex),
+    Disk(PieceIndex),
+}
+
+impl HashOf {
+    pub fn piece(self) -> PieceIndex {
+        let (HashOf::Download(piece) | HashOf::Disk(piece)) = self;
+        piece
+    }
 }
 
 /// What to write to one peer next, in this order.
@@ -142,8 +157,21 @@ pub enum Event {
     TrackerWarned(String),
     TrackerLost(String),
     TrackerBack,
-    PieceBad { piece: PieceIndex, liar: Option<SocketAddr> },
-    ReadBackBad { piece: PieceIndex, disk: DiskOffset },
+    PieceBad {
+        piece: PieceIndex,
+        liar: Option<SocketAddr>,
+    },
+    ReadBackBad {
+        piece: PieceIndex,
+        disk: DiskOffset,
+        again: bool,
+    },
+    /// A seeder does without this piece.
+    SourceBad {
+        piece: PieceIndex,
+        disk: DiskOffset,
+        error: Option<DiskError>,
+    },
 }
 
 /// Totals for progress lines.
@@ -152,10 +180,12 @@ pub struct Progress {
     pub state: State,
     pub have: u32,
     pub pieces: u32,
-    /// Pieces read back so far and found good, or bad.
+    /// Pieces that were read from the disk and found good; those written since do not count before they are read back.
     pub verified: u32,
-    pub bad: u32,
-    /// Where on the disk the first bad piece begins.
+    /// Of the scan or the read-back that is on: pieces looked at, and pieces to look at.
+    pub checked: u32,
+    pub to_check: u32,
+    /// Where on the disk the first piece begins that was bad when it was read back for the last time.
     pub bad_offset: Option<DiskOffset>,
     /// Payload bytes received, wasted ones too.
     pub fetched: u64,
@@ -185,6 +215,7 @@ impl fmt::Display for Failure {
                 piece.0, disk.0
             ),
             Failure::Stalled(limit) => write!(f, "nothing arrived for {} s", limit.as_secs()),
+            Failure::NothingToServe => f.write_str("no piece of the source is what the torrent says"),
         }
     }
 }
@@ -202,8 +233,17 @@ impl fmt::Display for Event {
             Event::PieceBad { piece, liar: None } => {
                 write!(f, "piece {} came bad from several peers, asking one alone", piece.0)
             }
-            Event::ReadBackBad { piece, disk } => {
-                write!(f, "piece {} at byte {} of the disk is not what was written", piece.0, disk.0)
+            Event::ReadBackBad { piece, disk, again } => {
+                let then = if *again { ", fetching it once more" } else { " for the second time" };
+                write!(f, "piece {} at byte {} of the disk is not what was written{then}", piece.0, disk.0)
+            }
+            Event::SourceBad { piece, disk, error: None } => write!(
+                f,
+                "piece {} at byte {} of the source is not what the torrent says, it is not served",
+                piece.0, disk.0
+            ),
+            Event::SourceBad { piece, error: Some(error), .. } => {
+                write!(f, "piece {} is not served: {error}", piece.0)
             }
         }
     }

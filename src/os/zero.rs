@@ -1,0 +1,64 @@
+//! Zeros that nobody has to write: many disks and all good file systems can make them by themselves.
+//!
+//! Read first: `blk_ioctl_zeroout` in block/ioctl.c, fallocate(2). Without help from the disk BLKZEROOUT writes zeros page by
+//! page and blocks until they are there; then it is better to write them ourselves, without blocking.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+
+use super::blockdev::{Device, Kind};
+use super::check;
+
+/// `BLKZEROOUT` of linux/fs.h: `_IO(0x12, 127)`.
+const BLKZEROOUT: libc::Ioctl = 0x127f;
+
+/// Does it cost next to nothing here? A device says so in sysfs, a file system when it is asked.
+pub fn is_quick(device: &Device) -> bool {
+    let Kind::Block { number: (major, minor) } = device.kind else { return true };
+    // A partition has no queue of its own, but its disk is the directory above.
+    let limit = |queue: &str| {
+        fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes")).ok()
+    };
+    let bytes = limit("queue").or_else(|| limit("../queue"));
+    bytes.is_some_and(|bytes| bytes.trim().parse::<u64>().is_ok_and(|bytes| bytes > 0))
+}
+
+/// Makes this range zeros, in whole sectors. An error says that they have to be written.
+pub fn zero(device: &Device, range: Range<u64>) -> io::Result<()> {
+    let length = range.end - range.start;
+    let result = match device.kind {
+        Kind::Block { .. } => {
+            let range = [range.start, length];
+            // SAFETY: our own descriptor; the kernel reads two numbers.
+            unsafe { libc::ioctl(device.fd(), BLKZEROOUT, range.as_ptr()) }
+        }
+        Kind::Regular => {
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            let offset = |bytes| libc::off64_t::try_from(bytes).map_err(io::Error::other);
+            // SAFETY: our own descriptor and plain numbers.
+            unsafe { libc::fallocate64(device.fd(), mode, offset(range.start)?, offset(length)?) }
+        }
+    };
+    check(result).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::blockdev::TargetOptions;
+    use crate::os::testing::Scratch;
+
+    #[test]
+    fn a_hole_in_a_file_is_zeros_and_nothing_else_changes() {
+        let scratch = Scratch::new("zero");
+        fs::write(scratch.path(), vec![7; 65_536]).unwrap();
+        let device = Device::open_target(scratch.path(), 65_536, TargetOptions::default()).unwrap();
+        assert!(is_quick(&device));
+        zero(&device, 4096..12_288).unwrap();
+        let bytes = fs::read(scratch.path()).unwrap();
+        assert_eq!(bytes.len(), 65_536);
+        assert!(bytes[4096..12_288].iter().all(|byte| *byte == 0));
+        assert!(bytes[..4096].iter().chain(&bytes[12_288..]).all(|byte| *byte == 7));
+    }
+}

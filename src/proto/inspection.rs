@@ -1,0 +1,179 @@
+//! What is really on the disk: pieces read from it, one after the other, and hashed.
+//!
+//! One reader for all who ask: the survey of what a target holds, the proof of what was written to it, and a seeder that
+//! looks at a piece before it gives it away. Pieces queue up; their chunks are read ahead of the hash, INSPECT_MAX at a
+//! time, and may come back in any order; hashing goes strictly in order, so one running hash is enough. A few lines,
+//! because "done" is said on their word.
+//!
+//! ```text
+//! piece     9  8  7  7  7  6  6  6
+//! chunk           2  1  0  2  1  0
+//!          queued|  reading  |arrived, next is 6.1|hashed
+//! ```
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use crate::cache::Chunk;
+use crate::limits::INSPECT_MAX;
+use crate::metainfo::Layout;
+use crate::units::{BufferId, PieceIndex};
+
+/// Invariant: a piece is in `queue` from `add` until `judged`.
+pub struct Inspection {
+    layout: Layout,
+    buffer_bytes: u32,
+    /// The first is the one being hashed, the one at `reading_piece` the one being read.
+    queue: VecDeque<PieceIndex>,
+    reading_piece: usize,
+    /// The next chunk of that piece to read, and of the first piece to hash.
+    next_read: u32,
+    next_hash: u32,
+    /// Read, and waiting for their turn at the hash.
+    arrived: BTreeMap<Chunk, BufferId>,
+    reading: usize,
+    added: u32,
+}
+
+impl Inspection {
+    pub fn new(layout: Layout, buffer_bytes: u32) -> Inspection {
+        Inspection {
+            layout,
+            buffer_bytes,
+            queue: VecDeque::new(),
+            reading_piece: 0,
+            next_read: 0,
+            next_hash: 0,
+            arrived: BTreeMap::new(),
+            reading: 0,
+            added: 0,
+        }
+    }
+
+    pub fn add(&mut self, piece: PieceIndex) {
+        self.queue.push_back(piece);
+        self.added += 1;
+    }
+
+    pub fn contains(&self, piece: PieceIndex) -> bool {
+        self.queue.contains(&piece)
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Pieces through, and pieces added, since the last `restart`.
+    pub fn progress(&self) -> (u32, u32) {
+        (self.added - self.queue.len() as u32, self.added)
+    }
+
+    /// Counts anew.
+    pub fn restart(&mut self) {
+        assert!(self.is_idle());
+        self.added = 0;
+    }
+
+    /// The next chunk to read, if the window has room. With a buffer for it, call `start_read`.
+    pub fn next_read(&self) -> Option<Chunk> {
+        let piece = *self.queue.get(self.reading_piece).filter(|_| self.buffer_count() < INSPECT_MAX)?;
+        Some(Chunk { piece, index: self.next_read })
+    }
+
+    /// The chunk of `next_read` is being read.
+    pub fn start_read(&mut self) {
+        let chunk = self.next_read().expect("asked for before");
+        self.reading += 1;
+        self.next_read += 1;
+        if self.next_read == self.chunk_count(chunk.piece) {
+            (self.reading_piece, self.next_read) = (self.reading_piece + 1, 0);
+        }
+    }
+
+    pub fn arrived(&mut self, chunk: Chunk, buffer: BufferId) {
+        self.reading -= 1;
+        assert!(self.arrived.insert(chunk, buffer).is_none());
+    }
+
+    /// The next chunk to hash, if it is there. Its buffer is the caller's again after hashing.
+    pub fn next_hash(&mut self) -> Option<(Chunk, BufferId)> {
+        let chunk = Chunk { piece: *self.queue.front()?, index: self.next_hash };
+        let buffer = self.arrived.remove(&chunk)?;
+        self.next_hash += 1;
+        Some((chunk, buffer))
+    }
+
+    /// The hash of the first piece is known; the next one may begin.
+    pub fn judged(&mut self, piece: PieceIndex) {
+        assert_eq!(self.queue.pop_front(), Some(piece));
+        assert_eq!(self.next_hash, self.chunk_count(piece));
+        (self.reading_piece, self.next_hash) = (self.reading_piece - 1, 0);
+    }
+
+    /// Buffers it holds, for recounts.
+    pub fn buffer_count(&self) -> usize {
+        self.reading + self.arrived.len()
+    }
+
+    fn chunk_count(&self, piece: PieceIndex) -> u32 {
+        self.layout.piece_length(piece).div_ceil(self.buffer_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Whatever pieces are asked for and in whatever order the disk answers, chunks are hashed in the order of the pieces,
+    /// each once, within the window.
+    #[test]
+    fn hashes_in_order_whatever_the_disk_does() {
+        for seed in 0..200 {
+            let mut rng = Rng::new(seed);
+            let (piece, total) = (65536 + 16384 * rng.below(5), 1 + rng.below(3_000_000));
+            let layout = Layout::new(u64::from(total), piece).unwrap();
+            let mut inspection = Inspection::new(layout, 32768);
+            let mut wanted: Vec<PieceIndex> = layout.pieces().filter(|_| rng.chance(2, 3)).collect();
+            rng.shuffle(&mut wanted);
+            let mut coming = wanted.iter();
+            let (mut reading, mut hashed) = (Vec::new(), Vec::new());
+            loop {
+                coming.by_ref().take(rng.below(4) as usize).for_each(|piece| inspection.add(*piece));
+                while let Some(chunk) = inspection.next_read() {
+                    inspection.start_read();
+                    reading.push(chunk);
+                }
+                assert!(reading.len() <= INSPECT_MAX);
+                if !reading.is_empty() {
+                    let chunk = reading.swap_remove(rng.below(reading.len() as u32) as usize);
+                    inspection.arrived(chunk, BufferId(0));
+                }
+                while let Some((chunk, _)) = inspection.next_hash() {
+                    hashed.push(chunk);
+                    if (chunk.index + 1) * 32768 >= layout.piece_length(chunk.piece) {
+                        assert_eq!(inspection.next_hash(), None, "the verdict comes first");
+                        inspection.judged(chunk.piece);
+                    }
+                }
+                if inspection.is_idle() && coming.len() == 0 {
+                    break;
+                }
+            }
+            let count = |p: PieceIndex| layout.piece_length(p).div_ceil(32768);
+            let chunks =
+                |piece: &PieceIndex| (0..count(*piece)).map(|index| Chunk { piece: *piece, index }).collect();
+            let all: Vec<Chunk> = wanted.iter().flat_map(|piece| -> Vec<Chunk> { chunks(piece) }).collect();
+            assert_eq!(hashed, all, "seed {seed}");
+            assert_eq!(
+                (inspection.progress(), inspection.buffer_count()),
+                ((all_pieces(&wanted), all_pieces(&wanted)), 0)
+            );
+        }
+    }
+
+    fn all_pieces(pieces: &[PieceIndex]) -> u32 {
+        pieces.len() as u32
+    }
+}
