@@ -80,6 +80,28 @@ def same_bytes(path, other, length=None, offset=0):
     return True
 
 
+def write_at(path, offset, data):
+    """Behind everybody's back, and at once visible to whoever reads."""
+    with open(path, "r+b", buffering=0) as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def spoil(path, offset):
+    """One byte is another one from here on."""
+    with open(path, "r+b", buffering=0) as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 0xFF]))
+
+
+def traffic(device):
+    """Bytes read from a block device and bytes written to it (Documentation/admin-guide/iostats.rst)."""
+    fields = Path(f"/sys/class/block/{Path(device).name}/stat").read_text().split()
+    return int(fields[2]) * 512, int(fields[6]) * 512
+
+
 def digest(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -194,6 +216,17 @@ class Agent(Process):
         reports = self.reports()
         return reports[-1]["state"] if reports else None
 
+    def states(self, target=None):
+        """All states it went through, each once, of one target or of all."""
+        seen = dict.fromkeys(report["state"] for report in self.reports() if target in (None, report["target"]))
+        return list(seen)
+
+    def result(self, target):
+        """The only report of a target that is `done` or `failed`."""
+        results = [r for r in self.reports() if r["target"] == str(target) and r["state"] in ("done", "failed")]
+        check(len(results) == 1, f"{len(results)} results of {target}: {results}")
+        return results[0]
+
     def wait_state(self, state, seconds):
         def arrived():
             self.expect_running() if self.state() != state else None
@@ -245,7 +278,10 @@ class Stage:
 
     def __init__(self, directory):
         self.directory = Path(directory)
-        self.processes, self.loops, self.mounts, self.trackers = [], [], [], []
+        self.processes, self.loops, self.trackers = [], [], []
+        # What takes away again what was attached and mounted, one command each: the last first, since a file system on a
+        # loop device may hold the backing file of the next one.
+        self.undo = []
         self.next_port = 20000
 
     def port(self):
@@ -285,32 +321,40 @@ class Stage:
     def image(self, name, length):
         return random_file(self.path(name), length)
 
-    def loop(self, name, length, fill=0xA5, *, read_only=False):
-        """A loop device of 512-byte sectors over a file that is full of `fill` bytes."""
+    def loop(self, name, length, fill=0xA5, *, image=None, **options):
+        """A loop device over a file that is full of `fill` bytes, or begins with an image."""
         backing = self.path(name)
         with open(backing, "wb") as file:
             for start in range(0, length, MIB):
                 file.write(bytes([fill]) * min(MIB, length - start))
-        command = ["losetup", "--show", "--find", "--sector-size", "512", *(["--read-only"] if read_only else []), str(backing)]
+        if image:
+            write_at(backing, 0, Path(image).read_bytes())
+        return self.attach(backing, **options)
+
+    def attach(self, backing, *, read_only=False, partitions=False):
+        """A loop device of 512-byte sectors."""
+        flags = ["--read-only"] * read_only + ["--partscan"] * partitions
+        command = ["losetup", "--show", "--find", "--sector-size", "512", *flags, str(backing)]
         device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
         self.loops.append(device)
+        self.undo.append(["losetup", "--detach", device])
+        if partitions:
+            self.undo.append(["partx", "--delete", device])
         return device
 
-    def mount(self, device, name):
+    def mount(self, device, name, kind="auto"):
         place = self.path(name)
         place.mkdir()
-        subprocess.run(["mount", device, place], check=True)
-        self.mounts.append(place)
+        subprocess.run(["mount", "--types", kind, device, place], check=True)
+        self.undo.append(["umount", place])
         return place
 
     def close(self):
         for process in reversed(self.processes):
             # Nobody needs to say good-bye to a tracker that goes as well; transmission takes ten seconds for it.
             process.end(signal.SIGKILL)
-        for place in reversed(self.mounts):
-            subprocess.run(["umount", place], check=False)
-        for device in self.loops:
-            subprocess.run(["losetup", "--detach", device], check=False)
+        for command in reversed(self.undo):
+            subprocess.run(command, check=False)
         for tracker in self.trackers:
             shutil.rmtree(tracker.directory, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -318,12 +362,14 @@ class Stage:
 
 # ---- other clients, each as a function that starts it as seeder or as leecher
 
-def aria2(stage, torrent, directory, port, *, seeds):
+def aria2(stage, torrent, directory, port, *, seeds, verified=True):
+    """Not `verified`: it says that it has everything, and serves whatever is there."""
+    looks = ["--check-integrity=true", "--bt-seed-unverified=false"] if verified else ["--bt-seed-unverified=true"]
     command = [
         "aria2c", "--dir", directory, "--listen-port", port, "--enable-dht=false", "--enable-dht6=false",
         "--bt-enable-lpd=false", "--enable-peer-exchange=false", "--disable-ipv6=true", "--no-conf=true",
         "--summary-interval=0", "--file-allocation=none", "--seed-ratio=0.0", "--bt-tracker-interval=2",
-        *(["--check-integrity=true", "--bt-seed-unverified=false"] if seeds else ["--seed-time=0"]),
+        *(looks if seeds else ["--seed-time=0"]),
         torrent.path,
     ]
     return stage.start("aria2c", command)
