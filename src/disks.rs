@@ -137,13 +137,22 @@ impl Inventory {
     /// What keeps a device from being opened exclusively, as sentences: for a partition its own uses and those of the
     /// whole disk, for a disk its own and those of all its partitions.
     pub fn users_of(&self, number: DeviceNumber) -> Vec<String> {
-        let Some(disk) = self.disk_of(number) else { return Vec::new() };
-        if disk.number == number {
-            return disk.users();
-        }
-        let partitions = disk.partitions.iter().filter(|partition| partition.number == number);
-        let own = partitions.flat_map(|partition| sentences(&partition.name, &partition.uses));
-        own.chain(sentences(&disk.name, &disk.uses)).collect()
+        sentences(self.uses_of(number))
+    }
+
+    /// The devices above it, of which the kernel does not always know: see `Usage::add_loops`.
+    pub fn holders_of(&self, number: DeviceNumber) -> Vec<String> {
+        sentences(self.uses_of(number).filter(|(_, one)| matches!(one, Use::Held { .. })))
+    }
+
+    fn uses_of(&self, number: DeviceNumber) -> impl Iterator<Item = (&str, &Use)> {
+        let disk = self.disk_of(number);
+        disk.into_iter().flat_map(move |disk| {
+            let concerned = move |one: DeviceNumber| one == number || disk.number == number;
+            let partitions = disk.partitions.iter().filter(move |partition| concerned(partition.number));
+            let own = partitions.flat_map(|partition| named(&partition.name, &partition.uses));
+            own.chain(named(&disk.name, &disk.uses))
+        })
     }
 }
 
@@ -182,9 +191,8 @@ impl Disk {
 
     /// All uses of the disk and its partitions, as sentences.
     pub fn users(&self) -> Vec<String> {
-        let partitions =
-            self.partitions.iter().flat_map(|partition| sentences(&partition.name, &partition.uses));
-        sentences(&self.name, &self.uses).chain(partitions).collect()
+        let partitions = self.partitions.iter().flat_map(|partition| named(&partition.name, &partition.uses));
+        sentences(named(&self.name, &self.uses).chain(partitions))
     }
 }
 
@@ -199,8 +207,12 @@ fn device_path(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-fn sentences(name: &str, uses: &[Use]) -> impl Iterator<Item = String> {
-    uses.iter().map(move |one| format!("{} is {one}", device_path(name).display()))
+fn named<'a>(name: &'a str, uses: &'a [Use]) -> impl Iterator<Item = (&'a str, &'a Use)> {
+    uses.iter().map(move |one| (name, one))
+}
+
+fn sentences<'a>(uses: impl Iterator<Item = (&'a str, &'a Use)>) -> Vec<String> {
+    uses.map(|(name, one)| format!("{} is {one}", device_path(name).display())).collect()
 }
 
 /// Mounts, swaps and the like, by the device they are on.

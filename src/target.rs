@@ -95,6 +95,12 @@ impl Target {
         // A disk that cannot be described can still be written: a machine without sysfs names it by path.
         let inventory = inventory.ok();
         let device = opened.map_err(|error| explain(error, inventory.as_ref(), taken))?;
+        if let (Kind::Block { number }, Some(inventory)) = (device.kind, &inventory) {
+            let by = inventory.holders_of(number);
+            if !by.is_empty() {
+                return Err(DeviceError::Busy { path, by }.into());
+            }
+        }
         let identity = Identity::of(&device, inventory.as_ref());
         Ok((device, identity))
     }
