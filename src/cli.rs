@@ -570,7 +570,8 @@ mod tests {
     fn get_takes_every_option_of_its_help() {
         let options = get_options(&format!(
             "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --memory 128 --progress json \
-             --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 --dry-run --grow-last \
+             --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 \
+             --dry-run --grow-last --allow-smaller \
              http://10.77.0.1/a.torrent disk:auto"
         ));
         assert_eq!(options.jobs[0].torrent, TorrentPlace::Url("http://10.77.0.1/a.torrent".into()));
@@ -584,7 +585,9 @@ mod tests {
         assert_eq!(options.swarm.tracker_grace, Duration::ZERO);
         assert_eq!(options.swarm.seed_limit, Some(Duration::from_secs(90)));
         assert_eq!(options.stall, Some(Duration::from_secs(600)));
-        assert!(options.fresh && !options.verify && options.dry_run && options.grow_last);
+        assert!(
+            options.fresh && !options.verify && options.dry_run && options.grow_last && options.allow_smaller
+        );
         assert_eq!(get_options("get --no-seed a b").swarm.seed_limit, Some(Duration::ZERO));
     }
 

@@ -12,7 +12,6 @@
 //! Read first: Documentation/ABI/stable/sysfs-block and testing/sysfs-block-device of the kernel, proc_pid_mountinfo(5),
 //! live-boot(7), UEFI 2.10, 3.1.3 and 10.3.5.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -102,14 +101,10 @@ impl Inventory {
         let usage = Usage::read(root)?;
         let block = root.join("sys/block");
         let failed = |error| InventoryError { path: block.clone(), error };
-        let mut disks = Vec::new();
-        for entry in fs::read_dir(&block).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            // What the kernel names is ASCII; and a disk that vanishes while we look is not there.
-            disks.extend(name.to_str().and_then(|name| read_disk(&block.join(name), name, &usage)));
-        }
-        // sdb before sdaa.
-        disks.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        fs::read_dir(&block).map_err(failed)?;
+        // A disk that vanishes while we look is not there.
+        let disks =
+            list(&block).iter().filter_map(|name| read_disk(&block.join(name), name, &usage)).collect();
         Ok(Inventory { disks, root: root.into() })
     }
 
@@ -131,28 +126,19 @@ impl Inventory {
 
     /// The disk of that number, or the disk of which a partition has it.
     pub fn disk_of(&self, number: DeviceNumber) -> Option<&Disk> {
-        self.disks.iter().find(|disk| disk.numbers().any(|one| one == number))
+        self.disks.iter().find(|disk| disk.has(number))
     }
 
-    /// What keeps a device from being opened exclusively, as sentences: for a partition its own uses and those of the
-    /// whole disk, for a disk its own and those of all its partitions.
+    /// What keeps a device from being overwritten, as sentences: for a partition its own uses and those of the whole
+    /// disk, for a disk its own and those of all its partitions.
     pub fn users_of(&self, number: DeviceNumber) -> Vec<String> {
-        sentences(self.uses_of(number))
+        self.disk_of(number).map_or_else(Vec::new, |disk| disk.users_of(number, |_| true))
     }
 
     /// The devices above it, of which the kernel does not always know: see `Usage::add_loops`.
     pub fn holders_of(&self, number: DeviceNumber) -> Vec<String> {
-        sentences(self.uses_of(number).filter(|(_, one)| matches!(one, Use::Held { .. })))
-    }
-
-    fn uses_of(&self, number: DeviceNumber) -> impl Iterator<Item = (&str, &Use)> {
-        let disk = self.disk_of(number);
-        disk.into_iter().flat_map(move |disk| {
-            let concerned = move |one: DeviceNumber| one == number || disk.number == number;
-            let partitions = disk.partitions.iter().filter(move |partition| concerned(partition.number));
-            let own = partitions.flat_map(|partition| named(&partition.name, &partition.uses));
-            own.chain(named(&disk.name, &disk.uses))
-        })
+        let is_held = |one: &Use| matches!(one, Use::Held { .. });
+        self.disk_of(number).map_or_else(Vec::new, |disk| disk.users_of(number, is_held))
     }
 }
 
@@ -184,15 +170,30 @@ impl Disk {
         words
     }
 
-    /// Of the disk and its partitions.
-    pub fn numbers(&self) -> impl Iterator<Item = DeviceNumber> {
-        std::iter::once(self.number).chain(self.partitions.iter().map(|partition| partition.number))
+    /// Is it the number of the disk or of a partition?
+    pub fn has(&self, number: DeviceNumber) -> bool {
+        number == self.number || self.partitions.iter().any(|partition| number == partition.number)
     }
 
     /// All uses of the disk and its partitions, as sentences.
     pub fn users(&self) -> Vec<String> {
-        let partitions = self.partitions.iter().flat_map(|partition| named(&partition.name, &partition.uses));
-        sentences(named(&self.name, &self.uses).chain(partitions))
+        self.users_of(self.number, |_| true)
+    }
+
+    fn users_of(&self, number: DeviceNumber, wanted: fn(&Use) -> bool) -> Vec<String> {
+        let mut sentences = Vec::new();
+        let mut tell = |name: &str, uses: &[Use]| {
+            for one in uses.iter().filter(|one| wanted(one)) {
+                sentences.push(format!("{} is {one}", device_path(name).display()));
+            }
+        };
+        tell(&self.name, &self.uses);
+        for partition in &self.partitions {
+            if number == self.number || number == partition.number {
+                tell(&partition.name, &partition.uses);
+            }
+        }
+        sentences
     }
 }
 
@@ -207,19 +208,11 @@ fn device_path(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-fn named<'a>(name: &'a str, uses: &'a [Use]) -> impl Iterator<Item = (&'a str, &'a Use)> {
-    uses.iter().map(move |one| (name, one))
-}
-
-fn sentences<'a>(uses: impl Iterator<Item = (&'a str, &'a Use)>) -> Vec<String> {
-    uses.map(|(name, one)| format!("{} is {one}", device_path(name).display())).collect()
-}
-
 /// Mounts, swaps and the like, by the device they are on.
 struct Usage {
-    by_number: BTreeMap<DeviceNumber, Use>,
-    /// Where a file system hides its disk behind a number of its own (btrfs), the name is all there is.
-    by_name: BTreeMap<String, Use>,
+    /// The device is a number, "8:1", or a name in sysfs: where a file system hides its disk behind a number of its own
+    /// (btrfs), the name is all there is.
+    by_device: Vec<(String, Use)>,
     /// The partition the firmware booted from.
     efi: Option<EfiPartition>,
 }
@@ -231,7 +224,7 @@ impl Usage {
             fs::read_to_string(&path).map_err(|error| InventoryError { path, error })
         };
         let efi = EfiPartition::booted(&root.join("sys/firmware/efi/efivars"));
-        let mut usage = Usage { by_number: BTreeMap::new(), by_name: BTreeMap::new(), efi };
+        let mut usage = Usage { by_device: Vec::new(), efi };
         read("proc/self/mountinfo")?.lines().for_each(|line| usage.add_mount(line));
         match read("proc/swaps") {
             Ok(swaps) => swaps.lines().skip(1).for_each(|line| usage.add_swap(line)),
@@ -255,29 +248,26 @@ impl Usage {
             return;
         };
         let mounted = Use::Mounted { at: unescape(at) };
-        if let Some(number) = parse_number(number) {
-            self.by_number.entry(number).or_insert_with(|| mounted.clone());
-        }
-        if let Some(name) = unescape(source).strip_prefix("/dev/") {
-            self.by_name.entry(name.replace('/', "!")).or_insert(mounted);
+        self.add_path(&unescape(source), mounted.clone());
+        self.by_device.push((number.to_string(), mounted));
+    }
+
+    fn add_path(&mut self, path: &str, one: Use) {
+        if let Some(name) = path.strip_prefix("/dev/") {
+            self.by_device.push((name.replace('/', "!"), one));
         }
     }
 
     /// `/dev/sda2  partition  1048572  0  -2`
     fn add_swap(&mut self, line: &str) {
-        let path = unescape(line.split_whitespace().next().unwrap_or_default());
-        if let Some(name) = path.strip_prefix("/dev/") {
-            self.by_name.entry(name.replace('/', "!")).or_insert(Use::Swap);
-        }
+        self.add_path(&unescape(line.split_whitespace().next().unwrap_or_default()), Use::Swap);
     }
 
     /// A loop device over another device does not hold it as the kernel sees it.
     fn add_loops(&mut self, block: &Path) {
         for name in list(block) {
-            let below = read_text(&block.join(&name).join("loop/backing_file"));
-            if let Some(below) = below.as_deref().and_then(|path| path.strip_prefix("/dev/")) {
-                self.by_name.entry(below.replace('/', "!")).or_insert(Use::Held { by: name });
-            }
+            let below = read_text(&block.join(&name), "loop/backing_file").unwrap_or_default();
+            self.add_path(&below, Use::Held { by: name });
         }
     }
 
@@ -290,14 +280,16 @@ impl Usage {
             };
             if let Some(name) = device_name(root, place.trim_start_matches("live:")) {
                 let word = clean(word).unwrap_or_default();
-                self.by_name.entry(name).or_insert(Use::Booted { word });
+                self.by_device.push((name, Use::Booted { word }));
             }
         }
     }
 
-    fn of(&self, directory: &Path, name: &str, number: DeviceNumber) -> Vec<Use> {
-        let mounted = self.by_number.get(&number).or_else(|| self.by_name.get(name));
-        mounted.cloned().into_iter().chain(holders(directory)).collect()
+    /// What came first counts.
+    fn of(&self, directory: &Path, name: &str, number: &str) -> Vec<Use> {
+        let find = |wanted: &str| self.by_device.iter().find(|(device, _)| device == wanted);
+        let found = find(number).or_else(|| find(name)).map(|(_, one)| one.clone());
+        found.into_iter().chain(holders(directory)).collect()
     }
 }
 
@@ -362,61 +354,55 @@ impl EfiPartition {
 /// The devices above this one; a dm device with the name its owner gave it.
 fn holders(directory: &Path) -> Vec<Use> {
     let holders = directory.join("holders");
-    let mut names: Vec<String> = list(&holders);
-    names.sort();
-    let label = |name: &String| match read_text(&holders.join(name).join("dm/name")) {
+    let label = |name: &String| match read_text(&holders.join(name), "dm/name") {
         Some(label) => format!("{name} ({label})"),
         None => name.clone(),
     };
-    names.iter().map(|name| Use::Held { by: label(name) }).collect()
+    list(&holders).iter().map(|name| Use::Held { by: label(name) }).collect()
 }
 
 /// One directory of /sys/block. `None` if there is no medium, or if the kernel hides it (a path of NVMe multipath).
 fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
-    let flag = |attribute: &str| read_text(&directory.join(attribute)).is_some_and(|text| text != "0");
-    let number_of = |attribute: &str| read_text(&directory.join(attribute))?.parse::<u32>().ok();
+    let flag = |attribute: &str| read_text(directory, attribute).is_some_and(|text| text != "0");
+    let number_of = |attribute: &str| read_text(directory, attribute)?.parse::<u32>().ok();
     let size_bytes = read_bytes(directory, "size").filter(|&bytes| bytes > 0)?;
     if flag("hidden") {
         return None;
     }
-    let number = parse_number(&read_text(&directory.join("dev"))?)?;
+    let number = read_text(directory, "dev")?;
     let link = fs::canonicalize(directory).ok()?;
     let transport = Transport::of(&link);
     let sector_bytes = number_of("queue/logical_block_size").unwrap_or(512);
     let is_sd_card =
-        transport == Transport::Mmc && read_text(&directory.join("device/type")).as_deref() == Some("SD");
+        transport == Transport::Mmc && read_text(directory, "device/type").as_deref() == Some("SD");
     Some(Disk {
         name: name.into(),
-        number,
+        number: parse_number(&number)?,
         size_bytes,
         sector_bytes,
         physical_bytes: number_of("queue/physical_block_size").unwrap_or(sector_bytes),
-        model: ["device/model", "device/name"].iter().find_map(|file| read_text(&directory.join(file))),
+        model: ["device/model", "device/name"].iter().find_map(|file| read_text(directory, file)),
         serial: read_serial(directory, &link),
-        wwn: ["wwid", "device/wwid"].iter().find_map(|file| wwn(&read_text(&directory.join(file))?)),
+        wwn: ["wwid", "device/wwid"].iter().find_map(|file| wwn(&read_text(directory, file)?)),
         transport,
         removable: flag("removable") || is_sd_card,
         read_only: flag("ro"),
-        uses: usage.of(directory, name, number),
+        uses: usage.of(directory, name, &number),
         partitions: read_partitions(directory, sector_bytes, usage),
     })
 }
 
 fn read_partitions(directory: &Path, sector_bytes: u32, usage: &Usage) -> Vec<Partition> {
-    let mut partitions: Vec<Partition> = list(directory)
-        .iter()
-        .filter_map(|name| read_partition(&directory.join(name), name, sector_bytes, usage))
-        .collect();
-    partitions.sort_by_key(|partition| (partition.number, partition.name.len()));
-    partitions
+    let read = |name: &String| read_partition(&directory.join(name), name, sector_bytes, usage);
+    list(directory).iter().filter_map(read).collect()
 }
 
 fn read_partition(directory: &Path, name: &str, sector_bytes: u32, usage: &Usage) -> Option<Partition> {
     // Only a partition has this file; the other directories are "queue", "holders" and so on.
-    let index = read_text(&directory.join("partition"))?;
-    let number = parse_number(&read_text(&directory.join("dev"))?)?;
+    let index = read_text(directory, "partition")?;
+    let number = read_text(directory, "dev")?;
     let (start_bytes, size_bytes) = (read_bytes(directory, "start"), read_bytes(directory, "size")?);
-    let mut uses = usage.of(directory, name, number);
+    let mut uses = usage.of(directory, name, &number);
     let lba_bytes = u64::from(sector_bytes);
     if let Some(efi) = usage.efi.filter(|_| uses.is_empty())
         && index == efi.number.to_string()
@@ -427,9 +413,9 @@ fn read_partition(directory: &Path, name: &str, sector_bytes: u32, usage: &Usage
     }
     Some(Partition {
         name: name.into(),
-        number,
+        number: parse_number(&number)?,
         size_bytes,
-        read_only: read_text(&directory.join("ro")).is_some_and(|text| text != "0"),
+        read_only: read_text(directory, "ro").is_some_and(|text| text != "0"),
         uses,
     })
 }
@@ -438,11 +424,11 @@ fn read_partition(directory: &Path, name: &str, sector_bytes: u32, usage: &Usage
 fn read_serial(directory: &Path, link: &Path) -> Option<String> {
     ["serial", "device/serial"]
         .iter()
-        .find_map(|file| read_text(&directory.join(file)))
+        .find_map(|file| read_text(directory, file))
         .or_else(|| vpd_serial(&fs::read(directory.join("device/vpd_pg80")).ok()?))
         .or_else(|| {
             let usb_device = link.ancestors().find(|ancestor| ancestor.join("idVendor").exists())?;
-            read_text(&usb_device.join("serial"))
+            read_text(usb_device, "serial")
         })
 }
 
@@ -484,7 +470,7 @@ impl Transport {
 
 /// `size` and `start` count units of 512 bytes, whatever the sector.
 fn read_bytes(directory: &Path, file: &str) -> Option<u64> {
-    read_text(&directory.join(file))?.parse::<u64>().ok()?.checked_mul(512)
+    read_text(directory, file)?.parse::<u64>().ok()?.checked_mul(512)
 }
 
 fn parse_number(text: &str) -> Option<DeviceNumber> {
@@ -493,8 +479,8 @@ fn parse_number(text: &str) -> Option<DeviceNumber> {
 }
 
 /// An attribute that exists and says something.
-fn read_text(path: &Path) -> Option<String> {
-    clean(&String::from_utf8_lossy(&fs::read(path).ok()?))
+fn read_text(directory: &Path, file: &str) -> Option<String> {
+    clean(&String::from_utf8_lossy(&fs::read(directory.join(file)).ok()?))
 }
 
 /// Disks pad their names with spaces, some with worse; this goes to terminals and into reports.
@@ -504,10 +490,12 @@ fn clean(text: &str) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-/// The names in a directory; none if it is not there.
+/// The names in a directory, sdb before sdaa; none if it is not there. What the kernel names is ASCII.
 fn list(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
+    names
 }
 
 /// Undoes the octal escapes of space, tab, newline and backslash in mountinfo and swaps: "\040" is a space.

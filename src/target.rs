@@ -191,7 +191,7 @@ impl Selector {
         let users = disk.users();
         // Asking the kernel may wake the disk up: last, and only if it is the one that is wanted.
         unfit.or_else(|| match () {
-            () if disk.numbers().any(|number| taken.contains(&number)) => Some("a target already".into()),
+            () if taken.iter().any(|number| disk.has(*number)) => Some("a target already".into()),
             () if !users.is_empty() => Some(users.join(", ")),
             () if disk.read_only => Some("read-only".into()),
             () => inventory.is_held(&disk.path()).then(|| "held by another program".into()),

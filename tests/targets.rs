@@ -643,6 +643,15 @@ fn the_plan() {
     assert_eq!(line(&plan(&[&torrent, &disk]), "fetches"), some);
     assert_eq!(line(&plan(&["--fresh", &torrent, &disk]), "fetches"), nothing);
 
+    // Of a partition no table is fitted.
+    let disk_image = stage.torrent("disk-image", &[(0, MIB)], Some(4 * MIB), Some(512));
+    let fitted = "a GPT gets its backup at the end of the target";
+    assert_eq!(line(&plan(&[&disk_image, &disk]), "afterwards"), fitted);
+    let grown = format!("{fitted}, and its last partition grows to there");
+    assert_eq!(line(&plan(&["--grow-last", &disk_image, &disk]), "afterwards"), grown);
+    assert!(!plan(&[&disk_image, &two]).contains("afterwards"));
+    assert!(!text.contains("afterwards"));
+
     let new = stage.path("new");
     let text = plan(&[&torrent, &new]);
     assert_eq!(line(&text, "target"), format!("{new}, a regular file"));

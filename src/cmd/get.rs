@@ -95,7 +95,7 @@ fn prepare(
             };
             let there = plan::holdings(metainfo, device, options.fresh, signals, &mut on_progress);
             let there = there.map_err(because(index))?;
-            text.push_str(&plan::describe(&jobs[index], metainfo, device, &there, share));
+            text.push_str(&plan::describe(options, &jobs[index], metainfo, device, &there, share));
         }
         text.push_str("nothing was written (--dry-run)\n");
         return Ok(Prepared::Plan(text));

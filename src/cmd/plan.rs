@@ -14,8 +14,8 @@ use swarm_proto::metainfo::{Layout, Metainfo};
 use swarm_proto::rng::Rng;
 use swarm_proto::units::PieceIndex;
 
-use crate::cli::GetJob;
-use crate::disks::{Disk, Inventory};
+use crate::cli::{GetJob, GetOptions};
+use crate::disks::Inventory;
 use crate::os::blockdev::{Device, Kind, exact};
 use crate::os::signal::Signals;
 use crate::scan::{self, ScanError};
@@ -110,67 +110,79 @@ fn count(layout: &Layout, contents: &Contents, good: &Bitfield) -> Holdings {
 
 /// The plan for one pair.
 pub fn describe(
+    options: &GetOptions,
     job: &GetJob,
     metainfo: &Metainfo,
     device: &Device,
     holdings: &Holdings,
     share: u64,
 ) -> String {
-    let Metainfo { layout, extents, .. } = metainfo;
+    let Metainfo { name, info_hash, layout, extents, .. } = metainfo;
+    let Holdings { zero, there, repeated, fetched, fetched_bytes } = *holdings;
     // Without sysfs there is less to say, and the disk can still be written.
     let inventory = Inventory::read(Path::new("/")).ok();
-    let mut text = format!("{} -> {}\n", job.torrent, job.target.to_string_lossy());
-    let mut line = |key: &str, value: &str| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {key:<11} {value}");
-    };
-    line("torrent", &format!("{} (info-hash {})", metainfo.name, metainfo.info_hash));
-    let (pieces, piece_bytes) = (layout.piece_count(), layout.piece_bytes());
-    line("image", &format!("{} in {pieces} pieces of {piece_bytes} bytes", exact(layout.total_bytes())));
-    let first = extents.extents().iter().map(|extent| extent.disk.0).min().unwrap_or_default();
-    let last = extents.disk_end().0 - 1;
-    line("ranges", &format!("{}, from byte {first} to byte {last} of the target", extents.extents().len()));
-    target_lines(device, inventory.as_ref(), &mut line);
-    let Holdings { zero, there, repeated, fetched, fetched_bytes } = holdings;
-    line("fetches", &format!("{} in {fetched} pieces", exact(*fetched_bytes)));
-    line("", &format!("pieces not fetched: {there} there already, {zero} zeros, {repeated} repeated"));
-    let how = if device.direct { "O_DIRECT" } else { "the page cache" };
-    let (alignment, buffers) = (device.alignment, share >> 20);
-    line("writes", &format!("through {how}, aligned to {alignment} bytes, {buffers} MiB of buffers"));
-    metainfo.trackers.iter().flatten().for_each(|tracker| line("tracker", tracker));
+    let mut text = format!(
+        "{} -> {}\n  \
+         torrent     {name} (info-hash {info_hash})\n  \
+         image       {} in {} pieces of {} bytes\n  \
+         ranges      {}, from byte {} to byte {} of the target\n",
+        job.torrent,
+        job.target.to_string_lossy(),
+        exact(layout.total_bytes()),
+        layout.piece_count(),
+        layout.piece_bytes(),
+        extents.extents().len(),
+        extents.extents().iter().map(|extent| extent.disk.0).min().unwrap_or_default(),
+        extents.disk_end().0 - 1,
+    );
+    let whole = add_target(&mut text, device, inventory.as_ref());
+    // Writing to a String cannot fail, here and below.
+    let _ = writeln!(
+        text,
+        "  fetches     {} in {fetched} pieces\n              \
+         pieces not fetched: {there} there already, {zero} zeros, {repeated} repeated\n  \
+         writes      through {}, aligned to {} bytes, {} MiB of buffers",
+        exact(fetched_bytes),
+        if device.direct { "O_DIRECT" } else { "the page cache" },
+        device.alignment,
+        share >> 20,
+    );
+    if whole && metainfo.sector_bytes.is_some() {
+        let grown = if options.grow_last { ", and its last partition grows to there" } else { "" };
+        let _ = writeln!(text, "  afterwards  a GPT gets its backup at the end of the target{grown}");
+    }
+    for tracker in metainfo.trackers.iter().flatten() {
+        let _ = writeln!(text, "  tracker     {tracker}");
+    }
     text
 }
 
-/// What the target is and what is on it now.
-fn target_lines(device: &Device, inventory: Option<&Inventory>, line: &mut dyn FnMut(&str, &str)) {
-    let (path, size) = (device.path.display(), exact(device.size_bytes));
+/// What the target is and what is on it now; true if it is a whole disk or a file that may become one.
+fn add_target(text: &mut String, device: &Device, inventory: Option<&Inventory>) -> bool {
+    let path = device.path.display();
     let Kind::Block { number } = device.kind else {
-        line("target", &format!("{path}, a regular file"));
         let found = if device.created { "nothing: the file is new" } else { "what the file holds" };
-        return line("overwrites", found);
+        let _ = writeln!(text, "  target      {path}, a regular file\n  overwrites  {found}");
+        return true;
     };
-    let disk = inventory.and_then(|inventory| inventory.disk_of(number));
-    line("target", &format!("{path}, {size}"));
-    if let Some(disk) = disk {
-        line("disk", &disk.traits().join(", "));
-    }
-    let Some(inventory) = inventory else { return };
+    let _ = writeln!(text, "  target      {path}, {}", exact(device.size_bytes));
+    let Some((inventory, disk)) = inventory.and_then(|all| Some((all, all.disk_of(number)?))) else {
+        return true;
+    };
+    let _ = writeln!(text, "  disk        {}", disk.traits().join(", "));
     let mut key = "overwrites";
-    for (path, size) in parts(disk, number, device) {
-        let found = match inventory.signatures(&path) {
+    let mut add = |path: &Path, size_bytes| {
+        let found = match inventory.signatures(path) {
             Ok(signatures) => signatures.to_string(),
             Err(error) => format!("unreadable: {error}"),
         };
-        line(key, &format!("{}, {}: {found}", path.display(), exact(size)));
+        let _ = writeln!(text, "  {key:10}  {}, {}: {found}", path.display(), exact(size_bytes));
         key = "";
+    };
+    add(&device.path, device.size_bytes);
+    let whole = number == disk.number;
+    for partition in disk.partitions.iter().filter(|_| whole) {
+        add(&partition.path(), partition.size_bytes);
     }
-}
-
-/// The target, and if that is a whole disk, its partitions.
-fn parts(disk: Option<&Disk>, number: (u32, u32), device: &Device) -> Vec<(std::path::PathBuf, u64)> {
-    let mut parts = vec![(device.path.clone(), device.size_bytes)];
-    if let Some(disk) = disk.filter(|disk| disk.number == number) {
-        parts.extend(disk.partitions.iter().map(|partition| (partition.path(), partition.size_bytes)));
-    }
-    parts
+    whole
 }
