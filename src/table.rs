@@ -77,6 +77,18 @@ impl Table {
     }
 }
 
+/// The least a disk must hold for this image: what it uses, and where it leaves out the end of its disk, a backup GPT that
+/// may have to go there. The table itself is known only when its piece has come, and a refusal has to come first.
+pub fn bytes_needed(metainfo: &Metainfo) -> u64 {
+    /// 128 entries of 128 bytes, as every tool makes them.
+    const ENTRIES_BYTES: u64 = 16 << 10;
+    let used_bytes = metainfo.extents.disk_end().0;
+    let backup_bytes =
+        metainfo.sector_bytes.map_or(0, |sector_bytes| ENTRIES_BYTES + u64::from(sector_bytes));
+    let left_out = metainfo.disk_bytes.map_or(0, |disk_bytes| disk_bytes.saturating_sub(used_bytes));
+    used_bytes + left_out.min(backup_bytes)
+}
+
 /// The table of a disk of which all is known, or of an image that says nothing about sectors: there a GPT is where its
 /// sector puts it, and an MBR counts in 512 bytes.
 pub fn read(device: &Device) -> io::Result<Option<Table>> {

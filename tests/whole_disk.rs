@@ -156,6 +156,39 @@ fn onto_a_larger_disk() {
 }
 
 #[test]
+fn onto_a_smaller_disk_only_when_allowed_and_only_if_it_fits() {
+    let place = Place::new("smaller");
+    let tools = ["sgdisk", "mke2fs", "mkfs.vfat", "e2fsck", "fsck.vfat", "losetup"];
+    if !tools_are_there(&tools) || !loops_are_there() {
+        return;
+    }
+    let image = gpt_image(&place);
+    let (torrent, _) = make(&place, &image, &[]);
+    let seeder = Seeder::start(&torrent, &image);
+    let backup_bytes = 33 * 512;
+
+    let fits = Loop::new(&place, "fits", 161 * MIB + backup_bytes, 512);
+    let refusal = refuse(&torrent, &fits.device, &[]);
+    assert!(refusal.contains("image needs 201.3 MB (201326592 bytes)"), "{refusal}");
+    assert!(refusal.contains("--allow-smaller"), "{refusal}");
+    assert!(fits.bytes().iter().all(|&byte| byte == 0), "a refused disk was changed");
+    let said = seeder.get(&torrent, &fits.device, &["--allow-smaller"]);
+    assert!(said.contains("backup GPT moved to the end"), "{said}");
+    assert_eq!(assert_clean(&place, &fits.backing), 161 * MIB / 512 - 1);
+    // What is used fits exactly, and there is no room to grow.
+    let said = seeder.get(&torrent, &fits.device, &["--allow-smaller", "--grow-last"]);
+    assert!(said.contains("no partition could grow"), "{said}");
+
+    let short = Loop::new(&place, "short", 161 * MIB + backup_bytes - 512, 512);
+    for options in [&[][..], &["--allow-smaller"]] {
+        let refusal = refuse(&torrent, &short.device, options);
+        assert!(refusal.contains("image needs "), "{refusal}");
+        assert!(!refusal.contains("with --allow-smaller"), "{refusal}");
+    }
+    assert!(short.bytes().iter().all(|&byte| byte == 0), "a refused disk was changed");
+}
+
+#[test]
 fn sectors_of_4096_bytes() {
     let place = Place::new("4kn");
     if !tools_are_there(&["sgdisk", "mke2fs", "mkfs.vfat", "e2fsck", "fsck.vfat", "losetup"])
@@ -180,6 +213,12 @@ fn sectors_of_4096_bytes() {
     let said = seeder.get(&torrent, &target.device, &["--grow-last"]);
     assert!(said.contains("backup GPT moved to the end, last partition grown by "), "{said}");
     assert_eq!(assert_clean(&place, &target.device), 255 * MIB / 4096 - 1);
+
+    let other = Loop::new(&place, "other", LARGER_BYTES, 512);
+    let refusal = refuse(&torrent, &other.device, &[]);
+    let reason = "has sectors of 512 bytes, image was made on a disk with sectors of 4096";
+    assert!(refusal.contains(reason), "{refusal}");
+    assert!(other.bytes().iter().all(|&byte| byte == 0), "a refused disk was changed");
 }
 
 #[test]
@@ -353,6 +392,14 @@ fn succeed(arguments: &[&str]) -> String {
     let output = swarmdd(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// `get` says no before it talks to anybody.
+#[track_caller]
+fn refuse(torrent: &str, target: &str, options: &[&str]) -> String {
+    let output = swarmdd(&[&["get", "--listen", "127.0.0.1:0"], options, &[torrent, target]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
 }
 
 /// A torrent of its own name for each set of options, and what `make` said.

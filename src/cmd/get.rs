@@ -21,6 +21,7 @@ use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::progress::{self, State, Status};
 use crate::run::{self, Reporter, Settings, Setup};
+use crate::table;
 use crate::target::{Identity, Target, TargetError};
 
 pub fn run(options: &GetOptions) -> Result<(), Failure> {
@@ -167,18 +168,17 @@ fn rehearse(
 }
 
 /// What the target must hold: as much as the disk the image was made on, because a partition table may say that there is
-/// so much; or just what the image uses.
+/// so much; or just what the image uses, with its table.
 fn needed_bytes(metainfo: &Metainfo, allow_smaller: bool) -> u64 {
-    let used_bytes = metainfo.extents.disk_end().0;
-    metainfo.disk_bytes.filter(|_| !allow_smaller).map_or(used_bytes, |bytes| bytes.max(used_bytes))
+    metainfo.disk_bytes.filter(|_| !allow_smaller).unwrap_or_else(|| table::bytes_needed(metainfo))
 }
 
 /// A way out is named where there is one.
 fn too_small(error: &TargetError, metainfo: &Metainfo, holds_bytes: u64) -> String {
-    let used_bytes = metainfo.extents.disk_end().0;
-    if used_bytes > holds_bytes {
+    if table::bytes_needed(metainfo) > holds_bytes {
         return error.to_string();
     }
+    let used_bytes = metainfo.extents.disk_end().0;
     format!("{error}; its used ranges end at {} and would fit, with --allow-smaller", exact(used_bytes))
 }
 
