@@ -40,8 +40,11 @@ fn fill_partitions(place: &Place, image: &str) {
 /// What the tools say of a disk: a clean table, clean file systems, and the sector its last partition ends at.
 #[track_caller]
 fn assert_clean(place: &Place, disk: &str) -> u64 {
-    let said = tool("sgdisk", &["-v", disk]);
-    assert!(said.contains("No problems found"), "{said}");
+    let verdict = Command::new("sgdisk").args(["-v", disk]).env("PATH", search_path()).output().unwrap();
+    let said = String::from_utf8([verdict.stdout, verdict.stderr].concat()).unwrap();
+    // It finds no problem either where it has just repaired one in its memory.
+    let repaired = said.contains("Caution") || said.contains("Warning");
+    assert!(said.contains("No problems found") && !repaired, "{said}");
     let file = File::open(disk).unwrap();
     let part = |name: &str, offset: u64, length: u64| {
         let mut bytes = vec![0; length as usize];
