@@ -71,11 +71,12 @@ fn read(
         metainfo.extents.ranges(layout.piece_start(*piece), layout.piece_length(*piece).into())
     };
     let runs = pieces.iter().flat_map(ranges).map(|extent| (extent.disk, extent.length));
-    let extents = ExtentMap::from_files(runs).expect("a part of an image lies on the disk as the whole does");
+    let extents = ExtentMap::from_files(runs).unwrap_or_else(|error| panic!("{error}"));
     if extents.total_bytes() == 0 {
         return Ok(());
     }
-    let part = Layout::new(extents.total_bytes(), layout.piece_bytes()).expect("no larger than the whole");
+    let part =
+        Layout::new(extents.total_bytes(), layout.piece_bytes()).unwrap_or_else(|error| panic!("{error}"));
     let result = scan::hash_pieces(device, part, &extents, signals, |index, hash| {
         let piece = pieces[index.index()];
         if hash == metainfo.hashes[piece.index()] {

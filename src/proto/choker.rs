@@ -28,7 +28,7 @@ pub fn decide(
 ) -> Vec<(PeerSlot, bool)> {
     let mut changes = Vec::new();
     let longest_first = |mut list: Vec<Candidate>| {
-        list.sort_by_key(|c| (c.since, c.slot));
+        list.sort_unstable_by_key(|c| (c.since, c.slot));
         list
     };
     let select = |unchoked: bool| {

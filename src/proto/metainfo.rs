@@ -262,7 +262,7 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
             files.iter().map(|&(_, length)| length).sum()
         }
     };
-    let layout = Layout::new(total_bytes, piece_bytes).expect("what is described can be read back");
+    let layout = Layout::new(total_bytes, piece_bytes).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(hashes.len(), layout.piece_count() as usize, "one hash for each piece");
     put_entry(out, "name", name);
     put_bytes(out, b"piece length");
