@@ -168,7 +168,9 @@ Example:
 pub const VERIFY: &str = "\
 Reads everything of TARGET that TORRENT describes and compares the hashes.
 Prints how many pieces are good and the disk offset of the first bad one; the
-exit status is 0 only if all are good. Nothing is written.
+exit status is 0 only if all are good. Nothing is written. Of a whole-disk image
+on a disk of another size, the piece with the partition table is not good: it
+was fitted to that disk.
 
 Usage:
   swarmdd verify TORRENT TARGET

@@ -747,13 +747,17 @@ impl Job {
     /// what was done to the table, or what went wrong.
     fn close_target(&mut self) -> Result<Option<String>, String> {
         let mut device = self.disk.take().expect("closed once").into_device();
-        // Also when somebody interrupts the seeding: the image is all there, and it ends where it ends.
+        // Also when somebody interrupts the read-back: the image is all there, and it ends where it ends.
         let failed = matches!(self.swarm.state(), State::Over(Outcome::Failed(_)));
         if failed || !self.swarm.have().is_full() || self.role != Role::Leecher {
             return Ok(None);
         }
         let metainfo = self.swarm.metainfo();
-        let done = table::fit(&device, metainfo, self.grow_last).map_err(|error| error.to_string())?;
+        let done = match self.swarm.state() {
+            State::Over(Outcome::Complete) => table::fit(&device, metainfo, self.grow_last),
+            _ => Ok(None),
+        };
+        let done = done.map_err(|error| error.to_string())?;
         if device.kind == Kind::Regular {
             let file_bytes = metainfo.disk_bytes.unwrap_or(metainfo.extents.disk_end().0);
             device.finish_regular(file_bytes).map_err(|error| error.to_string())?;

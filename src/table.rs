@@ -271,3 +271,84 @@ impl fmt::Display for TableError {
 }
 
 impl std::error::Error for TableError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::blockdev::TargetOptions;
+    use crate::os::testing::Scratch;
+    use swarm_proto::metainfo::{Content, Description, write};
+    use swarm_proto::units::PieceHash;
+
+    const MIB: u64 = 1 << 20;
+
+    fn metainfo(length: u64, disk_bytes: Option<u64>, sector_bytes: Option<u32>) -> Metainfo {
+        let torrent = write(&Description {
+            name: "disk",
+            trackers: &[],
+            webseeds: &[],
+            created_by: "test",
+            private: false,
+            piece_bytes: 1 << 20,
+            hashes: &vec![PieceHash([0; 20]); length.div_ceil(MIB) as usize],
+            content: Content::Fsbt { files: &[(DiskOffset(0), length)] },
+            disk_bytes,
+            sector_bytes,
+        });
+        Metainfo::parse(&torrent).unwrap()
+    }
+
+    #[test]
+    fn room_for_the_backup_gpt_is_needed_where_the_image_leaves_it_out() {
+        let needed = |disk_bytes, sector_bytes| bytes_needed(&metainfo(MIB, disk_bytes, sector_bytes));
+        assert_eq!(needed(None, None), MIB);
+        assert_eq!(needed(Some(MIB), Some(512)), MIB, "the whole disk, byte for byte");
+        assert_eq!(needed(Some(8 * MIB), Some(512)), MIB + 33 * 512);
+        assert_eq!(needed(Some(8 * MIB), Some(4096)), MIB + 5 * 4096);
+        assert_eq!(needed(Some(MIB + 4096), Some(512)), MIB + 4096);
+        assert_eq!(needed(Some(8 * MIB), None), MIB, "no disk that we have looked at");
+    }
+
+    /// A file of 8 MiB with this at its beginning, and what is found on it.
+    fn found(head: &[u8]) -> Option<Table> {
+        let scratch = Scratch::new("table");
+        let mut bytes = head.to_vec();
+        bytes.resize(8 << 20, 0);
+        std::fs::write(scratch.path(), bytes).unwrap();
+        read(&Device::open_source(scratch.path()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn nothing_and_nonsense_are_no_table() {
+        assert!(found(&[]).is_none());
+        assert!(found(&[0xff; 20_000]).is_none());
+        let signatures: Vec<u8> = b"EFI PART".iter().copied().cycle().take(20_000).collect();
+        assert!(found(&signatures).is_none());
+    }
+
+    #[test]
+    fn an_mbr_is_one() {
+        let mut mbr = vec![0; 512];
+        // Type 83, sectors 2048 to 4095.
+        mbr[450..462].copy_from_slice(&[0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0]);
+        mbr[510..].copy_from_slice(&[0x55, 0xaa]);
+        let table = found(&mbr).unwrap();
+        assert_eq!((table.sector_bytes, table.partition_count()), (512, 1));
+        assert_eq!(table.used(), [0..1024, MIB..2 * MIB]);
+        assert!(table.backup().is_none());
+    }
+
+    /// What is no disk is never looked at for a table.
+    #[test]
+    fn a_file_of_no_known_disk_is_left_alone() {
+        let scratch = Scratch::new("fit");
+        let device = Device::open_target(scratch.path(), MIB, TargetOptions::default()).unwrap();
+        for (disk_bytes, sector_bytes) in [(None, None), (Some(MIB), None), (None, Some(512))] {
+            let metainfo = metainfo(MIB, disk_bytes, sector_bytes);
+            assert_eq!(fit(&device, &metainfo, true).unwrap(), None);
+        }
+        let of_a_disk = metainfo(MIB, Some(MIB), Some(512));
+        assert_eq!(fit(&device, &of_a_disk, false).unwrap(), None, "there is no table");
+        assert_eq!(fit(&device, &of_a_disk, true).unwrap().as_deref(), Some("no partition could grow"));
+    }
+}
