@@ -107,6 +107,16 @@ impl Ledger {
         self.lost[piece.index()]
     }
 
+    /// Bytes that were not on the disk as the process began and that no disk makes by itself, equal ones once.
+    pub fn lacking(&self) -> u64 {
+        let mut first: Vec<PieceIndex> = self.image.all_pieces().collect();
+        first.retain(|piece| !self.there[piece.index()] && !self.image.is_zero(*piece));
+        first.iter_mut().for_each(|piece| *piece = self.image.first_equal(*piece));
+        first.sort();
+        first.dedup();
+        first.into_iter().map(|piece| u64::from(self.image.piece_length(piece))).sum()
+    }
+
     /// What the disk was doing when its process died.
     pub fn in_flight(&self) -> impl Iterator<Item = &Work> {
         self.tickets.values()

@@ -3,7 +3,7 @@
 //! A discrete-event simulator: real [`Swarm`](crate::swarm::Swarm) values, in virtual time, with simulated links, disks,
 //! tracker and rude peers, all from one seed. `world` runs it; `options` draws what happens in a run; `checker` knows the
 //! truth about each agent; `image`, `pool`, `disk`, `links`, `tracker` and `fake_peer` are what their names say, `agent`
-//! is one machine and `queue` the future.
+//! is one machine and `queue` the future. `cases` are single agents, `rooms` whole swarms made for one question.
 //!
 //! To repeat a run: `SWARMDD_SIM_SEED=… cargo test --lib sim_seed -- --nocapture`; with `SWARMDD_SIM_TRACE=1` it tells
 //! what happens to connections. The table for tuning policies:
@@ -20,6 +20,8 @@ mod links;
 mod options;
 mod pool;
 mod queue;
+#[cfg(test)]
+mod rooms;
 mod tracker;
 mod world;
 
@@ -32,7 +34,7 @@ use alloc::vec::Vec;
 use crate::swarm::{Failure, Outcome, Role, State};
 use crate::units::Instant;
 use agent::Agent;
-use disk::DiskFault;
+use disk::{DiskFault, Holds};
 use options::{Canary, Options};
 use world::{NodeRole, World};
 
@@ -50,6 +52,14 @@ struct Report {
     wasted: f64,
     /// Payload bytes that the first seeder sent, in images.
     seeded: f64,
+    /// Payload bytes that came to leechers, those that died included, without what came in vain; and what the last
+    /// process on each machine lacked.
+    fetched: u64,
+    lacking: u64,
+    /// Pieces found on targets, pieces that a read-back found bad, pieces that sources turned out not to have.
+    found: u32,
+    read_back_bad: u32,
+    sources_bad: u32,
     complete: usize,
     failed: usize,
     events: u64,
@@ -120,6 +130,7 @@ fn report(world: &World) -> Report {
     let steps = f64::from(leechers.len().max(1).ilog2());
     let limit = (1.0 + steps / f64::from(world.image.piece_count)) * world.image.bytes as f64 / rate;
     let wasted: u64 = leechers.iter().map(|agent| agent.swarm.progress().wasted).sum();
+    let useful = |agent: &&Agent| agent.swarm.progress().fetched - agent.swarm.progress().wasted;
     let seeder = agents(world).next().expect("the first machine is the seeder");
     let count =
         |f: fn(&Outcome) -> bool| agents(world).filter(|agent| agent.outcome().is_some_and(f)).count();
@@ -130,6 +141,11 @@ fn report(world: &World) -> Report {
         limit: Duration::from_secs_f64(limit),
         wasted: wasted as f64 / (world.image.bytes as f64 * leechers.len().max(1) as f64),
         seeded: seeder.swarm.progress().uploaded as f64 / world.image.bytes as f64,
+        fetched: world.fetched_by_the_dead + leechers.iter().map(useful).sum::<u64>(),
+        lacking: leechers.iter().map(|agent| agent.ledger.lacking()).sum(),
+        found: leechers.iter().map(|agent| agent.ledger.found).sum(),
+        read_back_bad: world.read_back_bad,
+        sources_bad: world.sources_bad,
         complete: count(|outcome| *outcome == Outcome::Complete),
         failed: count(|outcome| matches!(outcome, Outcome::Failed(_))),
         events: world.events,
@@ -152,7 +168,10 @@ mod tests {
         println!("seeds {first} to {}", first + count - 1);
         let reports: Vec<Report> = (first..first + count).map(simulate).collect();
         let sum = |f: fn(&Report) -> usize| reports.iter().map(f).sum::<usize>();
-        println!("complete {}, failed {}", sum(|r| r.complete), sum(|r| r.failed));
+        println!("machines complete {}, failed {}", sum(|r| r.complete), sum(|r| r.failed));
+        let sum = |f: fn(&Report) -> u32| reports.iter().map(f).sum::<u32>();
+        let (found, bad, sources) = (sum(|r| r.found), sum(|r| r.read_back_bad), sum(|r| r.sources_bad));
+        println!("pieces found {found}, bad when read back {bad}, missing in sources {sources}");
         println!("events {}", reports.iter().map(|r| r.events).sum::<u64>());
     }
 
@@ -196,6 +215,58 @@ mod tests {
             starts_at: Instant(0),
         });
         options.canary = Canary::BlindToDownloads;
+        run(options);
+    }
+
+    /// The same for those who believe that all of a half right target is right,
+    #[test]
+    #[should_panic(expected = "is sent with other bytes")]
+    fn sim_canary_a_blind_survey() {
+        let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+        options.agents[2].disk.holds = Holds::Part(50);
+        options.agents.iter_mut().for_each(|agent| agent.look = false);
+        options.agents[2].look = true;
+        options.canary = Canary::BlindToTheDisk;
+        run(options);
+    }
+
+    /// that a source is what its torrent says,
+    #[test]
+    #[should_panic(expected = "is sent with other bytes")]
+    fn sim_canary_a_blind_seeder() {
+        let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+        options.agents[1] = options::AgentOptions { starts_at: Instant(0), ..options.agents[0].clone() };
+        options.agents[1].disk.holds = Holds::Part(50);
+        options.agents[2..].iter_mut().for_each(|agent| agent.look = false);
+        options.canary = Canary::BlindToTheDisk;
+        run(options);
+    }
+
+    /// or that what was written is there;
+    #[test]
+    #[should_panic(expected = "it is complete, and its disk is not")]
+    fn sim_canary_a_blind_read_back() {
+        let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+        options.agents[2].disk.fault = DiskFault::Forgets { write: 7, always: true };
+        options.canary = Canary::BlindToTheDisk;
+        run(options);
+    }
+
+    /// who does not read it back at all,
+    #[test]
+    #[should_panic(expected = "was not read back")]
+    fn sim_canary_no_read_back() {
+        let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+        options.canary = Canary::SkipsReadBack;
+        run(options);
+    }
+
+    /// and who speaks of it too early.
+    #[test]
+    #[should_panic(expected = "which is not written")]
+    fn sim_canary_announced_before_it_is_written() {
+        let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+        options.canary = Canary::AnnouncesEarly;
         run(options);
     }
 

@@ -37,6 +37,9 @@ pub struct World {
     still_to_start: u32,
     released: bool,
     closed: bool,
+    pub fetched_by_the_dead: u64,
+    pub read_back_bad: u32,
+    pub sources_bad: u32,
     pub events: u64,
     /// A hash over everything that happened.
     pub log: u64,
@@ -81,6 +84,9 @@ impl World {
             still_to_start: 0,
             released: false,
             closed: false,
+            fetched_by_the_dead: 0,
+            read_back_bad: 0,
+            sources_bad: 0,
             events: 0,
             log: 0xcbf2_9ce4_8422_2325,
             options,
@@ -264,6 +270,8 @@ impl World {
             return;
         }
         let options = Box::new(agent.options.clone());
+        let progress = agent.swarm.progress();
+        self.fetched_by_the_dead += progress.fetched - progress.wasted;
         self.nodes[node].role = NodeRole::off(Plan::Agent(options, Some(agent.dies(power))));
         self.hang_up_all(node);
         self.nodes[node].life += 1;
@@ -450,6 +458,8 @@ impl World {
             _ => true,
         };
         assert!(is_true, "machine {node} tells what is not so: {event}");
+        self.read_back_bad += u32::from(matches!(event, Event::ReadBackBad { .. }));
+        self.sources_bad += u32::from(matches!(event, Event::SourceBad { .. }));
     }
 
     fn may_be_a_liar(&self, ip: IpAddr) -> bool {
