@@ -112,10 +112,11 @@ disk_options() {
 }
 
 # virtio_disk N DRIVE: the options for a disk that QEMU finds at DRIVE.
-# report: QEMU would otherwise answer "no space" by stopping the machine.
+# report: QEMU would otherwise answer "no space" by stopping the machine. merging:
+# where one of several neighbours fails, QEMU would fail them all.
 virtio_disk() {
 	printf '%s\n' "-drive $2,if=none,id=disk,werror=report,rerror=report" \
-		"-device virtio-blk-pci,drive=disk,serial=DISK$1"
+		"-device virtio-blk-pci,drive=disk,serial=DISK$1,request-merging=off"
 }
 
 # The same as a SCSI disk: virtio-blk has one error only, SCSI tells them apart.
