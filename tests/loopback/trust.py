@@ -99,34 +99,36 @@ def what_is_not_there_is_seen_without_reading_all(stage):
             subprocess.run(["blockdev", "--flushbufs", device], check=True)
 
 
-def image_of_zeros_and_repeats(path, pieces, contents, places, rng):
-    """`pieces` of 1 MiB: zeros, but for `places`, which hold all of `contents` once and then any of them. The last one is
-    zeros and shorter."""
+def image_of_zeros_and_repeats(path, length, contents, places, rng):
+    """Pieces of 1 MiB: zeros, but for `places`, which hold all of `contents` once and then any of them. The last one is
+    zeros, too, and shorter."""
     with open(path, "wb") as file:
-        for number, place in enumerate(rng.sample(range(pieces - 1), places)):
+        for number, place in enumerate(rng.sample(range(length // MIB), places)):
             file.seek(place * MIB)
             file.write(contents[number] if number < len(contents) else rng.choice(contents))
-        file.truncate(pieces * MIB - 300 * 512)
+        file.truncate(length)
     return path
 
 
 def zeros_and_repeats(stage):
     """512 MiB, four fifths of it zeros, half of the rest repeated, onto a disk full of garbage that makes zeros by itself.
-    Then less of it: onto one that cannot (no fallocate below the loop device), and onto a file."""
+    Then less of it: onto one that cannot (no fallocate below the loop device), and onto files, one of them where there is no
+    O_DIRECT either."""
     rng = random.Random(4)
     # A piece with a single byte in it is no zeros.
     contents = [os.urandom(MIB) for _ in range(50)] + [bytes(MIB - 1) + b"x"]
-    large = image_of_zeros_and_repeats(stage.path("large"), 512, contents, 102, rng)
-    small = image_of_zeros_and_repeats(stage.path("small"), 96, contents[-9:], 19, rng)
+    large = image_of_zeros_and_repeats(stage.path("large"), 512 * MIB - 300 * 512, contents, 102, rng)
+    small = image_of_zeros_and_repeats(stage.path("small"), 96 * MIB - 77, contents[-9:], 19, rng)
     for kind in ("tmpfs", "ramfs"):
         stage.mount("none", kind, kind)
     helped, helpless = stage.loop("tmpfs/disk", 512 * MIB), stage.loop("ramfs/disk", 96 * MIB)
     for device, quick in [(helped, True), (helpless, False)]:
         most = int(Path(f"/sys/class/block/{Path(device).name}/queue/write_zeroes_max_bytes").read_text())
         check((most > 0) is quick, f"{device} zeroes {most} bytes at once")
-    file = stage.path("file")
-    file.write_bytes(b"\xA5" * (small.stat().st_size + 12345))
-    for image, unique, targets in [(large, 51 * MIB, [helped]), (small, 9 * MIB, [helpless, file])]:
+    files = [stage.path("file"), stage.path("ramfs/file")]
+    for file in files:
+        file.write_bytes(b"\xA5" * (small.stat().st_size + 12345))
+    for image, unique, targets in [(large, 51 * MIB, [helped]), (small, 9 * MIB, [helpless, *files])]:
         torrent, length = Torrent(stage.directory, image, MIB), image.stat().st_size
         _, port = stage.seed(torrent, image)
         for target in targets:
@@ -136,11 +138,12 @@ def zeros_and_repeats(stage):
             check(same_bytes(image, target, length), f"{target} differs")
             check(unique <= result["fetched"] <= 1.1 * unique, f"{target}: {result['fetched']} of {unique} were fetched")
             check(result["verified"] is True and result["good"] == torrent.pieces, f"{target}: the result is {result}")
-            if target != file:
+            if target not in files:
                 with open(target, "rb") as disk:
                     disk.seek(length)
                     check(set(disk.read()) == {0xA5}, "bytes behind the image have changed")
-    check(file.stat().st_size == small.stat().st_size, f"the file has {file.stat().st_size} bytes")
+    for file in files:
+        check(file.stat().st_size == small.stat().st_size, f"the file has {file.stat().st_size} bytes")
 
 
 # ---- power cuts
@@ -210,29 +213,31 @@ def twenty_cuts_of_one_machine(stage):
 
 
 def one_cut_of_each_machine(stage):
-    """At full speed, anywhere between the first instant and the last."""
+    """At full speed, anywhere between the first instant and the last; disks and files in turn."""
     rng = cut_rng()
     image = stage.image("image", 96 * MIB)
     torrent = Torrent(stage.directory, image, 256 * KIB)
     stage.mount("none", "memory", "tmpfs")
-    device = stage.loop("memory/disk", 96 * MIB)
+    device, file = stage.loop("memory/disk", 96 * MIB), stage.path("file")
 
-    def life(port, *more):
-        return stage.get(*more, "--memory", 20, "--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, device)
+    def life(port, target):
+        return stage.get("--memory", 20, "--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, target)
 
     _, port = stage.seed(torrent, image)
     start = time.monotonic()
-    life(port).expect(0, 30)
+    life(port, device).expect(0, 30)
     seconds = time.monotonic() - start
     cuts, worst = 0, 0
-    for _ in range(8):
+    for number in range(8):
         seeder, port = stage.seed(torrent, image)
         subprocess.run(["blkdiscard", "--zeroout", device], check=True)
-        cuts += cut_after(life(port), rng.uniform(0, seconds)) is not None
-        again = life(port)
+        file.unlink(missing_ok=True)
+        target = [device, file][number % 2]
+        cuts += cut_after(life(port, target), rng.uniform(0, seconds)) is not None
+        again = life(port, target)
         again.expect(0, 30)
-        check(same_bytes(image, device), "the disk differs")
-        check(again.result(device)["verified"] is True, f"the result is {again.result(device)}")
+        check(same_bytes(image, target), f"{target} differs")
+        check(again.result(target)["verified"] is True, f"the result is {again.result(target)}")
         total = uploaded_in_all(seeder, image)
         worst = max(worst, total)
         check(total <= 1.15 * 96 * MIB, f"{total} bytes were sent for {96 * MIB}")
