@@ -398,9 +398,9 @@ def a_seeder_keeps_to_itself_what_is_wrong(stage):
 
 
 def a_seeder_without_one_good_piece_gives_up(stage):
-    image = stage.image("image", MIB)
+    image = stage.image("image", 8 * MIB)
     torrent = Torrent(stage.directory, image, 256 * KIB)
-    seeder, port = stage.seed(torrent, random_file(stage.path("source"), MIB))
+    seeder, port = stage.seed(torrent, random_file(stage.path("source"), 8 * MIB))
     agent = stage.get("--peer", f"127.0.0.1:{port}", torrent.path, "target")
     seeder.expect(1, 20)
     check("no piece of the source is what the torrent says" in seeder.output(), f"it says:\n{seeder.tail()}")

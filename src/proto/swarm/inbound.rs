@@ -157,6 +157,8 @@ impl Swarm {
         if peer.has.clear(piece) {
             peer.wanted -= u32::from(lacking);
             peer.suggested.retain(|suggested| *suggested != piece);
+            // That is why it refused, and no reason to wait before it is asked for another one.
+            (peer.refusals, peer.pause_until) = (0, Instant(0));
             self.picker.piece_vanished(piece);
         }
     }
