@@ -33,6 +33,8 @@ pub fn run(options: &GetOptions) -> Result<(), Failure> {
     let setups = match prepared {
         Ok(Prepared::Run(setups)) => setups,
         Ok(Prepared::Plan(plan)) => {
+            // Takes the line away that showed how far the reading was.
+            drop(reporter);
             say(&plan);
             return Ok(());
         }

@@ -232,6 +232,15 @@ fn who_is_interrupted_during_the_read_back_has_proven_nothing() {
     assert_eq!(swarm.left_bytes(), 16 * 1024);
 }
 
+/// Nothing is left to do but to pass it on.
+#[test]
+fn who_is_interrupted_while_seeding_is_complete() {
+    let (mut swarm, _) = written_not_proven();
+    work(&mut swarm, at(0));
+    swarm.leave(at(0));
+    assert_eq!(swarm.state, State::Over(Outcome::Complete));
+}
+
 /// In a room larger than PEERS_MAX everybody calls and is called; whoever comes late must find a free place.
 #[test]
 fn in_a_large_room_half_of_the_places_are_left_to_callers() {

@@ -209,6 +209,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Disk(error) => error.fmt(f),
+            Failure::ReadBack { piece, disk, bad: 1 } => {
+                write!(f, "piece {} at byte {} is not on the disk as it was written", piece.0, disk.0)
+            }
             Failure::ReadBack { piece, disk, bad } => write!(
                 f,
                 "{bad} pieces are not on the disk as they were written, the first is piece {} at byte {}",
