@@ -54,8 +54,9 @@ pub struct Peer {
     /// The choker's decision; said at the next chance.
     pub unchoke: bool,
     pub choke_changed: Instant,
-    /// How much of our news they were told.
+    /// How much of our news they were told, and how much of it was in our bitfield.
     pub told: usize,
+    pub told_at_first: usize,
 
     /// Blocks we asked for, oldest first.
     pub requests: VecDeque<Block>,
@@ -111,6 +112,7 @@ impl Peer {
             unchoke: false,
             choke_changed: now,
             told: 0,
+            told_at_first: 0,
             requests: VecDeque::new(),
             receiving: None,
             requests_max: REQUESTS_ASSUMED,

@@ -144,9 +144,10 @@ impl Swarm {
 
     /// What was lost between our bitfield and the word for it could not be said: from there on it is told again.
     fn tell_losses(&mut self, slot: PeerSlot) {
-        let told = self.peer(slot).told;
-        if let Some(first) = self.news[..told].iter().position(|piece| !self.have().get(*piece)) {
-            self.peer(slot).told = first;
+        let (first, told) = (self.peer(slot).told_at_first, self.peer(slot).told);
+        let lost = |place: &usize| !self.have().get(self.news[*place]);
+        if let Some(place) = (first..told).find(lost) {
+            self.peer(slot).told = place;
         }
     }
 

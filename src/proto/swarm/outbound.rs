@@ -47,7 +47,7 @@ impl Swarm {
         let peer = self.peer(slot);
         if !peer.said_bitfield {
             peer.said_bitfield = true;
-            peer.told = told;
+            (peer.told, peer.told_at_first) = (told, told);
             return match (peer.fast, full, count) {
                 (true, true, _) => Some(Message::HaveAll),
                 (true, _, 0) => Some(Message::HaveNone),

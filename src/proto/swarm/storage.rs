@@ -101,6 +101,7 @@ impl Swarm {
         if self.survey == (Survey::Sample { good: true }) {
             self.survey = Survey::Rest;
             self.unknown.ones().for_each(|piece| self.inspection.add(piece));
+            self.read_ahead();
         }
         if self.inspection.is_idle() {
             self.miss_unknown(now);
@@ -239,7 +240,7 @@ impl Swarm {
         }
     }
 
-    fn is_writing(&self, piece: PieceIndex) -> bool {
+    pub(super) fn is_writing(&self, piece: PieceIndex) -> bool {
         self.pending.values().any(|p| matches!(p, Pending::Write { piece: writing, .. } if *writing == piece))
     }
 
@@ -294,6 +295,7 @@ impl Swarm {
             None => {
                 self.state = State::Downloading;
                 self.progress_at = now;
+                self.advance(now);
             }
         }
     }
