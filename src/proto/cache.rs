@@ -179,6 +179,11 @@ impl Cache {
         self.buffers.iter().map(pins).sum()
     }
 
+    /// Whether anything of a piece is stored, for recounts.
+    pub fn holds(&self, piece: PieceIndex) -> bool {
+        self.stored.range(Chunk { piece, index: 0 }..=Chunk { piece, index: u32::MAX }).next().is_some()
+    }
+
     /// Buffers that somebody owns, for recounts.
     pub fn taken_count(&self) -> usize {
         self.buffers.iter().filter(|b| **b == Buffer::Taken).count()

@@ -15,6 +15,8 @@
 //! Here: the agent as a whole, its connections, and how it ends. `words`: what crosses the border to the shell. `inbound`
 //! and `outbound`: what peers say, and what is said to them. `storage`: what the disk does.
 
+#[cfg(test)]
+mod disk_tests;
 mod inbound;
 mod outbound;
 mod storage;
@@ -632,6 +634,14 @@ impl Swarm {
         [announce, farewell, tick].into_iter().flatten().min()
     }
 
+    /// What is missing is made, or being written, or fetched itself, or comes with one equal piece; one of these.
+    fn ways_to_come(&self, piece: PieceIndex) -> usize {
+        let made = self.zeros.iter().filter(|zeros| **zeros == piece).count();
+        let ring = || [piece].into_iter().chain(self.contents.equals(piece));
+        let fetched = ring().filter(|equal| self.picker.wanted().get(*equal)).count();
+        made + fetched + usize::from(self.is_writing(piece))
+    }
+
     /// Recounts everything from scratch; for tests and the simulator.
     pub fn check_invariants(&self) {
         self.cache.check_invariants();
@@ -661,6 +671,13 @@ impl Swarm {
             let (have, unknown) = (self.have().get(piece), self.unknown.get(piece));
             assert!(have || !self.unproven.get(piece));
             assert!(!unknown || !have && !self.picker.wanted().get(piece));
+            assert!(have || !self.cache.holds(piece), "piece {} could be sent, and is not there", piece.0);
+            if self.is_open() && self.config.role == Role::Leecher && !have && !unknown {
+                let ways = self.ways_to_come(piece);
+                assert_eq!(ways, 1, "piece {} comes in {ways} ways", piece.0);
+            }
         }
+        let surveying = self.state == State::Scanning && self.config.look;
+        assert!(surveying || self.unknown.is_empty() || !self.is_open());
     }
 }
