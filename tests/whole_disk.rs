@@ -125,6 +125,8 @@ fn onto_a_larger_disk() {
     let said = seeder.get(&torrent, &same.device, &[]);
     assert!(said.contains("backup GPT written"), "{said}");
     assert!(fs::read(&image).unwrap() == same.bytes());
+    let said = seeder.get(&torrent, &same.device, &[]);
+    assert!(said.contains("fetched 0 B") && !said.contains("GPT"), "all is there already: {said}");
 
     let larger = Loop::new(&place, "larger", LARGER_BYTES, 512);
     let said = seeder.get(&torrent, &larger.device, &[]);
@@ -148,7 +150,8 @@ fn onto_a_larger_disk() {
     let kernel_says = |sectors| kernel_reads.then_some(sectors);
     assert_eq!(kernel_sectors(&larger, 2), kernel_says(120 * MIB / 512), "the kernel has read the table");
 
-    seeder.get(&torrent, &larger.device, &[]);
+    let said = seeder.get(&torrent, &larger.device, &[]);
+    assert!(said.contains("fetched 1.0 MiB"), "all but the piece with the table is there already: {said}");
     assert!(once == larger.bytes(), "a second time changes nothing");
 
     let said = seeder.get(&torrent, &larger.device, &["--grow-last"]);
