@@ -544,6 +544,21 @@ mod tests {
         assert_eq!(Disk::new(8192, 512, &[]).plan(true), Ok(None), "nothing is there to grow");
     }
 
+    /// The power may fail behind any sector.
+    #[test]
+    fn one_of_the_tables_is_whole_at_any_time() {
+        let mut disk = Disk::new(8192, 512, &TWO).resized(12_345);
+        let plan = disk.plan(true).unwrap().unwrap();
+        let [entries, head] = plan.primary;
+        for write in [plan.backup, entries, head] {
+            for (lba, sector) in (write.lba..).zip(write.bytes.chunks(512)) {
+                disk.write(lba, sector);
+                assert!(disk.gpt(PRIMARY_LBA).is_ok() || disk.gpt(12_344).is_ok(), "sector {lba}");
+            }
+        }
+        assert!(disk.gpt(PRIMARY_LBA).is_ok() && disk.gpt(12_344).is_ok());
+    }
+
     #[test]
     fn on_a_disk_of_its_own_size_a_lost_backup_comes_back() {
         let whole = Disk::new(8192, 512, &TWO);
