@@ -188,6 +188,11 @@ impl Disk {
         self.aio.submit();
     }
 
+    /// `poll_done` has something to say, and no event will tell: it was done at once.
+    pub fn is_done_already(&self) -> bool {
+        !self.done.is_empty()
+    }
+
     /// The next `Work` that is through.
     pub fn poll_done(&mut self) -> Option<(Ticket, Result<(), DiskError>)> {
         self.done.pop_front()

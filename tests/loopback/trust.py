@@ -146,6 +146,20 @@ def zeros_and_repeats(stage):
         check(file.stat().st_size == small.stat().st_size, f"the file has {file.stat().st_size} bytes")
 
 
+def nothing_but_zeros(stage):
+    """Not one block has to come, so not one event of the network or of the disk's queue wakes the agent."""
+    image, target = stage.path("image"), stage.loop("disk", 24 * MIB)
+    with open(image, "wb") as file:
+        file.truncate(24 * MIB)
+    torrent = Torrent(stage.directory, image, MIB)
+    with open(target, "wb") as disk:
+        disk.write(b"\xA5" * (24 * MIB))
+    agent = stage.get("--no-seed", torrent.path, target)
+    agent.expect(0, 20)
+    check(same_bytes(image, target, 24 * MIB), "the target is not zeros")
+    check(agent.result(target)["fetched"] == 0, "something was fetched")
+
+
 # ---- power cuts
 
 def cut_rng():
@@ -595,6 +609,7 @@ CASES = [
     only_what_is_damaged_is_fetched_and_written,
     what_is_not_there_is_seen_without_reading_all,
     zeros_and_repeats,
+    nothing_but_zeros,
     twenty_cuts_of_one_machine,
     one_cut_of_each_machine,
     a_piece_the_disk_loses_once_is_fetched_again,
