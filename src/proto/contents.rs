@@ -8,11 +8,12 @@
 //! piece    0  1  2  3  4  5  6
 //! bytes    A  0  B  0  A  A  c      (c is the last piece, and shorter)
 //! zero        1     1
-//! equal    0 -> 4 -> 5 -> 0         the others are alone
+//! equal    5 -> 4 -> 0 -> 5         the others are alone
 //! ```
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use crate::bitfield::Bitfield;
 use crate::limits::{SAMPLE_BYTES, SAMPLE_PIECES_MAX};
@@ -20,7 +21,8 @@ use crate::metainfo::Layout;
 use crate::rng::Rng;
 use crate::units::{PieceHash, PieceIndex};
 
-/// Invariant: `next_equal` consists of rings, each through all pieces of one content, of two pieces or more.
+/// Invariant: `next_equal` consists of rings, each through all pieces of one content, of two pieces or more. They run
+/// downwards: who goes through a torrent from its start finds what it has met already in the first step.
 pub struct Contents {
     zero: Bitfield,
     next_equal: BTreeMap<PieceIndex, PieceIndex>,
@@ -38,7 +40,7 @@ impl Contents {
         // A last piece that is shorter is equal to none, whatever its hash says.
         let whole_length = |piece: &PieceIndex| layout.piece_length(*piece) == layout.piece_bytes();
         let mut sorted: Vec<PieceIndex> = zero.zeros().filter(whole_length).collect();
-        sorted.sort_unstable_by_key(|piece| (hashes[piece.index()], *piece));
+        sorted.sort_unstable_by_key(|piece| (hashes[piece.index()], Reverse(*piece)));
         let mut next_equal = BTreeMap::new();
         for ring in sorted.chunk_by(|a, b| hashes[a.index()] == hashes[b.index()]).filter(|r| r.len() > 1) {
             let following = ring.iter().cycle().skip(1);
@@ -66,8 +68,8 @@ impl Contents {
     /// Pieces that nobody fetches who has nothing: zeros, and what comes with an earlier piece.
     pub fn needless(&self) -> Bitfield {
         let mut needless = self.zero.clone();
-        // Only the first of a ring does not follow a smaller one.
-        for (_, later) in self.next_equal.iter().filter(|(piece, next)| next > piece) {
+        // Of a ring only the first piece is followed by a larger one.
+        for (later, _) in self.next_equal.iter().filter(|(piece, next)| next < piece) {
             needless.set(*later);
         }
         needless
@@ -127,7 +129,7 @@ mod tests {
     fn the_picture() {
         let (layout, contents) = contents("A0B0AAc", 100);
         assert_eq!(indexes(layout.pieces().filter(|piece| contents.is_zero(*piece))), [1, 3]);
-        for (piece, equals) in [(0, &[4, 5][..]), (4, &[5, 0]), (5, &[0, 4]), (2, &[]), (1, &[]), (6, &[])] {
+        for (piece, equals) in [(0, &[5, 4][..]), (4, &[0, 5]), (5, &[4, 0]), (2, &[]), (1, &[]), (6, &[])] {
             assert_eq!(indexes(contents.equals(PieceIndex(piece))), equals, "piece {piece}");
         }
         assert_eq!(contents.unique_bytes(&layout), 2 * u64::from(PIECE) + 100);

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use super::words::*;
 use super::{Pending, Survey, Swarm};
-use crate::bitfield::Bitfield;
 use crate::cache::Chunk;
 use crate::limits::*;
 use crate::peer::Peer;
@@ -110,9 +109,10 @@ impl Swarm {
 
     /// Whatever nobody has looked at is not there.
     pub(super) fn miss_unknown(&mut self, now: Instant) {
-        let unknown =
-            core::mem::replace(&mut self.unknown, Bitfield::new(self.metainfo.layout.piece_count()));
-        unknown.ones().for_each(|piece| self.miss(piece));
+        for piece in self.unknown.clone().ones() {
+            self.unknown.clear(piece);
+            self.miss(piece);
+        }
         self.state = State::Downloading;
         // The endgame may have begun.
         self.peers.iter_mut().flatten().for_each(|peer| peer.nothing_at = None);
@@ -128,7 +128,9 @@ impl Swarm {
         if self.contents.is_zero(piece) {
             return self.zeros.push_back(piece);
         }
-        if self.contents.equals(piece).any(|equal| self.picker.wanted().get(equal)) {
+        // An equal one that is known to be missing is on its way already.
+        let missing = |equal: PieceIndex| !self.have().get(equal) && !self.unknown.get(equal);
+        if self.contents.equals(piece).any(missing) {
             return;
         }
         self.picker.want(piece);
