@@ -105,7 +105,7 @@ fn check_end(world: &World) {
             // Whoever was left alone with too little waits, and does not leave.
             (_, None) if stops_early && *state == State::Downloading => continue,
             // A seeder that never saw the tracker still waits for it.
-            (_, None) if stops_early && agent.options.role == Role::Seeder => continue,
+            (_, None) if agent.options.role == Role::Seeder && !agent.met_tracker => continue,
             (_, None) => panic!("machine {} has not left:\n{}", agent.node, world.picture()),
             (_, Some(Outcome::Interrupted)) => {
                 assert!(agent.told_to_leave, "machine {} left unasked", agent.node)

@@ -116,7 +116,9 @@ fn wildness(rng: &mut Rng) -> u32 {
     }
 }
 
-const KIB: u64 = 1024;
+/// On slower links what a few peers have in flight takes longer than GREETING_MAX, and connections that break now and then
+/// are never set up again. No cable is as slow.
+const SLOWEST: u64 = 32 * 1024;
 const MIB: u64 = 1024 * 1024;
 
 impl Options {
@@ -172,7 +174,7 @@ impl Options {
         let piece_bytes = blocks_per_piece * 16384 + if rng.chance(1, 4) { rng.below(16384) } else { 0 };
         let image_bytes = u64::from(piece_count) * u64::from(piece_bytes);
         // The link rate: the image takes 2 to 30 seconds.
-        let rate = (image_bytes / u64::from(2 + rng.below(29))).max(32 * KIB);
+        let rate = (image_bytes / u64::from(2 + rng.below(29))).max(SLOWEST);
         let span = Duration::from_millis(image_bytes * 1000 / rate);
         let leecher_count = 19 + rng.below(31);
         let leechers = leechers(leecher_count, rate, span, rng);
@@ -263,8 +265,8 @@ fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOp
             agent.starts_at = moment(4, rng);
         }
         if rng.chance(slow, 100) {
-            agent.up_rate = rate / u64::from(1 + rng.below(20));
-            agent.down_rate = rate / u64::from(1 + rng.below(5));
+            agent.up_rate = (rate / u64::from(1 + rng.below(20))).max(SLOWEST);
+            agent.down_rate = (rate / u64::from(1 + rng.below(5))).max(SLOWEST);
         }
         if rng.chance(failing, 300) {
             let operation =

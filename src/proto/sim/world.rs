@@ -182,7 +182,10 @@ impl World {
             }
             Happening::Announced { node, life, answer } => {
                 let answer = answer.map_err(String::from);
-                self.with_agent(node, life, |agent| agent.swarm.handle_announced(now, answer));
+                self.with_agent(node, life, |agent| {
+                    agent.met_tracker |= answer.is_ok();
+                    agent.swarm.handle_announced(now, answer);
+                });
             }
             Happening::Wakes { node, life } => self.wake(node, life),
             Happening::Turns { node, life } => {
