@@ -745,7 +745,10 @@ impl Job {
         disk.advance(&mut self.pool);
         while let Some((ticket, result)) = self.disk.as_mut().and_then(Disk::poll_done) {
             self.swarm.handle_disk(now, ticket, result);
-            self.do_work(now);
+            if self.do_work(now) {
+                // What follows may be hashed, and meanwhile the disk would have nothing to do.
+                self.disk.iter_mut().for_each(Disk::submit);
+            }
         }
     }
 
