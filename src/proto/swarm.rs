@@ -56,9 +56,11 @@ enum Pending {
         piece: PieceIndex,
         from: Option<PieceIndex>,
     },
+    /// Not `good` any more: the piece was lost meanwhile, and what comes may be what was there before.
     Load {
         chunk: Chunk,
         buffer: BufferId,
+        good: bool,
     },
     Inspect {
         chunk: Chunk,

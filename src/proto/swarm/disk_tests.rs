@@ -532,6 +532,29 @@ fn a_loss_is_told_and_what_was_asked_of_it_refused() {
     assert_eq!((story.tells(knows), story.tells(late)), ("+1".into(), "+1".into()));
 }
 
+/// The disk was slow with what somebody had asked for, and brought it when the piece had been written anew.
+#[test]
+fn what_was_asked_of_the_disk_before_a_loss_is_not_kept() {
+    let mut story = leecher("ABC", "...");
+    let (peer, asks) = (story.peer(2, "###"), story.peer(3, "..."));
+    story.tells(asks);
+    story.forgets = (1, 1);
+    while story.swarm.state != State::Verifying {
+        story.work_once(peer);
+    }
+    story.tells(asks);
+    // As if it had made room for others.
+    story.swarm.cache.forget(PieceIndex(1));
+    story.wants(asks, 1);
+    story.hash_all();
+    let reads = |work: &Work| matches!(work, Work::Read { piece: PieceIndex(1), .. });
+    let late = story.waiting.iter().rposition(reads).and_then(|at| story.waiting.remove(at)).unwrap();
+    assert_eq!(story.runs(peer), [1]);
+    story.swarm.cache.forget(PieceIndex(1));
+    story.does(&late, Ok(()));
+    assert!(!story.swarm.cache.contains(Chunk { piece: PieceIndex(1), index: 0 }));
+}
+
 /// Found by the simulator: it heard HAVE of what was lost meanwhile, or nothing at all of the loss.
 #[test]
 fn who_listens_late_hears_what_is_true_now() {

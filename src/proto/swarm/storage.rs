@@ -36,9 +36,9 @@ impl Swarm {
     fn done(&mut self, now: Instant, pending: Pending) {
         match pending {
             Pending::Write { piece, from } => self.written(piece, from),
-            Pending::Load { chunk, buffer } => {
+            Pending::Load { chunk, buffer, good } => {
                 self.loads -= 1;
-                if self.have().get(chunk.piece) {
+                if good {
                     self.cache.store(buffer, chunk);
                 } else {
                     self.cache.give_back(buffer);
@@ -163,6 +163,11 @@ impl Swarm {
         self.news.push(piece);
         self.unproven.clear(piece);
         self.cache.forget(piece);
+        for pending in self.pending.values_mut() {
+            if let Pending::Load { chunk, good, .. } = pending {
+                *good &= chunk.piece != piece;
+            }
+        }
         for peer in self.peers.iter_mut().flatten() {
             peer.dealt.retain(|dealt| *dealt != piece);
             let (asked, others) = peer.uploads.drain(..).partition(|block: &Block| block.piece == piece);
@@ -389,7 +394,7 @@ impl Swarm {
                 let Some(buffer) = self.take_to_load(place == 0) else { return };
                 self.loads += 1;
                 let (begin, length) = self.span(chunk);
-                let ticket = self.ticket(Pending::Load { chunk, buffer });
+                let ticket = self.ticket(Pending::Load { chunk, buffer, good: true });
                 self.work.push_back(Work::Read { ticket, piece: chunk.piece, begin, length, buffer });
             }
         }
