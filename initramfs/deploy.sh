@@ -127,18 +127,25 @@ queue_report() {
 	[ -z "$MOCK" ] || wait "$!"
 }
 
-# One sender at a time, so that the server hears things in their order; who comes meanwhile leaves it to the next.
+# One sender at a time, so that the server hears things in their order. Who comes meanwhile leaves it to the sender, who
+# therefore looks once more after it has let go: the word "seeding" may be followed by none for minutes.
 send_reports() {
-	local file dir="$ROOT/run/swarmdd/reports"
-	mkdir "$dir/sending" 2>/dev/null || return 0
-	for file in "$dir"/*.json; do
-		[ -e "$file" ] || continue
-		mv "$file" "$dir/sending/line"
-		# Not sent: back in its place, unless there is something newer.
-		post_json "$(cat "$dir/sending/line")" || [ -e "$file" ] || mv "$dir/sending/line" "$file"
+	local file failed="" dir="$ROOT/run/swarmdd/reports"
+	while [ -z "$failed" ] && are_there "$dir"/*.json && mkdir "$dir/sending" 2>/dev/null; do
+		for file in "$dir"/*.json; do
+			[ -e "$file" ] || continue
+			mv "$file" "$dir/sending/line"
+			post_json "$(cat "$dir/sending/line")" && continue
+			# Back in its place, unless there is something newer.
+			[ -e "$file" ] || mv "$dir/sending/line" "$file"
+			failed=yes
+		done
+		rm -r "$dir/sending"
 	done
-	rm -r "$dir/sending"
 }
+
+# are_there FILE...: a pattern that matches nothing stays as it is.
+are_there() { [ -e "$1" ]; }
 
 agent_failure() {
 	local line

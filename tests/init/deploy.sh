@@ -166,6 +166,18 @@ case_deploy_words_the_server_missed_are_said_again() {
 	prints '{"state":"done","torrent":"a","target":"/dev/vda","percent":100.0}' cat "$ROOT/posted"
 }
 
+# The sender is busy with one word when the next comes, and nothing is said after that one.
+case_deploy_a_word_that_comes_while_another_is_sent_is_sent() {
+	snippet "$MINIMAL" 'OPT_REPORT=http://10.77.0.1/r; mkdir -p "$ROOT/run/swarmdd/reports"
+		post_json() {
+			echo "$1" >>"$ROOT/posted"
+			[ "$1" != verifying ] || queue_report vda seeding
+		}
+		queue_report vda verifying'
+	prints "verifying
+seeding" cat "$ROOT/posted"
+}
+
 case_deploy_failure_is_framed_and_reported() {
 	good_network
 	agent 1 "downloading" "swarmdd: target disk holds 120 GB, image needs 250 GB (\"big\")"
