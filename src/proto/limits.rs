@@ -156,6 +156,10 @@ pub const INSPECT_MAX: usize = 16;
 /// Pieces of zeros being written. Where the disk makes them by itself each takes no time, else each is a piece of writing.
 pub const ZERO_WRITES_MAX: usize = 4;
 
+/// Places of equal pieces being written beside the pieces that have come. Of the shortest pieces it takes this many to keep
+/// a disk busy; a disk full of 0xff has hundreds of thousands of them.
+pub const COPY_WRITES_MAX: usize = 16;
+
 /// First pause after a peer refused a request (BEP 6 reject); doubles up to 64 times this.
 pub const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 

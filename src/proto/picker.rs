@@ -89,8 +89,8 @@ pub struct HashRun {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Write these buffers.
-    Good(Vec<BufferId>),
+    /// Write its buffers.
+    Good,
     /// It starts anew. `liar` filled it alone, so it is to blame.
     Bad { liar: Option<PeerSlot> },
 }
@@ -370,13 +370,18 @@ impl Picker {
         assert_eq!(open.received as usize, open.blocks.len());
         if good {
             open.writing = 1;
-            return Verdict::Good(open.buffers.clone());
+            return Verdict::Good;
         }
         let one_filled_it = open.givers.len() == 1 && !open.gone_givers;
         let liar = open.givers.first().copied().filter(|_| one_filled_it);
         open.alone = true;
         open.restart();
         Verdict::Bad { liar }
+    }
+
+    /// The bytes of an open piece, in order.
+    pub fn buffers(&self, piece: PieceIndex) -> &[BufferId] {
+        &self.find(piece).expect("only open pieces have buffers").buffers
     }
 
     /// What `judge` found good goes to one more place on the disk.
@@ -571,7 +576,8 @@ mod tests {
         let whole = HashRun { begin: 0, length: 2 * BLOCK_BYTES, buffer: BufferId(0), offset: 0 };
         assert_eq!(picker.next_hash_run(PieceIndex(0)), Some(whole));
         assert_eq!(picker.next_hash_run(PieceIndex(0)), None);
-        assert_eq!(picker.judge(PieceIndex(0), true), Verdict::Good(alloc::vec![BufferId(0)]));
+        assert_eq!(picker.judge(PieceIndex(0), true), Verdict::Good);
+        assert_eq!(picker.buffers(PieceIndex(0)), [BufferId(0)]);
         assert!(picker.unwant(PieceIndex(0)));
         picker.write_again(PieceIndex(0));
         assert_eq!(picker.written(PieceIndex(0)), None, "one of two places");

@@ -105,6 +105,10 @@ pub struct Swarm {
     first_bad: Option<PieceIndex>,
     /// Pieces of zeros that the disk still has to make.
     zeros: VecDeque<PieceIndex>,
+    /// Places that still have to be written, and the open piece that is equal.
+    copies: VecDeque<(PieceIndex, PieceIndex)>,
+    /// Pieces that are being written, or wait in `copies`.
+    coming: Bitfield,
     /// Pieces in the order in which they got onto the disk here, or were lost again; peers are told in this order.
     news: Vec<PieceIndex>,
     /// How often each piece was sent or suggested.
@@ -165,6 +169,8 @@ impl Swarm {
             bad_again: 0,
             first_bad: None,
             zeros: VecDeque::new(),
+            copies: VecDeque::new(),
+            coming: Bitfield::new(pieces),
             news: Vec::new(),
             sent: Ranking::new(pieces, &mut rng),
             tracker: Tracker::new(now, metainfo.trackers.clone(), config.tracker_grace, &mut rng),
@@ -641,7 +647,7 @@ impl Swarm {
         let made = self.zeros.iter().filter(|zeros| **zeros == piece).count();
         let ring = || [piece].into_iter().chain(self.contents.equals(piece));
         let fetched = ring().filter(|equal| self.picker.wanted().get(*equal)).count();
-        made + fetched + usize::from(self.is_writing(piece))
+        made + fetched + usize::from(self.coming.get(piece))
     }
 
     /// Recounts everything from scratch; for tests and the simulator.

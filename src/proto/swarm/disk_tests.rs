@@ -405,6 +405,24 @@ fn one_of_equal_pieces_that_is_there_is_not_written() {
     assert_eq!(places.iter().sum::<u32>(), 2, "to {places:?}, which is 0 and 2");
 }
 
+/// A disk full of one byte: the places wait for their turn, not in the queue of the disk.
+#[test]
+fn a_thousand_equal_pieces_are_written_a_few_at_a_time() {
+    let (image, peers_have) = ("A".repeat(1000), "#".repeat(1000));
+    let mut story = leecher(&image, &".".repeat(1000));
+    let peer = story.peer(2, &peers_have);
+    story.work();
+    let asked = story.asked(peer);
+    story.gives(peer, asked[0]);
+    assert_eq!(asked.len(), 1);
+    story.hash_all();
+    assert_eq!(story.waiting.len(), 1 + COPY_WRITES_MAX);
+    while story.step().is_some() {
+        assert!(story.waiting.len() <= COPY_WRITES_MAX.max(INSPECT_MAX));
+    }
+    assert_eq!((&story.swarm.state, &story.disk[..]), (&State::Seeding, image.as_bytes()));
+}
+
 fn written_to(work: &Work) -> u32 {
     let Work::Write { piece, .. } = work else { panic!("{work:?}") };
     piece.0

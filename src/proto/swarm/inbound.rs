@@ -320,8 +320,8 @@ impl Swarm {
     pub(super) fn judge(&mut self, now: Instant, piece: PieceIndex, digest: PieceHash) {
         match self.picker.judge(piece, self.metainfo.hashes[piece.index()] == digest) {
             // Nothing new is started by those who leave: it might come after their last flush.
-            Verdict::Good(_) if !self.is_open() => {}
-            Verdict::Good(buffers) => self.write(piece, &buffers),
+            Verdict::Good if !self.is_open() => {}
+            Verdict::Good => self.write(piece),
             Verdict::Bad { liar } => {
                 self.wasted += u64::from(self.metainfo.layout.piece_length(piece));
                 let address =

@@ -122,7 +122,7 @@ impl Swarm {
 
     /// A piece is known not to be on the disk. Zeros are made there; of equal pieces one is fetched, for all.
     fn miss(&mut self, piece: PieceIndex) {
-        if self.have().get(piece) || self.is_writing(piece) {
+        if self.have().get(piece) || self.coming.get(piece) {
             return;
         }
         if self.contents.is_zero(piece) {
@@ -197,7 +197,7 @@ impl Swarm {
         self.inspection.judged(piece);
         match (&self.state, good) {
             // It came with an equal one while it was being read; the end of the write will tell.
-            (State::Scanning, _) if self.is_writing(piece) => {}
+            (State::Scanning, _) if self.coming.get(piece) => {}
             (State::Scanning, true) => {
                 if let Survey::Sample { good } = &mut self.survey {
                     *good = true;
@@ -234,37 +234,53 @@ impl Swarm {
     // ---- onto the disk ----------------------------------------------------------------------------------------------
 
     /// A piece came whole and good: it goes to its place, and to those of all equal pieces that are missing.
-    pub(super) fn write(&mut self, piece: PieceIndex, buffers: &[BufferId]) {
+    pub(super) fn write(&mut self, piece: PieceIndex) {
         let missing = |equal: &PieceIndex| {
-            !self.have().get(*equal) && !self.is_writing(*equal) && !self.picker.is_open(*equal)
+            !self.have().get(*equal) && !self.coming.get(*equal) && !self.picker.is_open(*equal)
         };
         let equals: Vec<PieceIndex> = self.contents.equals(piece).filter(missing).collect();
-        equals.iter().for_each(|_| self.picker.write_again(piece));
-        for place in [piece].into_iter().chain(equals) {
-            self.unwant(place);
-            let ticket = self.ticket(Pending::Write { piece: place, from: Some(piece) });
-            self.work.push_back(Work::Write { ticket, piece: place, buffers: buffers.to_vec() });
+        self.write_to(piece, piece);
+        for equal in equals {
+            self.picker.write_again(piece);
+            self.unwant(equal);
+            self.coming.set(equal);
+            self.copies.push_back((equal, piece));
         }
     }
 
-    pub(super) fn is_writing(&self, piece: PieceIndex) -> bool {
-        self.pending.values().any(|p| matches!(p, Pending::Write { piece: writing, .. } if *writing == piece))
+    fn write_to(&mut self, place: PieceIndex, from: PieceIndex) {
+        self.unwant(place);
+        self.coming.set(place);
+        let buffers = self.picker.buffers(from).to_vec();
+        let ticket = self.ticket(Pending::Write { piece: place, from: Some(from) });
+        self.work.push_back(Work::Write { ticket, piece: place, buffers });
+    }
+
+    /// A disk may be full of one byte: its pieces are written a few at a time, or the list of what is being written would
+    /// need more memory than the pool.
+    fn write_copies(&mut self) {
+        let is_copy = |p: &&Pending| matches!(p, Pending::Write { piece, from: Some(from) } if piece != from);
+        let room = COPY_WRITES_MAX - self.pending.values().filter(is_copy).count();
+        for _ in 0..room {
+            let Some((place, from)) = self.copies.pop_front() else { return };
+            self.write_to(place, from);
+        }
     }
 
     /// Not during a read-back: what is written then would be neither flushed nor read.
     fn write_zeros(&mut self) {
         let zeroing = |p: &&Pending| matches!(p, Pending::Write { from: None, .. });
-        let mut room = ZERO_WRITES_MAX - self.pending.values().filter(zeroing).count();
-        while room > 0
-            && let Some(piece) = self.zeros.pop_front()
-        {
+        let room = ZERO_WRITES_MAX - self.pending.values().filter(zeroing).count();
+        for _ in 0..room {
+            let Some(piece) = self.zeros.pop_front() else { return };
+            self.coming.set(piece);
             let ticket = self.ticket(Pending::Write { piece, from: None });
             self.work.push_back(Work::Zero { ticket, piece });
-            room -= 1;
         }
     }
 
     fn written(&mut self, piece: PieceIndex, from: Option<PieceIndex>) {
+        self.coming.clear(piece);
         self.got(piece);
         self.unproven.set(piece);
         if let Some(from) = from
@@ -327,6 +343,7 @@ impl Swarm {
                 self.hash_read(chunk, buffer);
             }
             if self.is_fetching() {
+                self.write_copies();
                 self.write_zeros();
             }
             let read_through = self.inspection.is_idle() && !self.is_flushing();
