@@ -30,7 +30,7 @@ pub struct Table {
 
 #[derive(Debug)]
 pub enum TableKind {
-    /// The primary, and the backup that it names if that is one.
+    /// The primary, and the backup that it names if that is one and the last on the disk.
     Gpt {
         primary: Gpt,
         backup: Option<Gpt>,
@@ -72,8 +72,9 @@ impl Table {
         let TableKind::Gpt { primary, backup: Some(backup) } = &self.kind else { return None };
         let (entries, header) = (backup.header().entries_lba(), primary.header().alternate_lba());
         let behind = primary.partitions().all(|partition| partition.last_lba < entries);
+        let together = entries + backup.header().entry_sectors() == header;
         let sector_bytes = u64::from(self.sector_bytes);
-        (behind && entries < header).then(|| entries * sector_bytes..(header + 1) * sector_bytes)
+        (behind && together).then(|| entries * sector_bytes..(header + 1) * sector_bytes)
     }
 }
 
@@ -99,7 +100,7 @@ pub fn read(device: &Device) -> io::Result<Option<Table>> {
             && primary.partitions().all(|partition| partition.last_lba < disk.sectors)
         {
             let backup_lba = primary.header().alternate_lba();
-            let backup = if backup_lba < disk.sectors { disk.gpt(backup_lba)?.ok() } else { None };
+            let backup = if backup_lba + 1 == disk.sectors { disk.gpt(backup_lba)?.ok() } else { None };
             return Ok(Some(Table { sector_bytes, kind: TableKind::Gpt { primary, backup } }));
         }
     }
@@ -158,7 +159,7 @@ impl Disk<'_> {
         let gpt = self.gpt(PRIMARY_LBA).map_err(self.failed("read", PRIMARY_LBA))?;
         match gpt {
             Ok(gpt) if extents.cover(entries(&gpt), gpt.header().entries_bytes() as u64) => {
-                self.fit_gpt(&gpt, &mbr, grow_last)
+                self.fit_gpt(extents, &gpt, &mbr, grow_last)
             }
             Err(GptError::Absent) if grow_last => self.grow_mbr(mbr),
             Ok(_) | Err(GptError::Absent) => Ok(Vec::new()),
@@ -166,11 +167,24 @@ impl Disk<'_> {
         }
     }
 
-    fn fit_gpt(&self, gpt: &Gpt, mbr: &[u8], grow_last: bool) -> Result<Vec<String>, TableError> {
+    fn fit_gpt(
+        &self,
+        extents: &ExtentMap,
+        gpt: &Gpt,
+        mbr: &[u8],
+        grow_last: bool,
+    ) -> Result<Vec<String>, TableError> {
         let last_lba = self.sectors.saturating_sub(1);
         let backup = self.gpt(last_lba).map_err(self.failed("read", last_lba))?.ok();
         let plan = gpt.fit(mbr, backup.as_ref(), self.sectors, grow_last);
         let plan = plan.map_err(|error| TableError::Gpt { path: self.device.path.clone(), error })?;
+        if let Some(plan) = plan.as_ref().filter(|_| backup.is_none())
+            && let Some(offset) = self.something_else(extents, &plan.backup)?
+        {
+            return Ok(vec![format!(
+                "partition table left as it is: the image has something else at byte {offset}, where a backup GPT belongs"
+            )]);
+        }
         let mut done = Vec::new();
         if let Some(Plan { backup, primary, moved, .. }) = &plan {
             self.write(std::slice::from_ref(backup))?;
@@ -184,6 +198,19 @@ impl Disk<'_> {
             done.push(grown(plan.map_or(0, |plan| plan.grown_bytes)));
         }
         Ok(done)
+    }
+
+    /// The first sector to be written where the image itself brought what is no zeros: RAID controllers and the like keep
+    /// their own description behind the disk that they show to others.
+    fn something_else(&self, extents: &ExtentMap, backup: &Write) -> Result<Option<u64>, TableError> {
+        let sector_bytes = self.sector_bytes as usize;
+        let found = self.read(backup.lba, (backup.bytes.len() / sector_bytes) as u32);
+        let found = found.map_err(self.failed("read", backup.lba))?;
+        let mut used = found.chunks(sector_bytes).zip(backup.lba..).filter(|(sector, lba)| {
+            let is_of_image = || extents.cover(DiskOffset(self.offset(*lba)), sector_bytes as u64);
+            sector.iter().any(|&byte| byte != 0) && is_of_image()
+        });
+        Ok(used.next().map(|(_, lba)| self.offset(lba)))
     }
 
     fn grow_mbr(&self, mut mbr: Vec<u8>) -> Result<Vec<String>, TableError> {

@@ -110,6 +110,37 @@ fn onto_a_file_of_its_own_size_every_byte_is_the_same() {
     assert_clean(&place, &target);
 }
 
+/// Some RAID controllers keep their own description in the last sectors of a disk, behind the disk they show to others.
+#[test]
+fn what_the_image_has_behind_its_backup_gpt_is_kept() {
+    let place = Place::new("behind");
+    if !tools_are_there(&["sgdisk"]) {
+        return;
+    }
+    let image = place.sparse("disk.img", 16 * MIB);
+    tool("sgdisk", &["-n", "1:2048:+8M", &image]);
+    let disk = File::options().write(true).open(&image).unwrap();
+    disk.set_len(24 * MIB).unwrap();
+    disk.write_all_at(b"RAID", 24 * MIB - 512).unwrap();
+    let target = place.path("target.img");
+    for options in [&[][..], &["--single"]] {
+        let (torrent, said) = make(&place, &image, options);
+        assert!(!said.contains("left out: the backup GPT"), "{said}");
+        let seeder = Seeder::start(&torrent, &image);
+        let said = seeder.get(&torrent, &target, &[]);
+        assert!(
+            said.contains("partition table left as it is: the image has something else at byte "),
+            "{said}"
+        );
+        assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap(), "{options:?}");
+    }
+    // The twin: with nothing but zeros there it belongs there.
+    disk.write_all_at(&[0; 4], 24 * MIB - 512).unwrap();
+    let (torrent, _) = make(&place, &image, &["--single"]);
+    let said = Seeder::start(&torrent, &image).get(&torrent, &target, &[]);
+    assert!(said.contains("backup GPT moved to the end"), "{said}");
+}
+
 #[test]
 fn onto_a_larger_disk() {
     let place = Place::new("larger");
