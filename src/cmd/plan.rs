@@ -25,7 +25,7 @@ use crate::scan::{self, ScanError};
 pub struct Holdings {
     zero: u32,
     there: u32,
-    /// Equal to one that is there or is fetched.
+    /// Equal to one that is fetched.
     repeated: u32,
     fetched: u32,
     fetched_bytes: u64,
@@ -95,11 +95,12 @@ fn read(
 fn count(layout: &Layout, contents: &Contents, good: &Bitfield) -> Holdings {
     let mut holdings = Holdings::default();
     for piece in layout.pieces() {
-        let comes_by_itself = |equal: PieceIndex| good.get(equal) || equal < piece;
+        // Of equal pieces the first that is missing is fetched, even if others are there: nothing is read to be copied.
+        let mut earlier = contents.equals(piece).take_while(|equal| *equal < piece);
         match () {
             () if contents.is_zero(piece) => holdings.zero += 1,
             () if good.get(piece) => holdings.there += 1,
-            () if contents.equals(piece).any(comes_by_itself) => holdings.repeated += 1,
+            () if earlier.any(|equal| !good.get(equal)) => holdings.repeated += 1,
             () => {
                 holdings.fetched += 1;
                 holdings.fetched_bytes += u64::from(layout.piece_length(piece));
@@ -136,7 +137,7 @@ pub fn describe(
         extents.extents().iter().map(|extent| extent.disk.0).min().unwrap_or_default(),
         extents.disk_end().0 - 1,
     );
-    let whole = add_target(&mut text, device, inventory.as_ref());
+    add_target(&mut text, device, inventory.as_ref());
     // Writing to a String cannot fail, here and below.
     let _ = writeln!(
         text,
@@ -148,7 +149,7 @@ pub fn describe(
         device.alignment,
         share >> 20,
     );
-    if whole && metainfo.sector_bytes.is_some() {
+    if metainfo.sector_bytes.is_some() {
         let grown = if options.grow_last { ", and its last partition grows to there" } else { "" };
         let _ = writeln!(text, "  afterwards  a GPT gets its backup at the end of the target{grown}");
     }
@@ -158,17 +159,17 @@ pub fn describe(
     text
 }
 
-/// What the target is and what is on it now; true if it is a whole disk or a file that may become one.
-fn add_target(text: &mut String, device: &Device, inventory: Option<&Inventory>) -> bool {
+/// What the target is and what is on it now.
+fn add_target(text: &mut String, device: &Device, inventory: Option<&Inventory>) {
     let path = device.path.display();
     let Kind::Block { number } = device.kind else {
         let found = if device.created { "nothing: the file is new" } else { "what the file holds" };
         let _ = writeln!(text, "  target      {path}, a regular file\n  overwrites  {found}");
-        return true;
+        return;
     };
     let _ = writeln!(text, "  target      {path}, {}", exact(device.size_bytes));
     let Some((inventory, disk)) = inventory.and_then(|all| Some((all, all.disk_of(number)?))) else {
-        return true;
+        return;
     };
     let _ = writeln!(text, "  disk        {}", disk.traits().join(", "));
     let mut key = "overwrites";
@@ -185,5 +186,4 @@ fn add_target(text: &mut String, device: &Device, inventory: Option<&Inventory>)
     for partition in disk.partitions.iter().filter(|_| whole) {
         add(&partition.path(), partition.size_bytes);
     }
-    whole
 }
