@@ -428,8 +428,11 @@ impl Outcome {
     }
 
     /// Of the image, however little of it had to come. A job of no time at all has no speed: a hundredth of a second is the
-    /// least that counts.
+    /// least that counts. Nor has what failed, for nobody knows how much of the image that was.
     fn bytes_per_second(&self) -> u64 {
+        if self.error.is_some() {
+            return 0;
+        }
         let millis = self.took.as_millis().max(10);
         u64::try_from(u128::from(self.bytes) * 1000 / millis).unwrap_or(u64::MAX)
     }
@@ -747,7 +750,7 @@ mod tests {
             lines(&mut console.out),
             ["{\"state\":\"failed\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
               \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\
-              \"verified\":true,\"good\":1000,\"bad_offset\":4096,\"seconds\":72.500,\"mb_per_second\":14.4,\"bytes\":1048576000,\
+              \"verified\":true,\"good\":1000,\"bad_offset\":4096,\"seconds\":72.500,\"mb_per_second\":0.0,\"bytes\":1048576000,\
               \"info_hash\":\"00ff\",\
               \"disk\":{\"model\":\"QEMU \\\"HD\\\"\",\"serial\":\"1\"},\"error\":\"I/O error\"}"]
         );
@@ -755,6 +758,7 @@ mod tests {
         console.update(at(0), 1, &status(State::Seeding));
         console.finish(at(10), 1, &status(State::Seeding), &outcome());
         let last = lines(&mut console.out).pop().unwrap();
+        assert!(last.contains("\"seconds\":72.500,\"mb_per_second\":14.4,"), "{last}");
         assert!(
             last.starts_with("{\"state\":\"done\"") && last.ends_with("\"disk\":null,\"error\":null}"),
             "{last}"
