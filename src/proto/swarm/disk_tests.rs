@@ -592,6 +592,9 @@ fn who_listens_late_hears_what_is_true_now() {
     assert_eq!(story.tells(late), "", "it has not said how");
     story.knows_losses(late);
     assert!(story.tells(late).starts_with("-1"));
+    story.hears(late, Message::Extended { id: 0, payload: ExtendedHandshake::default().encode() });
+    story.knows_losses(late);
+    assert_eq!(story.tells(late), "", "it has heard that");
 }
 
 impl Story {

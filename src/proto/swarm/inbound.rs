@@ -91,8 +91,11 @@ impl Swarm {
                 if let Some(reqq) = handshake.reqq {
                     self.peer(slot).requests_max = reqq.clamp(1, PIPELINE_MAX);
                 }
-                self.peer(slot).dont_have = handshake.dont_have;
-                self.tell_losses(slot);
+                // Further handshakes add to the first (BEP 10). Who repeats itself is told nothing twice.
+                if self.peer(slot).dont_have.is_none() && handshake.dont_have.is_some() {
+                    self.peer(slot).dont_have = handshake.dont_have;
+                    self.tell_losses(slot);
+                }
             }
             Message::Extended { id: DONT_HAVE_ID, payload } => {
                 let index =
