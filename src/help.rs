@@ -80,8 +80,9 @@ Options:
   --seed-secs SECS      Leave after seeding for this long, even if the tracker
                         is still there. Default: no limit
   --no-seed             Leave as soon as TARGET is complete: --seed-secs 0
-  --stall-secs SECS     Fail when incomplete and no block has arrived for this
-                        long. Default: keep trying for ever
+  --stall-secs SECS     Fail when incomplete and no block has arrived, and no
+                        piece got onto the disk, for this long.
+                        Default: keep trying for ever
   --dry-run             Print the plan and change nothing: target, ranges, what
                         would be overwritten (partition table, file systems,
                         labels), how much would be fetched.

@@ -123,7 +123,7 @@ pub struct Swarm {
     events: VecDeque<Event>,
     announce_key: u32,
     next_tick: Instant,
-    /// The last time a new block arrived.
+    /// The last time a new block arrived, or a piece got onto the disk.
     progress_at: Instant,
     /// Since when everything is there and proven.
     complete_at: Option<Instant>,

@@ -472,6 +472,27 @@ fn a_bad_download_of_equal_pieces_is_asked_for_once_more_and_not_twice() {
     assert_eq!(story.swarm.state, State::Seeding);
 }
 
+/// Zeros that have to be written, and all the places of an equal piece, take a disk longer than any stall.
+#[test]
+fn who_is_busy_with_the_disk_has_not_stalled() {
+    let mut story = leecher("0000", "....");
+    story.swarm.config.stall = Some(Duration::from_secs(10));
+    story.hash_all();
+    let begun = NOW;
+    for place in 1..=4 {
+        let now = begun + Duration::from_secs(6 * place);
+        story.swarm.handle_timeout(now);
+        assert_eq!(story.swarm.state, State::Downloading, "after {place} of them");
+        let Some(Work::Zero { ticket, .. }) = story.waiting.pop_front() else { panic!("four at once") };
+        story.swarm.handle_disk(now, ticket, Ok(()));
+    }
+    let mut story = leecher("A", ".");
+    story.swarm.config.stall = Some(Duration::from_secs(10));
+    story.work();
+    story.swarm.handle_timeout(begun + Duration::from_secs(11));
+    assert_eq!(story.failure(), &Failure::Stalled(Duration::from_secs(10)), "the twin");
+}
+
 // ---- the read-back ---------------------------------------------------------------------------------------------------
 
 #[test]

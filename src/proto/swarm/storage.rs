@@ -35,7 +35,7 @@ impl Swarm {
 
     fn done(&mut self, now: Instant, pending: Pending) {
         match pending {
-            Pending::Write { piece, from } => self.written(piece, from),
+            Pending::Write { piece, from } => self.written(now, piece, from),
             Pending::Load { chunk, buffer, good } => {
                 self.loads -= 1;
                 if good {
@@ -279,7 +279,8 @@ impl Swarm {
         }
     }
 
-    fn written(&mut self, piece: PieceIndex, from: Option<PieceIndex>) {
+    fn written(&mut self, now: Instant, piece: PieceIndex, from: Option<PieceIndex>) {
+        self.progress_at = now;
         self.coming.clear(piece);
         self.got(piece);
         self.unproven.set(piece);
