@@ -46,7 +46,7 @@ const SEGMENT_COUNT_MAX: usize = 1024;
 /// One open target or source.
 ///
 /// Calling order: `start` for each `Work`, then `submit`; when `event_fd` turns readable, `advance`. After each of them
-/// `poll_done` until None.
+/// `poll_done` as often as `done_count` says.
 ///
 /// Invariants: a job is in `jobs` as long as `parts` of it are in flight or wait in `edges`; every request in flight
 /// is in `requests`; `edge_in_flight` belongs to the first of `edges`.
@@ -188,9 +188,9 @@ impl Disk {
         self.aio.submit();
     }
 
-    /// `poll_done` has something to say, and no event will tell: it was done at once.
-    pub fn is_done_already(&self) -> bool {
-        !self.done.is_empty()
+    /// How often `poll_done` has something to say. Of what was done at once no event will tell.
+    pub fn done_count(&self) -> usize {
+        self.done.len()
     }
 
     /// The next `Work` that is through.

@@ -737,13 +737,15 @@ impl Job {
     }
 
     fn has_done_already(&self) -> bool {
-        self.disk.as_ref().is_some_and(Disk::is_done_already)
+        self.disk.as_ref().is_some_and(|disk| disk.done_count() > 0)
     }
 
     fn advance_disk(&mut self, now: Instant) {
         let Some(disk) = &mut self.disk else { return };
         disk.advance(&mut self.pool);
-        while let Some((ticket, result)) = self.disk.as_mut().and_then(Disk::poll_done) {
+        // What is done at once meanwhile has its turn when the others had theirs.
+        for _ in 0..disk.done_count() {
+            let Some((ticket, result)) = self.disk.as_mut().and_then(Disk::poll_done) else { return };
             self.swarm.handle_disk(now, ticket, result);
             if self.do_work(now) {
                 // What follows may be hashed, and meanwhile the disk would have nothing to do.
@@ -918,11 +920,18 @@ impl From<io::Error> for RunError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swarm_proto::limits::PIECE_BYTES_MAX;
+    use crate::os::blockdev::TargetOptions;
+    use crate::os::testing::Scratch;
+    use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, ZERO_WRITES_MAX};
     use swarm_proto::metainfo::{self, Content, Description};
 
     fn metainfo(length: u64, piece_bytes: u32) -> Metainfo {
-        let hashes = vec![PieceHash([0; 20]); length.div_ceil(piece_bytes.into()) as usize];
+        of_hash(PieceHash([0; 20]), length, piece_bytes)
+    }
+
+    /// All pieces have this hash.
+    fn of_hash(hash: PieceHash, length: u64, piece_bytes: u32) -> Metainfo {
+        let hashes = vec![hash; length.div_ceil(piece_bytes.into()) as usize];
         let torrent = metainfo::write(&Description {
             name: "image",
             trackers: &[],
@@ -958,5 +967,46 @@ mod tests {
             assert!(metainfos.iter().all(|metainfo| pool_bytes_min(metainfo) <= share));
             assert!(divide_memory(metainfos, needed_mib - 1).is_err());
         }
+    }
+
+    /// A disk that makes zeros at once may have a terabyte of them to make, and the others would wait.
+    #[test]
+    fn what_is_done_at_once_is_done_a_few_at_a_time() {
+        const PIECES: u32 = 100;
+        let mut hash = Sha1::new();
+        hash.update(&[0; PIECE_BYTES_MIN as usize]);
+        let length = u64::from(PIECES * PIECE_BYTES_MIN);
+        let metainfo = of_hash(PieceHash(hash.finish()), length, PIECE_BYTES_MIN);
+        let scratch = Scratch::new("zeros-at-once");
+        let device = Device::open_target(scratch.path(), length, TargetOptions::default()).unwrap();
+        let setup = Setup {
+            metainfo: Arc::new(metainfo),
+            device,
+            identity: Identity::default(),
+            target: "target".into(),
+            role: Role::Leecher,
+            look: false,
+        };
+        let settings = Settings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            peers: Vec::new(),
+            memory_mib: 64,
+            verify: true,
+            tracker_grace: Duration::ZERO,
+            seed_for: None,
+            stall: None,
+            grow_last: false,
+        };
+        let mut job = Job::new(setup, &settings, 1 << 20, 6881, Instant(0)).unwrap();
+        job.do_work(Instant(0));
+        let mut turns = 0;
+        while job.has_done_already() {
+            let before = job.swarm.have().count();
+            job.advance_disk(Instant(0));
+            assert!(job.swarm.have().count() <= before + ZERO_WRITES_MAX as u32, "turn {turns}");
+            turns += 1;
+        }
+        // A file system that cannot make holes has written them, in its own time.
+        assert!(turns == 0 || job.swarm.have().is_full());
     }
 }
