@@ -35,6 +35,8 @@ pub struct Peer {
     pub peer_id: Option<PeerId>,
     pub fast: bool,
     pub extended: bool,
+    /// They want nothing more, whatever they lack (BEP 21).
+    pub upload_only: bool,
     /// The id under which they want to hear that we lost a piece.
     pub dont_have: Option<u8>,
 
@@ -98,6 +100,7 @@ impl Peer {
             peer_id: None,
             fast: false,
             extended: false,
+            upload_only: false,
             dont_have: None,
             said_handshake: false,
             said_extended: false,

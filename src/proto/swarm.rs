@@ -493,7 +493,7 @@ impl Swarm {
         if self.state != State::Seeding {
             return;
         }
-        let incomplete = |peer: &Peer| peer.is_live() && !peer.has.is_full();
+        let incomplete = |peer: &Peer| peer.is_live() && !peer.has.is_full() && !peer.upload_only;
         if self.peers.iter().flatten().any(incomplete) {
             self.needed_at = now;
         }

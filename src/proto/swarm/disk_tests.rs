@@ -739,6 +739,36 @@ fn a_source_that_becomes_unreadable_is_given_up_piece_by_piece() {
     assert_eq!(story.failure(), &Failure::NothingToServe);
 }
 
+/// Without a tracker whoever is complete stays while somebody lacks something. A source that lost a piece after everybody
+/// had it wants nothing, though it lacks that one for ever.
+#[test]
+fn nobody_stays_for_a_source_that_lacks_something() {
+    for (wants_nothing, expected) in [(true, State::Over(Outcome::Complete)), (false, State::Seeding)] {
+        let mut story = leecher("AB", "AB");
+        story.swarm.tracker =
+            Tracker::new(NOW, Vec::new(), story.swarm.config.tracker_grace, &mut Rng::new(1));
+        story.work();
+        let source = story.peer(2, "#.");
+        let handshake = ExtendedHandshake { upload_only: wants_nothing, ..ExtendedHandshake::default() };
+        story.hears(source, Message::Extended { id: 0, payload: handshake.encode() });
+        for seconds in 1..40 {
+            story.swarm.handle_timeout(NOW + Duration::from_secs(seconds));
+        }
+        assert_eq!(story.swarm.state, expected, "upload_only {wants_nothing}");
+    }
+    let mut story = seeder("AB", "A.");
+    let peer = story.peer(2, "..");
+    story.said(peer);
+    story.wants(peer, 1);
+    story.work();
+    let late = story.peer(3, "..");
+    let word = |send| {
+        if let Send::Message(Message::Extended { id: 0, payload }) = send { Some(payload) } else { None }
+    };
+    let payload = story.said(late).into_iter().find_map(word).unwrap();
+    assert!(ExtendedHandshake::parse(&payload).unwrap().upload_only);
+}
+
 #[test]
 fn a_source_of_something_else_gives_up() {
     let mut story = seeder("AB", "..");

@@ -43,7 +43,7 @@ impl Swarm {
     /// The extension handshake, then the bitfield, which must come before anything that it would contradict.
     pub(super) fn introduction(&mut self, slot: PeerSlot) -> Option<Message> {
         let (count, full, told) = (self.have().count(), self.have().is_full(), self.news.len());
-        let listen_port = self.config.listen_port;
+        let (listen_port, seeder) = (self.config.listen_port, self.config.role == Role::Seeder);
         let peer = self.peer(slot);
         if !peer.said_bitfield {
             peer.said_bitfield = true;
@@ -62,7 +62,8 @@ impl Swarm {
                 reqq: Some(UPLOAD_QUEUE_MAX as u32),
                 client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
                 listen_port: Some(listen_port),
-                upload_only: full,
+                // A source without some of its pieces does not want them back.
+                upload_only: full || seeder,
                 ..ExtendedHandshake::default()
             };
             return Some(Message::Extended { id: 0, payload: handshake.encode() });
