@@ -92,8 +92,8 @@ fn prepare(
     if options.dry_run {
         let mut text = String::new();
         for (index, (metainfo, (device, _))) in all.iter().zip(&rehearsed).enumerate() {
-            let mut on_progress = |checked| {
-                let status = Status { state: State::Scanning, checked, ..statuses[index].clone() };
+            let mut on_progress = |checked, to_check| {
+                let status = Status { state: State::Scanning, checked, to_check, ..statuses[index].clone() };
                 reporter.update(clock::now(), index, &status);
             };
             let there = plan::holdings(metainfo, device, options.fresh, signals, &mut on_progress);

@@ -31,20 +31,20 @@ pub struct Holdings {
     fetched_bytes: u64,
 }
 
-/// Reads the target, unless `fresh` says not to.
+/// Reads the target, unless `fresh` says not to. `on_progress` hears how many pieces have been read, and of how many.
 pub fn holdings(
     metainfo: &Metainfo,
     device: &Device,
     fresh: bool,
     signals: &mut Signals,
-    on_progress: &mut dyn FnMut(u32),
+    on_progress: &mut dyn FnMut(u32, u32),
 ) -> Result<Holdings, ScanError> {
     let contents = Contents::new(&metainfo.layout, &metainfo.hashes);
     let mut good = Bitfield::new(metainfo.layout.piece_count());
     if !fresh && !device.created {
         // The plan is the same every time; which pieces are looked at does not matter.
         let sample = contents.sample(&metainfo.layout, &mut Rng::new(0));
-        read(metainfo, device, &sample, &mut good, signals, &mut |_| {})?;
+        read(metainfo, device, &sample, &mut good, signals, &mut |_, _| {})?;
         if good.ones().next().is_some() {
             let all: Vec<PieceIndex> = contents_to_read(metainfo, &contents);
             read(metainfo, device, &all, &mut good, signals, on_progress)?;
@@ -64,7 +64,7 @@ fn read(
     pieces: &[PieceIndex],
     good: &mut Bitfield,
     signals: &mut Signals,
-    on_progress: &mut dyn FnMut(u32),
+    on_progress: &mut dyn FnMut(u32, u32),
 ) -> Result<(), ScanError> {
     let layout = &metainfo.layout;
     let ranges = |piece: &PieceIndex| {
@@ -82,7 +82,7 @@ fn read(
         if hash == metainfo.hashes[piece.index()] {
             good.set(piece);
         }
-        on_progress(index.0 + 1);
+        on_progress(index.0 + 1, part.piece_count());
         ControlFlow::Continue(())
     });
     match result {
