@@ -108,7 +108,7 @@ pub struct Outcome {
     pub verified: bool,
     /// How many were.
     pub good: u32,
-    /// Where on the disk the first bad piece begins.
+    /// Where the disk failed, or where on it the first bad piece begins.
     pub bad_offset: Option<u64>,
     pub took: Duration,
     pub bytes: u64,

@@ -228,12 +228,22 @@ impl Swarm {
             verified: self.have().count() - self.unproven.count(),
             checked,
             to_check,
-            bad_offset: self.first_bad.map(|piece| self.disk_offset(piece)),
+            bad_offset: self.bad_offset(),
             fetched: self.fetched,
             wasted: self.wasted,
             uploaded: self.uploaded,
             peers: self.peers.iter().flatten().filter(|peer| peer.is_live()).count() as u32,
         }
+    }
+
+    fn bad_offset(&self) -> Option<DiskOffset> {
+        let (State::Leaving(Outcome::Failed(Failure::Disk(error)))
+        | State::Over(Outcome::Failed(Failure::Disk(error)))) = &self.state
+        else {
+            return self.first_bad.map(|piece| self.disk_offset(piece));
+        };
+        // A flush has no place.
+        (error.operation != DiskOperation::Flush).then_some(error.offset)
     }
 
     fn is_open(&self) -> bool {

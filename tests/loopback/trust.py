@@ -496,6 +496,7 @@ def expect_failure(agent, target, operation, reason):
     check(said and said.group(0) in agent.output(), f"it says {result['error']}, and:\n{agent.tail()}")
     place = said.group(1)
     check(int(place) % 512 == 0 if place else "cannot flush" in said.group(0), f"the offset is {place}")
+    check(result["bad_offset"] == (int(place) if place else None), f"the result is {result}")
 
 
 def a_target_that_fails_says_where_and_harms_nobody(stage):

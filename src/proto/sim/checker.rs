@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use super::image::{Cell, Image};
 use super::tracker::parameter;
 use crate::limits::BLOCK_BYTES;
-use crate::swarm::{DiskError, Failure, HashOf, Outcome, Progress, Role, State, Work};
+use crate::swarm::{DiskError, DiskOperation, Failure, HashOf, Outcome, Progress, Role, State, Work};
 use crate::units::{Block, DiskOffset, PieceIndex, Ticket};
 use crate::wire::{DONT_HAVE_ID, Message};
 
@@ -380,12 +380,22 @@ impl Ledger {
         assert!(progress.wasted <= progress.fetched);
         let proven = self.proven.iter().zip(&self.on_disk).filter(|(proven, there)| **proven && **there);
         assert_eq!(progress.verified as usize, proven.count(), "pieces it says it read, pieces read");
-        assert_eq!(progress.bad_offset, self.first_bad_offset());
+        assert_eq!(progress.bad_offset, self.bad_offset(&progress.state));
         match progress.state {
             State::Seeding => self.is_done("seeds"),
             State::Verifying => assert!(self.is_whole() || self.lost.contains(&true)),
             _ => {}
         }
+    }
+
+    /// Where the disk failed, if that ended it; a flush has no place.
+    fn bad_offset(&self, state: &State) -> Option<DiskOffset> {
+        if let State::Leaving(Outcome::Failed(Failure::Disk(_)))
+        | State::Over(Outcome::Failed(Failure::Disk(_))) = state
+        {
+            return self.first_error.filter(|e| e.operation != DiskOperation::Flush).map(|e| e.offset);
+        }
+        self.first_bad_offset()
     }
 
     fn first_bad_offset(&self) -> Option<DiskOffset> {

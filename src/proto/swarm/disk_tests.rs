@@ -348,6 +348,7 @@ fn an_error_during_the_survey_stops_it() {
     let error = DiskError { operation: DiskOperation::Read, offset: offset(1), errno: 5 };
     story.does(&work, Err(error));
     assert_eq!(story.failure(), &Failure::Disk(error));
+    assert_eq!(story.swarm.progress().bad_offset, Some(offset(1)));
     story.work();
     assert_eq!(story.has(), "#...", "what comes after counts no more");
 }

@@ -185,7 +185,7 @@ pub struct Progress {
     /// Of the scan or the read-back that is on: pieces looked at, and pieces to look at.
     pub checked: u32,
     pub to_check: u32,
-    /// Where on the disk the first piece begins that was bad when it was read back for the last time.
+    /// Where the disk failed, or where on it the first piece begins that was bad when it was read back for the last time.
     pub bad_offset: Option<DiskOffset>,
     /// Payload bytes received, wasted ones too.
     pub fetched: u64,
