@@ -90,6 +90,12 @@ impl Bitfield {
         changed
     }
 
+    /// Whether there is a piece that is in both.
+    pub fn meets(&self, other: &Bitfield) -> bool {
+        // Not `any`: without a way out this is a few vector instructions.
+        self.bytes.iter().zip(&other.bytes).fold(0, |both, (one, two)| both | (one & two)) != 0
+    }
+
     /// Pieces that are there, in order.
     pub fn ones(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.indexes_of_ones(0x00)
@@ -206,6 +212,9 @@ mod tests {
                 twin[piece.index()] = value;
                 assert_eq!(field.get(piece), value);
             }
+            let other =
+                Bitfield { bytes: field.bytes.iter().map(|_| rng.below(256) as u8).collect(), ..field };
+            assert_eq!(field.meets(&other), field.ones().any(|piece| other.get(piece)));
             let having = |value| (0..len).filter(|&i| twin[i as usize] == value).map(PieceIndex).collect();
             let (ones, zeros): (Vec<_>, Vec<_>) = (having(true), having(false));
             assert_eq!(field.ones().collect::<Vec<_>>(), ones);

@@ -101,18 +101,26 @@ pub struct Picker {
     have: Bitfield,
     wanted: Bitfield,
     ranking: Ranking,
+    /// Wanted pieces that are not open: those that are ranked.
+    unopened: Bitfield,
     /// Oldest first.
     open: Vec<OpenPiece>,
+    /// Free blocks of all open pieces, and buffers that they own: asked for at each request.
+    free: u32,
+    owned: usize,
     rng: Rng,
     version: u64,
 }
 
 impl OpenPiece {
-    fn restart(&mut self) {
+    /// How many blocks more are free now is returned.
+    fn restart(&mut self) -> u32 {
+        let free = self.free;
         self.givers.clear();
         self.gone_givers = false;
         self.blocks.fill(BlockState::Free);
         (self.free, self.received, self.hashed) = (self.blocks.len() as u32, 0, 0);
+        self.free - free
     }
 }
 
@@ -124,7 +132,20 @@ impl Picker {
             ranking.remove(piece);
         }
         let wanted = Bitfield::new(layout.piece_count());
-        Picker { layout, buffer_bytes, have, wanted, ranking, open: Vec::new(), rng, version: 0 }
+        let unopened = wanted.clone();
+        Picker {
+            layout,
+            buffer_bytes,
+            have,
+            wanted,
+            ranking,
+            unopened,
+            open: Vec::new(),
+            free: 0,
+            owned: 0,
+            rng,
+            version: 0,
+        }
     }
 
     /// Pieces on the disk.
@@ -140,14 +161,24 @@ impl Picker {
     pub fn want(&mut self, piece: PieceIndex) {
         assert!(!self.have.get(piece));
         assert!(self.wanted.set(piece), "wanted already");
-        self.ranking.insert(piece, &mut self.rng);
+        self.rank(piece);
         self.version += 1;
+    }
+
+    fn rank(&mut self, piece: PieceIndex) {
+        self.ranking.insert(piece, &mut self.rng);
+        self.unopened.set(piece);
+    }
+
+    fn unrank(&mut self, piece: PieceIndex) {
+        self.ranking.remove(piece);
+        self.unopened.clear(piece);
     }
 
     /// It comes another way, or has come. True if it was wanted.
     pub fn unwant(&mut self, piece: PieceIndex) -> bool {
         if self.ranking.is_ranked(piece) {
-            self.ranking.remove(piece);
+            self.unrank(piece);
             self.version += 1;
         }
         self.wanted.clear(piece)
@@ -197,7 +228,9 @@ impl Picker {
     pub fn pick(&self, peer: &Asked, room: bool, last: bool) -> Pick {
         let wanted = |piece: &PieceIndex| peer.has.get(*piece);
         let only_here = |open: &&OpenPiece| self.ranking.count(open.piece) == 1;
-        if let Some(block) = self.open.iter().filter(only_here).find_map(|open| self.free_block(open, peer)) {
+        // Mostly every block of the open pieces was asked for already.
+        let open = if self.free > 0 { &self.open[..] } else { &[] };
+        if let Some(block) = open.iter().filter(only_here).find_map(|open| self.free_block(open, peer)) {
             return Pick::Block(block);
         }
         for piece in peer.suggested.iter().copied().filter(wanted) {
@@ -208,10 +241,14 @@ impl Picker {
                 return Pick::Block(block);
             }
         }
-        if let Some(block) = self.open.iter().find_map(|open| self.free_block(open, peer)) {
+        if let Some(block) = open.iter().find_map(|open| self.free_block(open, peer)) {
             return Pick::Block(block);
         }
-        if room && let Some(piece) = self.ranking.iter().find(wanted) {
+        // Most peers have nothing new most of the time, and that is seen without looking at every piece.
+        if room
+            && self.unopened.meets(peer.has)
+            && let Some(piece) = self.ranking.iter().find(wanted)
+        {
             return Pick::Open(piece);
         }
         // Nothing left to open: ask for what others were asked for, so that nobody slow holds up the end.
@@ -251,8 +288,10 @@ impl Picker {
     /// Starts on a piece, with enough buffers for all of it.
     pub fn open(&mut self, piece: PieceIndex, buffers: Vec<BufferId>) {
         assert_eq!(buffers.len() as u32, self.layout.piece_length(piece).div_ceil(self.buffer_bytes));
-        self.ranking.remove(piece);
+        self.unrank(piece);
         let blocks = self.layout.block_count(piece);
+        self.free += blocks;
+        self.owned += buffers.len();
         self.open.push(OpenPiece {
             piece,
             buffers,
@@ -270,11 +309,13 @@ impl Picker {
 
     /// The block that `pick` gave is now asked of `slot`.
     pub fn request(&mut self, block: Block, slot: PeerSlot) {
-        let open = self.find_mut(block.piece).expect("only blocks of open pieces are picked");
+        let free = &mut self.free;
+        let open = find_in(&mut self.open, block.piece).expect("only blocks of open pieces are picked");
         let state = &mut open.blocks[index(block)];
         *state = match *state {
             BlockState::Free => {
                 open.free -= 1;
+                *free -= 1;
                 BlockState::Requested(1)
             }
             BlockState::Requested(count) => BlockState::Requested(count + 1),
@@ -287,7 +328,7 @@ impl Picker {
 
     /// `slot` will not send this block after all (or has just been asked to forget it).
     pub fn release(&mut self, block: Block, slot: PeerSlot) {
-        let Some(open) = self.find_mut(block.piece) else { return };
+        let Some(open) = find_in(&mut self.open, block.piece) else { return };
         let state = &mut open.blocks[index(block)];
         let left = match *state {
             BlockState::Requested(count) => count - 1,
@@ -300,6 +341,7 @@ impl Picker {
         };
         *state = if left > 0 { BlockState::Requested(left) } else { BlockState::Free };
         open.free += u32::from(left == 0);
+        self.free += u32::from(left == 0);
         self.version += 1;
     }
 
@@ -309,7 +351,7 @@ impl Picker {
         let busy = |state: &BlockState| matches!(state, BlockState::Requested(_) | BlockState::Receiving(..));
         for open in self.open.iter_mut().filter(|open| open.alone && open.givers.contains(&slot)) {
             if open.writing == 0 && open.free > 0 && !open.blocks.iter().any(busy) {
-                open.restart();
+                self.free += open.restart();
                 self.version += 1;
             }
         }
@@ -366,7 +408,7 @@ impl Picker {
     /// The hash of a whole piece is known.
     pub fn judge(&mut self, piece: PieceIndex, good: bool) -> Verdict {
         self.version += 1;
-        let open = self.find_mut(piece).expect("a piece being hashed is open");
+        let open = find_in(&mut self.open, piece).expect("a piece being hashed is open");
         assert_eq!(open.received as usize, open.blocks.len());
         if good {
             open.writing = 1;
@@ -375,7 +417,7 @@ impl Picker {
         let one_filled_it = open.givers.len() == 1 && !open.gone_givers;
         let liar = open.givers.first().copied().filter(|_| one_filled_it);
         open.alone = true;
-        open.restart();
+        self.free += open.restart();
         Verdict::Bad { liar }
     }
 
@@ -401,6 +443,7 @@ impl Picker {
             return None;
         }
         self.version += 1;
+        self.owned -= self.open[at].buffers.len();
         Some(self.open.remove(at).buffers)
     }
 
@@ -412,7 +455,9 @@ impl Picker {
         };
         let at = self.open.iter().position(orphan)?;
         let open = self.open.remove(at);
-        self.ranking.insert(open.piece, &mut self.rng);
+        self.free -= open.free;
+        self.owned -= open.buffers.len();
+        self.rank(open.piece);
         self.version += 1;
         Some((open.piece, open.buffers))
     }
@@ -422,7 +467,7 @@ impl Picker {
     }
 
     fn find_mut(&mut self, piece: PieceIndex) -> Option<&mut OpenPiece> {
-        self.open.iter_mut().find(|open| open.piece == piece)
+        find_in(&mut self.open, piece)
     }
 
     /// Recounts everything. `asked` lists every request that stands with a peer, `peers` what each peer has.
@@ -432,9 +477,12 @@ impl Picker {
             let is_open = self.find(piece).is_some();
             assert!(!(self.wanted.get(piece) && self.have.get(piece)));
             assert_eq!(self.ranking.is_ranked(piece), !is_open && self.wanted.get(piece));
+            assert_eq!(self.ranking.is_ranked(piece), self.unopened.get(piece));
             let holders = peers.iter().filter(|has| has.get(piece)).count();
             assert_eq!(self.ranking.count(piece) as usize, holders);
         }
+        assert_eq!(self.free, self.open.iter().map(|open| open.free).sum::<u32>());
+        assert_eq!(self.owned, self.open.iter().map(|open| open.buffers.len()).sum::<usize>());
         for open in &self.open {
             let count = |f: fn(&BlockState) -> bool| open.blocks.iter().filter(|s| f(s)).count() as u32;
             assert_eq!(open.free, count(|s| *s == BlockState::Free));
@@ -458,10 +506,14 @@ impl Picker {
         }
     }
 
-    /// Buffers owned by open pieces, for recounts.
+    /// Buffers owned by open pieces.
     pub fn buffer_count(&self) -> usize {
-        self.open.iter().map(|open| open.buffers.len()).sum()
+        self.owned
     }
+}
+
+fn find_in(open: &mut [OpenPiece], piece: PieceIndex) -> Option<&mut OpenPiece> {
+    open.iter_mut().find(|open| open.piece == piece)
 }
 
 fn index(block: Block) -> usize {

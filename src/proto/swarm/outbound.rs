@@ -113,10 +113,11 @@ impl Swarm {
 
     /// The next request, as long as the pipeline of this peer is not full and it has something we want.
     pub(super) fn request(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
-        let chance = (self.picker.version(), self.has_room());
         let peer = self.peers[slot.index()].as_ref()?;
-        let full = peer.requests.len() >= peer.pipeline_depth();
-        if full || !peer.may_request(now) || peer.nothing_at == Some(chance) || !self.is_fetching() {
+        if !self.is_fetching() || !peer.may_request(now) || peer.requests.len() >= peer.pipeline_depth() {
+            return None;
+        }
+        if peer.nothing_at == Some((self.picker.version(), self.has_room())) {
             return None;
         }
         loop {
