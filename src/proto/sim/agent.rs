@@ -40,6 +40,8 @@ pub struct Agent {
     pub woken_at: Instant,
     pub idle_wakes: u32,
     pub turn_planned: bool,
+    /// When its loop came round last.
+    pub settled_at: Instant,
     pub told_to_leave: bool,
     pub met_tracker: bool,
     pub rounds: u64,
@@ -105,6 +107,7 @@ impl Agent {
             woken_at: now,
             idle_wakes: 0,
             turn_planned: false,
+            settled_at: now,
             told_to_leave: false,
             met_tracker: false,
             rounds: 0,

@@ -3,11 +3,11 @@
 //! A discrete-event simulator: real [`Swarm`](crate::swarm::Swarm) values, in virtual time, with simulated links, disks,
 //! tracker and rude peers, all from one seed. `world` runs it; `options` draws what happens in a run; `checker` knows the
 //! truth about each agent; `image`, `pool`, `disk`, `links`, `tracker` and `fake_peer` are what their names say, `agent`
-//! is one machine and `queue` the future. `cases` are single agents, `rooms` whole swarms made for one question.
+//! is one machine and `queue` the future. `cases` are single agents, `rooms` whole swarms made for one question, `table`
+//! large ones that are measured.
 //!
 //! To repeat a run: `SWARMDD_SIM_SEED=… cargo test --lib sim_seed -- --nocapture`; with `SWARMDD_SIM_TRACE=1` it tells
-//! what happens to connections. The table for tuning policies:
-//! `cargo test --lib sim_table -- --ignored --nocapture`.
+//! what happens to connections. The table for tuning policies: `scripts/sim`.
 
 mod agent;
 #[cfg(test)]
@@ -22,13 +22,14 @@ mod pool;
 mod queue;
 #[cfg(test)]
 mod rooms;
+#[cfg(test)]
+mod table;
 mod tracker;
 mod world;
 
 use std::time::Duration;
-use std::{env, eprintln, format, println, thread};
+use std::{env, eprintln, println, thread};
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::swarm::{Failure, Outcome, Role, State};
@@ -46,8 +47,6 @@ struct Report {
     verified: Duration,
     /// The same as `downloaded` for the leecher in the middle.
     median: Duration,
-    /// The fastest that is possible: (1 + floor(log2 n) / pieces) x image / rate.
-    limit: Duration,
     /// Payload bytes that came in vain, all leechers, as a part of what they needed.
     wasted: f64,
     /// Payload bytes that the first seeder sent, in images.
@@ -126,9 +125,6 @@ fn report(world: &World) -> Report {
     downloaded.sort();
     let verified = leechers.iter().filter_map(|agent| agent.complete_at).max();
     let since = |at: Option<&Instant>| at.map_or(Duration::ZERO, |at| at.since(started));
-    let rate = world.options.agents[0].up_rate as f64;
-    let steps = f64::from(leechers.len().max(1).ilog2());
-    let limit = (1.0 + steps / f64::from(world.image.piece_count)) * world.image.bytes as f64 / rate;
     let wasted: u64 = leechers.iter().map(|agent| agent.swarm.progress().wasted).sum();
     let useful = |agent: &&Agent| agent.swarm.progress().fetched - agent.swarm.progress().wasted;
     let seeder = agents(world).next().expect("the first machine is the seeder");
@@ -138,7 +134,6 @@ fn report(world: &World) -> Report {
         downloaded: since(downloaded.last()),
         verified: since(verified.as_ref()),
         median: since(downloaded.get(downloaded.len() / 2)),
-        limit: Duration::from_secs_f64(limit),
         wasted: wasted as f64 / (world.image.bytes as f64 * leechers.len().max(1) as f64),
         seeded: seeder.swarm.progress().uploaded as f64 / world.image.bytes as f64,
         fetched: world.fetched_by_the_dead + leechers.iter().map(useful).sum::<u64>(),
@@ -268,35 +263,5 @@ mod tests {
         let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
         options.canary = Canary::AnnouncesEarly;
         run(options);
-    }
-
-    /// For tuning policies: how near the limit, with equal links and nothing going wrong.
-    /// `SWARMDD_SIM_LEECHERS=32` gives one row only.
-    #[test]
-    #[ignore = "prints a table, proves nothing"]
-    fn sim_table() {
-        let only = number("SWARMDD_SIM_LEECHERS", 0);
-        println!("    n pieces  limit s   T/limit  verified  T/median   wasted  seeded");
-        for (piece_count, piece_bytes) in [(200, 1 << 20), (1000, 256 * 1024), (2000, 64 * 1024)] {
-            for leechers in
-                [1, 2, 4, 8, 16, 32, 64].into_iter().filter(|n| only == 0 || only == u64::from(*n))
-            {
-                let report = run(Options::equal_links(leechers, piece_count, piece_bytes, 12_500_000));
-                println!("{leechers:>5} {piece_count:>6} {}", row(&report));
-            }
-        }
-    }
-
-    fn row(report: &Report) -> String {
-        let ratio = |time: Duration, to: Duration| time.as_secs_f64() / to.as_secs_f64();
-        format!(
-            "{:>8.2} {:>9.3} {:>9.3} {:>9.3} {:>7.2}% {:>7.2}",
-            report.limit.as_secs_f64(),
-            ratio(report.downloaded, report.limit),
-            ratio(report.verified, report.limit),
-            ratio(report.downloaded, report.median),
-            report.wasted * 100.0,
-            report.seeded,
-        )
     }
 }

@@ -34,6 +34,8 @@ pub struct Options {
     pub cut_every: Option<Duration>,
     /// How long a process works between two rounds of its loop; zero: it runs after every event.
     pub turn: Duration,
+    /// The first thing that happens after a turn without any is looked at at once.
+    pub alert: bool,
     /// Invariants are recounted after one round in so many.
     pub check_every: u64,
     /// Nobody may need longer than this.
@@ -158,8 +160,9 @@ impl Options {
             latency: Duration::from_micros(100)..Duration::from_micros(200),
             window_bytes: 256 * 1024,
             cut_every: None,
-            turn: Duration::ZERO,
-            check_every: 10_000,
+            turn: Duration::from_millis(2),
+            alert: true,
+            check_every: 1_000_000,
             patience: Duration::from_secs(100_000),
             canary: Canary::None,
             trace: false,
@@ -199,6 +202,7 @@ impl Options {
             window_bytes: (16 * 1024) << rng.below(5),
             cut_every: rng.chance(1, 3).then(|| span / (1 + rng.below(60))),
             turn,
+            alert: false,
             check_every: 64,
             patience: if stops_early { Duration::from_secs(100_000) } else { patience },
             canary: Canary::None,

@@ -181,7 +181,7 @@ impl World {
                 self.with_agent(node, life, |agent| agent.hashed(now, of, good));
             }
             Happening::Announced { node, life, answer } => {
-                let answer = answer.map_err(String::from);
+                let answer = (*answer).map_err(String::from);
                 self.with_agent(node, life, |agent| {
                     agent.met_tracker |= answer.is_ok();
                     agent.swarm.handle_announced(now, answer);
@@ -343,9 +343,11 @@ impl World {
             return self.settle(node);
         }
         let (now, turn, life) = (self.now, self.options.turn, self.nodes[node].life);
+        let alert = self.options.alert;
         let Some(agent) = self.agent(node, life) else { return };
         if !core::mem::replace(&mut agent.turn_planned, true) {
-            self.queue.plan(now + turn, Happening::Turns { node, life });
+            let at = if alert { now.max(agent.settled_at + turn) } else { now + turn };
+            self.queue.plan(at, Happening::Turns { node, life });
         }
     }
 
@@ -357,6 +359,10 @@ impl World {
             if self.agent(node, life).is_none() || !self.settle_once(node, life) {
                 break;
             }
+        }
+        let now = self.now;
+        if let Some(agent) = self.agent(node, life) {
+            agent.settled_at = now;
         }
         self.plan_wake(node);
         self.inspect(node);
@@ -445,7 +451,7 @@ impl World {
             Err("no answer") => HTTP_TIMEOUT,
             _ => random_part(Duration::from_millis(50), &mut self.rng),
         };
-        self.queue.plan(now + after, Happening::Announced { node, life, answer });
+        self.queue.plan(now + after, Happening::Announced { node, life, answer: Box::new(answer) });
     }
 
     /// Whom an agent calls a liar must be one, and so must a disk.
