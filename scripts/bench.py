@@ -14,305 +14,27 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
-MIB = 1 << 20
-GIB = 1 << 30
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-CORES = os.cpu_count()
-TRACKER_PORT = 6969
-PEER_PORT = 6881
-# Above this share of all cores the figure measures the host and no longer the contender.
-SATURATED = 0.90
-# What other processes may take before the figures have to be taken with care.
-DISTURBED = 0.10
+from bench_common import (
+    CONTENDERS, DISTURBED, GIB, MIB, PAIR, PEER_PORT, READY_SECONDS_MAX, SATURATED, CORES, Failure, HostTime, Job, Node,
+    accepts, describe_host, last_words, make_image, make_torrent, read_or_empty, say,
+    start_tracker, versions, wait_until,
+)
+from bench_swarm import swarm
+
 # Completion is seen this late at most (1 % of the fastest run), memory is looked at more rarely: it only grows.
 POLL_SECONDS = 0.004
 MEMORY_POLL_SECONDS = 0.02
-READY_SECONDS_MAX = 60
-STOP_SECONDS_MAX = 10
 # Whoever takes longer has one run only: more would cost minutes and change nothing in the order.
 SLOW_SECONDS = 30
-
-
-class Failure(Exception):
-    """A run that has no result; the text says why."""
-
-
-# ---- Nodes and processes ---------------------------------------------------------------------------------------------
-
-
-class Node:
-    """An address to run processes on, and what has to stand before a command to run it there."""
-
-    def __init__(self, name, address, prefix=()):
-        self.name, self.address, self.prefix = name, address, list(prefix)
-
-    def start(self, argv, log):
-        return Process(self.prefix + [str(word) for word in argv], log)
-
-
-class Process:
-    """A running program, what it has used so far, and its end."""
-
-    def __init__(self, argv, log):
-        self.argv = argv
-        self.peak_bytes = self.peak_anonymous_bytes = 0
-        self.ended_at = None
-        with open(log, "wb") as output:
-            # pdeathsig: whatever ends the benchmark, nothing it started outlives it.
-            self.child = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            )
-
-    def exit_status(self):
-        """None while it runs. It stays a zombie until stop(), so that cpu_seconds() still knows everything."""
-        end = os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        return end and end.si_status
-
-    def cpu_seconds(self):
-        """User and system time of all its threads and of the children it waited for."""
-        stat = Path(f"/proc/{self.child.pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()
-        return sum(int(ticks) for ticks in fields[11:15]) / TICKS_PER_SECOND
-
-    def look_at_memory(self):
-        """VmHWM is the kernel's own peak; mapped file pages count in it, so the anonymous part is kept beside it."""
-        status = read_or_empty(f"/proc/{self.child.pid}/status")
-        kib = {line.split()[0]: int(line.split()[1]) for line in status.splitlines() if line.endswith(" kB")}
-        self.peak_bytes = max(self.peak_bytes, kib.get("VmHWM:", 0) * 1024)
-        self.peak_anonymous_bytes = max(self.peak_anonymous_bytes, kib.get("RssAnon:", 0) * 1024)
-
-    def stop(self):
-        for order in (signal.SIGTERM, signal.SIGKILL):
-            if self.exit_status() is None:
-                self.child.send_signal(order)
-            try:
-                return self.child.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                pass
-        raise Failure(f"{self.argv[0]} does not end")
-
-
-def read_or_empty(path):
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
-
-
-def last_words(log):
-    lines = [line for line in Path(log).read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else "nothing printed"
-
-
-# ---- Contenders ------------------------------------------------------------------------------------------------------
-
-
-class Job:
-    """What every contender gets: the torrent, the image, where to put it, and who serves it."""
-
-    def __init__(self, binary, torrent, info_hash, image, directory, tracker, seeder, leecher):
-        self.binary, self.torrent, self.info_hash, self.image = binary, torrent, info_hash, image
-        self.directory, self.tracker, self.seeder, self.leecher = directory, tracker, seeder, leecher
-        self.target = directory / "target" / image.name
-        # A leecher that does not end by itself makes this file at the moment it is complete.
-        self.marker = directory / "complete"
-        self.hook = directory / "hook"
-
-    def settings_directory(self, role):
-        # Empty: a client that was ended early would find there what it believed of the image then.
-        path = self.directory / f"settings-{role}"
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir()
-        return path
-
-
-class Contender:
-    """Command lines of one way to copy. `seeds_by_tracker`: the seeder is ready once the tracker counts it."""
-
-    seeds_by_tracker = True
-
-    def __init__(self, name, title, note):
-        self.name, self.title, self.note = name, title, note
-
-
-class Swarmdd(Contender):
-    def __init__(self, name, title, note, options):
-        super().__init__(name, title, note)
-        self.options = options
-
-    def seeder(self, job):
-        return [job.binary, "seed", "--listen", f"{job.seeder.address}:{PEER_PORT}", "--progress", "json",
-                job.torrent, job.image]
-
-    def leecher(self, job):
-        return [job.binary, "get", "--listen", f"{job.leecher.address}:{PEER_PORT}", "--progress", "json",
-                "--peer", f"{job.seeder.address}:{PEER_PORT}", "--no-seed", *self.options, job.torrent, job.target]
-
-
-class Libtorrent(Contender):
-    def seeder(self, job):
-        return self.peer(job.seeder, job.torrent, job.image.parent) + ["--seed"]
-
-    def leecher(self, job):
-        return self.peer(job.leecher, job.torrent, job.target.parent) + [
-            "--connect", job.seeder.address, "--marker", job.marker]
-
-    def peer(self, node, torrent, directory):
-        return [sys.executable, __file__, "libtorrent-peer", "--address", node.address, "--torrent", torrent,
-                "--directory", directory]
-
-
-class Aria2(Contender):
-    OPTIONS = ["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false",
-               "--enable-peer-exchange=false", "--file-allocation=none", "--allow-overwrite=true", "--bt-max-peers=0",
-               "--disk-cache=64M", "--summary-interval=0", "--seed-ratio=0.0", f"--listen-port={PEER_PORT}"]
-
-    def seeder(self, job):
-        return ["aria2c", *self.OPTIONS, f"--interface={job.seeder.address}", "--bt-seed-unverified=true",
-                f"--dir={job.image.parent}", job.torrent]
-
-    def leecher(self, job):
-        return ["aria2c", *self.OPTIONS, f"--interface={job.leecher.address}", f"--dir={job.target.parent}",
-                f"--on-bt-download-complete={job.hook}", job.torrent]
-
-
-class Transmission(Contender):
-    def seeder(self, job):
-        return self.peer(job, job.seeder, job.image.parent) + ["--verify"]
-
-    def leecher(self, job):
-        return self.peer(job, job.leecher, job.target.parent) + ["--finish", job.hook]
-
-    def peer(self, job, node, directory):
-        settings = job.settings_directory(node.name)
-        (settings / "settings.json").write_text(json.dumps({
-            "bind-address-ipv4": node.address, "bind-address-ipv6": "::1", "peer-port": PEER_PORT,
-            "dht-enabled": False, "lpd-enabled": False, "pex-enabled": False, "utp-enabled": False,
-            "port-forwarding-enabled": False, "encryption": 0, "preallocation": 0, "cache-size-mb": 64,
-            "upload-slots-per-torrent": 100, "speed-limit-up-enabled": False, "speed-limit-down-enabled": False,
-            "ratio-limit-enabled": False, "rename-partial-files": False, "incomplete-dir-enabled": False,
-        }))
-        return ["transmission-cli", "--config-dir", settings, "--port", PEER_PORT, "--no-portmap", "--no-uplimit",
-                "--no-downlimit", "--encryption-tolerated", "--download-dir", directory, job.torrent]
-
-
-class Http(Contender):
-    seeds_by_tracker = False
-
-    def seeder(self, job):
-        settings = job.settings_directory("nginx")
-        configuration = settings / "nginx.conf"
-        configuration.write_text(
-            f"daemon off; master_process off; user root; pid {settings}/pid; error_log stderr;\n"
-            "events {}\n"
-            f"http {{ access_log off; sendfile on; tcp_nopush on; client_body_temp_path {settings};\n"
-            f"  server {{ listen {job.seeder.address}:80; root {job.image.parent}; }} }}\n")
-        return ["nginx", "-e", "stderr", "-c", configuration]
-
-    def leecher(self, job):
-        return ["curl", "--silent", "--show-error", "--fail", "--output", job.target,
-                f"http://{job.seeder.address}/{job.image.name}"]
-
-
-CONTENDERS = [
-    Swarmdd("swarmdd", "swarmdd --no-verify", "as the others do: no read-back", ["--no-verify"]),
-    Swarmdd("read-back", "swarmdd", "reads every piece back from the disk before it is complete", []),
-    Libtorrent("libtorrent", "libtorrent", "no uTP, no encryption, large queues and buffers, unlimited slots"),
-    Aria2("aria2", "aria2", "64 MiB disk cache"),
-    Transmission("transmission", "transmission", "no uTP, 64 MiB cache, 100 slots"),
-    Http("http", "nginx → curl", "no hash, no swarm: the ceiling of plain TCP"),
-]
-
-
-def libtorrent_peer(arguments):
-    """One peer of libtorrent, tuned for a LAN; lives in a process of its own and runs until it is told to end."""
-    import libtorrent
-
-    session = libtorrent.session({
-        "listen_interfaces": f"{arguments.address}:{PEER_PORT}", "user_agent": "bench",
-        "enable_dht": False, "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False,
-        "enable_outgoing_utp": False, "enable_incoming_utp": False, "out_enc_policy": 2, "in_enc_policy": 2,
-        "allow_multiple_connections_per_ip": True, "unchoke_slots_limit": -1, "connections_limit": 1000,
-        "mixed_mode_algorithm": 0, "request_queue_time": 10, "max_out_request_queue": 5000,
-        "max_allowed_in_request_queue": 10000, "max_queued_disk_bytes": 64 * MIB, "aio_threads": 2,
-        "hashing_threads": 1, "send_buffer_low_watermark": MIB, "send_buffer_watermark": 3 * MIB,
-        "send_buffer_watermark_factor": 200, "recv_socket_buffer_size": 2 * MIB, "send_socket_buffer_size": 2 * MIB,
-        "alert_mask": libtorrent.alert.category_t.status_notification,
-    })
-    torrent = libtorrent.add_torrent_params()
-    torrent.ti = libtorrent.torrent_info(str(arguments.torrent))
-    torrent.save_path = str(arguments.directory)
-    torrent.flags &= ~(libtorrent.torrent_flags.auto_managed | libtorrent.torrent_flags.paused)
-    if arguments.seed:
-        torrent.flags |= libtorrent.torrent_flags.seed_mode
-    handle = session.add_torrent(torrent)
-    if arguments.connect:
-        handle.connect_peer((arguments.connect, PEER_PORT))
-    while True:
-        session.wait_for_alert(1000)
-        for alert in session.pop_alerts():
-            if isinstance(alert, libtorrent.torrent_finished_alert) and arguments.marker:
-                arguments.marker.touch()
-
-
-# ---- The tracker -----------------------------------------------------------------------------------------------------
-
-
-def start_tracker(job):
-    # As root it insists on leaving for `nobody`, in a chroot: a directory of its own, where that user may read.
-    jail = job.directory / "tracker"
-    jail.mkdir(exist_ok=True)
-    jail.chmod(0o755)
-    allowed = jail / "whitelist"
-    allowed.write_text(job.info_hash.hex() + "\n")
-    allowed.chmod(0o644)
-    address, log = job.tracker.address, job.directory / "tracker.log"
-    tracker = job.tracker.start(
-        ["opentracker", "-i", address, "-p", TRACKER_PORT, "-P", TRACKER_PORT, "-d", jail, "-w", allowed.name], log)
-    wait_until(lambda: accepts(address, TRACKER_PORT), tracker, log)
-    return tracker
-
-
-def complete_peers(job):
-    """How many seeders the tracker knows of this torrent."""
-    url = f"http://{job.tracker.address}:{TRACKER_PORT}/scrape?info_hash={urllib.parse.quote(job.info_hash)}"
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.read().partition(b"8:completei")[2].partition(b"e")[0] or 0)
-    except OSError:
-        return 0
-
-
-def accepts(address, port):
-    try:
-        socket.create_connection((address, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def wait_until(ready, process, log):
-    deadline = time.monotonic() + READY_SECONDS_MAX
-    while not ready():
-        if process.exit_status() is not None:
-            raise Failure(f"{process.argv[0]} ended before it was ready: {last_words(log)}")
-        if time.monotonic() > deadline:
-            raise Failure(f"{process.argv[0]} is not ready after {READY_SECONDS_MAX} s: {last_words(log)}")
-        time.sleep(0.05)
 
 
 # ---- One run ---------------------------------------------------------------------------------------------------------
@@ -327,10 +49,7 @@ def run_once(contender, job, timeout_seconds, cold):
         running.append(start_tracker(job))
         seeder = job.seeder.start(contender.seeder(job), logs["seeder"])
         running.append(seeder)
-        if contender.seeds_by_tracker:
-            wait_until(lambda: complete_peers(job) > 0, seeder, logs["seeder"])
-        else:
-            wait_until(lambda: accepts(job.seeder.address, 80), seeder, logs["seeder"])
+        wait_until(lambda: contender.ready(job), seeder, logs["seeder"])
         result = measure(contender, job, seeder, logs["leecher"], timeout_seconds, running)
     finally:
         for process in reversed(running):
@@ -407,85 +126,11 @@ def wait_complete(contender, job, seeder, leecher, log, deadline):
         time.sleep(POLL_SECONDS)
 
 
-class HostTime:
-    """The first line of /proc/stat (proc(5)): what all cores did, in ticks."""
-
-    def __init__(self, total, idle, stolen):
-        self.total, self.idle, self.stolen = total, idle, stolen
-
-    @staticmethod
-    def now():
-        with open("/proc/stat", encoding="ascii") as stat:
-            ticks = [int(word) for word in stat.readline().split()[1:9]]
-        # user nice system idle iowait irq softirq steal; waiting for a disk is idle too.
-        return HostTime(sum(ticks), ticks[3] + ticks[4], ticks[7])
-
-    def since(self, before):
-        return HostTime(self.total - before.total, self.idle - before.idle, self.stolen - before.stolen)
-
-    def busy_share(self):
-        return 1 - self.idle / max(1, self.total)
-
-    def stolen_share(self):
-        return self.stolen / max(1, self.total)
-
-
-# ---- What is copied --------------------------------------------------------------------------------------------------
-
-
-def make_image(path, size_bytes, seed):
-    """Random bytes, always the same: nothing on the way can compress, skip or deduplicate them."""
-    if path.exists() and path.stat().st_size == size_bytes:
-        return
-    say(f"making {path}")
-    source = random.Random(seed)
-    unfinished = path.with_suffix(".new")
-    with open(unfinished, "wb") as image:
-        for _ in range(size_bytes // MIB):
-            image.write(source.randbytes(MIB))
-        image.flush()
-        os.fsync(image.fileno())
-    unfinished.rename(path)
-
-
-def make_torrent(binary, image, path, tracker=None):
-    told = ["--tracker", f"http://{tracker.address}:{TRACKER_PORT}/announce"] if tracker else []
-    subprocess.run([binary, "make", "--single", *told, image, "-o", path], check=True, stdout=subprocess.DEVNULL)
-    raw = path.read_bytes()
-    start = raw.index(b"4:info") + len("4:info")
-    return hashlib.sha1(raw[start:bencode_end(raw, start)]).digest()
-
-
-def bencode_end(raw, at):
-    """Where the bencoded value that begins here ends (BEP 3)."""
-    if raw[at:at + 1] in (b"d", b"l"):
-        at += 1
-        while raw[at:at + 1] != b"e":
-            at = bencode_end(raw, at)
-        return at + 1
-    if raw[at:at + 1] == b"i":
-        return raw.index(b"e", at) + 1
-    colon = raw.index(b":", at)
-    return colon + 1 + int(raw[at:colon])
-
-
-def disk_mib_per_second(directory, size_bytes):
-    """What the disk takes when nobody is in the way: large direct writes."""
-    path = directory / "disk-speed"
-    count = min(size_bytes, GIB) // (4 * MIB)
-    started = time.monotonic()
-    subprocess.run(["dd", "if=/dev/zero", f"of={path}", "bs=4M", f"count={count}", "oflag=direct", "conv=fsync"],
-                   check=True, capture_output=True)
-    seconds = time.monotonic() - started
-    path.unlink()
-    return count * 4 / seconds
-
-
 # ---- The benchmark ---------------------------------------------------------------------------------------------------
 
 
 def pair(options):
-    chosen = [contender for contender in CONTENDERS if contender.name in options.only]
+    chosen = [contender for contender in PAIR if contender.name in options.only]
     size_bytes = options.size * MIB
     timeout_seconds = options.timeout or 30 + options.size / 5
     directory = options.output.resolve()
@@ -542,29 +187,6 @@ def join_loopback(nodes):
     for node in nodes:
         # Not 127.0.0.0/8: transmission takes no peer from there.
         subprocess.run(["ip", "address", "add", f"{node.address}/24", "dev", "lo"], check=True)
-
-
-def describe_host(directory, size_bytes):
-    model = [line.split(":", 1)[1].strip() for line in read_or_empty("/proc/cpuinfo").splitlines()
-             if line.startswith("model name")]
-    return {
-        "cpu": model[0] if model else platform.machine(), "cores": CORES, "kernel": platform.release(),
-        "load_before": os.getloadavg()[0], "disk_mib_per_second": disk_mib_per_second(directory, size_bytes),
-    }
-
-
-def versions(binary):
-    import libtorrent
-
-    def first_line(*argv):
-        told = subprocess.run(argv, capture_output=True, text=True, check=False)
-        return (told.stdout + told.stderr).strip().splitlines()[0]
-
-    return {
-        "swarmdd": first_line(binary, "--version"), "libtorrent": libtorrent.__version__,
-        "aria2": first_line("aria2c", "--version"), "transmission": first_line("transmission-cli", "--version"),
-        "http": f"{first_line('nginx', '-v')}, {' '.join(first_line('curl', '--version').split()[:2])}",
-    }
 
 
 def summary(results, size_bytes, host):
@@ -956,56 +578,65 @@ def disk_markdown(report):
     return "\n".join(lines) + "\n"
 
 
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
 def parse(argv):
     parser = argparse.ArgumentParser(prog="bench", add_help=False, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     top = Path(__file__).resolve().parent.parent
-    names = [contender.name for contender in CONTENDERS]
 
     def positive(text):
         if int(text) < 1:
             raise ValueError(text)
         return int(text)
 
-    def some_of(text):
-        chosen = text.split(",")
-        if not set(chosen) <= set(names):
+    def percent(text):
+        if not 1 <= int(text) <= 99:
             raise ValueError(text)
-        return chosen
+        return int(text)
+
+    def several(text):
+        return [positive(word) for word in text.split(",")]
+
+    def some_of(contenders):
+        def names(text):
+            chosen = text.split(",")
+            if not set(chosen) <= {contender.name for contender in contenders}:
+                raise ValueError(text)
+            return chosen
+        return names
 
     one_pair = commands.add_parser("pair", add_help=False, allow_abbrev=False)
-    one_pair.add_argument("--only", type=some_of, default=names)
+    one_pair.add_argument("--only", type=some_of(PAIR), default=[contender.name for contender in PAIR])
     one_pair.add_argument("--cold", action="store_true")
     one_pair.add_argument("--timeout", type=positive)
     one_disk = commands.add_parser("disk", add_help=False, allow_abbrev=False)
-    for command in (one_pair, one_disk):
-        command.add_argument("--size", type=positive, default=1024)
-        command.add_argument("--runs", type=positive, default=3)
+    one_swarm = commands.add_parser("swarm", add_help=False, allow_abbrev=False)
+    one_swarm.add_argument("--n", type=several, default=[1, 2, 4, 8, 16, 32])
+    one_swarm.add_argument("--only", type=some_of(CONTENDERS))
+    one_swarm.add_argument("--piece-size", type=positive, default=256)
+    one_swarm.add_argument("--rate", type=positive, default=50)
+    one_swarm.add_argument("--queue", type=positive, default=40)
+    one_swarm.add_argument("--multicast", type=percent, default=97)
+    one_swarm.add_argument("--kill", type=percent)
+    one_swarm.add_argument("--minutes", type=positive)
+    one_swarm.add_argument("--trace", action="store_true")
+    for command, size, runs in ((one_pair, 1024, 3), (one_disk, 1024, 3), (one_swarm, 256, 1)):
+        command.add_argument("--size", type=positive, default=size)
+        command.add_argument("--runs", type=positive, default=runs)
         command.add_argument("--binary", type=Path, default=top / "target" / "swarmdd")
         command.add_argument("--output", type=Path, default=top / "target" / "bench")
-
-    peer = commands.add_parser("libtorrent-peer", add_help=False)
-    peer.add_argument("--address", required=True)
-    peer.add_argument("--torrent", type=Path, required=True)
-    peer.add_argument("--directory", type=Path, required=True)
-    peer.add_argument("--seed", action="store_true")
-    peer.add_argument("--connect")
-    peer.add_argument("--marker", type=Path)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.command == "swarm" and options.only is None:
+        # Who is killed matters to swarms; the others would only take their time.
+        options.only = ["swarmdd"] if options.kill else [c.name for c in CONTENDERS if c.name != "read-back"]
+    return options
 
 
 def main():
     options = parse(sys.argv[1:])
-    if options.command == "libtorrent-peer":
-        libtorrent_peer(options)
     # So that an end from outside runs every `finally`.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return disk(options) if options.command == "disk" else pair(options)
+        return {"pair": pair, "disk": disk, "swarm": swarm}[options.command](options)
     except Failure as failure:
         say(failure)
         return 1
