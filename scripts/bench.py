@@ -1,13 +1,12 @@
 #!/usr/bin/python3
 """How fast, and at what cost, does each contender copy one image? Called by scripts/bench, whose --help is the manual.
 
-A *contender* is a way to copy; it only knows command lines. A *node* is an address to run processes on. A *run* is one
-copy by one contender, measured from the start of the leecher until it says that it is complete. What a run costs is read
-from /proc for the seeder and the leecher separately, and only between these two moments: what a seeder does before
-(hashing its image) is not counted. The tracker is a real opentracker that allows one torrent, and a new one each time.
+Here are two of its modes: pair(), one seeder and one leecher, and disk(), how fast one disk is read. The third, swarm(),
+has a file of its own, and what they share is bench_common.py.
 
-To add a shape of swarm: nodes in namespaces of their own, and a function beside pair() that starts several leechers.
-The other question, how fast one disk is read, has a section of its own: disk().
+In a pair a *run* is one copy by one contender, measured from the start of the leecher until it says that it is complete.
+What it costs is read from /proc for the seeder and the leecher separately, and only between these two moments: what a
+seeder does before (hashing its image) is not counted.
 """
 
 import argparse
@@ -625,6 +624,7 @@ def parse(argv):
         command.add_argument("--binary", type=Path, default=top / "target" / "swarmdd")
         command.add_argument("--output", type=Path, default=top / "target" / "bench")
     options = parser.parse_args(argv)
+    options.binary = options.binary.resolve()
     if options.command == "swarm" and options.only is None:
         # Who is killed matters to swarms; the others would only take their time.
         options.only = ["swarmdd"] if options.kill else [c.name for c in CONTENDERS if c.name != "read-back"]

@@ -1,7 +1,7 @@
 """What every mode of scripts/bench shares: processes, contenders, the tracker, the host, the image.
 
-A *contender* is a way to copy; it only knows command lines. A *node* is an address to run processes on. What a process costs
-is read from /proc. The tracker is a real opentracker that allows one torrent, and a new one each time.
+A *contender* is a way to copy; it only knows command lines. A *node* is an address to run processes on. What a process
+costs is read from /proc. The tracker is a real opentracker that allows one torrent, and a new one each time.
 """
 
 import hashlib
@@ -268,7 +268,7 @@ class Http(Contender):
 
 
 class Udpcast(Contender):
-    """Multicast: the seeder sends everything once, at a rate that it is told, and again what a leecher says it lacks."""
+    """Multicast: the seeder sends all of it once, at a rate that it is told, and again what a leecher says it lacks."""
 
     def ready(self, _job):
         return True
@@ -277,12 +277,15 @@ class Udpcast(Contender):
         return 1.4
 
     def seeder(self, job):
+        # The hello interval is also how long it waits after the last leecher has come: 2 s unless told otherwise.
         rate = round(job.swarm.line_bits_per_second * job.swarm.multicast_share)
         return ["udp-sender", "--file", job.image, "--interface", "eth0", "--full-duplex", "--nopointopoint",
-                "--max-bitrate", rate, "--min-receivers", job.swarm.count, "--nokbd", "--no-progress"]
+                "--max-bitrate", rate, "--min-receivers", job.swarm.count, "--rexmit-hello-interval", 100,
+                "--nokbd", "--no-progress"]
 
     def leecher(self, job):
-        return ["udp-receiver", "--file", job.target, "--interface", "eth0", "--nosync", "--nokbd", "--no-progress"]
+        return ["udp-receiver", "--file", job.target, "--interface", "eth0", "--nosync", "--nokbd", "--no-progress",
+                "--exit-wait", 50]
 
 
 CONTENDERS = [
@@ -419,7 +422,7 @@ def disk_mib_per_second(directory, size_bytes):
     return count * 4 / seconds
 
 
-# ---- The host ---------------------------------------------------------------------------------------------------------
+# ---- The host --------------------------------------------------------------------------------------------------------
 
 
 def describe_host(directory, size_bytes):

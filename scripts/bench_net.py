@@ -1,7 +1,7 @@
 """Machines for scripts/bench: network namespaces on one bridge, with a shaped link each, and how much went over it.
 
-A machine is a namespace with one veth, `eth0`, whose other end is a port of a bridge. tbf(8) shapes both ways: on eth0 what
-the machine sends, on the port what it receives. Namespaces have no name: a process holds each of them, and when that
+A machine is a namespace with one veth, `eth0`, whose other end is a port of a bridge. tbf(8) shapes both ways: on eth0
+what the machine sends, on the port what it receives. Namespaces have no name: a process holds each of them, and when that
 ends, which the kernel sees to however the bench ends, the namespace, its veth and its queues are gone.
 """
 
@@ -68,17 +68,11 @@ class Network:
         return counted
 
     def close(self):
+        # Now, and not a while after the last process of each namespace: the next network has the same names.
+        orders = "".join(f"link delete {link}\n" for link in ["br0"] + [f"m{n}" for n in range(len(self.holders))])
+        subprocess.run(["ip", "-force", "-batch", "-"], input=orders, text=True, check=False, capture_output=True)
         for holder in self.holders:
             holder.stop()
-        subprocess.run(["ip", "link", "delete", "br0"], check=False, capture_output=True)
-        # A namespace goes a moment after its last process, and its veth with it; the next network has the same names.
-        deadline = time.monotonic() + 10
-        while any(name[0] == "m" and name[1:].isdigit() for name in interfaces()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-
-def interfaces():
-    return [line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]]
 
 
 def wait_for_namespace(pid):

@@ -1,8 +1,8 @@
 """How long until the last of n machines has the image, and who waited for whom? The swarm mode of scripts/bench.
 
-Every run has a network of its own: a seeder and n leechers, each behind a shaped link, and a tracker. All leechers start at
-one moment, and from there time counts. Afterwards each target is hashed. R, what one TCP stream gets through such a link,
-is measured in every round; the limit that all are compared with is T* = (1 + floor(log2 n) / k) · S / R.
+Every run has a network of its own: a seeder and n leechers, each behind a shaped link, and a tracker. All leechers start
+at one moment, and from there time counts. Afterwards each target is hashed. R, what one TCP stream gets through such a
+link, is measured in every round; the limit that all are compared with is T* = (1 + floor(log2 n) / k) · S / R.
 """
 
 import concurrent.futures
@@ -285,7 +285,8 @@ def stream_bytes_per_second(swarm):
         wait_until(lambda: http.ready(job), server, log)
         client = network.machines[1].start(
             ["curl", "--silent", "--output", "/dev/null", "--max-time", STREAM_SECONDS, "--write-out",
-             "%{size_download} %{time_total} %{time_starttransfer}", f"http://{job.seeder.address}/{job.image.name}"], log)
+             "%{size_download} %{time_total} %{time_starttransfer}",
+             f"http://{job.seeder.address}/{job.image.name}"], log)
         running.append(client)
         deadline = time.monotonic() + 2 * STREAM_SECONDS
         while client.exit_status() is None and time.monotonic() < deadline:
@@ -344,7 +345,8 @@ class Plan:
         expected = sum(self.expected_seconds(*step) for step in self.steps) + options.runs * (STREAM_SECONDS + 3)
         minutes = options.minutes or math.ceil(expected / 60 * 1.2 + 2)
         self.deadline = time.monotonic() + 60 * minutes
-        say(f"{len(self.steps)} runs, about {expected / 60:.0f} minutes, {minutes} at most; S/R is {self.unit_seconds:.0f} s")
+        say(f"{len(self.steps)} runs, about {math.ceil(expected / 60)} minutes, {minutes} at most; "
+            f"S/R is {self.unit_seconds:.0f} s")
 
     def round(self, number):
         """Interleaved, each round beginning with another contender; with --kill an undisturbed run before each."""
@@ -436,7 +438,8 @@ def summary_row(shared, runs, stream):
         "seeder_sent_ratio": median(lambda run: run["seeder_sent_bytes"]) / shared.size_bytes,
         "seeder_cpu_seconds_per_gib": median(lambda run: run["cpu_seconds"]["seeder"] / gib(run)),
         "leechers_cpu_seconds_per_gib": median(lambda run: run["cpu_seconds"]["leechers"] / gib(run)),
-        "peak_rss_mib": {role: max(run["peak_rss_bytes"][role] for run in runs) / MIB for role in ("seeder", "leechers")},
+        "peak_rss_mib": {role: max(run["peak_rss_bytes"][role] for run in runs) / MIB
+                         for role in ("seeder", "leechers")},
         "threads": max(run["threads"] for run in runs),
         "host_busy": max(run["host"]["busy"] for run in runs),
         "host_foreign": max(run["host"]["foreign"] for run in runs),
@@ -450,10 +453,10 @@ def markdown(report, stream):
         f"## One image, {report['size_bytes'] // MIB} MiB, from one seeder to n machines, "
         f"{report['line_bits_per_second'] / 1e6:.0f} Mbit/s each way",
         "",
-        f"{host['cpu']}, {host['cores']} cores, Linux {host['kernel']}. k = {report['pieces']} pieces; one TCP stream gets "
-        f"R = {stream * 8 / 1e6:.1f} Mbit/s, {stream * 8 / report['line_bits_per_second']:.1%} of the line, so "
-        f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of {report['queue_ms']} ms. Medians of up to "
-        f"{report['rounds']} interleaved rounds; every target has the hash of the image.",
+        f"{host['cpu']}, {host['cores']} cores, Linux {host['kernel']}. k = {report['pieces']} pieces; one TCP stream "
+        f"gets R = {stream * 8 / 1e6:.1f} Mbit/s, {stream * 8 / report['line_bits_per_second']:.1%} of the line, so "
+        f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of {report['queue_ms']} ms. {of_rounds(report)}; every "
+        "target has the hash of the image.",
         "",
     ]
     lines += ratio_table(rows) + [""] + full_table(rows) + [""]
@@ -468,8 +471,13 @@ def markdown(report, stream):
     return "\n".join(lines) + "\n"
 
 
+def of_rounds(report):
+    return "One run of each" if report["rounds"] == 1 else f"Medians of {report['rounds']} interleaved rounds"
+
+
 def table(head, rows):
-    return [f"| {' | '.join(head)} |", f"| :-- |{' --: |' * (len(head) - 1)}"] + [f"| {' | '.join(row)} |" for row in rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in [head] + rows]
+    return lines[:1] + [f"| :-- |{' --: |' * (len(head) - 1)}"] + lines[1:]
 
 
 def title_of(name):
@@ -480,16 +488,20 @@ def ratio_table(rows):
     """The first look: last completion over T*, a line for each contender."""
     rows = [row for row in rows if not row["kill_share"]]
     counts = sorted({row["count"] for row in rows})
-    ratios = {(row["contender"], row["count"]): f"{row['ratio']:.2f}{' ²' if row['saturated'] else ''}" for row in rows}
+    ratios = {(row["contender"], row["count"]): f"{row['ratio']:.2f}{mark(row)}" for row in rows}
     names = [contender.name for contender in CONTENDERS if any(row["contender"] == contender.name for row in rows)]
     return table(["last completion over T*, n ="] + [str(count) for count in counts],
                  [[title_of(name)] + [ratios.get((name, count), "") for count in counts] for name in names])
 
 
+def mark(row):
+    return " ²" if row["saturated"] else ""
+
+
 def full_table(rows):
     head = ["n", "contender", "last s", "× T*", "worst", "mean s", "median s", "first s", "last / median",
-            "seeder sent ¹", "CPU s/GiB", "seeder + leechers", "peak RSS MiB, seeder / leecher", "threads", "host busy",
-            "others", "runs"]
+            "seeder sent ¹", "CPU s/GiB", "seeder + leechers", "peak RSS MiB, seeder / leecher", "threads",
+            "host busy", "others", "runs"]
     body = []
     for row in rows:
         if row["kill_share"]:
@@ -501,7 +513,7 @@ def full_table(rows):
             f"{row['first_seconds']:.1f}", f"{row['last_over_median']:.3f}", f"{row['seeder_sent_ratio']:.2f}",
             f"{seeder + leechers:.2f}", f"{seeder:.2f} + {leechers:.2f}",
             f"{row['peak_rss_mib']['seeder']:.0f} / {row['peak_rss_mib']['leechers']:.0f}", str(row["threads"]),
-            f"{row['host_busy']:.0%}{' ²' if row['saturated'] else ''}", f"{row['host_foreign']:.0%}", str(row["runs"]),
+            f"{row['host_busy']:.0%}{mark(row)}", f"{row['host_foreign']:.0%}", str(row["runs"]),
         ])
     return table(head, body) + [
         "",
@@ -516,8 +528,9 @@ def kill_table(rows):
     for row in rows:
         if row["kill_share"] and (before := undisturbed.get((row["contender"], row["count"]))):
             body.append([
-                str(row["count"]), title_of(row["contender"]), f"{row['kill_share']:.0%}", f"{before['last_seconds']:.1f}",
-                f"{row['last_seconds']:.1f}", f"{row['last_seconds'] / before['last_seconds']:.3f}",
+                str(row["count"]), title_of(row["contender"]), f"{row['kill_share']:.0%}",
+                f"{before['last_seconds']:.1f}", f"{row['last_seconds']:.1f}",
+                f"{row['last_seconds'] / before['last_seconds']:.3f}",
             ])
     return table(["n", "contender", "killed half-way", "undisturbed last s", "survivors' last s", "ratio"], body) + [""]
 
@@ -552,4 +565,5 @@ def disturbance(rows):
                  if row["host_foreign"] > DISTURBED]
     if not disturbed:
         return []
-    return [f"- Other programs took of this host's CPU: {', '.join(disturbed)}. Repeat on a quiet host before comparing."]
+    return [f"- Other programs took of this host's CPU: {', '.join(disturbed)}. "
+            "Repeat on a quiet host before comparing."]

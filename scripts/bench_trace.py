@@ -1,7 +1,8 @@
 """Who waited for whom? Draws how busy each machine's link was over the time of a run, as an SVG.
 
-One row for each machine, the seeder first, the others in the order in which they were complete: what it sent upwards from
-the middle of the row, what it received downwards, each as a share of R, what one TCP stream gets through such a link.
+One row for each machine, the seeder first, the others in the order in which they were complete: what it sent upwards
+from the middle of the row, what it received downwards, each as a share of R, what one TCP stream gets through such a
+link.
 """
 
 from xml.sax.saxutils import escape
@@ -13,7 +14,7 @@ SENT, RECEIVED, DONE, KILLED, LINE, TEXT = "#d95f02", "#1b7db8", "#2a8a2a", "#c0
 
 
 def draw(title, samples, result, bytes_per_second, marks):
-    """`samples`: (seconds, [(bytes sent, bytes received) of each machine]); `marks`: (name, seconds) across all rows."""
+    """`samples`: (seconds, [(bytes sent, bytes received) of each machine]); `marks`: (name, seconds) over all rows."""
     end = max([samples[-1][0]] + [seconds for _, seconds in marks]) * 1.02
     completed = result["completed_seconds"]
     order = [0] + sorted(range(1, len(completed) + 1), key=lambda machine: completed[machine - 1] or 0)
