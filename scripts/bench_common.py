@@ -305,7 +305,8 @@ PAIR = [contender for contender in CONTENDERS if contender.name != "udpcast"]
 
 
 def start_tracker(job):
-    # As root it insists on leaving for `nobody`, in a chroot: a directory of its own, where that user may read.
+    # It need not be root, and had it to leave root by itself, the kernel would forget to end it with us (prctl(2),
+    # PR_SET_PDEATHSIG). It starts in a directory where that user may read, whatever lies above.
     jail = job.directory / "tracker"
     jail.mkdir(exist_ok=True)
     jail.chmod(0o755)
@@ -314,7 +315,8 @@ def start_tracker(job):
     allowed.chmod(0o644)
     address, log = job.tracker.address, job.directory / "tracker.log"
     tracker = job.tracker.start(
-        ["opentracker", "-i", address, "-p", TRACKER_PORT, "-P", TRACKER_PORT, "-d", jail, "-w", allowed.name], log)
+        ["env", f"--chdir={jail}", "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--pdeathsig=KILL",
+         "opentracker", "-i", address, "-p", TRACKER_PORT, "-P", TRACKER_PORT, "-w", allowed.name], log)
     wait_until(lambda: accepts(address, TRACKER_PORT), tracker, log)
     return tracker
 
