@@ -350,20 +350,26 @@ def wait_until(ready, process, log):
 
 
 class HostTime:
-    """The first line of /proc/stat (proc(5)): what all cores did, in ticks."""
+    """What all cores did, in ticks: the first line of /proc/stat (proc(5)); and for how long every program that wanted to
+    run waited for a disk, in microseconds (Documentation/accounting/psi.rst), where the kernel tells."""
 
-    def __init__(self, total, idle, stolen):
-        self.total, self.idle, self.stolen = total, idle, stolen
+    def __init__(self, total, idle, stolen, disk_wait_us):
+        self.total, self.idle, self.stolen, self.disk_wait_us = total, idle, stolen, disk_wait_us
 
     @staticmethod
     def now():
         with open("/proc/stat", encoding="ascii") as stat:
             ticks = [int(word) for word in stat.readline().split()[1:9]]
+        _, _, full = read_or_empty("/proc/pressure/io").partition("full ")
         # user nice system idle iowait irq softirq steal; waiting for a disk is idle too.
-        return HostTime(sum(ticks), ticks[3] + ticks[4], ticks[7])
+        return HostTime(sum(ticks), ticks[3] + ticks[4], ticks[7], int(full.rpartition("total=")[2] or 0))
 
     def since(self, before):
-        return HostTime(self.total - before.total, self.idle - before.idle, self.stolen - before.stolen)
+        return HostTime(self.total - before.total, self.idle - before.idle, self.stolen - before.stolen,
+                        self.disk_wait_us - before.disk_wait_us)
+
+    def disk_wait_share(self, seconds):
+        return self.disk_wait_us / 1e6 / seconds
 
     def busy_share(self):
         return 1 - self.idle / max(1, self.total)

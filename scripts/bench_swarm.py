@@ -142,21 +142,21 @@ def run_once(swarm, contender, count, timeout_seconds, kill_share=0, seed=0):
         watch = Watch(network, seeder, leechers)
         gate.open()
         result = watch.until_complete(swarm, timeout_seconds, kill_share, seed)
-    except BaseException:
-        # What they said last is worth more than their disk space.
-        keep_logs(swarm, contender)
-        raise
     finally:
         gate.close()
         for process in reversed(running):
             process.stop()
         network.close()
+        keep_logs(swarm, contender)
     check_targets(swarm, [leecher.job for leecher in leechers if leecher.completed_at is not None])
     swarm.clean()
     return result, watch
 
 
 def keep_logs(swarm, contender):
+    """Of the last run of each contender."""
+    for log in swarm.directory.glob(f"{contender.name}-machine-*.log"):
+        log.unlink()
     for log in swarm.directory.glob("machine-*/leecher.log"):
         shutil.copy(log, swarm.directory / f"{contender.name}-{log.parent.name}.log")
 
@@ -187,7 +187,7 @@ class Watch:
         self.sample(self.started)
 
     def sample(self, now):
-        self.samples.append((now - self.started, self.network.bytes_up_down()))
+        self.samples.append((now - self.started, self.network.bytes_up_down(), HostTime.now()))
 
     def until_complete(self, swarm, timeout_seconds, kill_share, seed):
         next_sample = next_memory = self.started
@@ -216,7 +216,8 @@ class Watch:
         return self.result()
 
     def received(self):
-        return sum(down for _, down in self.samples[-1][1][1:])
+        _, links, _ = self.samples[-1]
+        return sum(down for _, down in links[1:])
 
     def kill_some(self, share, seed, now):
         count = max(1, round(len(self.leechers) * share))
@@ -236,20 +237,21 @@ class Watch:
         cpu = [process.cpu_seconds() - before for process, before in zip(self.processes, self.cpu_before)]
         self.look_at_memory()
         self.sample(time.monotonic())
-        sent = self.samples[-1][1][0][0] - self.samples[0][1][0][0]
+        (_, links_before, _), (_, links_after, _) = self.samples[0], self.samples[-1]
         completed = [leecher.completed_at and leecher.completed_at - self.started for leecher in self.leechers]
         return {
             "count": len(self.leechers), "last_seconds": last - self.started, "completed_seconds": completed,
             "killed": [index for index, leecher in enumerate(self.leechers) if leecher.killed_at],
             "killed_seconds": next((l.killed_at - self.started for l in self.leechers if l.killed_at), None),
-            "seeder_sent_bytes": sent,
+            "seeder_sent_bytes": links_after[0][0] - links_before[0][0],
             "cpu_seconds": {"seeder": cpu[0], "leechers": sum(cpu[1:])},
             "peak_rss_bytes": {"seeder": self.seeder.peak_bytes,
                                "leechers": max(process.peak_bytes for process in self.processes[1:])},
             "threads": max(process.threads for process in self.processes),
             # Shares of all cores. What is left of busy is the kernel's: shapers, bridge, write-back.
             "host": {
-                "busy": host.busy_share(), "stolen": host.stolen_share(), "contender": sum(cpu) / (elapsed * CORES),
+                "busy": host.busy_share(), "stolen": host.stolen_share(),
+                "waits_for_disk": host.disk_wait_share(elapsed), "contender": sum(cpu) / (elapsed * CORES),
                 "foreign": max(0.0, foreign) / (elapsed * CORES),
                 "bench": (time.process_time() - self.own_before) / (elapsed * CORES),
             },

@@ -2,34 +2,43 @@
 
 One row for each machine, the seeder first, the others in the order in which they were complete: what it sent upwards
 from the middle of the row, what it received downwards, each as a share of R, what one TCP stream gets through such a
-link.
+link. The last row is the host that all of them run on: where it was busy or waited for its disk, so did everybody.
 """
 
 from xml.sax.saxutils import escape
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1200, 90, 60, 56, 40
-# Of one row: both halves and the gap to the next.
-HALF, GAP = 16, 5
+# Half a row, and from one row to the next.
+HALF, PITCH = 16, 37
+# The share at the edge of a row.
+HIGHEST = 1.15
 SENT, RECEIVED, DONE, KILLED, LINE, TEXT = "#d95f02", "#1b7db8", "#2a8a2a", "#c00000", "#cccccc", "#333333"
+BUSY, DISK = "#888888", "#7b3fa0"
 
 
 def draw(title, samples, result, bytes_per_second, marks):
-    """`samples`: (seconds, [(bytes sent, bytes received) of each machine]); `marks`: (name, seconds) over all rows."""
+    """`samples`: (seconds, [(bytes sent, received) of each machine], HostTime); `marks`: (name, seconds) over all rows."""
     end = max([samples[-1][0]] + [seconds for _, seconds in marks]) * 1.02
     completed = result["completed_seconds"]
     order = [0] + sorted(range(1, len(completed) + 1), key=lambda machine: completed[machine - 1] or 0)
-    height = TOP + len(order) * (2 * HALF + GAP) + BOTTOM
+    height = TOP + (len(order) + 1) * PITCH + BOTTOM
+    spans = list(zip(samples, samples[1:]))
 
     def x(seconds):
         return LEFT + (WIDTH - LEFT - RIGHT) * seconds / end
 
-    shapes = [text(LEFT, 20, title, 15), legend()]
-    shapes += axis(end, x, height)
+    shapes = [text(LEFT, 20, title, 15), legend()] + axis(end, x, height)
     for row, machine in enumerate(order):
-        middle = TOP + row * (2 * HALF + GAP) + HALF
-        shapes.append(row_of(machine, samples, bytes_per_second, x, middle))
+        middle = TOP + row * PITCH + HALF
+        for direction, colour in ((0, SENT), (1, RECEIVED)):
+            shapes += curve(spans, use_of_link(machine, direction, bytes_per_second), x, middle, direction, colour)
+        shapes.append(text(6, middle + 4, "seeder" if machine == 0 else f"machine {machine}", 12))
         if machine:
             shapes += ending(machine - 1, result, x, middle)
+    middle = TOP + len(order) * PITCH + HALF
+    shapes += curve(spans, lambda before, after: after[2].since(before[2]).busy_share(), x, middle, 0, BUSY)
+    shapes += curve(spans, disk_wait, x, middle, 1, DISK)
+    shapes.append(text(6, middle + 4, "host", 12))
     for name, seconds in marks:
         shapes.append(line(x(seconds), TOP - 6, x(seconds), height - BOTTOM, TEXT, "4 3"))
         shapes.append(text(x(seconds) + 3, TOP - 8, name, 11))
@@ -37,28 +46,34 @@ def draw(title, samples, result, bytes_per_second, marks):
             f'<rect width="{WIDTH}" height="{height}" fill="white"/>\n' + "\n".join(shapes) + "\n</svg>\n")
 
 
-def row_of(machine, samples, bytes_per_second, x, middle):
-    """Two filled curves, a name, and the mean use of the link in both directions."""
-    total_seconds = samples[-1][0] - samples[0][0]
-    shapes, means = [], []
-    for direction, colour, sign in ((0, SENT, -1), (1, RECEIVED, 1)):
-        points = [f"{x(samples[0][0]):.1f},{middle:.1f}"]
-        for (before, counted), (after, counted_later) in zip(samples, samples[1:]):
-            moved = counted_later[machine][direction] - counted[machine][direction]
-            # A queue that has been empty lets a burst through: more than R for a moment.
-            share = min(1.15, moved / max(1e-6, after - before) / bytes_per_second)
-            y = middle + sign * HALF * share / 1.15
-            points += [f"{x(before):.1f},{y:.1f}", f"{x(after):.1f},{y:.1f}"]
-        points.append(f"{x(samples[-1][0]):.1f},{middle:.1f}")
-        shapes.append(f'<polygon points="{" ".join(points)}" fill="{colour}"/>')
-        moved = samples[-1][1][machine][direction] - samples[0][1][machine][direction]
-        means.append(moved / max(1e-6, total_seconds) / bytes_per_second)
-        full = middle + sign * HALF / 1.15
-        shapes.append(line(x(0), full, x(samples[-1][0]), full, LINE))
-    shapes.append(text(6, middle + 4, "seeder" if machine == 0 else f"machine {machine}", 12))
-    shapes.append(text(WIDTH - RIGHT + 6, middle - 3, f"↑ {means[0]:.0%}", 11, SENT))
-    shapes.append(text(WIDTH - RIGHT + 6, middle + 11, f"↓ {means[1]:.0%}", 11, RECEIVED))
-    return "\n".join(shapes)
+def use_of_link(machine, direction, bytes_per_second):
+    def share(before, after):
+        moved = after[1][machine][direction] - before[1][machine][direction]
+        return moved / max(1e-6, after[0] - before[0]) / bytes_per_second
+    return share
+
+
+def disk_wait(before, after):
+    return after[2].since(before[2]).disk_wait_share(max(1e-6, after[0] - before[0]))
+
+
+def curve(spans, share, x, middle, direction, colour):
+    """Half a row: a filled curve up (0) or down (1) from the middle, the line of 1, and the mean beside it."""
+    first, last = spans[0][0], spans[-1][1]
+    sign = (-1, 1)[direction]
+    points = [f"{x(first[0]):.1f},{middle:.1f}"]
+    for before, after in spans:
+        # A queue that has been empty lets a burst through: more than R for a moment.
+        y = middle + sign * HALF * min(HIGHEST, share(before, after)) / HIGHEST
+        points += [f"{x(before[0]):.1f},{y:.1f}", f"{x(after[0]):.1f},{y:.1f}"]
+    points.append(f"{x(last[0]):.1f},{middle:.1f}")
+    full = middle + sign * HALF / HIGHEST
+    arrow, y = (("↑", middle - 3), ("↓", middle + 11))[direction]
+    return [
+        f'<polygon points="{" ".join(points)}" fill="{colour}"/>',
+        line(x(first[0]), full, x(last[0]), full, LINE),
+        text(WIDTH - RIGHT + 6, y, f"{arrow} {share(first, last):.0%}", 11, colour),
+    ]
 
 
 def ending(index, result, x, middle):
@@ -79,12 +94,13 @@ def axis(end, x, height):
 
 
 def legend():
-    items = [(SENT, "sent (up)"), (RECEIVED, "received (down)"), (DONE, "complete"), (KILLED, "killed")]
+    items = [(SENT, "sent (up)"), (RECEIVED, "received (down)"), (DONE, "complete"), (KILLED, "killed"),
+             (BUSY, "host: cores busy"), (DISK, "host: waits for disk")]
     shapes = []
     for number, (colour, name) in enumerate(items):
-        at = LEFT + 130 * number
+        at = LEFT + 120 * number
         shapes.append(f'<rect x="{at}" y="29" width="10" height="10" fill="{colour}"/>' + text(at + 14, 38, name, 11))
-    shapes.append(text(LEFT + 130 * len(items), 38, "grey lines: R; at the right the mean over the run", 11))
+    shapes.append(text(LEFT + 120 * len(items) + 20, 38, "grey lines: R, or all; at the right the mean of the run", 11))
     return "\n".join(shapes)
 
 
