@@ -23,8 +23,8 @@ import time
 from pathlib import Path
 
 from bench_common import (
-    CONTENDERS, DISTURBED, GIB, MIB, PAIR, PEER_PORT, READY_SECONDS_MAX, SATURATED, CORES, Failure, HostTime, Job, Node,
-    accepts, describe_host, last_words, make_image, make_torrent, read_or_empty, say,
+    CONGESTION_CONTROL, CONTENDERS, DISTURBED, GIB, MIB, PAIR, PEER_PORT, READY_SECONDS_MAX, SATURATED, CORES, Failure,
+    HostTime, Job, Node, accepts, describe_host, last_words, make_image, make_torrent, read_or_empty, say,
     start_tracker, versions, wait_until,
 )
 from bench_swarm import swarm
@@ -187,6 +187,8 @@ def join_loopback(nodes):
     for node in nodes:
         # Not 127.0.0.0/8: transmission takes no peer from there.
         subprocess.run(["ip", "address", "add", f"{node.address}/24", "dev", "lo"], check=True)
+        subprocess.run(["ip", "route", "replace", "local", node.address, "dev", "lo", "table", "local", "proto", "kernel",
+                        "scope", "host", "src", node.address, "congctl", CONGESTION_CONTROL], check=True)
 
 
 def summary(results, size_bytes, host):
@@ -235,7 +237,7 @@ def markdown(report):
         "",
         f"{host['cpu']}, {host['cores']} cores, Linux {host['kernel']}; direct writes to the disk alone: "
         f"{host['disk_mib_per_second']:.0f} MiB/s. Image {'not ' if report['cold'] else ''}in the page cache. "
-        f"Medians of {report['rounds']} interleaved rounds, every target equal to the image.",
+        f"Medians of {report['rounds']} interleaved rounds, every target equal to the image. TCP: {CONGESTION_CONTROL}.",
         "",
         "| contender | MiB/s | × swarmdd | MiB/s to fsync | CPU s/GiB | seeder + leecher "
         "| peak RSS MiB, seeder / leecher | host busy | limited by |",

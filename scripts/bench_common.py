@@ -29,6 +29,9 @@ PEER_PORT = 6881
 SATURATED = 0.90
 # What other processes may take before the figures have to be taken with care.
 DISTURBED = 0.10
+# How TCP finds its rate, for all: what Debian has unless told otherwise. As a property of routes (ip-route(8)), since the
+# default of a namespace is the host's, and this must not change the host.
+CONGESTION_CONTROL = "cubic"
 READY_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 10
 

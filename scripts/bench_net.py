@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from bench_common import Failure, Node, Process
+from bench_common import CONGESTION_CONTROL, Failure, Node, Process
 
 TRACKER_ADDRESS = "10.77.255.1"
 # As many bytes as TCP hands down in one piece, and as many as the shaper lets through at once. Were a piece larger than
@@ -28,6 +28,9 @@ class Network:
         limit_bytes = max(round(rate_bits / 8 * queue_ms / 1000), 2 * CHUNK_BYTES)
         self.shaper = f"tbf rate {round(rate_bits)}bit burst {CHUNK_BYTES} limit {limit_bytes}"
         try:
+            # A bridge is no firewall here.
+            for setting in Path("/proc/sys/net/bridge").glob("bridge-nf-call-*"):
+                setting.write_text("0\n")
             batch("ip", [
                 "link set lo up", "link add br0 type bridge mcast_snooping 0", "link set br0 addrgenmode none",
                 "link set br0 up", f"address add {TRACKER_ADDRESS}/16 dev br0",
@@ -51,7 +54,8 @@ class Network:
         ])
         batch("ip", [
             f"link set eth0 gso_max_size {CHUNK_BYTES} addrgenmode none", "link set lo up", "link set eth0 up",
-            f"address add {address}/16 broadcast + dev eth0", "route add 224.0.0.0/4 dev eth0",
+            f"address add {address}/16 broadcast + noprefixroute dev eth0", "route add 224.0.0.0/4 dev eth0",
+            f"route add 10.77.0.0/16 dev eth0 scope link src {address} congctl {CONGESTION_CONTROL}",
         ], enter)
         batch("tc", [f"qdisc add dev eth0 root {self.shaper}"], enter)
         return Node("seeder" if index == 0 else f"machine-{index}", address, enter)

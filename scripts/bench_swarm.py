@@ -16,8 +16,8 @@ import statistics
 import time
 
 from bench_common import (
-    CONTENDERS, CORES, DISTURBED, GIB, MIB, SATURATED, TICKS_PER_SECOND, Failure, Gate, HostTime, Job, Node,
-    describe_host, last_words, make_image, make_torrent, read_or_empty, say, start_tracker, versions, wait_until,
+    CONGESTION_CONTROL, CONTENDERS, CORES, DISTURBED, GIB, MIB, SATURATED, TICKS_PER_SECOND, Failure, Gate, HostTime,
+    Job, Node, describe_host, last_words, make_image, make_torrent, read_or_empty, say, start_tracker, versions, wait_until,
 )
 from bench_net import TRACKER_ADDRESS, Network
 from bench_trace import draw
@@ -457,7 +457,7 @@ def markdown(report, stream):
         "",
         f"{host['cpu']}, {host['cores']} cores, Linux {host['kernel']}. k = {report['pieces']} pieces; one TCP stream "
         f"gets R = {stream * 8 / 1e6:.1f} Mbit/s, {stream * 8 / report['line_bits_per_second']:.1%} of the line, so "
-        f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of {report['queue_ms']} ms. {of_rounds(report)}; every "
+        f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of {report['queue_ms']} ms, TCP: {CONGESTION_CONTROL}. {of_rounds(report)}; every "
         "target has the hash of the image.",
         "",
     ]
