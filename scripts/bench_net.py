@@ -17,6 +17,9 @@ TRACKER_ADDRESS = "10.77.255.1"
 # the burst, tbf would cut it up: the same rate, at ten times the packets and the CPU. Were both 64 KiB, a link of
 # 50 Mbit/s would stutter in steps of 10 ms.
 CHUNK_BYTES = 16000
+# TCP makes its pieces smaller the slower a connection is, down to two segments, and then the timers of the shapers are all
+# that two cores do at n = 32. The same for everybody: ten segments fill a chunk.
+CHUNK_SEGMENTS = 10
 
 
 class Network:
@@ -58,6 +61,8 @@ class Network:
             f"route add 10.77.0.0/16 dev eth0 scope link src {address} congctl {CONGESTION_CONTROL}",
         ], enter)
         batch("tc", [f"qdisc add dev eth0 root {self.shaper}"], enter)
+        order = f"echo {CHUNK_SEGMENTS} > /proc/sys/net/ipv4/tcp_min_tso_segs"
+        subprocess.run([*enter, "sh", "-c", order], check=True)
         return Node("seeder" if index == 0 else f"machine-{index}", address, enter)
 
     def bytes_up_down(self):

@@ -26,8 +26,9 @@ from bench_trace import draw
 POLL_SECONDS = 0.02
 SAMPLE_SECONDS = 0.1
 MEMORY_POLL_SECONDS = 1.0
-# One TCP stream, from its first byte: long enough that its slow start is below 1 %.
-STREAM_SECONDS = 6
+# One TCP stream, from its first byte: long enough that its slow start is below 1 %. Noise of the host can only make it
+# slower, and a small R would flatter everybody: with less than this share of the line it is measured again.
+STREAM_SECONDS, STREAM_SHARE, STREAM_TRIES = 6, 0.945, 3
 # A run ends after so many times S / R, and whoever is known to need longer is not started.
 PATIENCE = 5.0
 # What a run costs beside the copying: network, seeder, hashing of the targets.
@@ -274,6 +275,15 @@ def foreign_cpu_seconds():
 # ---- One TCP stream --------------------------------------------------------------------------------------------------
 
 
+def best_stream_bytes_per_second(swarm):
+    best = 0
+    for _ in range(STREAM_TRIES):
+        best = max(best, stream_bytes_per_second(swarm))
+        if best * 8 >= STREAM_SHARE * swarm.line_bits_per_second:
+            break
+    return best
+
+
 def stream_bytes_per_second(swarm):
     """R: goodput of one bulk TCP stream between two machines like all the others, nginx to curl, nothing written."""
     http = next(contender for contender in CONTENDERS if contender.name == "http")
@@ -325,7 +335,7 @@ def swarm(options):
         plan.carry_out(report)
     finally:
         shared.clean()
-    stream = statistics.median(report["stream_bytes_per_second"])
+    stream = max(report["stream_bytes_per_second"])
     report["summary"] = summary(shared, report, stream)
     name = "kill" if options.kill else "swarm"
     (options.output / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -378,7 +388,7 @@ class Plan:
                 report["left_out"].append(f"{contender.title} at n = {count}, round {number + 1}: no time left")
                 continue
             if measured != number:
-                report["stream_bytes_per_second"].append(stream_bytes_per_second(self.shared))
+                report["stream_bytes_per_second"].append(best_stream_bytes_per_second(self.shared))
                 measured = number
             try:
                 report["runs"].append(self.take(report, *step))
