@@ -119,6 +119,10 @@ class Process:
         _, _, threads = status.partition("\nThreads:")
         self.threads = max(self.threads, int(threads.split()[0]) if threads else 0)
 
+    def ask_to_end(self):
+        if self.exit_status() is None:
+            self.child.send_signal(signal.SIGTERM)
+
     def stop(self):
         for order in (signal.SIGTERM, signal.SIGKILL):
             if self.exit_status() is None:

@@ -145,6 +145,9 @@ def run_once(swarm, contender, count, timeout_seconds, kill_share=0, seed=0):
         result = watch.until_complete(swarm, timeout_seconds, kill_share, seed)
     finally:
         gate.close()
+        # All at once: some take a while for it. The tracker last, since they say good-bye to it.
+        for leecher in running[2:]:
+            leecher.process.ask_to_end()
         for process in reversed(running):
             process.stop()
         network.close()
@@ -467,8 +470,8 @@ def markdown(report, stream):
         "",
         f"{host['cpu']}, {host['cores']} cores, Linux {host['kernel']}. k = {report['pieces']} pieces; one TCP stream "
         f"gets R = {stream * 8 / 1e6:.1f} Mbit/s, {stream * 8 / report['line_bits_per_second']:.1%} of the line, so "
-        f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of {report['queue_ms']} ms, TCP: {CONGESTION_CONTROL}. {of_rounds(report)}; every "
-        "target has the hash of the image.",
+        f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of {report['queue_ms']} ms, TCP: {CONGESTION_CONTROL}. "
+        f"{of_rounds(report)}; every target has the hash of the image.",
         "",
     ]
     lines += ratio_table(rows) + [""] + full_table(rows) + [""]
@@ -530,7 +533,7 @@ def full_table(rows):
     return table(head, body) + [
         "",
         "¹ Bytes that left the seeder's interface, over the image, with most of the headers not counted. "
-        "² The host was saturated: the figure measures the host.",
+        f"² All cores were more than {SATURATED:.0%} busy, by whomever: the figure may measure the host.",
     ]
 
 
