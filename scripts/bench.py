@@ -636,13 +636,14 @@ def parse(argv):
 
 def take_precedence():
     """Before whatever else this host does, and all that is started here alike: less noise, and nobody is favoured."""
-    os.setpriority(os.PRIO_PROCESS, 0, NICE)
-    # Where the kernel groups by session, the above only counts within one (sched(7), the autogroup feature).
-    autogroup = Path("/proc/self/autogroup")
-    if autogroup.exists():
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        # Where the kernel groups by session, the above only counts within one (sched(7), the autogroup feature).
         if os.getpid() != os.getpgid(0):
             os.setsid()
-        autogroup.write_text(f"{NICE}\n")
+            Path("/proc/self/autogroup").write_text(f"{NICE}\n")
+    except OSError as error:
+        say(f"no precedence over other programs of this host: {error}")
 
 
 def main():
