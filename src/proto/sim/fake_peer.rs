@@ -1,5 +1,6 @@
 //! What do rude peers say? Small scripts that speak the wire protocol by hand.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -203,7 +204,8 @@ impl Talk {
         if core::mem::replace(&mut self.said_handshake, true) {
             return;
         }
-        self.says.push_back(Packet::Handshake(Handshake { fast: true, extended: false, info_hash, peer_id }));
+        let handshake = Handshake { fast: true, extended: false, info_hash, peer_id };
+        self.says.push_back(Packet::Handshake(Box::new(handshake)));
         self.says.extend(opening.iter().cloned().map(Packet::Message));
     }
 }

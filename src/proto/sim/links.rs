@@ -4,9 +4,14 @@
 //! then at most one block. An uplink sends one segment at a time, of each connection that has something in turn: that
 //! is fair sharing to within one block. A segment keeps its place in the send window of its connection until it has
 //! passed the receiver's downlink, so a slow receiver slows its senders down and not the rest of their uplink.
+//!
+//! In a large room most of what travels is `have`, a thousand for each block. Such a message needs no event of its own: it
+//! squeezes in between segments (`squeeze`) and waits at the receiver until its loop comes round.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::mem;
 use core::time::Duration;
 
 use super::queue::{EndId, Happening, Life, NodeId, Queue};
@@ -16,7 +21,7 @@ use crate::wire::{HANDSHAKE_BYTES, Handshake, Message, PIECE_HEADER_BYTES, RawBl
 /// What travels. Of the payload only this: whether it is what the torrent says.
 #[derive(Clone, Debug)]
 pub enum Packet {
-    Handshake(Handshake),
+    Handshake(Box<Handshake>),
     Message(Message),
     Block { block: RawBlock, good: bool },
 }
@@ -101,6 +106,8 @@ struct Link {
     sending: bool,
     /// Connections with something to send, in turn.
     turn: VecDeque<EndId>,
+    /// What went by between segments, and takes its time from the next one: sent and received.
+    squeezed: [u32; 2],
     down_free_at: Instant,
     unplugged_until: Instant,
 }
@@ -126,6 +133,7 @@ impl Network {
             down_rate,
             sending: false,
             turn: VecDeque::new(),
+            squeezed: [0; 2],
             down_free_at: Instant(0),
             unplugged_until: Instant(0),
         });
@@ -178,6 +186,25 @@ impl Network {
         end.open && end.sends.partial.is_none() && end.sends.window_bytes < self.window_bytes_max
     }
 
+    /// Nothing of this connection is on its way, so that a small message overtakes nothing.
+    pub fn is_clear(&self, from: EndId) -> bool {
+        self.end(from).sends.window_bytes == 0
+    }
+
+    /// A small message squeezes in between segments; when it is there is returned. Where links are busy, they are busy for
+    /// so much longer.
+    pub fn squeeze(&mut self, now: Instant, from: EndId, packet: &Packet) -> Instant {
+        let (sender, receiver) = (self.end(from).node, self.end(from.other()).node);
+        if self.links[sender].sending {
+            self.links[sender].squeezed[0] += packet.bytes();
+        }
+        if self.links[receiver].down_free_at > now {
+            self.links[receiver].squeezed[1] += packet.bytes();
+        }
+        now.max(self.links[sender].unplugged_until).max(self.links[receiver].unplugged_until)
+            + self.latency(from)
+    }
+
     /// Puts one message into the send window. False: a block that did not fit entirely; nothing may be pushed until
     /// `end_segment` says that it has gone in.
     pub fn push(&mut self, now: Instant, from: EndId, packet: Packet, queue: &mut Queue) -> bool {
@@ -225,9 +252,10 @@ impl Network {
             pipe.waits_for_uplink = false;
             let Some(mut segment) = pipe.cut_segment(from) else { continue };
             let start = now.max(self.links[node].unplugged_until);
-            segment.sending = time_for(segment.bytes, up_rate);
             let latency = self.latency(from);
-            self.links[node].sending = true;
+            let link = &mut self.links[node];
+            segment.sending = time_for(segment.bytes + mem::take(&mut link.squeezed[0]), up_rate);
+            link.sending = true;
             queue.plan(start + segment.sending, Happening::UplinkFree { node });
             queue.plan(start + latency, Happening::Reaches(segment));
             let pipe = &mut self.end_mut(from).sends;
@@ -245,7 +273,8 @@ impl Network {
         let node = self.end(segment.from.other()).node;
         let link = &mut self.links[node];
         let start = now.max(link.down_free_at).max(link.unplugged_until);
-        link.down_free_at = start + time_for(segment.bytes, link.down_rate);
+        let bytes = segment.bytes + mem::take(&mut link.squeezed[1]);
+        link.down_free_at = start + time_for(bytes, link.down_rate);
         segment.ends_at = (now + segment.sending).max(link.down_free_at);
         if start > now {
             queue.plan(start, Happening::Begins(segment));

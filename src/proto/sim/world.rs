@@ -191,7 +191,9 @@ impl World {
             Happening::Turns { node, life } => {
                 if let Some(agent) = self.agent(node, life) {
                     agent.turn_planned = false;
+                    self.read_inbox(node);
                     self.settle(node);
+                    self.plan_to_read(node);
                 }
             }
             Happening::Starts { node } => self.start(node),
@@ -234,8 +236,8 @@ impl World {
                 };
                 let disk =
                     disk.unwrap_or_else(|| Disk::new(options.disk.clone(), &self.image, &mut self.rng));
-                let canary = self.options.canary;
-                let agent = Agent::new(self.now, &self.image, &options, identity, disk, canary);
+                let manner = (self.options.canary, self.options.alert);
+                let agent = Agent::new(self.now, &self.image, &options, identity, disk, manner);
                 self.nodes[node].role = NodeRole::Agent(Box::new(agent));
                 self.settle(node);
             }
@@ -342,12 +344,24 @@ impl World {
         if self.options.turn.is_zero() {
             return self.settle(node);
         }
-        let (now, turn, life) = (self.now, self.options.turn, self.nodes[node].life);
-        let alert = self.options.alert;
+        let at = if self.options.alert { self.now } else { self.now + self.options.turn };
+        self.plan_turn(node, at);
+    }
+
+    /// Its loop comes round then, or a little later.
+    fn plan_turn(&mut self, node: NodeId, at: Instant) {
+        let (turn, life, alert) = (self.options.turn, self.nodes[node].life, self.options.alert);
         let Some(agent) = self.agent(node, life) else { return };
         if !core::mem::replace(&mut agent.turn_planned, true) {
-            let at = if alert { now.max(agent.settled_at + turn) } else { now + turn };
+            let at = if alert { at.max(agent.settled_at + turn) } else { at };
             self.queue.plan(at, Happening::Turns { node, life });
+        }
+    }
+
+    fn plan_to_read(&mut self, node: NodeId) {
+        let NodeRole::Agent(agent) = &self.nodes[node].role else { return };
+        if let Some((at, ..)) = agent.inbox.front() {
+            self.plan_turn(node, *at);
         }
     }
 
@@ -374,7 +388,7 @@ impl World {
         let now = self.now;
         while let Some(work) = self.agent(node, life).and_then(|agent| agent.swarm.poll_work()) {
             let NodeRole::Agent(agent) = &mut self.nodes[node].role else { unreachable!("it was one above") };
-            agent.start(now, work, &mut self.queue);
+            told |= agent.start(now, work, &mut self.queue);
         }
         while let Some((slot, why)) = self.agent(node, life).and_then(|agent| agent.swarm.poll_close()) {
             let end = self.agent(node, life).expect("it asked").end(slot);
@@ -416,6 +430,10 @@ impl World {
             let Some(send) = agent.swarm.poll_send(now, slot) else { break };
             let (packet, buffer) = agent.packet(slot, send);
             let bytes = if let Packet::Block { block, .. } = &packet { block.length } else { 0 };
+            if self.options.alert && buffer.is_none() && self.network.is_clear(end) {
+                self.post(end, packet);
+                continue;
+            }
             let whole = self.network.push(now, end, packet, &mut self.queue);
             match buffer {
                 Some(buffer) if whole => {
@@ -606,12 +624,36 @@ impl World {
         self.queue.plan(self.now + pause, Happening::Cut);
     }
 
+    /// A small message goes its own way.
+    fn post(&mut self, from: EndId, packet: Packet) {
+        let at = self.network.squeeze(self.now, from, &packet);
+        let node = self.network.end(from.other()).node;
+        if let NodeRole::Agent(agent) = &mut self.nodes[node].role {
+            agent.inbox.push_back((at, from, packet));
+            self.plan_turn(node, at);
+        }
+    }
+
     // ---- what arrives
+
+    /// The small messages that are there.
+    fn read_inbox(&mut self, node: NodeId) {
+        while let NodeRole::Agent(agent) = &mut self.nodes[node].role
+            && agent.inbox.front().is_some_and(|(at, ..)| *at <= self.now)
+        {
+            let (_, from, packet) = agent.inbox.pop_front().expect("it was there");
+            if self.passes(from) {
+                self.receive(from.other(), packet);
+            }
+        }
+    }
 
     /// The small messages of a segment are there, and the head of its block.
     fn begin_segment(&mut self, segment: Segment) {
         let from = segment.from;
         let to = from.other();
+        // What was said before it is heard before it.
+        self.read_inbox(self.network.end(to).node);
         if !self.passes(from) || self.reads_nothing(to) {
             return;
         }
