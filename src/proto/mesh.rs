@@ -37,6 +37,9 @@ impl Known {
 pub struct Mesh {
     known: BTreeMap<SocketAddr, Known>,
     banned: BTreeSet<IpAddr>,
+    /// Nobody is due before then, as asked for with this `complete`: the loop asks in every turn.
+    quiet_until: Instant,
+    quiet_complete: bool,
 }
 
 /// How a connection ended, as far as the next one is concerned.
@@ -65,6 +68,7 @@ impl Mesh {
         let fresh = Known { fixed, in_use: false, failures: 0, next: now, complete: false, own: false };
         let known = self.known.entry(address).or_insert(fresh);
         known.fixed |= fixed;
+        self.quiet_until = Instant(0);
     }
 
     /// False if there is none whose loss would be no loss.
@@ -78,11 +82,20 @@ impl Mesh {
     /// The next address to call, a random one of those that failed least. `complete`: we have everything, so there is no
     /// use in calling those who have it too.
     pub fn next(&mut self, now: Instant, complete: bool, rng: &mut Rng) -> Option<SocketAddr> {
-        let due = |(address, known): &(&SocketAddr, &Known)| {
-            now >= known.next && known.is_callable(complete) && !self.banned.contains(&address.ip())
+        if now < self.quiet_until && complete == self.quiet_complete {
+            return None;
+        }
+        let callable = |(address, known): &(&SocketAddr, &Known)| {
+            known.is_callable(complete) && !self.banned.contains(&address.ip())
         };
-        let fewest = self.known.iter().filter(due).map(|(_, known)| known.failures).min()?;
-        let best = || self.known.iter().filter(due).filter(|(_, known)| known.failures == fewest);
+        let callable = || self.known.iter().filter(callable);
+        let due = || callable().filter(|(_, known)| now >= known.next);
+        let Some(fewest) = due().map(|(_, known)| known.failures).min() else {
+            let next = callable().map(|(_, known)| known.next).min();
+            (self.quiet_until, self.quiet_complete) = (next.unwrap_or(Instant(u64::MAX)), complete);
+            return None;
+        };
+        let best = || due().filter(|(_, known)| known.failures == fewest);
         let place = rng.below(best().count() as u32) as usize;
         let address = *best().nth(place)?.0;
         self.known.get_mut(&address)?.in_use = true;
@@ -93,6 +106,7 @@ impl Mesh {
     pub fn ended(&mut self, now: Instant, address: SocketAddr, ending: Ending) {
         let Some(known) = self.known.get_mut(&address) else { return };
         known.in_use = false;
+        self.quiet_until = Instant(0);
         match ending {
             Ending::Failed => {
                 known.next = now + pause(known.failures);

@@ -64,7 +64,6 @@ pub struct Pipe {
     /// Everything in the send window, oldest first; the first `under_way` are in a segment already.
     window: VecDeque<Packet>,
     under_way: usize,
-    window_bytes: u32,
     /// A block that is only partly in the window; nothing passes it.
     partial: Option<Packet>,
     waits_for_uplink: bool,
@@ -80,7 +79,15 @@ pub struct End {
     pub open: bool,
     /// This process has closed it, or has learned of its end.
     pub gone: bool,
-    pub sends: Pipe,
+    is_partial: bool,
+    window_bytes: u32,
+    pub flow: Box<Flow>,
+}
+
+/// What there is at one end while blocks pass. Apart from the rest, which is looked at for every `have`.
+#[derive(Default)]
+pub struct Flow {
+    sends: Pipe,
     /// What is being received right now, and where its bytes go.
     pub receiving: Option<Receiving>,
     /// Buffer and length of the block in `sends.partial`, pinned in the pool of the sending agent.
@@ -146,9 +153,9 @@ impl Network {
             slot: None,
             open: false,
             gone: false,
-            sends: Pipe::default(),
-            receiving: None,
-            pinned: None,
+            is_partial: false,
+            window_bytes: 0,
+            flow: Box::default(),
         };
         self.connections.push(Connection { ends: [end(from), end(to)], latency });
         EndId { connection: self.connections.len() as u32 - 1, side: 0 }
@@ -183,12 +190,12 @@ impl Network {
 
     pub fn has_room(&self, end: EndId) -> bool {
         let end = self.end(end);
-        end.open && end.sends.partial.is_none() && end.sends.window_bytes < self.window_bytes_max
+        end.open && !end.is_partial && end.window_bytes < self.window_bytes_max
     }
 
     /// Nothing of this connection is on its way, so that a small message overtakes nothing.
     pub fn is_clear(&self, from: EndId) -> bool {
-        self.end(from).sends.window_bytes == 0
+        self.end(from).window_bytes == 0
     }
 
     /// A small message squeezes in between segments; when it is there is returned. Where links are busy, they are busy for
@@ -211,15 +218,15 @@ impl Network {
         let window_bytes_max = self.window_bytes_max;
         let end = self.end_mut(from);
         assert!(end.open);
-        let pipe = &mut end.sends;
-        assert!(pipe.partial.is_none());
+        assert!(!end.is_partial);
         let is_block = matches!(packet, Packet::Block { .. });
-        if is_block && pipe.window_bytes > 0 && pipe.window_bytes + packet.bytes() > window_bytes_max {
-            pipe.partial = Some(packet);
+        if is_block && end.window_bytes > 0 && end.window_bytes + packet.bytes() > window_bytes_max {
+            end.flow.sends.partial = Some(packet);
+            end.is_partial = true;
             return false;
         }
-        pipe.window_bytes += packet.bytes();
-        pipe.window.push_back(packet);
+        end.window_bytes += packet.bytes();
+        end.flow.sends.window.push_back(packet);
         self.offer(now, from, queue);
         true
     }
@@ -227,7 +234,7 @@ impl Network {
     /// Puts the connection into the turn of its uplink if it has something to send.
     fn offer(&mut self, now: Instant, from: EndId, queue: &mut Queue) {
         let end = self.end_mut(from);
-        let (node, pipe) = (end.node, &mut end.sends);
+        let (node, pipe) = (end.node, &mut end.flow.sends);
         if pipe.waits_for_uplink || pipe.under_way == pipe.window.len() {
             return;
         }
@@ -248,7 +255,7 @@ impl Network {
     fn send_next(&mut self, now: Instant, node: NodeId, queue: &mut Queue) {
         while let Some(from) = self.links[node].turn.pop_front() {
             let up_rate = self.links[node].up_rate;
-            let pipe = &mut self.end_mut(from).sends;
+            let pipe = &mut self.end_mut(from).flow.sends;
             pipe.waits_for_uplink = false;
             let Some(mut segment) = pipe.cut_segment(from) else { continue };
             let start = now.max(self.links[node].unplugged_until);
@@ -258,7 +265,7 @@ impl Network {
             link.sending = true;
             queue.plan(start + segment.sending, Happening::UplinkFree { node });
             queue.plan(start + latency, Happening::Reaches(segment));
-            let pipe = &mut self.end_mut(from).sends;
+            let pipe = &mut self.end_mut(from).flow.sends;
             if pipe.under_way < pipe.window.len() {
                 pipe.waits_for_uplink = true;
                 self.links[node].turn.push_back(from);
@@ -285,7 +292,7 @@ impl Network {
 
     /// Takes the oldest message that is under way out of the pipe.
     pub fn take(&mut self, from: EndId) -> Packet {
-        let pipe = &mut self.end_mut(from).sends;
+        let pipe = &mut self.end_mut(from).flow.sends;
         assert!(pipe.under_way > 0);
         pipe.under_way -= 1;
         pipe.window.pop_front().expect("what is under way is in the window")
@@ -294,13 +301,15 @@ impl Network {
     /// The bytes of a segment have left the window. True: now the block that was partly in it is in it entirely.
     pub fn end_segment(&mut self, now: Instant, segment: Segment, queue: &mut Queue) -> bool {
         let window_bytes_max = self.window_bytes_max;
-        let pipe = &mut self.end_mut(segment.from).sends;
-        pipe.window_bytes = pipe.window_bytes.checked_sub(segment.bytes).expect("every byte leaves once");
+        let end = self.end_mut(segment.from);
+        end.window_bytes = end.window_bytes.checked_sub(segment.bytes).expect("every byte leaves once");
+        let pipe = &mut end.flow.sends;
         let fits = |packet: &mut Packet| {
-            pipe.window_bytes == 0 || pipe.window_bytes + packet.bytes() <= window_bytes_max
+            end.window_bytes == 0 || end.window_bytes + packet.bytes() <= window_bytes_max
         };
         let Some(packet) = pipe.partial.take_if(fits) else { return false };
-        pipe.window_bytes += packet.bytes();
+        end.is_partial = false;
+        end.window_bytes += packet.bytes();
         pipe.window.push_back(packet);
         self.offer(now, segment.from, queue);
         true
@@ -312,9 +321,9 @@ impl Network {
         let end = self.end_mut(end);
         end.open = false;
         end.gone = true;
-        end.receiving = None;
-        end.pinned = None;
-        end.sends = Pipe { waits_for_uplink: end.sends.waits_for_uplink, ..Pipe::default() };
+        (end.is_partial, end.window_bytes) = (false, 0);
+        let waits_for_uplink = end.flow.sends.waits_for_uplink;
+        *end.flow = Flow { sends: Pipe { waits_for_uplink, ..Pipe::default() }, ..Flow::default() };
     }
 
     /// Nothing moves on this machine's cable until then.

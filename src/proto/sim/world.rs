@@ -440,7 +440,7 @@ impl World {
                     self.agent(node, life).expect("it spoke").sent(now, slot, buffer, bytes);
                     told = true;
                 }
-                Some(_) => self.network.end_mut(end).pinned = buffer.map(|buffer| (buffer, bytes)),
+                Some(_) => self.network.end_mut(end).flow.pinned = buffer.map(|buffer| (buffer, bytes)),
                 None => {}
             }
         }
@@ -590,8 +590,8 @@ impl World {
         let there = self.is_there(end);
         let now = self.now;
         let (node, slot) = (self.network.end(end).node, self.network.end(end).slot);
-        let receiving = self.network.end(end).receiving.and_then(|receiving| receiving.place);
-        let pinned = self.network.end(end).pinned;
+        let receiving = self.network.end(end).flow.receiving.and_then(|receiving| receiving.place);
+        let pinned = self.network.end(end).flow.pinned;
         self.network.close(end);
         if !there {
             return;
@@ -729,7 +729,7 @@ impl World {
             (NodeRole::Agent(_), None) => unreachable!("the handshake came first"),
             _ => None,
         };
-        self.network.end_mut(to).receiving = Some(Receiving { block, good, place });
+        self.network.end_mut(to).flow.receiving = Some(Receiving { block, good, place });
     }
 
     fn end_block(&mut self, segment: Segment) {
@@ -737,7 +737,7 @@ impl World {
         if !self.passes(segment.from) || self.reads_nothing(to) {
             return;
         }
-        let Receiving { block, good, place } = self.network.end_mut(to).receiving.take().expect("it began");
+        let Receiving { block, good, place } = self.network.end_mut(to).flow.receiving.take().expect("it began");
         let (now, node, slot) = (self.now, self.network.end(to).node, self.network.end(to).slot);
         if let (NodeRole::Agent(agent), Some(slot)) = (&mut self.nodes[node].role, slot) {
             agent.end_block(now, slot, block, good, place);
@@ -758,7 +758,7 @@ impl World {
         if matches!(self.nodes[node].role, NodeRole::Fake(_)) {
             return self.settle_fake(node);
         }
-        if in_window && let Some((buffer, bytes)) = self.network.end_mut(from).pinned.take() {
+        if in_window && let Some((buffer, bytes)) = self.network.end_mut(from).flow.pinned.take() {
             let slot = slot.expect("an agent names its connections");
             self.agent(node, life).expect("the connection is open").sent(now, slot, buffer, bytes);
         }
