@@ -1,6 +1,6 @@
 //! When does a message arrive? Links with bandwidth and latency, connections with a bounded send window.
 //!
-//! Every machine has one uplink and one downlink. Messages of one connection are put into segments: some small ones,
+//! Every machine has one uplink and one downlink, and may stand in a rack that has one of each as well. Messages of one connection are put into segments: some small ones,
 //! then at most one block. An uplink sends one segment at a time, of each connection that has something in turn: that
 //! is fair sharing to within one block. A segment keeps its place in the send window of its connection until it has
 //! passed the receiver's downlink, so a slow receiver slows its senders down and not the rest of their uplink.
@@ -110,6 +110,7 @@ pub struct Connection {
 struct Link {
     up_rate: u64,
     down_rate: u64,
+    rack: Option<usize>,
     sending: bool,
     /// Connections with something to send, in turn.
     turn: VecDeque<EndId>,
@@ -119,8 +120,16 @@ struct Link {
     unplugged_until: Instant,
 }
 
+/// Machines whose way to all others is one cable: first come, first served.
+struct Rack {
+    rate: u64,
+    up_free_at: Instant,
+    down_free_at: Instant,
+}
+
 pub struct Network {
     links: Vec<Link>,
+    racks: Vec<Rack>,
     connections: Vec<Connection>,
     window_bytes_max: u32,
 }
@@ -130,14 +139,20 @@ const SMALL_BYTES_MAX: u32 = 16 * 1024;
 
 impl Network {
     pub fn new(window_bytes_max: u32) -> Network {
-        Network { links: Vec::new(), connections: Vec::new(), window_bytes_max }
+        Network { links: Vec::new(), racks: Vec::new(), connections: Vec::new(), window_bytes_max }
     }
 
-    /// Rates are bytes per second.
-    pub fn add_node(&mut self, up_rate: u64, down_rate: u64) {
+    /// Racks are numbered from 0. Rates are bytes per second, here and everywhere.
+    pub fn add_rack(&mut self, rate: u64) {
+        self.racks.push(Rack { rate, up_free_at: Instant(0), down_free_at: Instant(0) });
+    }
+
+    pub fn add_node(&mut self, up_rate: u64, down_rate: u64, rack: Option<usize>) {
+        assert!(rack.is_none_or(|rack| rack < self.racks.len()));
         self.links.push(Link {
             up_rate,
             down_rate,
+            rack,
             sending: false,
             turn: VecDeque::new(),
             squeezed: [0; 2],
@@ -259,12 +274,12 @@ impl Network {
             pipe.waits_for_uplink = false;
             let Some(mut segment) = pipe.cut_segment(from) else { continue };
             let start = now.max(self.links[node].unplugged_until);
-            let latency = self.latency(from);
             let link = &mut self.links[node];
             segment.sending = time_for(segment.bytes + mem::take(&mut link.squeezed[0]), up_rate);
             link.sending = true;
             queue.plan(start + segment.sending, Happening::UplinkFree { node });
-            queue.plan(start + latency, Happening::Reaches(segment));
+            let reaches = self.pass_racks(start, &mut segment) + self.latency(from);
+            queue.plan(reaches, Happening::Reaches(segment));
             let pipe = &mut self.end_mut(from).flow.sends;
             if pipe.under_way < pipe.window.len() {
                 pipe.waits_for_uplink = true;
@@ -272,6 +287,25 @@ impl Network {
             }
             return;
         }
+    }
+
+    /// From one rack to another: when the first byte of a segment that starts now is let through. The last one follows when
+    /// the sender has sent it, or the slower of the cables.
+    fn pass_racks(&mut self, start: Instant, segment: &mut Segment) -> Instant {
+        let [from, to] = [segment.from, segment.from.other()].map(|end| self.links[self.end(end).node].rack);
+        if from == to {
+            return start;
+        }
+        let (mut first, mut last) = (start, start + segment.sending);
+        for (rack, up) in [(from, true), (to, false)] {
+            let Some(rack) = rack.map(|rack| &mut self.racks[rack]) else { continue };
+            let free_at = if up { &mut rack.up_free_at } else { &mut rack.down_free_at };
+            first = first.max(*free_at);
+            *free_at = first + time_for(segment.bytes, rack.rate);
+            last = last.max(*free_at);
+        }
+        segment.sending = last.since(first);
+        first
     }
 
     /// A segment reaches the downlink. It is through at the earliest when its last byte arrives, at the latest when

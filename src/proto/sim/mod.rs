@@ -37,7 +37,7 @@ use crate::units::Instant;
 use agent::Agent;
 use disk::{DiskFault, Holds};
 use options::{Canary, Options};
-use world::{NodeRole, World};
+use world::{MOMENT, NodeRole, World};
 
 /// How a run went.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,8 +45,11 @@ struct Report {
     /// From the first leecher's start to the last one's last piece, and to its last byte read back.
     downloaded: Duration,
     verified: Duration,
-    /// The same as `downloaded` for the leecher in the middle.
+    /// The same as `downloaded` for the leecher in the middle, and for each machine that got so far, by its number.
     median: Duration,
+    times: Vec<Option<Duration>>,
+    /// From the same start: payload bytes that arrived in each moment, anywhere and from the first seeder.
+    arrivals: Vec<[u64; 2]>,
     /// Payload bytes that came in vain, all leechers, as a part of what they needed.
     wasted: f64,
     /// Payload bytes that the first seeder sent, in images.
@@ -125,6 +128,7 @@ fn report(world: &World) -> Report {
     downloaded.sort();
     let verified = leechers.iter().filter_map(|agent| agent.complete_at).max();
     let since = |at: Option<&Instant>| at.map_or(Duration::ZERO, |at| at.since(started));
+    let first_moment = (started.since(Instant(0)).as_micros() / MOMENT.as_micros()) as usize;
     let wasted: u64 = leechers.iter().map(|agent| agent.swarm.progress().wasted).sum();
     let useful = |agent: &&Agent| agent.swarm.progress().fetched - agent.swarm.progress().wasted;
     let seeder = agents(world).next().expect("the first machine is the seeder");
@@ -134,6 +138,12 @@ fn report(world: &World) -> Report {
         downloaded: since(downloaded.last()),
         verified: since(verified.as_ref()),
         median: since(downloaded.get(downloaded.len() / 2)),
+        times: world
+            .nodes
+            .iter()
+            .map(|node| Some(node.downloaded_at()?.max(started).since(started)))
+            .collect(),
+        arrivals: world.arrivals.iter().skip(first_moment).copied().collect(),
         wasted: wasted as f64 / (world.image.bytes as f64 * leechers.len().max(1) as f64),
         seeded: seeder.swarm.progress().uploaded as f64 / world.image.bytes as f64,
         fetched: world.fetched_by_the_dead + leechers.iter().map(useful).sum::<u64>(),

@@ -23,6 +23,8 @@ pub struct Options {
     /// The first one is a seeder that nothing happens to.
     pub agents: Vec<AgentOptions>,
     pub fakes: Vec<FakeOptions>,
+    /// What the cable of each rack carries, each way.
+    pub rack_rates: Vec<u64>,
     /// None: agents know each other from the command line.
     pub tracker: Option<TrackerOptions>,
     pub tracker_grace: Duration,
@@ -62,6 +64,7 @@ pub struct AgentOptions {
     pub role: Role,
     pub up_rate: u64,
     pub down_rate: u64,
+    pub rack: Option<usize>,
     pub disk: DiskOptions,
     /// Buffers beyond the fewest possible.
     pub spare_buffers: u32,
@@ -136,6 +139,7 @@ impl Options {
             role,
             up_rate: rate,
             down_rate: rate,
+            rack: None,
             disk: disk(role),
             spare_buffers: (48 * MIB / u64::from(piece_bytes.min(BUFFER_BYTES_MAX))) as u32,
             starts_at: Instant(0),
@@ -145,9 +149,10 @@ impl Options {
             fate: Fate::None,
             unplugged: None,
         };
-        let leechers = (0..leechers).map(|index| AgentOptions {
+        let count = leechers;
+        let leechers = (0..count).map(|index| AgentOptions {
             // Machines that were switched on together are not ready within the same microsecond.
-            starts_at: Instant(1_000_000 + u64::from(index) * 997),
+            starts_at: Instant(1_000_000 + u64::from(index) * 997.min(50_000 / u64::from(count))),
             ..agent(Role::Leecher)
         });
         Options {
@@ -155,6 +160,7 @@ impl Options {
             shape: Shape::of_distinct(piece_count, piece_bytes, piece_bytes),
             agents: core::iter::once(agent(Role::Seeder)).chain(leechers).collect(),
             fakes: Vec::new(),
+            rack_rates: Vec::new(),
             tracker: Some(TrackerOptions { peers_max: 200, ..TrackerOptions::default() }),
             tracker_grace: Duration::from_secs(30),
             latency: Duration::from_micros(100)..Duration::from_micros(200),
@@ -196,6 +202,7 @@ impl Options {
             shape: shape(piece_count, piece_bytes, rng),
             agents: core::iter::once(seeder).chain(leechers).collect(),
             fakes,
+            rack_rates: Vec::new(),
             tracker,
             tracker_grace,
             latency: Duration::from_micros(50)..Duration::from_micros(100 + u64::from(rng.below(20_000))),
@@ -237,6 +244,7 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
         role,
         up_rate: rate,
         down_rate: rate,
+        rack: None,
         disk: DiskOptions {
             rate: disk_rate,
             latency_max: super::disk::random_part(disk_latency, rng),

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use std::{env, format, fs, println};
 
-use super::options::Options;
-use super::run;
+use super::options::{AgentOptions, Fate, Options};
+use super::world::MOMENT;
+use super::{Report, run};
 use crate::limits::BLOCK_BYTES;
 use crate::wire::PIECE_HEADER_BYTES;
 
@@ -22,17 +23,74 @@ const PIECES: &str = "1000";
 
 const REQUEST_BYTES: u32 = 17;
 
-/// What is left of a link for payload: who passes on as much as it takes sends with each block its head, and a request.
-fn usable(rate: u64) -> f64 {
-    let framing = PIECE_HEADER_BYTES as u32 + REQUEST_BYTES;
-    rate as f64 * f64::from(BLOCK_BYTES) / f64::from(BLOCK_BYTES + framing)
+/// Machines in a rack, and how many of their links its cable is worth.
+const RACK: usize = 20;
+const RACK_LINKS: u64 = 4;
+
+/// What is not as it should be in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scenario {
+    Equal,
+    /// Every second link has half the rate.
+    Half,
+    /// Every tenth link has a tenth of the rate.
+    Tenth,
+    /// Racks with thin cables; the seeder stands outside.
+    Racks,
+    /// Every fourth machine starts when the others should be half done.
+    Late,
+    /// Every fifth machine dies when it should be about half done.
+    Dying,
 }
 
-/// The fastest that is possible: (1 + floor(log2 n) / pieces) x image / rate.
-fn limit(leechers: u32, pieces: u32, piece_bytes: u32) -> Duration {
-    let image = f64::from(pieces) * f64::from(piece_bytes);
-    let steps = f64::from(leechers.ilog2());
-    Duration::from_secs_f64((1.0 + steps / f64::from(pieces)) * image / usable(RATE))
+use Scenario::*;
+
+const SCENARIOS: [(&str, Scenario); 6] =
+    [("equal", Equal), ("half", Half), ("tenth", Tenth), ("racks", Racks), ("late", Late), ("dying", Dying)];
+
+struct Room {
+    scenario: Scenario,
+    leechers: u32,
+    pieces: u32,
+    piece_bytes: u32,
+}
+
+#[test]
+#[ignore = "prints a table, proves nothing"]
+fn sim_table() {
+    println!(
+        "| links | leechers | pieces | limit | last | last / limit | healthy / T* | median / T* | in vain | seed sent \
+         | events | host |"
+    );
+    println!("| :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |");
+    let mut phases = Vec::new();
+    for scenario in scenarios() {
+        for piece_kib in numbers("SWARMDD_SIM_PIECE_KIB", &format!("{PIECE_KIB}")) {
+            for pieces in numbers("SWARMDD_SIM_PIECES", PIECES) {
+                for leechers in numbers("SWARMDD_SIM_LEECHERS", LEECHERS) {
+                    let room = Room { scenario, leechers, pieces, piece_bytes: piece_kib * 1024 };
+                    let begun = host_seconds();
+                    let report = run(room.options());
+                    println!("{}", room.row(&report, host_seconds() - begun));
+                    phases.extend(room.phases(&report));
+                }
+            }
+        }
+    }
+    if env::var_os("SWARMDD_SIM_PHASES").is_some() {
+        println!("\n| leechers | link | 1/10 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | of the time |");
+        println!("| --: | :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |");
+        phases.iter().for_each(|row| println!("{row}"));
+    }
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let text = env::var("SWARMDD_SIM_SCENARIO").unwrap_or_else(|_| String::from("equal"));
+    let find = |name: &str| {
+        let found = SCENARIOS.iter().find(|(known, _)| *known == name);
+        found.unwrap_or_else(|| panic!("SWARMDD_SIM_SCENARIO is one of {SCENARIOS:?}, not {name}")).1
+    };
+    text.split(',').map(find).collect()
 }
 
 fn numbers(name: &str, otherwise: &str) -> Vec<u32> {
@@ -42,41 +100,125 @@ fn numbers(name: &str, otherwise: &str) -> Vec<u32> {
         .collect()
 }
 
-#[test]
-#[ignore = "prints a table, proves nothing"]
-fn sim_table() {
-    println!(
-        "| leechers | pieces | limit T* | last | last / T* | median / T* | in vain | seed sent | events | host |"
-    );
-    println!(
-        "| -------: | -----: | -------: | ---: | --------: | ----------: | ------: | --------: | -----: | ---: |"
-    );
-    for piece_kib in numbers("SWARMDD_SIM_PIECE_KIB", &format!("{PIECE_KIB}")) {
-        for pieces in numbers("SWARMDD_SIM_PIECES", PIECES) {
-            for leechers in numbers("SWARMDD_SIM_LEECHERS", LEECHERS) {
-                println!("{}", row(leechers, pieces, piece_kib * 1024));
+/// What is left of a link for payload: who passes on as much as it takes sends with each block its head, and a request.
+fn usable(rate: u64) -> f64 {
+    let framing = PIECE_HEADER_BYTES as u32 + REQUEST_BYTES;
+    rate as f64 * f64::from(BLOCK_BYTES) / f64::from(BLOCK_BYTES + framing)
+}
+
+impl Room {
+    fn image_bytes(&self) -> f64 {
+        f64::from(self.pieces) * f64::from(self.piece_bytes)
+    }
+
+    /// The fastest that is possible with equal links: (1 + floor(log2 n) / pieces) x image / rate.
+    fn best(&self) -> Duration {
+        let steps = f64::from(self.leechers.ilog2());
+        let image_takes = self.image_bytes() / usable(RATE);
+        Duration::from_secs_f64((1.0 + steps / f64::from(self.pieces)) * image_takes)
+    }
+
+    /// The same where links are not equal: the longest of what each machine's link needs from its start on, and what all
+    /// links together need for as many images as there are leechers. No rack's cable needs longer for one image.
+    fn limit(&self, options: &Options) -> Duration {
+        let leechers = options.agents[1..].iter().enumerate().filter(|(index, _)| !self.dies(*index));
+        let together: f64 = options.agents.iter().map(|agent| usable(agent.up_rate)).sum();
+        let all = self.image_bytes() * leechers.clone().count() as f64 / together;
+        let each = leechers.map(|(index, agent)| {
+            let waits = if self.scenario == Late && self.is_hindered(index) { 0.5 } else { 0.0 };
+            self.best().mul_f64(waits + RATE as f64 / agent.down_rate as f64)
+        });
+        each.chain([Duration::from_secs_f64(all)]).max().unwrap_or_default()
+    }
+
+    fn dies(&self, index: usize) -> bool {
+        self.scenario == Dying && index % 5 == 4
+    }
+
+    /// Has a slow link, comes late or dies: no measure for what the others can do.
+    fn is_hindered(&self, index: usize) -> bool {
+        match self.scenario {
+            Equal | Racks => false,
+            Half => index % 2 == 1,
+            Tenth => index % 10 == 9,
+            Late => index % 4 == 3,
+            Dying => self.dies(index),
+        }
+    }
+
+    fn options(&self) -> Options {
+        let mut options = Options::equal_links(self.leechers, self.pieces, self.piece_bytes, RATE);
+        // A loop that has a thousand peers in its room does not come round more often.
+        let turn_micros = if self.leechers > 125 { "5000" } else { "2000" };
+        options.turn = Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", turn_micros)[0]));
+        if self.scenario == Racks {
+            options.rack_rates = alloc::vec![RACK_LINKS * RATE; (self.leechers as usize).div_ceil(RACK)];
+        }
+        for (index, agent) in options.agents[1..].iter_mut().enumerate() {
+            if self.scenario == Racks {
+                agent.rack = Some(index / RACK);
+            }
+            if self.is_hindered(index) {
+                self.hinder(index, agent);
+            }
+        }
+        options
+    }
+
+    fn hinder(&self, index: usize, agent: &mut AgentOptions) {
+        match self.scenario {
+            Equal | Racks => {}
+            Half => (agent.up_rate, agent.down_rate) = (RATE / 2, RATE / 2),
+            Tenth => (agent.up_rate, agent.down_rate) = (RATE / 10, RATE / 10),
+            Late => agent.starts_at = agent.starts_at + self.best() / 2,
+            Dying => {
+                // From 30 % to 70 % of the way, in no order.
+                let percent = 30 + index as u32 * 17 % 41;
+                let at = agent.starts_at + self.best() * percent / 100;
+                agent.fate = Fate::Dies { at, returns_at: None, power: false };
             }
         }
     }
-}
 
-fn row(leechers: u32, pieces: u32, piece_bytes: u32) -> String {
-    let begun = host_seconds();
-    let turn = Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", "2000")[0]));
-    let report = run(Options { turn, ..Options::equal_links(leechers, pieces, piece_bytes, RATE) });
-    let host = host_seconds() - begun;
-    let limit = limit(leechers, pieces, piece_bytes);
-    let ratio = |time: Duration| time.as_secs_f64() / limit.as_secs_f64();
-    format!(
-        "| {leechers} | {pieces} | {:.2} s | {:.2} s | {:.3} | {:.3} | {:.2} % | {:.2} | {:.1} M | {host:.1} s |",
-        limit.as_secs_f64(),
-        report.downloaded.as_secs_f64(),
-        ratio(report.downloaded),
-        ratio(report.median),
-        report.wasted * 100.0,
-        report.seeded,
-        report.events as f64 / 1e6,
-    )
+    fn row(&self, report: &Report, host: f64) -> String {
+        let (best, limit) = (self.best().as_secs_f64(), self.limit(&self.options()).as_secs_f64());
+        let last = report.downloaded.as_secs_f64();
+        let leechers = report.times.iter().skip(1).enumerate();
+        let healthy = leechers.filter(|(index, _)| !self.is_hindered(*index)).map(|(_, time)| *time);
+        let healthy = healthy.max().flatten().unwrap_or_default().as_secs_f64();
+        let name =
+            SCENARIOS.iter().find(|(_, scenario)| *scenario == self.scenario).expect("it has a name").0;
+        format!(
+            "| {name} | {} | {} | {limit:.2} s | {last:.2} s | {:.3} | {:.3} | {:.3} | {:.2} % | {:.2} | {:.1} M | {host:.1} s |",
+            self.leechers,
+            self.pieces,
+            last / limit,
+            healthy / best,
+            report.median.as_secs_f64() / best,
+            report.wasted * 100.0,
+            report.seeded,
+            report.events as f64 / 1e6,
+        )
+    }
+
+    /// How busy were the downlinks of all leechers, and the seeder's uplink, in each tenth of the time it took?
+    fn phases(&self, report: &Report) -> [String; 2] {
+        let options = self.options();
+        let downlinks: f64 = options.agents[1..].iter().map(|agent| usable(agent.down_rate)).sum();
+        let moments = (report.downloaded.as_micros().div_ceil(MOMENT.as_micros()) as usize).max(10);
+        let line = |what: &str, which: usize, rate: f64| {
+            let mut line = format!("| {} | {what} |", self.leechers);
+            for tenth in 0..10 {
+                let range = moments * tenth / 10..moments * (tenth + 1) / 10;
+                let seconds = range.len() as f64 * MOMENT.as_secs_f64();
+                let bytes: u64 =
+                    report.arrivals.iter().take(range.end).skip(range.start).map(|a| a[which]).sum();
+                line += &format!(" {:.0} % |", 100.0 * bytes as f64 / (rate * seconds));
+            }
+            line
+        };
+        [line("down, all", 0, downlinks), line("up, seed", 1, usable(RATE))]
+    }
 }
 
 /// Time that this thread has run: others may be at work on this host. See Documentation/scheduler/sched-stats.rst.

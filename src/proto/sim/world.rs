@@ -41,6 +41,8 @@ pub struct World {
     pub read_back_bad: u32,
     pub sources_bad: u32,
     pub events: u64,
+    /// Payload bytes that arrived in each MOMENT: anywhere, and from the first seeder.
+    pub arrivals: Vec<[u64; 2]>,
     /// A hash over everything that happened.
     pub log: u64,
 }
@@ -67,6 +69,9 @@ pub enum Plan {
 
 const LISTEN_PORT: u16 = 6881;
 
+/// The grain of `World::arrivals`.
+pub const MOMENT: Duration = Duration::from_millis(50);
+
 /// A complete agent notices the end of its tracker within the grace time and so much more (issue: 15 s).
 const RELEASE_SLACK: Duration = Duration::from_secs(15);
 
@@ -88,6 +93,7 @@ impl World {
             read_back_bad: 0,
             sources_bad: 0,
             events: 0,
+            arrivals: Vec::new(),
             log: 0xcbf2_9ce4_8422_2325,
             options,
         };
@@ -98,9 +104,10 @@ impl World {
     /// Puts what the options say into the queue.
     fn plan_everything(&mut self) {
         let options = self.options.clone();
+        options.rack_rates.iter().for_each(|rate| self.network.add_rack(*rate));
         for agent in &options.agents {
-            let node =
-                self.add_node(agent.up_rate, agent.down_rate, Plan::Agent(Box::new(agent.clone()), None));
+            self.network.add_node(agent.up_rate, agent.down_rate, agent.rack);
+            let node = self.add_node(Plan::Agent(Box::new(agent.clone()), None));
             self.queue.plan(agent.starts_at, Happening::Starts { node });
             self.still_to_start += 1;
             match agent.fate {
@@ -119,7 +126,8 @@ impl World {
             }
         }
         for fake in &options.fakes {
-            let node = self.add_node(fake.rate, fake.rate, Plan::Fake(fake.clone()));
+            self.network.add_node(fake.rate, fake.rate, None);
+            let node = self.add_node(Plan::Fake(fake.clone()));
             self.queue.plan(fake.starts_at, Happening::Starts { node });
         }
         if let Some(stops_at) = options.tracker.as_ref().and_then(|tracker| tracker.stops_at) {
@@ -130,7 +138,7 @@ impl World {
         }
     }
 
-    fn add_node(&mut self, up_rate: u64, down_rate: u64, plan: Plan) -> NodeId {
+    fn add_node(&mut self, plan: Plan) -> NodeId {
         let index = self.nodes.len();
         let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 77, 1, 1)) + index as u32);
         self.nodes.push(Node {
@@ -138,7 +146,6 @@ impl World {
             life: 0,
             role: NodeRole::off(plan),
         });
-        self.network.add_node(up_rate, down_rate);
         index
     }
 
@@ -737,13 +744,25 @@ impl World {
         if !self.passes(segment.from) || self.reads_nothing(to) {
             return;
         }
-        let Receiving { block, good, place } = self.network.end_mut(to).flow.receiving.take().expect("it began");
+        let Receiving { block, good, place } =
+            self.network.end_mut(to).flow.receiving.take().expect("it began");
         let (now, node, slot) = (self.now, self.network.end(to).node, self.network.end(to).slot);
         if let (NodeRole::Agent(agent), Some(slot)) = (&mut self.nodes[node].role, slot) {
             agent.end_block(now, slot, block, good, place);
         }
+        self.count(segment.from, block.length);
         self.leave_window(segment);
         self.settle_receiver(to);
+    }
+
+    fn count(&mut self, from: EndId, bytes: u32) {
+        let moment = (self.now.0 / MOMENT.as_micros() as u64) as usize;
+        if self.arrivals.len() <= moment {
+            self.arrivals.resize(moment + 1, [0; 2]);
+        }
+        let is_seeder = self.network.end(from).node == 0;
+        self.arrivals[moment][0] += u64::from(bytes);
+        self.arrivals[moment][1] += u64::from(bytes) * u64::from(is_seeder);
     }
 
     /// The bytes of a segment have passed: their sender has room again.
@@ -984,6 +1003,15 @@ impl World {
     /// FNV-1a, a word at a time.
     fn mix(&mut self, word: u64) {
         self.log = (self.log ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+}
+
+impl Node {
+    pub fn downloaded_at(&self) -> Option<Instant> {
+        match &self.role {
+            NodeRole::Agent(agent) => agent.downloaded_at,
+            _ => None,
+        }
     }
 }
 
