@@ -169,7 +169,6 @@ impl Disk {
                 self.jobs.insert(ticket, Job::new(DiskOperation::Flush, 1));
                 self.push(Operation::Flush, DiskOffset(0), Memory::None, Purpose::Flush { ticket });
             }
-            Work::Hash { .. } => unreachable!("hashing is not the disk's work"),
         }
     }
 

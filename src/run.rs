@@ -3,9 +3,10 @@
 //! Nothing is decided here but fairness and memory. One thread, one `mio::Poll`; each TORRENT TARGET pair is a [`Job`]
 //! with a core, a disk and a share of the memory of its own, and all jobs have one listener together.
 //!
-//! One turn of the loop: sleep until something is ready; read from the connections that are, block by block, each hashed
-//! while the cache of the CPU still holds it; take what the disks have finished; then, job by job, do what the core
-//! asks for until it asks for nothing. A connection that always has more gets a bounded part of each turn.
+//! One turn of the loop: sleep until something is ready; read from the connections that are, block by block; take what the
+//! disks have finished; hash; then, job by job, do what the core asks for until it asks for nothing. A connection that
+//! always has more gets a bounded part of each turn. Hashing fills the time in which nothing else is ready, a bounded part
+//! of each turn, too; a loop that never gets there hashes two pieces at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -19,10 +20,10 @@ use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use swarm_proto::announce::Answer;
-use swarm_proto::limits::{ANNOUNCE_BYTES_MAX, BLOCK_BYTES, GREETING_MAX};
+use swarm_proto::limits::{ANNOUNCE_BYTES_MAX, BLOCK_BYTES, GREETING_MAX, HASH_PATIENCE};
 use swarm_proto::metainfo::Metainfo;
 use swarm_proto::swarm::{
-    self, Config, DiskError, DiskOperation, Failure, HashOf, Outcome, Role, State, Swarm, Work,
+    self, Config, DiskError, DiskOperation, Failure, Hash, HashOf, Outcome, Role, State, Swarm,
 };
 use swarm_proto::units::{Instant, PeerId, PeerSlot, PieceHash};
 use swarm_proto::wire::Handshake;
@@ -167,6 +168,8 @@ struct Job {
     disk: Option<Disk>,
     pool: Pool,
     hashes: BTreeMap<HashOf, Sha1>,
+    /// When what has not been hashed will have waited long enough for another piece to be hashed with.
+    hash_by: Option<Instant>,
     /// The link of each slot.
     slots: Vec<Option<usize>>,
     announce: Option<Exchange>,
@@ -262,7 +265,9 @@ impl<'a> Runner<'a> {
             self.watch_clock(now);
             // Zeros that a disk makes by itself take no time, and so many of them a turn that the others have theirs.
             self.jobs.iter_mut().filter(|job| job.has_done_already()).for_each(|job| job.advance_disk(now));
+            let busy = !events.is_empty();
             for job in 0..self.jobs.len() {
+                self.jobs[job].hash_some(now, busy);
                 self.settle(job, now);
             }
             self.report(now);
@@ -272,7 +277,8 @@ impl<'a> Runner<'a> {
 
     /// How long nothing needs to be done if nothing happens.
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        if !self.ready.is_empty() || self.jobs.iter().any(Job::has_done_already) {
+        let at_once = |job: &Job| job.has_done_already() || job.swarm.has_to_hash();
+        if !self.ready.is_empty() || self.jobs.iter().any(at_once) {
             return Some(Duration::ZERO);
         }
         let stuck = self.jobs.iter().filter_map(|job| job.disk.as_ref()).any(Disk::is_stuck);
@@ -447,10 +453,7 @@ impl<'a> Runner<'a> {
                 Input::BlockBegins(block) => {
                     link.conn.receive_into(job.swarm.begin_block(now, slot, block));
                 }
-                Input::BlockEnds(block) => {
-                    job.swarm.handle_block(now, slot, block);
-                    job.do_work(now);
-                }
+                Input::BlockEnds(block) => job.swarm.handle_block(now, slot, block),
             }
         }
         Ok(())
@@ -498,7 +501,7 @@ impl<'a> Runner<'a> {
         loop {
             let mut busy = self.send(index, now);
             let job = &mut self.jobs[index];
-            busy |= job.do_work(now);
+            busy |= job.do_work();
             while let Some((slot, why)) = self.jobs[index].swarm.poll_close() {
                 match self.jobs[index].link(slot) {
                     Some(link) => self.drop_link(link, &why, now),
@@ -680,6 +683,7 @@ impl Job {
             pool: Pool::new(buffer_bytes, buffer_count)?,
             swarm: Swarm::new(now, metainfo, config),
             hashes: BTreeMap::new(),
+            hash_by: None,
             slots: Vec::new(),
             announce: None,
             target,
@@ -708,33 +712,64 @@ impl Job {
         self.swarm.metainfo().layout.piece_count().div_ceil(8) as usize
     }
 
-    /// Hands out all work; hashing is done here and now, while the bytes are fresh and before anybody else gets the
-    /// buffer. True if there was any.
-    fn do_work(&mut self, now: Instant) -> bool {
+    /// Hands out all work. True if there was any.
+    fn do_work(&mut self) -> bool {
         let mut busy = false;
-        while let Some(work) = self.swarm.poll_work() {
+        while let Some(work) = self.swarm.poll_disk() {
             busy = true;
-            match work {
-                Work::Hash { of, begin, length, buffer, offset } => {
-                    let bytes = &self.pool.bytes(buffer)[offset as usize..][..length as usize];
-                    if begin == 0 {
-                        self.hashes.insert(of, Sha1::new());
-                    }
-                    self.hashes.get_mut(&of).expect("every hash begins at 0").update(bytes);
-                    self.finish_hash(of, begin + length, now);
-                }
-                work => self.disk.as_mut().expect("the core is not over").start(&self.pool, work),
-            }
+            self.disk.as_mut().expect("the core is not over").start(&self.pool, work);
         }
         busy
     }
 
-    /// Answers once all bytes of the piece have been hashed.
-    fn finish_hash(&mut self, of: HashOf, hashed: u32, now: Instant) {
-        if hashed == self.swarm.metainfo().layout.piece_length(of.piece()) {
-            let hash = self.hashes.remove(&of).expect("it has just been fed");
-            self.swarm.handle_hashed(now, of, PieceHash(hash.finish()));
+    /// Hashes what there is of two pieces; what there is of one alone as well, if it has waited for long, and a part of it
+    /// if nothing else is to be done.
+    fn hash_some(&mut self, now: Instant, busy: bool) {
+        let late = self.hash_by.is_some_and(|by| by <= now);
+        let mut hashes = self.swarm.poll_hash(busy && !late);
+        while self.hash(hashes, now) {
+            // The disk shall have something to do meanwhile.
+            self.do_work();
+            self.disk.iter_mut().for_each(Disk::submit);
+            if !busy {
+                break;
+            }
+            hashes = self.swarm.poll_hash(!late);
         }
+        let waits = self.swarm.has_to_hash();
+        self.hash_by = waits.then(|| self.hash_by.filter(|_| !late).unwrap_or(now + HASH_PATIENCE));
+    }
+
+    /// Done here and now: afterwards the buffers may be others'. False if there is nothing to do.
+    fn hash(&mut self, hashes: [Option<Hash>; 2], now: Instant) -> bool {
+        let mut running = hashes.map(|hash| Some(self.running_hash(&hash?)));
+        let bytes = hashes.map(|hash| match hash {
+            Some(Hash { buffer, offset, length, .. }) => {
+                &self.pool.bytes(buffer)[offset as usize..][..length as usize]
+            }
+            None => &[],
+        });
+        match &mut running {
+            [Some(first), Some(second)] => Sha1::update_two([first, second], bytes),
+            [Some(alone), _] => alone.update(bytes[0]),
+            [None, _] => return false,
+        }
+        for (hash, running) in hashes.into_iter().flatten().zip(running.into_iter().flatten()) {
+            // The core is told once all bytes of the piece have been hashed.
+            if hash.begin + hash.length == self.swarm.metainfo().layout.piece_length(hash.of.piece()) {
+                self.swarm.handle_hashed(now, hash.of, PieceHash(running.finish()));
+            } else {
+                self.hashes.insert(hash.of, running);
+            }
+        }
+        true
+    }
+
+    /// The hash of what stands before these bytes.
+    fn running_hash(&mut self, hash: &Hash) -> Sha1 {
+        let before = self.hashes.remove(&hash.of).filter(|_| hash.begin > 0);
+        assert!(before.is_some() || hash.begin == 0, "every hash begins at 0");
+        before.unwrap_or_else(Sha1::new)
     }
 
     fn has_done_already(&self) -> bool {
@@ -748,10 +783,6 @@ impl Job {
         for _ in 0..disk.done_count() {
             let Some((ticket, result)) = self.disk.as_mut().and_then(Disk::poll_done) else { return };
             self.swarm.handle_disk(now, ticket, result);
-            if self.do_work(now) {
-                // What follows may be hashed, and meanwhile the disk would have nothing to do.
-                self.disk.iter_mut().for_each(Disk::submit);
-            }
         }
     }
 
@@ -1026,11 +1057,12 @@ mod tests {
             grow_last: false,
         };
         let mut job = Job::new(setup, &settings, 1 << 20, 6881, Instant(0)).unwrap();
-        job.do_work(Instant(0));
+        job.do_work();
         let mut turns = 0;
         while job.has_done_already() {
             let before = job.swarm.have().count();
             job.advance_disk(Instant(0));
+            job.do_work();
             assert!(job.swarm.have().count() <= before + ZERO_WRITES_MAX as u32, "turn {turns}");
             turns += 1;
         }

@@ -41,6 +41,17 @@ impl Sha1 {
         }
     }
 
+    /// As `update` on each. The SHA instructions do both in little more time than one of them.
+    pub fn update_two(hashes: [&mut Sha1; 2], bytes: [&[u8]; 2]) {
+        match hashes {
+            #[cfg(target_arch = "x86_64")]
+            [Sha1(Engine::Instructions(first)), Sha1(Engine::Instructions(second))] => {
+                instructions::Sha1::update_two([first, second], bytes);
+            }
+            hashes => hashes.into_iter().zip(bytes).for_each(|(hash, bytes)| hash.update(bytes)),
+        }
+    }
+
     pub fn finish(self) -> [u8; 20] {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
@@ -57,14 +68,18 @@ mod instructions {
     use std::arch::x86_64::*;
 
     const BLOCK_BYTES: usize = 64;
-    const INITIAL: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
+
+    type Block = [u8; BLOCK_BYTES];
+    type State = [u32; 5];
+
+    const INITIAL: State = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
 
     /// Exists only on a processor that has the instructions, so `compress` may be called.
     #[derive(Clone)]
     pub struct Sha1 {
-        state: [u32; 5],
+        state: State,
         /// The bytes since the last whole block: `total_bytes % 64` of them, from the front.
-        partial: [u8; BLOCK_BYTES],
+        partial: Block,
         total_bytes: u64,
     }
 
@@ -95,6 +110,21 @@ mod instructions {
             self.partial[..tail.len()].copy_from_slice(tail);
         }
 
+        /// As `update` on each, but faster where both are at the start of a block and have whole ones.
+        pub fn update_two(hashes: [&mut Sha1; 2], bytes: [&[u8]; 2]) {
+            let [first, second] = hashes;
+            let aligned = first.partial_bytes() + second.partial_bytes() == 0;
+            let shared = if aligned { bytes[0].len().min(bytes[1].len()) & !(BLOCK_BYTES - 1) } else { 0 };
+            let [(head, tail), (second_head, second_tail)] = bytes.map(|bytes| bytes.split_at(shared));
+            let blocks = [head.as_chunks().0, second_head.as_chunks().0];
+            // SAFETY: the processor has the features, or `new` would have made no `Sha1`.
+            unsafe { compress_two([&mut first.state, &mut second.state], blocks) }
+            for (hash, tail) in [(first, tail), (second, second_tail)] {
+                hash.total_bytes += shared as u64;
+                hash.update(tail);
+            }
+        }
+
         /// One bit 1, zeros up to 8 bytes before the end of a block, the length in bits (FIPS 180-4, 5.1.1).
         pub fn finish(mut self) -> [u8; 20] {
             let length_bits = self.total_bytes * 8;
@@ -117,87 +147,127 @@ mod instructions {
             (self.total_bytes % BLOCK_BYTES as u64) as usize
         }
 
-        fn compress(&mut self, blocks: &[[u8; BLOCK_BYTES]]) {
+        fn compress(&mut self, blocks: &[Block]) {
             // SAFETY: the processor has the features, or `new` would have made no `Sha1`.
             unsafe { compress(&mut self.state, blocks) }
         }
     }
 
-    /// The 80 rounds over each block, four at a time: `sha1rnds4` does four rounds, `sha1nexte` derives their E from the
-    /// state four rounds ago, `sha1msg1` and `sha1msg2` compute the next four words of the message schedule.
+    /// One message being hashed, in registers.
+    struct Lane {
+        /// The instructions keep A in the highest lane, and E in the highest lane of a register of its own.
+        abcd: __m128i,
+        e: __m128i,
+        /// Sixteen words of the message schedule.
+        words: [__m128i; 4],
+    }
+
+    /// Four rounds of each lane with the words at `$now`, of which `sha1rnds4` does the work and `sha1nexte` derives E
+    /// from the state four rounds ago. That is left where the next four rounds take theirs.
+    macro_rules! rounds {
+        ($function:literal, $now:literal, $($lane:ident)+) => {$(
+            let e = _mm_sha1nexte_epu32($lane.e, $lane.words[$now]);
+            $lane.e = $lane.abcd;
+            $lane.abcd = _mm_sha1rnds4_epu32($lane.abcd, e, $function);
+        )+};
+    }
+
+    /// The next four words of each schedule replace the oldest ones, which are those at `$now`, and go through four rounds.
+    macro_rules! schedule_and_rounds {
+        ($function:literal, $now:literal, $($lane:ident)+) => {
+            $(
+                let words = &mut $lane.words;
+                let mixed = _mm_sha1msg1_epu32(words[$now], words[($now + 1) % 4]);
+                let mixed = _mm_xor_si128(mixed, words[($now + 2) % 4]);
+                words[$now] = _mm_sha1msg2_epu32(mixed, words[($now + 3) % 4]);
+            )+
+            rounds!($function, $now, $($lane)+);
+        };
+    }
+
+    /// The 80 rounds over one block of each lane, four at a time; a macro, so that all of it stays in registers.
+    macro_rules! block {
+        ($($lane:ident $bytes:ident)+) => {
+            $(
+                $lane.words = load($bytes);
+                let $bytes = ($lane.abcd, $lane.e);
+                // The first E is added as it is; from then on `sha1nexte` rotates it out of an earlier A.
+                let first = _mm_add_epi32($lane.e, $lane.words[0]);
+                $lane.e = $lane.abcd;
+                $lane.abcd = _mm_sha1rnds4_epu32($lane.abcd, first, 0);
+            )+
+            rounds!(0, 1, $($lane)+);
+            rounds!(0, 2, $($lane)+);
+            rounds!(0, 3, $($lane)+);
+            schedule_and_rounds!(0, 0, $($lane)+);
+
+            schedule_and_rounds!(1, 1, $($lane)+);
+            schedule_and_rounds!(1, 2, $($lane)+);
+            schedule_and_rounds!(1, 3, $($lane)+);
+            schedule_and_rounds!(1, 0, $($lane)+);
+            schedule_and_rounds!(1, 1, $($lane)+);
+
+            schedule_and_rounds!(2, 2, $($lane)+);
+            schedule_and_rounds!(2, 3, $($lane)+);
+            schedule_and_rounds!(2, 0, $($lane)+);
+            schedule_and_rounds!(2, 1, $($lane)+);
+            schedule_and_rounds!(2, 2, $($lane)+);
+
+            schedule_and_rounds!(3, 3, $($lane)+);
+            schedule_and_rounds!(3, 0, $($lane)+);
+            schedule_and_rounds!(3, 1, $($lane)+);
+            schedule_and_rounds!(3, 2, $($lane)+);
+            schedule_and_rounds!(3, 3, $($lane)+);
+            $(
+                $lane.abcd = _mm_add_epi32($lane.abcd, $bytes.0);
+                $lane.e = _mm_sha1nexte_epu32($lane.e, $bytes.1);
+            )+
+        };
+    }
+
     #[target_feature(enable = "sha,ssse3,sse4.1")]
-    fn compress(state: &mut [u32; 5], blocks: &[[u8; BLOCK_BYTES]]) {
-        /// Four rounds with the words `$now`. `$e` is the state four rounds ago, out of which E comes; it is left holding
-        /// what the next four rounds take as theirs.
-        macro_rules! rounds {
-            ($function:literal, $abcd:ident, $e:ident, $now:expr) => {
-                let e = _mm_sha1nexte_epu32($e, $now);
-                $e = $abcd;
-                $abcd = _mm_sha1rnds4_epu32($abcd, e, $function);
-            };
+    fn compress(state: &mut State, blocks: &[Block]) {
+        let mut lane = begin(state);
+        for bytes in blocks {
+            block!(lane bytes);
         }
-        /// The four words after `$w0 $w1 $w2 $w3` replace the oldest four, and go through four rounds.
-        macro_rules! schedule_and_rounds {
-            ($function:literal, $abcd:ident, $e:ident, $w0:ident $w1:ident $w2:ident $w3:ident) => {
-                let mixed = _mm_xor_si128(_mm_sha1msg1_epu32($w0, $w1), $w2);
-                $w0 = _mm_sha1msg2_epu32(mixed, $w3);
-                rounds!($function, $abcd, $e, $w0);
-            };
-        }
+        *state = end(&lane);
+    }
 
-        // The instructions keep A in the highest lane, and E in the highest lane of a register of its own.
+    /// As `compress` on each, as far as both have blocks. Every `sha1rnds4` waits for the one before it; between two of one
+    /// lane there is time for one of another.
+    #[target_feature(enable = "sha,ssse3,sse4.1")]
+    fn compress_two(states: [&mut State; 2], blocks: [&[Block]; 2]) {
+        let [mut first, mut second] = [begin(states[0]), begin(states[1])];
+        for (first_bytes, second_bytes) in blocks[0].iter().zip(blocks[1]) {
+            block!(first first_bytes second second_bytes);
+        }
+        *states[0] = end(&first);
+        *states[1] = end(&second);
+    }
+
+    #[target_feature(enable = "sse2")]
+    fn begin(state: &State) -> Lane {
         let [a, b, c, d, e] = state.map(|word| word as i32);
-        let mut abcd = _mm_set_epi32(a, b, c, d);
-        let mut e = _mm_set_epi32(e, 0, 0, 0);
+        let zeros = _mm_setzero_si128();
+        Lane { abcd: _mm_set_epi32(a, b, c, d), e: _mm_set_epi32(e, 0, 0, 0), words: [zeros; 4] }
+    }
 
-        for block in blocks {
-            let (abcd_before, e_before) = (abcd, e);
-            let [mut w0, mut w1, mut w2, mut w3] = load(block);
-
-            // The first E is added as it is; from then on `sha1nexte` rotates it out of an earlier A.
-            let first = _mm_add_epi32(e, w0);
-            e = abcd;
-            abcd = _mm_sha1rnds4_epu32(abcd, first, 0);
-            rounds!(0, abcd, e, w1);
-            rounds!(0, abcd, e, w2);
-            rounds!(0, abcd, e, w3);
-            schedule_and_rounds!(0, abcd, e, w0 w1 w2 w3);
-
-            schedule_and_rounds!(1, abcd, e, w1 w2 w3 w0);
-            schedule_and_rounds!(1, abcd, e, w2 w3 w0 w1);
-            schedule_and_rounds!(1, abcd, e, w3 w0 w1 w2);
-            schedule_and_rounds!(1, abcd, e, w0 w1 w2 w3);
-            schedule_and_rounds!(1, abcd, e, w1 w2 w3 w0);
-
-            schedule_and_rounds!(2, abcd, e, w2 w3 w0 w1);
-            schedule_and_rounds!(2, abcd, e, w3 w0 w1 w2);
-            schedule_and_rounds!(2, abcd, e, w0 w1 w2 w3);
-            schedule_and_rounds!(2, abcd, e, w1 w2 w3 w0);
-            schedule_and_rounds!(2, abcd, e, w2 w3 w0 w1);
-
-            schedule_and_rounds!(3, abcd, e, w3 w0 w1 w2);
-            schedule_and_rounds!(3, abcd, e, w0 w1 w2 w3);
-            schedule_and_rounds!(3, abcd, e, w1 w2 w3 w0);
-            schedule_and_rounds!(3, abcd, e, w2 w3 w0 w1);
-            schedule_and_rounds!(3, abcd, e, w3 w0 w1 w2);
-
-            abcd = _mm_add_epi32(abcd, abcd_before);
-            e = _mm_sha1nexte_epu32(e, e_before);
-        }
-
-        let lanes = [
-            _mm_extract_epi32(abcd, 3),
-            _mm_extract_epi32(abcd, 2),
-            _mm_extract_epi32(abcd, 1),
-            _mm_extract_epi32(abcd, 0),
-            _mm_extract_epi32(e, 3),
+    #[target_feature(enable = "sse4.1")]
+    fn end(lane: &Lane) -> State {
+        let words = [
+            _mm_extract_epi32(lane.abcd, 3),
+            _mm_extract_epi32(lane.abcd, 2),
+            _mm_extract_epi32(lane.abcd, 1),
+            _mm_extract_epi32(lane.abcd, 0),
+            _mm_extract_epi32(lane.e, 3),
         ];
-        *state = lanes.map(|lane| lane as u32);
+        words.map(|word| word as u32)
     }
 
     /// The sixteen words of a block, big-endian, the first word of each four in the highest lane.
     #[target_feature(enable = "ssse3")]
-    fn load(block: &[u8; BLOCK_BYTES]) -> [__m128i; 4] {
+    fn load(block: &Block) -> [__m128i; 4] {
         let reverse = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
         std::array::from_fn(|index| {
             let words = block[index * 16..][..16].as_ptr();
@@ -211,6 +281,7 @@ mod instructions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use swarm_proto::rng::Rng;
 
     fn both(input: &[&[u8]]) -> [u8; 20] {
         let digest = |mut hash: Sha1| {
@@ -252,21 +323,13 @@ mod tests {
     /// Random lengths in random pieces: the two engines agree, and the cuts do not matter.
     #[test]
     fn random_splits() {
-        let mut state = 0x5eed_u64;
-        let mut random = |bound: usize| {
-            // xorshift64: good enough to choose lengths.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state % bound as u64) as usize
-        };
+        let mut rng = Rng::new(0x5eed);
         for round in 0..1000 {
-            let length = random(5000);
-            let bytes: Vec<u8> = (0..length).map(|_| random(256) as u8).collect();
+            let bytes = random_bytes(&mut rng, 5000);
             let mut parts: Vec<&[u8]> = Vec::new();
             let mut rest = bytes.as_slice();
             while !rest.is_empty() {
-                let (head, tail) = rest.split_at(random(200).min(rest.len()));
+                let (head, tail) = rest.split_at((rng.below(200) as usize).min(rest.len()));
                 parts.push(head);
                 rest = tail;
             }
@@ -274,19 +337,55 @@ mod tests {
         }
     }
 
+    /// Whatever the lengths, the addresses, and what each has in its last block from before.
+    #[test]
+    fn two_at_once_are_one_after_the_other() {
+        for new in [Sha1::new, Sha1::software] {
+            let mut rng = Rng::new(0x5eed);
+            for round in 0..1000 {
+                let mut hashes = [new(), new()];
+                let mut all = [Vec::new(), Vec::new()];
+                for _ in 0..rng.below(4) {
+                    let bytes = [random_bytes(&mut rng, 1000), random_bytes(&mut rng, 1000)];
+                    let starts = [0, 1].map(|lane| rng.below(bytes[lane].len() as u32 + 1) as usize);
+                    let mut parts = [0, 1].map(|lane| &bytes[lane][starts[lane]..]);
+                    if rng.chance(1, 2) {
+                        parts = parts.map(|part| &part[..part.len() / 64 * 64]);
+                    }
+                    (0..2).for_each(|lane| all[lane].extend_from_slice(parts[lane]));
+                    let [first, second] = &mut hashes;
+                    Sha1::update_two([first, second], parts);
+                }
+                let expected = all.map(|bytes| sha1_smol::Sha1::from(&bytes).digest().bytes());
+                assert_eq!(hashes.map(Sha1::finish), expected, "round {round}");
+            }
+        }
+    }
+
+    fn random_bytes(rng: &mut Rng, bound: u32) -> Vec<u8> {
+        (0..rng.below(bound)).map(|_| rng.below(256) as u8).collect()
+    }
+
     /// `cargo test --release --bin swarmdd speed -- --ignored --nocapture`
     #[test]
     #[ignore = "a measurement"]
     fn speed() {
+        const BYTES: usize = 1 << 30;
         let block = vec![0x5a; 16 * 1024];
+        let report = |name: &str, start: std::time::Instant| {
+            println!("{name}: {:.2} GB/s", BYTES as f64 / start.elapsed().as_secs_f64() / 1e9);
+        };
         for (name, mut hash) in [("fast", Sha1::new()), ("software", Sha1::software())] {
             let start = std::time::Instant::now();
-            for _ in 0..65_536 {
-                hash.update(&block);
-            }
-            let digest = std::hint::black_box(hash.finish());
-            let seconds = start.elapsed().as_secs_f64();
-            println!("{name}: {:.2} GB/s {}", 65_536.0 * 16_384.0 / seconds / 1e9, hex(digest));
+            (0..BYTES / block.len()).for_each(|_| hash.update(&block));
+            std::hint::black_box(hash.finish());
+            report(name, start);
         }
+        let (mut first, mut second) = (Sha1::new(), Sha1::new());
+        let start = std::time::Instant::now();
+        (0..BYTES / block.len() / 2)
+            .for_each(|_| Sha1::update_two([&mut first, &mut second], [&block, &block]));
+        std::hint::black_box((first.finish(), second.finish()));
+        report("two at once", start);
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! One reader for all who ask: the survey of what a target holds, the proof of what was written to it, and a seeder that
 //! looks at a piece before it gives it away. Pieces queue up; their chunks are read ahead of the hash, INSPECT_MAX at a
-//! time, and may come back in any order; hashing goes strictly in order, so one running hash is enough. A few lines,
-//! because "done" is said on their word.
+//! time, and may come back in any order; hashing goes strictly in order within a piece. Two pieces at a time, the first two
+//! of the queue, because the hash unit does two in little more time than one. A few lines, because "done" is said on
+//! their word.
 //!
 //! ```text
 //! piece     9  8  7  7  7  6  6  6
 //! chunk           2  1  0  2  1  0
-//!          queued|  reading  |arrived, next is 6.1|hashed
+//!          queued|  reading  |arrived, next are 6.1 and 7.0|hashed
 //! ```
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -18,16 +19,18 @@ use crate::limits::INSPECT_MAX;
 use crate::metainfo::Layout;
 use crate::units::{BufferId, PieceIndex};
 
+const HASHED_AT_ONCE: usize = 2;
+
 /// Invariant: a piece is in `queue` from `add` until `judged`.
 pub struct Inspection {
     layout: Layout,
     buffer_bytes: u32,
-    /// The first is the one being hashed, the one at `reading_piece` the one being read.
+    /// The first two are those being hashed, the one at `reading_piece` the one being read.
     queue: VecDeque<PieceIndex>,
     reading_piece: usize,
-    /// The next chunk of that piece to read, and of the first piece to hash.
+    /// The next chunk of that piece to read, and of the first two pieces to hash.
     next_read: u32,
-    next_hash: u32,
+    next_hash: [u32; HASHED_AT_ONCE],
     /// Read, and waiting for their turn at the hash.
     arrived: BTreeMap<Chunk, BufferId>,
     reading: usize,
@@ -42,7 +45,7 @@ impl Inspection {
             queue: VecDeque::new(),
             reading_piece: 0,
             next_read: 0,
-            next_hash: 0,
+            next_hash: [0; HASHED_AT_ONCE],
             arrived: BTreeMap::new(),
             reading: 0,
             added: 0,
@@ -94,19 +97,37 @@ impl Inspection {
         assert!(self.arrived.insert(chunk, buffer).is_none());
     }
 
-    /// The next chunk to hash, if it is there. Its buffer is the caller's again after hashing.
-    pub fn next_hash(&mut self) -> Option<(Chunk, BufferId)> {
-        let chunk = Chunk { piece: *self.queue.front()?, index: self.next_hash };
+    /// The places in the queue of pieces of which the next chunk can be hashed.
+    pub fn hashable(&self) -> impl Iterator<Item = usize> {
+        (0..HASHED_AT_ONCE)
+            .filter(|place| self.hash_at(*place).is_some_and(|at| self.arrived.contains_key(&at)))
+    }
+
+    fn hash_at(&self, place: usize) -> Option<Chunk> {
+        Some(Chunk { piece: *self.queue.get(place)?, index: self.next_hash[place] })
+    }
+
+    /// The next chunk to hash of one of these. Its buffer is the caller's again after hashing.
+    pub fn next_hash(&mut self, place: usize) -> Option<(Chunk, BufferId)> {
+        let chunk = self.hash_at(place)?;
         let buffer = self.arrived.remove(&chunk)?;
-        self.next_hash += 1;
+        self.next_hash[place] += 1;
         Some((chunk, buffer))
     }
 
-    /// The hash of the first piece is known; the next one may begin.
+    /// No more can be hashed before some of what there is has been.
+    pub fn waits_for_hash(&self) -> bool {
+        self.reading == 0
+    }
+
+    /// The hash of one of the first pieces is known; the next one may begin.
     pub fn judged(&mut self, piece: PieceIndex) {
-        assert_eq!(self.queue.pop_front(), Some(piece));
-        assert_eq!(self.next_hash, self.chunk_count(piece));
-        (self.reading_piece, self.next_hash) = (self.reading_piece - 1, 0);
+        let place = self.queue.iter().position(|queued| *queued == piece).expect("it was added");
+        assert_eq!(self.next_hash[place], self.chunk_count(piece));
+        self.queue.remove(place);
+        self.next_hash.copy_within(place + 1.., place);
+        self.next_hash[HASHED_AT_ONCE - 1] = 0;
+        self.reading_piece -= 1;
     }
 
     /// Buffers it holds, for recounts.
@@ -126,8 +147,8 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    /// Whatever pieces are asked for and in whatever order the disk answers, chunks are hashed in the order of the pieces,
-    /// each once, within the window.
+    /// Whatever pieces are asked for and in whatever order the disk and the hash unit answer, the chunks of each piece are
+    /// hashed in order, each once, within the window.
     #[test]
     fn hashes_in_order_whatever_the_disk_does() {
         for seed in 0..200 {
@@ -150,10 +171,10 @@ mod tests {
                     let chunk = reading.swap_remove(rng.below(reading.len() as u32) as usize);
                     inspection.arrived(chunk, BufferId(0));
                 }
-                while let Some((chunk, _)) = inspection.next_hash() {
+                while let Some(place) = inspection.hashable().max_by_key(|_| rng.next_u64()) {
+                    let (chunk, _) = inspection.next_hash(place).expect("it can be hashed");
                     hashed.push(chunk);
                     if (chunk.index + 1) * 32768 >= layout.piece_length(chunk.piece) {
-                        assert_eq!(inspection.next_hash(), None, "the verdict comes first");
                         inspection.judged(chunk.piece);
                     }
                 }
@@ -165,6 +186,8 @@ mod tests {
             let chunks =
                 |piece: &PieceIndex| (0..count(*piece)).map(|index| Chunk { piece: *piece, index }).collect();
             let all: Vec<Chunk> = wanted.iter().flat_map(|piece| -> Vec<Chunk> { chunks(piece) }).collect();
+            let place = |chunk: &Chunk| wanted.iter().position(|piece| *piece == chunk.piece);
+            hashed.sort_by_key(place);
             assert_eq!(hashed, all, "seed {seed}");
             assert_eq!(
                 (inspection.progress(), inspection.buffer_count()),

@@ -160,6 +160,13 @@ pub const ZERO_WRITES_MAX: usize = 4;
 /// a disk busy; a disk full of 0xff has hundreds of thousands of them.
 pub const COPY_WRITES_MAX: usize = 16;
 
+/// Bytes of one piece that wait to be hashed together with another one. With pieces of 4 MiB that other one has begun by
+/// then; longer ones must not be whole before their hash is begun.
+pub const HASH_BACKLOG_BYTES: u32 = 4 * 1024 * 1024;
+
+/// How long bytes wait for others to be hashed with, at most, while there is no end of other things to do.
+pub const HASH_PATIENCE: Duration = Duration::from_millis(5);
+
 /// First pause after a peer refused a request (BEP 6 reject); doubles up to 64 times this.
 pub const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 

@@ -78,6 +78,16 @@ pub enum Pick {
     Nothing,
 }
 
+/// A piece that has bytes to hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashReady {
+    pub piece: PieceIndex,
+    /// So many can be hashed in one run.
+    pub blocks: u32,
+    /// Bytes that have been received and not been hashed.
+    pub backlog_bytes: u32,
+}
+
 /// A run of received bytes that continues the hash of its piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashRun {
@@ -387,22 +397,33 @@ impl Picker {
         count - 1
     }
 
-    /// The next bytes of the piece for the hash unit, as many as lie together in one buffer.
-    pub fn next_hash_run(&mut self, piece: PieceIndex) -> Option<HashRun> {
+    /// The pieces that have bytes for the hash unit, oldest first.
+    pub fn hashable(&self) -> impl Iterator<Item = HashReady> {
+        let ready = |open: &OpenPiece| HashReady {
+            piece: open.piece,
+            blocks: self.hashable_blocks(open),
+            backlog_bytes: (open.received - open.hashed) * BLOCK_BYTES,
+        };
+        self.open.iter().map(ready).filter(|ready| ready.blocks > 0)
+    }
+
+    /// Received blocks that continue the hash, as many as lie together in one buffer.
+    fn hashable_blocks(&self, open: &OpenPiece) -> u32 {
+        let buffer_blocks = self.buffer_bytes / BLOCK_BYTES;
+        let together = (buffer_blocks - open.hashed % buffer_blocks) as usize;
+        let rest = open.blocks.iter().skip(open.hashed as usize).take(together);
+        rest.take_while(|state| **state == BlockState::Received).count() as u32
+    }
+
+    /// The next bytes for the hash unit of a piece that has so many blocks for it.
+    pub fn next_hash_run(&mut self, piece: PieceIndex, blocks: u32) -> HashRun {
         let (buffer_bytes, length) = (self.buffer_bytes, self.layout.piece_length(piece));
-        let open = self.find_mut(piece)?;
+        let open = self.find_mut(piece).expect("only open pieces have bytes to hash");
         let begin = open.hashed * BLOCK_BYTES;
-        let chunk_end = (begin / buffer_bytes + 1) * buffer_bytes;
-        let ready = |(_, state): &(usize, &BlockState)| **state == BlockState::Received;
-        let run = open.blocks.iter().enumerate().skip(open.hashed as usize).take_while(ready);
-        let blocks = run.take_while(|(at, _)| (*at as u32) * BLOCK_BYTES < chunk_end).count() as u32;
-        if blocks == 0 {
-            return None;
-        }
         open.hashed += blocks;
         let end = (begin + blocks * BLOCK_BYTES).min(length);
         let buffer = open.buffers[(begin / buffer_bytes) as usize];
-        Some(HashRun { begin, length: end - begin, buffer, offset: begin % buffer_bytes })
+        HashRun { begin, length: end - begin, buffer, offset: begin % buffer_bytes }
     }
 
     /// The hash of a whole piece is known.
@@ -623,11 +644,13 @@ mod tests {
         let mut picker = picker("1", ".");
         open(&mut picker, 0);
         deliver(&mut picker, 0, block(0, 1));
-        assert_eq!(picker.next_hash_run(PieceIndex(0)), None, "the first block is missing");
+        assert_eq!(picker.hashable().next(), None, "the first block is missing");
         deliver(&mut picker, 0, block(0, 0));
         let whole = HashRun { begin: 0, length: 2 * BLOCK_BYTES, buffer: BufferId(0), offset: 0 };
-        assert_eq!(picker.next_hash_run(PieceIndex(0)), Some(whole));
-        assert_eq!(picker.next_hash_run(PieceIndex(0)), None);
+        let ready = HashReady { piece: PieceIndex(0), blocks: 2, backlog_bytes: 2 * BLOCK_BYTES };
+        assert_eq!(picker.hashable().collect::<Vec<_>>(), [ready]);
+        assert_eq!(picker.next_hash_run(PieceIndex(0), 2), whole);
+        assert_eq!(picker.hashable().next(), None);
         assert_eq!(picker.judge(PieceIndex(0), true), Verdict::Good);
         assert_eq!(picker.buffers(PieceIndex(0)), [BufferId(0)]);
         assert!(picker.unwant(PieceIndex(0)));

@@ -76,8 +76,8 @@ enum Survey {
     Rest,
 }
 
-/// After any batch of `handle_*` call `poll_send` for each peer that has room, then `poll_work`, `poll_close`, `poll_connect`,
-/// `poll_announce`, `poll_event`, each until None, and last `poll_timeout`.
+/// After any batch of `handle_*` call `poll_send` for each peer that has room, then `poll_hash`, `poll_disk`, `poll_close`,
+/// `poll_connect`, `poll_announce`, `poll_event`, each until None, and last `poll_timeout`.
 ///
 /// Invariants: a piece whose place on the disk has changed sides is in `news`; what is on the disk is neither wanted nor
 /// `unknown`; every buffer is free, stored, or owned by exactly one open piece, pending read or inspection; every pinned
@@ -553,7 +553,7 @@ impl Swarm {
     fn try_to_go(&mut self, now: Instant) {
         let State::Leaving(outcome) = &self.state else { return };
         let outcome = outcome.clone();
-        if !self.pending.is_empty() || self.work.iter().any(|work| !matches!(work, Work::Hash { .. })) {
+        if !self.pending.is_empty() {
             return;
         }
         if !self.flushed_for_leaving {
@@ -568,8 +568,20 @@ impl Swarm {
 
     // ---- what is to be done -----------------------------------------------------------------------------------------
 
-    pub fn poll_work(&mut self) -> Option<Work> {
+    /// What the disk is to do. For what is to be hashed: `poll_hash`.
+    pub fn poll_disk(&mut self) -> Option<Work> {
         self.work.pop_front()
+    }
+
+    /// Both, for those who do one thing after the other.
+    #[cfg(test)]
+    pub fn poll_work(&mut self) -> Option<Work> {
+        self.poll_disk().or_else(|| {
+            let [first, second] = self.poll_hash(false);
+            // Before whatever is to be read into its buffer.
+            second.into_iter().for_each(|second| self.work.push_front(Work::Hash(second)));
+            first.map(Work::Hash)
+        })
     }
 
     /// A connection to close, and why; then call `handle_closed`.

@@ -97,7 +97,7 @@ impl PeerSlot {
     }
 }
 
-/// Names one disk operation from the moment `Swarm::poll_work` hands it out until `Swarm::handle_disk` takes it back.
+/// Names one disk operation from the moment `Swarm::poll_disk` hands it out until `Swarm::handle_disk` takes it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 

@@ -18,7 +18,7 @@ use super::queue::{EndId, Happening, Life, NodeId, Queue};
 use crate::limits::BLOCK_BYTES;
 use crate::rng::Rng;
 use crate::swarm::{
-    self, Config, DiskError, DiskOperation, HashOf, Outcome, Role, Send, Sink, State, Swarm, Work,
+    self, Config, DiskError, DiskOperation, Hash, HashOf, Outcome, Role, Send, Sink, State, Swarm, Work,
 };
 use crate::units::{BufferId, DiskOffset, Instant, PeerId, PeerSlot, PieceIndex, Ticket};
 use crate::wire::RawBlock;
@@ -245,7 +245,7 @@ impl Agent {
     /// True if it is over already.
     pub fn start(&mut self, now: Instant, work: Work, queue: &mut Queue) -> bool {
         let bytes = match &work {
-            Work::Hash { of, begin, length, buffer, offset } => {
+            Work::Hash(Hash { of, begin, length, buffer, offset }) => {
                 return self.hash(now, *of, *begin, *length, (*buffer, *offset), queue);
             }
             Work::Zero { piece, .. } => self.image.piece_length(*piece),
@@ -326,7 +326,7 @@ impl Agent {
                 self.read_done(*piece, *begin, *length, *buffer, ticket)
             }
             Work::Flush { .. } => self.result(DiskOperation::Flush, PieceIndex(0), 0),
-            Work::Hash { .. } => unreachable!("a hash has no ticket"),
+            Work::Hash(_) => unreachable!("a hash has no ticket"),
         };
         match (&work, &result) {
             (Work::Read { piece, begin, length, .. }, _) => {

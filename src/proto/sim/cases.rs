@@ -96,7 +96,7 @@ impl Bench {
     /// The hash unit answers for every piece that is through. The tickets that wait for the disk then.
     fn judge(&mut self, good: bool) -> Vec<Ticket> {
         for work in self.works() {
-            if let Work::Hash { of: of @ HashOf::Download(piece), begin, length, .. } = work
+            if let Work::Hash(Hash { of: of @ HashOf::Download(piece), begin, length, .. }) = work
                 && begin + length == self.image.piece_length(piece)
             {
                 self.swarm.handle_hashed(self.now, of, self.image.hash(piece, good));
@@ -112,7 +112,7 @@ impl Bench {
             | Work::Zero { ticket, .. }
             | Work::Read { ticket, .. }
             | Work::Flush { ticket } => Some(ticket),
-            Work::Hash { .. } => None,
+            Work::Hash(_) => None,
         };
         self.works().into_iter().filter_map(ticket).collect()
     }

@@ -301,7 +301,7 @@ impl Ledger {
                 let may = self.is_seeder || surveys || self.on_disk[piece.index()];
                 assert!(may, "piece {} is read and not written", piece.0);
             }
-            Work::Hash { .. } => unreachable!("hashing has no ticket"),
+            Work::Hash(_) => unreachable!("hashing has no ticket"),
         }
         let other = self.tickets.insert(ticket, work);
         assert!(other.is_none(), "{ticket:?} is still held by {other:?}");

@@ -158,7 +158,7 @@ impl Story {
     /// Hashes are told, and the disk is asked.
     fn hash_all(&mut self) {
         while let Some(work) = self.swarm.poll_work() {
-            let Work::Hash { of, begin, length, .. } = work else {
+            let Work::Hash(Hash { of, begin, length, .. }) = work else {
                 self.waiting.push_back(work);
                 continue;
             };
@@ -197,7 +197,7 @@ impl Story {
                 ticket
             }
             Work::Flush { ticket } => ticket,
-            Work::Hash { .. } => unreachable!("told already"),
+            Work::Hash(_) => unreachable!("told already"),
         };
         self.swarm.handle_disk(NOW, *ticket, result);
         self.swarm.check_invariants();
@@ -465,7 +465,7 @@ fn a_bad_download_of_equal_pieces_is_asked_for_once_more_and_not_twice() {
     assert_eq!(asked.len(), 1);
     story.gives(peer, asked[0]);
     while let Some(work) = story.swarm.poll_work() {
-        let Work::Hash { of, .. } = work else { panic!("{work:?}") };
+        let Work::Hash(Hash { of, .. }) = work else { panic!("{work:?}") };
         story.swarm.handle_hashed(NOW, of, PieceHash([0; 20]));
     }
     let honest = story.peer(3, "##");

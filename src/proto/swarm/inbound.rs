@@ -297,11 +297,6 @@ impl Swarm {
         if others > 0 {
             self.cancel(block);
         }
-        while let Some(run) = self.picker.next_hash_run(block.piece) {
-            let (of, begin) = (HashOf::Download(block.piece), run.begin);
-            let (length, buffer, offset) = (run.length, run.buffer, run.offset);
-            self.work.push_back(Work::Hash { of, begin, length, buffer, offset });
-        }
     }
 
     /// Endgame: everybody else who was asked for this block may forget it.

@@ -340,9 +340,6 @@ impl Swarm {
     pub(super) fn advance(&mut self, now: Instant) {
         if self.is_open() {
             self.read_ahead();
-            while let Some((chunk, buffer)) = self.inspection.next_hash() {
-                self.hash_read(chunk, buffer);
-            }
             if self.is_fetching() {
                 self.write_copies();
                 self.write_zeros();
@@ -378,16 +375,55 @@ impl Swarm {
         }
     }
 
-    fn hash_read(&mut self, chunk: Chunk, buffer: BufferId) {
+    /// What is to be hashed next, of two pieces if there are two: the hash unit does both in little more time than one. Who is
+    /// `patient` has other things to do, and waits a while for a second piece.
+    pub fn poll_hash(&mut self, patient: bool) -> [Option<Hash>; 2] {
+        if !self.is_open() {
+            return [None; 2];
+        }
+        let places = first_two(self.inspection.hashable());
+        match (places, first_two(self.picker.hashable())) {
+            ([Some(_), Some(_)], _) => self.hash_read(places),
+            ([Some(_), None], _) if !patient || self.inspection.waits_for_hash() => self.hash_read(places),
+            (_, [Some(first), Some(second)]) => {
+                let blocks = first.blocks.min(second.blocks);
+                [first.piece, second.piece].map(|piece| Some(self.hash_received(piece, blocks)))
+            }
+            (_, [Some(alone), None]) if !patient || alone.backlog_bytes > HASH_BACKLOG_BYTES => {
+                [Some(self.hash_received(alone.piece, alone.blocks)), None]
+            }
+            _ => [None; 2],
+        }
+    }
+
+    /// Whether `poll_hash` has something for those who are not patient.
+    pub fn has_to_hash(&self) -> bool {
+        self.is_open()
+            && (self.inspection.hashable().next().is_some() || self.picker.hashable().next().is_some())
+    }
+
+    fn hash_received(&mut self, piece: PieceIndex, blocks: u32) -> Hash {
+        let run = self.picker.next_hash_run(piece, blocks);
+        let (begin, length) = (run.begin, run.length);
+        Hash { of: HashOf::Download(piece), begin, length, buffer: run.buffer, offset: run.offset }
+    }
+
+    fn hash_read(&mut self, places: [Option<usize>; 2]) -> [Option<Hash>; 2] {
+        let chunks = places.map(|place| self.inspection.next_hash(place?));
+        let hashes = chunks.map(|chunk| chunk.map(|(chunk, buffer)| self.hash_chunk(chunk, buffer)));
+        self.read_ahead();
+        hashes
+    }
+
+    fn hash_chunk(&mut self, chunk: Chunk, buffer: BufferId) -> Hash {
         let (begin, length) = self.span(chunk);
-        let of = HashOf::Disk(chunk.piece);
-        self.work.push_back(Work::Hash { of, begin, length, buffer, offset: 0 });
         // Hashing happens before anything else, so others may have the buffer. What a seeder looked at is asked for next;
         // it is not sent before the verdict.
         match self.config.role {
             Role::Seeder if self.have().get(chunk.piece) => self.cache.store(buffer, chunk),
             _ => self.cache.give_back(buffer),
         }
+        Hash { of: HashOf::Disk(chunk.piece), begin, length, buffer, offset: 0 }
     }
 
     /// The bytes of a chunk inside its piece.
@@ -439,6 +475,10 @@ impl Swarm {
     pub(super) fn is_loading(&self, chunk: Chunk) -> bool {
         self.pending.values().any(|p| matches!(p, Pending::Load { chunk: loading, .. } if *loading == chunk))
     }
+}
+
+fn first_two<T>(mut all: impl Iterator<Item = T>) -> [Option<T>; 2] {
+    [all.next(), all.next()]
 }
 
 /// The first few chunks a peer waits for.

@@ -81,7 +81,7 @@ fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
 fn work(swarm: &mut Swarm, now: Instant) {
     while let Some(work) = swarm.poll_work() {
         match work {
-            Work::Hash { of, begin, length, .. } => {
+            Work::Hash(Hash { of, begin, length, .. }) => {
                 let piece = of.piece();
                 if begin + length == swarm.metainfo.layout.piece_length(piece) {
                     swarm.handle_hashed(now, of, PieceHash([piece.0 as u8; 20]));
@@ -197,7 +197,7 @@ fn written_not_proven() -> (Swarm, PeerSlot) {
     swarm.handle_block(at(0), slot, first_block(0));
     while swarm.state == State::Downloading {
         match swarm.poll_work().expect("hash and write come first") {
-            Work::Hash { of, .. } => swarm.handle_hashed(at(0), of, PieceHash([0; 20])),
+            Work::Hash(Hash { of, .. }) => swarm.handle_hashed(at(0), of, PieceHash([0; 20])),
             Work::Write { ticket, .. } => swarm.handle_disk(at(0), ticket, Ok(())),
             work => panic!("{work:?}"),
         }

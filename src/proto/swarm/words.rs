@@ -101,9 +101,9 @@ pub enum DiskOperation {
 /// Things for the disk and the hash unit. Bytes never pass through here, only names of buffers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Hash `length` bytes at `offset` of `buffer` as the next bytes of a piece, at once, before anything else is done.
-    /// At `begin == 0` a new hash starts; when `begin + length` is the length of the piece, answer `handle_hashed`.
-    Hash { of: HashOf, begin: u32, length: u32, buffer: BufferId, offset: u32 },
+    /// Only in tests: what `poll_hash` gives.
+    #[cfg(test)]
+    Hash(Hash),
     /// Write a whole piece: `buffers[i]` holds its bytes from `i * buffer_bytes` on. Answer `handle_disk` once, when no part
     /// of it is in flight any more.
     Write { ticket: Ticket, piece: PieceIndex, buffers: Vec<BufferId> },
@@ -113,6 +113,17 @@ pub enum Work {
     Read { ticket: Ticket, piece: PieceIndex, begin: u32, length: u32, buffer: BufferId },
     /// Make everything written so far durable.
     Flush { ticket: Ticket },
+}
+
+/// Hash `length` bytes at `offset` of `buffer` as the next bytes of a piece, at once, before anything else is done.
+/// At `begin == 0` a new hash starts; when `begin + length` is the length of the piece, answer `handle_hashed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hash {
+    pub of: HashOf,
+    pub begin: u32,
+    pub length: u32,
+    pub buffer: BufferId,
+    pub offset: u32,
 }
 
 /// Downloads and inspections hash side by side: one running hash for each of these.
