@@ -1,7 +1,8 @@
 //! What are the hashes of the pieces that lie on a disk?
 //!
 //! One reader for all who ask: `make`, `verify`, and a target that may hold the image already. It reads in torrent order,
-//! with several long O_DIRECT requests in flight, and hashes what has come while the disk brings the rest. Extents may
+//! with several long O_DIRECT requests in flight, and hashes what has come while the disk brings the rest, two pieces at once
+//! because that takes little longer than one. Extents may
 //! begin and end anywhere: the sectors around them are read as a whole and only the wanted bytes are hashed.
 //!
 //! Worked case: with an alignment of 512, an extent of 1000 bytes at disk 700 is one request of 1536 bytes at 512, of
@@ -13,7 +14,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,13 +52,19 @@ pub struct Scan<'a> {
     chunks: VecDeque<Chunk>,
     free: Vec<BufferId>,
     next_ticket: u64,
-    /// The piece that is being hashed, and how much of it is in `hash`.
-    piece: PieceIndex,
-    piece_hashed_bytes: u32,
-    hash: Sha1,
+    /// The next piece to be given out, and the one behind it.
+    lanes: [Lane; 2],
     // Dropped in this order: the kernel must be done with the buffers before they go.
     aio: Aio,
     pool: Pool,
+}
+
+/// A piece that is being hashed.
+struct Lane {
+    piece: PieceIndex,
+    hash: Sha1,
+    /// Bytes of the torrent that are still to be hashed for it. Behind the last piece there are none.
+    rest: Range<u64>,
 }
 
 /// One request of whole sectors, and which of its bytes are wanted.
@@ -67,11 +74,13 @@ struct Chunk {
     ticket: Ticket,
     buffer: BufferId,
     disk: DiskOffset,
+    /// The wanted bytes in the torrent.
+    wanted: Range<u64>,
     /// Bytes of whole sectors to read.
     length: u32,
     /// Bytes that have come, from the front.
     read: u32,
-    /// Unwanted bytes at the front, then those that were hashed already.
+    /// Unwanted bytes at the front.
     skip: u32,
     /// End of the wanted bytes, at most `length`.
     end: u32,
@@ -93,9 +102,7 @@ impl<'a> Scan<'a> {
             chunks: VecDeque::new(),
             free: (0..CHUNK_COUNT).map(BufferId).collect(),
             next_ticket: 0,
-            piece: PieceIndex(0),
-            piece_hashed_bytes: 0,
-            hash: Sha1::new(),
+            lanes: [0, 1].map(|piece| Lane::new(layout, piece)),
             aio: Aio::new(CHUNK_COUNT).map_err(ScanError::Kernel)?,
             pool: Pool::new(CHUNK_BYTES, CHUNK_COUNT).map_err(ScanError::Kernel)?,
         })
@@ -108,7 +115,7 @@ impl<'a> Scan<'a> {
 
     /// Every piece has been given out.
     pub fn is_done(&self) -> bool {
-        self.piece.0 == self.layout.piece_count()
+        self.lanes[0].piece.0 == self.layout.piece_count()
     }
 
     /// The next piece, if the disk has brought all of it. Hashes at most one piece a call, and keeps the disk busy.
@@ -116,37 +123,55 @@ impl<'a> Scan<'a> {
         let mut completions = Vec::new();
         self.aio.complete(&mut completions);
         completions.into_iter().try_for_each(|completion| self.take(completion))?;
-        loop {
+        while !self.is_done() {
             self.read_ahead();
-            let Some(chunk) = self.chunks.front_mut() else { return Ok(None) };
-            if chunk.read < chunk.end {
-                return Ok(None);
-            }
-            let wanted = self.layout.piece_length(self.piece) - self.piece_hashed_bytes;
-            let count = wanted.min(chunk.end - chunk.skip);
-            let bytes = &self.pool.bytes(chunk.buffer)[chunk.skip as usize..][..count as usize];
-            self.hash.update(bytes);
-            self.piece_hashed_bytes += count;
-            chunk.skip += count;
-            if chunk.skip == chunk.end {
-                self.free.push(chunk.buffer);
-                self.chunks.pop_front();
-            }
-            if count == wanted {
+            if self.lanes[0].rest.is_empty() {
                 return Ok(Some(self.finish_piece()));
             }
+            if !self.hash_some() {
+                return Ok(None);
+            }
+            self.free_hashed();
+        }
+        Ok(None)
+    }
+
+    /// Hashes what has come of both pieces, or of the first alone if nothing of the other is on its way; false if that has
+    /// to be waited for.
+    fn hash_some(&mut self) -> bool {
+        let next = |lane: &Lane| self.chunks.iter().find(|chunk| chunk.wanted.contains(&lane.rest.start));
+        let chunks = self.lanes.each_ref().map(next);
+        if chunks[0].is_none() || chunks.into_iter().flatten().any(|chunk| chunk.read < chunk.end) {
+            return false;
+        }
+        let bytes = [0, 1]
+            .map(|lane| chunks[lane].map_or(&[][..], |chunk| chunk.part(&self.lanes[lane].rest, &self.pool)));
+        let count = if chunks[1].is_some() { bytes[0].len().min(bytes[1].len()) } else { bytes[0].len() };
+        let bytes = bytes.map(|bytes| &bytes[..count.min(bytes.len())]);
+        let [first, second] = &mut self.lanes;
+        Sha1::update_two([&mut first.hash, &mut second.hash], bytes);
+        first.rest.start += bytes[0].len() as u64;
+        second.rest.start += bytes[1].len() as u64;
+        true
+    }
+
+    /// Whatever comes before the next byte to be hashed is done with.
+    fn free_hashed(&mut self) {
+        let [first, second] = &self.lanes;
+        let next = if first.rest.is_empty() { second.rest.start } else { first.rest.start };
+        while let Some(chunk) = self.chunks.pop_front_if(|chunk| chunk.wanted.end <= next) {
+            self.free.push(chunk.buffer);
         }
     }
 
     fn finish_piece(&mut self) -> (PieceIndex, PieceHash) {
-        let piece = self.piece;
-        let hash = std::mem::replace(&mut self.hash, Sha1::new()).finish();
-        self.piece = PieceIndex(piece.0 + 1);
-        self.piece_hashed_bytes = 0;
+        let behind = Lane::new(self.layout, self.lanes[1].piece.0 + 1);
+        let next = std::mem::replace(&mut self.lanes[1], behind);
+        let done = std::mem::replace(&mut self.lanes[0], next);
         if self.is_done() {
             assert!(self.chunks.is_empty(), "bytes behind the last piece");
         }
-        (piece, PieceHash(hash))
+        (done.piece, PieceHash(done.hash.finish()))
     }
 
     /// Asks for as many chunks as there are free buffers.
@@ -155,7 +180,9 @@ impl<'a> Scan<'a> {
             && let Some(buffer) = self.free.pop()
         {
             let (disk, length) = (extent.disk + self.cut_bytes, extent.length - self.cut_bytes);
-            let chunk = first_chunk(disk, length, self.device.alignment, buffer, Ticket(self.next_ticket));
+            let start = extent.torrent_offset + self.cut_bytes;
+            let ticket = Ticket(self.next_ticket);
+            let chunk = first_chunk((start, disk), length, self.device.alignment, buffer, ticket);
             self.cut_bytes += u64::from(chunk.end - chunk.skip);
             if self.cut_bytes == extent.length {
                 self.extents = &self.extents[1..];
@@ -197,7 +224,28 @@ impl<'a> Scan<'a> {
     }
 }
 
+impl Lane {
+    fn new(layout: Layout, piece: u32) -> Lane {
+        let piece = PieceIndex(piece);
+        let total = layout.total_bytes();
+        let rest = match piece.0 < layout.piece_count() {
+            true => {
+                layout.piece_start(piece)..layout.piece_start(piece) + u64::from(layout.piece_length(piece))
+            }
+            false => total..total,
+        };
+        Lane { piece, hash: Sha1::new(), rest }
+    }
+}
+
 impl Chunk {
+    /// Its wanted bytes from the start of `range` on, at most to the end of that.
+    fn part<'a>(&self, range: &Range<u64>, pool: &'a Pool) -> &'a [u8] {
+        let from = self.skip as usize + (range.start - self.wanted.start) as usize;
+        let count = range.end.min(self.wanted.end) - range.start;
+        &pool.bytes(self.buffer)[from..][..count as usize]
+    }
+
     /// Reads what has not come yet.
     fn request(&self, device: &Device, pool: &Pool) -> Request {
         let segment = pool.segment(self.buffer, self.read, self.length - self.read);
@@ -212,8 +260,14 @@ impl Chunk {
     }
 }
 
-/// The first chunk of `length` bytes at `disk`: up to a buffer full, in whole sectors.
-fn first_chunk(disk: DiskOffset, length: u64, alignment: u32, buffer: BufferId, ticket: Ticket) -> Chunk {
+/// The first chunk of `length` bytes at `start` of the torrent and `disk`: up to a buffer full, in whole sectors.
+fn first_chunk(
+    (start, disk): (u64, DiskOffset),
+    length: u64,
+    alignment: u32,
+    buffer: BufferId,
+    ticket: Ticket,
+) -> Chunk {
     assert!(length > 0);
     let alignment = u64::from(alignment);
     let skip = disk.0 % alignment;
@@ -223,6 +277,7 @@ fn first_chunk(disk: DiskOffset, length: u64, alignment: u32, buffer: BufferId, 
         ticket,
         buffer,
         disk: DiskOffset(disk.0 - skip),
+        wanted: start..start + end - skip,
         length: small(end.next_multiple_of(alignment)),
         read: 0,
         skip: small(skip),
@@ -414,7 +469,7 @@ mod tests {
     fn chunks_are_whole_sectors() {
         let chunk = |disk, length| {
             let Chunk { disk, length, skip, end, .. } =
-                first_chunk(DiskOffset(disk), length, 512, BufferId(0), Ticket(0));
+                first_chunk((0, DiskOffset(disk)), length, 512, BufferId(0), Ticket(0));
             (disk.0, length, skip, end)
         };
         assert_eq!(chunk(700, 1000), (512, 1536, 188, 1188), "the case at the top of the file");

