@@ -10,10 +10,14 @@
 //! *Taken* buffers belong to one owner: a piece being received, a disk read, an inspection. *Stored* ones hold bytes that
 //! are on the disk and may be sent; each block being sent pins its buffer, and a pinned buffer is never taken. If they turn
 //! out not to be on the disk the chunk is *forgotten*: nobody finds it any more, and the last pin frees its buffer.
+//!
+//! Memory that was never touched costs nothing, so the cache is content with a part of the pool until somebody asks for what
+//! it has given up: then it keeps more.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
+use crate::limits::{KEPT_MIN, KEPT_MORE, KEPT_PART};
 use crate::units::{BufferId, PieceIndex};
 
 /// A part of a piece as large as a buffer.
@@ -45,6 +49,10 @@ pub struct Cache {
     stored: BTreeMap<Chunk, BufferId>,
     /// How many of the stored buffers are pinned.
     pinned: usize,
+    /// So many chunks are stored before the oldest gives way though there are free buffers.
+    kept_max: usize,
+    /// The last chunks that gave way, as many as there are buffers.
+    gone: VecDeque<Chunk>,
     /// Counts uses; the buffer with the lowest `used` is the oldest.
     uses: u64,
 }
@@ -56,18 +64,22 @@ impl Cache {
             free: (0..buffer_count).rev().map(BufferId).collect(),
             stored: BTreeMap::new(),
             pinned: 0,
+            kept_max: (buffer_count as usize / KEPT_PART).max(KEPT_MIN),
+            gone: VecDeque::new(),
             uses: 0,
         }
     }
 
-    /// A buffer for the caller alone: a free one, else the one whose chunk was used longest ago. None if all are in use.
+    /// A buffer for the caller alone: the one whose chunk was used longest ago if as many are stored as shall be, else a free
+    /// one, else that one nevertheless. None if all are in use.
     pub fn take(&mut self) -> Option<BufferId> {
         self.take_but(&BTreeSet::new())
     }
 
     /// Like `take`, but these chunks stay.
     pub fn take_but(&mut self, spared: &BTreeSet<Chunk>) -> Option<BufferId> {
-        let buffer = self.free.pop().or_else(|| self.evict(spared))?;
+        let enough = (self.stored.len() >= self.kept_max).then(|| self.evict(spared)).flatten();
+        let buffer = enough.or_else(|| self.free.pop()).or_else(|| self.evict(spared))?;
         self.buffers[buffer.index()] = Buffer::Taken;
         Some(buffer)
     }
@@ -92,6 +104,10 @@ impl Cache {
         assert_eq!(self.buffers[buffer.index()], Buffer::Taken);
         if self.stored.contains_key(&chunk) {
             return self.give_back(buffer);
+        }
+        if let Some(place) = self.gone.iter().position(|gone| *gone == chunk) {
+            self.gone.remove(place);
+            self.kept_max = (self.kept_max + KEPT_MORE).min(self.buffers.len());
         }
         self.uses += 1;
         self.buffers[buffer.index()] = Buffer::Stored { chunk, pins: 0, used: self.uses };
@@ -154,6 +170,8 @@ impl Cache {
             _ => None,
         };
         let (_, chunk) = self.buffers.iter().filter_map(unpinned).min_by_key(|(used, _)| *used)?;
+        self.gone.truncate(self.buffers.len() - 1);
+        self.gone.push_front(chunk);
         self.stored.remove(&chunk)
     }
 
@@ -214,6 +232,24 @@ mod tests {
         cache.give_back(taken);
         cache.check_invariants();
         assert_eq!(cache.available(), 1);
+    }
+
+    /// Many pieces go through, and nobody asks for one again; then somebody does.
+    #[test]
+    fn no_more_is_kept_than_is_asked_for_again() {
+        let mut cache = Cache::new(80);
+        let mut pass = |pieces| {
+            let mut touched = 0;
+            for piece in pieces {
+                let buffer = cache.take().unwrap();
+                cache.store(buffer, chunk(piece));
+                cache.check_invariants();
+                touched = touched.max(buffer.0 + 1);
+            }
+            touched
+        };
+        assert_eq!(pass(0..60), 80 / KEPT_PART as u32, "memory that was never touched stays so");
+        assert!(pass(0..60) > 60, "what is asked for again is kept from now on");
     }
 
     #[test]

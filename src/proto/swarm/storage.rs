@@ -376,7 +376,7 @@ impl Swarm {
     }
 
     /// What is to be hashed next, of two pieces if there are two: the hash unit does both in little more time than one. Who is
-    /// `patient` has other things to do, and waits a while for a second piece.
+    /// `patient` gets nothing of one alone as long as a second one may come.
     pub fn poll_hash(&mut self, patient: bool) -> [Option<Hash>; 2] {
         if !self.is_open() {
             return [None; 2];
@@ -463,9 +463,6 @@ impl Swarm {
     /// A buffer to read into, but none that holds what somebody is sent next: with few buffers each peer's read would throw
     /// out what was just read for another, and nothing would ever be sent. What is only read ahead throws out less.
     pub(super) fn take_to_load(&mut self, is_next: bool) -> Option<BufferId> {
-        if self.cache.has_free() {
-            return self.cache.take();
-        }
         let (buffer_bytes, depth) = (self.buffer_bytes, if is_next { 1 } else { READS_PER_PEER_MAX });
         let peers = self.peers.iter().flatten();
         let spared: BTreeSet<Chunk> = peers.flat_map(|peer| next_chunks(peer, buffer_bytes, depth)).collect();
