@@ -215,7 +215,7 @@ impl Swarm {
 
     pub(super) fn take_request(&mut self, slot: PeerSlot, block: Block) {
         let crosses = block.begin / self.buffer_bytes != (block.begin + block.length - 1) / self.buffer_bytes;
-        let have = self.have().get(block.piece);
+        let (have, buffer_bytes) = (self.have().get(block.piece), self.buffer_bytes);
         let peer = self.peer(slot);
         if peer.am_choking || !have || crosses || peer.uploads.len() >= UPLOAD_QUEUE_MAX {
             // Without the fast extension there is no word for "no"; the peer asks again after its own time-out.
@@ -224,6 +224,8 @@ impl Swarm {
             }
             return;
         }
+        let chunk = |block: &Block| (block.piece, block.begin / buffer_bytes);
+        let begins_chunk = peer.uploads.back().map(chunk) != Some(chunk(&block));
         if !peer.uploads.contains(&block) {
             peer.uploads.push_back(block);
         }
@@ -233,7 +235,9 @@ impl Swarm {
         if dealt == peer.dealt.len() && block.begin == 0 && self.sent.count(block.piece) < u16::MAX {
             self.sent.increment(block.piece, &mut self.rng);
         }
-        self.load_for(slot);
+        if begins_chunk {
+            self.load_for(slot);
+        }
     }
 
     pub(super) fn take_cancel(&mut self, slot: PeerSlot, block: Block) {

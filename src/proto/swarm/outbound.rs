@@ -222,7 +222,12 @@ impl Swarm {
         let (block, buffer) = peer.sending.pop_front().expect("only what was given out is sent");
         self.cache.unpin(buffer);
         self.uploaded += u64::from(block.length);
-        self.load_for(slot);
+        // One more chunk can be read when one is through.
+        let end = block.begin + block.length;
+        let length = self.metainfo.layout.piece_length(block.piece);
+        if end == length || end.is_multiple_of(self.buffer_bytes) {
+            self.load_for(slot);
+        }
     }
 
     pub(super) fn keep_alive(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
