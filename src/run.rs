@@ -4,9 +4,8 @@
 //! with a core, a disk and a share of the memory of its own, and all jobs have one listener together.
 //!
 //! One turn of the loop: sleep until something is ready; read from the connections that are, block by block; take what the
-//! disks have finished; hash; then, job by job, do what the core asks for until it asks for nothing. A connection that
-//! always has more gets a bounded part of each turn. Hashing fills the time in which nothing else is ready, a bounded part
-//! of each turn, too; a loop that never gets there hashes two pieces at once.
+//! disks have finished; hash, two pieces at once; then, job by job, do what the core asks for until it asks for nothing. A
+//! connection that always has more gets a bounded part of each turn.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -168,7 +167,7 @@ struct Job {
     disk: Option<Disk>,
     pool: Pool,
     hashes: BTreeMap<HashOf, Sha1>,
-    /// When what has not been hashed will have waited long enough for another piece to be hashed with.
+    /// When what is there of one piece will have waited long enough for a second one.
     hash_by: Option<Instant>,
     /// The link of each slot.
     slots: Vec<Option<usize>>,
@@ -265,9 +264,8 @@ impl<'a> Runner<'a> {
             self.watch_clock(now);
             // Zeros that a disk makes by itself take no time, and so many of them a turn that the others have theirs.
             self.jobs.iter_mut().filter(|job| job.has_done_already()).for_each(|job| job.advance_disk(now));
-            let busy = !events.is_empty();
             for job in 0..self.jobs.len() {
-                self.jobs[job].hash_some(now, busy);
+                self.jobs[job].hash_some(now);
                 self.settle(job, now);
             }
             self.report(now);
@@ -277,8 +275,7 @@ impl<'a> Runner<'a> {
 
     /// How long nothing needs to be done if nothing happens.
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        let at_once = |job: &Job| job.has_done_already() || job.swarm.has_to_hash();
-        if !self.ready.is_empty() || self.jobs.iter().any(at_once) {
+        if !self.ready.is_empty() || self.jobs.iter().any(Job::has_done_already) {
             return Some(Duration::ZERO);
         }
         let stuck = self.jobs.iter().filter_map(|job| job.disk.as_ref()).any(Disk::is_stuck);
@@ -292,6 +289,7 @@ impl<'a> Runner<'a> {
         let first = cores
             .chain(announces)
             .chain(guests)
+            .chain(self.jobs.iter().filter_map(|job| job.hash_by))
             .chain(self.accept_at)
             .chain(submit)
             .chain([self.report_at])
@@ -722,26 +720,22 @@ impl Job {
         busy
     }
 
-    /// Hashes what there is of two pieces; what there is of one alone as well, if it has waited for long, and a part of it
-    /// if nothing else is to be done.
-    fn hash_some(&mut self, now: Instant, busy: bool) {
+    /// Hashes what there is of two pieces, and what there is of one alone once nothing has been hashed for a while.
+    fn hash_some(&mut self, now: Instant) {
         let late = self.hash_by.is_some_and(|by| by <= now);
-        let mut hashes = self.swarm.poll_hash(busy && !late);
-        while self.hash(hashes, now) {
+        while self.hash(!late, now) {
+            self.hash_by = None;
             // The disk shall have something to do meanwhile.
             self.do_work();
             self.disk.iter_mut().for_each(Disk::submit);
-            if !busy {
-                break;
-            }
-            hashes = self.swarm.poll_hash(!late);
         }
         let waits = self.swarm.has_to_hash();
-        self.hash_by = waits.then(|| self.hash_by.filter(|_| !late).unwrap_or(now + HASH_PATIENCE));
+        self.hash_by = waits.then(|| self.hash_by.unwrap_or(now + HASH_PATIENCE));
     }
 
     /// Done here and now: afterwards the buffers may be others'. False if there is nothing to do.
-    fn hash(&mut self, hashes: [Option<Hash>; 2], now: Instant) -> bool {
+    fn hash(&mut self, patient: bool, now: Instant) -> bool {
+        let hashes = self.swarm.poll_hash(patient);
         let mut running = hashes.map(|hash| Some(self.running_hash(&hash?)));
         let bytes = hashes.map(|hash| match hash {
             Some(Hash { buffer, offset, length, .. }) => {
