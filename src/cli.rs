@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, URL_BYTES_MAX};
+use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN, URL_BYTES_MAX};
 use swarm_proto::units::InfoHash;
 
 use crate::help;
@@ -88,6 +88,9 @@ pub struct SwarmOptions {
     pub tracker_grace: Duration,
     /// How long to seed at most; zero is `--no-seed`.
     pub seed_limit: Option<Duration>,
+    /// Payload bytes per second.
+    pub max_up: Option<u64>,
+    pub max_down: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +218,7 @@ fn get(mut words: Words) -> Result<Command, UsageError> {
                 "--fresh" => fresh = true,
                 "--no-verify" => verify = false,
                 "--no-seed" => swarm.seed_limit = Some(Duration::ZERO),
+                "--max-down" => swarm.max_down = Some(words.value(&name, RATE, rate)?),
                 "--stall-secs" => stall = Some(words.value(&name, SECONDS_FROM_1, seconds_from_1)?),
                 "--dry-run" => dry_run = true,
                 "--allow-smaller" => allow_smaller = true,
@@ -317,6 +321,8 @@ impl Default for SwarmOptions {
             progress: Mode::Auto,
             tracker_grace: Duration::from_secs(30),
             seed_limit: None,
+            max_up: None,
+            max_down: None,
         }
     }
 }
@@ -333,6 +339,7 @@ impl SwarmOptions {
             "--progress" => {
                 self.progress = words.value(&name, "auto, plain, json or none", Mode::from_name)?
             }
+            "--max-up" => self.max_up = Some(words.value(&name, RATE, rate)?),
             "--tracker-grace" => self.tracker_grace = words.value(&name, SECONDS, seconds)?,
             "--seed-secs" => self.seed_limit = Some(words.value(&name, SECONDS, seconds)?),
             _ => return Err(words.error(Wrong::UnknownOption(name))),
@@ -480,6 +487,12 @@ fn seconds(text: &str) -> Option<Duration> {
     number(text).map(|seconds| Duration::from_secs(u64::from(seconds)))
 }
 
+const RATE: &str = "bytes per second from 128K to 1T";
+
+fn rate(text: &str) -> Option<u64> {
+    parse_size(text).ok().filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate))
+}
+
 const SECONDS_FROM_1: &str = "a number of seconds, 1 or more";
 
 fn seconds_from_1(text: &str) -> Option<Duration> {
@@ -564,6 +577,7 @@ mod tests {
         assert_eq!(options.swarm.progress, Mode::Auto);
         assert_eq!(options.swarm.tracker_grace, Duration::from_secs(30));
         assert_eq!(options.swarm.seed_limit, None);
+        assert_eq!((options.swarm.max_up, options.swarm.max_down), (None, None));
     }
 
     #[test]
@@ -571,7 +585,7 @@ mod tests {
         let options = get_options(&format!(
             "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --memory 128 --progress json \
              --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 \
-             --dry-run --grow-last --allow-smaller \
+             --dry-run --grow-last --allow-smaller --max-up 128K --max-down 1t \
              http://10.77.0.1/a.torrent disk:auto"
         ));
         assert_eq!(options.jobs[0].torrent, TorrentPlace::Url("http://10.77.0.1/a.torrent".into()));
@@ -585,6 +599,7 @@ mod tests {
         assert_eq!(options.swarm.tracker_grace, Duration::ZERO);
         assert_eq!(options.swarm.seed_limit, Some(Duration::from_secs(90)));
         assert_eq!(options.stall, Some(Duration::from_secs(600)));
+        assert_eq!((options.swarm.max_up, options.swarm.max_down), (Some(128 << 10), Some(1 << 40)));
         assert!(
             options.fresh && !options.verify && options.dry_run && options.grow_last && options.allow_smaller
         );
@@ -667,7 +682,7 @@ mod tests {
             "--progress" => "plain",
             "--info-hash" => HASH,
             "--tracker" | "--webseed" => "http://x/",
-            "--piece-size" => "1M",
+            "--piece-size" | "--max-up" | "--max-down" => "1M",
             _ => "64",
         };
         let operands =
@@ -705,7 +720,11 @@ mod tests {
             ("get --memory +64 a b", "get: --memory takes a number of MiB from 16 to 4096, not '+64'"),
             ("get a b --memory", "get: --memory takes a value"),
             ("get --fresh=yes a b", "get: --fresh takes no value"),
-            ("get --max-up 1M a b", "get: no option --max-up"),
+            ("make --max-up 1M a", "make: no option --max-up"),
+            ("get --max-up 0 a b", "get: --max-up takes bytes per second from 128K to 1T, not '0'"),
+            ("get --max-down 127K a b", "get: --max-down takes bytes per second from 128K to 1T, not '127K'"),
+            ("seed --max-down 1M a b", "seed: no option --max-down"),
+            ("get --max-up 10MB a b", "get: --max-up takes bytes per second from 128K to 1T, not '10MB'"),
             ("get -x a b", "get: no option -x"),
             (
                 "get --peer 10.0.0.1 a b",

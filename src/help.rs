@@ -67,6 +67,11 @@ Options:
   --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64
+  --max-up RATE         Send no more payload than so many bytes per second, to
+                        all peers and from all pairs together: 128K or more.
+                        K, M, G, T are powers of 1024. Default: no limit
+  --max-down RATE       Fetch no more. TARGET is still read at full speed.
+                        Default: no limit
   --progress MODE       auto: one line, redrawn, on a terminal, else plain;
                         plain: a line every 5 seconds; json: one JSON object a
                         line on stdout; none. Default: auto
@@ -115,6 +120,9 @@ Options:
   --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64
+  --max-up RATE         Send no more payload than so many bytes per second, to
+                        all peers and from all pairs together: 128K or more.
+                        K, M, G, T are powers of 1024. Default: no limit
   --progress MODE       auto: one line, redrawn, on a terminal, else plain;
                         plain: a line every 5 seconds; json: one JSON object a
                         line on stdout; none. Default: auto

@@ -24,6 +24,7 @@ use swarm_proto::metainfo::Metainfo;
 use swarm_proto::swarm::{
     self, Config, DiskError, DiskOperation, Failure, Hash, HashOf, Outcome, Role, State, Swarm,
 };
+use swarm_proto::throttle::Throttle;
 use swarm_proto::units::{Instant, PeerId, PeerSlot, PieceHash};
 use swarm_proto::wire::Handshake;
 
@@ -96,6 +97,9 @@ pub struct Settings {
     pub tracker_grace: Duration,
     pub seed_for: Option<Duration>,
     pub stall: Option<Duration>,
+    /// All pairs together.
+    pub max_up: Throttle,
+    pub max_down: Throttle,
     /// Enlarge the last partition to the end of the disk.
     pub grow_last: bool,
 }
@@ -673,6 +677,8 @@ impl Job {
             tracker_grace: settings.tracker_grace,
             seed_for: settings.seed_for,
             stall: settings.stall,
+            max_up: settings.max_up.clone(),
+            max_down: settings.max_down.clone(),
         };
         Ok(Job {
             path: device.path.clone(),
@@ -1048,6 +1054,8 @@ mod tests {
             tracker_grace: Duration::ZERO,
             seed_for: None,
             stall: None,
+            max_up: Throttle::default(),
+            max_down: Throttle::default(),
             grow_last: false,
         };
         let mut job = Job::new(setup, &settings, 1 << 20, 6881, Instant(0)).unwrap();

@@ -11,6 +11,7 @@
 //! words     units, limits, rng, bitfield
 //! bytes     text, compact, bencode, extents, metainfo, signatures, wire, http, announce, mbr, gpt
 //! choices   ranking (order by a small count), cache (buffers), picker (what to ask for), choker (whom to serve),
+//!           throttle (how fast),
 //!           peer (one connection), mesh (whom to call), tracker (when to announce, when to go), readback (the proof)
 //! the agent swarm
 //! ```
@@ -42,6 +43,7 @@ pub mod ranking;
 pub mod cache;
 pub mod picker;
 pub mod choker;
+pub mod throttle;
 pub mod peer;
 pub mod mesh;
 pub mod tracker;

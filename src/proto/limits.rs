@@ -108,6 +108,22 @@ pub const UPLOAD_SLOTS: usize = 16;
 /// How long a slot is kept while others wait for it.
 pub const CHOKE_QUANTUM: Duration = Duration::from_secs(2);
 
+/// Slowest `--max-up` and `--max-down`, in bytes per second: with it one peer at a time gets what it asks for at once
+/// (PIPELINE_MIN) while it has the slot (CHOKE_QUANTUM). Slower than that, those who wait take us for dead (SNUB_AFTER).
+pub const RATE_MIN: u64 = 128 * 1024;
+
+/// Fastest: beyond it one counts in vain.
+pub const RATE_MAX: u64 = 1 << 40;
+
+/// What a limit lets through at once after idle time: in any five seconds 2 % of what it allows.
+pub const THROTTLE_BURST: Duration = Duration::from_millis(100);
+
+/// How long a limit keeps everybody waiting before some of them go on: a hundred wake-ups a second.
+pub const THROTTLE_PAUSE: Duration = Duration::from_millis(10);
+
+/// What one peer may take before the others had their turn, in time of the whole limit; at least a block.
+pub const THROTTLE_QUANTUM: Duration = Duration::from_micros(2500);
+
 /// Housekeeping: choker, time-outs, rates.
 pub const TICK: Duration = Duration::from_millis(250);
 

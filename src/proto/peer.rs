@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use crate::bitfield::Bitfield;
 use crate::limits::*;
+use crate::throttle::Turn;
 use crate::units::{Block, BufferId, Instant, PeerId, PieceIndex};
 use crate::wire::{Message, RawBlock};
 
@@ -86,6 +87,10 @@ pub struct Peer {
     /// Rejects and cancels to be said.
     pub replies: VecDeque<Message>,
 
+    /// What it has had of our limits.
+    pub down_turn: Turn,
+    pub up_turn: Turn,
+
     pub heard_at: Instant,
     pub spoke_at: Instant,
 }
@@ -130,6 +135,8 @@ impl Peer {
             sending: VecDeque::new(),
             dealt: Vec::new(),
             replies: VecDeque::new(),
+            down_turn: Turn::default(),
+            up_turn: Turn::default(),
             heard_at: now,
             spoke_at: now,
         }

@@ -350,6 +350,7 @@ impl Swarm {
         let Some(mut peer) = self.peers[slot.index()].take() else { return };
         self.closing.retain(|(closing, _)| *closing != slot);
         for block in peer.requests.drain(..) {
+            self.config.max_down.give_back(block.length);
             self.picker.release(block, slot);
         }
         for piece in peer.dealt.drain(..) {
@@ -418,6 +419,8 @@ impl Swarm {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.config.max_up.handle_timeout(now);
+        self.config.max_down.handle_timeout(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             for slot in self.slots() {
@@ -484,10 +487,17 @@ impl Swarm {
             })
         };
         let candidates: Vec<_> = self.peers.iter().enumerate().filter_map(candidate).collect();
-        for (slot, unchoke) in choker::decide(now, &candidates, UPLOAD_SLOTS, CHOKE_QUANTUM) {
+        for (slot, unchoke) in choker::decide(now, &candidates, self.upload_slots(), CHOKE_QUANTUM) {
             let peer = self.peer(slot);
             (peer.unchoke, peer.choke_changed) = (unchoke, now);
         }
+    }
+
+    /// No more than can be sent what they ask for at once while they have their slots: the others would wait behind them.
+    fn upload_slots(&self) -> usize {
+        let Some(rate) = self.config.max_up.bytes_per_second() else { return UPLOAD_SLOTS };
+        let in_quantum = rate * CHOKE_QUANTUM.as_secs() / u64::from(PIPELINE_MIN * BLOCK_BYTES);
+        in_quantum.clamp(1, UPLOAD_SLOTS as u64) as usize
     }
 
     fn watch_for_stall(&mut self, now: Instant) {
@@ -661,7 +671,9 @@ impl Swarm {
         // While the disk still works there is nothing to do about the farewell, however late it gets.
         let farewell = self.farewell_by.filter(|_| self.pending.is_empty());
         let tick = self.is_open().then_some(self.next_tick);
-        [announce, farewell, tick].into_iter().flatten().min()
+        let limits = [self.config.max_up.next(), self.config.max_down.next()];
+        let limit = limits.into_iter().flatten().min().filter(|_| self.is_open());
+        [announce, farewell, tick, limit].into_iter().flatten().min()
     }
 
     /// What is missing is made, or being written, or fetched itself, or comes with one equal piece; one of these.

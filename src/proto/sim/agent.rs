@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::checker::{Ledger, Watched};
+use super::checker::{Ledger, Meter, Watched};
 use super::disk::{Disk, random_part};
 use super::image::{Cell, Image, ZEROS};
 use super::links::Packet;
@@ -20,6 +20,7 @@ use crate::rng::Rng;
 use crate::swarm::{
     self, Config, DiskError, DiskOperation, Hash, HashOf, Outcome, Role, Send, Sink, State, Swarm, Work,
 };
+use crate::throttle::Throttle;
 use crate::units::{BufferId, DiskOffset, Instant, PeerId, PeerSlot, PieceIndex, Ticket};
 use crate::wire::RawBlock;
 
@@ -29,6 +30,7 @@ pub struct Agent {
     pub life: Life,
     pub swarm: Swarm,
     pub ledger: Ledger,
+    meter: Meter,
     image: Image,
     pool: Pool,
     disk: Disk,
@@ -54,6 +56,10 @@ pub struct Agent {
     pub complete_at: Option<Instant>,
     pub leaving_at: Option<Instant>,
     pub over_at: Option<Instant>,
+}
+
+fn limit(bytes_per_second: Option<u64>) -> Throttle {
+    bytes_per_second.map(Throttle::limited).unwrap_or_default()
 }
 
 /// Who this process is.
@@ -92,6 +98,8 @@ impl Agent {
             tracker_grace: identity.tracker_grace,
             seed_for: options.seed_for,
             stall: None,
+            max_up: limit(options.max_up),
+            max_down: limit(options.max_down),
         };
         let there = image.all_pieces().map(|piece| image.is_on(disk.cells(), piece)).collect();
         let AgentOptions { role, look, verify, .. } = *options;
@@ -100,6 +108,7 @@ impl Agent {
             node: identity.node,
             life: identity.life,
             swarm: Swarm::new(now, image.metainfo.clone(), config),
+            meter: Meter::new(options.max_up),
             ledger: Ledger::new(image, Watched { role, look, verify, there }),
             image: image.clone(),
             pool: Pool::new(buffer_count, swarm::buffer_bytes(layout)),
@@ -217,7 +226,7 @@ impl Agent {
     }
 
     /// What the core wants sent, as a packet; for a block also its buffer, which stays pinned until `sent`.
-    pub fn packet(&mut self, slot: PeerSlot, send: Send) -> (Packet, Option<BufferId>) {
+    pub fn packet(&mut self, now: Instant, slot: PeerSlot, send: Send) -> (Packet, Option<BufferId>) {
         match send {
             Send::Handshake(handshake) => (Packet::Handshake(Box::new(handshake)), None),
             Send::Message(message) => {
@@ -225,6 +234,7 @@ impl Agent {
                 (Packet::Message(message), None)
             }
             Send::Block { block, buffer, offset } => {
+                self.meter.passes(now, block.length);
                 let range = offset..offset + block.length;
                 let good = self.ledger.sends(block, offset, self.pool.look(buffer, range.clone(), "send"));
                 assert!(good || self.has_lying_disk(), "{block:?} is sent with other bytes");

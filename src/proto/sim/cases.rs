@@ -12,6 +12,7 @@ use crate::announce::Answer;
 use crate::limits::*;
 use crate::rng::Rng;
 use crate::swarm::*;
+use crate::throttle::Throttle;
 use crate::units::*;
 use crate::wire::{Handshake, Message, RawBlock};
 
@@ -39,6 +40,8 @@ impl Bench {
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             stall: None,
+            max_up: Throttle::default(),
+            max_down: Throttle::default(),
         };
         let now = Instant(1_000_000);
         let swarm = Swarm::new(now, image.metainfo.clone(), config);

@@ -11,7 +11,7 @@ use super::disk::{DiskFault, DiskOptions, Holds};
 use super::fake_peer::{MANNERS, Manner};
 use super::image::{Bytes, Shape};
 use super::tracker::TrackerOptions;
-use crate::limits::BUFFER_BYTES_MAX;
+use crate::limits::{BUFFER_BYTES_MAX, RATE_MIN};
 use crate::rng::Rng;
 use crate::swarm::{DiskOperation, Role};
 use crate::units::Instant;
@@ -65,6 +65,9 @@ pub struct AgentOptions {
     pub up_rate: u64,
     pub down_rate: u64,
     pub rack: Option<usize>,
+    /// What it was told to keep to (`--max-up`, `--max-down`).
+    pub max_up: Option<u64>,
+    pub max_down: Option<u64>,
     pub disk: DiskOptions,
     /// Buffers beyond the fewest possible.
     pub spare_buffers: u32,
@@ -140,6 +143,8 @@ impl Options {
             up_rate: rate,
             down_rate: rate,
             rack: None,
+            max_up: None,
+            max_down: None,
             disk: disk(role),
             spare_buffers: (48 * MIB / u64::from(piece_bytes.min(BUFFER_BYTES_MAX))) as u32,
             starts_at: Instant(0),
@@ -188,6 +193,8 @@ impl Options {
         let leecher_count = 19 + rng.below(31);
         let leechers = leechers(leecher_count, rate, span, rng);
         let seeder = agent(Role::Seeder, rate, span, rng);
+        let mut agents: Vec<AgentOptions> = core::iter::once(seeder).chain(leechers).collect();
+        limit(&mut agents, &mut Rng::new(!seed));
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
@@ -200,7 +207,7 @@ impl Options {
         Options {
             seed,
             shape: shape(piece_count, piece_bytes, rng),
-            agents: core::iter::once(seeder).chain(leechers).collect(),
+            agents,
             fakes,
             rack_rates: Vec::new(),
             tracker,
@@ -245,6 +252,8 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
         up_rate: rate,
         down_rate: rate,
         rack: None,
+        max_up: None,
+        max_down: None,
         disk: DiskOptions {
             rate: disk_rate,
             latency_max: super::disk::random_part(disk_latency, rng),
@@ -312,6 +321,18 @@ fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOp
         agent
     };
     (0..count).map(|_| one(rng)).collect()
+}
+
+/// Some keep to a limit. Drawn aside, so that a seed without limits stays the run it was.
+fn limit(agents: &mut [AgentOptions], rng: &mut Rng) {
+    let share = wildness(rng);
+    for agent in agents {
+        let mut draw = |rate: u64| {
+            let limit = (rate / u64::from(1 + rng.below(8))).max(RATE_MIN);
+            rng.chance(share, 100).then_some(limit)
+        };
+        (agent.max_up, agent.max_down) = (draw(agent.up_rate), draw(agent.down_rate));
+    }
 }
 
 /// What a target may hold.

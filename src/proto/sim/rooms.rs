@@ -9,12 +9,14 @@ use super::disk::{DiskFault, Holds};
 use super::image::{Bytes, Shape};
 use super::options::{AgentOptions, Fate, Options};
 use super::{Report, run};
-use crate::limits::PIECE_BYTES_MIN;
+use crate::limits::{PIECE_BYTES_MIN, RATE_MIN};
 use crate::swarm::DiskOperation;
 use crate::units::Instant;
 
 const PIECE: u32 = 2 * PIECE_BYTES_MIN;
 const RATE: u64 = 1 << 20;
+/// From the start to the first block, at most.
+const CONNECTING_SECS: f64 = 0.3;
 
 /// A seeder, and so many leechers of 200 pieces; their targets hold this.
 fn room(leechers: u32, holds: Holds) -> Options {
@@ -175,4 +177,33 @@ fn a_target_that_forgets_once_is_forgiven() {
     let report = run(options);
     assert_eq!((report.complete, report.failed, report.read_back_bad), (5, 0, 3));
     assert!(report.fetched <= report.lacking + 3 * u64::from(PIECE));
+}
+
+/// One seeder and one leecher, one of them with a limit: as long as the limit says, whichever end has it.
+#[test]
+fn a_limit_is_held_and_used() {
+    for limit in [RATE_MIN, RATE / 4, RATE / 2] {
+        for (sender, receiver) in [(Some(limit), None), (None, Some(limit)), (Some(limit), Some(limit))] {
+            let mut options = room(1, Holds::Garbage);
+            (options.agents[0].max_up, options.agents[1].max_down) = (sender, receiver);
+            let report = fetches_what_it_lacks(options);
+            let seconds = report.downloaded.as_secs_f64() - CONNECTING_SECS;
+            let ideal = report.fetched as f64 / limit as f64;
+            assert!((0.95..1.05).contains(&(seconds / ideal)), "{seconds} s instead of {ideal} s");
+        }
+    }
+}
+
+/// Everybody waits for most of what it asked for, and nobody is taken for dead: nothing comes twice.
+#[test]
+fn who_keeps_to_a_limit_is_not_given_up() {
+    for (leechers, limit) in [(40, RATE_MIN), (8, RATE_MIN), (8, RATE / 4)] {
+        let mut options = room(leechers, Holds::Garbage);
+        options.agents.iter_mut().for_each(|agent| agent.max_up = Some(limit));
+        let report = fetches_what_it_lacks(options.clone());
+        assert!(report.wasted < 0.02, "{leechers} leechers at {limit}: {report:?}");
+        options.agents.iter_mut().for_each(|agent| agent.max_down = Some(limit));
+        let report = fetches_what_it_lacks(options);
+        assert!(report.wasted < 0.02, "{leechers} leechers at {limit}: {report:?}");
+    }
 }

@@ -435,7 +435,7 @@ impl World {
         while self.network.has_room(end) {
             let Some(agent) = self.agent(node, life) else { break };
             let Some(send) = agent.swarm.poll_send(now, slot) else { break };
-            let (packet, buffer) = agent.packet(slot, send);
+            let (packet, buffer) = agent.packet(now, slot, send);
             let bytes = if let Packet::Block { block, .. } = &packet { block.length } else { 0 };
             if self.options.alert && buffer.is_none() && self.network.is_clear(end) {
                 self.post(end, packet);

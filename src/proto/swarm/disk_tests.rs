@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use super::*;
 use crate::metainfo::{self, Content, Description};
+use crate::throttle::Throttle;
 use crate::wire::{DONT_HAVE_ID, ExtendedHandshake, RawBlock};
 
 const NOW: Instant = Instant(1_000_000);
@@ -66,6 +67,8 @@ impl Story {
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             stall: None,
+            max_up: Throttle::default(),
+            max_down: Throttle::default(),
         };
         Story {
             swarm: Swarm::new(NOW, metainfo, config),

@@ -196,6 +196,7 @@ impl Swarm {
             peer.requests.drain(..).partition(|block| Some(RawBlock::from(*block)) == arriving);
         peer.requests = keep;
         for block in &drop {
+            self.config.max_down.give_back(block.length);
             self.picker.release(*block, slot);
         }
         drop.into()
@@ -205,6 +206,7 @@ impl Swarm {
         if !self.peer(slot).forget_request(block) {
             return;
         }
+        self.config.max_down.give_back(block.length);
         self.picker.release(block, slot);
         self.picker.forsake(slot);
         let peer = self.peer(slot);
@@ -288,6 +290,9 @@ impl Swarm {
         let asked = peer.forget_request(block);
         if asked {
             (peer.snubbed, peer.refusals, peer.progress_at) = (false, 0, now);
+        } else {
+            // Taken back too late, or sent unasked: it was not allowed for.
+            self.config.max_down.charge(raw.length);
         }
         if !kept {
             self.wasted += u64::from(raw.length);
@@ -307,6 +312,7 @@ impl Swarm {
     pub(super) fn cancel(&mut self, block: Block) {
         for peer in self.peers.iter_mut().flatten() {
             if peer.forget_request(block) {
+                self.config.max_down.give_back(block.length);
                 peer.replies.push_back(Message::Cancel(block.into()));
             }
         }

@@ -37,7 +37,7 @@ impl Swarm {
         if let Some(message) = word.or_else(|| self.request(now, slot)).or_else(|| self.deal(slot)) {
             return Some(Send::Message(message));
         }
-        self.upload(slot).or_else(|| self.keep_alive(now, slot))
+        self.upload(now, slot).or_else(|| self.keep_alive(now, slot))
     }
 
     /// The extension handshake, then the bitfield, which must come before anything that it would contradict.
@@ -120,6 +120,9 @@ impl Swarm {
         if peer.nothing_at == Some((self.picker.version(), self.has_room())) {
             return None;
         }
+        if !self.config.max_down.may_take(now, &peer.down_turn) {
+            return None;
+        }
         loop {
             let peer = self.peers[slot.index()].as_ref()?;
             let requested = |block: Block| peer.requests.contains(&block);
@@ -129,7 +132,8 @@ impl Swarm {
             match self.picker.pick(&asked, self.has_room(), last) {
                 Pick::Block(block) => {
                     self.picker.request(block, slot);
-                    let peer = self.peer(slot);
+                    let peer = self.peers[slot.index()].as_mut()?;
+                    self.config.max_down.take(&mut peer.down_turn, block.length);
                     if peer.requests.is_empty() {
                         peer.progress_at = now;
                     }
@@ -200,17 +204,22 @@ impl Swarm {
         }
     }
 
-    /// The next block this peer asked for, if it is in memory.
-    pub(super) fn upload(&mut self, slot: PeerSlot) -> Option<Send> {
+    /// The next block this peer asked for, if it is in memory and within the limit.
+    pub(super) fn upload(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
         let block = *self.peer(slot).uploads.front()?;
+        let turn = self.peer(slot).up_turn;
+        if !self.config.max_up.may_take(now, &turn) {
+            return None;
+        }
         let chunk = Chunk { piece: block.piece, index: block.begin / self.buffer_bytes };
         let looked_at = !self.must_look_at(block.piece);
         let Some(buffer) = looked_at.then(|| self.cache.pin(chunk)).flatten() else {
             self.load_for(slot);
             return None;
         };
-        let peer = self.peer(slot);
+        let peer = self.peers[slot.index()].as_mut()?;
         peer.uploads.pop_front();
+        self.config.max_up.take(&mut peer.up_turn, block.length);
         peer.sending.push_back((block, buffer));
         Some(Send::Block { block, buffer, offset: block.begin % self.buffer_bytes })
     }

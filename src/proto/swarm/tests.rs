@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::*;
 use crate::metainfo::{self, Content, Description};
+use crate::throttle::Throttle;
 use crate::wire::RawBlock;
 
 const KIB: u32 = 1024;
@@ -45,6 +46,8 @@ fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swa
         tracker_grace: Duration::from_secs(30),
         seed_for: None,
         stall: None,
+        max_up: Throttle::default(),
+        max_down: Throttle::default(),
     };
     Swarm::new(at(0), metainfo, config)
 }

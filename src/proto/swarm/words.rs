@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use crate::limits::*;
 use crate::metainfo::Layout;
+use crate::throttle::Throttle;
 use crate::units::*;
 use crate::wire::{Handshake, Message};
 
@@ -31,6 +32,9 @@ pub struct Config {
     pub seed_for: Option<Duration>,
     /// Fail when nothing arrived for so long while incomplete. None waits for ever.
     pub stall: Option<Duration>,
+    /// Payload per second. Other swarms of the process may share these.
+    pub max_up: Throttle,
+    pub max_down: Throttle,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
