@@ -813,10 +813,7 @@ impl Job {
         let far = format!("{} of {} pieces are on the target", progress.have, progress.pieces);
         match self.swarm.state() {
             State::Over(Outcome::Complete) => None,
-            State::Over(Outcome::Failed(failure)) => {
-                let hint = way_out(failure, self.reported);
-                Some(format!("{}{hint}; {far}", explain(failure, &self.path)))
-            }
+            State::Over(Outcome::Failed(failure)) => Some(format!("{}; {far}", explain(failure, &self.path))),
             _ if self.reported == Some(progress::State::Verifying) => {
                 Some(format!("interrupted; {far}, {} of them read back", progress.verified))
             }
@@ -874,6 +871,9 @@ impl Job {
     fn line(&self, event: &swarm::Event) -> String {
         let name = &self.swarm.metainfo().name;
         match event {
+            swarm::Event::TargetBad { piece, error } => {
+                format!("{name}: piece {} is written anew: {}", piece.0, explain_disk(error, &self.path))
+            }
             swarm::Event::SourceBad { piece, error: Some(error), .. } => {
                 format!("{name}: piece {} is not served: {}", piece.0, explain_disk(error, &self.path))
             }
@@ -887,18 +887,6 @@ fn explain(failure: &Failure, path: &Path) -> String {
     match failure {
         Failure::Disk(error) => explain_disk(error, path),
         failure => failure.to_string(),
-    }
-}
-
-/// What else can be tried. A sector that cannot be read often can be written, and then the read-back decides.
-fn way_out(failure: &Failure, during: Option<progress::State>) -> &'static str {
-    match failure {
-        Failure::Disk(error)
-            if error.operation == DiskOperation::Read && during == Some(progress::State::Scanning) =>
-        {
-            "; --fresh writes it without reading it first"
-        }
-        _ => "",
     }
 }
 
@@ -1014,18 +1002,6 @@ mod tests {
             assert!(metainfos.iter().all(|metainfo| pool_bytes_min(metainfo) <= share));
             assert!(divide_memory(metainfos, needed_mib - 1).is_err());
         }
-    }
-
-    #[test]
-    fn a_scan_that_cannot_read_has_a_way_out() {
-        let failed = |operation| {
-            let offset = swarm_proto::units::DiskOffset(4096);
-            Failure::Disk(DiskError { operation, offset, errno: libc::EIO })
-        };
-        let (read, write) = (failed(DiskOperation::Read), failed(DiskOperation::Write));
-        assert!(way_out(&read, Some(progress::State::Scanning)).contains("--fresh"));
-        assert_eq!(way_out(&read, Some(progress::State::Verifying)), "");
-        assert_eq!(way_out(&write, Some(progress::State::Scanning)), "");
     }
 
     /// A disk that makes zeros at once may have a terabyte of them to make, and the others would wait.

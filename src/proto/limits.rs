@@ -172,6 +172,9 @@ pub const READS_MAX: usize = 32;
 pub const SAMPLE_PIECES_MAX: u32 = 64;
 pub const SAMPLE_BYTES: u32 = 256 * 1024 * 1024;
 
+/// Pieces of a target that cannot be read, of which a line is said. A dying disk may have thousands.
+pub const UNREAD_TOLD_MAX: u32 = 16;
+
 /// Chunks of an inspection in flight: 16 x 256 KiB keep any disk busy.
 pub const INSPECT_MAX: usize = 16;
 

@@ -96,6 +96,9 @@ pub struct Swarm {
     survey: Survey,
     /// Pieces of the target that nobody has looked at yet.
     unknown: Bitfield,
+    /// Of the pieces that are being looked at, those that could not be read; and how many there were.
+    unread: BTreeSet<PieceIndex>,
+    unread_count: u32,
     /// Pieces on the disk that were written since they were last read.
     unproven: Bitfield,
     /// Pieces that were not what had been written when they were read back, and were fetched again.
@@ -164,6 +167,8 @@ impl Swarm {
             inspection: Inspection::new(layout, buffer_bytes),
             survey: Survey::Sample { good: false },
             unknown,
+            unread: BTreeSet::new(),
+            unread_count: 0,
             unproven,
             retried: BTreeSet::new(),
             bad_again: 0,

@@ -352,12 +352,18 @@ impl Agent {
             }
             (_, Err(_)) => {}
         }
-        if let Err(error) = result {
-            self.ledger.fails(error);
-        }
+        let scanning = *self.swarm.state() == State::Scanning;
         let told_before = self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
         if !told_before {
             self.swarm.handle_disk(now, ticket, result);
+        }
+        match (result, work) {
+            // It goes on without: the read-back will tell whether it may.
+            (Err(_), Work::Read { piece, .. }) if scanning && *self.swarm.state() == State::Scanning => {
+                self.ledger.cannot_read(piece);
+            }
+            (Err(error), _) => self.ledger.fails(error),
+            (Ok(()), _) => {}
         }
     }
 

@@ -6,7 +6,7 @@
 //! A piece is *on the disk* when it was written and reported as written, or was read from there and found good; what a
 //! seeder starts with counts too, until it turns out otherwise. It is *proven* when it was read since it was written.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -43,6 +43,8 @@ pub struct Ledger {
     /// By the first piece of the same bytes: came in whole and good so often, and was lost so often.
     fetched_good: Vec<u32>,
     lost_good: Vec<u32>,
+    /// Pieces that the survey could not read.
+    unread: BTreeSet<PieceIndex>,
     /// Pieces that were found before anything was flushed.
     pub found: u32,
     /// Places on the disk that were read since the last flush ended.
@@ -103,6 +105,7 @@ impl Ledger {
             bad_again: Vec::new(),
             fetched_good: vec![0; count],
             lost_good: vec![0; count],
+            unread: BTreeSet::new(),
             found: 0,
             reread: vec![false; image.cell_count()],
             flushes: 0,
@@ -257,7 +260,8 @@ impl Ledger {
     fn finds(&mut self, piece: PieceIndex, good: bool) {
         let index = piece.index();
         let came = !self.image.is_zero(piece) && self.fetched_good[self.image.first_equal(piece).index()] > 0;
-        if good && !came {
+        let unread = self.unread.remove(&piece);
+        if good && !came && !unread {
             self.gets(piece);
             self.proven[index] = true;
             self.found += 1;
@@ -345,6 +349,12 @@ impl Ledger {
             self.writing[piece.index()] = false;
         }
         work
+    }
+
+    /// The survey could not read it all: whatever it is, it does not count as being there.
+    pub fn cannot_read(&mut self, piece: PieceIndex) {
+        self.there[piece.index()] = false;
+        self.unread.insert(piece);
     }
 
     pub fn fails(&mut self, error: DiskError) {

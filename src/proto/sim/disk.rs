@@ -40,7 +40,7 @@ pub enum DiskFault {
         operation: DiskOperation,
         from: u32,
     },
-    /// One piece in so many cannot be read.
+    /// One piece in so many cannot be read, until it is written.
     Unreadable {
         one_in: u32,
     },
@@ -134,6 +134,7 @@ impl Disk {
 
     /// A write that did not fail is over.
     pub fn write(&mut self, piece: PieceIndex, places: Range<usize>, written: &[Cell]) {
+        self.unreadable.remove(&piece);
         if let DiskFault::Forgets { write, always } = self.options.fault {
             let now = write + 1 == self.writes;
             if now && always {

@@ -194,7 +194,9 @@ impl Options {
         let leechers = leechers(leecher_count, rate, span, rng);
         let seeder = agent(Role::Seeder, rate, span, rng);
         let mut agents: Vec<AgentOptions> = core::iter::once(seeder).chain(leechers).collect();
-        limit(&mut agents, &mut Rng::new(!seed));
+        let aside = &mut Rng::new(!seed);
+        limit(&mut agents, aside);
+        tear(&mut agents[1..], aside);
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
@@ -332,6 +334,16 @@ fn limit(agents: &mut [AgentOptions], rng: &mut Rng) {
             rng.chance(share, 100).then_some(limit)
         };
         (agent.max_up, agent.max_down) = (draw(agent.up_rate), draw(agent.down_rate));
+    }
+}
+
+/// Some have sectors that a power cut has torn.
+fn tear(agents: &mut [AgentOptions], rng: &mut Rng) {
+    let share = wildness(rng);
+    for agent in agents.iter_mut().filter(|agent| agent.disk.fault == DiskFault::None) {
+        if rng.chance(share, 100) && agent.role == Role::Leecher {
+            agent.disk.fault = DiskFault::Unreadable { one_in: 1 + rng.below(20) };
+        }
     }
 }
 

@@ -167,6 +167,21 @@ fn a_target_that_fails_fails_alone() {
     }
 }
 
+/// What cannot be read is fetched and written, and then it can.
+#[test]
+fn a_target_that_cannot_be_read_everywhere_is_healed() {
+    for holds in [Holds::Garbage, Holds::Zeros, Holds::Part(50), Holds::Image] {
+        let mut options = room(4, holds);
+        options.agents[2..]
+            .iter_mut()
+            .for_each(|agent| agent.disk.fault = DiskFault::Unreadable { one_in: 4 });
+        let report = run(options);
+        assert_eq!((report.complete, report.failed), (5, 0));
+        let least = if holds == Holds::Image { 3 * 200 / 8 } else { 0 };
+        assert!(report.fetched > u64::from(least * PIECE), "nothing was unreadable");
+    }
+}
+
 #[test]
 fn a_target_that_forgets_once_is_forgiven() {
     let mut options = room(4, Holds::Garbage);

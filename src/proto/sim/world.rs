@@ -11,7 +11,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use super::agent::{Agent, Identity};
-use super::disk::{Disk, random_part};
+use super::disk::{Disk, DiskFault, random_part};
 use super::fake_peer::{FakePeer, Wish};
 use super::image::Image;
 use super::links::{Network, Packet, Receiving, Segment};
@@ -488,6 +488,7 @@ impl World {
             Event::PieceBad { liar: Some(address), .. } => self.may_be_a_liar(address.ip()),
             Event::ReadBackBad { piece, .. } => agent.has_lying_disk() && agent.ledger.has_lost(*piece),
             Event::SourceBad { piece, error: None, .. } => !agent.holds(*piece),
+            Event::TargetBad { .. } => agent.options.disk.fault != DiskFault::None,
             Event::SourceBad { error: Some(_), .. } => agent.ledger.first_error.is_some(),
             _ => true,
         };

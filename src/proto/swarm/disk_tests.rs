@@ -343,17 +343,23 @@ fn who_is_not_to_look_reads_nothing() {
     assert!(story.waiting.is_empty());
 }
 
+/// The buffer held the same bytes before, so the hash is the right one; but the disk does not hold them.
 #[test]
-fn an_error_during_the_survey_stops_it() {
-    let mut story = leecher("ABCD", "ABCD");
-    story.step();
-    let work = story.waiting.pop_front().unwrap();
+fn what_the_survey_cannot_read_is_not_there() {
+    let mut story = leecher("AB", "AB");
+    let peer = story.peer(2, "##");
     let error = DiskError { operation: DiskOperation::Read, offset: offset(1), errno: 5 };
+    story.hash_all();
+    let unreadable = |work: &Work| matches!(work, Work::Read { piece: PieceIndex(1), .. });
+    let at = story.waiting.iter().position(unreadable).unwrap();
+    let work = story.waiting.remove(at).unwrap();
     story.does(&work, Err(error));
-    assert_eq!(story.failure(), &Failure::Disk(error));
-    assert_eq!(story.swarm.progress().bad_offset, Some(offset(1)));
+    assert_eq!((story.has(), &story.swarm.state), ("..".into(), &State::Scanning));
     story.work();
-    assert_eq!(story.has(), "#...", "what comes after counts no more");
+    assert_eq!(story.events(), [Event::TargetBad { piece: PieceIndex(1), error }]);
+    assert_eq!((story.has(), &story.swarm.state), ("#.".into(), &State::Downloading));
+    assert_eq!(story.runs(peer), [1]);
+    assert_eq!((story.has(), &story.swarm.state), ("##".into(), &State::Seeding));
 }
 
 #[test]

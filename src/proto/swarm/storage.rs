@@ -24,10 +24,7 @@ impl Swarm {
         let pending = self.pending.remove(&ticket).expect("a ticket is answered once");
         match (result, self.config.role) {
             (Ok(()), _) => self.done(now, pending),
-            (Err(error), Role::Leecher) => {
-                self.abort(pending);
-                self.fail(now, Failure::Disk(error));
-            }
+            (Err(error), Role::Leecher) => self.target_fails(now, pending, error),
             (Err(error), Role::Seeder) => self.unreadable(now, pending, error),
         }
         self.advance(now);
@@ -59,6 +56,27 @@ impl Swarm {
             }
             Pending::Inspect { buffer, .. } => self.cache.give_back(buffer),
             Pending::Write { .. } | Pending::Flush => {}
+        }
+    }
+
+    /// What the survey cannot read is not there: many a sector torn by a power cut is healed by writing it. A disk that is
+    /// gone fails at the first write.
+    fn target_fails(&mut self, now: Instant, pending: Pending, error: DiskError) {
+        match pending {
+            Pending::Inspect { chunk: Chunk { piece, .. }, .. } if self.state == State::Scanning => {
+                if self.unread.insert(piece) {
+                    self.unread_count += 1;
+                    if self.unread_count <= UNREAD_TOLD_MAX {
+                        self.tell(Event::TargetBad { piece, error });
+                    }
+                }
+                // Its turn at the hash must come, or those behind it would wait for ever; the verdict is known already.
+                self.done(now, pending);
+            }
+            _ => {
+                self.abort(pending);
+                self.fail(now, Failure::Disk(error));
+            }
         }
     }
 
@@ -195,6 +213,8 @@ impl Swarm {
     /// A piece was read from the disk and hashed.
     pub(super) fn inspected(&mut self, now: Instant, piece: PieceIndex, good: bool) {
         self.inspection.judged(piece);
+        // Its buffer may have held the same bytes before.
+        let good = !self.unread.remove(&piece) && good;
         match (&self.state, good) {
             // It came with an equal one while it was being read; the end of the write will tell.
             (State::Scanning, _) if self.coming.get(piece) => {}

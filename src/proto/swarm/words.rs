@@ -181,6 +181,11 @@ pub enum Event {
         disk: DiskOffset,
         again: bool,
     },
+    /// The survey could not read this piece; it is written like one that is not there.
+    TargetBad {
+        piece: PieceIndex,
+        error: DiskError,
+    },
     /// A seeder does without this piece.
     SourceBad {
         piece: PieceIndex,
@@ -255,6 +260,7 @@ impl fmt::Display for Event {
                 let then = if *again { ", fetching it once more" } else { " for the second time" };
                 write!(f, "piece {} at byte {} of the disk is not what was written{then}", piece.0, disk.0)
             }
+            Event::TargetBad { piece, error } => write!(f, "piece {} is written anew: {error}", piece.0),
             Event::SourceBad { piece, disk, error: None } => write!(
                 f,
                 "piece {} at byte {} of the source is not what the torrent says, it is not served",
