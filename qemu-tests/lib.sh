@@ -125,8 +125,8 @@ scsi_disk() {
 		"-device virtio-scsi-pci -device scsi-hd,drive=disk,serial=DISK$1"
 }
 
-# failing_drive N WHAT ERRNO OFFSET: a drive on N.disk that answers ERRNO to each
-# WHAT (read, write, flush) that touches byte OFFSET; -1 is any.
+# failing_drive N WHAT ERRNO OFFSET [once]: a drive on N.disk that answers ERRNO to
+# each WHAT (read, write, flush) that touches byte OFFSET; -1 is any. Or only once.
 # writeback: with cache=unsafe a flush would go nowhere. blkdebug is a layer of
 # QEMU's (docs/devel/blkdebug.rst).
 failing_drive() {
@@ -135,7 +135,7 @@ failing_drive() {
 	[ "$sector" = -1 ] || sector=$(($4 / 512))
 	printf '%s' "driver=raw,cache=writeback,file.driver=blkdebug" \
 		",file.image.driver=file,file.image.filename=$WORK/$1.disk" \
-		",$rule.event=none,$rule.iotype=$2,$rule.errno=$3,$rule.sector=$sector"
+		",$rule.event=none,$rule.iotype=$2,$rule.errno=$3,$rule.sector=$sector${5:+,$rule.once=on}"
 }
 
 # lying_drive N OFFSET TIMES: a drive on N.disk whose byte OFFSET changes by
