@@ -3,7 +3,6 @@
 //! It does what `run.rs` does for a real one, and holds everything that passes against its [`Ledger`].
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -40,15 +39,10 @@ pub struct Agent {
     /// Connections by the name the agent gave them, and in the order in which they are served.
     ends: Vec<Option<EndId>>,
     pub live: Vec<(PeerSlot, EndId)>,
-    /// Small messages that are there, or will be at that moment; read when the loop comes round.
-    pub inbox: VecDeque<(Instant, EndId, Packet)>,
     pub wakes_at: Option<Instant>,
     /// When it was woken last, and how often in that same moment.
     pub woken_at: Instant,
     pub idle_wakes: u32,
-    pub turn_planned: bool,
-    /// When its loop came round last.
-    pub settled_at: Instant,
     pub told_to_leave: bool,
     pub met_tracker: bool,
     pub rounds: u64,
@@ -118,12 +112,9 @@ impl Agent {
             alert,
             ends: Vec::new(),
             live: Vec::new(),
-            inbox: VecDeque::new(),
             wakes_at: None,
             woken_at: now,
             idle_wakes: 0,
-            turn_planned: false,
-            settled_at: now,
             told_to_leave: false,
             met_tracker: false,
             rounds: 0,

@@ -1,9 +1,10 @@
 //! When does a message arrive? Links with bandwidth and latency, connections with a bounded send window.
 //!
-//! Every machine has one uplink and one downlink, and may stand in a rack that has one of each as well. Messages of one connection are put into segments: some small ones,
-//! then at most one block. An uplink sends one segment at a time, of each connection that has something in turn: that
-//! is fair sharing to within one block. A segment keeps its place in the send window of its connection until it has
-//! passed the receiver's downlink, so a slow receiver slows its senders down and not the rest of their uplink.
+//! Every machine has one uplink and one downlink, and may stand in a rack that has one of each as well. Messages of one
+//! connection are put into segments: some small ones, then at most one block. An uplink sends one segment at a time, of
+//! each connection that has something in turn: that is fair sharing to within one block. A segment keeps its place in the
+//! send window of its connection until it has passed the receiver's downlink, so a slow receiver slows its senders down
+//! and not the rest of their uplink.
 //!
 //! In a large room most of what travels is `have`, a thousand for each block. Such a message needs no event of its own: it
 //! squeezes in between segments (`squeeze`) and waits at the receiver until its loop comes round.

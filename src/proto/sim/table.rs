@@ -11,6 +11,7 @@ use super::options::{AgentOptions, Fate, Options};
 use super::world::MOMENT;
 use super::{Report, run};
 use crate::limits::BLOCK_BYTES;
+use crate::units::Instant;
 use crate::wire::PIECE_HEADER_BYTES;
 
 /// Bytes per second of every link, both ways: 100 Mbit/s. With these pieces one takes about as long as 1 MiB does on
@@ -154,7 +155,11 @@ impl Room {
         if self.scenario == Racks {
             options.rack_rates = alloc::vec![RACK_LINKS * RATE; (self.leechers as usize).div_ceil(RACK)];
         }
+        // Recounting everything after so many rounds is what the seeded runs are for.
+        (options.alert, options.check_every) = (true, 1_000_000);
         for (index, agent) in options.agents[1..].iter_mut().enumerate() {
+            // Together, and not within the same microsecond.
+            agent.starts_at = Instant(1_000_000 + index as u64 * 997.min(50_000 / u64::from(self.leechers)));
             if self.scenario == Racks {
                 agent.rack = Some(index / RACK);
             }

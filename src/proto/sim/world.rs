@@ -4,6 +4,7 @@
 //! A violation is a panic, here, in the checker or in the core; whoever calls prints the seed.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -51,6 +52,12 @@ pub struct Node {
     address: SocketAddr,
     life: Life,
     pub role: NodeRole,
+    /// Small messages that are there, or will be at that moment; read when the loop comes round. These are here and not in
+    /// the agent because every `have` for it is put here while somebody else is being looked at.
+    inbox: VecDeque<(Instant, EndId, Packet)>,
+    turn_planned: bool,
+    /// When its loop came round last.
+    settled_at: Instant,
 }
 
 pub enum NodeRole {
@@ -145,6 +152,9 @@ impl World {
             address: SocketAddr::new(IpAddr::V4(ip), LISTEN_PORT),
             life: 0,
             role: NodeRole::off(plan),
+            inbox: VecDeque::new(),
+            turn_planned: false,
+            settled_at: Instant(0),
         });
         index
     }
@@ -196,8 +206,8 @@ impl World {
             }
             Happening::Wakes { node, life } => self.wake(node, life),
             Happening::Turns { node, life } => {
-                if let Some(agent) = self.agent(node, life) {
-                    agent.turn_planned = false;
+                if self.agent(node, life).is_some() {
+                    self.nodes[node].turn_planned = false;
                     self.read_inbox(node);
                     self.settle(node);
                     self.plan_to_read(node);
@@ -228,8 +238,11 @@ impl World {
             return;
         };
         let plan = core::mem::replace(&mut **plan, Plan::Fake(FakeOptions::nobody()));
-        self.nodes[node].life += 1;
-        let life = self.nodes[node].life;
+        let machine = &mut self.nodes[node];
+        machine.life += 1;
+        (machine.turn_planned, machine.settled_at) = (false, self.now);
+        machine.inbox.clear();
+        let life = machine.life;
         match plan {
             Plan::Agent(options, disk) => {
                 self.still_to_start -= 1;
@@ -351,23 +364,24 @@ impl World {
         if self.options.turn.is_zero() {
             return self.settle(node);
         }
-        let at = if self.options.alert { self.now } else { self.now + self.options.turn };
-        self.plan_turn(node, at);
+        let life = self.nodes[node].life;
+        if self.agent(node, life).is_some() {
+            let at = if self.options.alert { self.now } else { self.now + self.options.turn };
+            self.plan_turn(node, at);
+        }
     }
 
     /// Its loop comes round then, or a little later.
     fn plan_turn(&mut self, node: NodeId, at: Instant) {
-        let (turn, life, alert) = (self.options.turn, self.nodes[node].life, self.options.alert);
-        let Some(agent) = self.agent(node, life) else { return };
-        if !core::mem::replace(&mut agent.turn_planned, true) {
-            let at = if alert { at.max(agent.settled_at + turn) } else { at };
-            self.queue.plan(at, Happening::Turns { node, life });
+        let machine = &mut self.nodes[node];
+        if !core::mem::replace(&mut machine.turn_planned, true) {
+            let at = if self.options.alert { at.max(machine.settled_at + self.options.turn) } else { at };
+            self.queue.plan(at, Happening::Turns { node, life: machine.life });
         }
     }
 
     fn plan_to_read(&mut self, node: NodeId) {
-        let NodeRole::Agent(agent) = &self.nodes[node].role else { return };
-        if let Some((at, ..)) = agent.inbox.front() {
+        if let Some((at, ..)) = self.nodes[node].inbox.front() {
             self.plan_turn(node, *at);
         }
     }
@@ -381,21 +395,20 @@ impl World {
                 break;
             }
         }
-        let now = self.now;
-        if let Some(agent) = self.agent(node, life) {
-            agent.settled_at = now;
-        }
+        self.nodes[node].settled_at = self.now;
         self.plan_wake(node);
         self.inspect(node);
     }
 
     /// One round, in the order that `Swarm` asks for. True if the agent was told something in the course of it.
     fn settle_once(&mut self, node: NodeId, life: Life) -> bool {
-        let mut told = self.send_all(node, life);
+        // What was sent makes work and no words, and work is asked for next; but nobody has to rely on that.
+        let mut told = self.send_all(node, life) && !self.options.alert;
         let now = self.now;
         while let Some(work) = self.agent(node, life).and_then(|agent| agent.swarm.poll_work()) {
             let NodeRole::Agent(agent) = &mut self.nodes[node].role else { unreachable!("it was one above") };
-            told |= agent.start(now, work, &mut self.queue);
+            // Pieces that a seeder has looked at can be sent now.
+            told |= agent.start(now, work, &mut self.queue) && agent.options.role == Role::Seeder;
         }
         while let Some((slot, why)) = self.agent(node, life).and_then(|agent| agent.swarm.poll_close()) {
             let end = self.agent(node, life).expect("it asked").end(slot);
@@ -636,8 +649,8 @@ impl World {
     fn post(&mut self, from: EndId, packet: Packet) {
         let at = self.network.squeeze(self.now, from, &packet);
         let node = self.network.end(from.other()).node;
-        if let NodeRole::Agent(agent) = &mut self.nodes[node].role {
-            agent.inbox.push_back((at, from, packet));
+        if let NodeRole::Agent(_) = self.nodes[node].role {
+            self.nodes[node].inbox.push_back((at, from, packet));
             self.plan_turn(node, at);
         }
     }
@@ -646,10 +659,8 @@ impl World {
 
     /// The small messages that are there.
     fn read_inbox(&mut self, node: NodeId) {
-        while let NodeRole::Agent(agent) = &mut self.nodes[node].role
-            && agent.inbox.front().is_some_and(|(at, ..)| *at <= self.now)
-        {
-            let (_, from, packet) = agent.inbox.pop_front().expect("it was there");
+        while self.nodes[node].inbox.front().is_some_and(|(at, ..)| *at <= self.now) {
+            let (_, from, packet) = self.nodes[node].inbox.pop_front().expect("it was there");
             if self.passes(from) {
                 self.receive(from.other(), packet);
             }
