@@ -38,6 +38,10 @@ pub struct Peer {
     pub extended: bool,
     /// They want nothing more, whatever they lack (BEP 21).
     pub upload_only: bool,
+    /// They suggest what to ask them for, and are asked for nothing else.
+    pub deals: bool,
+    /// We have told them so of ourselves.
+    pub said_deals: bool,
     /// The id under which they want to hear that we lost a piece.
     pub dont_have: Option<u8>,
 
@@ -106,6 +110,8 @@ impl Peer {
             fast: false,
             extended: false,
             upload_only: false,
+            deals: false,
+            said_deals: false,
             dont_have: None,
             said_handshake: false,
             said_extended: false,

@@ -65,6 +65,8 @@ pub struct Asked<'a> {
     pub has: &'a Bitfield,
     /// Pieces it suggested to us, oldest first.
     pub suggested: &'a [PieceIndex],
+    /// It wants to be asked for nothing else.
+    pub deals: bool,
     /// Blocks it was asked for already.
     pub requested: &'a dyn Fn(Block) -> bool,
 }
@@ -251,11 +253,14 @@ impl Picker {
                 return Pick::Block(block);
             }
         }
-        if let Some(block) = open.iter().find_map(|open| self.free_block(open, peer)) {
+        // Without room for what it suggests it may help to make some.
+        let deals = peer.deals && room;
+        if !deals && let Some(block) = open.iter().find_map(|open| self.free_block(open, peer)) {
             return Pick::Block(block);
         }
         // Most peers have nothing new most of the time, and that is seen without looking at every piece.
         if room
+            && !deals
             && self.unopened.meets(peer.has)
             && let Some(piece) = self.ranking.iter().find(wanted)
         {
@@ -574,8 +579,13 @@ mod tests {
     /// What peer `slot` with these pieces and suggestions would be asked; it was asked nothing yet.
     fn pick(picker: &Picker, slot: u32, has: &str, suggested: &[u32]) -> Pick {
         let suggested: Vec<PieceIndex> = suggested.iter().copied().map(PieceIndex).collect();
-        let asked =
-            Asked { slot: PeerSlot(slot), has: &field(has), suggested: &suggested, requested: &|_| false };
+        let asked = Asked {
+            slot: PeerSlot(slot),
+            has: &field(has),
+            suggested: &suggested,
+            deals: false,
+            requested: &|_| false,
+        };
         picker.pick(&asked, true, true)
     }
 
@@ -617,7 +627,13 @@ mod tests {
     #[test]
     fn without_room_only_open_pieces_are_picked() {
         let mut picker = picker("11", "..");
-        let nobody = Asked { slot: PeerSlot(0), has: &field("##"), suggested: &[], requested: &|_| false };
+        let nobody = Asked {
+            slot: PeerSlot(0),
+            has: &field("##"),
+            suggested: &[],
+            deals: false,
+            requested: &|_| false,
+        };
         assert_eq!(picker.pick(&nobody, false, true), Pick::Nothing);
         open(&mut picker, 1);
         assert_eq!(picker.pick(&nobody, false, true), Pick::Block(block(1, 0)));

@@ -116,6 +116,8 @@ pub struct Swarm {
     news: Vec<PieceIndex>,
     /// How often each piece was sent or suggested.
     sent: Ranking,
+    /// Where the seeder goes on dealing.
+    next_deal: PieceIndex,
     tracker: Tracker,
     mesh: Mesh,
     pending: BTreeMap<Ticket, Pending>,
@@ -178,6 +180,8 @@ impl Swarm {
             coming: Bitfield::new(pieces),
             news: Vec::new(),
             sent: Ranking::new(pieces, &mut rng),
+            // Two seeders are not to deal the same pieces at the same time.
+            next_deal: PieceIndex(rng.below(pieces)),
             tracker: Tracker::new(now, metainfo.trackers.clone(), config.tracker_grace, &mut rng),
             mesh,
             pending: BTreeMap::new(),
@@ -450,6 +454,11 @@ impl Swarm {
         peer.rate.roll(now);
         let waiting = peer.is_live() && !peer.requests.is_empty();
         let sending = !peer.sending.is_empty();
+        // Whatever the reason: who is left without a word asks for what it needs.
+        let may_ask = peer.may_request(now) && peer.requests.is_empty();
+        if peer.deals && may_ask && overdue(now, peer.progress_at, DEAL_PATIENCE) {
+            (peer.deals, peer.nothing_at) = (false, None);
+        }
         let (progress_at, snubbed, since, heard_at, spoke_at) =
             (peer.progress_at, peer.snubbed, peer.since, peer.heard_at, peer.spoke_at);
         match peer.phase {

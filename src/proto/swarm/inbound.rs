@@ -91,7 +91,9 @@ impl Swarm {
                 if let Some(reqq) = handshake.reqq {
                     self.peer(slot).requests_max = reqq.clamp(1, PIPELINE_MAX);
                 }
-                self.peer(slot).upload_only = handshake.upload_only;
+                let peer = self.peer(slot);
+                (peer.upload_only, peer.deals, peer.nothing_at) =
+                    (handshake.upload_only, handshake.deals, None);
                 // Further handshakes add to the first (BEP 10). Who repeats itself is told nothing twice.
                 if self.peer(slot).dont_have.is_none() && handshake.dont_have.is_some() {
                     self.peer(slot).dont_have = handshake.dont_have;

@@ -43,7 +43,7 @@ impl Swarm {
     /// The extension handshake, then the bitfield, which must come before anything that it would contradict.
     pub(super) fn introduction(&mut self, slot: PeerSlot) -> Option<Message> {
         let (count, full, told) = (self.have().count(), self.have().is_full(), self.news.len());
-        let (listen_port, seeder) = (self.config.listen_port, self.config.role == Role::Seeder);
+        let seeder = self.config.role == Role::Seeder;
         let peer = self.peer(slot);
         if !peer.said_bitfield {
             peer.said_bitfield = true;
@@ -57,18 +57,24 @@ impl Swarm {
         }
         if peer.extended && !peer.said_extended {
             peer.said_extended = true;
-            let handshake = ExtendedHandshake {
-                dont_have: Some(DONT_HAVE_ID),
-                reqq: Some(UPLOAD_QUEUE_MAX as u32),
-                client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
-                listen_port: Some(listen_port),
-                // A source without some of its pieces does not want them back.
-                upload_only: full || seeder,
-                ..ExtendedHandshake::default()
-            };
-            return Some(Message::Extended { id: 0, payload: handshake.encode() });
+            peer.said_deals = seeder;
+            return Some(self.extended_handshake(seeder));
         }
         None
+    }
+
+    fn extended_handshake(&self, deals: bool) -> Message {
+        let handshake = ExtendedHandshake {
+            dont_have: Some(DONT_HAVE_ID),
+            reqq: Some(UPLOAD_QUEUE_MAX as u32),
+            client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
+            listen_port: Some(self.config.listen_port),
+            // A source without some of its pieces does not want them back.
+            upload_only: self.have().is_full() || self.config.role == Role::Seeder,
+            deals,
+            ..ExtendedHandshake::default()
+        };
+        Message::Extended { id: 0, payload: handshake.encode() }
     }
 
     /// Choking and interest, where they differ from what was said last; then rejects and cancels.
@@ -126,7 +132,13 @@ impl Swarm {
         loop {
             let peer = self.peers[slot.index()].as_ref()?;
             let requested = |block: Block| peer.requests.contains(&block);
-            let asked = Asked { slot, has: &peer.has, suggested: &peer.suggested, requested: &requested };
+            let asked = Asked {
+                slot,
+                has: &peer.has,
+                suggested: &peer.suggested,
+                deals: peer.deals,
+                requested: &requested,
+            };
             // While the target is still being scanned there may be more to come.
             let last = self.state == State::Downloading;
             match self.picker.pick(&asked, self.has_room(), last) {
@@ -185,13 +197,20 @@ impl Swarm {
         if !peer.fast || peer.am_choking || !peer.peer_interested || peer.dealt.len() >= ahead {
             return None;
         }
-        // Once everything has been out, the others pass it on; suggesting would only send it twice.
-        let mut never_sent = self.sent.iter().take_while(|piece| self.sent.count(*piece) == 0);
+        let never_sent = self.sent.iter().take_while(|piece| self.sent.count(*piece) == 0);
         let useful = |piece: &PieceIndex| {
             self.have().get(*piece) && !peer.has.get(*piece) && !peer.dealt.contains(piece)
         };
-        let piece = never_sent.find(useful)?;
-        drop(never_sent);
+        // In the order of the disk: what everybody writes at the same time lies together, and heads move less.
+        let next = self.next_deal.0;
+        let piece = never_sent.filter(useful).min_by_key(|piece| piece.0.wrapping_sub(next));
+        let Some(piece) = piece else {
+            // Everything has been out, and the others pass it on; to suggest it would only send it twice. What was lost on
+            // the way they ask for themselves.
+            let said = core::mem::take(&mut self.peer(slot).said_deals);
+            return said.then(|| self.extended_handshake(false));
+        };
+        self.next_deal = PieceIndex(piece.0 + 1);
         self.sent.increment(piece, &mut self.rng);
         self.peer(slot).dealt.push(piece);
         Some(Message::Suggest(piece.0))
