@@ -12,7 +12,8 @@
 //! The order of preference, and why:
 //! 1. the rest of an open piece that nobody else has: the whole swarm waits for it, and a peer that was choked in the
 //!    middle of a piece must not come back to begin another one;
-//! 2. what this peer suggested (BEP 6): a seed deals every piece once before it deals one twice;
+//! 2. what this peer suggested (BEP 6): a seed deals every piece once before it deals one twice, and who deals is asked
+//!    for nothing of 3 and 4 as long as there is room for what it suggests;
 //! 3. the oldest open piece: a piece can be passed on only when it is whole, so finish before opening;
 //! 4. a new piece, rarest first, random among equals;
 //! 5. endgame, when nothing is left to open and nothing will be: a block that somebody else was asked for already.
@@ -622,6 +623,20 @@ mod tests {
         );
         picker.request(block(3, 0), PeerSlot(0));
         assert_eq!(pick(&picker, 1, "####", &[]), Pick::Block(block(3, 1)), "several peers on one piece");
+    }
+
+    #[test]
+    fn who_deals_is_asked_for_what_it_suggests() {
+        let mut picker = picker("3123", "....");
+        let ask = |picker: &Picker, suggested: &[PieceIndex], room| {
+            let has = field("####");
+            let asked = Asked { slot: PeerSlot(0), has: &has, suggested, deals: true, requested: &|_| false };
+            picker.pick(&asked, room, true)
+        };
+        open(&mut picker, 3);
+        assert_eq!(ask(&picker, &[], true), Pick::Nothing, "neither the open piece nor the rarest");
+        assert_eq!(ask(&picker, &[PieceIndex(2)], true), Pick::Open(PieceIndex(2)));
+        assert_eq!(ask(&picker, &[PieceIndex(2)], false), Pick::Block(block(3, 0)), "to make room");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::*;
 use crate::metainfo::{self, Content, Description};
 use crate::throttle::Throttle;
-use crate::wire::RawBlock;
+use crate::wire::{ExtendedHandshake, RawBlock};
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * 1024;
@@ -102,6 +102,65 @@ fn work(swarm: &mut Swarm, now: Instant) {
 
 fn first_block(piece: u32) -> RawBlock {
     RawBlock { index: piece, begin: 0, length: BLOCK_BYTES }
+}
+
+/// What a handshake among these says of dealing.
+fn deals(said: &[Send]) -> Vec<bool> {
+    let handshake = |send: &Send| match send {
+        Send::Message(Message::Extended { id: 0, payload }) => {
+            Some(ExtendedHandshake::parse(payload).unwrap().deals)
+        }
+        _ => None,
+    };
+    said.iter().filter_map(handshake).collect()
+}
+
+#[test]
+fn a_seeder_deals_until_everything_was_out() {
+    let mut swarm = swarm(Role::Seeder, 40, 32 * KIB, &[]);
+    let slot = caller(&mut swarm, 1, true, &[]);
+    swarm.peer(slot).extended = true;
+    assert_eq!(deals(&said(&mut swarm, at(0), slot)), [true]);
+    swarm.handle_message(at(0), slot, Message::Interested);
+    let (mut dealt, mut over) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        let said = said(&mut swarm, at(0), slot);
+        over.extend(deals(&said));
+        for send in said {
+            if let Send::Message(Message::Suggest(piece)) = send {
+                dealt.push(piece);
+                swarm.handle_message(at(0), slot, Message::Have(piece));
+            }
+        }
+    }
+    assert_eq!(over, [false], "once");
+    assert_eq!(dealt.len(), 40);
+    let in_order = dealt.iter().zip(&dealt[1..]).all(|(one, next)| *next == (one + 1) % 40);
+    assert!(in_order, "not in the order of the disk: {dealt:?}");
+}
+
+#[test]
+fn who_is_dealt_nothing_for_a_second_asks() {
+    let mut swarm = swarm(Role::Leecher, 4, 32 * KIB, &[]);
+    let slot = caller(&mut swarm, 1, true, &[0, 1, 2, 3]);
+    let payload = ExtendedHandshake { deals: true, ..ExtendedHandshake::default() }.encode();
+    swarm.handle_message(at(0), slot, Message::Extended { id: 0, payload });
+    said(&mut swarm, at(0), slot);
+    swarm.handle_message(at(0), slot, Message::Unchoke);
+    assert_eq!(asked(&mut swarm, at(0), slot), []);
+    swarm.handle_message(at(0), slot, Message::Suggest(2));
+    assert_eq!(
+        asked(&mut swarm, at(0), slot),
+        [first_block(2), RawBlock { begin: BLOCK_BYTES, ..first_block(2) }]
+    );
+    for block in [first_block(2), RawBlock { begin: BLOCK_BYTES, ..first_block(2) }] {
+        swarm.begin_block(at(0), slot, block);
+        swarm.handle_block(at(0), slot, block);
+    }
+    work(&mut swarm, at(0));
+    assert_eq!(asked(&mut swarm, at(0), slot), []);
+    swarm.handle_timeout(at(1));
+    assert!(!asked(&mut swarm, at(1), slot).is_empty());
 }
 
 #[test]
