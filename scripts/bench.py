@@ -614,7 +614,7 @@ def parse(argv):
     one_swarm = commands.add_parser("swarm", add_help=False, allow_abbrev=False)
     one_swarm.add_argument("--n", type=several, default=[1, 2, 4, 8, 16, 32])
     one_swarm.add_argument("--only", type=some_of(CONTENDERS))
-    one_swarm.add_argument("--piece-size", type=positive, default=128)
+    one_swarm.add_argument("--piece-size", type=positive, default=64)
     one_swarm.add_argument("--rate", type=positive, default=25)
     one_swarm.add_argument("--queue", type=positive, default=40)
     one_swarm.add_argument("--multicast", type=percent, default=97)

@@ -40,26 +40,26 @@ class Network:
             ])
             self.holders = [Process(["unshare", "--net", "--", "sleep", "infinity"], log) for _ in range(count)]
             for index, holder in enumerate(self.holders):
-                self.machines.append(self.make_machine(index, holder))
+                self.machines.append(self.make_machine(index, holder, count))
             batch("tc", [f"qdisc add dev m{index} root {self.shaper}" for index in range(count)])
         except BaseException:
             self.close()
             raise
 
-    def make_machine(self, index, holder):
+    def make_machine(self, index, holder, count):
         pid = holder.child.pid
         wait_for_namespace(pid)
-        address = f"10.77.{index // 200}.{index % 200 + 2}"
+        address = ip_address(index)
         enter = ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
         batch("ip", [
-            f"link add m{index} type veth peer name eth0 netns {pid}",
+            f"link add m{index} type veth peer name eth0 address {mac_address(index)} netns {pid}",
             f"link set m{index} master br0 gso_max_size {CHUNK_BYTES} addrgenmode none", f"link set m{index} up",
         ])
         batch("ip", [
             f"link set eth0 gso_max_size {CHUNK_BYTES} addrgenmode none", "link set lo up", "link set eth0 up",
             f"address add {address}/16 broadcast + noprefixroute dev eth0", "route add 224.0.0.0/4 dev eth0",
             f"route add 10.77.0.0/16 dev eth0 scope link src {address} congctl {CONGESTION_CONTROL}",
-        ], enter)
+        ] + neighbours(index, count), enter)
         batch("tc", [f"qdisc add dev eth0 root {self.shaper}"], enter)
         order = f"echo {CHUNK_SEGMENTS} > /proc/sys/net/ipv4/tcp_min_tso_segs"
         subprocess.run([*enter, "sh", "-c", order], check=True)
@@ -82,6 +82,21 @@ class Network:
         subprocess.run(["ip", "-force", "-batch", "-"], input=orders, text=True, check=False, capture_output=True)
         for holder in self.holders:
             holder.stop()
+
+
+def ip_address(index):
+    return f"10.77.{index // 200}.{index % 200 + 2}"
+
+
+def mac_address(index):
+    return f"02:00:00:00:{index // 256:02x}:{index % 256:02x}"
+
+
+def neighbours(index, count):
+    """Everybody's address, for good. The kernel has one table for all namespaces (arp(7), gc_thresh3: 1024 entries), and 33
+    machines that know each other overflow it: some pairs could not talk, and the machine that was hit most starved."""
+    return [f"neighbour replace {ip_address(other)} lladdr {mac_address(other)} nud permanent dev eth0"
+            for other in range(count) if other != index]
 
 
 def wait_for_namespace(pid):
