@@ -509,7 +509,10 @@ impl Swarm {
 
     /// No more than can be sent what they ask for at once while they have their slots: the others would wait behind them.
     fn upload_slots(&self) -> usize {
-        let Some(rate) = self.config.max_up.bytes_per_second() else { return UPLOAD_SLOTS };
+        let Some(rate) = self.config.max_up.bytes_per_second() else {
+            // Whom a seed sends to it decides by dealing.
+            return if self.config.role == Role::Seeder { PEERS_MAX } else { UPLOAD_SLOTS };
+        };
         let in_quantum = rate * CHOKE_QUANTUM.as_secs() / u64::from(PIPELINE_MIN * BLOCK_BYTES);
         in_quantum.clamp(1, UPLOAD_SLOTS as u64) as usize
     }

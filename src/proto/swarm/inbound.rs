@@ -144,6 +144,7 @@ impl Swarm {
         peer.wanted += u32::from(lacking);
         peer.nothing_at = None;
         peer.dealt.retain(|dealt| *dealt != piece);
+        peer.in_hand.retain(|dealt| *dealt != piece);
         self.picker.piece_appeared(piece);
         self.part_if_both_complete(now, slot);
     }

@@ -123,7 +123,7 @@ fn a_seeder_deals_until_everything_was_out() {
     assert_eq!(deals(&said(&mut swarm, at(0), slot)), [true]);
     swarm.handle_message(at(0), slot, Message::Interested);
     let (mut dealt, mut over) = (Vec::new(), Vec::new());
-    for _ in 0..10 {
+    for _ in 0..20 {
         let said = said(&mut swarm, at(0), slot);
         over.extend(deals(&said));
         for send in said {
