@@ -71,6 +71,11 @@ pub struct Peer {
     pub receiving: Option<(RawBlock, bool)>,
     pub requests_max: u32,
     pub rate: Rate,
+    /// The pipeline is so many times longer than it need be for the rate: they answer seldom, and many requests at once.
+    pub stretch: u32,
+    /// The pipeline was full when we last asked; since then all of it was answered, and they had nothing to do.
+    pub filled: bool,
+    pub ran_dry: bool,
     /// The last moment that a block arrived, or that waiting for one began.
     pub progress_at: Instant,
     pub snubbed: bool,
@@ -134,6 +139,9 @@ impl Peer {
             receiving: None,
             requests_max: REQUESTS_ASSUMED,
             rate: Rate::default(),
+            stretch: 1,
+            filled: false,
+            ran_dry: false,
             progress_at: now,
             snubbed: false,
             pause_until: now,
@@ -164,7 +172,25 @@ impl Peer {
         }
         let in_time = self.rate.bytes_per_second() * PIPELINE_TIME.as_millis() as u64 / 1000;
         let blocks = u32::try_from(in_time / u64::from(BLOCK_BYTES)).unwrap_or(u32::MAX);
-        blocks.clamp(PIPELINE_MIN, PIPELINE_MAX).min(self.requests_max) as usize
+        let blocks = blocks.max(PIPELINE_MIN * self.stretch);
+        blocks.min(PIPELINE_MAX).min(self.requests_max) as usize
+    }
+
+    /// Payload has arrived. Call after `forget_request`.
+    pub fn received(&mut self, now: Instant, bytes: u32) {
+        self.measure(now);
+        self.rate.add(bytes);
+        self.ran_dry |= self.filled && self.requests.is_empty();
+    }
+
+    /// Closes the window of the rate when it is full. A pipeline that ran dry in it was too short, whatever the rate:
+    /// transmission answers once a second, and at 64 KiB a second no rate would ever be seen to be too low.
+    pub fn measure(&mut self, now: Instant) {
+        if self.rate.roll(now) {
+            let dry = core::mem::take(&mut self.ran_dry);
+            let stretch = if dry { self.stretch * 2 } else { self.stretch / 2 };
+            self.stretch = stretch.clamp(1, PIPELINE_MAX / PIPELINE_MIN);
+        }
     }
 
     /// A seed suggests pieces to them.
@@ -222,8 +248,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    pub fn add(&mut self, now: Instant, bytes: u32) {
-        self.roll(now);
+    pub fn add(&mut self, bytes: u32) {
         self.window_bytes += u64::from(bytes);
     }
 
@@ -233,15 +258,16 @@ impl Rate {
 
     /// Closes the window when it is full. Rising rates count at once, falling ones by half: a pipeline that was cut too
     /// short measures its own shortness.
-    pub fn roll(&mut self, now: Instant) {
+    /// True if anything came in it.
+    pub fn roll(&mut self, now: Instant) -> bool {
         let elapsed = now.since(self.window_start);
         if elapsed < RATE_WINDOW {
-            return;
+            return false;
         }
         let measured = self.window_bytes * 1_000_000 / elapsed.as_micros() as u64;
         self.bytes_per_second = measured.max(self.bytes_per_second / 2);
         self.window_start = now;
-        self.window_bytes = 0;
+        core::mem::take(&mut self.window_bytes) > 0
     }
 }
 
@@ -263,13 +289,32 @@ mod tests {
         let mut peer = peer();
         assert_eq!(peer.pipeline_depth(), PIPELINE_MIN as usize);
         for tick in 0..100 {
-            peer.rate.add(Instant(tick * 10_000), 1_000_000);
+            peer.received(Instant(tick * 10_000), 1_000_000);
         }
         assert_eq!(peer.pipeline_depth(), peer.requests_max.min(PIPELINE_MAX) as usize, "100 MB/s");
         peer.requests_max = 20;
         assert_eq!(peer.pipeline_depth(), 20);
         peer.snubbed = true;
         assert_eq!(peer.pipeline_depth(), 1);
+    }
+
+    /// Two batches of answers a second; between them nothing.
+    #[test]
+    fn the_pipeline_of_who_answers_seldom_grows_until_it_does_not_run_dry() {
+        let mut peer = peer();
+        for batch in 1..12 {
+            peer.filled = true;
+            let depth = peer.pipeline_depth() as u32;
+            peer.received(Instant(batch * 500_000), depth * BLOCK_BYTES);
+            peer.measure(Instant(batch * 500_000 + 250_000));
+        }
+        assert_eq!(peer.pipeline_depth(), REQUESTS_ASSUMED as usize);
+        for batch in 12..30 {
+            peer.filled = false;
+            peer.received(Instant(batch * 500_000), BLOCK_BYTES);
+            peer.measure(Instant(batch * 500_000 + 250_000));
+        }
+        assert_eq!(peer.pipeline_depth(), PIPELINE_MIN as usize);
     }
 
     #[test]

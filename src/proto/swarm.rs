@@ -451,7 +451,7 @@ impl Swarm {
     /// Time-outs of one peer.
     fn watch(&mut self, now: Instant, slot: PeerSlot) {
         let peer = self.peer(slot);
-        peer.rate.roll(now);
+        peer.measure(now);
         let waiting = peer.is_live() && !peer.requests.is_empty();
         let sending = !peer.sending.is_empty();
         // Whatever the reason: who is left without a word asks for what it needs.

@@ -285,12 +285,12 @@ impl Swarm {
         let Some((begun, kept)) = peer.receiving.take() else { panic!("a block ended that never began") };
         assert_eq!(begun, raw);
         peer.heard_at = now;
-        peer.rate.add(now, raw.length);
         let Some(block) = self.metainfo.layout.check_block(raw.index, raw.begin, raw.length) else {
             return self.close(now, slot, Ending::Failed, "it sent a block that does not exist");
         };
         let peer = self.peer(slot);
         let asked = peer.forget_request(block);
+        peer.received(now, raw.length);
         if asked {
             (peer.snubbed, peer.refusals, peer.progress_at) = (false, 0, now);
         } else {

@@ -150,6 +150,7 @@ impl Swarm {
                         peer.progress_at = now;
                     }
                     peer.requests.push_back(block);
+                    peer.filled = peer.requests.len() >= peer.pipeline_depth();
                     return Some(Message::Request(block.into()));
                 }
                 Pick::Open(piece) => self.open_piece(piece),
@@ -157,7 +158,9 @@ impl Swarm {
                     if !self.has_room() && self.make_room() {
                         continue;
                     }
-                    self.peer(slot).nothing_at = Some((self.picker.version(), self.has_room()));
+                    let chance = (self.picker.version(), self.has_room());
+                    let peer = self.peer(slot);
+                    (peer.nothing_at, peer.filled) = (Some(chance), false);
                     return None;
                 }
             }
