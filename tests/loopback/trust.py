@@ -514,7 +514,8 @@ def a_target_that_fails_says_where_and_harms_nobody(stage):
     cases = [
         ([], file, "write", NO_SPACE),
         ([], thin, "write", NO_SPACE),
-        ([], dead, "read", IO_ERROR),
+        # What the scan cannot read is missing, and then it cannot be written either.
+        ([], dead, "write", IO_ERROR),
         (["--fresh"], dead, "write", IO_ERROR),
     ]
     for more, target, operation, reason in cases:
