@@ -103,7 +103,7 @@ pub const CONNECTING_MAX: usize = 32;
 /// Addresses remembered. A tracker that sends more than fit the mesh many times over is not worth more memory.
 pub const ADDRESSES_MAX: usize = 2000;
 
-/// Peers unchoked at once. Who is choked leaves links idle: with 32 leechers and 16 slots the last of them took 1.12 of the
+/// Peers unchoked at once. Who is choked leaves links idle: with 32 leechers and 16 slots the last of them took 1.14 of the
 /// limit, with 32 slots 1.07 (2000 pieces, scripts/sim). With 60 and with 250 leechers fewer slots were better than all:
 /// what goes to everybody side by side is whole, and passed on, late.
 pub const UPLOAD_SLOTS: usize = 32;
@@ -131,8 +131,8 @@ pub const THROTTLE_QUANTUM: Duration = Duration::from_micros(2500);
 pub const TICK: Duration = Duration::from_millis(250);
 
 /// Requests that stand with a peer before its speed is known: 64 KiB in flight fill a LAN's round trip. What was asked of
-/// one peer is not asked of another that would have been sooner: 16 made it 1.15 of the limit with 32 leechers (32 slots,
-/// 1000 pieces), 4 make it 1.10.
+/// one peer is not asked of another that would have been sooner: 16 made it 1.107 of the limit with 32 leechers (1000 pieces
+/// of 256 KiB, scripts/sim), 4 make it 1.066.
 pub const PIPELINE_MIN: u32 = 4;
 
 /// Most requests with one peer: 8 MiB in flight.
@@ -215,8 +215,9 @@ pub const DEALT_PIECES_MAX: usize = 16;
 /// A peer that was dealt nothing for so long is slow, and what it still has in hand counts no more.
 pub const DEAL_TIME_MAX: Duration = TICK;
 
-/// A seed that deals and has not suggested anything of use for so long is asked for anything.
-pub const DEAL_PATIENCE: Duration = Duration::from_secs(1);
+/// A seed that deals and has not suggested anything of use for so long is asked for anything. With DEALT_PIECES_MAX at a time
+/// and DEAL_TIME_MAX for each it may be 1.3 s until everyone of PEERS_MAX has had one.
+pub const DEAL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes that a seed suggests to a peer ahead of its requests (at least two pieces).
 pub const DEALT_BYTES: u32 = 1024 * 1024;

@@ -224,8 +224,9 @@ impl Swarm {
     /// passed on, and to the peer that has fewest in hand and has waited longest.
     fn may_be_dealt_to(&self, now: Instant, peer: &Peer) -> bool {
         let ahead = (DEALT_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, DEALT_AHEAD_MAX) as usize;
-        let turns =
-            || self.peers.iter().flatten().filter(|peer| peer.is_dealt_to()).map(|peer| peer.turn(now));
+        // Who was told that there is nothing for it is nobody's turn.
+        let rivals = || self.peers.iter().flatten().filter(|peer| peer.is_dealt_to() && peer.said_deals);
+        let turns = || rivals().map(|peer| peer.turn(now));
         let turn = peer.turn(now);
         let is_first = || turns().all(|other| other >= turn);
         let in_hand = || turns().map(|(pieces, _)| pieces).sum::<usize>();

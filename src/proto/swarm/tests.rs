@@ -142,8 +142,40 @@ fn a_seeder_deals_until_everything_was_out() {
     assert!(in_order, "not in the order of the disk: {dealt:?}");
 }
 
+/// A machine that held nearly everything already lacks nothing that has never been sent; it waits longest, for ever.
 #[test]
-fn who_is_dealt_nothing_for_a_second_asks() {
+fn who_needs_nothing_dealt_holds_up_nobody_in_a_crowd() {
+    let mut swarm = swarm(Role::Seeder, 200, 32 * KIB, &[]);
+    let enter = |swarm: &mut Swarm, host: u8, has: &[u32]| {
+        let slot = caller(swarm, host, true, has);
+        swarm.peer(slot).extended = true;
+        swarm.handle_message(at(0), slot, Message::Interested);
+        slot
+    };
+    let rich = enter(&mut swarm, 1, &(1..200).collect::<Vec<_>>());
+    let suggested = |said: Vec<Send>| {
+        said.into_iter().filter(|send| matches!(send, Send::Message(Message::Suggest(_)))).count()
+    };
+    assert_eq!(suggested(said(&mut swarm, at(0), rich)), 1);
+    swarm.handle_message(at(0), rich, Message::Request(first_block(0)));
+    let others: Vec<PeerSlot> =
+        (2..4 + UPLOAD_SLOTS as u8).map(|host| enter(&mut swarm, host, &[])).collect();
+    for second in 1..4 {
+        let now = at(second);
+        said(&mut swarm, now, rich);
+        let dealt: usize = others.iter().map(|slot| suggested(said(&mut swarm, now, *slot))).sum();
+        assert!(dealt > 0, "nothing in second {second}");
+        for slot in &others {
+            for piece in core::mem::take(&mut swarm.peer(*slot).dealt) {
+                swarm.peer(*slot).in_hand.clear();
+                swarm.handle_message(now, *slot, Message::Have(piece.0));
+            }
+        }
+    }
+}
+
+#[test]
+fn who_is_dealt_nothing_for_a_while_asks() {
     let mut swarm = swarm(Role::Leecher, 4, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[0, 1, 2, 3]);
     let payload = ExtendedHandshake { deals: true, ..ExtendedHandshake::default() }.encode();
@@ -163,7 +195,10 @@ fn who_is_dealt_nothing_for_a_second_asks() {
     work(&mut swarm, at(0));
     assert_eq!(asked(&mut swarm, at(0), slot), []);
     swarm.handle_timeout(at(1));
-    assert!(!asked(&mut swarm, at(1), slot).is_empty());
+    assert_eq!(asked(&mut swarm, at(1), slot), []);
+    let later = at(DEAL_PATIENCE.as_secs());
+    swarm.handle_timeout(later);
+    assert!(!asked(&mut swarm, later, slot).is_empty());
 }
 
 #[test]
