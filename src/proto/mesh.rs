@@ -2,7 +2,8 @@
 //!
 //! Everybody to everybody up to MESH_PEERS, in random order, or a room of many machines would fall apart into cliques. An
 //! address that failed is tried again, for ever, after a pause that doubles and after those that did not; one that turned
-//! out to be ourselves, or that lied, never.
+//! out to be ourselves, or that lied, never. Who has got everything waits to be called: if it looked for those who lack
+//! something, a room of a thousand would make hundreds of thousands of connections at its end, and find nobody.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
@@ -27,9 +28,13 @@ struct Known {
 }
 
 impl Known {
-    fn is_callable(&self, complete: bool) -> bool {
-        let useless = self.own || (complete && self.complete);
-        !useless && !self.in_use
+    fn is_callable(&self, whom: Whom) -> bool {
+        let of_use = match whom {
+            Whom::Anybody => true,
+            Whom::Incomplete => !self.complete,
+            Whom::Named => !self.complete && self.fixed,
+        };
+        of_use && !self.own && !self.in_use
     }
 }
 
@@ -37,9 +42,21 @@ impl Known {
 pub struct Mesh {
     known: BTreeMap<SocketAddr, Known>,
     banned: BTreeSet<IpAddr>,
-    /// Nobody is due before then, as asked for with this `complete`: the loop asks in every turn.
+    /// Nobody of these is due before then: the loop asks in every turn.
     quiet_until: Instant,
-    quiet_complete: bool,
+    quiet_whom: Whom,
+}
+
+/// Who is to be called?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Whom {
+    /// We lack something.
+    #[default]
+    Anybody,
+    /// We pass on what others lack: whoever had not everything when we last met.
+    Incomplete,
+    /// The same, and of those from the command line only: they may not know of us.
+    Named,
 }
 
 /// How a connection ended, as far as the next one is concerned.
@@ -79,20 +96,19 @@ impl Mesh {
         worst.is_some_and(|address| self.known.remove(&address).is_some())
     }
 
-    /// The next address to call, a random one of those that failed least. `complete`: we have everything, so there is no
-    /// use in calling those who have it too.
-    pub fn next(&mut self, now: Instant, complete: bool, rng: &mut Rng) -> Option<SocketAddr> {
-        if now < self.quiet_until && complete == self.quiet_complete {
+    /// The next address to call, a random one of those that failed least.
+    pub fn next(&mut self, now: Instant, whom: Whom, rng: &mut Rng) -> Option<SocketAddr> {
+        if now < self.quiet_until && whom == self.quiet_whom {
             return None;
         }
         let callable = |(address, known): &(&SocketAddr, &Known)| {
-            known.is_callable(complete) && !self.banned.contains(&address.ip())
+            known.is_callable(whom) && !self.banned.contains(&address.ip())
         };
         let callable = || self.known.iter().filter(callable);
         let due = || callable().filter(|(_, known)| now >= known.next);
         let Some(fewest) = due().map(|(_, known)| known.failures).min() else {
             let next = callable().map(|(_, known)| known.next).min();
-            (self.quiet_until, self.quiet_complete) = (next.unwrap_or(Instant(u64::MAX)), complete);
+            (self.quiet_until, self.quiet_whom) = (next.unwrap_or(Instant(u64::MAX)), whom);
             return None;
         };
         let best = || due().filter(|(_, known)| known.failures == fewest);
@@ -151,8 +167,8 @@ mod tests {
         Instant(seconds * 1_000_000)
     }
 
-    fn next(mesh: &mut Mesh, now: Instant, complete: bool) -> Option<SocketAddr> {
-        mesh.next(now, complete, &mut Rng::new(1))
+    fn next(mesh: &mut Mesh, now: Instant, whom: Whom) -> Option<SocketAddr> {
+        mesh.next(now, whom, &mut Rng::new(1))
     }
 
     #[test]
@@ -160,14 +176,14 @@ mod tests {
         let mut mesh = Mesh::default();
         mesh.learn(at(0), address(1), false);
         mesh.learn(at(0), address(1), false);
-        assert_eq!(next(&mut mesh, at(0), false), Some(address(1)));
-        assert_eq!(next(&mut mesh, at(0), false), None);
+        assert_eq!(next(&mut mesh, at(0), Whom::Anybody), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), Whom::Anybody), None);
         mesh.ended(at(0), address(1), Ending::Failed);
-        assert_eq!(next(&mut mesh, at(0), false), None);
-        assert_eq!(next(&mut mesh, at(1), false), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), Whom::Anybody), None);
+        assert_eq!(next(&mut mesh, at(1), Whom::Anybody), Some(address(1)));
         mesh.ended(at(1), address(1), Ending::Failed);
-        assert_eq!(next(&mut mesh, at(2), false), None);
-        assert_eq!(next(&mut mesh, at(3), false), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(2), Whom::Anybody), None);
+        assert_eq!(next(&mut mesh, at(3), Whom::Anybody), Some(address(1)));
     }
 
     #[test]
@@ -175,14 +191,28 @@ mod tests {
         let mut mesh = Mesh::default();
         for host in 1..=3 {
             mesh.learn(at(0), address(host), false);
-            assert_eq!(next(&mut mesh, at(0), false), Some(address(host)));
+            assert_eq!(next(&mut mesh, at(0), Whom::Anybody), Some(address(host)));
         }
         mesh.ended(at(0), address(1), Ending::Own);
         mesh.ended(at(0), address(2), Ending::BothComplete);
         mesh.ended(at(0), address(3), Ending::Normal);
         mesh.ban(address(3));
-        assert_eq!(next(&mut mesh, at(99), true), None);
-        assert_eq!(next(&mut mesh, at(99), false), Some(address(2)), "an incomplete agent may need it again");
+        assert_eq!(next(&mut mesh, at(99), Whom::Incomplete), None);
+        assert_eq!(
+            next(&mut mesh, at(99), Whom::Anybody),
+            Some(address(2)),
+            "an incomplete agent may need it again"
+        );
+    }
+
+    #[test]
+    fn who_is_complete_calls_only_those_who_may_not_know_of_it() {
+        let mut mesh = Mesh::default();
+        mesh.learn(at(0), address(1), false);
+        mesh.learn(at(0), address(2), true);
+        assert_eq!(next(&mut mesh, at(0), Whom::Named), Some(address(2)));
+        assert_eq!(next(&mut mesh, at(0), Whom::Named), None);
+        assert_eq!(next(&mut mesh, at(0), Whom::Incomplete), Some(address(1)));
     }
 
     #[test]
@@ -205,18 +235,18 @@ mod tests {
         let first = |seed| {
             let mut mesh = Mesh::default();
             (1..=100).for_each(|host| mesh.learn(at(0), address(host), false));
-            mesh.next(at(0), false, &mut Rng::new(seed)).unwrap()
+            mesh.next(at(0), Whom::Anybody, &mut Rng::new(seed)).unwrap()
         };
         let distinct: BTreeSet<SocketAddr> = (0..100).map(first).collect();
         assert!(distinct.len() > 40, "{} of 100", distinct.len());
 
         let mut mesh = Mesh::default();
         mesh.learn(at(0), address(1), false);
-        assert_eq!(next(&mut mesh, at(0), false), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), Whom::Anybody), Some(address(1)));
         mesh.ended(at(0), address(1), Ending::Failed);
         mesh.learn(at(9), address(2), false);
-        assert_eq!(next(&mut mesh, at(9), false), Some(address(2)), "it has not failed yet");
-        assert_eq!(next(&mut mesh, at(9), false), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(9), Whom::Anybody), Some(address(2)), "it has not failed yet");
+        assert_eq!(next(&mut mesh, at(9), Whom::Anybody), Some(address(1)));
     }
 
     /// The tracker may be gone for good, and the seed come back after an hour.
@@ -225,7 +255,7 @@ mod tests {
         let mut mesh = Mesh::default();
         mesh.learn(at(0), address(1), false);
         for hour in 0..20 {
-            assert_eq!(next(&mut mesh, at(hour * 3600), false), Some(address(1)), "hour {hour}");
+            assert_eq!(next(&mut mesh, at(hour * 3600), Whom::Anybody), Some(address(1)), "hour {hour}");
             mesh.ended(at(hour * 3600), address(1), Ending::Failed);
         }
         for n in 1..=ADDRESSES_MAX as u16 {

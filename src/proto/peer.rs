@@ -42,6 +42,8 @@ pub struct Peer {
     pub deals: bool,
     /// We have told them so of ourselves.
     pub said_deals: bool,
+    /// We have told them that we want nothing more.
+    pub said_complete: bool,
     /// The id under which they want to hear that we lost a piece.
     pub dont_have: Option<u8>,
 
@@ -120,6 +122,7 @@ impl Peer {
             upload_only: false,
             deals: false,
             said_deals: false,
+            said_complete: false,
             dont_have: None,
             said_handshake: false,
             said_extended: false,
@@ -191,6 +194,10 @@ impl Peer {
             let stretch = if dry { self.stretch * 2 } else { self.stretch / 2 };
             self.stretch = stretch.clamp(1, PIPELINE_MAX / PIPELINE_MIN);
         }
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.upload_only || self.has.is_full()
     }
 
     /// A seed suggests pieces to them.

@@ -39,7 +39,7 @@ use crate::choker;
 use crate::contents::Contents;
 use crate::inspection::Inspection;
 use crate::limits::*;
-use crate::mesh::{Ending, Mesh};
+use crate::mesh::{Ending, Mesh, Whom};
 use crate::metainfo::Metainfo;
 use crate::peer::{Peer, Phase, overdue};
 use crate::picker::Picker;
@@ -375,7 +375,7 @@ impl Swarm {
         if peer.outgoing && peer.phase != Phase::Closing {
             let ending = match () {
                 () if !peer.is_live() => Ending::Failed,
-                () if self.have().is_full() && peer.has.is_full() => Ending::BothComplete,
+                () if self.have().is_full() && peer.is_complete() => Ending::BothComplete,
                 () => Ending::Normal,
             };
             self.mesh.ended(now, peer.address, ending);
@@ -450,6 +450,7 @@ impl Swarm {
 
     /// Time-outs of one peer.
     fn watch(&mut self, now: Instant, slot: PeerSlot) {
+        let seeding = self.state == State::Seeding;
         let peer = self.peer(slot);
         peer.measure(now);
         let waiting = peer.is_live() && !peer.requests.is_empty();
@@ -459,6 +460,7 @@ impl Swarm {
         if peer.deals && may_ask && overdue(now, peer.progress_at, DEAL_PATIENCE) {
             (peer.deals, peer.nothing_at) = (false, None);
         }
+        let (complete, told) = (peer.is_complete(), peer.said_complete || !peer.extended);
         let (progress_at, snubbed, since, heard_at, spoke_at) =
             (peer.progress_at, peer.snubbed, peer.since, peer.heard_at, peer.spoke_at);
         match peer.phase {
@@ -474,6 +476,10 @@ impl Swarm {
             }
             Phase::Live if overdue(now, heard_at, IDLE_MAX) => {
                 self.close(now, slot, Ending::Failed, "nothing was heard from it");
+            }
+            // Once the other one knows it too, or it would call again.
+            Phase::Live if told && complete && !sending && seeding => {
+                self.close(now, slot, Ending::BothComplete, "both have everything");
             }
             Phase::Live if waiting && !snubbed && overdue(now, progress_at, SNUB_AFTER) => {
                 self.snub(slot);
@@ -530,7 +536,8 @@ impl Swarm {
         if self.state != State::Seeding {
             return;
         }
-        let incomplete = |peer: &Peer| peer.is_live() && !peer.has.is_full() && !peer.upload_only;
+        // Who calls and has not said yet what it has may call for nothing.
+        let incomplete = |peer: &Peer| peer.is_live() && !peer.may_send_bitfield && !peer.is_complete();
         if self.peers.iter().flatten().any(incomplete) {
             self.needed_at = now;
         }
@@ -628,7 +635,12 @@ impl Swarm {
         if ours >= ours_max || connecting >= CONNECTING_MAX || all >= PEERS_MAX {
             return None;
         }
-        let address = self.mesh.next(now, self.picker.have().is_full(), &mut self.rng)?;
+        let whom = match self.config.role {
+            _ if !self.have().is_full() => Whom::Anybody,
+            Role::Seeder => Whom::Incomplete,
+            Role::Leecher => Whom::Named,
+        };
+        let address = self.mesh.next(now, whom, &mut self.rng)?;
         Some((self.add_peer(now, address, true), address))
     }
 

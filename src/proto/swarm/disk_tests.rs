@@ -779,6 +779,63 @@ fn nobody_stays_for_a_source_that_lacks_something() {
     assert!(ExtendedHandshake::parse(&payload).unwrap().upload_only);
 }
 
+/// Half of all `have` would be for those who have the piece themselves.
+#[test]
+fn nobody_is_told_of_pieces_that_it_has_while_it_lacks_others() {
+    let mut story = leecher("ABC", "ABC");
+    let (half, full) = (story.peer(2, "#.."), story.peer(3, "###"));
+    let silent = story.peer(4, "#..");
+    story.swarm.peer(silent).extended = false;
+    for slot in [half, full, silent] {
+        assert_eq!(story.tells(slot), "");
+    }
+    story.work();
+    assert_eq!(story.tells(half), "+1+2");
+    assert_eq!(story.tells(full), "+0+1+2", "it may want to know who lacks something");
+    assert_eq!(story.tells(silent), "+0+1+2", "it cannot be told that we want nothing");
+    story.hears_loss(half, &[0, 0, 0, 0]);
+    assert_eq!(story.tells(half), "+0", "now it has to know");
+}
+
+#[test]
+fn those_who_have_everything_part_once_both_know() {
+    let mut story = leecher("AB", "AB");
+    let peer = story.peer(2, "##");
+    let wants_nothing = |said: Vec<Send>| {
+        let word = |send| match send {
+            Send::Message(Message::Extended { id: 0, payload }) => ExtendedHandshake::parse(&payload).ok(),
+            _ => None,
+        };
+        said.into_iter().filter_map(word).map(|word| word.upload_only).collect::<Vec<_>>()
+    };
+    assert_eq!(wants_nothing(story.said(peer)), [false], "it has not been read yet");
+    story.work();
+    assert_eq!(story.swarm.state, State::Seeding);
+    story.swarm.handle_timeout(NOW + TICK);
+    assert_eq!(story.swarm.poll_close(), None);
+    assert_eq!(wants_nothing(story.said(peer)), [true]);
+    story.swarm.handle_timeout(NOW + TICK * 2);
+    assert_eq!(story.swarm.poll_close(), Some((peer, "both have everything")));
+}
+
+/// Of two connections between two one is closed, and tried again later: that is nobody who lacks something.
+#[test]
+fn nobody_stays_for_who_has_not_said_what_it_has() {
+    let mut story = leecher("AB", "AB");
+    story.swarm.tracker = Tracker::new(NOW, Vec::new(), story.swarm.config.tracker_grace, &mut Rng::new(1));
+    story.work();
+    for seconds in 1..40 {
+        if seconds == 20 {
+            let slot = story.swarm.handle_incoming(NOW, SocketAddr::from(([10, 77, 0, 2], 6881))).unwrap();
+            let info_hash = story.swarm.metainfo.info_hash;
+            let handshake = Handshake { fast: true, extended: true, info_hash, peer_id: PeerId([2; 20]) };
+            story.swarm.handle_handshake(NOW, slot, &handshake);
+        }
+        story.swarm.handle_timeout(NOW + Duration::from_secs(seconds));
+    }
+    assert_eq!(story.swarm.state, State::Over(Outcome::Complete));
+}
+
 #[test]
 fn a_source_of_something_else_gives_up() {
     let mut story = seeder("AB", "..");

@@ -41,13 +41,13 @@ impl Swarm {
         match message {
             Message::Bitfield(bytes) => {
                 let field = Bitfield::from_bytes(layout.piece_count(), &bytes);
-                return self.take_bitfield(now, slot, field.map_err(|_| "its bitfield has another length")?);
+                return self.take_bitfield(slot, field.map_err(|_| "its bitfield has another length")?);
             }
             Message::HaveAll if may_send_bitfield => {
-                return self.take_bitfield(now, slot, Bitfield::full(layout.piece_count()));
+                return self.take_bitfield(slot, Bitfield::full(layout.piece_count()));
             }
             Message::HaveNone if may_send_bitfield => {
-                return self.take_bitfield(now, slot, Bitfield::new(layout.piece_count()));
+                return self.take_bitfield(slot, Bitfield::new(layout.piece_count()));
             }
             Message::HaveAll | Message::HaveNone => return Err("it sent its bitfield too late"),
             _ => {}
@@ -71,7 +71,7 @@ impl Swarm {
                 self.peer(slot).peer_interested = false;
                 self.rechoke(now);
             }
-            Message::Have(index) => self.take_have(now, slot, check_piece(index)?),
+            Message::Have(index) => self.take_have(slot, check_piece(index)?),
             Message::Request(raw) => self.take_request(slot, check_block(raw)?),
             Message::Cancel(raw) => self.take_cancel(slot, check_block(raw)?),
             Message::Reject(raw) => self.take_reject(now, slot, check_block(raw)?),
@@ -111,17 +111,12 @@ impl Swarm {
         Ok(())
     }
 
-    pub(super) fn take_bitfield(
-        &mut self,
-        now: Instant,
-        slot: PeerSlot,
-        field: Bitfield,
-    ) -> Result<(), &'static str> {
+    pub(super) fn take_bitfield(&mut self, slot: PeerSlot, field: Bitfield) -> Result<(), &'static str> {
         let lacking = field.ones().filter(|piece| self.picker.wanted().get(*piece)).count() as u32;
         let peer = self.peer(slot);
         if !peer.may_send_bitfield {
             // aria2 sends one in place of many `have` whenever it is shorter.
-            field.ones().for_each(|piece| self.take_have(now, slot, piece));
+            field.ones().for_each(|piece| self.take_have(slot, piece));
             return Ok(());
         }
         peer.may_send_bitfield = false;
@@ -131,11 +126,10 @@ impl Swarm {
         for piece in field.ones() {
             self.picker.piece_appeared(piece);
         }
-        self.part_if_both_complete(now, slot);
         Ok(())
     }
 
-    pub(super) fn take_have(&mut self, now: Instant, slot: PeerSlot, piece: PieceIndex) {
+    pub(super) fn take_have(&mut self, slot: PeerSlot, piece: PieceIndex) {
         let lacking = self.picker.wanted().get(piece);
         let peer = self.peer(slot);
         if !peer.has.set(piece) {
@@ -146,7 +140,6 @@ impl Swarm {
         peer.dealt.retain(|dealt| *dealt != piece);
         peer.in_hand.retain(|dealt| *dealt != piece);
         self.picker.piece_appeared(piece);
-        self.part_if_both_complete(now, slot);
     }
 
     /// What was lost between our bitfield and the word for it could not be said: from there on it is told again.
@@ -168,14 +161,10 @@ impl Swarm {
             // That is why it refused, and no reason to wait before it is asked for another one.
             (peer.refusals, peer.pause_until) = (0, Instant(0));
             self.picker.piece_vanished(piece);
-        }
-    }
-
-    /// Two that have everything have nothing to say to each other.
-    pub(super) fn part_if_both_complete(&mut self, now: Instant, slot: PeerSlot) {
-        if self.state == State::Seeding && self.peer(slot).has.is_full() && self.peer(slot).sending.is_empty()
-        {
-            self.close(now, slot, Ending::BothComplete, "both have everything");
+            // It has not been told while it had the piece itself.
+            if self.have().get(piece) {
+                self.peer(slot).replies.push_back(Message::Have(piece.0));
+            }
         }
     }
 

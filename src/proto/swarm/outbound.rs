@@ -43,7 +43,7 @@ impl Swarm {
     /// The extension handshake, then the bitfield, which must come before anything that it would contradict.
     pub(super) fn introduction(&mut self, slot: PeerSlot) -> Option<Message> {
         let (count, full, told) = (self.have().count(), self.have().is_full(), self.news.len());
-        let seeder = self.config.role == Role::Seeder;
+        let (seeder, complete) = (self.config.role == Role::Seeder, self.state == State::Seeding);
         let peer = self.peer(slot);
         if !peer.said_bitfield {
             peer.said_bitfield = true;
@@ -56,9 +56,14 @@ impl Swarm {
             };
         }
         if peer.extended && !peer.said_extended {
-            peer.said_extended = true;
-            peer.said_deals = seeder;
+            (peer.said_extended, peer.said_complete, peer.said_deals) = (true, complete, seeder);
             return Some(self.extended_handshake(seeder));
+        }
+        // Of those that it has itself it was not told.
+        if peer.extended && complete && !peer.said_complete {
+            peer.said_complete = true;
+            let deals = peer.said_deals;
+            return Some(self.extended_handshake(deals));
         }
         None
     }
@@ -70,7 +75,7 @@ impl Swarm {
             client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
             listen_port: Some(self.config.listen_port),
             // A source without some of its pieces does not want them back.
-            upload_only: self.have().is_full() || self.config.role == Role::Seeder,
+            upload_only: self.state == State::Seeding,
             deals,
             ..ExtendedHandshake::default()
         };
@@ -103,14 +108,18 @@ impl Swarm {
         peer.replies.pop_front()
     }
 
-    /// A piece that got onto the disk since we last told this peer, or was lost.
+    /// A piece that got onto the disk since we last told this peer, or was lost. Who has a piece and still fetches others is
+    /// not told that we have it too: half of all `have` would be that.
     pub(super) fn news(&mut self, slot: PeerSlot) -> Option<Message> {
         loop {
-            let told = self.peer(slot).told;
-            let piece = *self.news.get(told)?;
-            self.peer(slot).told += 1;
-            let have = self.have().get(piece);
-            let word = if have { Some(Message::Have(piece.0)) } else { self.peer(slot).loss_of(piece) };
+            let peer = self.peers[slot.index()].as_mut()?;
+            let piece = *self.news.get(peer.told)?;
+            peer.told += 1;
+            let word = match self.picker.have().get(piece) {
+                true if peer.extended && peer.has.get(piece) && !peer.is_complete() => None,
+                true => Some(Message::Have(piece.0)),
+                false => peer.loss_of(piece),
+            };
             if word.is_some() {
                 return word;
             }

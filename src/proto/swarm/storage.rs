@@ -349,11 +349,6 @@ impl Swarm {
         self.state = State::Seeding;
         self.complete_at = Some(now);
         self.tracker.complete(now);
-        for slot in self.slots() {
-            if self.peers[slot.index()].as_ref().is_some_and(Peer::is_live) {
-                self.part_if_both_complete(now, slot);
-            }
-        }
     }
 
     /// Drives what needs nobody from outside: the inspection, zeros, the next state, leaving.
