@@ -1,8 +1,9 @@
 //! Whom do we upload to: round-robin slots, no tit-for-tat.
 //!
-//! Everybody in an imaging swarm is ours, so there is nobody to punish. While there are no more interested peers than slots
-//! all of them are unchoked and nothing ever changes. When there are more, the one unchoked longest makes room for
-//! the one that has waited longest, at most once per quantum each.
+//! Everybody in an imaging swarm is ours, so there is nobody to punish. While there are no more peers than slots all of them
+//! are unchoked and nothing ever changes: who begins to want something asks for it at once. When there are more, those who
+//! want something go before those who do not, and among those who do, the one unchoked longest makes room for the one that has
+//! waited longest, at most once per quantum each.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -26,25 +27,29 @@ pub fn decide(
     slots: usize,
     quantum: Duration,
 ) -> Vec<(PeerSlot, bool)> {
-    let mut changes = Vec::new();
-    let longest_first = |mut list: Vec<Candidate>| {
+    let longest_first = |interested: bool, unchoked: bool| {
+        let is_it = |c: &Candidate| c.interested == interested && c.unchoked == unchoked;
+        let mut list: Vec<Candidate> = candidates.iter().copied().filter(is_it).collect();
         list.sort_unstable_by_key(|c| (c.since, c.slot));
-        list
+        list.into_iter()
     };
-    let select = |unchoked: bool| {
-        longest_first(candidates.iter().copied().filter(|c| c.interested && c.unchoked == unchoked).collect())
-    };
-    // A peer that wants nothing holds no slot; choking it tells it to ask anew when it does.
-    changes.extend(candidates.iter().filter(|c| c.unchoked && !c.interested).map(|c| (c.slot, false)));
+    let (active, idle) = (longest_first(true, true), longest_first(false, true));
+    let (waiting, resting) = (longest_first(true, false), longest_first(false, false));
 
-    let (active, waiting) = (select(true), select(false));
     let vacant = slots.saturating_sub(active.len());
     let crowded_out = waiting.len().saturating_sub(vacant);
-    let served = |c: &&Candidate| now.since(c.since) >= quantum;
-    let rotated: Vec<PeerSlot> = active.iter().take(crowded_out).filter(served).map(|c| c.slot).collect();
-    let room = vacant + rotated.len();
-    changes.extend(rotated.into_iter().map(|slot| (slot, false)));
-    changes.extend(waiting.iter().take(room).map(|c| (c.slot, true)));
+    let served = |c: &Candidate| now.since(c.since) >= quantum;
+    let rotated = active.take(crowded_out).filter(served);
+    // Slots that nobody needs: those who are unchoked keep them as far as there are enough.
+    let spare = vacant.saturating_sub(waiting.len());
+    let evicted = idle.len().saturating_sub(spare);
+    let invited = spare.saturating_sub(idle.len());
+
+    let mut changes: Vec<(PeerSlot, bool)> = rotated.map(|c| (c.slot, false)).collect();
+    let room = vacant + changes.len();
+    changes.extend(idle.take(evicted).map(|c| (c.slot, false)));
+    changes.extend(waiting.take(room).map(|c| (c.slot, true)));
+    changes.extend(resting.take(invited).map(|c| (c.slot, true)));
     changes
 }
 
@@ -70,7 +75,7 @@ mod tests {
                 (true, true) => 'I',
                 (false, true) => 'i',
                 (false, false) => '.',
-                (true, false) => unreachable!("nobody who wants nothing is unchoked"),
+                (true, false) => 'u',
             };
         }
         after.into_iter().collect()
@@ -78,7 +83,8 @@ mod tests {
 
     #[test]
     fn room_for_all_means_all() {
-        assert_eq!(picture("ii.I", 0, 4), "II.I");
+        assert_eq!(picture("ii.I", 0, 4), "IIuI");
+        assert_eq!(picture("ii.I", 0, 3), "II.I");
         assert_eq!(picture("IIII", 99, 4), "IIII");
     }
 
@@ -91,9 +97,12 @@ mod tests {
     }
 
     #[test]
-    fn the_uninterested_lose_their_slot() {
+    fn the_uninterested_have_what_nobody_needs() {
         assert_eq!(picture("ui", 0, 1), ".I");
-        assert_eq!(picture("u.", 0, 1), "..");
+        assert_eq!(picture("u.", 0, 1), "u.");
+        assert_eq!(picture("u.", 0, 2), "uu");
+        assert_eq!(picture("uuui", 0, 3), ".uuI");
+        assert_eq!(picture("uIi", 0, 1), ".Ii", "nor have they any while others wait for their turn");
     }
 
     /// Every interested peer gets a slot within a bounded number of quanta.

@@ -127,6 +127,8 @@ pub struct Swarm {
     closing: VecDeque<(PeerSlot, &'static str)>,
     events: VecDeque<Event>,
     announce_key: u32,
+    /// Somebody has come, or changed its mind about what it wants.
+    rechoke_due: bool,
     next_tick: Instant,
     /// The last time a new block arrived, or a piece got onto the disk.
     progress_at: Instant,
@@ -191,6 +193,7 @@ impl Swarm {
             closing: VecDeque::new(),
             events: VecDeque::new(),
             announce_key: rng.next_u64() as u32,
+            rechoke_due: false,
             next_tick: now,
             progress_at: now,
             complete_at: seeder.then_some(now),
@@ -334,6 +337,7 @@ impl Swarm {
                 return;
             }
         }
+        self.rechoke_due = true;
         let peer = self.peer(slot);
         peer.phase = Phase::Live;
         (peer.fast, peer.extended) = (handshake.fast, handshake.extended);
@@ -496,7 +500,7 @@ impl Swarm {
         self.picker.forsake(slot);
     }
 
-    fn rechoke(&mut self, now: Instant) {
+    pub(super) fn rechoke(&mut self, now: Instant) {
         let candidate = |(slot, peer): (usize, &Option<Peer>)| {
             let peer = peer.as_ref().filter(|peer| peer.is_live())?;
             Some(choker::Candidate {

@@ -65,11 +65,11 @@ impl Swarm {
             }
             Message::Interested => {
                 self.peer(slot).peer_interested = true;
-                self.rechoke(now);
+                self.rechoke_due = true;
             }
             Message::NotInterested => {
                 self.peer(slot).peer_interested = false;
-                self.rechoke(now);
+                self.rechoke_due = true;
             }
             Message::Have(index) => self.take_have(slot, check_piece(index)?),
             Message::Request(raw) => self.take_request(slot, check_block(raw)?),

@@ -15,6 +15,9 @@ use crate::wire::{DONT_HAVE_ID, ExtendedHandshake, Handshake, Message};
 impl Swarm {
     /// The next thing to write to this peer. Call it while there is room for it.
     pub fn poll_send(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
+        if core::mem::take(&mut self.rechoke_due) {
+            self.rechoke(now);
+        }
         let send = self.next_send(now, slot)?;
         self.peer(slot).spoke_at = now;
         Some(send)
