@@ -85,28 +85,22 @@ pub const TEXT_BYTES_MAX: usize = 256;
 /// Time for one HTTP exchange to make progress before it counts as failed.
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections of one torrent. A full mesh of 64 (what larger swarms need less than, FIELD: 16 links suffice beyond), and
-/// room for latecomers who call us.
-pub const PEERS_MAX: usize = 80;
+/// Connections that a machine sets up itself, with those that others set up counted in. A dozen neighbours are enough to know
+/// of somebody who has what one lacks. With more, everybody asks whoever has a new piece for it at once, all get it side by
+/// side, and nobody can pass it on before all have it: with up to 64 the last of 64 and of 250 leechers took 1.35 and 1.24
+/// of the limit, and with 10 1.08 and 1.14 (1000 pieces, scripts/sim); and each piece is told to a sixth as many. With 6 some
+/// had bad neighbours (1.2 with 32 leechers).
+pub const LINKS: usize = 10;
 
-/// Connections we set up ourselves; the rest of PEERS_MAX is kept for those who call.
-pub const MESH_PEERS: usize = 64;
+/// Connections of a leecher: room for those who come late. Much more, and whoever came first would have them all, and what
+/// they bring (80: one of 64 leechers had 16 links and all others 63; it took half as long again).
+pub const LINKS_MAX: usize = 16;
 
-/// The same while more addresses than MESH_PEERS are known. Everybody is called as often as it calls: 16 and 16 are well
-/// beyond what is needed (FIELD: 16 links), and 48 places stay free for those who come late. With 64, all are full at 80 and
-/// nobody else gets in. With 24 a room of 250 was no faster (scripts/sim), and heard a third more HAVEs.
-pub const LINKS_BEYOND_MESH: usize = 16;
+/// Connections of a seed: whatever it has is wanted by everybody.
+pub const SEED_LINKS_MAX: usize = 80;
 
-/// Connections being set up at once: a whole room is dialled in one round trip, a dead subnet is not.
-pub const CONNECTING_MAX: usize = 32;
-
-/// Addresses remembered. A tracker that sends more than fit the mesh many times over is not worth more memory.
+/// Addresses remembered. A tracker that sends more than anybody connects to many times over is not worth more memory.
 pub const ADDRESSES_MAX: usize = 2000;
-
-/// Peers unchoked at once. Who is choked leaves links idle: with 32 leechers and 16 slots the last of them took 1.14 of the
-/// limit, with 32 slots 1.07 (2000 pieces, scripts/sim). With 60 and with 250 leechers fewer slots were better than all:
-/// what goes to everybody side by side is whole, and passed on, late.
-pub const UPLOAD_SLOTS: usize = 32;
 
 /// How long a slot is kept while others wait for it.
 pub const CHOKE_QUANTUM: Duration = Duration::from_secs(2);
@@ -138,8 +132,9 @@ pub const PIPELINE_MIN: u32 = 4;
 /// Most requests with one peer: 8 MiB in flight.
 pub const PIPELINE_MAX: u32 = 512;
 
-/// How many seconds' worth of a peer's rate are asked for ahead.
-pub const PIPELINE_TIME: Duration = Duration::from_millis(300);
+/// How much of a peer's rate is asked for ahead. With 300 ms the last of 64 and of 250 leechers took 1.14 and 1.17 of the limit,
+/// with 100 ms 1.13 and 1.16 (600 pieces, scripts/sim).
+pub const PIPELINE_TIME: Duration = Duration::from_millis(100);
 
 /// Requests a peer is assumed to keep until its extension handshake says so (`reqq`; 250 is libtorrent's old default).
 pub const REQUESTS_ASSUMED: u32 = 250;
@@ -207,16 +202,7 @@ pub const SUGGESTED_MAX: usize = 32;
 /// Most suggestions that a peer has ahead.
 pub const DEALT_AHEAD_MAX: u32 = 4;
 
-/// Pieces dealt and not yet sent, all together, where there are more peers than UPLOAD_SLOTS: enough that the link is never
-/// idle, few enough that each arrives soon. Of 250 leechers the last took 1.24 of the limit with 16, and 1.27 when all were
-/// dealt to at once (1000 pieces, scripts/sim).
-pub const DEALT_PIECES_MAX: usize = 16;
-
-/// A peer that was dealt nothing for so long is slow, and what it still has in hand counts no more.
-pub const DEAL_TIME_MAX: Duration = TICK;
-
-/// A seed that deals and has not suggested anything of use for so long is asked for anything. With DEALT_PIECES_MAX at a time
-/// and DEAL_TIME_MAX for each it may be 1.3 s until everyone of PEERS_MAX has had one.
+/// A seed that deals and has not suggested anything of use for so long is asked for anything.
 pub const DEAL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes that a seed suggests to a peer ahead of its requests (at least two pieces).

@@ -1,9 +1,9 @@
 //! Which addresses do we connect to, and when again.
 //!
-//! Everybody to everybody up to MESH_PEERS, in random order, or a room of many machines would fall apart into cliques. An
-//! address that failed is tried again, for ever, after a pause that doubles and after those that did not; one that turned
-//! out to be ourselves, or that lied, never. Who has got everything waits to be called: if it looked for those who lack
-//! something, a room of a thousand would make hundreds of thousands of connections at its end, and find nobody.
+//! Random ones, until there are LINKS, or a room of many machines would fall apart into cliques. An address that failed is
+//! tried again, for ever, after a pause that doubles and after those that did not; one that turned out to be ourselves, or
+//! that lied, never. Who has got everything waits to be called: if it looked for those who lack something, a room of a
+//! thousand would make hundreds of thousands of connections at its end, and find nobody.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(mesh.address_count(), ADDRESSES_MAX + 1, "the command line always counts");
     }
 
-    /// Everybody who calls the lowest addresses first ends in rooms of PEERS_MAX machines without a door.
+    /// Everybody who calls the lowest addresses first ends in rooms of LINKS_MAX machines without a door.
     #[test]
     fn whom_to_call_first_is_left_to_chance_but_for_those_who_failed() {
         let first = |seed| {

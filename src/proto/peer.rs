@@ -95,9 +95,6 @@ pub struct Peer {
     pub sending: VecDeque<(Block, BufferId)>,
     /// Pieces we suggested that they have not asked for yet.
     pub dealt: Vec<PieceIndex>,
-    /// Pieces dealt to them of which we have not sent the end yet; and when the last one was dealt.
-    pub in_hand: Vec<PieceIndex>,
-    pub dealt_at: Instant,
     /// Rejects and cancels to be said.
     pub replies: VecDeque<Message>,
 
@@ -154,8 +151,6 @@ impl Peer {
             uploads: VecDeque::new(),
             sending: VecDeque::new(),
             dealt: Vec::new(),
-            in_hand: Vec::new(),
-            dealt_at: Instant(0),
             replies: VecDeque::new(),
             down_turn: Turn::default(),
             up_turn: Turn::default(),
@@ -203,12 +198,6 @@ impl Peer {
     /// A seed suggests pieces to them.
     pub fn is_dealt_to(&self) -> bool {
         self.is_live() && self.fast && !self.am_choking && self.peer_interested
-    }
-
-    /// Who is lower is dealt to before: pieces in hand, and since when. Whoever is slow does not keep the others waiting.
-    pub fn turn(&self, now: Instant) -> (usize, Instant) {
-        let slow = overdue(now, self.dealt_at, DEAL_TIME_MAX);
-        (if slow { self.dealt.len() } else { self.in_hand.len() }, self.dealt_at)
     }
 
     pub fn may_request(&self, now: Instant) -> bool {

@@ -292,7 +292,7 @@ impl Swarm {
     /// A connection came in whose handshake names our info-hash: take it and call `handle_handshake`, or, on None, close it.
     pub fn handle_incoming(&mut self, now: Instant, address: SocketAddr) -> Option<PeerSlot> {
         let count = self.peers.iter().flatten().count();
-        if !self.is_open() || count >= PEERS_MAX || self.mesh.is_banned(address) {
+        if !self.is_open() || count >= self.links_max() || self.mesh.is_banned(address) {
             return None;
         }
         Some(self.add_peer(now, address, false))
@@ -517,14 +517,16 @@ impl Swarm {
         }
     }
 
-    /// No more than can be sent what they ask for at once while they have their slots: the others would wait behind them.
+    fn links_max(&self) -> usize {
+        if self.config.role == Role::Seeder { SEED_LINKS_MAX } else { LINKS_MAX }
+    }
+
+    /// Enough for all; with `--max-up` only for as many as can be sent what they ask for at once while they have their slots:
+    /// the others would wait behind them.
     fn upload_slots(&self) -> usize {
-        let Some(rate) = self.config.max_up.bytes_per_second() else {
-            // Whom a seed sends to it decides by dealing.
-            return if self.config.role == Role::Seeder { PEERS_MAX } else { UPLOAD_SLOTS };
-        };
+        let Some(rate) = self.config.max_up.bytes_per_second() else { return self.links_max() };
         let in_quantum = rate * CHOKE_QUANTUM.as_secs() / u64::from(PIPELINE_MIN * BLOCK_BYTES);
-        in_quantum.clamp(1, UPLOAD_SLOTS as u64) as usize
+        in_quantum.clamp(1, self.links_max() as u64) as usize
     }
 
     fn watch_for_stall(&mut self, now: Instant) {
@@ -632,11 +634,7 @@ impl Swarm {
         if !self.is_open() {
             return None;
         }
-        let ours = self.peers.iter().flatten().filter(|peer| peer.outgoing).count();
-        let connecting = self.peers.iter().flatten().filter(|peer| peer.phase == Phase::Connecting).count();
-        let all = self.peers.iter().flatten().count();
-        let ours_max = if self.mesh.address_count() > MESH_PEERS { LINKS_BEYOND_MESH } else { MESH_PEERS };
-        if ours >= ours_max || connecting >= CONNECTING_MAX || all >= PEERS_MAX {
+        if self.peers.iter().flatten().count() >= LINKS {
             return None;
         }
         let whom = match self.config.role {

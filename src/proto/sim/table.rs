@@ -14,9 +14,9 @@ use crate::limits::BLOCK_BYTES;
 use crate::units::Instant;
 use crate::wire::PIECE_HEADER_BYTES;
 
-/// Bytes per second of every link, both ways: 100 Mbit/s. With these pieces one takes about as long as 1 MiB does on
-/// gigabit Ethernet.
-const RATE: u64 = 12_500_000;
+/// Bytes per second of every link, both ways: 25 Mbit/s, as in scripts/bench. With these pieces one takes about as long as
+/// 2 MiB do on gigabit Ethernet.
+const RATE: u64 = 3_125_000;
 const PIECE_KIB: u32 = 64;
 
 const LEECHERS: &str = "1,2,4,8,16,32,64,125";
@@ -149,8 +149,8 @@ impl Room {
 
     fn options(&self) -> Options {
         let mut options = Options::equal_links(self.leechers, self.pieces, self.piece_bytes, RATE);
-        // A loop that has a thousand peers in its room does not come round more often.
-        let turn_micros = if self.leechers > 125 { "5000" } else { "2000" };
+        // Much less than a piece takes. Less often than a real loop: that would only be slower here.
+        let turn_micros = if self.leechers > 125 { "10000" } else { "5000" };
         options.turn = Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", turn_micros)[0]));
         if self.scenario == Racks {
             options.rack_rates = alloc::vec![RACK_LINKS * RATE; (self.leechers as usize).div_ceil(RACK)];

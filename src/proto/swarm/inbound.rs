@@ -138,7 +138,6 @@ impl Swarm {
         peer.wanted += u32::from(lacking);
         peer.nothing_at = None;
         peer.dealt.retain(|dealt| *dealt != piece);
-        peer.in_hand.retain(|dealt| *dealt != piece);
         self.picker.piece_appeared(piece);
     }
 

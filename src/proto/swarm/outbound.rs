@@ -7,7 +7,7 @@ use super::Swarm;
 use super::words::*;
 use crate::cache::Chunk;
 use crate::limits::*;
-use crate::peer::{Peer, Phase, overdue};
+use crate::peer::{Phase, overdue};
 use crate::picker::{Asked, Pick};
 use crate::units::*;
 use crate::wire::{DONT_HAVE_ID, ExtendedHandshake, Handshake, Message};
@@ -37,7 +37,7 @@ impl Swarm {
             return None;
         }
         let word = self.introduction(slot).or_else(|| self.wish(now, slot)).or_else(|| self.news(slot));
-        if let Some(message) = word.or_else(|| self.request(now, slot)).or_else(|| self.deal(now, slot)) {
+        if let Some(message) = word.or_else(|| self.request(now, slot)).or_else(|| self.deal(slot)) {
             return Some(Send::Message(message));
         }
         self.upload(now, slot).or_else(|| self.keep_alive(now, slot))
@@ -202,12 +202,13 @@ impl Swarm {
     }
 
     /// The seed deals its pieces like cards (BEP 6 suggest): each to one peer before any to a second.
-    pub(super) fn deal(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
+    pub(super) fn deal(&mut self, slot: PeerSlot) -> Option<Message> {
         if self.config.role != Role::Seeder {
             return None;
         }
-        let peer = self.peers[slot.index()].as_ref().filter(|peer| peer.is_dealt_to())?;
-        if !self.may_be_dealt_to(now, peer) {
+        let ahead = (DEALT_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, DEALT_AHEAD_MAX) as usize;
+        let peer = self.peers[slot.index()].as_ref()?;
+        if !peer.is_dealt_to() || peer.dealt.len() >= ahead {
             return None;
         }
         let never_sent = self.sent.iter().take_while(|piece| self.sent.count(*piece) == 0);
@@ -227,28 +228,11 @@ impl Swarm {
         self.sent.increment(piece, &mut self.rng);
         let peer = self.peer(slot);
         peer.dealt.push(piece);
-        peer.in_hand.push(piece);
-        peer.dealt_at = now;
         Some(Message::Suggest(piece.0))
-    }
-
-    /// Each peer has a few suggestions ahead. In a crowd a few pieces are dealt at a time, so that each arrives soon and can be
-    /// passed on, and to the peer that has fewest in hand and has waited longest.
-    fn may_be_dealt_to(&self, now: Instant, peer: &Peer) -> bool {
-        let ahead = (DEALT_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, DEALT_AHEAD_MAX) as usize;
-        // Who was told that there is nothing for it is nobody's turn.
-        let rivals = || self.peers.iter().flatten().filter(|peer| peer.is_dealt_to() && peer.said_deals);
-        let turns = || rivals().map(|peer| peer.turn(now));
-        let turn = peer.turn(now);
-        let is_first = || turns().all(|other| other >= turn);
-        let in_hand = || turns().map(|(pieces, _)| pieces).sum::<usize>();
-        peer.dealt.len() < ahead
-            && (turns().count() <= UPLOAD_SLOTS || is_first() && in_hand() < DEALT_PIECES_MAX)
     }
 
     /// Pieces that were suggested to a peer and that it has not asked for: somebody else may have them first.
     pub(super) fn take_back_dealt(&mut self, slot: PeerSlot) {
-        self.peer(slot).in_hand.clear();
         for piece in core::mem::take(&mut self.peer(slot).dealt) {
             self.sent.decrement(piece, &mut self.rng);
         }
@@ -267,11 +251,7 @@ impl Swarm {
             self.load_for(slot);
             return None;
         };
-        let is_last = block.begin + block.length == self.metainfo.layout.piece_length(block.piece);
         let peer = self.peers[slot.index()].as_mut()?;
-        if is_last {
-            peer.in_hand.retain(|piece| *piece != block.piece);
-        }
         peer.uploads.pop_front();
         self.config.max_up.take(&mut peer.up_turn, block.length);
         peer.sending.push_back((block, buffer));

@@ -142,38 +142,6 @@ fn a_seeder_deals_until_everything_was_out() {
     assert!(in_order, "not in the order of the disk: {dealt:?}");
 }
 
-/// A machine that held nearly everything already lacks nothing that has never been sent; it waits longest, for ever.
-#[test]
-fn who_needs_nothing_dealt_holds_up_nobody_in_a_crowd() {
-    let mut swarm = swarm(Role::Seeder, 200, 32 * KIB, &[]);
-    let enter = |swarm: &mut Swarm, host: u8, has: &[u32]| {
-        let slot = caller(swarm, host, true, has);
-        swarm.peer(slot).extended = true;
-        swarm.handle_message(at(0), slot, Message::Interested);
-        slot
-    };
-    let rich = enter(&mut swarm, 1, &(1..200).collect::<Vec<_>>());
-    let suggested = |said: Vec<Send>| {
-        said.into_iter().filter(|send| matches!(send, Send::Message(Message::Suggest(_)))).count()
-    };
-    assert_eq!(suggested(said(&mut swarm, at(0), rich)), 1);
-    swarm.handle_message(at(0), rich, Message::Request(first_block(0)));
-    let others: Vec<PeerSlot> =
-        (2..4 + UPLOAD_SLOTS as u8).map(|host| enter(&mut swarm, host, &[])).collect();
-    for second in 1..4 {
-        let now = at(second);
-        said(&mut swarm, now, rich);
-        let dealt: usize = others.iter().map(|slot| suggested(said(&mut swarm, now, *slot))).sum();
-        assert!(dealt > 0, "nothing in second {second}");
-        for slot in &others {
-            for piece in core::mem::take(&mut swarm.peer(*slot).dealt) {
-                swarm.peer(*slot).in_hand.clear();
-                swarm.handle_message(now, *slot, Message::Have(piece.0));
-            }
-        }
-    }
-}
-
 #[test]
 fn who_is_dealt_nothing_for_a_while_asks() {
     let mut swarm = swarm(Role::Leecher, 4, 32 * KIB, &[]);
@@ -341,12 +309,14 @@ fn who_is_interrupted_while_seeding_is_complete() {
     assert_eq!(swarm.state, State::Over(Outcome::Complete));
 }
 
-/// In a room larger than PEERS_MAX everybody calls and is called; whoever comes late must find a free place.
+/// Whoever comes late must find a free place.
 #[test]
-fn in_a_large_room_half_of_the_places_are_left_to_callers() {
-    let peers = |count: u8| (1..=count).map(address).collect::<Vec<_>>();
-    for (known, called) in [(MESH_PEERS as u8, CONNECTING_MAX), (200, LINKS_BEYOND_MESH)] {
-        let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers(known));
-        assert_eq!(core::iter::from_fn(|| swarm.poll_connect(at(0))).count(), called);
+fn some_places_are_left_to_callers() {
+    let peers = (1..=200).map(address).collect::<Vec<_>>();
+    for (role, all) in [(Role::Leecher, LINKS_MAX), (Role::Seeder, SEED_LINKS_MAX)] {
+        let mut swarm = swarm(role, 1, 16 * KIB, &peers);
+        assert_eq!(core::iter::from_fn(|| swarm.poll_connect(at(0))).count(), LINKS);
+        let taken = (1..=200).filter_map(|host| swarm.handle_incoming(at(0), address(host))).count();
+        assert_eq!(LINKS + taken, all);
     }
 }
