@@ -191,6 +191,7 @@ impl Peer {
         }
     }
 
+    /// They want nothing more.
     pub fn is_complete(&self) -> bool {
         self.upload_only || self.has.is_full()
     }
@@ -252,9 +253,8 @@ impl Rate {
         self.bytes_per_second
     }
 
-    /// Closes the window when it is full. Rising rates count at once, falling ones by half: a pipeline that was cut too
-    /// short measures its own shortness.
-    /// True if anything came in it.
+    /// Closes the window when it is full; true if anything came in it. Rising rates count at once, falling ones by half: a
+    /// pipeline that was cut too short measures its own shortness.
     pub fn roll(&mut self, now: Instant) -> bool {
         let elapsed = now.since(self.window_start);
         if elapsed < RATE_WINDOW {

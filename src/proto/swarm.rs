@@ -500,7 +500,7 @@ impl Swarm {
         self.picker.forsake(slot);
     }
 
-    pub(super) fn rechoke(&mut self, now: Instant) {
+    fn rechoke(&mut self, now: Instant) {
         let candidate = |(slot, peer): (usize, &Option<Peer>)| {
             let peer = peer.as_ref().filter(|peer| peer.is_live())?;
             Some(choker::Candidate {

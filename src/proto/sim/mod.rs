@@ -64,6 +64,8 @@ struct Report {
     sources_bad: u32,
     complete: usize,
     failed: usize,
+    /// Connections that were ever asked for.
+    connections: u32,
     events: u64,
     log: u64,
 }
@@ -153,6 +155,7 @@ fn report(world: &World) -> Report {
         sources_bad: world.sources_bad,
         complete: count(|outcome| *outcome == Outcome::Complete),
         failed: count(|outcome| matches!(outcome, Outcome::Failed(_))),
+        connections: world.connection_count(),
         events: world.events,
         log: world.log,
     }

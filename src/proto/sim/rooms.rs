@@ -9,7 +9,7 @@ use super::disk::{DiskFault, Holds};
 use super::image::{Bytes, Shape};
 use super::options::{AgentOptions, Fate, Options};
 use super::{Report, run};
-use crate::limits::{PIECE_BYTES_MIN, RATE_MIN};
+use crate::limits::{LINKS, PIECE_BYTES_MIN, RATE_MIN};
 use crate::swarm::DiskOperation;
 use crate::units::Instant;
 
@@ -45,6 +45,16 @@ fn fetches_what_it_lacks(options: Options) -> Report {
     assert_eq!((report.complete, report.failed), (machines, 0));
     assert_eq!(report.fetched, report.lacking);
     report
+}
+
+/// Nobody has more neighbours than others because it was there before them, and whoever is done looks for nobody.
+#[test]
+fn a_large_room_is_fair_and_parts_quietly() {
+    let report = fetches_what_it_lacks(room(100, Holds::Garbage));
+    let of_median = report.downloaded.as_secs_f64() / report.median.as_secs_f64();
+    assert!(of_median < 1.15, "the last one took {of_median} of what the middle one took");
+    // Some call each other at the same moment, or somebody who has no place left.
+    assert!(report.connections < 2 * 101 * LINKS as u32, "{} connections", report.connections);
 }
 
 #[test]

@@ -159,6 +159,11 @@ impl World {
         index
     }
 
+    /// All that were ever asked for.
+    pub fn connection_count(&self) -> u32 {
+        self.network.connection_count()
+    }
+
     /// Runs to the end: everybody who can has finished, has been released, and has gone.
     pub fn run(&mut self) {
         while !self.closed {
