@@ -291,11 +291,27 @@ impl Swarm {
 
     /// A connection came in whose handshake names our info-hash: take it and call `handle_handshake`, or, on None, close it.
     pub fn handle_incoming(&mut self, now: Instant, address: SocketAddr) -> Option<PeerSlot> {
-        let count = self.peers.iter().flatten().count();
-        if !self.is_open() || count >= self.links_max() || self.mesh.is_banned(address) {
+        if !self.is_open() || self.mesh.is_banned(address) {
             return None;
         }
+        let count = self.peers.iter().flatten().filter(|peer| peer.phase != Phase::Closing).count();
+        if count >= self.links_max() {
+            let settled = self.settled(now)?;
+            self.close(now, settled, Ending::Normal, "its place is needed");
+        }
         Some(self.add_peer(now, address, false))
+    }
+
+    /// Who has called us longest ago, and may well have other neighbours by now. Not a source, and none that we called: whatever
+    /// calls, those stay.
+    fn settled(&self, now: Instant) -> Option<PeerSlot> {
+        let called = |slot: &PeerSlot| {
+            let peer = self.peers[slot.index()].as_ref()?;
+            let settled = peer.is_live() && !peer.outgoing && !peer.is_complete();
+            (settled && overdue(now, peer.since, LINK_KEPT)).then_some(peer.since)
+        };
+        let may_go = self.config.role == Role::Leecher;
+        self.slots().filter(|slot| may_go && called(slot).is_some()).min_by_key(called)
     }
 
     fn add_peer(&mut self, now: Instant, address: SocketAddr, outgoing: bool) -> PeerSlot {

@@ -28,6 +28,8 @@ const REQUEST_BYTES: u32 = 17;
 const RACK: usize = 20;
 const RACK_LINKS: u64 = 4;
 
+const BOOT_GAP: Duration = Duration::from_millis(100);
+
 /// What is not as it should be in a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
@@ -40,14 +42,23 @@ enum Scenario {
     Racks,
     /// Every fourth machine starts when the others should be half done.
     Late,
+    /// Each machine starts BOOT_GAP after the one before.
+    Boot,
     /// Every fifth machine dies when it should be about half done.
     Dying,
 }
 
 use Scenario::*;
 
-const SCENARIOS: [(&str, Scenario); 6] =
-    [("equal", Equal), ("half", Half), ("tenth", Tenth), ("racks", Racks), ("late", Late), ("dying", Dying)];
+const SCENARIOS: [(&str, Scenario); 7] = [
+    ("equal", Equal),
+    ("half", Half),
+    ("tenth", Tenth),
+    ("racks", Racks),
+    ("late", Late),
+    ("boot", Boot),
+    ("dying", Dying),
+];
 
 struct Room {
     scenario: Scenario,
@@ -126,10 +137,18 @@ impl Room {
         let together: f64 = options.agents.iter().map(|agent| usable(agent.up_rate)).sum();
         let all = self.image_bytes() * leechers.clone().count() as f64 / together;
         let each = leechers.map(|(index, agent)| {
-            let waits = if self.scenario == Late && self.is_hindered(index) { 0.5 } else { 0.0 };
-            self.best().mul_f64(waits + RATE as f64 / agent.down_rate as f64)
+            self.waits(index) + self.best().mul_f64(RATE as f64 / agent.down_rate as f64)
         });
         each.chain([Duration::from_secs_f64(all)]).max().unwrap_or_default()
+    }
+
+    /// From the start of the first to that of this one.
+    fn waits(&self, index: usize) -> Duration {
+        match self.scenario {
+            Late if self.is_hindered(index) => self.best() / 2,
+            Boot => BOOT_GAP * index as u32,
+            _ => Duration::ZERO,
+        }
     }
 
     fn dies(&self, index: usize) -> bool {
@@ -139,7 +158,7 @@ impl Room {
     /// Has a slow link, comes late or dies: no measure for what the others can do.
     fn is_hindered(&self, index: usize) -> bool {
         match self.scenario {
-            Equal | Racks => false,
+            Equal | Racks | Boot => false,
             Half => index % 2 == 1,
             Tenth => index % 10 == 9,
             Late => index % 4 == 3,
@@ -160,6 +179,7 @@ impl Room {
         for (index, agent) in options.agents[1..].iter_mut().enumerate() {
             // Together, and not within the same microsecond.
             agent.starts_at = Instant(1_000_000 + index as u64 * 997.min(50_000 / u64::from(self.leechers)));
+            agent.starts_at = agent.starts_at + self.waits(index);
             if self.scenario == Racks {
                 agent.rack = Some(index / RACK);
             }
@@ -172,10 +192,9 @@ impl Room {
 
     fn hinder(&self, index: usize, agent: &mut AgentOptions) {
         match self.scenario {
-            Equal | Racks => {}
+            Equal | Racks | Boot | Late => {}
             Half => (agent.up_rate, agent.down_rate) = (RATE / 2, RATE / 2),
             Tenth => (agent.up_rate, agent.down_rate) = (RATE / 10, RATE / 10),
-            Late => agent.starts_at = agent.starts_at + self.best() / 2,
             Dying => {
                 // From 30 % to 70 % of the way, in no order.
                 let percent = 30 + index as u32 * 17 % 41;
@@ -189,8 +208,13 @@ impl Room {
         let (best, limit) = (self.best().as_secs_f64(), self.limit(&self.options()).as_secs_f64());
         let last = report.downloaded.as_secs_f64();
         let leechers = report.times.iter().skip(1).enumerate();
-        let healthy = leechers.filter(|(index, _)| !self.is_hindered(*index)).map(|(_, time)| *time);
-        let healthy = healthy.max().flatten().unwrap_or_default().as_secs_f64();
+        let own =
+            leechers.filter_map(|(index, time)| Some((index, (*time)?.saturating_sub(self.waits(index)))));
+        let healthy = own.clone().filter(|(index, _)| !self.is_hindered(*index)).map(|(_, time)| time).max();
+        let mut own: Vec<Duration> = own.map(|(_, time)| time).collect();
+        own.sort();
+        let median = own.get(own.len() / 2).copied().unwrap_or_default().as_secs_f64();
+        let healthy = healthy.unwrap_or_default().as_secs_f64();
         let name =
             SCENARIOS.iter().find(|(_, scenario)| *scenario == self.scenario).expect("it has a name").0;
         format!(
@@ -199,7 +223,7 @@ impl Room {
             self.pieces,
             last / limit,
             healthy / best,
-            report.median.as_secs_f64() / best,
+            median / best,
             report.wasted * 100.0,
             report.seeded,
             report.events as f64 / 1e6,

@@ -309,7 +309,6 @@ fn who_is_interrupted_while_seeding_is_complete() {
     assert_eq!(swarm.state, State::Over(Outcome::Complete));
 }
 
-/// Whoever comes late must find a free place.
 #[test]
 fn some_places_are_left_to_callers() {
     let peers = (1..=200).map(address).collect::<Vec<_>>();
@@ -319,4 +318,25 @@ fn some_places_are_left_to_callers() {
         let taken = (1..=200).filter_map(|host| swarm.handle_incoming(at(0), address(host))).count();
         assert_eq!(LINKS + taken, all);
     }
+}
+
+/// Sources and those whom we called stay, and so do all for a while.
+#[test]
+fn a_newcomer_gets_the_place_of_whoever_has_called_first() {
+    let mut swarm = swarm(Role::Leecher, 2, 16 * KIB, &[address(200)]);
+    let (called, _) = swarm.poll_connect(at(0)).unwrap();
+    swarm.handle_connected(at(0), called);
+    shake_hands(&mut swarm, called, 200, true);
+    let source = caller(&mut swarm, 1, true, &[0, 1]);
+    let callers: Vec<PeerSlot> =
+        (2..LINKS_MAX as u8).map(|host| caller(&mut swarm, host, true, &[0])).collect();
+    assert_eq!(swarm.handle_incoming(at(0), address(100)), None, "all have just come");
+    for (host, first) in (100..).zip(&callers) {
+        assert!(swarm.handle_incoming(at(1), address(host)).is_some());
+        let (slot, _) = swarm.poll_close().unwrap();
+        assert_eq!(slot, *first);
+        swarm.handle_closed(at(1), slot);
+    }
+    assert_eq!(swarm.handle_incoming(at(1), address(150)), None);
+    assert!(swarm.peer(called).is_live() && swarm.peer(source).is_live());
 }
