@@ -40,7 +40,7 @@ pub struct Peer {
     pub upload_only: bool,
     /// They suggest what to ask them for, and are asked for nothing else.
     pub deals: bool,
-    /// We have told them so of ourselves.
+    /// We still deal to them, and have told them so if they have a word for it (BEP 10).
     pub said_deals: bool,
     /// We have told them that we want nothing more.
     pub said_complete: bool,
@@ -198,7 +198,7 @@ impl Peer {
 
     /// A seed suggests pieces to them.
     pub fn is_dealt_to(&self) -> bool {
-        self.is_live() && self.fast && !self.am_choking && self.peer_interested
+        self.is_live() && self.fast && self.said_deals && !self.am_choking && self.peer_interested
     }
 
     pub fn may_request(&self, now: Instant) -> bool {

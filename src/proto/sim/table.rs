@@ -168,8 +168,9 @@ impl Room {
 
     fn options(&self) -> Options {
         let mut options = Options::equal_links(self.leechers, self.pieces, self.piece_bytes, RATE);
-        // Much less than a piece takes. Less often than a real loop: that would only be slower here.
-        let turn_micros = if self.leechers > 125 { "10000" } else { "5000" };
+        // A real loop comes round as soon as there is something to do; this one waits up to so long, at most what a piece takes,
+        // because otherwise a run of a thousand would spend its time on looking whether there is.
+        let turn_micros = if self.leechers > 125 { "20000" } else { "5000" };
         options.turn = Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", turn_micros)[0]));
         if self.scenario == Racks {
             options.rack_rates = alloc::vec![RACK_LINKS * RATE; (self.leechers as usize).div_ceil(RACK)];

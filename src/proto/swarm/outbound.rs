@@ -49,7 +49,7 @@ impl Swarm {
         let (seeder, complete) = (self.config.role == Role::Seeder, self.state == State::Seeding);
         let peer = self.peer(slot);
         if !peer.said_bitfield {
-            peer.said_bitfield = true;
+            (peer.said_bitfield, peer.said_deals) = (true, seeder);
             (peer.told, peer.told_at_first) = (told, told);
             return match (peer.fast, full, count) {
                 (true, true, _) => Some(Message::HaveAll),
@@ -59,10 +59,10 @@ impl Swarm {
             };
         }
         if peer.extended && !peer.said_extended {
-            (peer.said_extended, peer.said_complete, peer.said_deals) = (true, complete, seeder);
+            (peer.said_extended, peer.said_complete) = (true, complete);
             return Some(self.extended_handshake(seeder));
         }
-        // Of those that it has itself it was not told.
+        // Of the pieces that it had itself it was not told, so it cannot count.
         if peer.extended && complete && !peer.said_complete {
             peer.said_complete = true;
             let deals = peer.said_deals;
@@ -211,20 +211,18 @@ impl Swarm {
         if !peer.is_dealt_to() || peer.dealt.len() >= ahead {
             return None;
         }
-        let never_sent = self.sent.iter().take_while(|piece| self.sent.count(*piece) == 0);
-        let useful = |piece: &PieceIndex| {
-            self.have().get(*piece) && !peer.has.get(*piece) && !peer.dealt.contains(piece)
-        };
+        let is_new = |piece: &PieceIndex| self.sent.is_ranked(*piece) && self.sent.count(*piece) == 0;
+        let useful = |piece: &PieceIndex| is_new(piece) && self.have().get(*piece) && !peer.has.get(*piece);
         // In the order of the disk: what everybody writes at the same time lies together, and heads move less.
-        let next = self.next_deal.0;
-        let piece = never_sent.filter(useful).min_by_key(|piece| piece.0.wrapping_sub(next));
-        let Some(piece) = piece else {
+        let (next, count) = (self.next_deal.0, self.have().len());
+        let Some(piece) = (next..count).chain(0..next).map(PieceIndex).find(useful) else {
             // Everything has been out, and the others pass it on; to suggest it would only send it twice. What was lost on
             // the way they ask for themselves.
-            let said = core::mem::take(&mut self.peer(slot).said_deals);
-            return said.then(|| self.extended_handshake(false));
+            let peer = self.peer(slot);
+            peer.said_deals = false;
+            return peer.extended.then(|| self.extended_handshake(false));
         };
-        self.next_deal = PieceIndex(piece.0 + 1);
+        self.next_deal = PieceIndex((piece.0 + 1) % count);
         self.sent.increment(piece, &mut self.rng);
         let peer = self.peer(slot);
         peer.dealt.push(piece);
