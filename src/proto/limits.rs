@@ -101,6 +101,11 @@ pub const LINKS_MAX: usize = 16;
 /// that started 20 ms one after another the slowest took 1.37 of the limit then, and 1.19 so (500 pieces, scripts/sim).
 pub const LINK_KEPT: Duration = Duration::from_secs(1);
 
+/// Who lacks something and has got nothing for so long calls one more than LINKS, and after as long again another one, up to
+/// SEED_LINKS_MAX: whoever has it may have come after those it knows, and may call nobody. One at a time, since a room that
+/// waits for its seed would call all of itself again and again.
+pub const LINK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Connections of a seed: whatever it has is wanted by everybody.
 pub const SEED_LINKS_MAX: usize = 80;
 

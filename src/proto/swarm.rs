@@ -132,6 +132,8 @@ pub struct Swarm {
     next_tick: Instant,
     /// The last time a new block arrived, or a piece got onto the disk.
     progress_at: Instant,
+    /// The last time one more was called than there should be.
+    looked_further_at: Instant,
     /// Since when everything is there and proven.
     complete_at: Option<Instant>,
     /// The last time an incomplete peer was connected.
@@ -196,6 +198,7 @@ impl Swarm {
             rechoke_due: false,
             next_tick: now,
             progress_at: now,
+            looked_further_at: now,
             complete_at: seeder.then_some(now),
             needed_at: now,
             farewell_by: None,
@@ -650,7 +653,12 @@ impl Swarm {
         if !self.is_open() {
             return None;
         }
-        if self.peers.iter().flatten().count() >= LINKS {
+        let count = self.peers.iter().flatten().count();
+        let waits_since = self.progress_at.max(self.looked_further_at);
+        let gets_nothing = self.state == State::Downloading
+            && overdue(now, waits_since, LINK_PATIENCE)
+            && count < SEED_LINKS_MAX;
+        if count >= LINKS && !gets_nothing {
             return None;
         }
         let whom = match self.config.role {
@@ -659,6 +667,9 @@ impl Swarm {
             Role::Leecher => Whom::Named,
         };
         let address = self.mesh.next(now, whom, &mut self.rng)?;
+        if count >= LINKS {
+            self.looked_further_at = now;
+        }
         Some((self.add_peer(now, address, true), address))
     }
 

@@ -340,3 +340,19 @@ fn a_newcomer_gets_the_place_of_whoever_has_called_first() {
     assert_eq!(swarm.handle_incoming(at(1), address(150)), None);
     assert!(swarm.peer(called).is_live() && swarm.peer(source).is_live());
 }
+
+/// Ten neighbours who lack the same, and a source that calls nobody (aria2 does not) and came after them.
+#[test]
+fn who_gets_nothing_calls_one_more_now_and_then() {
+    let peers = (1..=100).map(address).collect::<Vec<_>>();
+    let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers);
+    let called = |swarm: &mut Swarm, now| core::iter::from_fn(|| swarm.poll_connect(now)).count();
+    work(&mut swarm, at(0));
+    assert_eq!(called(&mut swarm, at(0)), LINKS);
+    let patience = LINK_PATIENCE.as_secs();
+    assert_eq!(called(&mut swarm, at(patience - 1)), 0);
+    for round in 1..100 {
+        let more = usize::from(round + LINKS as u64 <= SEED_LINKS_MAX as u64);
+        assert_eq!(called(&mut swarm, at(round * patience)), more, "round {round}");
+    }
+}
