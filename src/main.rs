@@ -3,19 +3,13 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+mod agent;
 mod cli;
 mod cmd;
-mod conn;
-mod disk;
-mod disks;
-mod fetch;
-mod help;
+mod net;
 mod os;
-mod progress;
-mod run;
-mod scan;
-mod size;
-mod table;
+mod report;
+mod storage;
 mod target;
 
 /// The exit status of a command line that was not understood.

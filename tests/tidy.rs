@@ -90,44 +90,43 @@ fn core_imports(source: &Source) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn core_modules_use_only_what_stands_before_them() {
-    let order = module_order(&fs::read_to_string(root().join("src/proto/lib.rs")).unwrap());
-    assert!(order.len() >= 2, "no modules in src/proto/lib.rs");
-    assert_tidy(|source| core_order(source, &order));
+/// The layers of the core, the lowest first; a module uses its own layer and those below.
+const CORE_LAYERS: [&[&str]; 6] = [
+    &["bitfield", "limits", "rng", "size", "text", "units"],
+    &["format"],
+    &["wire"],
+    &["policy"],
+    &["swarm"],
+    &["sim"],
+];
 
-    let order = module_order("pub mod a;\n// pub mod x;\npub mod b;\n#[cfg(test)]\nmod sim;\n");
-    assert_eq!(order, ["a", "b", "sim"]);
+#[test]
+fn core_layers_use_only_those_below() {
+    assert_tidy(core_order);
     let bad = [
-        "use crate::b::X;",
-        "use crate::{b::X, a};",
-        "fn f() { crate::b::g() }",
-        "use super::b;",
+        "use crate::swarm::X;",
+        "use crate::{wire::X, units};",
+        "fn f() { crate::policy::g() }",
         "use crate::sim;",
     ];
     for bad in bad {
-        assert_eq!(core_order(&Source::sample("src/proto/a.rs", bad), &order).len(), 1, "{bad}");
+        assert_eq!(core_order(&Source::sample("src/proto/format/a.rs", bad)).len(), 1, "{bad}");
     }
-    let good = "use crate::a::{b, c};\nfn b() {}\n#[cfg(test)]\nmod tests { use crate::sim::x; }\n";
-    assert!(core_order(&Source::sample("src/proto/b.rs", good), &order).is_empty());
-    assert_eq!(core_order(&Source::sample("src/proto/z.rs", ""), &order), ["is not a module of lib.rs"]);
+    assert_eq!(core_order(&Source::sample("src/proto/units.rs", "use super::wire;")).len(), 1);
+    let good = "use crate::units::{wire, c};\nfn b() {}\n#[cfg(test)]\nmod tests { use crate::sim::x; }\n";
+    assert!(core_order(&Source::sample("src/proto/format/b.rs", good)).is_empty());
+    assert_eq!(core_order(&Source::sample("src/proto/z.rs", "")), ["is in no layer of the core"]);
 }
 
-fn module_order(lib: &str) -> Vec<String> {
-    let module = |line: &str| {
-        Some(line.trim().trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';')?.into())
-    };
-    code(lib).lines().filter_map(module).collect()
-}
-
-fn core_order(source: &Source, order: &[String]) -> Vec<String> {
+fn core_order(source: &Source) -> Vec<String> {
     let inside = source.path.strip_prefix("src/proto/").unwrap_or_default();
     let own = inside.split(['/', '.']).next().unwrap_or_default();
     if !source.is_core() || own == "lib" {
         return Vec::new();
     }
-    let Some(place) = order.iter().position(|module| module == own) else {
-        return vec!["is not a module of lib.rs".into()];
+    let layer_of = |module: &str| CORE_LAYERS.iter().position(|layer| layer.contains(&module));
+    let Some(layer) = layer_of(own) else {
+        return vec!["is in no layer of the core".into()];
     };
     let product = source.product();
     let mut used = paths_after(&product, "crate");
@@ -135,8 +134,8 @@ fn core_order(source: &Source, order: &[String]) -> Vec<String> {
         // Directly below the crate root, `super` is the root.
         used.extend(paths_after(&product, "super"));
     }
-    let later = order[place + 1..].iter().filter(|module| used.contains(module));
-    later.map(|module| format!("uses {module}, which lib.rs names after {own}")).collect()
+    let above = used.iter().filter(|module| layer_of(module).is_some_and(|used| used > layer));
+    above.map(|module| format!("uses {module}, a layer above {own}")).collect()
 }
 
 #[test]

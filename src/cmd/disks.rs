@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{Failure, say};
-use crate::disks::{Disk, Inventory, Partition, Use};
 use crate::os::blockdev::decimal;
+use crate::target::inventory::{Disk, Inventory, Partition, Use};
 
 /// Prints all disks and their partitions.
 pub fn run() -> Result<(), Failure> {
@@ -105,7 +105,7 @@ fn folded(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disks::testing::{Machine, desktop};
+    use crate::target::inventory::testing::{Machine, desktop};
 
     #[test]
     fn a_desktop() {

@@ -8,26 +8,26 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
+use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
-use swarm_proto::metainfo::Metainfo;
 use swarm_proto::swarm::Role;
 
 use super::{Failure, plan, say};
+use crate::agent::{self, Reporter, Settings, Setup};
 use crate::cli::{GetJob, GetOptions};
-use crate::disks::DeviceNumber;
-use crate::fetch::{self, Patience};
+use crate::net::fetch::{self, Patience};
 use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, exact};
 use crate::os::clock;
 use crate::os::signal::Signals;
-use crate::progress::{self, State, Status};
-use crate::run::{self, Reporter, Settings, Setup};
-use crate::table;
+use crate::report::{self, State, Status};
+use crate::storage::partition_table;
+use crate::target::inventory::DeviceNumber;
 use crate::target::{Identity, Target, TargetError};
 
 pub fn run(options: &GetOptions) -> Result<(), Failure> {
     // From here on signals are asked for politely. `run` must have them from the start, so that none is lost.
     let mut signals = Signals::new()?;
-    let mut reporter = progress::standard(options.swarm.progress);
+    let mut reporter = report::standard(options.swarm.progress);
     let mut statuses: Vec<Status> = options.jobs.iter().map(fetching).collect();
     let prepared = prepare(options, &mut signals, &mut reporter, &mut statuses);
     let setups = match prepared {
@@ -49,7 +49,7 @@ pub fn run(options: &GetOptions) -> Result<(), Failure> {
         grow_last: options.grow_last,
         ..super::settings(&options.swarm)
     };
-    let result = run::run(setups, &settings, signals, &mut reporter);
+    let result = agent::run(setups, &settings, signals, &mut reporter);
     super::conclude(result, &mut reporter)
 }
 
@@ -82,7 +82,7 @@ fn prepare(
         metainfos.push(Arc::new(metainfo));
     }
     let all: Vec<&Metainfo> = metainfos.iter().map(|metainfo| &**metainfo).collect();
-    let share = run::divide_memory(&all, options.swarm.memory_mib).map_err(because(0))?;
+    let share = agent::divide_memory(&all, options.swarm.memory_mib).map_err(because(0))?;
 
     let mut rehearsed = Vec::new();
     for (index, (job, metainfo)) in jobs.iter().zip(&all).enumerate() {
@@ -172,12 +172,12 @@ fn rehearse(
 /// What the target must hold: as much as the disk the image was made on, because a partition table may say that there is
 /// so much; or just what the image uses, with its table.
 fn needed_bytes(metainfo: &Metainfo, allow_smaller: bool) -> u64 {
-    metainfo.disk_bytes.filter(|_| !allow_smaller).unwrap_or_else(|| table::bytes_needed(metainfo))
+    metainfo.disk_bytes.filter(|_| !allow_smaller).unwrap_or_else(|| partition_table::bytes_needed(metainfo))
 }
 
 /// A way out is named where there is one.
 fn too_small(error: &TargetError, metainfo: &Metainfo, holds_bytes: u64) -> String {
-    if table::bytes_needed(metainfo) > holds_bytes {
+    if partition_table::bytes_needed(metainfo) > holds_bytes {
         return error.to_string();
     }
     let used_bytes = metainfo.extents.disk_end().0;
@@ -247,7 +247,7 @@ fn refuse(reporter: &mut Reporter, statuses: &[Status], refusal: &Refusal) {
             true => refusal.reason.clone(),
             false => format!("not begun, because of {} -> {}", culprit.torrent, culprit.target),
         };
-        let outcome = progress::Outcome::refused(status.bytes, error);
+        let outcome = report::Outcome::refused(status.bytes, error);
         reporter.finish(clock::now(), index, status, &outcome);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use swarm_proto::metainfo::{FileLayout, Metainfo};
+use swarm_proto::format::metainfo::{FileLayout, Metainfo};
 use swarm_proto::units::PieceIndex;
 
 use super::{Failure, say, torrent};
 use crate::cli::TorrentPlace;
-use crate::progress::{Bytes, printable};
+use crate::report::{Bytes, printable};
 
 pub fn run(place: &TorrentPlace) -> Result<(), Failure> {
     say(&describe(&torrent(place)?));
@@ -55,7 +55,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swarm_proto::metainfo::{Content, Description, write};
+    use swarm_proto::format::metainfo::{Content, Description, write};
     use swarm_proto::units::{DiskOffset, PieceHash};
 
     fn described(content: Content, trackers: &[String], private: bool) -> String {

@@ -17,17 +17,17 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use swarm_proto::extents::ExtentMap;
+use swarm_proto::format::extents::ExtentMap;
+use swarm_proto::format::metainfo::{self, Content, Description, Layout, Metainfo};
 use swarm_proto::limits::FILE_COUNT_MAX;
-use swarm_proto::metainfo::{self, Content, Description, Layout, Metainfo};
 use swarm_proto::units::DiskOffset;
 
 use super::{Failure, Reading, say};
 use crate::cli::MakeOptions;
 use crate::os::blockdev::Device;
 use crate::os::{sectors, sparse};
-use crate::progress::{Bytes, Mode, State};
-use crate::table::{self, Table, TableKind};
+use crate::report::{Bytes, Mode, State};
+use crate::storage::partition_table::{self, Table, TableKind};
 
 /// Ranges grow to multiples of this: the page of every file system, and the sector of every disk.
 const GRAIN_BYTES: u64 = 4096;
@@ -46,7 +46,7 @@ pub fn run(options: &MakeOptions) -> Result<(), Failure> {
     if device.size_bytes == 0 {
         return Err(Failure::Because(format!("source {} is empty", options.source.display())));
     }
-    let table = table::read(&device).map_err(|error| cannot_read(&device, error))?;
+    let table = partition_table::read(&device).map_err(|error| cannot_read(&device, error))?;
     let files = files(options, &device, table.as_ref())?;
     // Made now, so that a directory that cannot be written is found before hours of reading.
     let draft = Draft::create(&options.output)?;

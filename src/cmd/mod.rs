@@ -4,19 +4,19 @@ use std::fmt;
 use std::io::Write;
 use std::ops::ControlFlow;
 
-use swarm_proto::extents::ExtentMap;
-use swarm_proto::metainfo::{Layout, Metainfo};
-use swarm_proto::throttle::Throttle;
+use swarm_proto::format::extents::ExtentMap;
+use swarm_proto::format::metainfo::{Layout, Metainfo};
+use swarm_proto::policy::throttle::Throttle;
 use swarm_proto::units::{PieceHash, PieceIndex};
 
+use crate::agent::{Reporter, RunError, Settings};
 use crate::cli::{Command, SwarmOptions, TorrentPlace};
-use crate::fetch::{self, FetchError, Patience};
+use crate::net::fetch::{self, FetchError, Patience};
 use crate::os::blockdev::Device;
 use crate::os::clock;
 use crate::os::signal::Signals;
-use crate::progress::{self, Mode, State, Status};
-use crate::run::{Reporter, RunError, Settings};
-use crate::scan;
+use crate::report::{self, Mode, State, Status};
+use crate::storage::reader;
 
 mod disks;
 mod get;
@@ -117,7 +117,7 @@ impl Reading<'_> {
     /// Hashes every piece, in order. SIGINT and SIGTERM end it.
     fn hash_pieces(&self, mut on_piece: impl FnMut(PieceIndex, PieceHash)) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
-        let mut reporter = progress::standard(self.progress);
+        let mut reporter = report::standard(self.progress);
         let mut status = Status {
             state: self.state,
             torrent: self.torrent.clone(),
@@ -137,7 +137,7 @@ impl Reading<'_> {
                 .note(&format!("{path}: no O_DIRECT on this file system, reading through the page cache"));
         }
         reporter.update(clock::now(), 0, &status);
-        scan::hash_pieces(self.device, self.layout, self.extents, &mut signals, |piece, hash| {
+        reader::hash_pieces(self.device, self.layout, self.extents, &mut signals, |piece, hash| {
             on_piece(piece, hash);
             status.checked += 1;
             reporter.update(clock::now(), 0, &status);

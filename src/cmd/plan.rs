@@ -8,17 +8,17 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use swarm_proto::bitfield::Bitfield;
-use swarm_proto::contents::Contents;
-use swarm_proto::extents::ExtentMap;
-use swarm_proto::metainfo::{Layout, Metainfo};
+use swarm_proto::format::contents::Contents;
+use swarm_proto::format::extents::ExtentMap;
+use swarm_proto::format::metainfo::{Layout, Metainfo};
 use swarm_proto::rng::Rng;
 use swarm_proto::units::PieceIndex;
 
 use crate::cli::{GetJob, GetOptions};
-use crate::disks::Inventory;
 use crate::os::blockdev::{Device, Kind, exact};
 use crate::os::signal::Signals;
-use crate::scan::{self, ScanError};
+use crate::storage::reader::{self, ScanError};
+use crate::target::inventory::Inventory;
 
 /// How the pieces of an image come to the target; each piece is counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +77,7 @@ fn read(
     }
     let part =
         Layout::new(extents.total_bytes(), layout.piece_bytes()).unwrap_or_else(|error| panic!("{error}"));
-    let result = scan::hash_pieces(device, part, &extents, signals, |index, hash| {
+    let result = reader::hash_pieces(device, part, &extents, signals, |index, hash| {
         let piece = pieces[index.index()];
         if hash == metainfo.hashes[piece.index()] {
             good.set(piece);

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use swarm_proto::swarm::Role;
 
 use super::{Failure, verify};
+use crate::agent::{self, Setup};
 use crate::cli::{SeedJob, SeedOptions};
-use crate::fetch::{self, Patience};
+use crate::net::fetch::{self, Patience};
 use crate::os::blockdev::{Device, decimal};
 use crate::os::signal::Signals;
-use crate::progress;
-use crate::run::{self, Setup};
+use crate::report;
 use crate::target::Identity;
 
 pub fn run(options: &SeedOptions) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let mut reporter = progress::standard(options.swarm.progress);
+    let mut reporter = report::standard(options.swarm.progress);
     let mut setups = Vec::new();
     for job in &options.jobs {
         let mut retrying = |error: &fetch::FetchError, _| reporter.note(&error.to_string());
@@ -32,7 +32,7 @@ pub fn run(options: &SeedOptions) -> Result<(), Failure> {
         let look = !options.check;
         setups.push(Setup { metainfo, device, identity, target, role: Role::Seeder, look });
     }
-    let result = run::run(setups, &super::settings(&options.swarm), signals, &mut reporter);
+    let result = agent::run(setups, &super::settings(&options.swarm), signals, &mut reporter);
     super::conclude(result, &mut reporter)
 }
 

@@ -2,13 +2,13 @@
 
 use std::ffi::OsStr;
 
-use swarm_proto::metainfo::Metainfo;
+use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::units::{DiskOffset, PieceIndex};
 
 use super::{Failure, Reading, say, torrent};
 use crate::cli::TorrentPlace;
 use crate::os::blockdev::Device;
-use crate::progress::{Mode, State};
+use crate::report::{Mode, State};
 use crate::target::Target;
 
 pub fn run(place: &TorrentPlace, target: &OsStr) -> Result<(), Failure> {

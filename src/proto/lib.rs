@@ -5,15 +5,15 @@
 //! core moves tickets, the shell (`src/main.rs` and its neighbours) moves bytes. So a thousand agents fit into one
 //! process and one seed (`sim/`).
 //!
-//! The modules stand in the order of their dependencies; each uses only those above it.
+//! Folders are layers; each uses only those above it in this list.
 //!
 //! ```text
-//! words     units, limits, rng, bitfield
-//! bytes     text, compact, bencode, extents, metainfo, signatures, wire, http, announce, mbr, gpt
-//! choices   ranking (order by a small count), cache (buffers), picker (what to ask for), choker (whom to serve),
-//!           throttle (how fast),
-//!           peer (one connection), mesh (whom to call), tracker (when to announce, when to go), readback (the proof)
-//! the agent swarm
+//! units limits rng bitfield text size   what all of it is said in
+//! format/    bytes at rest: torrent files, partition tables, signatures
+//! wire/      bytes in flight: messages of peers, HTTP, announces
+//! policy/    single decisions: picker, choker, throttle, mesh, tracker, cache
+//! swarm/     one torrent on one target: the core's front door
+//! sim/       thousands of them in one process, from one seed (tests)
 //! ```
 //!
 //! **The end of the job.** While incomplete, an agent never leaves. Once everything is written, flushed, and read back,
@@ -23,31 +23,19 @@
 
 extern crate alloc;
 
-pub mod units;
+pub mod bitfield;
 pub mod limits;
 pub mod rng;
-pub mod bitfield;
+pub mod size;
 pub mod text;
-pub mod compact;
-pub mod bencode;
-pub mod extents;
-pub mod metainfo;
-pub mod signatures;
-pub mod contents;
+pub mod units;
+
+pub mod format;
+
 pub mod wire;
-pub mod http;
-pub mod announce;
-pub mod mbr;
-pub mod gpt;
-pub mod ranking;
-pub mod cache;
-pub mod picker;
-pub mod choker;
-pub mod throttle;
-pub mod peer;
-pub mod mesh;
-pub mod tracker;
-pub mod inspection;
+
+pub mod policy;
+
 pub mod swarm;
 
 #[cfg(test)]

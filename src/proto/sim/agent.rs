@@ -15,13 +15,13 @@ use super::options::{AgentOptions, Canary};
 use super::pool::{Claimant, Pool};
 use super::queue::{EndId, Happening, Life, NodeId, Queue};
 use crate::limits::BLOCK_BYTES;
+use crate::policy::throttle::Throttle;
 use crate::rng::Rng;
 use crate::swarm::{
     self, Config, DiskError, DiskOperation, Hash, HashOf, Outcome, Role, Send, Sink, State, Swarm, Work,
 };
-use crate::throttle::Throttle;
 use crate::units::{BufferId, DiskOffset, Instant, PeerId, PeerSlot, PieceIndex, Ticket};
-use crate::wire::RawBlock;
+use crate::wire::message::RawBlock;
 
 pub struct Agent {
     pub options: AgentOptions,

@@ -8,13 +8,13 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::image::{Image, Shape};
-use crate::announce::Answer;
 use crate::limits::*;
+use crate::policy::throttle::Throttle;
 use crate::rng::Rng;
 use crate::swarm::*;
-use crate::throttle::Throttle;
 use crate::units::*;
-use crate::wire::{Handshake, Message, RawBlock};
+use crate::wire::announce::Answer;
+use crate::wire::message::{Handshake, Message, RawBlock};
 
 /// One agent, and a hand that plays everybody else.
 struct Bench {

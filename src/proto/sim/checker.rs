@@ -16,7 +16,7 @@ use super::tracker::parameter;
 use crate::limits::{BLOCK_BYTES, THROTTLE_BURST};
 use crate::swarm::{DiskError, DiskOperation, Failure, HashOf, Outcome, Progress, Role, State, Work};
 use crate::units::{Block, DiskOffset, Instant, PieceIndex, Ticket};
-use crate::wire::{DONT_HAVE_ID, Message};
+use crate::wire::message::{DONT_HAVE_ID, Message};
 
 /// Who is watched.
 pub struct Watched {

@@ -12,7 +12,7 @@ use super::queue::EndId;
 use crate::limits::BLOCK_BYTES;
 use crate::rng::Rng;
 use crate::units::{PeerId, PieceIndex};
-use crate::wire::{Handshake, Message, RawBlock};
+use crate::wire::message::{Handshake, Message, RawBlock};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {

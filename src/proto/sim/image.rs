@@ -8,8 +8,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
+use crate::format::metainfo::{self, Content, Description, Metainfo};
 use crate::limits::BLOCK_BYTES;
-use crate::metainfo::{self, Content, Description, Metainfo};
 use crate::units::{PieceHash, PieceIndex};
 
 /// What a place for one block holds: which block of the image, or zeros, or nothing that anybody wants.

@@ -17,7 +17,7 @@ use core::time::Duration;
 
 use super::queue::{EndId, Happening, Life, NodeId, Queue};
 use crate::units::{BufferId, Instant, PeerSlot};
-use crate::wire::{HANDSHAKE_BYTES, Handshake, Message, PIECE_HEADER_BYTES, RawBlock};
+use crate::wire::message::{HANDSHAKE_BYTES, Handshake, Message, PIECE_HEADER_BYTES, RawBlock};
 
 /// What travels. Of the payload only this: whether it is what the torrent says.
 #[derive(Clone, Debug)]

@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use super::links::Segment;
-use crate::announce::Answer;
 use crate::swarm::HashOf;
 use crate::units::{Instant, Ticket};
+use crate::wire::announce::Answer;
 
 /// A machine of the world, from 0. The first one is the seeder that never fails.
 pub type NodeId = usize;

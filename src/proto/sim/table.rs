@@ -12,7 +12,7 @@ use super::world::MOMENT;
 use super::{Report, run};
 use crate::limits::BLOCK_BYTES;
 use crate::units::Instant;
-use crate::wire::PIECE_HEADER_BYTES;
+use crate::wire::message::PIECE_HEADER_BYTES;
 
 /// Bytes per second of every link, both ways: 25 Mbit/s, as in scripts/bench. With these pieces one takes about as long as
 /// 2 MiB do on gigabit Ethernet.

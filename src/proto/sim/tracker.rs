@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use crate::announce::Answer;
 use crate::limits::ANNOUNCE_COMPLETE;
 use crate::rng::Rng;
 use crate::units::Instant;
+use crate::wire::announce::Answer;
 
 #[derive(Clone, Debug, Default)]
 pub struct TrackerOptions {

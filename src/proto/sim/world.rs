@@ -23,7 +23,7 @@ use crate::limits::{ANNOUNCE_RETRY_MAX, HTTP_TIMEOUT};
 use crate::rng::Rng;
 use crate::swarm::{Event, Failure, Outcome, Role, State};
 use crate::units::{Instant, PeerSlot};
-use crate::wire::RawBlock;
+use crate::wire::message::RawBlock;
 
 pub struct World {
     pub options: Options,

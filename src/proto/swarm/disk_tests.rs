@@ -6,9 +6,9 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use super::*;
-use crate::metainfo::{self, Content, Description};
-use crate::throttle::Throttle;
-use crate::wire::{DONT_HAVE_ID, ExtendedHandshake, RawBlock};
+use crate::format::metainfo::{self, Content, Description};
+use crate::policy::throttle::Throttle;
+use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, RawBlock};
 
 const NOW: Instant = Instant(1_000_000);
 const PIECE: u32 = BLOCK_BYTES;

@@ -7,10 +7,10 @@ use super::Swarm;
 use super::words::*;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
-use crate::mesh::Ending;
-use crate::picker::Verdict;
+use crate::policy::mesh::Ending;
+use crate::policy::picker::Verdict;
 use crate::units::*;
-use crate::wire::{DONT_HAVE_ID, ExtendedHandshake, Message, RawBlock};
+use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, Message, RawBlock};
 
 impl Swarm {
     pub fn handle_message(&mut self, now: Instant, slot: PeerSlot, message: Message) {

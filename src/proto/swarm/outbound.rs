@@ -5,12 +5,12 @@ use alloc::string::String;
 
 use super::Swarm;
 use super::words::*;
-use crate::cache::Chunk;
 use crate::limits::*;
-use crate::peer::{Phase, overdue};
-use crate::picker::{Asked, Pick};
+use crate::policy::cache::Chunk;
+use crate::policy::picker::{Asked, Pick};
+use crate::swarm::peer::{Phase, overdue};
 use crate::units::*;
-use crate::wire::{DONT_HAVE_ID, ExtendedHandshake, Handshake, Message};
+use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, Handshake, Message};
 
 impl Swarm {
     /// The next thing to write to this peer. Call it while there is room for it.

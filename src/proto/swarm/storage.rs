@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 
 use super::words::*;
 use super::{Pending, Survey, Swarm};
-use crate::cache::Chunk;
 use crate::limits::*;
-use crate::peer::Peer;
+use crate::policy::cache::Chunk;
+use crate::swarm::peer::Peer;
 use crate::units::*;
-use crate::wire::Message;
+use crate::wire::message::Message;
 
 impl Swarm {
     pub(super) fn ticket(&mut self, pending: Pending) -> Ticket {

@@ -3,9 +3,9 @@
 use core::time::Duration;
 
 use super::*;
-use crate::metainfo::{self, Content, Description};
-use crate::throttle::Throttle;
-use crate::wire::{ExtendedHandshake, RawBlock};
+use crate::format::metainfo::{self, Content, Description};
+use crate::policy::throttle::Throttle;
+use crate::wire::message::{ExtendedHandshake, RawBlock};
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * 1024;

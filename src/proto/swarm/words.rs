@@ -6,11 +6,11 @@ use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use crate::format::metainfo::Layout;
 use crate::limits::*;
-use crate::metainfo::Layout;
-use crate::throttle::Throttle;
+use crate::policy::throttle::Throttle;
 use crate::units::*;
-use crate::wire::{Handshake, Message};
+use crate::wire::message::{Handshake, Message};
 
 /// What the agent is told at the start. Everything random in it comes from `rng_seed`.
 pub struct Config {

@@ -4,6 +4,8 @@
 //! checked at the end. An option that would do nothing is refused as unknown: silence would be a lie. The texts of
 //! `--help` are in `help.rs`.
 
+pub mod help;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,10 +16,9 @@ use std::time::Duration;
 use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN, URL_BYTES_MAX};
 use swarm_proto::units::InfoHash;
 
-use crate::help;
-use crate::progress::Mode;
-use crate::size::parse_size;
+use crate::report::Mode;
 use crate::target::{GrammarError, Target};
+use swarm_proto::size::parse_size;
 
 /// Smallest and largest `--memory`: below 16 MiB no pool holds a piece of 4 MiB three times over, above 4 GiB nothing
 /// gets faster.

@@ -12,10 +12,10 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use swarm_proto::extents::ExtentMap;
-use swarm_proto::gpt::{Gpt, GptError, Header, PRIMARY_LBA, Plan, Write};
-use swarm_proto::mbr;
-use swarm_proto::metainfo::Metainfo;
+use swarm_proto::format::extents::ExtentMap;
+use swarm_proto::format::gpt::{Gpt, GptError, Header, PRIMARY_LBA, Plan, Write};
+use swarm_proto::format::mbr;
+use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::units::DiskOffset;
 
 use crate::os::blockdev::{Device, Kind, decimal};
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
     use crate::os::blockdev::TargetOptions;
     use crate::os::testing::Scratch;
-    use swarm_proto::metainfo::{Content, Description, write};
+    use swarm_proto::format::metainfo::{Content, Description, write};
     use swarm_proto::units::PieceHash;
 
     const MIB: u64 = 1 << 20;

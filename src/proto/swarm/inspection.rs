@@ -14,9 +14,9 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
-use crate::cache::Chunk;
+use crate::format::metainfo::Layout;
 use crate::limits::INSPECT_MAX;
-use crate::metainfo::Layout;
+use crate::policy::cache::Chunk;
 use crate::units::{BufferId, PieceIndex};
 
 const HASHED_AT_ONCE: usize = 2;

@@ -9,13 +9,14 @@ use core::fmt::{self, Write};
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use crate::bencode::{self, BencodeError, Dict, Value};
+use crate::format::bencode::{self, BencodeError, Dict, Value};
 use crate::limits::{
     ANNOUNCE_INTERVAL_DEFAULT, ANNOUNCE_INTERVAL_MAX, ANNOUNCE_INTERVAL_MIN, ANNOUNCE_PEER_COUNT_MAX,
     TEXT_BYTES_MAX,
 };
+use crate::text;
 use crate::units::{InfoHash, PeerId};
-use crate::{compact, text};
+use crate::wire::compact;
 
 /// Why we announce now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,8 +188,8 @@ impl core::error::Error for AnnounceError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Url;
     use crate::rng::Rng;
+    use crate::wire::http::Url;
     use std::format;
     use std::string::ToString;
 

@@ -12,8 +12,8 @@
 //! info-hash covers them, and other clients pass over them: libtorrent 2.0.8, aria2 1.36 and transmission 3.00 read such
 //! a torrent and name the same info-hash.
 
-use crate::bencode::{self, BencodeError, Dict, List, Value, put_bytes, put_integer};
-use crate::extents::{ExtentError, ExtentMap};
+use crate::format::bencode::{self, BencodeError, Dict, List, Value, put_bytes, put_integer};
+use crate::format::extents::{ExtentError, ExtentMap};
 use crate::limits;
 use crate::text;
 use crate::units::{Block, BlockIndex, DiskOffset, InfoHash, PieceHash, PieceIndex};

@@ -20,7 +20,7 @@ use mio::{Interest, Registry, Token};
 use swarm_proto::limits::BLOCK_BYTES;
 use swarm_proto::swarm::{Send, Sink};
 use swarm_proto::units::BufferId;
-use swarm_proto::wire::{self, Frame, Handshake, Message, RawBlock, WireError};
+use swarm_proto::wire::message::{self as wire, Frame, Handshake, Message, RawBlock, WireError};
 
 use crate::os::pool::Pool;
 

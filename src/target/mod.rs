@@ -15,12 +15,14 @@
 //! is in use never matches, nor does the one the system was booted from; whoever does mean that one gives its path, and
 //! then it must be unused as the kernel sees it.
 
-use crate::disks::{DeviceNumber, Disk, Inventory, InventoryError, Transport};
+pub mod inventory;
+
 use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, decimal, device_number};
-use crate::size::{SizeError, parse_size};
+use crate::target::inventory::{DeviceNumber, Disk, Inventory, InventoryError, Transport};
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use swarm_proto::size::{SizeError, parse_size};
 
 /// TARGET as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -382,7 +384,7 @@ impl std::error::Error for TargetError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disks::testing::{Machine, desktop};
+    use crate::target::inventory::testing::{Machine, desktop};
 
     const WRITE: Purpose = Purpose::Write { taken: &[] };
 

@@ -18,19 +18,18 @@ use std::time::Duration;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
-use swarm_proto::announce::Answer;
+use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::{ANNOUNCE_BYTES_MAX, BLOCK_BYTES, GREETING_MAX, HASH_PATIENCE};
-use swarm_proto::metainfo::Metainfo;
+use swarm_proto::policy::throttle::Throttle;
 use swarm_proto::swarm::{
     self, Config, DiskError, DiskOperation, Failure, Hash, HashOf, Outcome, Role, State, Swarm,
 };
-use swarm_proto::throttle::Throttle;
 use swarm_proto::units::{Instant, PeerId, PeerSlot, PieceHash};
-use swarm_proto::wire::Handshake;
+use swarm_proto::wire::announce::Answer;
+use swarm_proto::wire::message::Handshake;
 
-use crate::conn::{Conn, ConnError, Input, Opening};
-use crate::disk::Disk;
-use crate::fetch::{Exchange, Haste, Resolver};
+use crate::net::fetch::{Exchange, Haste, Resolver};
+use crate::net::peer_socket::{Conn, ConnError, Input, Opening};
 use crate::os::blockdev::{Device, Kind};
 use crate::os::clock;
 use crate::os::errno;
@@ -38,8 +37,9 @@ use crate::os::net;
 use crate::os::pool::Pool;
 use crate::os::sha1::Sha1;
 use crate::os::signal::Signals;
-use crate::progress;
-use crate::table;
+use crate::report;
+use crate::storage::disk::Disk;
+use crate::storage::partition_table;
 use crate::target::Identity;
 
 /// What the process needs besides pool and metainfo: measured, 0.7 MiB for the program and 0.5 MiB for 80 connections at
@@ -104,7 +104,7 @@ pub struct Settings {
     pub grow_last: bool,
 }
 
-pub type Reporter = progress::Standard;
+pub type Reporter = report::Standard;
 
 /// Runs all pairs to their end; true if each of them is complete. Whatever failed has been reported by then.
 pub fn run(
@@ -185,7 +185,7 @@ struct Job {
     started: Instant,
     /// When everything was on the disk and read back.
     complete_at: Option<Instant>,
-    reported: Option<progress::State>,
+    reported: Option<report::State>,
     /// `Over`, reported, and the target is closed.
     finished: bool,
     /// Complete, and then something failed at the very end.
@@ -618,7 +618,7 @@ impl<'a> Runner<'a> {
                 continue;
             }
             job.reported = Some(state);
-            if state == progress::State::Seeding {
+            if state == report::State::Seeding {
                 job.complete_at.get_or_insert(now);
             }
             self.reporter.update(now, index, &job.status(state));
@@ -645,7 +645,7 @@ impl<'a> Runner<'a> {
         job.failed = error.is_some();
         let outcome = job.outcome(now, error);
         // What has failed stands where it failed; what is done is at 100 %.
-        let state = if job.failed { job.report_state() } else { progress::State::Done };
+        let state = if job.failed { job.report_state() } else { report::State::Done };
         self.reporter.finish(now, index, &job.status(state), &outcome);
     }
 }
@@ -797,7 +797,7 @@ impl Job {
         }
         let metainfo = self.swarm.metainfo();
         let done = match self.swarm.state() {
-            State::Over(Outcome::Complete) => table::fit(&device, metainfo, self.grow_last),
+            State::Over(Outcome::Complete) => partition_table::fit(&device, metainfo, self.grow_last),
             _ => Ok(None),
         };
         let done = done.map_err(|error| error.to_string())?;
@@ -814,7 +814,7 @@ impl Job {
         match self.swarm.state() {
             State::Over(Outcome::Complete) => None,
             State::Over(Outcome::Failed(failure)) => Some(format!("{}; {far}", explain(failure, &self.path))),
-            _ if self.reported == Some(progress::State::Verifying) => {
+            _ if self.reported == Some(report::State::Verifying) => {
                 Some(format!("interrupted; {far}, {} of them read back", progress.verified))
             }
             _ => Some(format!("interrupted; {far}")),
@@ -823,20 +823,20 @@ impl Job {
 
     // ---- telling people ----
 
-    fn report_state(&self) -> progress::State {
+    fn report_state(&self) -> report::State {
         match self.swarm.state() {
-            State::Scanning => progress::State::Scanning,
-            State::Downloading => progress::State::Downloading,
-            State::Verifying => progress::State::Verifying,
-            State::Seeding => progress::State::Seeding,
+            State::Scanning => report::State::Scanning,
+            State::Downloading => report::State::Downloading,
+            State::Verifying => report::State::Verifying,
+            State::Seeding => report::State::Seeding,
             // Nobody needs to know that we are packing up.
-            State::Leaving(_) | State::Over(_) => self.reported.unwrap_or(progress::State::Downloading),
+            State::Leaving(_) | State::Over(_) => self.reported.unwrap_or(report::State::Downloading),
         }
     }
 
-    fn status(&self, state: progress::State) -> progress::Status {
+    fn status(&self, state: report::State) -> report::Status {
         let progress = self.swarm.progress();
-        progress::Status {
+        report::Status {
             state,
             torrent: self.swarm.metainfo().name.clone(),
             target: self.target.clone(),
@@ -851,10 +851,10 @@ impl Job {
         }
     }
 
-    fn outcome(&self, now: Instant, error: Option<String>) -> progress::Outcome {
+    fn outcome(&self, now: Instant, error: Option<String>) -> report::Outcome {
         let progress = self.swarm.progress();
         let metainfo = self.swarm.metainfo();
-        progress::Outcome {
+        report::Outcome {
             verified: error.is_none() && self.role == Role::Leecher && progress.verified == progress.pieces,
             good: progress.verified,
             bad_offset: progress.bad_offset.map(|offset| offset.0),
@@ -902,10 +902,10 @@ fn explain_disk(error: &DiskError, path: &Path) -> String {
 }
 
 /// What a report says of the disk, if there is anything to say.
-fn known_disk(identity: &Identity) -> Option<progress::Disk> {
+fn known_disk(identity: &Identity) -> Option<report::Disk> {
     let Identity { model, serial } = identity.clone();
     let known = model.is_some() || serial.is_some();
-    known.then(|| progress::Disk { model: model.unwrap_or_default(), serial: serial.unwrap_or_default() })
+    known.then(|| report::Disk { model: model.unwrap_or_default(), serial: serial.unwrap_or_default() })
 }
 
 fn disk_token(job: usize) -> Token {
@@ -919,7 +919,7 @@ fn random_peer_id() -> io::Result<PeerId> {
     Ok(PeerId(id))
 }
 
-/// Why nothing could be run, or not to its end. What happens to one pair alone is in its `progress::Outcome`.
+/// Why nothing could be run, or not to its end. What happens to one pair alone is in its `report::Outcome`.
 #[derive(Debug)]
 pub enum RunError {
     Io(io::Error),
@@ -957,8 +957,8 @@ mod tests {
     use super::*;
     use crate::os::blockdev::TargetOptions;
     use crate::os::testing::Scratch;
+    use swarm_proto::format::metainfo::{self, Content, Description};
     use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, ZERO_WRITES_MAX};
-    use swarm_proto::metainfo::{self, Content, Description};
 
     fn metainfo(length: u64, piece_bytes: u32) -> Metainfo {
         of_hash(PieceHash([0; 20]), length, piece_bytes)

@@ -25,9 +25,9 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::bitfield::Bitfield;
+use crate::format::metainfo::Layout;
 use crate::limits::{BLOCK_BYTES, ENDGAME_REQUESTS_MAX};
-use crate::metainfo::Layout;
-use crate::ranking::Ranking;
+use crate::policy::ranking::Ranking;
 use crate::rng::Rng;
 use crate::units::{Block, BlockIndex, BufferId, PeerSlot, PieceIndex};
 

@@ -21,8 +21,8 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use swarm_proto::extents::{self, Part};
-use swarm_proto::metainfo::Metainfo;
+use swarm_proto::format::extents::{self, Part};
+use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::swarm::{DiskError, DiskOperation, Work};
 use swarm_proto::units::{BufferId, DiskOffset, PieceIndex, Ticket};
 
@@ -493,7 +493,7 @@ mod tests {
     use crate::os::blockdev::TargetOptions;
     use crate::os::testing::Scratch;
     use std::time::{Duration, Instant};
-    use swarm_proto::metainfo::{self, Content, Description};
+    use swarm_proto::format::metainfo::{self, Content, Description};
     use swarm_proto::rng::Rng;
     use swarm_proto::units::PieceHash;
 

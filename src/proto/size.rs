@@ -1,6 +1,7 @@
 //! Sizes and rates as they stand on the command line: a number and `K M G T`, powers of 1024.
 
-use std::fmt;
+use alloc::string::String;
+use core::fmt;
 
 /// "4M" is 4,194,304. Nothing but digits and at most one letter, in either case.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
@@ -39,7 +40,7 @@ impl fmt::Display for SizeError {
     }
 }
 
-impl std::error::Error for SizeError {}
+impl core::error::Error for SizeError {}
 
 #[cfg(test)]
 mod tests {

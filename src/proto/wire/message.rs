@@ -13,12 +13,13 @@ use core::fmt;
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
 
-use crate::bencode::{self, BencodeError, Dict, put_bytes, put_integer};
+use crate::format::bencode::{self, BencodeError, Dict, put_bytes, put_integer};
 use crate::limits::{
     BLOCK_BYTES, EXTENDED_BYTES_MAX, MESSAGE_BYTES_MAX, PEX_PEER_COUNT_MAX, TEXT_BYTES_MAX, UNKNOWN_BYTES_MAX,
 };
+use crate::text;
 use crate::units::{Block, InfoHash, PeerId};
-use crate::{compact, text};
+use crate::wire::compact;
 
 /// What each side sends first, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@
 //!
 //! Everything here was read from a disk and is believed only as far as it is checked.
 
-use crate::mbr::{self, GROW_ALIGNMENT_BYTES, put_u32, u32_at};
+use crate::format::mbr::{self, GROW_ALIGNMENT_BYTES, put_u32, u32_at};
 use alloc::vec::Vec;
 use core::fmt;
 

@@ -18,7 +18,9 @@
 #[cfg(test)]
 mod disk_tests;
 mod inbound;
+mod inspection;
 mod outbound;
+mod peer;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -32,22 +34,22 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use crate::announce::{AnnounceRequest, Answer, Event as AnnounceEvent};
 use crate::bitfield::Bitfield;
-use crate::cache::{Cache, Chunk};
-use crate::choker;
-use crate::contents::Contents;
-use crate::inspection::Inspection;
+use crate::format::contents::Contents;
+use crate::format::metainfo::Metainfo;
 use crate::limits::*;
-use crate::mesh::{Ending, Mesh, Whom};
-use crate::metainfo::Metainfo;
-use crate::peer::{Peer, Phase, overdue};
-use crate::picker::Picker;
-use crate::ranking::Ranking;
+use crate::policy::cache::{Cache, Chunk};
+use crate::policy::choker;
+use crate::policy::mesh::{Ending, Mesh, Whom};
+use crate::policy::picker::Picker;
+use crate::policy::ranking::Ranking;
+use crate::policy::tracker::{Need, Tracker};
 use crate::rng::Rng;
-use crate::tracker::{Need, Tracker};
+use crate::swarm::inspection::Inspection;
+use crate::swarm::peer::{Peer, Phase, overdue};
 use crate::units::*;
-use crate::wire::{Handshake, Message};
+use crate::wire::announce::{AnnounceRequest, Answer, Event as AnnounceEvent};
+use crate::wire::message::{Handshake, Message};
 
 /// What a ticket was given out for.
 enum Pending {

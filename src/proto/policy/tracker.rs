@@ -8,10 +8,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::announce::Event;
 use crate::limits::*;
 use crate::rng::Rng;
 use crate::units::Instant;
+use crate::wire::announce::Event;
 
 /// What the swarm is doing, as far as it decides when to announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use swarm_proto::signatures::{HEAD_BYTES, Signatures, TAIL_BYTES};
+use swarm_proto::format::signatures::{HEAD_BYTES, Signatures, TAIL_BYTES};
 
 use crate::os::blockdev;
 

@@ -10,9 +10,9 @@ use core::time::Duration;
 
 use crate::bitfield::Bitfield;
 use crate::limits::*;
-use crate::throttle::Turn;
+use crate::policy::throttle::Turn;
 use crate::units::{Block, BufferId, Instant, PeerId, PieceIndex};
-use crate::wire::{Message, RawBlock};
+use crate::wire::message::{Message, RawBlock};
 
 /// How far the connection has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

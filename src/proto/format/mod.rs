@@ -1,0 +1,9 @@
+//! Bytes at rest: torrent files, and what lies on a disk.
+
+pub mod bencode;
+pub mod contents;
+pub mod extents;
+pub mod gpt;
+pub mod mbr;
+pub mod metainfo;
+pub mod signatures;

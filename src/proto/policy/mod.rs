@@ -1,0 +1,9 @@
+//! The single decisions: which block, of whom, to whom, how fast, and when to ask the tracker.
+
+pub mod cache;
+pub mod choker;
+pub mod mesh;
+pub mod picker;
+pub mod ranking;
+pub mod throttle;
+pub mod tracker;

@@ -1,0 +1,6 @@
+//! Bytes in flight: messages between peers, and HTTP with a tracker or a web server.
+
+pub mod announce;
+pub mod compact;
+pub mod http;
+pub mod message;
