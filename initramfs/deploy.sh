@@ -5,17 +5,19 @@
 
 # A small answer from a server one switch away; busybox' wget has no timeout of its own.
 HTTP_WAIT_SECS=15
-# A message nobody could read is none: so long it stands before a machine reboots or powers off over it.
+# A message nobody could read is none: so long it stands before a machine reboots or powers off over
+# it.
 READ_SECS=30
 # The agent writes about one JSON line a second; a room of machines need not send each.
 REPORT_EVERY=5
-# First and longest pause of onfail=retry; doubled each time, so a dead server is not asked 100 times a minute by a room.
+# First and longest pause of onfail=retry; doubled each time, so a dead server is not asked 100
+# times a minute by a room.
 RETRY_SECS_MIN=10
 RETRY_SECS_MAX=300
 
 RETRY_SECS=$RETRY_SECS_MIN
 
-# --- the agent --------------------------------------------------------------------------------------------------------
+# --- the agent
 
 # The exit status decides; the last line it said is the reason.
 run_agent() {
@@ -55,8 +57,9 @@ run_agent() {
 	[ "$status" -eq 0 ] || fail "$(agent_failure "$status")"
 }
 
-# A machine with 128 MiB has 60 left when we come here, and the agent's default of 64 gets it killed: half of what is
-# left, for the kernel needs the rest for packets and disk requests. 16: the least the agent takes; 64: its default.
+# A machine with 128 MiB has 60 left when we come here, and the agent's default of 64 gets it
+# killed: half of what is left, for the kernel needs the rest for packets and disk requests. 16: the
+# least the agent takes; 64: its default.
 memory_option() {
 	awk '/^MemAvailable:/ {
 		mib = int($2 / 2048)
@@ -64,8 +67,9 @@ memory_option() {
 	}' "$ROOT/proc/meminfo" 2>/dev/null
 }
 
-# What the agent says as JSON goes to the server, word for word, and on in short for the consoles: each change of state,
-# and every REPORT_EVERY-th line between. Everything else goes on as it is; the reason of a failure comes last.
+# What the agent says as JSON goes to the server, word for word, and on in short for the consoles:
+# each change of state, and every REPORT_EVERY-th line between. Everything else goes on as it is;
+# the reason of a failure comes last.
 relay_json() {
 	local line state target name heard count=0 dir="$ROOT/run/swarmdd/reports"
 	mkdir -p "$dir"
@@ -109,15 +113,17 @@ megabytes() {
 	esac
 }
 
-# json_field NAME LINE: of a flat object as the agent writes it; a text with a quote in it ends there.
+# json_field NAME LINE: of a flat object as the agent writes it; a text with a quote in it ends
+# there.
 json_field() {
 	local value=${2#*\""$1"\":}
 	value=${value#\"}
 	printf '%s\n' "${value%%[\",\}]*}"
 }
 
-# queue_report NAME LINE: takes the place of what was not sent about this target yet, for only the latest counts. Sent
-# in the background: a server that swallows packets must not stop the agent, which waits when the pipe is full.
+# queue_report NAME LINE: takes the place of what was not sent about this target yet, for only the
+# latest counts. Sent in the background: a server that swallows packets must not stop the agent,
+# which waits when the pipe is full.
 queue_report() {
 	local file="$ROOT/run/swarmdd/reports/$1"
 	printf '%s\n' "$2" >"$file.new"
@@ -127,8 +133,9 @@ queue_report() {
 	[ -z "$MOCK" ] || wait "$!"
 }
 
-# One sender at a time, so that the server hears things in their order. Who comes meanwhile leaves it to the sender, who
-# therefore looks once more after it has let go: the word "seeding" may be followed by none for minutes.
+# One sender at a time, so that the server hears things in their order. Who comes meanwhile leaves
+# it to the sender, who therefore looks once more after it has let go: the word "seeding" may be
+# followed by none for minutes.
 send_reports() {
 	local file failed="" dir="$ROOT/run/swarmdd/reports"
 	while [ -z "$failed" ] && are_there "$dir"/*.json && mkdir "$dir/sending" 2>/dev/null; do
@@ -164,9 +171,10 @@ export_machine() {
 	export SWARMDD_TORRENTS="$OPT_TORRENTS" SWARMDD_TARGETS="$OPT_TARGETS" SWARMDD_REPORT="$OPT_REPORT"
 }
 
-# --- scripts from the server ------------------------------------------------------------------------------------------
+# --- scripts from the server
 
-# run_script pre|post URL: fetched over HTTP and run by sh with SWARMDD_* set; failing, it stops the deployment.
+# run_script pre|post URL: fetched over HTTP and run by sh with SWARMDD_* set; failing, it stops the
+# deployment.
 run_script() {
 	local file="$ROOT/run/swarmdd/$1" status
 	[ -n "$2" ] || return 0
@@ -182,7 +190,7 @@ run_script() {
 	[ "$status" -eq 0 ] || fail "the swarmdd.$1 script $2 ended with status $status: $(cat "$ROOT/run/swarmdd/last-line")"
 }
 
-# --- the server -------------------------------------------------------------------------------------------------------
+# --- the server
 
 # post_state STATE [ERROR]: what comes before the agent's own words, and after them.
 post_state() {
@@ -206,7 +214,7 @@ state_json() {
 # Escapes what may not stand in a JSON string (RFC 8259); control characters become spaces.
 json_text() { printf '%s' "$1" | tr '\001-\037' ' ' | sed 's/["\\]/\\&/g'; }
 
-# --- afterwards -------------------------------------------------------------------------------------------------------
+# --- afterwards
 
 after_success() {
 	$MOCK sync
@@ -261,7 +269,8 @@ report_failure() {
 	post_state failed "$reason"
 }
 
-# -f: there is no init to ask but us. Should even that fail, the caller goes on with its message standing.
+# -f: there is no init to ask but us. Should even that fail, the caller goes on with its message
+# standing.
 halt_machine() {
 	$MOCK sync
 	$MOCK "$1" -f
@@ -269,7 +278,8 @@ halt_machine() {
 	$MOCK sleep 60
 }
 
-# The reason, in a frame that is found at a glance in a rack of screens. 76 columns: serial consoles have 80.
+# The reason, in a frame that is found at a glance in a rack of screens. 76 columns: serial consoles
+# have 80.
 show_failure() {
 	local rule="+--------------------------------------------------------------------------+" line
 	say "$rule"

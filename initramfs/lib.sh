@@ -1,19 +1,21 @@
 # shellcheck shell=sh disable=SC2015,SC2034,SC2046,SC2086
 # lib.sh: saying things on every console, the kernel command line, drivers, waiting, the shell.
 
-# Sourced by init, which sets ROOT and MOCK. (SC2034: most variables are set in one file and used in another.
-# SC2086, SC2046: an empty $MOCK must vanish, and lists are split, so these stay unquoted. SC2015: `a && b || continue`
-# is meant as it stands.)
+# Sourced by init, which sets ROOT and MOCK. (SC2034: most variables are set in one file and used in
+# another. SC2086, SC2046: an empty $MOCK must vanish, and lists are split, so these stay unquoted.
+# SC2015: `a && b || continue` is meant as it stands.)
 
-# How long a device may take to show up after its driver was loaded: USB disks and staggered spin-up need 10 to 20 s.
+# How long a device may take to show up after its driver was loaded: USB disks and staggered spin-up
+# need 10 to 20 s.
 DISK_WAIT_SECS=60
 
 FAILURE=""
 CONSOLES="console"
 
-# --- messages ---------------------------------------------------------------------------------------------------------
+# --- messages
 
-# say TEXT...: one line on every console, and in the kernel's log where `dmesg` shows it beside the drivers' messages.
+# say TEXT...: one line on every console, and in the kernel's log where `dmesg` shows it beside the
+# drivers' messages.
 say() {
 	local console
 	for console in $CONSOLES; do
@@ -28,7 +30,8 @@ write_to() {
 	[ ! -e "$ROOT/dev/$1" ] || printf '%s\n' "$2" 2>/dev/null >>"$ROOT/dev/$1" || :
 }
 
-# say_lines FILE: copies standard input to every console; the last line stays in FILE, for it says why something ended.
+# say_lines FILE: copies standard input to every console; the last line stays in FILE, for it says
+# why something ended.
 say_lines() {
 	local line
 	: >"$1"
@@ -40,7 +43,8 @@ say_lines() {
 	done
 }
 
-# fail REASON: remembers why, for the frame and the server; false, so `fail "..." || return` and `return` alike read well.
+# fail REASON: remembers why, for the frame and the server; false, so `fail "..." || return` and
+# `return` alike read well.
 fail() {
 	FAILURE="$*"
 	return 1
@@ -51,7 +55,7 @@ forget_failure() {
 	AGENT_STARTED=no
 }
 
-# --- start ------------------------------------------------------------------------------------------------------------
+# --- start
 
 mount_all() {
 	local dir
@@ -62,17 +66,20 @@ mount_all() {
 	$MOCK mount -t sysfs -o nosuid,nodev,noexec sysfs "$ROOT/sys"
 	$MOCK mount -t devtmpfs -o mode=0755,nosuid,noexec devtmpfs "$ROOT/dev"
 	mkdir -p "$ROOT/run/swarmdd/net"
-	# The archive has no /dev/console (only root could pack one), so until now there may have been nothing to write to.
-	# Tried first in a subshell: a failing redirection of `exec` would end the shell.
+	# The archive has no /dev/console (only root could pack one), so until now there may have been
+	# nothing to write to. Tried first in a subshell: a failing redirection of `exec` would end the
+	# shell.
 	[ -n "$MOCK" ] || ! (: <>/dev/console) 2>/dev/null || exec <>/dev/console >&0 2>&1
 }
 
-# Every console= of the command line, as the kernel understood it; /dev/console is only the last one.
+# Every console= of the command line, as the kernel understood it; /dev/console is only the last
+# one.
 find_consoles() {
 	local active
 	active=$(cat "$ROOT/sys/class/tty/console/active" 2>/dev/null)
 	CONSOLES=${active:-console}
-	# Loading hundreds of drivers would scroll our messages away; warnings still show. `debug` asks for all of it.
+	# Loading hundreds of drivers would scroll our messages away; warnings still show. `debug` asks
+	# for all of it.
 	case " $(cat "$ROOT/proc/cmdline" 2>/dev/null) " in
 	*" debug "* | *" ignore_loglevel "* | *" loglevel="*) ;;
 	*) $MOCK dmesg -n 5 ;;
@@ -81,13 +88,13 @@ find_consoles() {
 
 kernel_release() { cat "$ROOT/proc/sys/kernel/osrelease" 2>/dev/null || echo unknown; }
 
-# --- kernel command line ----------------------------------------------------------------------------------------------
+# --- kernel command line
 
 # What parse_options knows. A new option: here, in the case below, in tests/init and in the README.
 KNOWN_OPTIONS="torrent target info_hash then onfail report pre post args net"
 
-# One option a line. As in the kernel's next_arg() (lib/cmdline.c), double quotes keep spaces together, stand anywhere
-# (GRUB moves them in front of the name), and are dropped.
+# One option a line. As in the kernel's next_arg() (lib/cmdline.c), double quotes keep spaces
+# together, stand anywhere (GRUB moves them in front of the name), and are dropped.
 split_options() {
 	awk -F '"' '{
 		for (i = 1; i <= NF; i++) {
@@ -129,7 +136,8 @@ parse_options() {
 	check_options
 }
 
-# A misspelled option silently ignored could write the wrong disk, so it stops the machine before anything happens.
+# A misspelled option silently ignored could write the wrong disk, so it stops the machine before
+# anything happens.
 explain_bad_option() {
 	local name="${1#swarmdd.}" known
 	name=${name%%=*}
@@ -178,7 +186,8 @@ count_lines() {
 	printf '%s\n' "$1" | grep -c ''
 }
 
-# PXELINUX and iPXE write 01-52-54-00-12-34-56 (01: Ethernet, RFC 1700 hardware type); a plain address is fine too.
+# PXELINUX and iPXE write 01-52-54-00-12-34-56 (01: Ethernet, RFC 1700 hardware type); a plain
+# address is fine too.
 bootif_mac() {
 	local mac
 	mac=$(printf '%s' "$1" | tr 'A-F-' 'a-f:')
@@ -188,17 +197,18 @@ bootif_mac() {
 	printf '%s\n' "$mac"
 }
 
-# --- drivers ----------------------------------------------------------------------------------------------------------
+# --- drivers
 
-# Asks for a driver for every device the kernel sees, by the name the bus gives it. Twice: behind a controller whose
-# driver was just loaded stand devices that were not there before. (Later arrivals: see wait_until.)
+# Asks for a driver for every device the kernel sees, by the name the bus gives it. Twice: behind a
+# controller whose driver was just loaded stand devices that were not there before. (Later arrivals:
+# see wait_until.)
 load_drivers() {
 	load_drivers_once
 	load_drivers_once
 }
 
-# Most devices have no driver here and need none, hence -q. sd_mod is asked for by name: SCSI disks are found in the
-# background, after both passes.
+# Most devices have no driver here and need none, hence -q. sd_mod is asked for by name: SCSI disks
+# are found in the background, after both passes.
 load_drivers_once() {
 	set -f # a modalias may hold `*`
 	$MOCK modprobe -a -b -q sd_mod $(find "$ROOT/sys/devices" -name modalias -exec cat {} + 2>/dev/null | sort -u) \
@@ -206,10 +216,11 @@ load_drivers_once() {
 	set +f
 }
 
-# --- waiting ----------------------------------------------------------------------------------------------------------
+# --- waiting
 
-# wait_until SECONDS CONDITION STATUS: until the function CONDITION is true, at most so long. Every few seconds says what
-# it waits for: what the function STATUS prints. Looks for new devices meanwhile.
+# wait_until SECONDS CONDITION STATUS: until the function CONDITION is true, at most so long. Every
+# few seconds says what it waits for: what the function STATUS prints. Looks for new devices
+# meanwhile.
 wait_until() {
 	local limit="$1" condition="$2" status="$3" waited=0
 	until "$condition"; do
@@ -221,7 +232,8 @@ wait_until() {
 	done
 }
 
-# A target named by what it is needs at least one disk to look at; a path is looked at by wait_for_targets.
+# A target named by what it is needs at least one disk to look at; a path is looked at by
+# wait_for_targets.
 wait_for_disk() {
 	case $OPT_TARGETS in
 	*disk:*) ;;
@@ -246,7 +258,8 @@ list_disks() {
 	done
 }
 
-# A partition may be made by the pre script, so this comes after it. A path outside /dev is a file the agent creates.
+# A partition may be made by the pre script, so this comes after it. A path outside /dev is a file
+# the agent creates.
 wait_for_targets() {
 	MISSING_TARGET=""
 	wait_until "$DISK_WAIT_SECS" have_targets status_targets ||
@@ -274,8 +287,9 @@ one_line() {
 	echo "${text:-none}"
 }
 
-# devices_without_driver CLASS NAME: for the reason of a failure, the PCI devices of a class that nothing drives. With
-# these numbers an administrator finds the driver that is missing from the initramfs.
+# devices_without_driver CLASS NAME: for the reason of a failure, the PCI devices of a class that
+# nothing drives. With these numbers an administrator finds the driver that is missing from the
+# initramfs.
 devices_without_driver() {
 	local dir found=""
 	for dir in "$ROOT"/sys/bus/pci/devices/*; do
@@ -289,9 +303,10 @@ devices_without_driver() {
 
 cut_0x() { sed 's/^0x//' "$1"; }
 
-# --- the shell --------------------------------------------------------------------------------------------------------
+# --- the shell
 
-# A shell on every console, for nobody knows at which one the administrator stands; back when one of them is left.
+# A shell on every console, for nobody knows at which one the administrator stands; back when one of
+# them is left.
 offer_shell() {
 	local console pids="" pid ticks=0
 	say "a shell is open on every console: $1"

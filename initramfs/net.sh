@@ -3,12 +3,14 @@
 
 # Sourced by init after lib.sh.
 
-# A switch port with spanning tree forwards nothing for the first 30 s, often 50; some cards need 10 s for the link.
+# A switch port with spanning tree forwards nothing for the first 30 s, often 50; some cards need 10
+# s for the link.
 NET_WAIT_SECS=60
 # So long the card we booted from is waited for alone, when another one is already there.
 BOOTIF_WAIT_SECS=20
 
-# What was already done to which card, as words NIC:up and NIC:address. Outlives a retry: one udhcpc a card is enough.
+# What was already done to which card, as words NIC:up and NIC:address. Outlives a retry: one udhcpc
+# a card is enough.
 STARTED_NICS=""
 
 # Sets NIC, MAC and IP: the card and address this machine is known by from here on.
@@ -53,7 +55,8 @@ network_ready() {
 	return 1
 }
 
-# start_nic NIC: up, and once it has link, an address. A static address belongs to one card only: the first with link.
+# start_nic NIC: up, and once it has link, an address. A static address belongs to one card only:
+# the first with link.
 start_nic() {
 	if ! was_started "$1:up"; then
 		$MOCK ip link set dev "$1" up
@@ -77,7 +80,8 @@ was_started() {
 	esac
 }
 
-# Keeps asking every 3 s until it has a lease, then stays to renew it: a deployment may outlast the lease.
+# Keeps asking every 3 s until it has a lease, then stays to renew it: a deployment may outlast the
+# lease.
 start_dhcp() {
 	local metric=200
 	! is_boot_nic "$1" || metric=100
@@ -107,7 +111,7 @@ check_net_option() {
 	esac
 }
 
-# --- cards ------------------------------------------------------------------------------------------------------------
+# --- cards
 
 # Ethernet cards with a device behind them, the one we booted from first.
 nics_in_order() {
@@ -144,7 +148,8 @@ nic_driver() {
 	echo "${link:-unknown driver}"
 }
 
-# What each card lacks, in words: "eth0 (e1000e): no link, is the cable in?; eth1 (virtio_net): no answer from DHCP"
+# What each card lacks, in words: "eth0 (e1000e): no link, is the cable in?; eth1 (virtio_net): no
+# answer from DHCP"
 status_network() {
 	local nic state status=""
 	for nic in $(nics_in_order); do
@@ -188,7 +193,7 @@ nic_speed() {
 	esac
 }
 
-# --- names ------------------------------------------------------------------------------------------------------------
+# --- names
 
 # machine_name NIC: a name made of the address, for machines that have none yet.
 machine_name() { echo "swarmdd-$(nic_mac "$1" | tr -d :)"; }

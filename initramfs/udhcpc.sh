@@ -1,6 +1,7 @@
 #!/bin/sh
-# udhcpc.sh: what udhcpc calls with a lease (man udhcpc, "PROGRAM INTERFACE"). Sets up the card and leaves a note in
-# /run/swarmdd/net/NIC, which net.sh waits for. METRIC comes from net.sh: the card we booted from gets the default route.
+# udhcpc.sh: what udhcpc calls with a lease (man udhcpc, "PROGRAM INTERFACE"). Sets up the card and
+# leaves a note in /run/swarmdd/net/NIC, which net.sh waits for. METRIC comes from net.sh: the card
+# we booted from gets the default route.
 set -u
 
 ROOT=${ROOT-}
@@ -36,6 +37,7 @@ case ${1-} in
 bound) bound ;;
 # The address stays, only a changed one is set again: open connections live through a renewal.
 renew) [ "$(cut -d ' ' -f 1 "$NOTE" 2>/dev/null)" = "$ip/$mask" ] || bound ;;
-# Keep the address of a lost lease while the deployment runs: a DHCP server that is gone must not stop the swarm.
+# Keep the address of a lost lease while the deployment runs: a DHCP server that is gone must not
+# stop the swarm.
 esac
 exit 0

@@ -29,7 +29,8 @@ from bench_common import (
 )
 from bench_swarm import swarm
 
-# Completion is seen this late at most (1 % of the fastest run), memory is looked at more rarely: it only grows.
+# Completion is seen this late at most (1 % of the fastest run), memory is looked at more rarely: it
+# only grows.
 POLL_SECONDS = 0.004
 MEMORY_POLL_SECONDS = 0.02
 NICE = -10
@@ -37,7 +38,7 @@ NICE = -10
 SLOW_SECONDS = 30
 
 
-# ---- One run ---------------------------------------------------------------------------------------------------------
+# ---- One run
 
 
 def run_once(contender, job, timeout_seconds, cold):
@@ -87,7 +88,8 @@ def measure(contender, job, seeder, log, timeout_seconds, running):
     host = HostTime.now().since(host_before)
     for process in (seeder, leecher):
         process.look_at_memory()
-    # Those who write through the page cache are complete before the disk is: what is missing, is counted beside.
+    # Those who write through the page cache are complete before the disk is: what is missing, is
+    # counted beside.
     with open(job.target, "rb") as target:
         os.fsync(target.fileno())
     durable_seconds = time.monotonic() - started
@@ -126,7 +128,7 @@ def wait_complete(contender, job, seeder, leecher, log, deadline):
         time.sleep(POLL_SECONDS)
 
 
-# ---- The benchmark ---------------------------------------------------------------------------------------------------
+# ---- The benchmark
 
 
 def pair(options):
@@ -227,7 +229,7 @@ def limit_of(row, host):
     return "waiting"
 
 
-# ---- The table -------------------------------------------------------------------------------------------------------
+# ---- The table
 
 
 def markdown(report):
@@ -311,7 +313,7 @@ def disturbance(report):
     return notes
 
 
-# ---- Reading one disk ------------------------------------------------------------------------------------------------
+# ---- Reading one disk
 
 
 class DiskJob:
@@ -639,7 +641,8 @@ def take_precedence():
     """Before whatever else this host does, and all that is started here alike: less noise, and nobody is favoured."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        # Where the kernel groups by session, the above only counts within one (sched(7), the autogroup feature).
+        # Where the kernel groups by session, the above only counts within one (sched(7), the
+        # autogroup feature).
         if os.getpid() != os.getpgid(0):
             os.setsid()
             Path("/proc/self/autogroup").write_text(f"{NICE}\n")

@@ -29,8 +29,8 @@ PEER_PORT = 6881
 SATURATED = 0.90
 # What other processes may take before the figures have to be taken with care.
 DISTURBED = 0.10
-# How TCP finds its rate, for all: what Debian has unless told otherwise. As a property of routes (ip-route(8)), since the
-# default of a namespace is the host's, and this must not change the host.
+# How TCP finds its rate, for all: what Debian has unless told otherwise. As a property of routes
+# (ip-route(8)), since the default of a namespace is the host's, and this must not change the host.
 CONGESTION_CONTROL = "cubic"
 READY_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 10
@@ -40,7 +40,7 @@ class Failure(Exception):
     """A run that has no result; the text says why."""
 
 
-# ---- Nodes and processes ---------------------------------------------------------------------------------------------
+# ---- Nodes and processes
 
 
 class Node:
@@ -146,14 +146,15 @@ def last_words(log):
     return lines[-1].strip()[:200] if lines else "nothing printed"
 
 
-# ---- Contenders ------------------------------------------------------------------------------------------------------
+# ---- Contenders
 
 
 class Job:
     """What every contender gets: the torrent, the image, where to put it, and who serves it, to how many."""
 
     def __init__(self, binary, torrent, info_hash, image, directory, tracker, seeder, leecher, swarm=None):
-        # None in a pair: there the leecher is told who the seeder is, and leaves when it is complete.
+        # None in a pair: there the leecher is told who the seeder is, and leaves when it is
+        # complete.
         self.swarm = swarm
         self.binary, self.torrent, self.info_hash, self.image = binary, torrent, info_hash, image
         self.directory, self.tracker, self.seeder, self.leecher = directory, tracker, seeder, leecher
@@ -284,7 +285,8 @@ class Udpcast(Contender):
         return 1.4
 
     def seeder(self, job):
-        # The hello interval is also how long it waits after the last leecher has come: 2 s unless told otherwise.
+        # The hello interval is also how long it waits after the last leecher has come: 2 s unless
+        # told otherwise.
         rate = round(job.swarm.line_bits_per_second * job.swarm.multicast_share)
         return ["udp-sender", "--file", job.image, "--interface", "eth0", "--full-duplex", "--nopointopoint",
                 "--max-bitrate", rate, "--min-receivers", job.swarm.count, "--rexmit-hello-interval", 100,
@@ -308,12 +310,13 @@ CONTENDERS = [
 PAIR = [contender for contender in CONTENDERS if contender.name != "udpcast"]
 
 
-# ---- The tracker -----------------------------------------------------------------------------------------------------
+# ---- The tracker
 
 
 def start_tracker(job):
-    # It need not be root, and had it to leave root by itself, the kernel would forget to end it with us (prctl(2),
-    # PR_SET_PDEATHSIG). It starts in a directory where that user may read, whatever lies above.
+    # It need not be root, and had it to leave root by itself, the kernel would forget to end it
+    # with us (prctl(2), PR_SET_PDEATHSIG). It starts in a directory where that user may read,
+    # whatever lies above.
     jail = job.directory / "tracker"
     jail.mkdir(exist_ok=True)
     jail.chmod(0o755)
@@ -385,7 +388,7 @@ class HostTime:
         return self.stolen / max(1, self.total)
 
 
-# ---- What is copied --------------------------------------------------------------------------------------------------
+# ---- What is copied
 
 
 def make_image(path, size_bytes, seed):
@@ -437,7 +440,7 @@ def disk_mib_per_second(directory, size_bytes):
     return count * 4 / seconds
 
 
-# ---- The host --------------------------------------------------------------------------------------------------------
+# ---- The host
 
 
 def describe_host(directory, size_bytes):

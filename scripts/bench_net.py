@@ -13,12 +13,13 @@ from pathlib import Path
 from bench_common import CONGESTION_CONTROL, Failure, Node, Process
 
 TRACKER_ADDRESS = "10.77.255.1"
-# As many bytes as TCP hands down in one piece, and as many as the shaper lets through at once. Were a piece larger than
-# the burst, tbf would cut it up: the same rate, at ten times the packets and the CPU. Were both 64 KiB, a link of
-# 50 Mbit/s would stutter in steps of 10 ms.
+# As many bytes as TCP hands down in one piece, and as many as the shaper lets through at once. Were
+# a piece larger than the burst, tbf would cut it up: the same rate, at ten times the packets and
+# the CPU. Were both 64 KiB, a link of 50 Mbit/s would stutter in steps of 10 ms.
 CHUNK_BYTES = 16000
-# TCP makes its pieces smaller the slower a connection is, down to two segments, and then the timers of the shapers are all
-# that two cores do at n = 32. The same for everybody: ten segments fill a chunk.
+# TCP makes its pieces smaller the slower a connection is, down to two segments, and then the timers
+# of the shapers are all that two cores do at n = 32. The same for everybody: ten segments fill a
+# chunk.
 CHUNK_SEGMENTS = 10
 
 
@@ -77,7 +78,8 @@ class Network:
         return counted
 
     def close(self):
-        # Now, and not a while after the last process of each namespace: the next network has the same names.
+        # Now, and not a while after the last process of each namespace: the next network has the
+        # same names.
         orders = "".join(f"link delete {link}\n" for link in ["br0"] + [f"m{n}" for n in range(len(self.holders))])
         subprocess.run(["ip", "-force", "-batch", "-"], input=orders, text=True, check=False, capture_output=True)
         for holder in self.holders:

@@ -26,8 +26,9 @@ from bench_trace import draw
 POLL_SECONDS = 0.02
 SAMPLE_SECONDS = 0.1
 MEMORY_POLL_SECONDS = 1.0
-# One TCP stream, from its first byte: long enough that its slow start is below 1 %. Noise of the host can only make it
-# slower, and a small R would flatter everybody: with less than this share of the line it is measured again.
+# One TCP stream, from its first byte: long enough that its slow start is below 1 %. Noise of the
+# host can only make it slower, and a small R would flatter everybody: with less than this share of
+# the line it is measured again.
 STREAM_SECONDS, STREAM_SHARE, STREAM_TRIES = 6, 0.945, 3
 # A run ends after so many times S / R, and whoever is known to need longer is not started.
 PATIENCE = 5.0
@@ -116,7 +117,7 @@ class Leecher:
         self.process.stop()
 
 
-# ---- One run ---------------------------------------------------------------------------------------------------------
+# ---- One run
 
 
 def run_once(swarm, contender, count, timeout_seconds, kill_share=0, seed=0):
@@ -252,7 +253,8 @@ class Watch:
             "peak_rss_bytes": {"seeder": self.seeder.peak_bytes,
                                "leechers": max(process.peak_bytes for process in self.processes[1:])},
             "threads": max(process.threads for process in self.processes),
-            # Shares of all cores. What is left of busy is the kernel's: shapers, bridge, write-back.
+            # Shares of all cores. What is left of busy is the kernel's: shapers, bridge,
+            # write-back.
             "host": {
                 "busy": host.busy_share(), "stolen": host.stolen_share(),
                 "waits_for_disk": host.disk_wait_share(elapsed), "contender": sum(cpu) / (elapsed * CORES),
@@ -275,7 +277,7 @@ def foreign_cpu_seconds():
     return ticks / TICKS_PER_SECOND
 
 
-# ---- One TCP stream --------------------------------------------------------------------------------------------------
+# ---- One TCP stream
 
 
 def best_stream_bytes_per_second(swarm):
@@ -317,7 +319,7 @@ def stream_bytes_per_second(swarm):
         swarm.clean()
 
 
-# ---- The benchmark ---------------------------------------------------------------------------------------------------
+# ---- The benchmark
 
 
 def swarm(options):
@@ -416,7 +418,7 @@ class Plan:
         return {"contender": contender.name, "round": number, "kill_share": kill_share, **result}
 
 
-# ---- The tables ------------------------------------------------------------------------------------------------------
+# ---- The tables
 
 
 def summary(shared, report, stream):

@@ -28,7 +28,8 @@ usage_error() {
 # The leading comment of the script is its manual.
 usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$0"; }
 
-# need COMMAND:PACKAGE... or /FILE:PACKAGE...: names every missing package at once. Nothing here installs anything.
+# need COMMAND:PACKAGE... or /FILE:PACKAGE...: names every missing package at once. Nothing here
+# installs anything.
 need() {
 	local pair missing=""
 	for pair in "$@"; do

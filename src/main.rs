@@ -19,7 +19,9 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => run(command),
         Err(error) => {
-            let help = error.command.map_or(String::new(), |command| format!("{command} "));
+            let help = error
+                .command
+                .map_or(String::new(), |command| format!("{command} "));
             complain(&format!("{error}\ntry 'swarmdd {help}--help'"));
             ExitCode::from(EXIT_USAGE)
         }

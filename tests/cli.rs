@@ -1,5 +1,5 @@
-//! Does the real binary behave on the command line: exit statuses, one clear line when it fails, and a disk image that
-//! goes through `make`, `info` and `verify`?
+//! Does the real binary behave on the command line: exit statuses, one clear line when it fails,
+//! and a disk image that goes through `make`, `info` and `verify`?
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,8 @@ struct Place(PathBuf);
 
 impl Place {
     fn new(name: &str) -> Place {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{}-{name}", std::process::id()));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("cli-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Place(path)
     }
@@ -32,8 +33,9 @@ impl Place {
         let path = self.path("disk.img");
         let file = File::create(&path).unwrap();
         file.set_len(9 * MIB + 777).unwrap();
-        let data: Vec<u8> =
-            (0..2 * MIB as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let data: Vec<u8> = (0..2 * MIB as u32)
+            .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
         file.write_all_at(&data, 0).unwrap();
         file.write_all_at(&data[..300_000], 5 * MIB).unwrap();
         path
@@ -47,7 +49,11 @@ impl Drop for Place {
 }
 
 fn swarmdd(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_swarmdd")).args(arguments).stdin(Stdio::null()).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -61,7 +67,12 @@ fn stderr(output: &Output) -> String {
 #[track_caller]
 fn succeed(arguments: &[&str]) -> String {
     let output = swarmdd(arguments);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{arguments:?}: {}",
+        stderr(&output)
+    );
     stdout(&output)
 }
 
@@ -71,9 +82,16 @@ fn fail(arguments: &[&str]) -> String {
     let output = swarmdd(arguments);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-    let complaints: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("swarmdd: ")).collect();
+    let complaints: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("swarmdd: "))
+        .collect();
     assert_eq!(complaints.len(), 1, "{said}");
-    assert_eq!(said.lines().last(), Some(format!("swarmdd: {}", complaints[0]).as_str()), "{said}");
+    assert_eq!(
+        said.lines().last(),
+        Some(format!("swarmdd: {}", complaints[0]).as_str()),
+        "{said}"
+    );
     complaints[0].to_string()
 }
 
@@ -81,43 +99,78 @@ fn fail(arguments: &[&str]) -> String {
 #[track_caller]
 fn value<'a>(text: &'a str, key: &str) -> &'a str {
     let prefix = format!("{key}: ");
-    text.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_else(|| panic!("no {key} in: {text}"))
+    text.lines()
+        .find_map(|line| line.strip_prefix(&prefix))
+        .unwrap_or_else(|| panic!("no {key} in: {text}"))
 }
 
 #[test]
 fn usage_errors_exit_2_and_say_what_was_expected() {
     for (arguments, complaint, hint) in [
-        (vec![], "a command is expected: get, seed, make, verify, info or disks", ""),
-        (vec!["fetch"], "no command 'fetch'; there are get, seed, make, verify, info and disks", ""),
-        (vec!["get", "a"], "get: TORRENT and TARGET go in pairs, 'a' has no partner", "get "),
+        (
+            vec![],
+            "a command is expected: get, seed, make, verify, info or disks",
+            "",
+        ),
+        (
+            vec!["fetch"],
+            "no command 'fetch'; there are get, seed, make, verify, info and disks",
+            "",
+        ),
+        (
+            vec!["get", "a"],
+            "get: TORRENT and TARGET go in pairs, 'a' has no partner",
+            "get ",
+        ),
         (
             vec!["get", "--memory", "abc", "a", "b"],
             "get: --memory takes a number of MiB from 16 to 4096, not 'abc'",
             "get ",
         ),
         (vec!["make", "a"], "make: -o FILE.torrent expected", "make "),
-        (vec!["info", "--verbose", "a"], "info: no option --verbose", "info "),
+        (
+            vec!["info", "--verbose", "a"],
+            "info: no option --verbose",
+            "info ",
+        ),
     ] {
         let output = swarmdd(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert_eq!(stderr(&output), format!("swarmdd: {complaint}\ntry 'swarmdd {hint}--help'\n"));
+        assert_eq!(
+            stderr(&output),
+            format!("swarmdd: {complaint}\ntry 'swarmdd {hint}--help'\n")
+        );
         assert!(output.stdout.is_empty());
     }
 }
 
 #[test]
 fn help_goes_to_stdout() {
-    for arguments in [vec!["--help"], vec!["get", "--help"], vec!["verify", "-h"], vec!["disks", "--help"]] {
+    for arguments in [
+        vec!["--help"],
+        vec!["get", "--help"],
+        vec!["verify", "-h"],
+        vec!["disks", "--help"],
+    ] {
         let text = succeed(&arguments);
-        assert!(text.contains("\nUsage:\n") && text.lines().count() > 10, "{text}");
+        assert!(
+            text.contains("\nUsage:\n") && text.lines().count() > 10,
+            "{text}"
+        );
     }
-    assert_eq!(succeed(&["--version"]), format!("swarmdd {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        succeed(&["--version"]),
+        format!("swarmdd {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    let mut child =
-        Command::new(env!("CARGO_BIN_EXE_swarmdd")).arg("--help").stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+        .arg("--help")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
@@ -127,21 +180,42 @@ fn used_ranges_go_round() {
     let place = Place::new("used");
     let (image, torrent) = (place.sparse_image(), place.path("disk.torrent"));
     let url = "http://10.77.0.1:6969/announce";
-    let made =
-        succeed(&["make", "--skip-holes", &image, "-o", &torrent, "--tracker", url, "--piece-size", "64K"]);
+    let made = succeed(&[
+        "make",
+        "--skip-holes",
+        &image,
+        "-o",
+        &torrent,
+        "--tracker",
+        url,
+        "--piece-size",
+        "64K",
+    ]);
     let info = succeed(&["info", &torrent]);
     assert_eq!(value(&made, "info-hash"), value(&info, "info-hash"));
     assert_eq!(value(&made, "used ranges"), "3");
     assert_eq!(value(&info, "name"), "disk.img");
-    assert_eq!(value(&info, "layout"), "used ranges (FSBT), files: 3, extents: 3");
+    assert_eq!(
+        value(&info, "layout"),
+        "used ranges (FSBT), files: 3, extents: 3"
+    );
     // 2 MiB, 300,000 bytes in whole 4 KiB, and the last bytes from 9 MiB on.
     let used = 2 * MIB + 303_104 + 777;
-    assert!(value(&info, "size").starts_with(&format!("{used} bytes")), "{info}");
-    assert!(value(&info, "disk needed").starts_with(&format!("{} bytes", 9 * MIB + 777)), "{info}");
+    assert!(
+        value(&info, "size").starts_with(&format!("{used} bytes")),
+        "{info}"
+    );
+    assert!(
+        value(&info, "disk needed").starts_with(&format!("{} bytes", 9 * MIB + 777)),
+        "{info}"
+    );
     assert_eq!(value(&info, "alignment"), "4096 bytes");
     assert_eq!(value(&info, "tracker 1"), url);
     let pieces = used.div_ceil(64 << 10);
-    assert_eq!(succeed(&["verify", &torrent, &image]), format!("good: {pieces} of {pieces} pieces\n"));
+    assert_eq!(
+        succeed(&["verify", &torrent, &image]),
+        format!("good: {pieces} of {pieces} pieces\n")
+    );
 
     // What lies in a hole is nobody's business; what lies in the last sector is.
     let file = File::options().write(true).open(&image).unwrap();
@@ -152,7 +226,9 @@ fn used_ranges_go_round() {
     // The last piece begins in the second range: (2 MiB + 303,104) rounded down to 64 KiB.
     let offset = 5 * MIB + (303_104 / 65_536) * 65_536;
     assert!(
-        complaint.ends_with(&format!("1 of {pieces} pieces bad, the first at disk offset {offset}")),
+        complaint.ends_with(&format!(
+            "1 of {pieces} pieces bad, the first at disk offset {offset}"
+        )),
         "{complaint}"
     );
 }
@@ -161,21 +237,42 @@ fn used_ranges_go_round() {
 fn a_single_file_goes_round_and_names_the_first_bad_offset() {
     let place = Place::new("single");
     let (image, torrent) = (place.sparse_image(), place.path("disk.torrent"));
-    let made = succeed(&["make", "--single", "--name", "lab", "--private", &image, "-o", &torrent]);
+    let made = succeed(&[
+        "make",
+        "--single",
+        "--name",
+        "lab",
+        "--private",
+        &image,
+        "-o",
+        &torrent,
+    ]);
     assert_eq!(value(&made, "pieces"), "10 of 1048576 bytes");
     let info = succeed(&["info", &torrent]);
     assert_eq!(value(&info, "name"), "lab");
     assert_eq!(value(&info, "private"), "yes");
-    assert!(value(&info, "size").starts_with(&format!("{} bytes", 9 * MIB + 777)), "{info}");
-    assert_eq!(succeed(&["verify", &torrent, &image]), "good: 10 of 10 pieces\n");
+    assert!(
+        value(&info, "size").starts_with(&format!("{} bytes", 9 * MIB + 777)),
+        "{info}"
+    );
+    assert_eq!(
+        succeed(&["verify", &torrent, &image]),
+        "good: 10 of 10 pieces\n"
+    );
 
     let file = File::options().write(true).open(&image).unwrap();
     file.write_all_at(b"x", 9 * MIB + 776).unwrap();
     file.write_all_at(b"x", 3 * MIB + 12_345).unwrap();
     let output = swarmdd(&["verify", &torrent, &image]);
-    assert_eq!(stdout(&output), format!("good: 8 of 10 pieces\nbad offset: {}\n", 3 * MIB));
+    assert_eq!(
+        stdout(&output),
+        format!("good: 8 of 10 pieces\nbad offset: {}\n", 3 * MIB)
+    );
     let complaint = fail(&["verify", &torrent, &image]);
-    let expected = format!("{image}: 2 of 10 pieces bad, the first at disk offset {}", 3 * MIB);
+    let expected = format!(
+        "{image}: 2 of 10 pieces bad, the first at disk offset {}",
+        3 * MIB
+    );
     assert_eq!(complaint, expected);
 }
 
@@ -187,8 +284,15 @@ fn the_same_image_gives_the_same_torrent() {
     let first = fs::read(&torrent).unwrap();
     succeed(&["make", &image, "-o", &torrent]);
     assert_eq!(first, fs::read(&torrent).unwrap());
-    let left: Vec<_> = fs::read_dir(&place.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "nothing but the image and the torrent: {left:?}");
+    let left: Vec<_> = fs::read_dir(&place.0)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        left.len(),
+        2,
+        "nothing but the image and the torrent: {left:?}"
+    );
 }
 
 #[test]
@@ -200,8 +304,14 @@ fn make_refuses_what_it_cannot_describe() {
     let directory = place.0.to_str().unwrap();
     let empty = place.write("empty", b"");
     for (arguments, complaint) in [
-        (["make", &image, "-o", &image], format!("-o {image} is the source itself")),
-        (["make", &image, "-o", directory], format!("-o {directory} is not a regular file")),
+        (
+            ["make", &image, "-o", &image],
+            format!("-o {image} is the source itself"),
+        ),
+        (
+            ["make", &image, "-o", directory],
+            format!("-o {directory} is not a regular file"),
+        ),
         (
             ["make", directory, "-o", &torrent],
             format!(
@@ -210,24 +320,38 @@ fn make_refuses_what_it_cannot_describe() {
         ),
         (
             ["make", &partclone, "-o", &torrent],
-            format!("source {partclone}: a partclone image is not yet supported, a device or a raw image is"),
+            format!(
+                "source {partclone}: a partclone image is not yet supported, a device or a raw image is"
+            ),
         ),
-        (["make", &empty, "-o", &torrent], format!("source {empty} is empty")),
+        (
+            ["make", &empty, "-o", &torrent],
+            format!("source {empty} is empty"),
+        ),
     ] {
         assert_eq!(fail(&arguments), complaint);
     }
     assert!(fail(&["make", &place.path("none"), "-o", &torrent]).contains("No such file"));
     let nowhere = place.path("none/x.torrent");
-    assert!(fail(&["make", &image, "-o", &nowhere]).starts_with(&format!("cannot write {nowhere}: ")));
+    assert!(
+        fail(&["make", &image, "-o", &nowhere]).starts_with(&format!("cannot write {nowhere}: "))
+    );
     assert!(!Path::new(&torrent).exists());
-    assert_eq!(fs::read(&image).unwrap(), [7; 5000], "the source is as it was");
+    assert_eq!(
+        fs::read(&image).unwrap(),
+        [7; 5000],
+        "the source is as it was"
+    );
 }
 
 /// The port is looked at last, when both targets are open already.
 #[test]
 fn a_refused_get_leaves_every_target_as_it_was() {
     let place = Place::new("refused-get");
-    let (image, torrent) = (place.write("disk.img", &[7; 50_000]), place.path("x.torrent"));
+    let (image, torrent) = (
+        place.write("disk.img", &[7; 50_000]),
+        place.path("x.torrent"),
+    );
     succeed(&["make", &image, "-o", &torrent]);
     let (short, none) = (place.write("short.img", b"abc"), place.path("none.img"));
     // No address of this machine.
@@ -237,14 +361,27 @@ fn a_refused_get_leaves_every_target_as_it_was() {
     assert_eq!(fs::read(&short).unwrap(), b"abc");
     assert!(!Path::new(&none).exists());
     let (said, told) = (stderr(&output), stdout(&output));
-    assert!(said.lines().all(|line| line.contains("cannot listen at 198.51.100.1:6881: ")), "{said}");
-    assert_eq!(told.lines().filter(|line| line.starts_with("{\"state\":\"failed\"")).count(), 2, "{told}");
+    assert!(
+        said.lines()
+            .all(|line| line.contains("cannot listen at 198.51.100.1:6881: ")),
+        "{said}"
+    );
+    assert_eq!(
+        told.lines()
+            .filter(|line| line.starts_with("{\"state\":\"failed\""))
+            .count(),
+        2,
+        "{told}"
+    );
 }
 
 #[test]
 fn verify_refuses_a_target_that_is_too_small() {
     let place = Place::new("small");
-    let (image, torrent) = (place.write("disk.img", &[7; 50_000]), place.path("x.torrent"));
+    let (image, torrent) = (
+        place.write("disk.img", &[7; 50_000]),
+        place.path("x.torrent"),
+    );
     succeed(&["make", &image, "-o", &torrent]);
     let small = place.write("small.img", &[7; 49_999]);
     assert_eq!(
@@ -261,17 +398,24 @@ fn malformed_torrents_are_one_line() {
     let torrent = place.path("good.torrent");
     succeed(&["make", &image, "-o", &torrent, "--piece-size", "16K"]);
     let good = fs::read(&torrent).unwrap();
-    let mut malformed: Vec<Vec<u8>> =
-        (0..good.len()).step_by(7).map(|length| good[..length].to_vec()).collect();
+    let mut malformed: Vec<Vec<u8>> = (0..good.len())
+        .step_by(7)
+        .map(|length| good[..length].to_vec())
+        .collect();
     malformed.push(vec![b'l'; 100_000]);
     malformed.push(b"d4:infod6:lengthi-5e4:name1:x12:piece lengthi16384e6:pieces0:ee".to_vec());
-    malformed
-        .push(b"d4:infod6:lengthi9223372036854775807e4:name1:x12:piece lengthi16384e6:pieces0:ee".to_vec());
+    malformed.push(
+        b"d4:infod6:lengthi9223372036854775807e4:name1:x12:piece lengthi16384e6:pieces0:ee"
+            .to_vec(),
+    );
     malformed.push(b"\x1f\x8b\x08 not bencode".to_vec());
     for bytes in malformed {
         let bad = place.write("bad.torrent", &bytes);
         let complaint = fail(&["info", &bad]);
-        assert!(complaint.len() < 400 && !complaint.contains("panicked"), "{complaint}");
+        assert!(
+            complaint.len() < 400 && !complaint.contains("panicked"),
+            "{complaint}"
+        );
         fail(&["verify", &bad, &image]);
     }
     assert_eq!(fs::read(&image).unwrap(), [7; 100_000]);

@@ -27,35 +27,53 @@ fn connect(address: SocketAddr) -> TcpStream {
     }
 }
 
-/// With 30 descriptors, 60 callers: those who wait in the backlog make no further event, and when the first ones have gone
-/// away somebody must still look after them.
+/// With 30 descriptors, 60 callers: those who wait in the backlog make no further event, and when
+/// the first ones have gone away somebody must still look after them.
 #[test]
 fn who_waits_while_descriptors_are_short_is_taken_later() {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crowd-{}", std::process::id()));
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crowd-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let (image, torrent) = (directory.join("disk.img"), directory.join("x.torrent"));
     std::fs::write(&image, [7; 50_000]).unwrap();
     let program = env!("CARGO_BIN_EXE_swarmdd");
-    let made = Command::new(program).arg("make").args([&image]).arg("-o").arg(&torrent).output().unwrap();
+    let made = Command::new(program)
+        .arg("make")
+        .args([&image])
+        .arg("-o")
+        .arg(&torrent)
+        .output()
+        .unwrap();
     let made = String::from_utf8(made.stdout).unwrap();
-    let info_hash = made.lines().find_map(|line| line.strip_prefix("info-hash: ")).unwrap();
+    let info_hash = made
+        .lines()
+        .find_map(|line| line.strip_prefix("info-hash: "))
+        .unwrap();
 
     // A port that was free a moment ago.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let limited = "ulimit -n 30; exec \"$0\" seed \"$1\" \"$2\" --listen \"$3\" --progress none";
     let mut command = Command::new("sh");
-    command.args(["-c", limited, program]).args([&torrent, &image]).arg(address.to_string());
+    command
+        .args(["-c", limited, program])
+        .args([&torrent, &image])
+        .arg(address.to_string());
     let _seeder = Seeder(command.stdin(Stdio::null()).spawn().unwrap());
 
     let mut callers: Vec<TcpStream> = (0..60).map(|_| connect(address)).collect();
     let mut last = callers.pop().unwrap();
     let mut handshake = b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0".to_vec();
-    handshake.extend((0..20).map(|at| u8::from_str_radix(&info_hash[2 * at..2 * at + 2], 16).unwrap()));
+    handshake
+        .extend((0..20).map(|at| u8::from_str_radix(&info_hash[2 * at..2 * at + 2], 16).unwrap()));
     handshake.extend(b"-XX0000-abcdefghijkl");
     last.write_all(&handshake).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     drop(callers);
-    last.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    last.set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     let mut answer = [0; 68];
     last.read_exact(&mut answer).expect("the seeder answers");
     assert_eq!(answer[..20], handshake[..20]);

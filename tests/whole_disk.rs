@@ -1,7 +1,9 @@
-//! Does an image of a whole disk arrive as a disk that its tools find right: same size, larger, 4096-byte sectors, GPT, MBR?
+//! Does an image of a whole disk arrive as a disk that its tools find right: same size, larger,
+//! 4096-byte sectors, GPT, MBR?
 //!
-//! The real binary, with disks made by sgdisk, sfdisk, mke2fs and mkfs.vfat, onto files and onto loop devices. A test whose
-//! tools are missing, or that needs loop devices and is not run by root, says so and passes.
+//! The real binary, with disks made by sgdisk, sfdisk, mke2fs and mkfs.vfat, onto files and onto
+//! loop devices. A test whose tools are missing, or that needs loop devices and is not run by root,
+//! says so and passes.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -13,12 +15,31 @@ const MIB: u64 = 1 << 20;
 const IMAGE_BYTES: u64 = 192 * MIB;
 const LARGER_BYTES: u64 = 256 * MIB;
 
-/// GPT with an EFI system partition and an ext4 with files, and a boot loader of sorts in the gap before the first.
+/// GPT with an EFI system partition and an ext4 with files, and a boot loader of sorts in the gap
+/// before the first.
 fn gpt_image(place: &Place) -> String {
     let image = place.sparse("disk.img", IMAGE_BYTES);
-    tool("sgdisk", &["-n", "1:2048:+40M", "-t", "1:ef00", "-n", "2:0:+120M", "-c", "2:root", &image]);
+    tool(
+        "sgdisk",
+        &[
+            "-n",
+            "1:2048:+40M",
+            "-t",
+            "1:ef00",
+            "-n",
+            "2:0:+120M",
+            "-c",
+            "2:root",
+            &image,
+        ],
+    );
     fill_partitions(place, &image);
-    File::options().write(true).open(&image).unwrap().write_all_at(b"boot loader", 50 * 512).unwrap();
+    File::options()
+        .write(true)
+        .open(&image)
+        .unwrap()
+        .write_all_at(b"boot loader", 50 * 512)
+        .unwrap();
     image
 }
 
@@ -26,7 +47,9 @@ fn gpt_image(place: &Place) -> String {
 fn fill_partitions(place: &Place, image: &str) {
     let source = place.path("files");
     fs::create_dir_all(&source).unwrap();
-    let noise: Vec<u8> = (0..5 * MIB as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let noise: Vec<u8> = (0..5 * MIB as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     fs::write(format!("{source}/noise"), noise).unwrap();
     let esp = place.sparse("esp", 40 * MIB);
     tool("mkfs.vfat", &["-F", "32", &esp]);
@@ -34,13 +57,19 @@ fn fill_partitions(place: &Place, image: &str) {
     tool("mke2fs", &["-q", "-t", "ext4", "-d", &source, &root]);
     let disk = File::options().write(true).open(image).unwrap();
     disk.write_all_at(&fs::read(esp).unwrap(), MIB).unwrap();
-    disk.write_all_at(&fs::read(root).unwrap(), 41 * MIB).unwrap();
+    disk.write_all_at(&fs::read(root).unwrap(), 41 * MIB)
+        .unwrap();
 }
 
-/// What the tools say of a disk: a clean table, clean file systems, and the sector its last partition ends at.
+/// What the tools say of a disk: a clean table, clean file systems, and the sector its last
+/// partition ends at.
 #[track_caller]
 fn assert_clean(place: &Place, disk: &str) -> u64 {
-    let verdict = Command::new("sgdisk").args(["-v", disk]).env("PATH", search_path()).output().unwrap();
+    let verdict = Command::new("sgdisk")
+        .args(["-v", disk])
+        .env("PATH", search_path())
+        .output()
+        .unwrap();
     let said = String::from_utf8([verdict.stdout, verdict.stderr].concat()).unwrap();
     // It finds no problem either where it has just repaired one in its memory.
     let repaired = said.contains("Caution") || said.contains("Warning");
@@ -54,7 +83,10 @@ fn assert_clean(place: &Place, disk: &str) -> u64 {
     tool("fsck.vfat", &["-n", &part("esp.out", MIB, 40 * MIB)]);
     tool("e2fsck", &["-fn", &part("root.out", 41 * MIB, 120 * MIB)]);
     let info = tool("sgdisk", &["-i", "2", disk]);
-    let last = info.lines().find_map(|line| line.strip_prefix("Last sector: ")).unwrap();
+    let last = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Last sector: "))
+        .unwrap();
     last.split(' ').next().unwrap().parse().unwrap()
 }
 
@@ -66,27 +98,45 @@ fn make_and_info_say_what_is_there() {
     }
     let image = gpt_image(&place);
     let (torrent, said) = make(&place, &image, &[]);
-    assert!(said.contains("\npartition table: GPT, partitions: 2, sectors of 512 bytes\n"), "{said}");
+    assert!(
+        said.contains("\npartition table: GPT, partitions: 2, sectors of 512 bytes\n"),
+        "{said}"
+    );
     assert!(said.contains("\nused ranges: 1\n"), "{said}");
     assert!(said.contains("\nsize: 168820736 bytes "), "{said}");
     // What is left: 192 - 161 MiB, less the 33 sectors of the backup GPT.
-    let left = format!("\nleft out: {} bytes of zeros outside partitions ", 31 * MIB - 33 * 512);
+    let left = format!(
+        "\nleft out: {} bytes of zeros outside partitions ",
+        31 * MIB - 33 * 512
+    );
     assert!(said.contains(&left), "{said}");
     assert!(said.contains("\nleft out: the backup GPT, "), "{said}");
     let info = succeed(&["info", &torrent]);
     assert!(info.contains("\ndisk needed: 168820736 bytes "), "{info}");
-    assert!(info.contains("\ndisk size: 201326592 bytes (192.0 MiB)\nsector size: 512 bytes\n"), "{info}");
+    assert!(
+        info.contains("\ndisk size: 201326592 bytes (192.0 MiB)\nsector size: 512 bytes\n"),
+        "{info}"
+    );
 
     let (torrent, said) = make(&place, &image, &["--single"]);
-    assert!(said.contains("\nsize: 201326592 bytes ") && !said.contains("left out"), "{said}");
+    assert!(
+        said.contains("\nsize: 201326592 bytes ") && !said.contains("left out"),
+        "{said}"
+    );
     let info = succeed(&["info", &torrent]);
-    assert!(info.contains("\ndisk size: 201326592 bytes (192.0 MiB)\nsector size: 512 bytes\n"), "{info}");
+    assert!(
+        info.contains("\ndisk size: 201326592 bytes (192.0 MiB)\nsector size: 512 bytes\n"),
+        "{info}"
+    );
 
     let plain = place.sparse("plain.img", MIB);
     let (torrent, said) = make(&place, &plain, &[]);
     assert!(!said.contains("partition table"), "{said}");
     let info = succeed(&["info", &torrent]);
-    assert!(!info.contains("disk size") && !info.contains("sector size"), "{info}");
+    assert!(
+        !info.contains("disk size") && !info.contains("sector size"),
+        "{info}"
+    );
 }
 
 #[test]
@@ -101,16 +151,28 @@ fn onto_a_file_of_its_own_size_every_byte_is_the_same() {
         let (torrent, _) = make(&place, &image, options);
         let seeder = Seeder::start(&torrent, &image);
         seeder.get(&torrent, &target, &[]);
-        assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap(), "{options:?}");
+        assert!(
+            fs::read(&image).unwrap() == fs::read(&target).unwrap(),
+            "{options:?}"
+        );
         // Again, onto what is there; and onto a longer file.
-        File::options().write(true).open(&target).unwrap().set_len(LARGER_BYTES).unwrap();
+        File::options()
+            .write(true)
+            .open(&target)
+            .unwrap()
+            .set_len(LARGER_BYTES)
+            .unwrap();
         seeder.get(&torrent, &target, &[]);
-        assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap(), "{options:?}");
+        assert!(
+            fs::read(&image).unwrap() == fs::read(&target).unwrap(),
+            "{options:?}"
+        );
     }
     assert_clean(&place, &target);
 }
 
-/// Some RAID controllers keep their own description in the last sectors of a disk, behind the disk they show to others.
+/// Some RAID controllers keep their own description in the last sectors of a disk, behind the disk
+/// they show to others.
 #[test]
 fn what_the_image_has_behind_its_backup_gpt_is_kept() {
     let place = Place::new("behind");
@@ -132,7 +194,10 @@ fn what_the_image_has_behind_its_backup_gpt_is_kept() {
             said.contains("partition table left as it is: the image has something else at byte "),
             "{said}"
         );
-        assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap(), "{options:?}");
+        assert!(
+            fs::read(&image).unwrap() == fs::read(&target).unwrap(),
+            "{options:?}"
+        );
     }
     // The twin: with nothing but zeros there it belongs there.
     disk.write_all_at(&[0; 4], 24 * MIB - 512).unwrap();
@@ -144,7 +209,14 @@ fn what_the_image_has_behind_its_backup_gpt_is_kept() {
 #[test]
 fn onto_a_larger_disk() {
     let place = Place::new("larger");
-    let tools = ["sgdisk", "mke2fs", "mkfs.vfat", "e2fsck", "fsck.vfat", "losetup"];
+    let tools = [
+        "sgdisk",
+        "mke2fs",
+        "mkfs.vfat",
+        "e2fsck",
+        "fsck.vfat",
+        "losetup",
+    ];
     if !tools_are_there(&tools) || !loops_are_there() {
         return;
     }
@@ -157,45 +229,84 @@ fn onto_a_larger_disk() {
     assert!(said.contains("backup GPT written"), "{said}");
     assert!(fs::read(&image).unwrap() == same.bytes());
     let said = seeder.get(&torrent, &same.device, &[]);
-    assert!(said.contains("fetched 0 B") && !said.contains("GPT"), "all is there already: {said}");
+    assert!(
+        said.contains("fetched 0 B") && !said.contains("GPT"),
+        "all is there already: {said}"
+    );
 
     let larger = Loop::new(&place, "larger", LARGER_BYTES, 512);
     let said = seeder.get(&torrent, &larger.device, &[]);
     assert!(said.contains("backup GPT moved to the end"), "{said}");
     let last = assert_clean(&place, &larger.backing);
-    assert_eq!(last, 161 * MIB / 512 - 1, "the twin: nobody asked for it to grow");
+    assert_eq!(
+        last,
+        161 * MIB / 512 - 1,
+        "the twin: nobody asked for it to grow"
+    );
     let once = larger.bytes();
     assert_eq!(&once[once.len() - 512..][..8], b"EFI PART");
     assert_eq!(&once[50 * 512..][..11], b"boot loader");
     // What sgdisk would have done, but for the geometry in the protective MBR, which it makes up.
     let twin = place.path("twin.img");
     fs::copy(&image, &twin).unwrap();
-    File::options().write(true).open(&twin).unwrap().set_len(LARGER_BYTES).unwrap();
+    File::options()
+        .write(true)
+        .open(&twin)
+        .unwrap()
+        .set_len(LARGER_BYTES)
+        .unwrap();
     tool("sgdisk", &["-e", &twin]);
     let twin = fs::read(twin).unwrap();
     assert!(once[512..34 * 512] == twin[512..34 * 512], "primary");
-    assert!(once[once.len() - 33 * 512..] == twin[twin.len() - 33 * 512..], "backup");
+    assert!(
+        once[once.len() - 33 * 512..] == twin[twin.len() - 33 * 512..],
+        "backup"
+    );
     assert_eq!(once[446 + 8..512], twin[446 + 8..512], "protective MBR");
     // Some kernels are built to read no such table.
     let kernel_reads = kernel_sectors(&Loop::over(&image, 512), 2).is_some();
     let kernel_says = |sectors| kernel_reads.then_some(sectors);
-    assert_eq!(kernel_sectors(&larger, 2), kernel_says(120 * MIB / 512), "the kernel has read the table");
+    assert_eq!(
+        kernel_sectors(&larger, 2),
+        kernel_says(120 * MIB / 512),
+        "the kernel has read the table"
+    );
 
     let said = seeder.get(&torrent, &larger.device, &[]);
-    assert!(said.contains("fetched 1.0 MiB"), "all but the piece with the table is there already: {said}");
+    assert!(
+        said.contains("fetched 1.0 MiB"),
+        "all but the piece with the table is there already: {said}"
+    );
     assert!(once == larger.bytes(), "a second time changes nothing");
 
     let said = seeder.get(&torrent, &larger.device, &["--grow-last"]);
-    assert!(said.contains("backup GPT moved to the end, last partition grown by "), "{said}");
+    assert!(
+        said.contains("backup GPT moved to the end, last partition grown by "),
+        "{said}"
+    );
     let last = assert_clean(&place, &larger.backing);
-    assert_eq!(last, 255 * MIB / 512 - 1, "the last whole MiB before the backup GPT");
-    assert_eq!(kernel_sectors(&larger, 2), kernel_says((255 - 41) * MIB / 512));
+    assert_eq!(
+        last,
+        255 * MIB / 512 - 1,
+        "the last whole MiB before the backup GPT"
+    );
+    assert_eq!(
+        kernel_sectors(&larger, 2),
+        kernel_says((255 - 41) * MIB / 512)
+    );
 }
 
 #[test]
 fn onto_a_smaller_disk_only_when_allowed_and_only_if_it_fits() {
     let place = Place::new("smaller");
-    let tools = ["sgdisk", "mke2fs", "mkfs.vfat", "e2fsck", "fsck.vfat", "losetup"];
+    let tools = [
+        "sgdisk",
+        "mke2fs",
+        "mkfs.vfat",
+        "e2fsck",
+        "fsck.vfat",
+        "losetup",
+    ];
     if !tools_are_there(&tools) || !loops_are_there() {
         return;
     }
@@ -206,9 +317,15 @@ fn onto_a_smaller_disk_only_when_allowed_and_only_if_it_fits() {
 
     let fits = Loop::new(&place, "fits", 161 * MIB + backup_bytes, 512);
     let refusal = refuse(&torrent, &fits.device, &[]);
-    assert!(refusal.contains("image needs 201.3 MB (201326592 bytes)"), "{refusal}");
+    assert!(
+        refusal.contains("image needs 201.3 MB (201326592 bytes)"),
+        "{refusal}"
+    );
     assert!(refusal.contains("--allow-smaller"), "{refusal}");
-    assert!(fits.bytes().iter().all(|&byte| byte == 0), "a refused disk was changed");
+    assert!(
+        fits.bytes().iter().all(|&byte| byte == 0),
+        "a refused disk was changed"
+    );
     let said = seeder.get(&torrent, &fits.device, &["--allow-smaller"]);
     assert!(said.contains("backup GPT moved to the end"), "{said}");
     assert_eq!(assert_clean(&place, &fits.backing), 161 * MIB / 512 - 1);
@@ -222,23 +339,46 @@ fn onto_a_smaller_disk_only_when_allowed_and_only_if_it_fits() {
         assert!(refusal.contains("image needs "), "{refusal}");
         assert!(!refusal.contains("with --allow-smaller"), "{refusal}");
     }
-    assert!(short.bytes().iter().all(|&byte| byte == 0), "a refused disk was changed");
+    assert!(
+        short.bytes().iter().all(|&byte| byte == 0),
+        "a refused disk was changed"
+    );
 }
 
 #[test]
 fn sectors_of_4096_bytes() {
     let place = Place::new("4kn");
-    if !tools_are_there(&["sgdisk", "mke2fs", "mkfs.vfat", "e2fsck", "fsck.vfat", "losetup"])
-        || !loops_are_there()
+    if !tools_are_there(&[
+        "sgdisk",
+        "mke2fs",
+        "mkfs.vfat",
+        "e2fsck",
+        "fsck.vfat",
+        "losetup",
+    ]) || !loops_are_there()
     {
         return;
     }
     let source = Loop::new(&place, "source", IMAGE_BYTES, 4096);
-    tool("sgdisk", &["-n", "1:256:+40M", "-t", "1:ef00", "-n", "2:0:+120M", &source.device]);
+    tool(
+        "sgdisk",
+        &[
+            "-n",
+            "1:256:+40M",
+            "-t",
+            "1:ef00",
+            "-n",
+            "2:0:+120M",
+            &source.device,
+        ],
+    );
     fill_partitions(&place, &source.backing);
     drop_caches(&source);
     let (torrent, said) = make(&place, &source.device, &[]);
-    assert!(said.contains("\npartition table: GPT, partitions: 2, sectors of 4096 bytes\n"), "{said}");
+    assert!(
+        said.contains("\npartition table: GPT, partitions: 2, sectors of 4096 bytes\n"),
+        "{said}"
+    );
     assert!(succeed(&["info", &torrent]).contains("\nsector size: 4096 bytes\n"));
     // The image file alone tells its sectors too.
     let (_, of_file) = make(&place, &source.backing, &["--name", "source"]);
@@ -248,14 +388,20 @@ fn sectors_of_4096_bytes() {
     let seeder = Seeder::start(&torrent, &source.device);
     let target = Loop::new(&place, "target", LARGER_BYTES, 4096);
     let said = seeder.get(&torrent, &target.device, &["--grow-last"]);
-    assert!(said.contains("backup GPT moved to the end, last partition grown by "), "{said}");
+    assert!(
+        said.contains("backup GPT moved to the end, last partition grown by "),
+        "{said}"
+    );
     assert_eq!(assert_clean(&place, &target.device), 255 * MIB / 4096 - 1);
 
     let other = Loop::new(&place, "other", LARGER_BYTES, 512);
     let refusal = refuse(&torrent, &other.device, &[]);
     let reason = "has sectors of 512 bytes, image was made on a disk with sectors of 4096";
     assert!(refusal.contains(reason), "{refusal}");
-    assert!(other.bytes().iter().all(|&byte| byte == 0), "a refused disk was changed");
+    assert!(
+        other.bytes().iter().all(|&byte| byte == 0),
+        "a refused disk was changed"
+    );
 }
 
 #[test]
@@ -267,9 +413,17 @@ fn an_mbr_grows_only_when_asked() {
     let image = place.sparse("mbr.img", 16 * MIB);
     let script = place.write("script", b"label: dos\n2048,4096,c,*\n6144,8192,83\n");
     tool_fed("sfdisk", &["--quiet", &image], &script);
-    File::options().write(true).open(&image).unwrap().write_all_at(b"boot loader", 60 * 512).unwrap();
+    File::options()
+        .write(true)
+        .open(&image)
+        .unwrap()
+        .write_all_at(b"boot loader", 60 * 512)
+        .unwrap();
     let (torrent, said) = make(&place, &image, &[]);
-    assert!(said.contains("\npartition table: MBR, partitions: 2, sectors of 512 bytes\n"), "{said}");
+    assert!(
+        said.contains("\npartition table: MBR, partitions: 2, sectors of 512 bytes\n"),
+        "{said}"
+    );
     let seeder = Seeder::start(&torrent, &image);
     let target = Loop::new(&place, "target", 32 * MIB, 512);
     seeder.get(&torrent, &target.device, &[]);
@@ -278,7 +432,10 @@ fn an_mbr_grows_only_when_asked() {
     let said = seeder.get(&torrent, &target.device, &["--grow-last"]);
     assert!(said.contains("last partition grown by 26.2 MB"), "{said}");
     let dump = tool("sfdisk", &["--dump", &target.backing]);
-    assert!(dump.contains("start=        6144, size=       59392, type=83"), "{dump}");
+    assert!(
+        dump.contains("start=        6144, size=       59392, type=83"),
+        "{dump}"
+    );
 }
 
 /// A table whose checksum is wrong is somebody's, but no table.
@@ -292,12 +449,20 @@ fn a_broken_table_is_left_alone() {
     tool("sgdisk", &["-n", "1:2048:+8M", &image]);
     let (torrent, _) = make(&place, &image, &["--single"]);
     // Not in the GUID of the disk, where one in 256 is an x already.
-    File::options().write(true).open(&image).unwrap().write_all_at(b"x", 512 + 8).unwrap();
+    File::options()
+        .write(true)
+        .open(&image)
+        .unwrap()
+        .write_all_at(b"x", 512 + 8)
+        .unwrap();
     let (broken, said) = make(&place, &image, &[]);
     assert!(!said.contains("partition table"), "{said}");
     let target = place.path("target.img");
     let said = Seeder::start(&broken, &image).get(&broken, &target, &["--grow-last"]);
-    assert!(!said.contains("GPT"), "without a sector size nobody looks for a table: {said}");
+    assert!(
+        !said.contains("GPT"),
+        "without a sector size nobody looks for a table: {said}"
+    );
     assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap());
     assert!(torrent != broken);
     if !loops_are_there() {
@@ -317,8 +482,8 @@ struct Place(PathBuf);
 
 impl Place {
     fn new(name: &str) -> Place {
-        let path =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("whole-{}-{name}", std::process::id()));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("whole-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Place(path)
     }
@@ -333,7 +498,10 @@ impl Place {
     }
 
     fn sparse(&self, name: &str, length: u64) -> String {
-        File::create(self.0.join(name)).unwrap().set_len(length).unwrap();
+        File::create(self.0.join(name))
+            .unwrap()
+            .set_len(length)
+            .unwrap();
         self.path(name)
     }
 }
@@ -357,8 +525,14 @@ impl Loop {
 
     fn over(backing: &str, sector_bytes: u32) -> Loop {
         let sector = format!("--sector-size={sector_bytes}");
-        let device = tool("losetup", &["--find", "--show", "--partscan", &sector, backing]);
-        Loop { device: device.trim().to_string(), backing: backing.to_string() }
+        let device = tool(
+            "losetup",
+            &["--find", "--show", "--partscan", &sector, backing],
+        );
+        Loop {
+            device: device.trim().to_string(),
+            backing: backing.to_string(),
+        }
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -370,7 +544,9 @@ impl Loop {
 impl Drop for Loop {
     fn drop(&mut self) {
         // Nothing more can be done about it here, and the test's own failure says more.
-        let _ = Command::new("losetup").args(["--detach", &self.device]).output();
+        let _ = Command::new("losetup")
+            .args(["--detach", &self.device])
+            .output();
     }
 }
 
@@ -394,19 +570,43 @@ struct Seeder {
 
 impl Seeder {
     fn start(torrent: &str, source: &str) -> Seeder {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let address = format!("127.0.0.1:{port}");
-        let arguments =
-            ["seed", "--progress", "none", "--seed-secs", "300", "--listen", &address, torrent, source];
-        let process = Command::new(env!("CARGO_BIN_EXE_swarmdd")).args(arguments).spawn().unwrap();
+        let arguments = [
+            "seed",
+            "--progress",
+            "none",
+            "--seed-secs",
+            "300",
+            "--listen",
+            &address,
+            torrent,
+            source,
+        ];
+        let process = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+            .args(arguments)
+            .spawn()
+            .unwrap();
         Seeder { process, address }
     }
 
     /// Fetches onto a target; what was said.
     #[track_caller]
     fn get(&self, torrent: &str, target: &str, options: &[&str]) -> String {
-        let fixed =
-            ["get", "--peer", &self.address, "--listen", "127.0.0.1:0", "--no-seed", "--stall-secs", "60"];
+        let fixed = [
+            "get",
+            "--peer",
+            &self.address,
+            "--listen",
+            "127.0.0.1:0",
+            "--no-seed",
+            "--stall-secs",
+            "60",
+        ];
         let output = swarmdd(&[&fixed, options, &[torrent, target]].concat());
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{said}");
@@ -422,20 +622,35 @@ impl Drop for Seeder {
 }
 
 fn swarmdd(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_swarmdd")).args(arguments).stdin(Stdio::null()).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 #[track_caller]
 fn succeed(arguments: &[&str]) -> String {
     let output = swarmdd(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// `get` says no before it talks to anybody.
 #[track_caller]
 fn refuse(torrent: &str, target: &str, options: &[&str]) -> String {
-    let output = swarmdd(&[&["get", "--listen", "127.0.0.1:0"], options, &[torrent, target]].concat());
+    let output = swarmdd(
+        &[
+            &["get", "--listen", "127.0.0.1:0"],
+            options,
+            &[torrent, target],
+        ]
+        .concat(),
+    );
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stderr).unwrap()
 }
@@ -444,7 +659,10 @@ fn refuse(torrent: &str, target: &str, options: &[&str]) -> String {
 #[track_caller]
 fn make(place: &Place, source: &str, options: &[&str]) -> (String, String) {
     let name = source.rsplit('/').next().unwrap();
-    let torrent = place.path(&format!("{name}{}.torrent", options.concat().replace(' ', "")));
+    let torrent = place.path(&format!(
+        "{name}{}.torrent",
+        options.concat().replace(' ', "")
+    ));
     let said = succeed(&[&["make", source, "-o", &torrent], options].concat());
     (torrent, said)
 }
@@ -458,22 +676,37 @@ fn tool(name: &str, arguments: &[&str]) -> String {
 #[track_caller]
 fn tool_fed(name: &str, arguments: &[&str], input: &str) -> String {
     let mut command = Command::new(name);
-    command.args(arguments).stdin(File::open(input).unwrap()).env("LC_ALL", "C").env("PATH", search_path());
-    let output = command.output().unwrap_or_else(|error| panic!("{name}: {error}"));
+    command
+        .args(arguments)
+        .stdin(File::open(input).unwrap())
+        .env("LC_ALL", "C")
+        .env("PATH", search_path());
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {arguments:?}: {said}{complaint}");
+    assert!(
+        output.status.success(),
+        "{name} {arguments:?}: {said}{complaint}"
+    );
     said
 }
 
 /// Tools of the administrator are not in everybody's path.
 fn search_path() -> String {
-    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+    format!(
+        "{}:/usr/sbin:/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    )
 }
 
 fn tools_are_there(names: &[&str]) -> bool {
     let path = search_path();
-    let there = |name: &&&str| path.split(':').any(|directory| Path::new(directory).join(name).exists());
+    let there = |name: &&&str| {
+        path.split(':')
+            .any(|directory| Path::new(directory).join(name).exists())
+    };
     match names.iter().find(|name| !there(name)) {
         Some(missing) => {
             println!("skipped: there is no {missing}");
@@ -485,7 +718,10 @@ fn tools_are_there(names: &[&str]) -> bool {
 
 /// Loop devices are root's, and some containers have none.
 fn loops_are_there() -> bool {
-    let there = Command::new("losetup").arg("--find").env("PATH", search_path()).output();
+    let there = Command::new("losetup")
+        .arg("--find")
+        .env("PATH", search_path())
+        .output();
     let there = there.is_ok_and(|output| output.status.success());
     if !there {
         println!("skipped: no loop device can be had");

@@ -1,11 +1,14 @@
-//! The event loop: what is ready goes to the cores as `handle_*`, what they want done goes to sockets and disks.
+//! The event loop: what is ready goes to the cores as `handle_*`, what they want done goes to
+//! sockets and disks.
 //!
-//! Nothing is decided here but fairness and memory. One thread, one `mio::Poll`; each TORRENT TARGET pair is a [`Job`]
-//! with a core, a disk and a share of the memory of its own, and all jobs have one listener together.
+//! Nothing is decided here but fairness and memory. One thread, one `mio::Poll`; each TORRENT
+//! TARGET pair is a [`Job`] with a core, a disk and a share of the memory of its own, and all jobs
+//! have one listener together.
 //!
-//! One turn of the loop: sleep until something is ready; read from the connections that are, block by block; take what the
-//! disks have finished; hash, two pieces at once; then, job by job, do what the core asks for until it asks for nothing. A
-//! connection that always has more gets a bounded part of each turn.
+//! One turn of the loop: sleep until something is ready; read from the connections that are, block
+//! by block; take what the disks have finished; hash, two pieces at once; then, job by job, do what
+//! the core asks for until it asks for nothing. A connection that always has more gets a bounded
+//! part of each turn.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -42,17 +45,20 @@ use crate::storage::disk::Disk;
 use crate::storage::partition_table;
 use crate::target::Identity;
 
-/// What the process needs besides pool and metainfo: measured, 0.7 MiB for the program and 0.5 MiB for 80 connections at
-/// rest. The rest is for the queues of peers that ask for much and read slowly, at most 0.4 MiB each.
+/// What the process needs besides pool and metainfo: measured, 0.7 MiB for the program and 0.5 MiB
+/// for 80 connections at rest. The rest is for the queues of peers that ask for much and read
+/// slowly, at most 0.4 MiB each.
 const RESERVE_BYTES: u64 = 10 << 20;
 
 /// Ports tried from the one of `--listen` on.
 const PORT_COUNT: u16 = 100;
 
-/// Connections that have not named a torrent yet. More are closed at once: whoever is meant to be here tries again.
+/// Connections that have not named a torrent yet. More are closed at once: whoever is meant to be
+/// here tries again.
 const GUEST_COUNT_MAX: usize = 64;
 
-/// Messages or blocks taken from one connection in one turn: 1 MiB of blocks, well under a millisecond of copying.
+/// Messages or blocks taken from one connection in one turn: 1 MiB of blocks, well under a
+/// millisecond of copying.
 const INPUTS_PER_TURN: usize = 64;
 
 /// Rounds of queueing and sending to one connection in one turn: 1 MiB of blocks.
@@ -61,8 +67,9 @@ const FLUSHES_PER_TURN: usize = 4;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// Pause after the kernel could give no connection (out of descriptors, out of memory). It must be we who try again: with
-/// a full backlog it drops whoever calls, and nobody is left to make another edge.
+/// Pause after the kernel could give no connection (out of descriptors, out of memory). It must be
+/// we who try again: with a full backlog it drops whoever calls, and nobody is left to make another
+/// edge.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Pause after the kernel had no memory for a disk request while none was in flight.
@@ -106,7 +113,8 @@ pub struct Settings {
 
 pub type Reporter = report::Standard;
 
-/// Runs all pairs to their end; true if each of them is complete. Whatever failed has been reported by then.
+/// Runs all pairs to their end; true if each of them is complete. Whatever failed has been reported
+/// by then.
 pub fn run(
     setups: Vec<Setup>,
     settings: &Settings,
@@ -115,19 +123,34 @@ pub fn run(
 ) -> Result<bool, RunError> {
     let mut runner = Runner::new(setups, settings, signals, reporter)?;
     runner.run()?;
-    Ok(runner.jobs.iter().all(|job| job.swarm.state() == &State::Over(Outcome::Complete) && !job.failed))
+    Ok(runner
+        .jobs
+        .iter()
+        .all(|job| job.swarm.state() == &State::Over(Outcome::Complete) && !job.failed))
 }
 
-/// Bytes of pool for each of these torrents, or why that is not enough. Every job gets the same share.
+/// Bytes of pool for each of these torrents, or why that is not enough. Every job gets the same
+/// share.
 pub fn divide_memory(metainfos: &[&Metainfo], memory_mib: u32) -> Result<u64, RunError> {
     assert!(!metainfos.is_empty());
     let jobs = metainfos.len() as u64;
-    let kept: u64 = RESERVE_BYTES + metainfos.iter().map(|metainfo| metainfo_bytes(metainfo)).sum::<u64>();
+    let kept: u64 = RESERVE_BYTES
+        + metainfos
+            .iter()
+            .map(|metainfo| metainfo_bytes(metainfo))
+            .sum::<u64>();
     let share = (u64::from(memory_mib) << 20).saturating_sub(kept) / jobs;
-    let needed = metainfos.iter().map(|metainfo| pool_bytes_min(metainfo)).max().unwrap_or(0);
+    let needed = metainfos
+        .iter()
+        .map(|metainfo| pool_bytes_min(metainfo))
+        .max()
+        .unwrap_or(0);
     if share < needed {
         let needed_mib = (kept + jobs * needed).div_ceil(1 << 20);
-        return Err(RunError::Memory { memory_mib, needed_mib });
+        return Err(RunError::Memory {
+            memory_mib,
+            needed_mib,
+        });
     }
     Ok(share)
 }
@@ -137,8 +160,9 @@ fn pool_bytes_min(metainfo: &Metainfo) -> u64 {
     u64::from(swarm::buffer_count_min(layout)) * u64::from(swarm::buffer_bytes(layout))
 }
 
-/// What the core keeps for a torrent: measured, 43 bytes a piece, and 60 if all are equal; 4 to 8 more in each of the lists
-/// of what is to be read, written and told; a bit of it for each of 80 peers; and the extents.
+/// What the core keeps for a torrent: measured, 43 bytes a piece, and 60 if all are equal; 4 to 8
+/// more in each of the lists of what is to be read, written and told; a bit of it for each of 80
+/// peers; and the extents.
 fn metainfo_bytes(metainfo: &Metainfo) -> u64 {
     96 * u64::from(metainfo.layout.piece_count()) + 24 * metainfo.extents.extents().len() as u64
 }
@@ -224,15 +248,18 @@ impl<'a> Runner<'a> {
         let address = settings.listen;
         let mut listener = net::listen_next_free(address, PORT_COUNT)
             .map_err(|error| RunError::Listen { address, error })?;
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        poll.registry().register(&mut SourceFd(&signals.fd()), SIGNALS, Interest::READABLE)?;
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        poll.registry()
+            .register(&mut SourceFd(&signals.fd()), SIGNALS, Interest::READABLE)?;
         let port = listener.local_addr()?.port();
         let now = clock::now();
         let mut jobs = Vec::new();
         for (index, setup) in setups.into_iter().enumerate() {
             let job = Job::new(setup, settings, share, port, now)?;
             let fd = job.disk.as_ref().expect("just made").event_fd();
-            poll.registry().register(&mut SourceFd(&fd), disk_token(index), Interest::READABLE)?;
+            poll.registry()
+                .register(&mut SourceFd(&fd), disk_token(index), Interest::READABLE)?;
             jobs.push(job);
         }
         Ok(Runner {
@@ -257,7 +284,9 @@ impl<'a> Runner<'a> {
         while !self.jobs.iter().all(|job| job.finished) {
             let timeout = self.timeout(clock::now());
             match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(error.into());
+                }
                 _ => {}
             }
             let now = clock::now();
@@ -266,8 +295,12 @@ impl<'a> Runner<'a> {
             }
             self.read_links(now);
             self.watch_clock(now);
-            // Zeros that a disk makes by itself take no time, and so many of them a turn that the others have theirs.
-            self.jobs.iter_mut().filter(|job| job.has_done_already()).for_each(|job| job.advance_disk(now));
+            // Zeros that a disk makes by itself take no time, and so many of them a turn that the
+            // others have theirs.
+            self.jobs
+                .iter_mut()
+                .filter(|job| job.has_done_already())
+                .for_each(|job| job.advance_disk(now));
             for job in 0..self.jobs.len() {
                 self.jobs[job].hash_some(now);
                 self.settle(job, now);
@@ -282,14 +315,30 @@ impl<'a> Runner<'a> {
         if !self.ready.is_empty() || self.jobs.iter().any(Job::has_done_already) {
             return Some(Duration::ZERO);
         }
-        let stuck = self.jobs.iter().filter_map(|job| job.disk.as_ref()).any(Disk::is_stuck);
+        let stuck = self
+            .jobs
+            .iter()
+            .filter_map(|job| job.disk.as_ref())
+            .any(Disk::is_stuck);
         let submit = stuck.then(|| now + SUBMIT_PAUSE);
-        let cores = self.jobs.iter().filter(|job| !job.finished).filter_map(|job| job.swarm.poll_timeout());
-        let announces = self.jobs.iter().filter_map(|job| job.announce.as_ref()).map(Exchange::deadline);
-        let guests = self.links.iter().flatten().filter_map(|link| match link.owner {
-            Owner::Guest { until } => Some(until),
-            Owner::Peer { .. } => None,
-        });
+        let cores = self
+            .jobs
+            .iter()
+            .filter(|job| !job.finished)
+            .filter_map(|job| job.swarm.poll_timeout());
+        let announces = self
+            .jobs
+            .iter()
+            .filter_map(|job| job.announce.as_ref())
+            .map(Exchange::deadline);
+        let guests = self
+            .links
+            .iter()
+            .flatten()
+            .filter_map(|link| match link.owner {
+                Owner::Guest { until } => Some(until),
+                Owner::Peer { .. } => None,
+            });
         let first = cores
             .chain(announces)
             .chain(guests)
@@ -308,8 +357,8 @@ impl<'a> Runner<'a> {
             SIGNALS => self.take_signals(now)?,
             Token(token) if token >= LINK_TOKENS => {
                 let index = token - LINK_TOKENS;
-                // The event of a link that was dropped in this turn may be given to its successor: that one finds
-                // nothing to read, and no harm is done.
+                // The event of a link that was dropped in this turn may be given to its successor:
+                // that one finds nothing to read, and no harm is done.
                 if let Some(link) = self.links[index].as_mut() {
                     link.conn.ready(event);
                     self.queue(index);
@@ -346,12 +395,17 @@ impl<'a> Runner<'a> {
             if !job.finished && job.swarm.poll_timeout().is_some_and(|due| due <= now) {
                 job.swarm.handle_timeout(now);
             }
-            if job.announce.as_ref().is_some_and(|exchange| exchange.deadline() <= now) {
+            if job
+                .announce
+                .as_ref()
+                .is_some_and(|exchange| exchange.deadline() <= now)
+            {
                 self.advance_announce(index, now);
             }
         }
         for index in 0..self.links.len() {
-            if matches!(self.links[index], Some(Link { owner: Owner::Guest { until }, .. }) if until <= now) {
+            if matches!(self.links[index], Some(Link { owner: Owner::Guest { until }, .. }) if until <= now)
+            {
                 self.links[index] = None;
             }
         }
@@ -367,24 +421,38 @@ impl<'a> Runner<'a> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Reset while it waited (accept(2)): the next one may do.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                // Too many open files, or no memory; and network errors of the new connection (accept(2)).
+                // Too many open files, or no memory; and network errors of the new connection
+                // (accept(2)).
                 Err(_) => {
                     self.accept_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }
             };
-            let guests = self.links.iter().flatten().filter(|link| matches!(link.owner, Owner::Guest { .. }));
+            let guests = self
+                .links
+                .iter()
+                .flatten()
+                .filter(|link| matches!(link.owner, Owner::Guest { .. }));
             if guests.count() >= GUEST_COUNT_MAX {
                 continue;
             }
             // One address for one machine, whether it came over IPv4 or IPv6.
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
             if let Ok(conn) = Conn::accepted(stream, address) {
-                let _ = self.add_link(conn, Owner::Guest { until: now + GREETING_MAX });
+                let _ = self.add_link(
+                    conn,
+                    Owner::Guest {
+                        until: now + GREETING_MAX,
+                    },
+                );
             }
         }
-        // There may be more, and their edge is behind us: wait for the next turn by registering anew.
-        let _ = self.poll.registry().reregister(&mut self.listener, LISTENER, Interest::READABLE);
+        // There may be more, and their edge is behind us: wait for the next turn by registering
+        // anew.
+        let _ = self
+            .poll
+            .registry()
+            .reregister(&mut self.listener, LISTENER, Interest::READABLE);
     }
 
     /// Registers a connection; its index, or the error of the kernel.
@@ -395,13 +463,19 @@ impl<'a> Runner<'a> {
         if index == self.links.len() {
             self.links.push(None);
         }
-        self.links[index] = Some(Link { conn, owner, queued: false });
+        self.links[index] = Some(Link {
+            conn,
+            owner,
+            queued: false,
+        });
         Ok(index)
     }
 
     /// Puts a link on the list of those that are looked at in this turn.
     fn queue(&mut self, index: usize) {
-        let Some(link) = self.links[index].as_mut() else { return };
+        let Some(link) = self.links[index].as_mut() else {
+            return;
+        };
         if !link.queued {
             link.queued = true;
             self.ready.push_back(index);
@@ -410,11 +484,19 @@ impl<'a> Runner<'a> {
 
     fn read_links(&mut self, now: Instant) {
         for _ in 0..self.ready.len() {
-            let Some(index) = self.ready.pop_front() else { return };
-            let Some(link) = self.links[index].as_mut() else { continue };
+            let Some(index) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(link) = self.links[index].as_mut() else {
+                continue;
+            };
             link.queued = false;
             match self.read_link(index, now) {
-                Ok(()) if self.links[index].as_ref().is_some_and(|link| link.conn.is_readable()) => {
+                Ok(())
+                    if self.links[index]
+                        .as_ref()
+                        .is_some_and(|link| link.conn.is_readable()) =>
+                {
                     self.queue(index);
                 }
                 Ok(()) => {}
@@ -426,17 +508,21 @@ impl<'a> Runner<'a> {
     /// Takes a bounded number of things from one connection.
     fn read_link(&mut self, index: usize, now: Instant) -> Result<(), ConnError> {
         for _ in 0..INPUTS_PER_TURN {
-            let Some(link) = self.links[index].as_mut() else { return Ok(()) };
+            let Some(link) = self.links[index].as_mut() else {
+                return Ok(());
+            };
             let (job, slot) = match link.owner {
                 // A guest says its handshake and nothing else; that needs nobody's pool.
-                Owner::Guest { .. } => match link.conn.next(&mut self.jobs[0].pool, &mut self.waste)? {
-                    Input::Handshake(handshake) => {
-                        self.welcome(index, handshake, now);
-                        continue;
+                Owner::Guest { .. } => {
+                    match link.conn.next(&mut self.jobs[0].pool, &mut self.waste)? {
+                        Input::Handshake(handshake) => {
+                            self.welcome(index, handshake, now);
+                            continue;
+                        }
+                        Input::Nothing => return Ok(()),
+                        _ => unreachable!("nothing else comes before the handshake"),
                     }
-                    Input::Nothing => return Ok(()),
-                    _ => unreachable!("nothing else comes before the handshake"),
-                },
+                }
                 Owner::Peer { job, slot } => (&mut self.jobs[job], slot),
             };
             if link.conn.is_connecting() {
@@ -453,7 +539,8 @@ impl<'a> Runner<'a> {
                 }
                 Input::Message(message) => job.swarm.handle_message(now, slot, message),
                 Input::BlockBegins(block) => {
-                    link.conn.receive_into(job.swarm.begin_block(now, slot, block));
+                    link.conn
+                        .receive_into(job.swarm.begin_block(now, slot, block));
                 }
                 Input::BlockEnds(block) => job.swarm.handle_block(now, slot, block),
             }
@@ -466,9 +553,15 @@ impl<'a> Runner<'a> {
         let link = self.links[index].as_mut().expect("it has just spoken");
         let address = link.conn.address();
         // One torrent may go onto several targets; the first job that has room takes the caller.
-        let wanted = |job: &Job| !job.finished && job.swarm.metainfo().info_hash == handshake.info_hash;
-        let mut found = self.jobs.iter_mut().enumerate().filter(|(_, job)| wanted(job));
-        let taken = found.find_map(|(index, job)| Some((index, job.swarm.handle_incoming(now, address)?)));
+        let wanted =
+            |job: &Job| !job.finished && job.swarm.metainfo().info_hash == handshake.info_hash;
+        let mut found = self
+            .jobs
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, job)| wanted(job));
+        let taken =
+            found.find_map(|(index, job)| Some((index, job.swarm.handle_incoming(now, address)?)));
         let Some((job, slot)) = taken else {
             self.links[index] = None;
             return;
@@ -482,9 +575,12 @@ impl<'a> Runner<'a> {
 
     /// Closes a connection and tells its core.
     fn drop_link(&mut self, index: usize, why: &dyn fmt::Display, now: Instant) {
-        let Some(link) = self.links[index].take() else { return };
+        let Some(link) = self.links[index].take() else {
+            return;
+        };
         if self.verbose {
-            self.reporter.note(&format!("peer {}: {why}", link.conn.address()));
+            self.reporter
+                .note(&format!("peer {}: {why}", link.conn.address()));
         }
         if let Owner::Peer { job, slot } = link.owner {
             let job = &mut self.jobs[job];
@@ -537,12 +633,14 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Lets every connection that has room send what its core has to say; true if one of them sent a block, which may
-    /// have made room for more.
+    /// Lets every connection that has room send what its core has to say; true if one of them sent
+    /// a block, which may have made room for more.
     fn send(&mut self, index: usize, now: Instant) -> bool {
         let mut blocks = 0;
         for slot in 0..self.jobs[index].slots.len() {
-            let Some(link) = self.jobs[index].slots[slot] else { continue };
+            let Some(link) = self.jobs[index].slots[slot] else {
+                continue;
+            };
             match self.send_to(index, PeerSlot(slot as u32), link, now) {
                 Ok(sent) => blocks += sent,
                 Err(error) => self.drop_link(link, &error, now),
@@ -551,9 +649,17 @@ impl<'a> Runner<'a> {
         blocks > 0
     }
 
-    fn send_to(&mut self, job: usize, slot: PeerSlot, index: usize, now: Instant) -> Result<u32, ConnError> {
+    fn send_to(
+        &mut self,
+        job: usize,
+        slot: PeerSlot,
+        index: usize,
+        now: Instant,
+    ) -> Result<u32, ConnError> {
         let job = &mut self.jobs[job];
-        let Some(link) = self.links[index].as_mut() else { return Ok(0) };
+        let Some(link) = self.links[index].as_mut() else {
+            return Ok(0);
+        };
         let mut blocks = 0;
         for _ in 0..FLUSHES_PER_TURN {
             if !link.conn.is_writable() {
@@ -577,7 +683,8 @@ impl<'a> Runner<'a> {
     }
 
     fn connect(&mut self, job: usize, slot: PeerSlot, address: SocketAddr, now: Instant) {
-        let link = Conn::connect(address).and_then(|conn| self.add_link(conn, Owner::Peer { job, slot }));
+        let link =
+            Conn::connect(address).and_then(|conn| self.add_link(conn, Owner::Peer { job, slot }));
         match link {
             Ok(link) => self.jobs[job].set_link(slot, Some(link)),
             // No route, or no more descriptors.
@@ -586,20 +693,32 @@ impl<'a> Runner<'a> {
     }
 
     fn announce(&mut self, index: usize, url: &str, now: Instant) {
-        match Exchange::new(&mut self.resolver, url, ANNOUNCE_BYTES_MAX, Haste::Hasty, now) {
+        match Exchange::new(
+            &mut self.resolver,
+            url,
+            ANNOUNCE_BYTES_MAX,
+            Haste::Hasty,
+            now,
+        ) {
             Ok(exchange) => {
                 self.jobs[index].announce = Some(exchange);
                 self.advance_announce(index, now);
             }
-            Err(error) => self.jobs[index].swarm.handle_announced(now, Err(error.to_string())),
+            Err(error) => self.jobs[index]
+                .swarm
+                .handle_announced(now, Err(error.to_string())),
         }
     }
 
     fn advance_announce(&mut self, index: usize, now: Instant) {
         let (registry, job): (&Registry, _) = (self.poll.registry(), &mut self.jobs[index]);
-        let Some(exchange) = &mut job.announce else { return };
+        let Some(exchange) = &mut job.announce else {
+            return;
+        };
         let token = Token(disk_token(index).0 + 1);
-        let Some(result) = exchange.advance(registry, token, &mut self.resolver, now) else { return };
+        let Some(result) = exchange.advance(registry, token, &mut self.resolver, now) else {
+            return;
+        };
         job.announce = None;
         let answer = match result {
             Ok(body) => Answer::parse(&body).map_err(|error| error.to_string()),
@@ -631,7 +750,9 @@ impl<'a> Runner<'a> {
     /// The core is over: closes the target and says how it went.
     fn finish(&mut self, index: usize, now: Instant) {
         let links: Vec<usize> = self.jobs[index].slots.iter().flatten().copied().collect();
-        links.into_iter().for_each(|link| self.drop_link(link, &"we are done", now));
+        links
+            .into_iter()
+            .for_each(|link| self.drop_link(link, &"we are done", now));
         let job = &mut self.jobs[index];
         job.announce = None;
         job.finished = true;
@@ -645,8 +766,13 @@ impl<'a> Runner<'a> {
         job.failed = error.is_some();
         let outcome = job.outcome(now, error);
         // What has failed stands where it failed; what is done is at 100 %.
-        let state = if job.failed { job.report_state() } else { report::State::Done };
-        self.reporter.finish(now, index, &job.status(state), &outcome);
+        let state = if job.failed {
+            job.report_state()
+        } else {
+            report::State::Done
+        };
+        self.reporter
+            .finish(now, index, &job.status(state), &outcome);
     }
 }
 
@@ -658,13 +784,25 @@ impl Job {
         listen_port: u16,
         now: Instant,
     ) -> Result<Job, RunError> {
-        let Setup { metainfo, device, identity, target, role, look } = setup;
+        let Setup {
+            metainfo,
+            device,
+            identity,
+            target,
+            role,
+            look,
+        } = setup;
         let buffer_bytes = swarm::buffer_bytes(&metainfo.layout);
         // More buffers than the torrent has bytes are never used.
-        let whole = metainfo.layout.total_bytes().div_ceil(u64::from(buffer_bytes));
+        let whole = metainfo
+            .layout
+            .total_bytes()
+            .div_ceil(u64::from(buffer_bytes));
         let minimum = swarm::buffer_count_min(&metainfo.layout);
         let fits = pool_bytes / u64::from(buffer_bytes);
-        let buffer_count = u32::try_from(fits.min(whole)).unwrap_or(u32::MAX).max(minimum);
+        let buffer_count = u32::try_from(fits.min(whole))
+            .unwrap_or(u32::MAX)
+            .max(minimum);
         let config = Config {
             role,
             peer_id: random_peer_id()?,
@@ -721,12 +859,16 @@ impl Job {
         let mut busy = false;
         while let Some(work) = self.swarm.poll_disk() {
             busy = true;
-            self.disk.as_mut().expect("the core is not over").start(&self.pool, work);
+            self.disk
+                .as_mut()
+                .expect("the core is not over")
+                .start(&self.pool, work);
         }
         busy
     }
 
-    /// Hashes what there is of two pieces, and what there is of one alone once nothing has been hashed for a while.
+    /// Hashes what there is of two pieces, and what there is of one alone once nothing has been
+    /// hashed for a while.
     fn hash_some(&mut self, now: Instant) {
         let late = self.hash_by.is_some_and(|by| by <= now);
         while self.hash(!late, now) {
@@ -744,9 +886,12 @@ impl Job {
         let hashes = self.swarm.poll_hash(patient);
         let mut running = hashes.map(|hash| Some(self.running_hash(&hash?)));
         let bytes = hashes.map(|hash| match hash {
-            Some(Hash { buffer, offset, length, .. }) => {
-                &self.pool.bytes(buffer)[offset as usize..][..length as usize]
-            }
+            Some(Hash {
+                buffer,
+                offset,
+                length,
+                ..
+            }) => &self.pool.bytes(buffer)[offset as usize..][..length as usize],
             None => &[],
         });
         match &mut running {
@@ -754,10 +899,17 @@ impl Job {
             [Some(alone), _] => alone.update(bytes[0]),
             [None, _] => return false,
         }
-        for (hash, running) in hashes.into_iter().flatten().zip(running.into_iter().flatten()) {
+        for (hash, running) in hashes
+            .into_iter()
+            .flatten()
+            .zip(running.into_iter().flatten())
+        {
             // The core is told once all bytes of the piece have been hashed.
-            if hash.begin + hash.length == self.swarm.metainfo().layout.piece_length(hash.of.piece()) {
-                self.swarm.handle_hashed(now, hash.of, PieceHash(running.finish()));
+            if hash.begin + hash.length
+                == self.swarm.metainfo().layout.piece_length(hash.of.piece())
+            {
+                self.swarm
+                    .handle_hashed(now, hash.of, PieceHash(running.finish()));
             } else {
                 self.hashes.insert(hash.of, running);
             }
@@ -768,7 +920,10 @@ impl Job {
     /// The hash of what stands before these bytes.
     fn running_hash(&mut self, hash: &Hash) -> Sha1 {
         let before = self.hashes.remove(&hash.of).filter(|_| hash.begin > 0);
-        assert!(before.is_some() || hash.begin == 0, "every hash begins at 0");
+        assert!(
+            before.is_some() || hash.begin == 0,
+            "every hash begins at 0"
+        );
         before.unwrap_or_else(Sha1::new)
     }
 
@@ -781,42 +936,55 @@ impl Job {
         disk.advance(&mut self.pool);
         // What is done at once meanwhile has its turn when the others had theirs.
         for _ in 0..disk.done_count() {
-            let Some((ticket, result)) = self.disk.as_mut().and_then(Disk::poll_done) else { return };
+            let Some((ticket, result)) = self.disk.as_mut().and_then(Disk::poll_done) else {
+                return;
+            };
             self.swarm.handle_disk(now, ticket, result);
         }
     }
 
-    /// Closes the target. A complete image gets its partition table fitted to the disk, and in a regular file its length;
-    /// what was done to the table, or what went wrong.
+    /// Closes the target. A complete image gets its partition table fitted to the disk, and in a
+    /// regular file its length; what was done to the table, or what went wrong.
     fn close_target(&mut self) -> Result<Option<String>, String> {
         let mut device = self.disk.take().expect("closed once").into_device();
-        // Also when somebody interrupts the read-back: the image is all there, and it ends where it ends.
+        // Also when somebody interrupts the read-back: the image is all there, and it ends where it
+        // ends.
         let failed = matches!(self.swarm.state(), State::Over(Outcome::Failed(_)));
         if failed || !self.swarm.have().is_full() || self.role != Role::Leecher {
             return Ok(None);
         }
         let metainfo = self.swarm.metainfo();
         let done = match self.swarm.state() {
-            State::Over(Outcome::Complete) => partition_table::fit(&device, metainfo, self.grow_last),
+            State::Over(Outcome::Complete) => {
+                partition_table::fit(&device, metainfo, self.grow_last)
+            }
             _ => Ok(None),
         };
         let done = done.map_err(|error| error.to_string())?;
         if device.kind == Kind::Regular {
             let file_bytes = metainfo.disk_bytes.unwrap_or(metainfo.extents.disk_end().0);
-            device.finish_regular(file_bytes).map_err(|error| error.to_string())?;
+            device
+                .finish_regular(file_bytes)
+                .map_err(|error| error.to_string())?;
         }
         Ok(done)
     }
 
     fn why_incomplete(&self) -> Option<String> {
         let progress = self.swarm.progress();
-        let far = format!("{} of {} pieces are on the target", progress.have, progress.pieces);
+        let far = format!(
+            "{} of {} pieces are on the target",
+            progress.have, progress.pieces
+        );
         match self.swarm.state() {
             State::Over(Outcome::Complete) => None,
-            State::Over(Outcome::Failed(failure)) => Some(format!("{}; {far}", explain(failure, &self.path))),
-            _ if self.reported == Some(report::State::Verifying) => {
-                Some(format!("interrupted; {far}, {} of them read back", progress.verified))
+            State::Over(Outcome::Failed(failure)) => {
+                Some(format!("{}; {far}", explain(failure, &self.path)))
             }
+            _ if self.reported == Some(report::State::Verifying) => Some(format!(
+                "interrupted; {far}, {} of them read back",
+                progress.verified
+            )),
             _ => Some(format!("interrupted; {far}")),
         }
     }
@@ -830,7 +998,9 @@ impl Job {
             State::Verifying => report::State::Verifying,
             State::Seeding => report::State::Seeding,
             // Nobody needs to know that we are packing up.
-            State::Leaving(_) | State::Over(_) => self.reported.unwrap_or(report::State::Downloading),
+            State::Leaving(_) | State::Over(_) => {
+                self.reported.unwrap_or(report::State::Downloading)
+            }
         }
     }
 
@@ -855,7 +1025,9 @@ impl Job {
         let progress = self.swarm.progress();
         let metainfo = self.swarm.metainfo();
         report::Outcome {
-            verified: error.is_none() && self.role == Role::Leecher && progress.verified == progress.pieces,
+            verified: error.is_none()
+                && self.role == Role::Leecher
+                && progress.verified == progress.pieces,
             good: progress.verified,
             bad_offset: progress.bad_offset.map(|offset| offset.0),
             took: self.complete_at.unwrap_or(now).since(self.started),
@@ -872,10 +1044,22 @@ impl Job {
         let name = &self.swarm.metainfo().name;
         match event {
             swarm::Event::TargetBad { piece, error } => {
-                format!("{name}: piece {} is written anew: {}", piece.0, explain_disk(error, &self.path))
+                format!(
+                    "{name}: piece {} is written anew: {}",
+                    piece.0,
+                    explain_disk(error, &self.path)
+                )
             }
-            swarm::Event::SourceBad { piece, error: Some(error), .. } => {
-                format!("{name}: piece {} is not served: {}", piece.0, explain_disk(error, &self.path))
+            swarm::Event::SourceBad {
+                piece,
+                error: Some(error),
+                ..
+            } => {
+                format!(
+                    "{name}: piece {} is not served: {}",
+                    piece.0,
+                    explain_disk(error, &self.path)
+                )
             }
             event => format!("{name}: {event}"),
         }
@@ -897,15 +1081,22 @@ fn explain_disk(error: &DiskError, path: &Path) -> String {
         DiskOperation::Write => format!("cannot write {path} at byte {}", error.offset.0),
         DiskOperation::Flush => format!("cannot flush {path}"),
     };
-    let meaning = errno::meaning(error.errno).map_or(String::new(), |meaning| format!("; {meaning}"));
-    format!("{what}: {}{meaning}", io::Error::from_raw_os_error(error.errno))
+    let meaning =
+        errno::meaning(error.errno).map_or(String::new(), |meaning| format!("; {meaning}"));
+    format!(
+        "{what}: {}{meaning}",
+        io::Error::from_raw_os_error(error.errno)
+    )
 }
 
 /// What a report says of the disk, if there is anything to say.
 fn known_disk(identity: &Identity) -> Option<report::Disk> {
     let Identity { model, serial } = identity.clone();
     let known = model.is_some() || serial.is_some();
-    known.then(|| report::Disk { model: model.unwrap_or_default(), serial: serial.unwrap_or_default() })
+    known.then(|| report::Disk {
+        model: model.unwrap_or_default(),
+        serial: serial.unwrap_or_default(),
+    })
 }
 
 fn disk_token(job: usize) -> Token {
@@ -919,12 +1110,19 @@ fn random_peer_id() -> io::Result<PeerId> {
     Ok(PeerId(id))
 }
 
-/// Why nothing could be run, or not to its end. What happens to one pair alone is in its `report::Outcome`.
+/// Why nothing could be run, or not to its end. What happens to one pair alone is in its
+/// `report::Outcome`.
 #[derive(Debug)]
 pub enum RunError {
     Io(io::Error),
-    Listen { address: SocketAddr, error: io::Error },
-    Memory { memory_mib: u32, needed_mib: u64 },
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    Memory {
+        memory_mib: u32,
+        needed_mib: u64,
+    },
     Impatient,
 }
 
@@ -933,7 +1131,10 @@ impl fmt::Display for RunError {
         match self {
             RunError::Io(error) => write!(f, "cannot wait for the network and the disk: {error}"),
             RunError::Listen { address, error } => write!(f, "cannot listen at {address}: {error}"),
-            RunError::Memory { memory_mib, needed_mib } => {
+            RunError::Memory {
+                memory_mib,
+                needed_mib,
+            } => {
                 write!(
                     f,
                     "--memory {memory_mib} is too little for pieces of this size, use --memory {needed_mib}"
@@ -992,19 +1193,32 @@ mod tests {
 
     #[test]
     fn what_is_too_little_says_what_would_do() {
-        let (large, small) = (metainfo(1 << 30, PIECE_BYTES_MAX), metainfo(1 << 30, 1 << 20));
-        for metainfos in [&[&large][..], &[&small], &[&large, &small], &[&large, &large, &large]] {
+        let (large, small) = (
+            metainfo(1 << 30, PIECE_BYTES_MAX),
+            metainfo(1 << 30, 1 << 20),
+        );
+        for metainfos in [
+            &[&large][..],
+            &[&small],
+            &[&large, &small],
+            &[&large, &large, &large],
+        ] {
             let Err(RunError::Memory { needed_mib, .. }) = divide_memory(metainfos, 1) else {
                 panic!("one MiB is enough for {} torrents", metainfos.len());
             };
             let needed_mib = u32::try_from(needed_mib).unwrap();
             let share = divide_memory(metainfos, needed_mib).unwrap();
-            assert!(metainfos.iter().all(|metainfo| pool_bytes_min(metainfo) <= share));
+            assert!(
+                metainfos
+                    .iter()
+                    .all(|metainfo| pool_bytes_min(metainfo) <= share)
+            );
             assert!(divide_memory(metainfos, needed_mib - 1).is_err());
         }
     }
 
-    /// A disk that makes zeros at once may have a terabyte of them to make, and the others would wait.
+    /// A disk that makes zeros at once may have a terabyte of them to make, and the others would
+    /// wait.
     #[test]
     fn what_is_done_at_once_is_done_a_few_at_a_time() {
         const PIECES: u32 = 100;
@@ -1041,7 +1255,10 @@ mod tests {
             let before = job.swarm.have().count();
             job.advance_disk(Instant(0));
             job.do_work();
-            assert!(job.swarm.have().count() <= before + ZERO_WRITES_MAX as u32, "turn {turns}");
+            assert!(
+                job.swarm.have().count() <= before + ZERO_WRITES_MAX as u32,
+                "turn {turns}"
+            );
             turns += 1;
         }
         // A file system that cannot make holes has written them, in its own time.

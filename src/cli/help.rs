@@ -1,5 +1,6 @@
-//! What does `--help` print: for the program and for each command, two sentences, usage, options with defaults, an
-//! example. No line is longer than 80 columns; a test at the end of the file holds that.
+//! What does `--help` print: for the program and for each command, two sentences, usage, options
+//! with defaults, an example. No line is longer than 80 columns; a test at the end of the file
+//! holds that.
 
 pub const PROGRAM: &str = "\
 swarmdd is dd from a swarm: it puts one disk image on many machines at once,
@@ -235,18 +236,30 @@ mod tests {
     #[test]
     fn no_line_is_wider_than_a_console() {
         for line in ALL.iter().flat_map(|text| text.lines()) {
-            assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+            assert!(
+                line.chars().count() <= 80,
+                "{} columns: {line}",
+                line.chars().count()
+            );
         }
     }
 
     #[test]
     fn every_text_has_its_parts() {
         for text in ALL {
-            for part in ["\nUsage:\n  swarmdd ", "\nOptions:\n  ", "-h, --help", "\nExample:\n  swarmdd "] {
+            for part in [
+                "\nUsage:\n  swarmdd ",
+                "\nOptions:\n  ",
+                "-h, --help",
+                "\nExample:\n  swarmdd ",
+            ] {
                 assert!(text.contains(part), "{part:?} is missing in: {text}");
             }
             assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
-            assert!(text.is_ascii(), "a console of an initramfs shows ASCII only");
+            assert!(
+                text.is_ascii(),
+                "a console of an initramfs shows ASCII only"
+            );
         }
     }
 }

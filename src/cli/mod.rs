@@ -1,8 +1,8 @@
 //! What did the user ask for: the words of the command line in, one checked `Command` out.
 //!
-//! Low-level words are read by lexopt, each option is converted to its type where it is met, and what is required is
-//! checked at the end. An option that would do nothing is refused as unknown: silence would be a lie. The texts of
-//! `--help` are in `help.rs`.
+//! Low-level words are read by lexopt, each option is converted to its type where it is met, and
+//! what is required is checked at the end. An option that would do nothing is refused as unknown:
+//! silence would be a lie. The texts of `--help` are in `help.rs`.
 
 pub mod help;
 
@@ -20,8 +20,8 @@ use crate::report::Mode;
 use crate::target::{GrammarError, Target};
 use swarm_proto::size::parse_size;
 
-/// Smallest and largest `--memory`: below 16 MiB no pool holds a piece of 4 MiB three times over, above 4 GiB nothing
-/// gets faster.
+/// Smallest and largest `--memory`: below 16 MiB no pool holds a piece of 4 MiB three times over,
+/// above 4 GiB nothing gets faster.
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 16..=4096;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +29,13 @@ pub enum Command {
     Get(GetOptions),
     Seed(SeedOptions),
     Make(MakeOptions),
-    Verify { torrent: TorrentPlace, target: OsString },
-    Info { torrent: TorrentPlace },
+    Verify {
+        torrent: TorrentPlace,
+        target: OsString,
+    },
+    Info {
+        torrent: TorrentPlace,
+    },
     Disks,
     Help(&'static str),
     Version,
@@ -138,14 +143,27 @@ pub struct UsageError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
     BadTarget(GrammarError),
-    BadOperand { takes: &'static str, given: String },
-    BadValue { option: String, takes: &'static str, given: String },
+    BadOperand {
+        takes: &'static str,
+        given: String,
+    },
+    BadValue {
+        option: String,
+        takes: &'static str,
+        given: String,
+    },
     Contradiction(&'static str, &'static str),
-    InfoHashCount { torrents: usize, hashes: usize },
+    InfoHashCount {
+        torrents: usize,
+        hashes: usize,
+    },
     Missing(&'static str),
     MissingValue(String),
     NoCommand,
-    OddPairs { pairs: &'static str, unpaired: String },
+    OddPairs {
+        pairs: &'static str,
+        unpaired: String,
+    },
     TooMany(String),
     UnexpectedValue(String),
     UnknownCommand(String),
@@ -160,21 +178,33 @@ impl fmt::Display for UsageError {
         match &self.wrong {
             Wrong::BadTarget(error) => error.fmt(f),
             Wrong::BadOperand { takes, given } => write!(f, "expected {takes}, not '{given}'"),
-            Wrong::BadValue { option, takes, given } => write!(f, "{option} takes {takes}, not '{given}'"),
+            Wrong::BadValue {
+                option,
+                takes,
+                given,
+            } => write!(f, "{option} takes {takes}, not '{given}'"),
             Wrong::Contradiction(one, other) => write!(f, "{one} and {other} exclude each other"),
             Wrong::InfoHashCount { torrents, hashes } => {
-                write!(f, "--info-hash goes once with each torrent: {torrents} expected, {hashes} given")
+                write!(
+                    f,
+                    "--info-hash goes once with each torrent: {torrents} expected, {hashes} given"
+                )
             }
             Wrong::Missing(what) => write!(f, "{what} expected"),
             Wrong::MissingValue(option) => write!(f, "{option} takes a value"),
-            Wrong::NoCommand => f.write_str("a command is expected: get, seed, make, verify, info or disks"),
+            Wrong::NoCommand => {
+                f.write_str("a command is expected: get, seed, make, verify, info or disks")
+            }
             Wrong::OddPairs { pairs, unpaired } => {
                 write!(f, "{pairs} go in pairs, '{unpaired}' has no partner")
             }
             Wrong::TooMany(word) => write!(f, "nothing was expected here, not '{word}'"),
             Wrong::UnexpectedValue(option) => write!(f, "{option} takes no value"),
             Wrong::UnknownCommand(word) => {
-                write!(f, "no command '{word}'; there are get, seed, make, verify, info and disks")
+                write!(
+                    f,
+                    "no command '{word}'; there are get, seed, make, verify, info and disks"
+                )
             }
             Wrong::UnknownOption(option) => write!(f, "no option {option}"),
         }
@@ -183,7 +213,10 @@ impl fmt::Display for UsageError {
 
 /// Reads the command line; `args` begins after the name of the program.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
-    let mut words = Words { command: None, parser: lexopt::Parser::from_args(args) };
+    let mut words = Words {
+        command: None,
+        parser: lexopt::Parser::from_args(args),
+    };
     match words.next()? {
         None => Err(words.error(Wrong::NoCommand)),
         Some(Word::Option(name)) => match name.as_str() {
@@ -215,12 +248,16 @@ fn get(mut words: Words) -> Result<Command, UsageError> {
             Word::Operand(operand) => operands.push(operand),
             Word::Option(name) => match name.as_str() {
                 "-h" | "--help" => return Ok(Command::Help(help::GET)),
-                "--info-hash" => info_hashes.push(words.value(&name, "40 hexadecimal digits", parsed)?),
+                "--info-hash" => {
+                    info_hashes.push(words.value(&name, "40 hexadecimal digits", parsed)?)
+                }
                 "--fresh" => fresh = true,
                 "--no-verify" => verify = false,
                 "--no-seed" => swarm.seed_limit = Some(Duration::ZERO),
                 "--max-down" => swarm.max_down = Some(words.value(&name, RATE, rate)?),
-                "--stall-secs" => stall = Some(words.value(&name, SECONDS_FROM_1, seconds_from_1)?),
+                "--stall-secs" => {
+                    stall = Some(words.value(&name, SECONDS_FROM_1, seconds_from_1)?)
+                }
                 "--dry-run" => dry_run = true,
                 "--allow-smaller" => allow_smaller = true,
                 "--grow-last" => grow_last = true,
@@ -229,15 +266,29 @@ fn get(mut words: Words) -> Result<Command, UsageError> {
         }
     }
     let pairs = pairs(&words, operands, "TORRENT and TARGET")?;
-    pairs.iter().try_for_each(|(_, target)| check_target(&words, target))?;
+    pairs
+        .iter()
+        .try_for_each(|(_, target)| check_target(&words, target))?;
     if !info_hashes.is_empty() && info_hashes.len() != pairs.len() {
         let (torrents, hashes) = (pairs.len(), info_hashes.len());
         return Err(words.error(Wrong::InfoHashCount { torrents, hashes }));
     }
-    let job =
-        |(index, (torrent, target))| GetJob { torrent, target, info_hash: info_hashes.get(index).copied() };
+    let job = |(index, (torrent, target))| GetJob {
+        torrent,
+        target,
+        info_hash: info_hashes.get(index).copied(),
+    };
     let jobs = pairs.into_iter().enumerate().map(job).collect();
-    let options = GetOptions { jobs, swarm, fresh, verify, stall, dry_run, allow_smaller, grow_last };
+    let options = GetOptions {
+        jobs,
+        swarm,
+        fresh,
+        verify,
+        stall,
+        dry_run,
+        allow_smaller,
+        grow_last,
+    };
     Ok(Command::Get(options))
 }
 
@@ -256,8 +307,15 @@ fn seed(mut words: Words) -> Result<Command, UsageError> {
         }
     }
     let pairs = pairs(&words, operands, "TORRENT and SOURCE")?;
-    let job = |(torrent, source)| SeedJob { torrent, source: PathBuf::from(source) };
-    Ok(Command::Seed(SeedOptions { jobs: pairs.into_iter().map(job).collect(), swarm, check }))
+    let job = |(torrent, source)| SeedJob {
+        torrent,
+        source: PathBuf::from(source),
+    };
+    Ok(Command::Seed(SeedOptions {
+        jobs: pairs.into_iter().map(job).collect(),
+        swarm,
+        check,
+    }))
 }
 
 fn make(mut words: Words) -> Result<Command, UsageError> {
@@ -289,26 +347,46 @@ fn make(mut words: Words) -> Result<Command, UsageError> {
         return Err(words.error(Wrong::Contradiction("--single", "--skip-holes")));
     }
     let source = PathBuf::from(source);
-    let options =
-        MakeOptions { source, output, trackers, piece_bytes, name, private, web_seeds, single, skip_holes };
+    let options = MakeOptions {
+        source,
+        output,
+        trackers,
+        piece_bytes,
+        name,
+        private,
+        web_seeds,
+        single,
+        skip_holes,
+    };
     Ok(Command::Make(options))
 }
 
 fn verify(mut words: Words) -> Result<Command, UsageError> {
-    let Some(operands) = words.operands_only()? else { return Ok(Command::Help(help::VERIFY)) };
+    let Some(operands) = words.operands_only()? else {
+        return Ok(Command::Help(help::VERIFY));
+    };
     let [torrent, target] = exactly(&words, operands, ["TORRENT", "TARGET"])?;
     check_target(&words, &target)?;
-    Ok(Command::Verify { torrent: torrent_place(&words, torrent)?, target })
+    Ok(Command::Verify {
+        torrent: torrent_place(&words, torrent)?,
+        target,
+    })
 }
 
 fn info(mut words: Words) -> Result<Command, UsageError> {
-    let Some(operands) = words.operands_only()? else { return Ok(Command::Help(help::INFO)) };
+    let Some(operands) = words.operands_only()? else {
+        return Ok(Command::Help(help::INFO));
+    };
     let [torrent] = exactly(&words, operands, ["TORRENT"])?;
-    Ok(Command::Info { torrent: torrent_place(&words, torrent)? })
+    Ok(Command::Info {
+        torrent: torrent_place(&words, torrent)?,
+    })
 }
 
 fn disks(mut words: Words) -> Result<Command, UsageError> {
-    let Some(operands) = words.operands_only()? else { return Ok(Command::Help(help::DISKS)) };
+    let Some(operands) = words.operands_only()? else {
+        return Ok(Command::Help(help::DISKS));
+    };
     let [] = exactly(&words, operands, [])?;
     Ok(Command::Disks)
 }
@@ -329,14 +407,17 @@ impl Default for SwarmOptions {
 }
 
 impl SwarmOptions {
-    /// Takes the option if it is one of those that `get` and `seed` share; nobody else is left to ask.
+    /// Takes the option if it is one of those that `get` and `seed` share; nobody else is left to
+    /// ask.
     fn option(&mut self, name: String, words: &mut Words) -> Result<(), UsageError> {
         const ADDRESS: &str = "ADDR:PORT such as [::]:6881 or 10.0.0.1:6881";
         const SECONDS: &str = "a number of seconds";
         match name.as_str() {
             "--listen" => self.listen = words.value(&name, ADDRESS, parsed)?,
             "--peer" => self.peers.push(words.value(&name, ADDRESS, peer_address)?),
-            "--memory" => self.memory_mib = words.value(&name, "a number of MiB from 16 to 4096", memory)?,
+            "--memory" => {
+                self.memory_mib = words.value(&name, "a number of MiB from 16 to 4096", memory)?
+            }
             "--progress" => {
                 self.progress = words.value(&name, "auto, plain, json or none", Mode::from_name)?
             }
@@ -363,11 +444,17 @@ enum Word {
 
 impl Words {
     fn after(self, command: &'static str) -> Words {
-        Words { command: Some(command), ..self }
+        Words {
+            command: Some(command),
+            ..self
+        }
     }
 
     fn error(&self, wrong: Wrong) -> UsageError {
-        UsageError { command: self.command, wrong }
+        UsageError {
+            command: self.command,
+            wrong,
+        }
     }
 
     fn next(&mut self) -> Result<Option<Word>, UsageError> {
@@ -377,12 +464,17 @@ impl Words {
             Ok(Some(lexopt::Arg::Short(letter))) => Ok(Some(Word::Option(format!("-{letter}")))),
             Ok(Some(lexopt::Arg::Long(name))) => Ok(Some(Word::Option(format!("--{name}")))),
             Ok(Some(lexopt::Arg::Value(operand))) => Ok(Some(Word::Operand(operand))),
-            Err(error) => Err(UsageError { command, wrong: wrong(error) }),
+            Err(error) => Err(UsageError {
+                command,
+                wrong: wrong(error),
+            }),
         }
     }
 
     fn path(&mut self, option: String) -> Result<OsString, UsageError> {
-        self.parser.value().map_err(|_| self.error(Wrong::MissingValue(option)))
+        self.parser
+            .value()
+            .map_err(|_| self.error(Wrong::MissingValue(option)))
     }
 
     /// The value of `option`, which `takes` what `convert` accepts.
@@ -394,7 +486,11 @@ impl Words {
     ) -> Result<T, UsageError> {
         let given = self.path(option.to_string())?;
         given.to_str().and_then(convert).ok_or_else(|| {
-            self.error(Wrong::BadValue { option: option.to_string(), takes, given: lossy(given) })
+            self.error(Wrong::BadValue {
+                option: option.to_string(),
+                takes,
+                given: lossy(given),
+            })
         })
     }
 
@@ -427,7 +523,9 @@ fn exactly<const N: usize>(
 ) -> Result<[OsString; N], UsageError> {
     let error = |operands: Vec<OsString>| match names.get(operands.len()) {
         Some(missing) => words.error(Wrong::Missing(missing)),
-        None => words.error(Wrong::TooMany(lossy(operands.into_iter().nth(N).unwrap_or_default()))),
+        None => words.error(Wrong::TooMany(lossy(
+            operands.into_iter().nth(N).unwrap_or_default(),
+        ))),
     };
     operands.try_into().map_err(error)
 }
@@ -444,22 +542,26 @@ fn pairs(
     let mut operands = operands.into_iter();
     while let Some(torrent) = operands.next() {
         let Some(place) = operands.next() else {
-            return Err(words.error(Wrong::OddPairs { pairs: names, unpaired: lossy(torrent) }));
+            return Err(words.error(Wrong::OddPairs {
+                pairs: names,
+                unpaired: lossy(torrent),
+            }));
         };
         pairs.push((torrent_place(words, torrent)?, place));
     }
     Ok(pairs)
 }
 
-/// `http://…` is a URL, another scheme is refused (what is fetched is pinned by `--info-hash`, not by TLS), and
-/// everything else is a file.
+/// `http://…` is a URL, another scheme is refused (what is fetched is pinned by `--info-hash`, not
+/// by TLS), and everything else is a file.
 fn torrent_place(words: &Words, given: OsString) -> Result<TorrentPlace, UsageError> {
     match given.to_str() {
         Some(text) if text.contains("://") => match http_url(text) {
             Some(url) => Ok(TorrentPlace::Url(url)),
-            None => {
-                Err(words.error(Wrong::BadOperand { takes: "a file or an http:// URL", given: lossy(given) }))
-            }
+            None => Err(words.error(Wrong::BadOperand {
+                takes: "a file or an http:// URL",
+                given: lossy(given),
+            })),
         },
         _ => Ok(TorrentPlace::File(PathBuf::from(given))),
     }
@@ -477,7 +579,11 @@ fn parsed<T: FromStr>(text: &str) -> Option<T> {
 
 /// A number as people type it: digits only, without the plus sign that Rust would take.
 fn number(text: &str) -> Option<u32> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { parsed(text) } else { None }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        parsed(text)
+    } else {
+        None
+    }
 }
 
 fn memory(text: &str) -> Option<u32> {
@@ -491,7 +597,9 @@ fn seconds(text: &str) -> Option<Duration> {
 const RATE: &str = "bytes per second from 128K to 1T";
 
 fn rate(text: &str) -> Option<u64> {
-    parse_size(text).ok().filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate))
+    parse_size(text)
+        .ok()
+        .filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate))
 }
 
 const SECONDS_FROM_1: &str = "a number of seconds, 1 or more";
@@ -502,7 +610,8 @@ fn seconds_from_1(text: &str) -> Option<Duration> {
 
 /// Something one can connect to: an address of one machine and a port that is not 0.
 fn peer_address(text: &str) -> Option<SocketAddr> {
-    parsed(text).filter(|address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified())
+    parsed(text)
+        .filter(|address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified())
 }
 
 const HTTP_URL: &str = "an http:// URL";
@@ -510,7 +619,8 @@ const HTTP_URL: &str = "an http:// URL";
 fn http_url(text: &str) -> Option<String> {
     let host = text.strip_prefix("http://")?;
     let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
-    let plausible = printable && !host.is_empty() && !host.starts_with('/') && text.len() <= URL_BYTES_MAX;
+    let plausible =
+        printable && !host.is_empty() && !host.starts_with('/') && text.len() <= URL_BYTES_MAX;
     plausible.then(|| text.to_string())
 }
 
@@ -518,7 +628,8 @@ const PIECE_SIZE: &str = "a power of two from 16K to 16M";
 
 fn piece_size(text: &str) -> Option<u32> {
     let bytes = u32::try_from(parse_size(text).ok()?).ok()?;
-    (bytes.is_power_of_two() && (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&bytes)).then_some(bytes)
+    (bytes.is_power_of_two() && (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&bytes))
+        .then_some(bytes)
 }
 
 const PLAIN_NAME: &str = "a name without '/', which is not '.' or '..'";
@@ -568,7 +679,10 @@ mod tests {
     fn get_has_defaults() {
         let options = get_options("get a.torrent /dev/sda");
         assert_eq!(options.jobs.len(), 1);
-        assert_eq!(options.jobs[0].torrent, TorrentPlace::File(PathBuf::from("a.torrent")));
+        assert_eq!(
+            options.jobs[0].torrent,
+            TorrentPlace::File(PathBuf::from("a.torrent"))
+        );
         assert_eq!(options.jobs[0].target, "/dev/sda");
         assert_eq!(options.jobs[0].info_hash, None);
         assert!(options.verify && !options.fresh && !options.dry_run && !options.grow_last);
@@ -589,38 +703,67 @@ mod tests {
              --dry-run --grow-last --allow-smaller --max-up 128K --max-down 1t \
              http://10.77.0.1/a.torrent disk:auto"
         ));
-        assert_eq!(options.jobs[0].torrent, TorrentPlace::Url("http://10.77.0.1/a.torrent".into()));
+        assert_eq!(
+            options.jobs[0].torrent,
+            TorrentPlace::Url("http://10.77.0.1/a.torrent".into())
+        );
         assert_eq!(options.jobs[0].target, "disk:auto");
         assert_eq!(options.jobs[0].info_hash, HASH.parse().ok());
         assert_eq!(options.swarm.listen.to_string(), "10.77.0.1:7000");
-        let peers: Vec<String> = options.swarm.peers.iter().map(ToString::to_string).collect();
+        let peers: Vec<String> = options
+            .swarm
+            .peers
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(peers, ["10.77.0.2:6881", "[fe80::1]:6882"]);
         assert_eq!(options.swarm.memory_mib, 128);
         assert_eq!(options.swarm.progress, Mode::Json);
         assert_eq!(options.swarm.tracker_grace, Duration::ZERO);
         assert_eq!(options.swarm.seed_limit, Some(Duration::from_secs(90)));
         assert_eq!(options.stall, Some(Duration::from_secs(600)));
-        assert_eq!((options.swarm.max_up, options.swarm.max_down), (Some(128 << 10), Some(1 << 40)));
-        assert!(
-            options.fresh && !options.verify && options.dry_run && options.grow_last && options.allow_smaller
+        assert_eq!(
+            (options.swarm.max_up, options.swarm.max_down),
+            (Some(128 << 10), Some(1 << 40))
         );
-        assert_eq!(get_options("get --no-seed a b").swarm.seed_limit, Some(Duration::ZERO));
+        assert!(
+            options.fresh
+                && !options.verify
+                && options.dry_run
+                && options.grow_last
+                && options.allow_smaller
+        );
+        assert_eq!(
+            get_options("get --no-seed a b").swarm.seed_limit,
+            Some(Duration::ZERO)
+        );
     }
 
     #[test]
     fn pairs_keep_their_order() {
         let other = HASH.replace("00ff", "1111");
-        let options =
-            get_options(&format!("get a /dev/sda1 --info-hash {HASH} b --info-hash {other} /dev/sda2"));
-        let jobs: Vec<_> =
-            options.jobs.iter().map(|job| (job.torrent.to_string(), job.target.to_str())).collect();
-        assert_eq!(jobs, [("a".into(), Some("/dev/sda1")), ("b".into(), Some("/dev/sda2"))]);
+        let options = get_options(&format!(
+            "get a /dev/sda1 --info-hash {HASH} b --info-hash {other} /dev/sda2"
+        ));
+        let jobs: Vec<_> = options
+            .jobs
+            .iter()
+            .map(|job| (job.torrent.to_string(), job.target.to_str()))
+            .collect();
+        assert_eq!(
+            jobs,
+            [
+                ("a".into(), Some("/dev/sda1")),
+                ("b".into(), Some("/dev/sda2"))
+            ]
+        );
         assert_eq!(options.jobs[1].info_hash, other.parse().ok());
     }
 
     #[test]
     fn seed_takes_what_it_shares_with_get() {
-        let Ok(Command::Seed(options)) = typed("seed --seed-secs 5 --progress none a disk.img b /dev/sdb")
+        let Ok(Command::Seed(options)) =
+            typed("seed --seed-secs 5 --progress none a disk.img b /dev/sdb")
         else {
             panic!("not understood");
         };
@@ -649,12 +792,20 @@ mod tests {
     #[test]
     fn the_rest_is_understood() {
         let file = |name: &str| TorrentPlace::File(PathBuf::from(name));
-        let verify = Command::Verify { torrent: file("a"), target: "b".into() };
+        let verify = Command::Verify {
+            torrent: file("a"),
+            target: "b".into(),
+        };
         assert_eq!(typed("verify a b"), Ok(verify));
         assert_eq!(typed("info a"), Ok(Command::Info { torrent: file("a") }));
         assert_eq!(typed("disks"), Ok(Command::Disks));
         assert_eq!(typed("--version"), Ok(Command::Version));
-        assert_eq!(typed("info -- -odd"), Ok(Command::Info { torrent: file("-odd") }));
+        assert_eq!(
+            typed("info -- -odd"),
+            Ok(Command::Info {
+                torrent: file("-odd")
+            })
+        );
     }
 
     #[test]
@@ -686,16 +837,24 @@ mod tests {
             "--piece-size" | "--max-up" | "--max-down" => "1M",
             _ => "64",
         };
-        let operands =
-            [("get", "a b", help::GET), ("seed", "a b", help::SEED), ("make", "a -o b", help::MAKE)];
+        let operands = [
+            ("get", "a b", help::GET),
+            ("seed", "a b", help::SEED),
+            ("make", "a -o b", help::MAKE),
+        ];
         let mut every: Vec<&str> = Vec::new();
         for (_, _, text) in operands {
             every.extend(
-                text.split_whitespace().filter(|word| word.starts_with("--")).map(|w| w.trim_matches(',')),
+                text.split_whitespace()
+                    .filter(|word| word.starts_with("--"))
+                    .map(|w| w.trim_matches(',')),
             );
         }
         for (command, operands, text) in operands {
-            for option in every.iter().map(|word| word.trim_end_matches([':', '.', ','])) {
+            for option in every
+                .iter()
+                .map(|word| word.trim_end_matches([':', '.', ',']))
+            {
                 let flag = format!("{command} {option} {operands}");
                 let valued = format!("{command} {option} {} {operands}", value(option));
                 let accepted = typed(&flag).is_ok() || typed(&valued).is_ok();
@@ -710,22 +869,52 @@ mod tests {
     #[test]
     fn complaints_say_what_was_expected() {
         for (line, expected) in [
-            ("", "a command is expected: get, seed, make, verify, info or disks"),
-            ("put a b", "no command 'put'; there are get, seed, make, verify, info and disks"),
+            (
+                "",
+                "a command is expected: get, seed, make, verify, info or disks",
+            ),
+            (
+                "put a b",
+                "no command 'put'; there are get, seed, make, verify, info and disks",
+            ),
             ("--quiet", "no option --quiet"),
             ("get", "get: TORRENT and TARGET expected"),
-            ("get a", "get: TORRENT and TARGET go in pairs, 'a' has no partner"),
-            ("get a b c", "get: TORRENT and TARGET go in pairs, 'c' has no partner"),
-            ("get --memory abc a b", "get: --memory takes a number of MiB from 16 to 4096, not 'abc'"),
-            ("get --memory 15 a b", "get: --memory takes a number of MiB from 16 to 4096, not '15'"),
-            ("get --memory +64 a b", "get: --memory takes a number of MiB from 16 to 4096, not '+64'"),
+            (
+                "get a",
+                "get: TORRENT and TARGET go in pairs, 'a' has no partner",
+            ),
+            (
+                "get a b c",
+                "get: TORRENT and TARGET go in pairs, 'c' has no partner",
+            ),
+            (
+                "get --memory abc a b",
+                "get: --memory takes a number of MiB from 16 to 4096, not 'abc'",
+            ),
+            (
+                "get --memory 15 a b",
+                "get: --memory takes a number of MiB from 16 to 4096, not '15'",
+            ),
+            (
+                "get --memory +64 a b",
+                "get: --memory takes a number of MiB from 16 to 4096, not '+64'",
+            ),
             ("get a b --memory", "get: --memory takes a value"),
             ("get --fresh=yes a b", "get: --fresh takes no value"),
             ("make --max-up 1M a", "make: no option --max-up"),
-            ("get --max-up 0 a b", "get: --max-up takes bytes per second from 128K to 1T, not '0'"),
-            ("get --max-down 127K a b", "get: --max-down takes bytes per second from 128K to 1T, not '127K'"),
+            (
+                "get --max-up 0 a b",
+                "get: --max-up takes bytes per second from 128K to 1T, not '0'",
+            ),
+            (
+                "get --max-down 127K a b",
+                "get: --max-down takes bytes per second from 128K to 1T, not '127K'",
+            ),
             ("seed --max-down 1M a b", "seed: no option --max-down"),
-            ("get --max-up 10MB a b", "get: --max-up takes bytes per second from 128K to 1T, not '10MB'"),
+            (
+                "get --max-up 10MB a b",
+                "get: --max-up takes bytes per second from 128K to 1T, not '10MB'",
+            ),
             ("get -x a b", "get: no option -x"),
             (
                 "get --peer 10.0.0.1 a b",
@@ -735,17 +924,38 @@ mod tests {
                 "get --peer 10.0.0.1:0 a b",
                 "get: --peer takes ADDR:PORT such as [::]:6881 or 10.0.0.1:6881, not '10.0.0.1:0'",
             ),
-            ("get --info-hash 12 a b", "get: --info-hash takes 40 hexadecimal digits, not '12'"),
-            ("get --progress bar a b", "get: --progress takes auto, plain, json or none, not 'bar'"),
-            ("get --stall-secs 0 a b", "get: --stall-secs takes a number of seconds, 1 or more, not '0'"),
-            ("get --seed-secs -1 a b", "get: --seed-secs takes a number of seconds, not '-1'"),
-            ("get https://x/a b", "get: expected a file or an http:// URL, not 'https://x/a'"),
-            ("get a disk:", "get: target \"disk:\" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"),
+            (
+                "get --info-hash 12 a b",
+                "get: --info-hash takes 40 hexadecimal digits, not '12'",
+            ),
+            (
+                "get --progress bar a b",
+                "get: --progress takes auto, plain, json or none, not 'bar'",
+            ),
+            (
+                "get --stall-secs 0 a b",
+                "get: --stall-secs takes a number of seconds, 1 or more, not '0'",
+            ),
+            (
+                "get --seed-secs -1 a b",
+                "get: --seed-secs takes a number of seconds, not '-1'",
+            ),
+            (
+                "get https://x/a b",
+                "get: expected a file or an http:// URL, not 'https://x/a'",
+            ),
+            (
+                "get a disk:",
+                "get: target \"disk:\" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…",
+            ),
             (
                 "verify a disk:size=5",
                 "verify: target \"disk:size=5\": \"5\" is no range: size=MIN.., size=..MAX or size=MIN..MAX",
             ),
-            ("seed a", "seed: TORRENT and SOURCE go in pairs, 'a' has no partner"),
+            (
+                "seed a",
+                "seed: TORRENT and SOURCE go in pairs, 'a' has no partner",
+            ),
             ("make", "make: SOURCE expected"),
             ("make a", "make: -o FILE.torrent expected"),
             ("make a b -o c", "make: nothing was expected here, not 'b'"),
@@ -762,7 +972,10 @@ mod tests {
                 "make a -o b --name x/y",
                 "make: --name takes a name without '/', which is not '.' or '..', not 'x/y'",
             ),
-            ("make a -o b --tracker udp://x:1", "make: --tracker takes an http:// URL, not 'udp://x:1'"),
+            (
+                "make a -o b --tracker udp://x:1",
+                "make: --tracker takes an http:// URL, not 'udp://x:1'",
+            ),
             ("verify a", "verify: TARGET expected"),
             ("verify a b c", "verify: nothing was expected here, not 'c'"),
             ("info", "info: TORRENT expected"),
@@ -772,7 +985,10 @@ mod tests {
             assert_eq!(complaint(line), expected, "{line}");
         }
         let two = complaint(&format!("get --info-hash {HASH} a b c d"));
-        assert_eq!(two, "get: --info-hash goes once with each torrent: 2 expected, 1 given");
+        assert_eq!(
+            two,
+            "get: --info-hash goes once with each torrent: 2 expected, 1 given"
+        );
     }
 
     #[test]
@@ -780,8 +996,19 @@ mod tests {
         use std::os::unix::ffi::OsStringExt;
         let odd = OsString::from_vec(vec![b'a', 0xff]);
         let options = parse([OsString::from("info"), odd.clone()]);
-        assert_eq!(options, Ok(Command::Info { torrent: TorrentPlace::File(PathBuf::from(&odd)) }));
-        let error = parse(["make", "--name"].map(OsString::from).into_iter().chain([odd])).unwrap_err();
+        assert_eq!(
+            options,
+            Ok(Command::Info {
+                torrent: TorrentPlace::File(PathBuf::from(&odd))
+            })
+        );
+        let error = parse(
+            ["make", "--name"]
+                .map(OsString::from)
+                .into_iter()
+                .chain([odd]),
+        )
+        .unwrap_err();
         assert_eq!(
             error.to_string(),
             "make: --name takes a name without '/', which is not '.' or '..', not 'a\u{fffd}'"

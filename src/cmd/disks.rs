@@ -1,7 +1,7 @@
 //! `swarmdd disks`: which disks are there, what would select each of them, and what is on them?
 //!
-//! A row for each disk and each partition; below a disk, what it is, in the words that selectors take. Rows fit into 80
-//! columns as long as labels and mount points are short.
+//! A row for each disk and each partition; below a disk, what it is, in the words that selectors
+//! take. Rows fit into 80 columns as long as labels and mount points are short.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,7 +14,9 @@ use crate::target::inventory::{Disk, Inventory, Partition, Use};
 pub fn run() -> Result<(), Failure> {
     let inventory = Inventory::read(Path::new("/"))?;
     if !inventory.disks.iter().any(Disk::is_real) {
-        return Err(Failure::Because("this machine has no disk (is its driver loaded?)".into()));
+        return Err(Failure::Because(
+            "this machine has no disk (is its driver loaded?)".into(),
+        ));
     }
     say(&table(&inventory));
     Ok(())
@@ -30,15 +32,31 @@ struct Row {
 /// Columns are as wide as their widest value.
 fn table(inventory: &Inventory) -> String {
     let headings = ["PATH", "SIZE", "HOLDS", "USE"].map(String::from);
-    let mut rows = vec![Row { cells: headings, below: String::new() }];
+    let mut rows = vec![Row {
+        cells: headings,
+        below: String::new(),
+    }];
     for disk in inventory.disks.iter().filter(|disk| disk.is_real()) {
         rows.push(disk_row(inventory, disk));
-        rows.extend(disk.partitions.iter().map(|partition| partition_row(inventory, partition)));
+        rows.extend(
+            disk.partitions
+                .iter()
+                .map(|partition| partition_row(inventory, partition)),
+        );
     }
-    let width = |column: usize| rows.iter().map(|row| row.cells[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row.cells[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let [w0, w1, w2] = [width(0), width(1), width(2)];
     let mut text = String::new();
-    for Row { cells: [path, size, holds, usage], below } in &rows {
+    for Row {
+        cells: [path, size, holds, usage],
+        below,
+    } in &rows
+    {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{path:w0$}  {size:>w1$}  {holds:w2$}  {usage}{below}");
     }
@@ -48,18 +66,39 @@ fn table(inventory: &Inventory) -> String {
 fn disk_row(inventory: &Inventory, disk: &Disk) -> Row {
     let path = disk.path();
     let mut remarks: Vec<String> = disk.uses.iter().map(Use::to_string).collect();
-    if disk.partitions.iter().any(|partition| !partition.uses.is_empty()) {
+    if disk
+        .partitions
+        .iter()
+        .any(|partition| !partition.uses.is_empty())
+    {
         remarks.push("in use".into());
     }
     if remarks.is_empty() && inventory.is_held(&path) {
         remarks.push("held by another program".into());
     }
     let flags = [(disk.removable, "removable"), (disk.read_only, "read-only")];
-    remarks.extend(flags.iter().filter(|(is_so, _)| *is_so).map(|(_, remark)| remark.to_string()));
+    remarks.extend(
+        flags
+            .iter()
+            .filter(|(is_so, _)| *is_so)
+            .map(|(_, remark)| remark.to_string()),
+    );
     let holds = holds(inventory, &path, &mut remarks);
-    let usage = if remarks.is_empty() { "free".into() } else { remarks.join(", ") };
-    let cells = [path.display().to_string(), decimal(disk.size_bytes), holds, usage];
-    Row { cells, below: folded(&disk.traits()) }
+    let usage = if remarks.is_empty() {
+        "free".into()
+    } else {
+        remarks.join(", ")
+    };
+    let cells = [
+        path.display().to_string(),
+        decimal(disk.size_bytes),
+        holds,
+        usage,
+    ];
+    Row {
+        cells,
+        below: folded(&disk.traits()),
+    }
 }
 
 fn partition_row(inventory: &Inventory, partition: &Partition) -> Row {
@@ -70,12 +109,20 @@ fn partition_row(inventory: &Inventory, partition: &Partition) -> Row {
     }
     let holds = holds(inventory, &path, &mut remarks);
     let size = decimal(partition.size_bytes);
-    let cells = [format!("  {}", path.display()), size, holds, remarks.join(", ")];
-    Row { cells, below: String::new() }
+    let cells = [
+        format!("  {}", path.display()),
+        size,
+        holds,
+        remarks.join(", "),
+    ];
+    Row {
+        cells,
+        below: String::new(),
+    }
 }
 
-/// A disk that cannot be read is a disk all the same, and one more reason to look at the list: the reason goes to the
-/// remarks, where it does not make a column wide.
+/// A disk that cannot be read is a disk all the same, and one more reason to look at the list: the
+/// reason goes to the remarks, where it does not make a column wide.
 fn holds(inventory: &Inventory, path: &Path, remarks: &mut Vec<String>) -> String {
     match inventory.signatures(path) {
         Ok(signatures) => signatures.to_string(),
@@ -138,8 +185,18 @@ PATH              SIZE  HOLDS            USE
     #[test]
     fn a_virtual_machine() {
         let machine = Machine::new();
-        machine.disk("pci0000:00/virtio1/block/vda", "254:0", 270_582_939_648, &["ro=1"]);
-        machine.disk("pci0000:00/virtio2/block/vdb", "254:16", 1 << 30, &["serial=disk-7"]);
+        machine.disk(
+            "pci0000:00/virtio1/block/vda",
+            "254:0",
+            270_582_939_648,
+            &["ro=1"],
+        );
+        machine.disk(
+            "pci0000:00/virtio2/block/vdb",
+            "254:16",
+            1 << 30,
+            &["serial=disk-7"],
+        );
         machine.file("dev/vda", b"some bytes").file("dev/vdb", b"");
         let expected = "\
 PATH          SIZE  HOLDS         USE

@@ -16,12 +16,20 @@ pub fn run(place: &TorrentPlace) -> Result<(), Failure> {
 
 /// One `key: value` a line; a key with several values stands once for each.
 fn describe(metainfo: &Metainfo) -> String {
-    let Metainfo { info_hash, layout, extents, .. } = metainfo;
+    let Metainfo {
+        info_hash,
+        layout,
+        extents,
+        ..
+    } = metainfo;
     let last_bytes = layout.piece_length(PieceIndex(layout.piece_count() - 1));
     let kind = match metainfo.files {
         FileLayout::Single => "single file, from offset 0".to_string(),
         FileLayout::Fsbt { file_count } => {
-            format!("used ranges (FSBT), files: {file_count}, extents: {}", extents.extents().len())
+            format!(
+                "used ranges (FSBT), files: {file_count}, extents: {}",
+                extents.extents().len()
+            )
         }
     };
     let mut text = String::new();
@@ -34,17 +42,32 @@ fn describe(metainfo: &Metainfo) -> String {
     line("size", &bytes(layout.total_bytes()));
     line(
         "pieces",
-        &format!("{} of {} bytes, the last of {last_bytes}", layout.piece_count(), layout.piece_bytes()),
+        &format!(
+            "{} of {} bytes, the last of {last_bytes}",
+            layout.piece_count(),
+            layout.piece_bytes()
+        ),
     );
     line("disk needed", &bytes(extents.disk_end().0));
-    metainfo.disk_bytes.iter().for_each(|&size| line("disk size", &bytes(size)));
-    metainfo.sector_bytes.iter().for_each(|size| line("sector size", &format!("{size} bytes")));
+    metainfo
+        .disk_bytes
+        .iter()
+        .for_each(|&size| line("disk size", &bytes(size)));
+    metainfo
+        .sector_bytes
+        .iter()
+        .for_each(|size| line("sector size", &format!("{size} bytes")));
     line("alignment", &format!("{} bytes", extents.alignment()));
     line("private", if metainfo.private { "yes" } else { "no" });
     for (tier, trackers) in metainfo.trackers.iter().enumerate() {
-        trackers.iter().for_each(|tracker| line(&format!("tracker {}", tier + 1), tracker));
+        trackers
+            .iter()
+            .for_each(|tracker| line(&format!("tracker {}", tier + 1), tracker));
     }
-    metainfo.webseeds.iter().for_each(|url| line("webseed", url));
+    metainfo
+        .webseeds
+        .iter()
+        .for_each(|url| line("webseed", url));
     text
 }
 
@@ -77,12 +100,19 @@ mod tests {
             sector_bytes: private.then_some(512),
         });
         let text = describe(&Metainfo::parse(&torrent).unwrap());
-        text.lines().filter(|line| !line.starts_with("info-hash: ")).map(|line| format!("{line}\n")).collect()
+        text.lines()
+            .filter(|line| !line.starts_with("info-hash: "))
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 
     #[test]
     fn used_ranges() {
-        let files = [(DiskOffset(0), 4096), (DiskOffset(4096), 4096), (DiskOffset(1 << 30), 2_000_000)];
+        let files = [
+            (DiskOffset(0), 4096),
+            (DiskOffset(4096), 4096),
+            (DiskOffset(1 << 30), 2_000_000),
+        ];
         let trackers = ["http://a/announce".into(), "http://b/announce".into()];
         assert_eq!(
             described(Content::Fsbt { files: &files }, &trackers, true),
@@ -104,8 +134,17 @@ mod tests {
     #[test]
     fn single_file() {
         let text = described(Content::Single { length: 1000 }, &[], false);
-        assert!(text.contains("layout: single file, from offset 0\n"), "{text}");
-        assert!(text.contains("pieces: 1 of 1048576 bytes, the last of 1000\n"), "{text}");
-        assert!(text.contains("disk needed: 1000 bytes (1000 B)\n"), "{text}");
+        assert!(
+            text.contains("layout: single file, from offset 0\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("pieces: 1 of 1048576 bytes, the last of 1000\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("disk needed: 1000 bytes (1000 B)\n"),
+            "{text}"
+        );
     }
 }

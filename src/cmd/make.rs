@@ -1,15 +1,17 @@
 //! `swarmdd make`: which bytes of a disk or an image are worth sending, and what are their hashes?
 //!
-//! Of a disk with a partition table: what the table calls used, and of the rest what is not zero, for boot loaders live
-//! there (GRUB's core.img lies between MBR and first partition). Inside a partition zeros are used too: file systems
-//! count on them, and they cost nothing, because pieces of zeros are not fetched. The backup GPT is left out: `get` writes
-//! it to the end of whatever disk it finds, which may be a larger or a smaller one.
+//! Of a disk with a partition table: what the table calls used, and of the rest what is not zero,
+//! for boot loaders live there (GRUB's core.img lies between MBR and first partition). Inside a
+//! partition zeros are used too: file systems count on them, and they cost nothing, because pieces
+//! of zeros are not fetched. The backup GPT is left out: `get` writes it to the end of whatever
+//! disk it finds, which may be a larger or a smaller one.
 //!
-//! Of anything else: everything, unless `--skip-holes` says that holes do not matter. A hole of a sparse file reads as
-//! zeros, and programs count on it: mke2fs leaves the inode tables of a fresh file as holes. Left out, they would keep on
-//! the target whatever was there before. The last bytes of such an image always belong to it, so that its length survives:
-//! a target file must end where the image ends, and an image must be refused on a disk that is too small for it, even if
-//! it ends in a hole.
+//! Of anything else: everything, unless `--skip-holes` says that holes do not matter. A hole of a
+//! sparse file reads as zeros, and programs count on it: mke2fs leaves the inode tables of a fresh
+//! file as holes. Left out, they would keep on the target whatever was there before. The last bytes
+//! of such an image always belong to it, so that its length survives: a target file must end where
+//! the image ends, and an image must be refused on a disk that is too small for it, even if it ends
+//! in a hole.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -32,8 +34,9 @@ use crate::storage::partition_table::{self, Table, TableKind};
 /// Ranges grow to multiples of this: the page of every file system, and the sector of every disk.
 const GRAIN_BYTES: u64 = 4096;
 
-/// Described in front of a partitioned disk even if it is zero: as far as the first partition mostly is away, and where a
-/// target may keep what somebody would find (an old boot loader, or the superblock of btrfs at 64 KiB).
+/// Described in front of a partitioned disk even if it is zero: as far as the first partition
+/// mostly is away, and where a target may keep what somebody would find (an old boot loader, or the
+/// superblock of btrfs at 64 KiB).
 const HEAD_BYTES: u64 = 1 << 20;
 
 /// Read at once while looking for what is not zero.
@@ -44,7 +47,10 @@ pub fn run(options: &MakeOptions) -> Result<(), Failure> {
     refuse_output(options)?;
     let device = Device::open_source(&options.source)?;
     if device.size_bytes == 0 {
-        return Err(Failure::Because(format!("source {} is empty", options.source.display())));
+        return Err(Failure::Because(format!(
+            "source {} is empty",
+            options.source.display()
+        )));
     }
     let table = partition_table::read(&device).map_err(|error| cannot_read(&device, error))?;
     let files = files(options, &device, table.as_ref())?;
@@ -53,7 +59,12 @@ pub fn run(options: &MakeOptions) -> Result<(), Failure> {
     let torrent = describe(options, &device, table.as_ref(), &files)?;
     let metainfo = Metainfo::parse(&torrent)?;
     draft.commit(&torrent)?;
-    say(&summary(&metainfo, options, table.as_ref(), device.size_bytes));
+    say(&summary(
+        &metainfo,
+        options,
+        table.as_ref(),
+        device.size_bytes,
+    ));
     Ok(())
 }
 
@@ -67,7 +78,9 @@ fn refuse_other_kinds(source: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     let source = source.display();
-    Err(Failure::Because(format!("source {source}: {kind} is not yet supported, a device or a raw image is")))
+    Err(Failure::Because(format!(
+        "source {source}: {kind} is not yet supported, a device or a raw image is"
+    )))
 }
 
 fn begins_with(source: &Path, magic: &[u8]) -> bool {
@@ -82,12 +95,12 @@ fn refuse_output(options: &MakeOptions) -> Result<(), Failure> {
     let output = options.output.display();
     let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
     match (fs::metadata(&options.output), fs::metadata(&options.source)) {
-        (Ok(found), Ok(source)) if identity(&found) == identity(&source) => {
-            Err(Failure::Because(format!("-o {output} is the source itself")))
-        }
-        (Ok(found), _) if !found.is_file() => {
-            Err(Failure::Because(format!("-o {output} is not a regular file")))
-        }
+        (Ok(found), Ok(source)) if identity(&found) == identity(&source) => Err(Failure::Because(
+            format!("-o {output} is the source itself"),
+        )),
+        (Ok(found), _) if !found.is_file() => Err(Failure::Because(format!(
+            "-o {output} is not a regular file"
+        ))),
         _ => Ok(()),
     }
 }
@@ -136,7 +149,9 @@ fn used_ranges(data: &[Range<u64>], length: u64) -> Vec<(DiskOffset, u64)> {
             _ => used.push(start..end),
         }
     }
-    used.into_iter().map(|range| (DiskOffset(range.start), range.end - range.start)).collect()
+    used.into_iter()
+        .map(|range| (DiskOffset(range.start), range.end - range.start))
+        .collect()
 }
 
 /// What of a disk with this table is used; `data` is all of it but the holes.
@@ -147,7 +162,8 @@ fn of_disk(
     data: &[Range<u64>],
 ) -> Result<Vec<(DiskOffset, u64)>, Failure> {
     let size_bytes = device.size_bytes;
-    // Ranges that grow to whole grains must not take the backup GPT with them, or no smaller disk would do.
+    // Ranges that grow to whole grains must not take the backup GPT with them, or no smaller disk
+    // would do.
     let end_bytes = match table.backup() {
         Some(backup) if size_bytes - backup.end < u64::from(table.sector_bytes) => backup.start,
         _ => size_bytes,
@@ -189,14 +205,16 @@ fn common(one: &[Range<u64>], two: &[Range<u64>]) -> Vec<Range<u64>> {
     let cut = |range: &Range<u64>| {
         let range = range.clone();
         let first = two.partition_point(|other| other.end <= range.start);
-        let others = two[first..].iter().take_while(move |other| other.start < range.end);
+        let others = two[first..]
+            .iter()
+            .take_while(move |other| other.start < range.end);
         others.map(move |other| other.start.max(range.start)..other.end.min(range.end))
     };
     one.iter().flat_map(cut).collect()
 }
 
-/// The grains of these ranges that are not zero, in order. The disk is waited for: there is mostly little to read, and
-/// all the rest is read next.
+/// The grains of these ranges that are not zero, in order. The disk is waited for: there is mostly
+/// little to read, and all the rest is read next.
 fn look_through(device: &Device, ranges: &[Range<u64>]) -> io::Result<Vec<Range<u64>>> {
     let mut found = Vec::new();
     for range in ranges {
@@ -225,7 +243,9 @@ fn describe(
 ) -> Result<Vec<u8>, Failure> {
     let extents = ExtentMap::from_files(files.iter().copied())?;
     let total_bytes = extents.total_bytes();
-    let piece_bytes = options.piece_bytes.unwrap_or_else(|| metainfo::default_piece_bytes(total_bytes));
+    let piece_bytes = options
+        .piece_bytes
+        .unwrap_or_else(|| metainfo::default_piece_bytes(total_bytes));
     let layout = Layout::new(total_bytes, piece_bytes)?;
     let reading = Reading {
         device,
@@ -238,8 +258,13 @@ fn describe(
     };
     let mut hashes = Vec::new();
     reading.hash_pieces(|_, hash| hashes.push(hash))?;
-    let content =
-        if options.single { Content::Single { length: total_bytes } } else { Content::Fsbt { files } };
+    let content = if options.single {
+        Content::Single {
+            length: total_bytes,
+        }
+    } else {
+        Content::Fsbt { files }
+    };
     Ok(metainfo::write(&Description {
         name: &name(options),
         trackers: &options.trackers,
@@ -259,12 +284,31 @@ fn describe(
 }
 
 fn name(options: &MakeOptions) -> String {
-    let file_name = || options.source.file_name().map(|name| name.to_string_lossy().into_owned());
-    options.name.clone().or_else(file_name).unwrap_or_else(|| "image".into())
+    let file_name = || {
+        options
+            .source
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    options
+        .name
+        .clone()
+        .or_else(file_name)
+        .unwrap_or_else(|| "image".into())
 }
 
-fn summary(metainfo: &Metainfo, options: &MakeOptions, table: Option<&Table>, source_bytes: u64) -> String {
-    let Metainfo { info_hash, layout, extents, .. } = metainfo;
+fn summary(
+    metainfo: &Metainfo,
+    options: &MakeOptions,
+    table: Option<&Table>,
+    source_bytes: u64,
+) -> String {
+    let Metainfo {
+        info_hash,
+        layout,
+        extents,
+        ..
+    } = metainfo;
     let (total, count) = (layout.total_bytes(), layout.piece_count());
     let mut text = format!(
         "info-hash: {info_hash}\nsize: {total} bytes ({})\npieces: {count} of {} bytes\n",
@@ -277,13 +321,21 @@ fn summary(metainfo: &Metainfo, options: &MakeOptions, table: Option<&Table>, so
             TableKind::Mbr { .. } => "MBR",
         };
         let (count, sector_bytes) = (table.partition_count(), table.sector_bytes);
-        text += &format!("partition table: {kind}, partitions: {count}, sectors of {sector_bytes} bytes\n");
+        text += &format!(
+            "partition table: {kind}, partitions: {count}, sectors of {sector_bytes} bytes\n"
+        );
     }
     if !options.single {
         text += &format!("used ranges: {}\n", extents.extents().len());
     }
-    let backup = if options.single { None } else { table.and_then(Table::backup) };
-    let backup_bytes = backup.as_ref().map_or(0, |backup| backup.end - backup.start);
+    let backup = if options.single {
+        None
+    } else {
+        table.and_then(Table::backup)
+    };
+    let backup_bytes = backup
+        .as_ref()
+        .map_or(0, |backup| backup.end - backup.start);
     let left_out = source_bytes.saturating_sub(total + backup_bytes);
     if left_out > 0 {
         let what = match table {
@@ -292,7 +344,9 @@ fn summary(metainfo: &Metainfo, options: &MakeOptions, table: Option<&Table>, so
             None => "holes",
         };
         let size = Bytes(left_out);
-        text += &format!("left out: {left_out} bytes of {what} ({size}), a target keeps what lies there\n");
+        text += &format!(
+            "left out: {left_out} bytes of {what} ({size}), a target keeps what lies there\n"
+        );
     }
     if backup.is_some() {
         text += "left out: the backup GPT, which 'swarmdd get' writes to the end of its disk\n";
@@ -300,7 +354,8 @@ fn summary(metainfo: &Metainfo, options: &MakeOptions, table: Option<&Table>, so
     text
 }
 
-/// A file that becomes `path` when it is complete, and never before; dropped uncommitted, it is removed.
+/// A file that becomes `path` when it is complete, and never before; dropped uncommitted, it is
+/// removed.
 struct Draft {
     path: PathBuf,
     temporary: PathBuf,
@@ -310,16 +365,31 @@ struct Draft {
 impl Draft {
     fn create(path: &Path) -> Result<Draft, Failure> {
         let failed = |error| Failure::Because(format!("cannot write {}: {error}", path.display()));
-        let Some(name) = path.file_name() else { return Err(failed(io::ErrorKind::IsADirectory.into())) };
-        let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+        let Some(name) = path.file_name() else {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        };
+        let temporary = path.with_file_name(format!(
+            ".{}.{}",
+            name.to_string_lossy(),
+            std::process::id()
+        ));
         let file = File::create_new(&temporary).map_err(failed)?;
-        Ok(Draft { path: path.into(), temporary, file })
+        Ok(Draft {
+            path: path.into(),
+            temporary,
+            file,
+        })
     }
 
     fn commit(mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_all());
+        let written = self
+            .file
+            .write_all(bytes)
+            .and_then(|()| self.file.sync_all());
         let renamed = written.and_then(|()| fs::rename(&self.temporary, &self.path));
-        renamed.map_err(|error| Failure::Because(format!("cannot write {}: {error}", self.path.display())))
+        renamed.map_err(|error| {
+            Failure::Because(format!("cannot write {}: {error}", self.path.display()))
+        })
     }
 }
 
@@ -339,7 +409,10 @@ mod tests {
     fn used(data: &[(u64, u64)], length: u64) -> Vec<(u64, u64)> {
         let mut data: Vec<Range<u64>> = data.iter().map(|&(start, end)| start..end).collect();
         data.push(length - 1..length);
-        used_ranges(&data, length).into_iter().map(|(disk, length)| (disk.0, disk.0 + length)).collect()
+        used_ranges(&data, length)
+            .into_iter()
+            .map(|(disk, length)| (disk.0, disk.0 + length))
+            .collect()
     }
 
     #[test]
@@ -347,8 +420,14 @@ mod tests {
         const MIB: u64 = 1 << 20;
         assert_eq!(used(&[(0, 100)], 100), [(0, 100)]);
         assert_eq!(used(&[(0, 4096), (4096, 8192)], 8192), [(0, 8192)]);
-        assert_eq!(used(&[(5000, 5001), (12_288, 12_289)], 20_480), [(4096, 8192), (12_288, 20_480)]);
-        assert_eq!(used(&[(100, 200), (4000, 4097), (8190, 8200)], MIB), [(0, 12_288), (MIB - 4096, MIB)]);
+        assert_eq!(
+            used(&[(5000, 5001), (12_288, 12_289)], 20_480),
+            [(4096, 8192), (12_288, 20_480)]
+        );
+        assert_eq!(
+            used(&[(100, 200), (4000, 4097), (8190, 8200)], MIB),
+            [(0, 12_288), (MIB - 4096, MIB)]
+        );
     }
 
     #[test]
@@ -361,14 +440,20 @@ mod tests {
 
     #[test]
     fn gaps_are_what_nobody_has() {
-        assert_eq!(gaps(&[0..10, 5..20, 30..40], Some(90..95), 100), [20..30, 40..90, 95..100]);
+        assert_eq!(
+            gaps(&[0..10, 5..20, 30..40], Some(90..95), 100),
+            [20..30, 40..90, 95..100]
+        );
         assert_eq!(gaps(&[0..100], None, 100), []);
         assert_eq!(gaps(&[], Some(90..100), 100), [0..90]);
     }
 
     #[test]
     fn common_is_what_both_have() {
-        assert_eq!(common(&[0..10, 20..30], &[5..22, 25..26, 29..40]), [5..10, 20..22, 25..26, 29..30]);
+        assert_eq!(
+            common(&[0..10, 20..30], &[5..22, 25..26, 29..40]),
+            [5..10, 20..22, 25..26, 29..30]
+        );
         assert_eq!(common(&[0..10], &[10..20]), []);
         assert_eq!(common(&[0..4], &[0..4]), [0..4]);
     }
@@ -377,12 +462,17 @@ mod tests {
     fn grains_that_are_not_zero_are_found() {
         let scratch = Scratch::new("make-look");
         let mut bytes = vec![0; 3 << 20];
-        [5000, (1 << 20) - 1, (2 << 20) + 4096].iter().for_each(|&at| bytes[at] = 1);
+        [5000, (1 << 20) - 1, (2 << 20) + 4096]
+            .iter()
+            .for_each(|&at| bytes[at] = 1);
         std::fs::write(scratch.path(), &bytes).unwrap();
         let device = Device::open_source(scratch.path()).unwrap();
         let found = look_through(&device, &[512..6000, (1 << 20) - 10..3 << 20]).unwrap();
         let grain = (2 << 20) + 4096;
-        assert_eq!(found, [4608..6000, (1 << 20) - 10..1 << 20, grain..grain + 4096]);
+        assert_eq!(
+            found,
+            [4608..6000, (1 << 20) - 10..1 << 20, grain..grain + 4096]
+        );
     }
 
     /// A file that grew after its length was taken.

@@ -26,7 +26,8 @@ mod plan;
 mod seed;
 mod verify;
 
-/// How often a server is asked when a person waits: one that does not answer three times will not answer.
+/// How often a server is asked when a person waits: one that does not answer three times will not
+/// answer.
 const TRIES: u32 = 3;
 
 /// The command ends with exit status 1.
@@ -58,7 +59,8 @@ pub fn run(command: Command) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What was asked for goes to stdout; where nobody reads it (`swarmdd info x | head -1`), nothing is lost.
+/// What was asked for goes to stdout; where nobody reads it (`swarmdd info x | head -1`), nothing
+/// is lost.
 fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
@@ -69,7 +71,13 @@ fn torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
         // When stderr is gone, the exit status still says how it ended.
         let _ = writeln!(std::io::stderr(), "swarmdd: {error}; trying again");
     };
-    Ok(fetch::torrent(place, None, Patience::Tries(TRIES), None, retrying)?)
+    Ok(fetch::torrent(
+        place,
+        None,
+        Patience::Tries(TRIES),
+        None,
+        retrying,
+    )?)
 }
 
 /// The options that `get` and `seed` share, in the words of the loop.
@@ -97,7 +105,9 @@ fn conclude(result: Result<bool, RunError>, reporter: &mut Reporter) -> Result<(
     match result {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::AlreadySaid),
-        Err(error) if reporter.abandon(clock::now(), &error.to_string()) => Err(Failure::AlreadySaid),
+        Err(error) if reporter.abandon(clock::now(), &error.to_string()) => {
+            Err(Failure::AlreadySaid)
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -133,16 +143,23 @@ impl Reading<'_> {
         };
         if !self.device.direct {
             let path = self.device.path.display();
-            reporter
-                .note(&format!("{path}: no O_DIRECT on this file system, reading through the page cache"));
+            reporter.note(&format!(
+                "{path}: no O_DIRECT on this file system, reading through the page cache"
+            ));
         }
         reporter.update(clock::now(), 0, &status);
-        reader::hash_pieces(self.device, self.layout, self.extents, &mut signals, |piece, hash| {
-            on_piece(piece, hash);
-            status.checked += 1;
-            reporter.update(clock::now(), 0, &status);
-            ControlFlow::Continue(())
-        })?;
+        reader::hash_pieces(
+            self.device,
+            self.layout,
+            self.extents,
+            &mut signals,
+            |piece, hash| {
+                on_piece(piece, hash);
+                status.checked += 1;
+                reporter.update(clock::now(), 0, &status);
+                ControlFlow::Continue(())
+            },
+        )?;
         Ok(())
     }
 }

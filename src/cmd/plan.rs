@@ -1,7 +1,8 @@
-//! `swarmdd get --dry-run`: what would be written where, what would be gone, and how much would have to come?
+//! `swarmdd get --dry-run`: what would be written where, what would be gone, and how much would
+//! have to come?
 //!
-//! To answer the last, the target is read and hashed as `get` would do it: first a sample of pieces, and only if one of
-//! them is there, all.
+//! To answer the last, the target is read and hashed as `get` would do it: first a sample of
+//! pieces, and only if one of them is there, all.
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -31,7 +32,8 @@ pub struct Holdings {
     fetched_bytes: u64,
 }
 
-/// Reads the target, unless `fresh` says not to. `on_progress` hears how many pieces have been read, and of how many.
+/// Reads the target, unless `fresh` says not to. `on_progress` hears how many pieces have been
+/// read, and of how many.
 pub fn holdings(
     metainfo: &Metainfo,
     device: &Device,
@@ -44,7 +46,14 @@ pub fn holdings(
     if !fresh && !device.created {
         // The plan is the same every time; which pieces are looked at does not matter.
         let sample = contents.sample(&metainfo.layout, &mut Rng::new(0));
-        read(metainfo, device, &sample, &mut good, signals, &mut |_, _| {})?;
+        read(
+            metainfo,
+            device,
+            &sample,
+            &mut good,
+            signals,
+            &mut |_, _| {},
+        )?;
         if good.ones().next().is_some() {
             let all: Vec<PieceIndex> = contents_to_read(metainfo, &contents);
             read(metainfo, device, &all, &mut good, signals, on_progress)?;
@@ -54,10 +63,15 @@ pub fn holdings(
 }
 
 fn contents_to_read(metainfo: &Metainfo, contents: &Contents) -> Vec<PieceIndex> {
-    metainfo.layout.pieces().filter(|piece| !contents.is_zero(*piece)).collect()
+    metainfo
+        .layout
+        .pieces()
+        .filter(|piece| !contents.is_zero(*piece))
+        .collect()
 }
 
-/// Reads these pieces, in ascending order, as if they were a torrent of their own, and marks those that match.
+/// Reads these pieces, in ascending order, as if they were a torrent of their own, and marks those
+/// that match.
 fn read(
     metainfo: &Metainfo,
     device: &Device,
@@ -68,15 +82,21 @@ fn read(
 ) -> Result<(), ScanError> {
     let layout = &metainfo.layout;
     let ranges = |piece: &PieceIndex| {
-        metainfo.extents.ranges(layout.piece_start(*piece), layout.piece_length(*piece).into())
+        metainfo.extents.ranges(
+            layout.piece_start(*piece),
+            layout.piece_length(*piece).into(),
+        )
     };
-    let runs = pieces.iter().flat_map(ranges).map(|extent| (extent.disk, extent.length));
+    let runs = pieces
+        .iter()
+        .flat_map(ranges)
+        .map(|extent| (extent.disk, extent.length));
     let extents = ExtentMap::from_files(runs).unwrap_or_else(|error| panic!("{error}"));
     if extents.total_bytes() == 0 {
         return Ok(());
     }
-    let part =
-        Layout::new(extents.total_bytes(), layout.piece_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let part = Layout::new(extents.total_bytes(), layout.piece_bytes())
+        .unwrap_or_else(|error| panic!("{error}"));
     let result = reader::hash_pieces(device, part, &extents, signals, |index, hash| {
         let piece = pieces[index.index()];
         if hash == metainfo.hashes[piece.index()] {
@@ -95,7 +115,8 @@ fn read(
 fn count(layout: &Layout, contents: &Contents, good: &Bitfield) -> Holdings {
     let mut holdings = Holdings::default();
     for piece in layout.pieces() {
-        // Of equal pieces the first that is missing is fetched, even if others are there: nothing is read to be copied.
+        // Of equal pieces the first that is missing is fetched, even if others are there: nothing
+        // is read to be copied.
         let mut earlier = contents.equals(piece).take_while(|equal| *equal < piece);
         match () {
             () if contents.is_zero(piece) => holdings.zero += 1,
@@ -119,8 +140,20 @@ pub fn describe(
     holdings: &Holdings,
     share: u64,
 ) -> String {
-    let Metainfo { name, info_hash, layout, extents, .. } = metainfo;
-    let Holdings { zero, there, repeated, fetched, fetched_bytes } = *holdings;
+    let Metainfo {
+        name,
+        info_hash,
+        layout,
+        extents,
+        ..
+    } = metainfo;
+    let Holdings {
+        zero,
+        there,
+        repeated,
+        fetched,
+        fetched_bytes,
+    } = *holdings;
     // Without sysfs there is less to say, and the disk can still be written.
     let inventory = Inventory::read(Path::new("/")).ok();
     let mut text = format!(
@@ -134,7 +167,12 @@ pub fn describe(
         layout.piece_count(),
         layout.piece_bytes(),
         extents.extents().len(),
-        extents.extents().iter().map(|extent| extent.disk.0).min().unwrap_or_default(),
+        extents
+            .extents()
+            .iter()
+            .map(|extent| extent.disk.0)
+            .min()
+            .unwrap_or_default(),
         extents.disk_end().0 - 1,
     );
     add_target(&mut text, device, inventory.as_ref());
@@ -145,13 +183,24 @@ pub fn describe(
          pieces not fetched: {there} there already, {zero} zeros, {repeated} repeated\n  \
          writes      through {}, aligned to {} bytes, {} MiB of buffers",
         exact(fetched_bytes),
-        if device.direct { "O_DIRECT" } else { "the page cache" },
+        if device.direct {
+            "O_DIRECT"
+        } else {
+            "the page cache"
+        },
         device.alignment,
         share >> 20,
     );
     if metainfo.sector_bytes.is_some() {
-        let grown = if options.grow_last { ", and its last partition grows to there" } else { "" };
-        let _ = writeln!(text, "  afterwards  a GPT gets its backup at the end of the target{grown}");
+        let grown = if options.grow_last {
+            ", and its last partition grows to there"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            text,
+            "  afterwards  a GPT gets its backup at the end of the target{grown}"
+        );
     }
     for tracker in metainfo.trackers.iter().flatten() {
         let _ = writeln!(text, "  tracker     {tracker}");
@@ -163,12 +212,20 @@ pub fn describe(
 fn add_target(text: &mut String, device: &Device, inventory: Option<&Inventory>) {
     let path = device.path.display();
     let Kind::Block { number } = device.kind else {
-        let found = if device.created { "nothing: the file is new" } else { "what the file holds" };
-        let _ = writeln!(text, "  target      {path}, a regular file\n  overwrites  {found}");
+        let found = if device.created {
+            "nothing: the file is new"
+        } else {
+            "what the file holds"
+        };
+        let _ = writeln!(
+            text,
+            "  target      {path}, a regular file\n  overwrites  {found}"
+        );
         return;
     };
     let _ = writeln!(text, "  target      {path}, {}", exact(device.size_bytes));
-    let Some((inventory, disk)) = inventory.and_then(|all| Some((all, all.disk_of(number)?))) else {
+    let Some((inventory, disk)) = inventory.and_then(|all| Some((all, all.disk_of(number)?)))
+    else {
         return;
     };
     let _ = writeln!(text, "  disk        {}", disk.traits().join(", "));
@@ -178,7 +235,12 @@ fn add_target(text: &mut String, device: &Device, inventory: Option<&Inventory>)
             Ok(signatures) => signatures.to_string(),
             Err(error) => format!("unreadable: {error}"),
         };
-        let _ = writeln!(text, "  {key:10}  {}, {}: {found}", path.display(), exact(size_bytes));
+        let _ = writeln!(
+            text,
+            "  {key:10}  {}, {}: {found}",
+            path.display(),
+            exact(size_bytes)
+        );
         key = "";
     };
     add(&device.path, device.size_bytes);

@@ -20,19 +20,39 @@ pub fn run(options: &SeedOptions) -> Result<(), Failure> {
     for job in &options.jobs {
         let mut retrying = |error: &fetch::FetchError, _| reporter.note(&error.to_string());
         let patience = Patience::Tries(super::TRIES);
-        let metainfo = fetch::torrent(&job.torrent, None, patience, Some(&mut signals), &mut retrying)?;
+        let metainfo = fetch::torrent(
+            &job.torrent,
+            None,
+            patience,
+            Some(&mut signals),
+            &mut retrying,
+        )?;
         let metainfo = Arc::new(metainfo);
         let device = source(job, metainfo.extents.disk_end().0)?;
         let target = job.source.display().to_string();
         let identity = Identity::default();
         if options.check {
-            verify::compare(&metainfo, &device, options.swarm.progress)?.insist(&metainfo, &device)?;
+            verify::compare(&metainfo, &device, options.swarm.progress)?
+                .insist(&metainfo, &device)?;
         }
-        // What was not looked at as a whole is looked at piece by piece, each before it is given away.
+        // What was not looked at as a whole is looked at piece by piece, each before it is given
+        // away.
         let look = !options.check;
-        setups.push(Setup { metainfo, device, identity, target, role: Role::Seeder, look });
+        setups.push(Setup {
+            metainfo,
+            device,
+            identity,
+            target,
+            role: Role::Seeder,
+            look,
+        });
     }
-    let result = agent::run(setups, &super::settings(&options.swarm), signals, &mut reporter);
+    let result = agent::run(
+        setups,
+        &super::settings(&options.swarm),
+        signals,
+        &mut reporter,
+    );
     super::conclude(result, &mut reporter)
 }
 

@@ -15,7 +15,11 @@ pub fn run(place: &TorrentPlace, target: &OsStr) -> Result<(), Failure> {
     let metainfo = torrent(place)?;
     let (device, _) = Target::parse(target)?.open_readonly()?;
     let found = compare(&metainfo, &device, Mode::Auto)?;
-    say(&format!("good: {} of {} pieces\n", found.good, metainfo.layout.piece_count()));
+    say(&format!(
+        "good: {} of {} pieces\n",
+        found.good,
+        metainfo.layout.piece_count()
+    ));
     if let Some(offset) = found.bad_offset {
         say(&format!("bad offset: {}\n", offset.0));
     }
@@ -31,10 +35,15 @@ pub struct Found {
 impl Found {
     /// An error if anything is bad.
     pub fn insist(&self, metainfo: &Metainfo, device: &Device) -> Result<(), Failure> {
-        let Some(offset) = self.bad_offset else { return Ok(()) };
+        let Some(offset) = self.bad_offset else {
+            return Ok(());
+        };
         let (pieces, path) = (metainfo.layout.piece_count(), device.path.display());
         let bad = pieces - self.good;
-        let reason = format!("{path}: {bad} of {pieces} pieces bad, the first at disk offset {}", offset.0);
+        let reason = format!(
+            "{path}: {bad} of {pieces} pieces bad, the first at disk offset {}",
+            offset.0
+        );
         Err(Failure::Because(reason))
     }
 }
@@ -50,7 +59,10 @@ pub fn compare(metainfo: &Metainfo, device: &Device, progress: Mode) -> Result<F
         target: device.path.display().to_string(),
         progress,
     };
-    let mut found = Found { good: 0, bad_offset: None };
+    let mut found = Found {
+        good: 0,
+        bad_offset: None,
+    };
     reading.hash_pieces(|piece, hash| {
         if hash == metainfo.hashes[piece.index()] {
             found.good += 1;
@@ -64,6 +76,14 @@ pub fn compare(metainfo: &Metainfo, device: &Device, progress: Mode) -> Result<F
 
 /// Where on the disk a piece begins; it may go on elsewhere.
 fn disk_offset(metainfo: &Metainfo, piece: PieceIndex) -> DiskOffset {
-    let (start, length) = (metainfo.layout.piece_start(piece), metainfo.layout.piece_length(piece));
-    metainfo.extents.ranges(start, length.into()).next().expect("a piece has at least one byte").disk
+    let (start, length) = (
+        metainfo.layout.piece_start(piece),
+        metainfo.layout.piece_length(piece),
+    );
+    metainfo
+        .extents
+        .ranges(start, length.into())
+        .next()
+        .expect("a piece has at least one byte")
+        .disk
 }

@@ -1,10 +1,12 @@
-//! How does something get here over HTTP: a torrent at the start, tracker answers while the loop runs?
+//! How does something get here over HTTP: a torrent at the start, tracker answers while the loop
+//! runs?
 //!
-//! An [`Exchange`] is one GET with its redirects, as a state machine that lives in somebody's mio loop and never blocks,
-//! but for one thing: names are looked up by the C library, which can take its time-out (musl: 5 s a try, two tries)
-//! if the name server is away. Addresses are therefore kept, and asked for again only after a failure and at most once
-//! a minute; an address in digits asks nobody. [`torrent`] is the blocking form for the start of the program, when there
-//! is nothing else to do.
+//! An [`Exchange`] is one GET with its redirects, as a state machine that lives in somebody's mio
+//! loop and never blocks, but for one thing: names are looked up by the C library, which can take
+//! its time-out (musl: 5 s a try, two tries) if the name server is away. Addresses are therefore
+//! kept, and asked for again only after a failure and at most once a minute; an address in digits
+//! asks nobody. [`torrent`] is the blocking form for the start of the program, when there is
+//! nothing else to do.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,15 +29,16 @@ use crate::os::signal::Signals;
 /// Read from a socket at once; a torrent of 1 MB takes 16 reads.
 const READ_BYTES: usize = 64 * 1024;
 
-/// An exchange that trickles gets no longer than this in all when the caller cannot wait (announces).
+/// An exchange that trickles gets no longer than this in all when the caller cannot wait
+/// (announces).
 const HASTY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Wait after the n-th failure: 1, 2, 4, 8, then always 10 seconds. A room of machines asks a server that is just
-/// starting a hundred times a second at most.
+/// Wait after the n-th failure: 1, 2, 4, 8, then always 10 seconds. A room of machines asks a
+/// server that is just starting a hundred times a second at most.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// Between two lookups of one name. With its name server away a lookup stands still for ten seconds, and announces are
-/// retried every five: without a pause the loop would do little else.
+/// Between two lookups of one name. With its name server away a lookup stands still for ten
+/// seconds, and announces are retried every five: without a pause the loop would do little else.
 const LOOKUP_PAUSE: Duration = Duration::from_secs(60);
 
 /// Addresses of names that were looked up before.
@@ -64,15 +67,23 @@ impl Resolver {
         if known.is_none_or(|lookup| lookup.doubtful && now >= lookup.again_at) {
             match (url.host.as_str(), url.port).to_socket_addrs() {
                 Ok(found) => addresses = found.collect(),
-                // The old ones may still do: the name server is often the machine that has just gone.
+                // The old ones may still do: the name server is often the machine that has just
+                // gone.
                 Err(error) => failure = error,
             }
             let doubtful = addresses.is_empty();
-            let lookup = Lookup { addresses: addresses.clone(), doubtful, again_at: now + LOOKUP_PAUSE };
+            let lookup = Lookup {
+                addresses: addresses.clone(),
+                doubtful,
+                again_at: now + LOOKUP_PAUSE,
+            };
             self.known.insert(key, lookup);
         }
         match addresses.is_empty() {
-            true => Err(FetchError::Resolve { host: url.host.clone(), error: failure }),
+            true => Err(FetchError::Resolve {
+                host: url.host.clone(),
+                error: failure,
+            }),
             false => Ok(addresses),
         }
     }
@@ -96,7 +107,8 @@ pub enum Haste {
 
 /// One GET.
 ///
-/// Call `advance` once at the start, at every event of its token, and at its `deadline`, until it gives the answer.
+/// Call `advance` once at the start, at every event of its token, and at its `deadline`, until it
+/// gives the answer.
 pub struct Exchange {
     url: Url,
     body_bytes_max: usize,
@@ -184,7 +196,11 @@ impl Exchange {
                     Err(error) => return Some(Err(error)),
                 },
                 Err(Broken::Io(error)) => {
-                    self.error = Some(FetchError::Connection { host, address, error });
+                    self.error = Some(FetchError::Connection {
+                        host,
+                        address,
+                        error,
+                    });
                     self.attempt = None;
                 }
                 Err(Broken::Http(error)) => {
@@ -202,7 +218,12 @@ impl Exchange {
     }
 
     /// Tries the next address; an error when there is none left.
-    fn connect(&mut self, registry: &Registry, token: Token, now: Instant) -> Result<(), FetchError> {
+    fn connect(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        now: Instant,
+    ) -> Result<(), FetchError> {
         loop {
             let Some(address) = self.addresses.pop() else {
                 let host = self.url.host.clone();
@@ -215,34 +236,47 @@ impl Exchange {
                     return Ok(());
                 }
                 Err(error) => {
-                    self.error = Some(FetchError::Connection { host: self.url.authority(), address, error });
+                    self.error = Some(FetchError::Connection {
+                        host: self.url.authority(),
+                        address,
+                        error,
+                    });
                 }
             }
         }
     }
 
     /// The whole answer is there: the body, or None if it leads elsewhere.
-    fn finish(&mut self, resolver: &mut Resolver, now: Instant) -> Result<Option<Vec<u8>>, FetchError> {
+    fn finish(
+        &mut self,
+        resolver: &mut Resolver,
+        now: Instant,
+    ) -> Result<Option<Vec<u8>>, FetchError> {
         let reader = self.attempt.take().expect("it has just answered").reader;
         match (reader.status(), reader.location()) {
             (Some(200), _) => Ok(Some(reader.into_body())),
             (Some(301 | 302 | 303 | 307 | 308), Some(location)) => {
                 let from = self.url.to_string();
-                self.redirects_left =
-                    self.redirects_left.checked_sub(1).ok_or(FetchError::Redirects { from })?;
+                self.redirects_left = self
+                    .redirects_left
+                    .checked_sub(1)
+                    .ok_or(FetchError::Redirects { from })?;
                 self.url = self.url.join(location)?;
                 self.error = None;
                 self.find_addresses(resolver, now)?;
                 Ok(None)
             }
-            (status, _) => {
-                Err(FetchError::Status { url: self.url.to_string(), status: status.unwrap_or_default() })
-            }
+            (status, _) => Err(FetchError::Status {
+                url: self.url.to_string(),
+                status: status.unwrap_or_default(),
+            }),
         }
     }
 
     fn timed_out(&self) -> FetchError {
-        FetchError::TimedOut { host: self.url.authority() }
+        FetchError::TimedOut {
+            host: self.url.authority(),
+        }
     }
 }
 
@@ -280,7 +314,14 @@ impl Attempt {
         let mut stream = TcpStream::connect(address)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         let (request, reader) = (http::get(url), ResponseReader::new(body_bytes_max));
-        Ok(Attempt { address, stream, connected: false, request, sent_bytes: 0, reader })
+        Ok(Attempt {
+            address,
+            stream,
+            connected: false,
+            request,
+            sent_bytes: 0,
+            reader,
+        })
     }
 
     /// One step: connect, send, receive.
@@ -291,12 +332,16 @@ impl Attempt {
             }
             match self.stream.peer_addr() {
                 Ok(_) => self.connected = true,
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(Progress::None),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                    return Ok(Progress::None);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         let moved = if self.sent_bytes < self.request.len() {
-            self.stream.write(&self.request[self.sent_bytes..]).map(|count| self.sent_bytes += count)
+            self.stream
+                .write(&self.request[self.sent_bytes..])
+                .map(|count| self.sent_bytes += count)
         } else {
             self.receive()?
         };
@@ -325,13 +370,13 @@ impl Attempt {
 pub enum Patience {
     /// For a person who waits: so many times.
     Tries(u32),
-    /// For a machine that has booted before its server is up: for ever. What can never get better still ends it: a torrent
-    /// that is none, or another than was asked for.
+    /// For a machine that has booted before its server is up: for ever. What can never get better
+    /// still ends it: a torrent that is none, or another than was asked for.
     Forever,
 }
 
-/// Reads a torrent from a file or over HTTP. `retrying` is told of each failure and of the wait that follows it. A signal
-/// of `signals` ends the wait.
+/// Reads a torrent from a file or over HTTP. `retrying` is told of each failure and of the wait
+/// that follows it. A signal of `signals` ends the wait.
 pub fn torrent(
     place: &TorrentPlace,
     info_hash: Option<InfoHash>,
@@ -345,20 +390,28 @@ pub fn torrent(
     };
     let metainfo = Metainfo::parse(&bytes)?;
     match info_hash {
-        Some(expected) if expected != metainfo.info_hash => {
-            Err(FetchError::InfoHash { expected, found: metainfo.info_hash })
-        }
+        Some(expected) if expected != metainfo.info_hash => Err(FetchError::InfoHash {
+            expected,
+            found: metainfo.info_hash,
+        }),
         _ => Ok(metainfo),
     }
 }
 
 fn file(path: &std::path::Path) -> Result<Vec<u8>, FetchError> {
-    let failed = |error| FetchError::File { path: path.display().to_string(), error };
+    let failed = |error| FetchError::File {
+        path: path.display().to_string(),
+        error,
+    };
     let mut bytes = Vec::new();
     let limit = METAINFO_BYTES_MAX as u64 + 1;
-    std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(failed)?;
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(failed)?;
     if bytes.len() > METAINFO_BYTES_MAX {
-        return Err(failed(io::Error::other(format!("longer than {METAINFO_BYTES_MAX} bytes"))));
+        return Err(failed(io::Error::other(format!(
+            "longer than {METAINFO_BYTES_MAX} bytes"
+        ))));
     }
     Ok(bytes)
 }
@@ -373,7 +426,9 @@ fn body(
     let mut poll = Poll::new().map_err(FetchError::Loop)?;
     if let Some(signals) = &signals {
         let fd = signals.fd();
-        poll.registry().register(&mut SourceFd(&fd), SIGNAL, Interest::READABLE).map_err(FetchError::Loop)?;
+        poll.registry()
+            .register(&mut SourceFd(&fd), SIGNAL, Interest::READABLE)
+            .map_err(FetchError::Loop)?;
     }
     let mut wait = Duration::from_secs(1);
     for tries in 1.. {
@@ -394,9 +449,19 @@ fn body(
 const SIGNAL: Token = Token(0);
 const EXCHANGE: Token = Token(1);
 
-fn one_try(poll: &mut Poll, url: &str, mut signals: Option<&mut Signals>) -> Result<Vec<u8>, FetchError> {
+fn one_try(
+    poll: &mut Poll,
+    url: &str,
+    mut signals: Option<&mut Signals>,
+) -> Result<Vec<u8>, FetchError> {
     let mut resolver = Resolver::default();
-    let mut exchange = Exchange::new(&mut resolver, url, METAINFO_BYTES_MAX, Haste::Patient, clock::now())?;
+    let mut exchange = Exchange::new(
+        &mut resolver,
+        url,
+        METAINFO_BYTES_MAX,
+        Haste::Patient,
+        clock::now(),
+    )?;
     loop {
         let now = clock::now();
         if let Some(result) = exchange.advance(poll.registry(), EXCHANGE, &mut resolver, now) {
@@ -406,7 +471,11 @@ fn one_try(poll: &mut Poll, url: &str, mut signals: Option<&mut Signals>) -> Res
     }
 }
 
-fn sleep(poll: &mut Poll, until: Instant, mut signals: Option<&mut Signals>) -> Result<(), FetchError> {
+fn sleep(
+    poll: &mut Poll,
+    until: Instant,
+    mut signals: Option<&mut Signals>,
+) -> Result<(), FetchError> {
     loop {
         let left = until.since(clock::now());
         if left.is_zero() {
@@ -416,11 +485,18 @@ fn sleep(poll: &mut Poll, until: Instant, mut signals: Option<&mut Signals>) -> 
     }
 }
 
-/// Until something happens, at most `timeout`. mio rounds it up to a millisecond, so that nobody spins.
-fn one_wait(poll: &mut Poll, timeout: Duration, signals: Option<&mut Signals>) -> Result<(), FetchError> {
+/// Until something happens, at most `timeout`. mio rounds it up to a millisecond, so that nobody
+/// spins.
+fn one_wait(
+    poll: &mut Poll,
+    timeout: Duration,
+    signals: Option<&mut Signals>,
+) -> Result<(), FetchError> {
     let mut events = Events::with_capacity(8);
     match poll.poll(&mut events, Some(timeout)) {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(FetchError::Loop(error)),
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+            return Err(FetchError::Loop(error));
+        }
         _ => {}
     }
     match signals.and_then(Signals::poll) {
@@ -502,17 +578,28 @@ impl fmt::Display for FetchError {
             FetchError::File { path, error } => write!(f, "cannot read {path}: {error}"),
             FetchError::Resolve { host, error } => write!(f, "cannot look up {host}: {error}"),
             FetchError::NoAddress { host } => write!(f, "{host} has no address"),
-            FetchError::Connection { host, address, error } if address.to_string() == *host => {
+            FetchError::Connection {
+                host,
+                address,
+                error,
+            } if address.to_string() == *host => {
                 write!(f, "no connection to {host}: {error}")
             }
-            FetchError::Connection { host, address, error } => {
+            FetchError::Connection {
+                host,
+                address,
+                error,
+            } => {
                 write!(f, "no connection to {host} at {address}: {error}")
             }
             FetchError::TimedOut { host } => write!(f, "{host} does not answer"),
             FetchError::Http { host, error } => write!(f, "answer of {host}: {error}"),
             FetchError::Status { url, status } => write!(f, "server answers {status} for {url}"),
             FetchError::Redirects { from } => {
-                write!(f, "more than {REDIRECTS_MAX} redirects, the last one from {from}")
+                write!(
+                    f,
+                    "more than {REDIRECTS_MAX} redirects, the last one from {from}"
+                )
             }
             FetchError::Metainfo(error) => error.fmt(f),
             FetchError::InfoHash { expected, found } => {
@@ -544,7 +631,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread::JoinHandle;
 
-    /// Answers one connection after the other with these bytes, then closes it; gives back what was asked.
+    /// Answers one connection after the other with these bytes, then closes it; gives back what was
+    /// asked.
     fn server(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -558,7 +646,12 @@ mod tests {
                     request.push(byte[0]);
                 }
                 stream.write_all(answer.as_bytes()).unwrap();
-                String::from_utf8(request).unwrap().lines().next().unwrap().to_owned()
+                String::from_utf8(request)
+                    .unwrap()
+                    .lines()
+                    .next()
+                    .unwrap()
+                    .to_owned()
             };
             answers.into_iter().map(answer).collect()
         });
@@ -573,7 +666,10 @@ mod tests {
     }
 
     fn ok(body: &str) -> String {
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
     }
 
     #[test]
@@ -583,8 +679,14 @@ mod tests {
             "HTTP/1.1 302 Found\r\nLocation: /b?c=d\r\nContent-Length: 0\r\n\r\n".into(),
             ok(&long),
         ]);
-        assert_eq!(fetch(&format!("{base}/a"), 1).0.as_deref(), Ok(long.as_bytes()));
-        assert_eq!(server.join().unwrap(), ["GET /a HTTP/1.1", "GET /b?c=d HTTP/1.1"]);
+        assert_eq!(
+            fetch(&format!("{base}/a"), 1).0.as_deref(),
+            Ok(long.as_bytes())
+        );
+        assert_eq!(
+            server.join().unwrap(),
+            ["GET /a HTTP/1.1", "GET /b?c=d HTTP/1.1"]
+        );
     }
 
     #[test]
@@ -592,7 +694,10 @@ mod tests {
         let there = "HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_owned();
         let (base, server) = server(vec![there; REDIRECTS_MAX as usize + 1]);
         let (body, _) = fetch(&base, 1);
-        assert_eq!(body, Err(format!("more than 5 redirects, the last one from {base}/")));
+        assert_eq!(
+            body,
+            Err(format!("more than 5 redirects, the last one from {base}/"))
+        );
         server.join().unwrap();
     }
 
@@ -616,21 +721,39 @@ mod tests {
 
     #[test]
     fn nobody_there() {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let (body, failures) = fetch(&format!("http://{address}/"), 1);
-        assert_eq!(body, Err(format!("no connection to {address}: Connection refused (os error 111)")));
+        assert_eq!(
+            body,
+            Err(format!(
+                "no connection to {address}: Connection refused (os error 111)"
+            ))
+        );
         assert!(failures.is_empty());
     }
 
     #[test]
     fn what_cannot_get_better_is_final() {
-        assert!(fetch("https://10.77.0.1/", u32::MAX).0.unwrap_err().starts_with("https://"));
+        assert!(
+            fetch("https://10.77.0.1/", u32::MAX)
+                .0
+                .unwrap_err()
+                .starts_with("https://")
+        );
         let place = TorrentPlace::File("/nonexistent".into());
-        let error = torrent(&place, None, Patience::Forever, None, &mut |_, _| panic!()).unwrap_err();
-        assert_eq!(error.to_string(), "cannot read /nonexistent: No such file or directory (os error 2)");
+        let error =
+            torrent(&place, None, Patience::Forever, None, &mut |_, _| panic!()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot read /nonexistent: No such file or directory (os error 2)"
+        );
         let (base, server) = server(vec![ok("d4:infode")]);
         let place = TorrentPlace::Url(base);
-        let error = torrent(&place, None, Patience::Forever, None, &mut |_, _| panic!()).unwrap_err();
+        let error =
+            torrent(&place, None, Patience::Forever, None, &mut |_, _| panic!()).unwrap_err();
         assert!(matches!(error, FetchError::Metainfo(_)), "{error}");
         server.join().unwrap();
     }
@@ -638,19 +761,39 @@ mod tests {
     /// Nobody answers for names below `invalid` (RFC 6761), so whatever is found was known.
     #[test]
     fn a_name_is_looked_up_once_a_minute_and_old_addresses_stay() {
-        let (url, old) = (Url::parse("http://gone.invalid/").unwrap(), "10.77.0.1:80".parse().unwrap());
+        let (url, old) = (
+            Url::parse("http://gone.invalid/").unwrap(),
+            "10.77.0.1:80".parse().unwrap(),
+        );
         let mut resolver = Resolver::default();
-        let lookup = Lookup { addresses: vec![old], doubtful: true, again_at: Instant(0) };
+        let lookup = Lookup {
+            addresses: vec![old],
+            doubtful: true,
+            again_at: Instant(0),
+        };
         resolver.known.insert((url.host.clone(), url.port), lookup);
         assert_eq!(resolver.addresses(&url, Instant(0)).unwrap(), [old]);
         let again_at = |resolver: &Resolver| resolver.known.values().next().unwrap().again_at;
         assert_eq!(again_at(&resolver), Instant(0) + LOOKUP_PAUSE);
         resolver.doubt(&url);
         assert_eq!(resolver.addresses(&url, Instant(1)).unwrap(), [old]);
-        assert_eq!(again_at(&resolver), Instant(0) + LOOKUP_PAUSE, "nobody was asked");
+        assert_eq!(
+            again_at(&resolver),
+            Instant(0) + LOOKUP_PAUSE,
+            "nobody was asked"
+        );
 
-        resolver.known.values_mut().next().unwrap().addresses.clear();
-        let error = resolver.addresses(&url, Instant(1)).unwrap_err().to_string();
+        resolver
+            .known
+            .values_mut()
+            .next()
+            .unwrap()
+            .addresses
+            .clear();
+        let error = resolver
+            .addresses(&url, Instant(1))
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "cannot look up gone.invalid: no answer a moment ago");
     }
 

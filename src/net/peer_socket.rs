@@ -1,13 +1,15 @@
 //! One socket to one peer: which bytes go in and out, and when.
 //!
-//! Bytes become values here and nothing else happens: what a message means is decided by the core. The payload of a
-//! `piece` is read by the kernel straight into its pool buffer, together with the header of the message behind it in
-//! one `readv`; blocks go out from their pool buffers, several to a `writev`. No byte of payload is copied by us,
-//! except the few hundred that came along behind a message.
+//! Bytes become values here and nothing else happens: what a message means is decided by the core.
+//! The payload of a `piece` is read by the kernel straight into its pool buffer, together with the
+//! header of the message behind it in one `readv`; blocks go out from their pool buffers, several
+//! to a `writev`. No byte of payload is copied by us, except the few hundred that came along behind
+//! a message.
 //!
-//! Readiness is edge-triggered: after an event we read, or write, until the kernel says that there is no more. A read
-//! or write that moved less than was asked for says so too (epoll(7), questions and answers) and saves a system call;
-//! only a peer that has closed its side has to be read to the end, for its end of file makes no further edge.
+//! Readiness is edge-triggered: after an event we read, or write, until the kernel says that there
+//! is no more. A read or write that moved less than was asked for says so too (epoll(7), questions
+//! and answers) and saves a system call; only a peer that has closed its side has to be read to the
+//! end, for its end of file makes no further edge.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,21 +29,23 @@ use crate::os::pool::Pool;
 /// Bytes of headers and small messages read at once when no payload is expected: 400 `have`.
 const INBOX_BYTES: usize = 4096;
 
-/// Bytes read behind a payload in the same `readv`. Enough for the next header and a burst of `have`; what it catches
-/// of the next payload has to be copied, so not more.
+/// Bytes read behind a payload in the same `readv`. Enough for the next header and a burst of
+/// `have`; what it catches of the next payload has to be copied, so not more.
 const BEHIND_PAYLOAD_BYTES: usize = 512;
 
-/// Blocks queued in one connection. 16 of them are 256 KiB a `writev`: more system calls are not saved by more, and
-/// every queued block pins its buffer and can no longer be cancelled.
+/// Blocks queued in one connection. 16 of them are 256 KiB a `writev`: more system calls are not
+/// saved by more, and every queued block pins its buffer and can no longer be cancelled.
 const OUT_BLOCKS_MAX: usize = 16;
 
-/// Bytes of small messages queued in one connection before no more are asked for (one `bitfield` may pass it).
+/// Bytes of small messages queued in one connection before no more are asked for (one `bitfield`
+/// may pass it).
 const OUT_TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// One TCP connection.
 ///
-/// Calling order: `ready` with each event. While `is_readable`, `next` until it says `Nothing`; `next` never follows
-/// `BlockBegins` without `receive_into`. While `is_writable`, `push` as long as `has_room`, and `flush`.
+/// Calling order: `ready` with each event. While `is_readable`, `next` until it says `Nothing`;
+/// `next` never follows `BlockBegins` without `receive_into`. While `is_writable`, `push` as long
+/// as `has_room`, and `flush`.
 pub struct Conn {
     stream: TcpStream,
     address: SocketAddr,
@@ -100,7 +104,11 @@ pub enum Opening {
 impl Conn {
     /// Begins to connect. `poll_open` tells at each event what became of it.
     pub fn connect(address: SocketAddr) -> io::Result<Conn> {
-        Ok(Conn::new(TcpStream::connect(address)?, address, Phase::Connecting))
+        Ok(Conn::new(
+            TcpStream::connect(address)?,
+            address,
+            Phase::Connecting,
+        ))
     }
 
     /// Takes what the listener accepted.
@@ -128,7 +136,11 @@ impl Conn {
     }
 
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+        registry.register(
+            &mut self.stream,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )
     }
 
     /// Notes what an event says.
@@ -203,15 +215,20 @@ impl Conn {
         match self.phase {
             Phase::Connecting => unreachable!("poll_open comes first"),
             Phase::Greeting => {
-                let Some(handshake) = Handshake::parse(self.inbox.unread())? else { return Ok(None) };
+                let Some(handshake) = Handshake::parse(self.inbox.unread())? else {
+                    return Ok(None);
+                };
                 self.inbox.consume(wire::HANDSHAKE_BYTES);
                 self.phase = Phase::Greeted;
                 Ok(Some(Input::Handshake(handshake)))
             }
             Phase::Greeted => unreachable!("expect_torrent comes before the first message"),
             Phase::Frames { bitfield_bytes_max } => {
-                let Some((frame, consumed)) = wire::decode(self.inbox.unread(), bitfield_bytes_max)? else {
-                    self.inbox.needed = wire::bytes_needed(self.inbox.unread(), bitfield_bytes_max)?;
+                let Some((frame, consumed)) =
+                    wire::decode(self.inbox.unread(), bitfield_bytes_max)?
+                else {
+                    self.inbox.needed =
+                        wire::bytes_needed(self.inbox.unread(), bitfield_bytes_max)?;
                     return Ok(None);
                 };
                 self.inbox.consume(consumed);
@@ -219,7 +236,11 @@ impl Conn {
                     Frame::Message(message) => Input::Message(message),
                     Frame::Piece(block) => {
                         assert!(block.length > 0 && block.length <= BLOCK_BYTES);
-                        self.payload = Some(Payload { block, sink: None, done: 0 });
+                        self.payload = Some(Payload {
+                            block,
+                            sink: None,
+                            done: 0,
+                        });
                         Input::BlockBegins(block)
                     }
                 }))
@@ -234,7 +255,8 @@ impl Conn {
         let caught = (payload.missing() as usize).min(self.inbox.unread().len());
         if let Sink::Buffer { buffer, offset } = sink {
             let start = (offset + payload.done) as usize;
-            pool.bytes_mut(buffer)[start..start + caught].copy_from_slice(&self.inbox.unread()[..caught]);
+            pool.bytes_mut(buffer)[start..start + caught]
+                .copy_from_slice(&self.inbox.unread()[..caught]);
         }
         self.inbox.consume(caught);
         payload.done += caught as u32;
@@ -309,7 +331,8 @@ impl Conn {
         !self.outbox.is_empty()
     }
 
-    /// Gives the kernel what is queued, as far as it takes it; the number is how many blocks went out whole.
+    /// Gives the kernel what is queued, as far as it takes it; the number is how many blocks went
+    /// out whole.
     pub fn flush(&mut self, pool: &Pool) -> Result<u32, ConnError> {
         let mut blocks_sent = 0;
         while self.writable && !self.outbox.is_empty() {
@@ -336,8 +359,9 @@ impl Payload {
     }
 }
 
-/// Bytes that have been read and not yet understood. Grows only for a message longer than `INBOX_BYTES`, to exactly
-/// what that message needs, which `wire::bytes_needed` bounds; and shrinks again behind it.
+/// Bytes that have been read and not yet understood. Grows only for a message longer than
+/// `INBOX_BYTES`, to exactly what that message needs, which `wire::bytes_needed` bounds; and
+/// shrinks again behind it.
 struct Inbox {
     bytes: Vec<u8>,
     start: usize,
@@ -350,7 +374,13 @@ struct Inbox {
 
 impl Inbox {
     fn new() -> Inbox {
-        Inbox { bytes: vec![0; INBOX_BYTES], start: 0, end: 0, needed: 0, has_news: false }
+        Inbox {
+            bytes: vec![0; INBOX_BYTES],
+            start: 0,
+            end: 0,
+            needed: 0,
+            has_news: false,
+        }
     }
 
     fn unread(&self) -> &[u8] {
@@ -370,22 +400,31 @@ impl Inbox {
         self.has_news |= count > 0;
     }
 
-    /// Free bytes behind the unread ones: at most `count_max`, or what the message at the front still needs.
+    /// Free bytes behind the unread ones: at most `count_max`, or what the message at the front
+    /// still needs.
     fn room(&mut self, count_max: usize) -> &mut [u8] {
         self.bytes.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         let size = self.needed.max(INBOX_BYTES);
-        assert!(size > self.end, "a message that has come whole was not taken");
+        assert!(
+            size > self.end,
+            "a message that has come whole was not taken"
+        );
         if self.bytes.len() != size {
             self.bytes.resize(size, 0);
             self.bytes.shrink_to_fit();
         }
-        let end = if self.needed > INBOX_BYTES { size } else { size.min(self.end + count_max) };
+        let end = if self.needed > INBOX_BYTES {
+            size
+        } else {
+            size.min(self.end + count_max)
+        };
         &mut self.bytes[self.end..end]
     }
 }
 
-/// Bytes that wait for the kernel: a row of segments, each some small messages and then the payload of a block.
+/// Bytes that wait for the kernel: a row of segments, each some small messages and then the payload
+/// of a block.
 #[derive(Default)]
 struct Outbox {
     /// The small messages and headers of all segments, one behind the other.
@@ -414,7 +453,8 @@ impl Outbox {
     }
 
     fn has_room(&self) -> bool {
-        self.segments.len() < OUT_BLOCKS_MAX && self.text.len() - self.text_sent < OUT_TEXT_BYTES_MAX
+        self.segments.len() < OUT_BLOCKS_MAX
+            && self.text.len() - self.text_sent < OUT_TEXT_BYTES_MAX
     }
 
     fn push(&mut self, send: Send) {
@@ -429,9 +469,17 @@ impl Outbox {
                 message.encode(&mut self.text);
                 None
             }
-            Send::Block { block, buffer, offset } => {
+            Send::Block {
+                block,
+                buffer,
+                offset,
+            } => {
                 self.text.extend_from_slice(&wire::piece_header(block));
-                Some(OutPayload { buffer, offset, length: block.length })
+                Some(OutPayload {
+                    buffer,
+                    offset,
+                    length: block.length,
+                })
             }
         };
         let text_bytes = self.text.len() - text_before;
@@ -440,7 +488,10 @@ impl Outbox {
                 last.text_bytes += text_bytes;
                 last.payload = payload;
             }
-            _ => self.segments.push_back(Segment { text_bytes, payload }),
+            _ => self.segments.push_back(Segment {
+                text_bytes,
+                payload,
+            }),
         }
     }
 
@@ -458,8 +509,14 @@ impl Outbox {
         for segment in &self.segments {
             add(&self.text[text_start..text_start + segment.text_bytes]);
             text_start += segment.text_bytes;
-            if let Some(OutPayload { buffer, offset, length }) = segment.payload {
-                add(&pool.bytes(buffer)[(offset + payload_start) as usize..(offset + length) as usize]);
+            if let Some(OutPayload {
+                buffer,
+                offset,
+                length,
+            }) = segment.payload
+            {
+                add(&pool.bytes(buffer)
+                    [(offset + payload_start) as usize..(offset + length) as usize]);
             }
             payload_start = 0;
         }
@@ -557,7 +614,9 @@ mod tests {
     /// A connection of ours, past the handshake, and the plain socket at its other end.
     fn pair() -> (Conn, std::net::TcpStream) {
         let (mut conn, peer) = fresh_pair();
-        conn.phase = Phase::Frames { bitfield_bytes_max: BITFIELD_BYTES };
+        conn.phase = Phase::Frames {
+            bitfield_bytes_max: BITFIELD_BYTES,
+        };
         (conn, peer)
     }
 
@@ -566,11 +625,17 @@ mod tests {
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, address) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
-        (Conn::accepted(TcpStream::from_std(stream), address).unwrap(), peer)
+        (
+            Conn::accepted(TcpStream::from_std(stream), address).unwrap(),
+            peer,
+        )
     }
 
     fn memory() -> (Pool, Vec<u8>) {
-        (Pool::new(BUFFER_BYTES, BUFFERS).unwrap(), vec![0; BLOCK_BYTES as usize])
+        (
+            Pool::new(BUFFER_BYTES, BUFFERS).unwrap(),
+            vec![0; BLOCK_BYTES as usize],
+        )
     }
 
     /// All that has arrived; blocks go to buffer `index` at `begin`, those of piece 9 to waste.
@@ -582,7 +647,10 @@ mod tests {
                 Input::Nothing => return Ok(inputs),
                 Input::BlockBegins(block) if block.index == 9 => conn.receive_into(Sink::Discard),
                 Input::BlockBegins(RawBlock { index, begin, .. }) => {
-                    conn.receive_into(Sink::Buffer { buffer: BufferId(index), offset: begin });
+                    conn.receive_into(Sink::Buffer {
+                        buffer: BufferId(index),
+                        offset: begin,
+                    });
                 }
                 input => inputs.push(input),
             }
@@ -595,8 +663,15 @@ mod tests {
             0 => Message::KeepAlive,
             1 => Message::Unchoke,
             2 => Message::Bitfield(vec![number as u8; 1 + number as usize % BITFIELD_BYTES]),
-            3 => Message::Request(RawBlock { index: number, begin: 0, length: 16384 }),
-            4 => Message::Extended { id: 1, payload: vec![7; number as usize % 20_000] },
+            3 => Message::Request(RawBlock {
+                index: number,
+                begin: 0,
+                length: 16384,
+            }),
+            4 => Message::Extended {
+                id: 1,
+                payload: vec![7; number as usize % 20_000],
+            },
             _ => Message::Have(number),
         }
     }
@@ -619,11 +694,23 @@ mod tests {
                 }
                 let length = 1 + rng.below(BLOCK_BYTES);
                 let begin = rng.below(BUFFER_BYTES - length + 1);
-                let index = if rng.below(8) == 0 { 9 } else { rng.below(BUFFERS) };
+                let index = if rng.below(8) == 0 {
+                    9
+                } else {
+                    rng.below(BUFFERS)
+                };
                 let fill = rng.below(256) as u8;
-                bytes.extend(wire::piece_header(Block { piece: PieceIndex(index), begin, length }));
+                bytes.extend(wire::piece_header(Block {
+                    piece: PieceIndex(index),
+                    begin,
+                    length,
+                }));
                 bytes.extend(vec![fill; length as usize]);
-                expected.push(Input::BlockEnds(RawBlock { index, begin, length }));
+                expected.push(Input::BlockEnds(RawBlock {
+                    index,
+                    begin,
+                    length,
+                }));
                 if index != 9 {
                     contents[index as usize][begin as usize..(begin + length) as usize].fill(fill);
                 }
@@ -639,7 +726,10 @@ mod tests {
             }
             assert!(inputs == expected, "seed {seed}");
             for (index, content) in contents.iter().enumerate() {
-                assert!(pool.bytes(BufferId(index as u32)) == content, "seed {seed}, buffer {index}");
+                assert!(
+                    pool.bytes(BufferId(index as u32)) == content,
+                    "seed {seed}, buffer {index}"
+                );
             }
             assert!(conn.inbox.bytes.len() <= wire::frame_bytes_max(BITFIELD_BYTES));
         }
@@ -651,7 +741,9 @@ mod tests {
         let (mut conn, mut peer) = pair();
         let (mut pool, _) = memory();
         for index in 0..BUFFERS {
-            pool.bytes_mut(BufferId(index)).iter_mut().for_each(|byte| *byte = rng.below(256) as u8);
+            pool.bytes_mut(BufferId(index))
+                .iter_mut()
+                .for_each(|byte| *byte = rng.below(256) as u8);
         }
         peer.set_nonblocking(true).unwrap();
         let (mut expected, mut received) = (Vec::new(), Vec::<u8>::new());
@@ -667,11 +759,19 @@ mod tests {
                 }
                 let length = 1 + rng.below(BLOCK_BYTES);
                 let offset = rng.below(BUFFER_BYTES - length);
-                let block = Block { piece: PieceIndex(1), begin: 0, length };
+                let block = Block {
+                    piece: PieceIndex(1),
+                    begin: 0,
+                    length,
+                };
                 let buffer = BufferId(rng.below(BUFFERS));
                 expected.extend(wire::piece_header(block));
                 expected.extend(&pool.bytes(buffer)[offset as usize..(offset + length) as usize]);
-                conn.push(Send::Block { block, buffer, offset });
+                conn.push(Send::Block {
+                    block,
+                    buffer,
+                    offset,
+                });
                 blocks_pushed += 1;
             }
             assert!(conn.outbox.text.len() < 4 * OUT_TEXT_BYTES_MAX);
@@ -698,10 +798,18 @@ mod tests {
     #[test]
     fn a_full_queue_says_so() {
         let (mut conn, _peer) = pair();
-        let block = Block { piece: PieceIndex(0), begin: 0, length: BLOCK_BYTES };
+        let block = Block {
+            piece: PieceIndex(0),
+            begin: 0,
+            length: BLOCK_BYTES,
+        };
         for _ in 0..OUT_BLOCKS_MAX {
             assert!(conn.has_room());
-            conn.push(Send::Block { block, buffer: BufferId(0), offset: 0 });
+            conn.push(Send::Block {
+                block,
+                buffer: BufferId(0),
+                offset: 0,
+            });
         }
         assert!(!conn.has_room());
         let (pool, _) = memory();
@@ -713,15 +821,28 @@ mod tests {
     fn the_handshake_comes_first_and_alone() {
         let (mut conn, mut peer) = fresh_pair();
         let (mut pool, mut waste) = memory();
-        let handshake =
-            Handshake { fast: true, extended: true, info_hash: InfoHash([1; 20]), peer_id: PeerId([2; 20]) };
+        let handshake = Handshake {
+            fast: true,
+            extended: true,
+            info_hash: InfoHash([1; 20]),
+            peer_id: PeerId([2; 20]),
+        };
         let mut bytes = handshake.encode().to_vec();
         Message::Have(7).encode(&mut bytes);
         peer.write_all(&bytes).unwrap();
-        assert_eq!(conn.next(&mut pool, &mut waste).unwrap(), Input::Handshake(handshake));
+        assert_eq!(
+            conn.next(&mut pool, &mut waste).unwrap(),
+            Input::Handshake(handshake)
+        );
         conn.expect_torrent(1);
-        assert!(conn.is_readable(), "a message has been read along with the handshake");
-        assert_eq!(conn.next(&mut pool, &mut waste).unwrap(), Input::Message(Message::Have(7)));
+        assert!(
+            conn.is_readable(),
+            "a message has been read along with the handshake"
+        );
+        assert_eq!(
+            conn.next(&mut pool, &mut waste).unwrap(),
+            Input::Message(Message::Have(7))
+        );
         assert_eq!(conn.next(&mut pool, &mut waste).unwrap(), Input::Nothing);
         assert!(!conn.is_readable());
     }
@@ -734,22 +855,33 @@ mod tests {
             peer.write_all(bytes).unwrap();
             peer.shutdown(Shutdown::Write).unwrap();
             conn.hung_up = true;
-            drain(&mut conn, &mut pool, &mut waste).unwrap_err().to_string()
+            drain(&mut conn, &mut pool, &mut waste)
+                .unwrap_err()
+                .to_string()
         };
         assert_eq!(end(b""), "peer closed the connection");
         assert_eq!(end(&[0, 0, 0, 1]), "peer closed the connection");
-        assert_eq!(end(&[0, 0, 0, 2, 4, 0]), "peer sent message 4 with a length of 2, must be 5");
+        assert_eq!(
+            end(&[0, 0, 0, 2, 4, 0]),
+            "peer sent message 4 with a length of 2, must be 5"
+        );
         assert_eq!(
             end(&[0, 0, 0x40, 10, 7]),
             "peer sent message 7 with a length of 16394, must be 10 to 16393"
         );
-        assert_eq!(end(&[0, 1, 0, 0, 5]), "peer sent message 5 with a length of 65536, must be 2 to 9001");
+        assert_eq!(
+            end(&[0, 1, 0, 0, 5]),
+            "peer sent message 5 with a length of 65536, must be 2 to 9001"
+        );
     }
 
     #[test]
     fn a_refused_connection_is_an_error() {
         // A port that was free a moment ago.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let mut conn = Conn::connect(address).unwrap();
         let outcome = loop {
             match conn.poll_open() {

@@ -1,13 +1,15 @@
 //! How do bytes get to the disk and back without stopping the event loop?
 //!
-//! Through Linux native AIO: `io_submit` hands a batch of operations to the kernel, which counts each finished one into an
-//! eventfd; that is one more readable source for mio. No thread, no blocking read or write, as long as the file was
-//! opened with O_DIRECT (on a buffered file `io_submit` itself does the work and takes its time).
+//! Through Linux native AIO: `io_submit` hands a batch of operations to the kernel, which counts
+//! each finished one into an eventfd; that is one more readable source for mio. No thread, no
+//! blocking read or write, as long as the file was opened with O_DIRECT (on a buffered file
+//! `io_submit` itself does the work and takes its time).
 //!
-//! Read first: io_submit(2), include/uapi/linux/aio_abi.h, fs/aio.c. Neither libc wraps these calls.
+//! Read first: io_submit(2), include/uapi/linux/aio_abi.h, fs/aio.c. Neither libc wraps these
+//! calls.
 //!
-//! One contract: **every request that is pushed comes back as exactly one `Completion`**. A request the kernel refuses at
-//! submission comes back with that errno, on the same way as all others.
+//! One contract: **every request that is pushed comes back as exactly one `Completion`**. A request
+//! the kernel refuses at submission comes back with that errno, on the same way as all others.
 //!
 //! ```text
 //! push ─▶ waiting ──io_submit──▶ slots (the kernel's) ──io_getevents──▶ Completion
@@ -23,22 +25,26 @@ use swarm_proto::units::{DiskOffset, Ticket};
 
 use super::errno::{self, Call, Then};
 
-/// Most segments of one request: UIO_MAXIOV of the kernel. A 16 MiB piece in 256 KiB buffers has 64.
+/// Most segments of one request: UIO_MAXIOV of the kernel. A 16 MiB piece in 256 KiB buffers has
+/// 64.
 const SEGMENT_COUNT_MAX: usize = 1024;
 
-/// Longest request: a completion tells its length in 31 bits (MAX_RW_COUNT of the kernel is a page less than 2 GiB).
+/// Longest request: a completion tells its length in 31 bits (MAX_RW_COUNT of the kernel is a page
+/// less than 2 GiB).
 const REQUEST_BYTES_MAX: usize = 1 << 30;
 
 /// A queue of disk operations, at most `depth` of them in the kernel at once.
 ///
-/// Calling order: `push` any number, then `submit`; when `event_fd` turns readable, `complete`. Call `submit` once per
-/// turn of the loop, too: after an EAGAIN (kernel short of memory) it is what tries again.
+/// Calling order: `push` any number, then `submit`; when `event_fd` turns readable, `complete`.
+/// Call `submit` once per turn of the loop, too: after an EAGAIN (kernel short of memory) it is
+/// what tries again.
 ///
 /// Drop waits for what is in flight. The `Pool` whose segments were pushed must outlive the `Aio`.
 pub struct Aio {
     context: libc::c_ulong,
     event: OwnedFd,
-    /// Pushed, not yet taken by the kernel. Bounded by the pins of the core: an operation without a buffer does not exist.
+    /// Pushed, not yet taken by the kernel. Bounded by the pins of the core: an operation without a
+    /// buffer does not exist.
     waiting: VecDeque<Request>,
     /// What the kernel holds, by the number it gives back to us in `Event::data`.
     slots: Vec<Option<Request>>,
@@ -51,8 +57,9 @@ pub struct Aio {
 pub enum Operation {
     Read,
     Write,
-    /// Everything whose write was reported before is on stable storage (fdatasync). The kernel knows it through AIO since
-    /// 4.18; an older one answers EINVAL, and the caller falls back to `Device::flush`.
+    /// Everything whose write was reported before is on stable storage (fdatasync). The kernel
+    /// knows it through AIO since 4.18; an older one answers EINVAL, and the caller falls back to
+    /// `Device::flush`.
     Flush,
 }
 
@@ -76,7 +83,8 @@ pub struct Request {
     pub fd: RawFd,
     pub operation: Operation,
     pub disk_offset: DiskOffset,
-    /// What address, length and offset are a multiple of: `Device::alignment` (1 if the file knows no O_DIRECT).
+    /// What address, length and offset are a multiple of: `Device::alignment` (1 if the file knows
+    /// no O_DIRECT).
     pub alignment: u32,
     pub memory: Memory,
 }
@@ -91,13 +99,18 @@ pub struct Completion {
     pub bounce: Option<Bounce>,
 }
 
-// Invariants: a slot is `Some` exactly if the kernel holds its request; `free_slots` lists the others.
+// Invariants: a slot is `Some` exactly if the kernel holds its request; `free_slots` lists the
+// others.
 impl Aio {
     pub fn new(depth: u32) -> io::Result<Aio> {
         assert!(depth > 0);
         // SAFETY: plain call; the new descriptor is ours alone.
-        let event =
-            unsafe { OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC))?) };
+        let event = unsafe {
+            OwnedFd::from_raw_fd(check(libc::eventfd(
+                0,
+                libc::EFD_NONBLOCK | libc::EFD_CLOEXEC,
+            ))?)
+        };
         let mut context: libc::c_ulong = 0;
         // SAFETY: the kernel writes the context id to `context`, which must be 0 before.
         let result = unsafe { libc::syscall(libc::SYS_io_setup, depth, &raw mut context) };
@@ -135,7 +148,9 @@ impl Aio {
         request.assert_valid();
         let in_flight = self.slots.iter().flatten();
         assert!(
-            in_flight.chain(&self.waiting).all(|other| other.ticket != request.ticket),
+            in_flight
+                .chain(&self.waiting)
+                .all(|other| other.ticket != request.ticket),
             "ticket used twice"
         );
         self.waiting.push_back(request);
@@ -149,7 +164,8 @@ impl Aio {
                 return;
             }
             match self.submit_batch(batch_count) {
-                // The rest is looked at again: the next call says what is wrong with the first of them.
+                // The rest is looked at again: the next call says what is wrong with the first of
+                // them.
                 Ok(taken_count) => self.give_to_kernel(taken_count),
                 // No memory for it right now, or nobody reaped yet: stay queued.
                 Err(errno) if errno::decide(Call::Submit, errno) == Then::Again => return,
@@ -158,7 +174,8 @@ impl Aio {
         }
     }
 
-    /// Appends everything that has finished, and refills the kernel's queue from those waiting. Never blocks.
+    /// Appends everything that has finished, and refills the kernel's queue from those waiting.
+    /// Never blocks.
     pub fn complete(&mut self, out: &mut Vec<Completion>) {
         // First the counter, then the events: one that finishes in between sets the counter again.
         self.clear_event();
@@ -175,17 +192,20 @@ impl Aio {
     fn submit_batch(&mut self, batch_count: usize) -> Result<usize, i32> {
         let slots = self.free_slots.iter().rev();
         let batch = self.waiting.iter().take(batch_count).zip(slots);
-        let mut blocks: Vec<ControlBlock> =
-            batch.map(|(request, slot)| request.control_block(*slot, self.event.as_raw_fd())).collect();
+        let mut blocks: Vec<ControlBlock> = batch
+            .map(|(request, slot)| request.control_block(*slot, self.event.as_raw_fd()))
+            .collect();
         // The kernel writes its key into each block, so the pointers are to mutable ones.
         let base = blocks.as_mut_ptr();
         // SAFETY: `index` is below the length of `blocks`.
-        let mut pointers: Vec<*mut ControlBlock> =
-            (0..batch_count).map(|index| unsafe { base.add(index) }).collect();
-        // SAFETY: `pointers` holds `batch_count` pointers to control blocks; the kernel copies them, and the segment
-        // lists they point to, before it returns. The payload memory they name stays valid until the completion:
-        // segments point into the pool, which outlives us and whose cache keeps these buffers pinned, and a bounce is
-        // owned by the request, which is kept in its slot.
+        let mut pointers: Vec<*mut ControlBlock> = (0..batch_count)
+            .map(|index| unsafe { base.add(index) })
+            .collect();
+        // SAFETY: `pointers` holds `batch_count` pointers to control blocks; the kernel copies
+        // them, and the segment lists they point to, before it returns. The payload memory they
+        // name stays valid until the completion: segments point into the pool, which outlives us
+        // and whose cache keeps these buffers pinned, and a bounce is owned by the request, which
+        // is kept in its slot.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_submit,
@@ -213,20 +233,25 @@ impl Aio {
     fn refuse_first(&mut self, errno: i32) {
         let request = self.waiting.pop_front().expect("the batch was not empty");
         self.refused.push(request.completion(-i64::from(errno)));
-        // SAFETY: our own descriptor. The only failure is a full counter (EAGAIN), which is readable already.
+        // SAFETY: our own descriptor. The only failure is a full counter (EAGAIN), which is
+        // readable already.
         let _ = unsafe { libc::eventfd_write(self.event.as_raw_fd(), 1) };
     }
 
     fn clear_event(&mut self) {
         let mut count = 0;
-        // SAFETY: our own descriptor and a counter on the stack. EAGAIN says it was zero, which is what we want.
+        // SAFETY: our own descriptor and a counter on the stack. EAGAIN says it was zero, which is
+        // what we want.
         let _ = unsafe { libc::eventfd_read(self.event.as_raw_fd(), &mut count) };
     }
 
     /// One `io_getevents` without waiting; true if there may be more.
     fn reap(&mut self, out: &mut Vec<Completion>) -> bool {
         let mut events = [Event::default(); 32];
-        let mut no_wait = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut no_wait = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: the kernel writes at most `events.len()` events, and only reads the time.
         let result = unsafe {
             libc::syscall(
@@ -245,7 +270,9 @@ impl Aio {
         };
         for event in &events[..count] {
             let slot = usize::try_from(event.data).expect("the slot number we gave");
-            let request = self.slots[slot].take().expect("the kernel completes a request once");
+            let request = self.slots[slot]
+                .take()
+                .expect("the kernel completes a request once");
             self.free_slots.push(slot as u32);
             out.push(request.completion(event.result));
         }
@@ -255,10 +282,11 @@ impl Aio {
 
 impl Drop for Aio {
     fn drop(&mut self) {
-        // Waits until the kernel is done with every request in flight (io_destroy(2); fs/aio.c, ioctx `rq_wait`), so
-        // that afterwards slots, bounces and pool may be freed. How long: each block driver ends a request that its
-        // disk does not answer after its own timeout (30 s for SCSI and NVMe), and at most `depth` are in flight.
-        // SAFETY: our own context, destroyed once.
+        // Waits until the kernel is done with every request in flight (io_destroy(2); fs/aio.c,
+        // ioctx `rq_wait`), so that afterwards slots, bounces and pool may be freed. How long: each
+        // block driver ends a request that its disk does not answer after its own timeout (30 s for
+        // SCSI and NVMe), and at most `depth` are in flight. SAFETY: our own context, destroyed
+        // once.
         let result = unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
         assert_eq!(result, 0, "io_destroy of our own context");
     }
@@ -282,7 +310,9 @@ impl Request {
             Memory::Pool(segments) => {
                 assert!(!segments.is_empty());
                 assert!(segments.len() <= SEGMENT_COUNT_MAX);
-                segments.iter().for_each(|segment| self.assert_aligned(segment));
+                segments
+                    .iter()
+                    .for_each(|segment| self.assert_aligned(segment));
             }
             Memory::Bounce(bounce) => self.assert_aligned(&bounce.segment()),
         }
@@ -291,7 +321,11 @@ impl Request {
     fn assert_aligned(&self, segment: &Segment) {
         assert_ne!(self.operation, Operation::Flush);
         assert!((segment.address() as usize).is_multiple_of(self.alignment as usize));
-        assert!(segment.length_bytes().is_multiple_of(self.alignment as usize));
+        assert!(
+            segment
+                .length_bytes()
+                .is_multiple_of(self.alignment as usize)
+        );
         assert!(self.disk_offset.0.is_multiple_of(u64::from(self.alignment)));
     }
 
@@ -303,7 +337,11 @@ impl Request {
             (Memory::Pool(segments), operation) => match segments.as_slice() {
                 [segment] => contiguous(operation, segment),
                 several => {
-                    let opcode = if operation == Operation::Read { COMMAND_PREADV } else { COMMAND_PWRITEV };
+                    let opcode = if operation == Operation::Read {
+                        COMMAND_PREADV
+                    } else {
+                        COMMAND_PWRITEV
+                    };
                     (opcode, several.as_ptr() as u64, several.len() as u64)
                 }
             },
@@ -326,7 +364,10 @@ impl Request {
         let length_bytes = self.length_bytes();
         let result = match u32::try_from(result) {
             Ok(moved_bytes) => {
-                assert!(moved_bytes as usize <= length_bytes, "more bytes moved than asked for");
+                assert!(
+                    moved_bytes as usize <= length_bytes,
+                    "more bytes moved than asked for"
+                );
                 Ok(moved_bytes)
             }
             Err(_) => Err(i32::try_from(-result).expect("the kernel answers bytes or an errno")),
@@ -335,17 +376,31 @@ impl Request {
             Memory::Bounce(bounce) => Some(bounce),
             Memory::Pool(_) | Memory::None => None,
         };
-        Completion { ticket: self.ticket, result, bounce }
+        Completion {
+            ticket: self.ticket,
+            result,
+            bounce,
+        }
     }
 }
 
 fn contiguous(operation: Operation, segment: &Segment) -> (u16, u64, u64) {
-    let opcode = if operation == Operation::Read { COMMAND_PREAD } else { COMMAND_PWRITE };
-    (opcode, segment.address() as u64, segment.length_bytes() as u64)
+    let opcode = if operation == Operation::Read {
+        COMMAND_PREAD
+    } else {
+        COMMAND_PWRITE
+    };
+    (
+        opcode,
+        segment.address() as u64,
+        segment.length_bytes() as u64,
+    )
 }
 
 fn last_errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().expect("last_os_error holds an errno")
+    io::Error::last_os_error()
+        .raw_os_error()
+        .expect("last_os_error holds an errno")
 }
 
 // From here on include/uapi/linux/aio_abi.h.
@@ -397,7 +452,13 @@ mod tests {
 
     const BUFFER_BYTES: u32 = 16 * 1024;
 
-    fn request(ticket: u64, file: &File, operation: Operation, disk_offset: u64, memory: Memory) -> Request {
+    fn request(
+        ticket: u64,
+        file: &File,
+        operation: Operation,
+        disk_offset: u64,
+        memory: Memory,
+    ) -> Request {
         let disk_offset = DiskOffset(disk_offset);
         Request {
             ticket: Ticket(ticket),
@@ -418,10 +479,19 @@ mod tests {
         let mut completions = Vec::new();
         aio.submit();
         while completions.len() < count {
-            let mut poll = libc::pollfd { fd: aio.event_fd(), events: libc::POLLIN, revents: 0 };
+            let mut poll = libc::pollfd {
+                fd: aio.event_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
             // SAFETY: one pollfd on the stack.
             let ready = unsafe { libc::poll(&raw mut poll, 1, 10_000) };
-            assert_eq!(ready, 1, "{} of {count} completions after 10 s", completions.len());
+            assert_eq!(
+                ready,
+                1,
+                "{} of {count} completions after 10 s",
+                completions.len()
+            );
             aio.complete(&mut completions);
         }
         assert_eq!(aio.pending_count(), 0);
@@ -446,7 +516,10 @@ mod tests {
         ]);
         aio.push(request(1, file, Operation::Write, 4096, both));
         let written = wait_one(&mut aio);
-        assert_eq!((written.ticket, written.result), (Ticket(1), Ok(1024 + BUFFER_BYTES)));
+        assert_eq!(
+            (written.ticket, written.result),
+            (Ticket(1), Ok(1024 + BUFFER_BYTES))
+        );
 
         aio.push(request(2, file, Operation::Flush, 0, Memory::None));
         assert_eq!(wait_one(&mut aio).result, Ok(0));
@@ -458,9 +531,21 @@ mod tests {
         aio.push(request(3, file, Operation::Read, 4096, back));
         let read = wait_one(&mut aio);
         assert_eq!(read.result, Ok(1024 + BUFFER_BYTES), "the file ends there");
-        assert!(pool.bytes(BufferId(2))[..1024].iter().all(|&byte| byte == b'a'));
-        assert!(pool.bytes(BufferId(2))[1024..2048].iter().all(|&byte| byte == b'b'));
-        assert!(pool.bytes(BufferId(3))[..BUFFER_BYTES as usize - 1024].iter().all(|&byte| byte == b'b'));
+        assert!(
+            pool.bytes(BufferId(2))[..1024]
+                .iter()
+                .all(|&byte| byte == b'a')
+        );
+        assert!(
+            pool.bytes(BufferId(2))[1024..2048]
+                .iter()
+                .all(|&byte| byte == b'b')
+        );
+        assert!(
+            pool.bytes(BufferId(3))[..BUFFER_BYTES as usize - 1024]
+                .iter()
+                .all(|&byte| byte == b'b')
+        );
     }
 
     #[test]
@@ -483,14 +568,29 @@ mod tests {
         let mut aio = Aio::new(1).unwrap();
         let mut bounce = Bounce::new(512, 512);
         bounce.bytes_mut()[100..110].fill(9);
-        aio.push(request(1, &file, Operation::Write, 1024, Memory::Bounce(bounce)));
+        aio.push(request(
+            1,
+            &file,
+            Operation::Write,
+            1024,
+            Memory::Bounce(bounce),
+        ));
         let written = wait_one(&mut aio);
         assert_eq!(written.result, Ok(512));
         let mut bounce = written.bounce.expect("it comes back");
         bounce.bytes_mut().fill(0);
-        aio.push(request(1, &file, Operation::Read, 1024, Memory::Bounce(bounce)));
+        aio.push(request(
+            1,
+            &file,
+            Operation::Read,
+            1024,
+            Memory::Bounce(bounce),
+        ));
         let bounce = wait_one(&mut aio).bounce.unwrap();
-        assert_eq!(bounce.bytes()[99..111], [0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 0]);
+        assert_eq!(
+            bounce.bytes()[99..111],
+            [0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 0]
+        );
     }
 
     #[test]
@@ -515,15 +615,29 @@ mod tests {
         let pool = Pool::new(BUFFER_BYTES, 3).unwrap();
         let mut aio = Aio::new(4).unwrap();
         aio.push(request(1, &file, Operation::Read, 0, whole(&pool, 0)));
-        aio.push(Request { fd: RawFd::MAX, ..request(2, &file, Operation::Read, 0, whole(&pool, 1)) });
+        aio.push(Request {
+            fd: RawFd::MAX,
+            ..request(2, &file, Operation::Read, 0, whole(&pool, 1))
+        });
         let (pipe, _other_end) = io::pipe().unwrap();
-        aio.push(Request { fd: pipe.as_raw_fd(), ..request(3, &file, Operation::Flush, 0, Memory::None) });
+        aio.push(Request {
+            fd: pipe.as_raw_fd(),
+            ..request(3, &file, Operation::Flush, 0, Memory::None)
+        });
         aio.push(request(4, &file, Operation::Read, 0, whole(&pool, 2)));
-        let mut results: Vec<_> = wait(&mut aio, 4).into_iter().map(|c| (c.ticket.0, c.result)).collect();
+        let mut results: Vec<_> = wait(&mut aio, 4)
+            .into_iter()
+            .map(|c| (c.ticket.0, c.result))
+            .collect();
         results.sort_unstable();
-        // A pipe cannot be flushed, and a kernel that cannot flush by AIO answers with the same EINVAL.
-        let expected =
-            [(1, Ok(BUFFER_BYTES)), (2, Err(libc::EBADF)), (3, Err(libc::EINVAL)), (4, Ok(BUFFER_BYTES))];
+        // A pipe cannot be flushed, and a kernel that cannot flush by AIO answers with the same
+        // EINVAL.
+        let expected = [
+            (1, Ok(BUFFER_BYTES)),
+            (2, Err(libc::EBADF)),
+            (3, Err(libc::EINVAL)),
+            (4, Ok(BUFFER_BYTES)),
+        ];
         assert_eq!(results, expected);
     }
 
@@ -538,7 +652,13 @@ mod tests {
         let mut aio = Aio::new(3).unwrap();
         for index in 0..100 {
             let offset = u64::from(index) * u64::from(BUFFER_BYTES);
-            aio.push(request(u64::from(index), &file, Operation::Write, offset, whole(&pool, index)));
+            aio.push(request(
+                u64::from(index),
+                &file,
+                Operation::Write,
+                offset,
+                whole(&pool, index),
+            ));
         }
         assert_eq!(aio.pending_count(), 100);
         let mut tickets: Vec<u64> = wait(&mut aio, 100)
@@ -573,10 +693,17 @@ mod tests {
         let scratch = Scratch::new("aio-unaligned");
         let file = scratch.open_direct();
         let mut aio = Aio::new(2).unwrap();
-        aio.push(request(1, &file, Operation::Read, 100, Memory::Bounce(Bounce::new(512, 512))));
+        aio.push(request(
+            1,
+            &file,
+            Operation::Read,
+            100,
+            Memory::Bounce(Bounce::new(512, 512)),
+        ));
     }
 
-    /// The pool is gone right after: if drop did not wait, the kernel would write into freed memory.
+    /// The pool is gone right after: if drop did not wait, the kernel would write into freed
+    /// memory.
     #[test]
     fn drop_waits_for_the_kernel() {
         let scratch = Scratch::new("aio-drop");
@@ -586,8 +713,18 @@ mod tests {
             let mut aio = Aio::new(32).unwrap();
             for index in 0..32 {
                 let offset = u64::from(index) * u64::from(BUFFER_BYTES);
-                let operation = if round % 2 == 0 { Operation::Write } else { Operation::Read };
-                aio.push(request(u64::from(index), &file, operation, offset, whole(&pool, index)));
+                let operation = if round % 2 == 0 {
+                    Operation::Write
+                } else {
+                    Operation::Read
+                };
+                aio.push(request(
+                    u64::from(index),
+                    &file,
+                    operation,
+                    offset,
+                    whole(&pool, index),
+                ));
             }
             aio.submit();
             drop(aio);

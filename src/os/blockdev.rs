@@ -1,10 +1,12 @@
 //! Can this path be written as a disk, or read as one, and on what terms?
 //!
-//! Opening is where all refusals happen, before any byte has changed: not a disk, mounted, held, read-only, too small. An
-//! opened `Device` knows its size, its sectors, and the alignment O_DIRECT wants of every request. Reading and writing
-//! is `Aio`'s; here only the length of a regular file is ever changed.
+//! Opening is where all refusals happen, before any byte has changed: not a disk, mounted, held,
+//! read-only, too small. An opened `Device` knows its size, its sectors, and the alignment O_DIRECT
+//! wants of every request. Reading and writing is `Aio`'s; here only the length of a regular file
+//! is ever changed.
 //!
-//! Read first: open(2) on O_DIRECT and O_EXCL, statx(2) on STATX_DIOALIGN, include/uapi/linux/fs.h for the ioctls.
+//! Read first: open(2) on O_DIRECT and O_EXCL, statx(2) on STATX_DIOALIGN, include/uapi/linux/fs.h
+//! for the ioctls.
 
 use super::check;
 use std::fmt;
@@ -24,7 +26,8 @@ pub struct Device {
     pub size_bytes: u64,
     /// Logical sector: the unit of addressing. A regular file counts as a disk of 512-byte sectors.
     pub sector_bytes: u32,
-    /// Address, length and offset of every request are multiples of this power of two. At least the logical sector.
+    /// Address, length and offset of every request are multiples of this power of two. At least the
+    /// logical sector.
     pub alignment: u32,
     /// False where the file system knows no O_DIRECT: requests then go through the page cache.
     pub direct: bool,
@@ -53,14 +56,17 @@ pub struct TargetOptions {
 }
 
 impl Device {
-    /// Opens what is to be written. A block device is held exclusively until the `Device` is dropped; a regular file is
-    /// created if missing and grown, sparse, to `needed_bytes`.
+    /// Opens what is to be written. A block device is held exclusively until the `Device` is
+    /// dropped; a regular file is created if missing and grown, sparse, to `needed_bytes`.
     pub fn open_target(
         path: &Path,
         needed_bytes: u64,
         options: TargetOptions,
     ) -> Result<Device, DeviceError> {
-        let opening = Opening { path, role: Role::Target };
+        let opening = Opening {
+            path,
+            role: Role::Target,
+        };
         match opening.look()? {
             Some(found) if found.file_type().is_block_device() => {
                 opening.block_target(&found, needed_bytes, options)
@@ -71,12 +77,20 @@ impl Device {
 
     /// Opens what is to be served. It may be mounted; nobody is kept from changing it.
     pub fn open_source(path: &Path) -> Result<Device, DeviceError> {
-        Opening { path, role: Role::Source }.read_only()
+        Opening {
+            path,
+            role: Role::Source,
+        }
+        .read_only()
     }
 
     /// Opens a target to read it and nothing else (`verify`).
     pub fn open_readonly(path: &Path) -> Result<Device, DeviceError> {
-        Opening { path, role: Role::Target }.read_only()
+        Opening {
+            path,
+            role: Role::Target,
+        }
+        .read_only()
     }
 
     pub fn fd(&self) -> RawFd {
@@ -91,32 +105,43 @@ impl Device {
         matches!(self.kind, Kind::Block { .. })
     }
 
-    /// Blocks until everything written is on stable storage. Only for kernels that cannot flush through AIO.
+    /// Blocks until everything written is on stable storage. Only for kernels that cannot flush
+    /// through AIO.
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// To be called before the first write: from here on dropping the `Device` no longer undoes what opening changed.
+    /// To be called before the first write: from here on dropping the `Device` no longer undoes
+    /// what opening changed.
     pub fn keep(&mut self) {
         if let Some(undo) = &mut self.undo {
             undo.kept = true;
         }
     }
 
-    /// The last act on a regular-file target: makes it exactly as long as the image, on stable storage.
+    /// The last act on a regular-file target: makes it exactly as long as the image, on stable
+    /// storage.
     pub fn finish_regular(&mut self, length_bytes: u64) -> Result<(), DeviceError> {
         assert_eq!(self.kind, Kind::Regular);
         assert!(!self.read_only);
         self.keep();
-        let resized = self.file.set_len(length_bytes).and_then(|()| self.file.sync_all());
-        resized.map_err(|error| DeviceError::Resize { path: self.path.clone(), length_bytes, error })?;
+        let resized = self
+            .file
+            .set_len(length_bytes)
+            .and_then(|()| self.file.sync_all());
+        resized.map_err(|error| DeviceError::Resize {
+            path: self.path.clone(),
+            length_bytes,
+            error,
+        })?;
         self.size_bytes = length_bytes;
         Ok(())
     }
 }
 
-/// A regular file as it was before it was opened as a target; dropped before `Device::keep`, it is made so again. A job can
-/// still be refused when its file is there already, because of another target or of the port to listen on.
+/// A regular file as it was before it was opened as a target; dropped before `Device::keep`, it is
+/// made so again. A job can still be refused when its file is there already, because of another
+/// target or of the port to listen on.
 #[derive(Debug)]
 struct Undo {
     path: PathBuf,
@@ -131,7 +156,8 @@ impl Drop for Undo {
         if self.kept {
             return;
         }
-        // Whatever fails here leaves zeros behind where nothing was, and the reason for leaving is told already.
+        // Whatever fails here leaves zeros behind where nothing was, and the reason for leaving is
+        // told already.
         let _ = match self.length_bytes {
             Some(length_bytes) => self.file.set_len(length_bytes),
             None if self.is_at_path() => std::fs::remove_file(&self.path),
@@ -150,19 +176,28 @@ impl Undo {
 
 /// The number of the block device at a path, to look it up in sysfs when it could not be opened.
 pub fn device_number(path: &Path) -> Option<(u32, u32)> {
-    let found = std::fs::metadata(path).ok().filter(|found| found.file_type().is_block_device())?;
+    let found = std::fs::metadata(path)
+        .ok()
+        .filter(|found| found.file_type().is_block_device())?;
     Some((libc::major(found.rdev()), libc::minor(found.rdev())))
 }
 
 /// Would opening it exclusively fail? Asked by opening it to read, and letting go at once.
 pub fn is_held(path: &Path) -> bool {
-    let opened = File::options().read(true).custom_flags(libc::O_EXCL).open(path);
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_EXCL)
+        .open(path);
     opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
-/// The first and the last bytes of a device or file, fewer if it has fewer, and its size. Goes through the page cache
-/// and waits for the disk.
-pub fn read_ends(path: &Path, head_bytes: usize, tail_bytes: usize) -> io::Result<(Vec<u8>, Vec<u8>, u64)> {
+/// The first and the last bytes of a device or file, fewer if it has fewer, and its size. Goes
+/// through the page cache and waits for the disk.
+pub fn read_ends(
+    path: &Path,
+    head_bytes: usize,
+    tail_bytes: usize,
+) -> io::Result<(Vec<u8>, Vec<u8>, u64)> {
     let mut file = File::open(path)?;
     let size_bytes = file.seek(io::SeekFrom::End(0))?;
     let read = |offset: u64, length: usize| {
@@ -189,8 +224,8 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// What lies at the path: a block device, a regular file, or nothing. Looked at before it is opened, because opening a
-    /// tape rewinds it and opening a pipe waits for the other end.
+    /// What lies at the path: a block device, a regular file, or nothing. Looked at before it is
+    /// opened, because opening a tape rewinds it and opening a pipe waits for the other end.
     fn look(self) -> Result<Option<Metadata>, DeviceError> {
         let found = match std::fs::metadata(self.path) {
             Ok(found) => found,
@@ -206,7 +241,11 @@ impl Opening<'_> {
             () if kind.is_socket() => "a socket",
             () => "of an unknown kind",
         };
-        Err(DeviceError::WrongKind { role: self.role, path: self.path.into(), what })
+        Err(DeviceError::WrongKind {
+            role: self.role,
+            path: self.path.into(),
+            what,
+        })
     }
 
     fn block_target(
@@ -215,8 +254,9 @@ impl Opening<'_> {
         needed_bytes: u64,
         options: TargetOptions,
     ) -> Result<Device, DeviceError> {
-        // O_EXCL without O_CREAT fails with EBUSY if the device, the disk it is a part of, or a part of it is mounted, used as
-        // swap or held by md, dm or another O_EXCL (block/bdev.c, bd_may_claim).
+        // O_EXCL without O_CREAT fails with EBUSY if the device, the disk it is a part of, or a
+        // part of it is mounted, used as swap or held by md, dm or another O_EXCL (block/bdev.c,
+        // bd_may_claim).
         let exclusive = if options.force { 0 } else { libc::O_EXCL };
         let mut how = File::options();
         how.read(true).write(true);
@@ -224,11 +264,17 @@ impl Opening<'_> {
         self.check_same(found, &file)?;
         let device = self.block_device(file, direct)?;
         if device.read_only {
-            return Err(DeviceError::ReadOnly { path: self.path.into() });
+            return Err(DeviceError::ReadOnly {
+                path: self.path.into(),
+            });
         }
         if device.size_bytes < needed_bytes {
             let holds_bytes = device.size_bytes;
-            return Err(DeviceError::TooSmall { path: self.path.into(), holds_bytes, needed_bytes });
+            return Err(DeviceError::TooSmall {
+                path: self.path.into(),
+                holds_bytes,
+                needed_bytes,
+            });
         }
         Ok(device)
     }
@@ -265,9 +311,17 @@ impl Opening<'_> {
     }
 
     fn undo(self, device: &Device) -> Result<Undo, DeviceError> {
-        let file = device.file.try_clone().map_err(|error| self.cannot_open(error))?;
+        let file = device
+            .file
+            .try_clone()
+            .map_err(|error| self.cannot_open(error))?;
         let length_bytes = (!device.created).then_some(device.size_bytes);
-        Ok(Undo { path: self.path.into(), file, length_bytes, kept: false })
+        Ok(Undo {
+            path: self.path.into(),
+            file,
+            length_bytes,
+            kept: false,
+        })
     }
 
     /// Here a file system says that it cannot hold a file of this length (FAT: 4 GiB).
@@ -277,7 +331,11 @@ impl Opening<'_> {
         }
         let path = || self.path.into();
         let grown = device.file.set_len(length_bytes);
-        grown.map_err(|error| DeviceError::Resize { path: path(), length_bytes, error })
+        grown.map_err(|error| DeviceError::Resize {
+            path: path(),
+            length_bytes,
+            error,
+        })
     }
 
     fn read_only(self) -> Result<Device, DeviceError> {
@@ -290,10 +348,14 @@ impl Opening<'_> {
             true => self.block_device(file, direct)?,
             false => self.regular_file(file, direct)?,
         };
-        Ok(Device { read_only: true, ..device })
+        Ok(Device {
+            read_only: true,
+            ..device
+        })
     }
 
-    /// Opens with O_DIRECT, or without where the file system answers EINVAL to that (open(2)); true if with.
+    /// Opens with O_DIRECT, or without where the file system answers EINVAL to that (open(2)); true
+    /// if with.
     fn open(self, how: &OpenOptions, flags: libc::c_int) -> Result<(File, bool), DeviceError> {
         let open = |flags| how.clone().custom_flags(flags).open(self.path);
         match open(flags | libc::O_DIRECT) {
@@ -306,11 +368,15 @@ impl Opening<'_> {
         }
     }
 
-    /// A dry run of creating a file: a nameless one in the same directory, gone when closed (open(2), O_TMPFILE). Where
-    /// the file system has no such thing, the directory itself stands in, and nothing is known about O_DIRECT.
+    /// A dry run of creating a file: a nameless one in the same directory, gone when closed
+    /// (open(2), O_TMPFILE). Where the file system has no such thing, the directory itself stands
+    /// in, and nothing is known about O_DIRECT.
     fn rehearse_new_file(self, how: &OpenOptions) -> Result<(File, bool), DeviceError> {
         let directory = parent(self.path);
-        for (flags, direct) in [(libc::O_TMPFILE | libc::O_DIRECT, true), (libc::O_TMPFILE, false)] {
+        for (flags, direct) in [
+            (libc::O_TMPFILE | libc::O_DIRECT, true),
+            (libc::O_TMPFILE, false),
+        ] {
             match how.clone().custom_flags(flags).open(directory) {
                 Ok(file) => return Ok((file, direct)),
                 Err(error) => match error.raw_os_error() {
@@ -325,14 +391,19 @@ impl Opening<'_> {
 
     /// A mistyped `/dev/sdx` would become an image in the memory of the machine.
     fn refuse_new_file_in_dev(self) -> Result<(), DeviceError> {
-        let directory = parent(self.path).canonicalize().map_err(|error| self.cannot_open(error))?;
+        let directory = parent(self.path)
+            .canonicalize()
+            .map_err(|error| self.cannot_open(error))?;
         if directory.starts_with("/dev") && !directory.starts_with("/dev/shm") {
-            return Err(DeviceError::NoSuchDevice { path: self.path.into() });
+            return Err(DeviceError::NoSuchDevice {
+                path: self.path.into(),
+            });
         }
         Ok(())
     }
 
-    /// Two agents on one file would each destroy what the other wrote. File systems without locks go without.
+    /// Two agents on one file would each destroy what the other wrote. File systems without locks
+    /// go without.
     fn lock(self, file: &File) -> Result<(), DeviceError> {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Err(DeviceError::Busy {
@@ -350,11 +421,16 @@ impl Opening<'_> {
         if identity(found) == identity(&opened) {
             return Ok(());
         }
-        Err(DeviceError::Changed { path: self.path.into() })
+        Err(DeviceError::Changed {
+            path: self.path.into(),
+        })
     }
 
     fn block_device(self, file: File, direct: bool) -> Result<Device, DeviceError> {
-        let failed = |error| DeviceError::Ask { path: self.path.into(), error };
+        let failed = |error| DeviceError::Ask {
+            path: self.path.into(),
+            error,
+        };
         let rdev = file.metadata().map_err(failed)?.rdev();
         let size_bytes = u64::from_ne_bytes(ask(&file, BLKGETSIZE64).map_err(failed)?);
         let sector_bytes = ask_number(&file, BLKSSZGET).map_err(failed)?;
@@ -364,7 +440,9 @@ impl Opening<'_> {
         assert!(sector_bytes >= SECTOR_BYTES_MIN);
         let wanted = direct_alignment(&file).unwrap_or(sector_bytes);
         Ok(Device {
-            kind: Kind::Block { number: (libc::major(rdev), libc::minor(rdev)) },
+            kind: Kind::Block {
+                number: (libc::major(rdev), libc::minor(rdev)),
+            },
             size_bytes,
             sector_bytes,
             alignment: sector_bytes.max(wanted.next_power_of_two()),
@@ -378,12 +456,19 @@ impl Opening<'_> {
     }
 
     fn regular_file(self, file: File, direct: bool) -> Result<Device, DeviceError> {
-        let failed = |error| DeviceError::Ask { path: self.path.into(), error };
+        let failed = |error| DeviceError::Ask {
+            path: self.path.into(),
+            error,
+        };
         let metadata = file.metadata().map_err(failed)?;
         let wanted = direct_alignment(&file).unwrap_or_else(|| disk_sector_bytes(metadata.dev()));
         Ok(Device {
             kind: Kind::Regular,
-            size_bytes: if metadata.is_file() { metadata.len() } else { 0 },
+            size_bytes: if metadata.is_file() {
+                metadata.len()
+            } else {
+                0
+            },
             sector_bytes: SECTOR_BYTES_MIN,
             alignment: SECTOR_BYTES_MIN.max(wanted.next_power_of_two()),
             // A kernel that answers 0 opens with O_DIRECT and buffers nevertheless (statx(2)).
@@ -399,9 +484,16 @@ impl Opening<'_> {
     fn cannot_open(self, error: io::Error) -> DeviceError {
         let path = self.path.into();
         match error.raw_os_error() {
-            Some(libc::EBUSY) => DeviceError::Busy { path, by: Vec::new() },
+            Some(libc::EBUSY) => DeviceError::Busy {
+                path,
+                by: Vec::new(),
+            },
             Some(libc::EROFS) => DeviceError::ReadOnly { path },
-            _ => DeviceError::Open { role: self.role, path, error },
+            _ => DeviceError::Open {
+                role: self.role,
+                path,
+                error,
+            },
         }
     }
 }
@@ -414,16 +506,18 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-// From include/uapi/linux/fs.h. The numbers are those of all 64-bit machines but powerpc, mips, sparc and alpha.
+// From include/uapi/linux/fs.h. The numbers are those of all 64-bit machines but powerpc, mips,
+// sparc and alpha.
 const BLKROGET: libc::Ioctl = 0x125e;
 const BLKSSZGET: libc::Ioctl = 0x1268;
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
 
-/// The answer to one of these questions, whose first four bytes hold the number unless it is BLKGETSIZE64.
+/// The answer to one of these questions, whose first four bytes hold the number unless it is
+/// BLKGETSIZE64.
 fn ask(file: &File, question: libc::Ioctl) -> io::Result<[u8; 8]> {
     let mut answer = [0; 8];
-    // SAFETY: these ioctls write an int or a u64, neither longer than `answer`; the kernel copies bytes, whatever their
-    // alignment.
+    // SAFETY: these ioctls write an int or a u64, neither longer than `answer`; the kernel copies
+    // bytes, whatever their alignment.
     check(unsafe { libc::ioctl(file.as_raw_fd(), question, answer.as_mut_ptr()) })?;
     Ok(answer)
 }
@@ -433,8 +527,9 @@ fn ask_number(file: &File, question: libc::Ioctl) -> io::Result<u32> {
     Ok(u32::from_ne_bytes([a, b, c, d]))
 }
 
-/// What O_DIRECT wants of address and offset, 0 if it does not work on this file; `None` if the kernel (before 6.1) or the
-/// file system does not say. Declared here because not every libc has these fields.
+/// What O_DIRECT wants of address and offset, 0 if it does not work on this file; `None` if the
+/// kernel (before 6.1) or the file system does not say. Declared here because not every libc has
+/// these fields.
 fn direct_alignment(file: &File) -> Option<u32> {
     const STATX_DIOALIGN: u32 = 0x2000;
     /// `struct statx` (include/uapi/linux/stat.h), the fields in between left out.
@@ -449,8 +544,15 @@ fn direct_alignment(file: &File) -> Option<u32> {
     const _: () = assert!(size_of::<Statx>() == 256);
     const _: () = assert!(std::mem::offset_of!(Statx, memory_align) == 0x98);
 
-    let mut answer = Statx { mask: 0, before: [0; 37], memory_align: 0, offset_align: 0, after: [0; 12] };
-    // SAFETY: the kernel reads an empty path and writes one `struct statx`, which is 256 bytes for ever.
+    let mut answer = Statx {
+        mask: 0,
+        before: [0; 37],
+        memory_align: 0,
+        offset_align: 0,
+        after: [0; 12],
+    };
+    // SAFETY: the kernel reads an empty path and writes one `struct statx`, which is 256 bytes for
+    // ever.
     let result = unsafe {
         libc::syscall(
             libc::SYS_statx,
@@ -468,8 +570,9 @@ fn direct_alignment(file: &File) -> Option<u32> {
     })
 }
 
-/// The logical sector of the disk below a file system, where the kernel does not say what O_DIRECT wants. A file system
-/// that lies on no disk of its own (btrfs, NFS) takes any alignment or buffers by itself.
+/// The logical sector of the disk below a file system, where the kernel does not say what O_DIRECT
+/// wants. A file system that lies on no disk of its own (btrfs, NFS) takes any alignment or buffers
+/// by itself.
 fn disk_sector_bytes(device_number: u64) -> u32 {
     let (major, minor) = (libc::major(device_number), libc::minor(device_number));
     let disk_and_partition = ["queue", "../queue"];
@@ -480,7 +583,8 @@ fn disk_sector_bytes(device_number: u64) -> u32 {
     answers.max().unwrap_or(SECTOR_BYTES_MIN)
 }
 
-/// Why a path is not opened. Every one of these comes before any byte has changed, except `Resize` at the end.
+/// Why a path is not opened. Every one of these comes before any byte has changed, except `Resize`
+/// at the end.
 #[derive(Debug)]
 pub enum DeviceError {
     /// An ioctl that every block device answers was not answered.
@@ -531,13 +635,21 @@ impl fmt::Display for DeviceError {
                 write!(f, "cannot ask {} what it is: {error}", path.display())
             }
             DeviceError::Busy { path, by } if by.is_empty() => {
-                write!(f, "target {} is in use: mounted, swap, or held by another program", path.display())
+                write!(
+                    f,
+                    "target {} is in use: mounted, swap, or held by another program",
+                    path.display()
+                )
             }
             DeviceError::Busy { path, by } => {
                 write!(f, "target {} is in use: {}", path.display(), by.join(", "))
             }
             DeviceError::Changed { path } => {
-                write!(f, "{} became another file while it was being opened", path.display())
+                write!(
+                    f,
+                    "{} became another file while it was being opened",
+                    path.display()
+                )
             }
             DeviceError::NoSuchDevice { path } => {
                 write!(f, "target {}: there is no such device", path.display())
@@ -546,16 +658,35 @@ impl fmt::Display for DeviceError {
                 write!(f, "cannot open {role} {}: {error}", path.display())
             }
             DeviceError::ReadOnly { path } => write!(f, "target {} is read-only", path.display()),
-            DeviceError::Resize { path, length_bytes, error } => {
-                write!(f, "cannot make {} {length_bytes} bytes long: {error}", path.display())
+            DeviceError::Resize {
+                path,
+                length_bytes,
+                error,
+            } => {
+                write!(
+                    f,
+                    "cannot make {} {length_bytes} bytes long: {error}",
+                    path.display()
+                )
             }
-            DeviceError::TooSmall { path, holds_bytes, needed_bytes } => {
+            DeviceError::TooSmall {
+                path,
+                holds_bytes,
+                needed_bytes,
+            } => {
                 let (holds, needs) = (exact(*holds_bytes), exact(*needed_bytes));
-                write!(f, "target {} holds {holds}, image needs {needs}", path.display())
+                write!(
+                    f,
+                    "target {} holds {holds}, image needs {needs}",
+                    path.display()
+                )
             }
             DeviceError::WrongKind { role, path, what } => {
                 let path = path.display();
-                write!(f, "{role} {path} is {what}; it must be a block device or a regular file")
+                write!(
+                    f,
+                    "{role} {path} is {what}; it must be a block device or a regular file"
+                )
             }
         }
     }
@@ -608,9 +739,15 @@ mod tests {
     fn a_missing_file_is_created_sparse_and_ends_as_long_as_the_image() {
         let scratch = Scratch::new("new");
         let mut device = open(scratch.path(), 1 << 30).unwrap();
-        assert_eq!((device.kind, device.size_bytes, device.sector_bytes), (Kind::Regular, 1 << 30, 512));
+        assert_eq!(
+            (device.kind, device.size_bytes, device.sector_bytes),
+            (Kind::Regular, 1 << 30, 512)
+        );
         assert!(device.created && !device.read_only);
-        assert!(device.direct, "put cargo's target directory on a file system that knows O_DIRECT");
+        assert!(
+            device.direct,
+            "put cargo's target directory on a file system that knows O_DIRECT"
+        );
         assert!(device.alignment >= 512);
         let metadata = scratch.path().metadata().unwrap();
         assert_eq!((metadata.len(), metadata.blocks()), (1 << 30, 0));
@@ -647,7 +784,10 @@ mod tests {
     #[test]
     fn a_dry_run_changes_nothing() {
         let scratch = Scratch::new("dry");
-        let options = TargetOptions { dry_run: true, force: false };
+        let options = TargetOptions {
+            dry_run: true,
+            force: false,
+        };
         let device = Device::open_target(scratch.path(), 5000, options).unwrap();
         assert!(device.created && device.direct);
         assert_eq!(device.size_bytes, 5000);
@@ -672,9 +812,18 @@ mod tests {
     #[test]
     fn what_is_not_a_disk_is_refused() {
         let must = "it must be a block device or a regular file";
-        assert_eq!(refusal("/dev"), format!("target /dev is a directory; {must}"));
-        assert_eq!(refusal("/dev/full"), format!("target /dev/full is a character device; {must}"));
-        assert_eq!(refusal("/dev/null"), format!("target /dev/null is a character device; {must}"));
+        assert_eq!(
+            refusal("/dev"),
+            format!("target /dev is a directory; {must}")
+        );
+        assert_eq!(
+            refusal("/dev/full"),
+            format!("target /dev/full is a character device; {must}")
+        );
+        assert_eq!(
+            refusal("/dev/null"),
+            format!("target /dev/null is a character device; {must}")
+        );
 
         let socket = Scratch::new("sock");
         let _listener = std::os::unix::net::UnixListener::bind(socket.path()).unwrap();
@@ -686,14 +835,22 @@ mod tests {
         check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }).unwrap();
         assert!(refusal(pipe.path()).contains("is a named pipe"));
 
-        let source = Device::open_source(Path::new("/dev")).unwrap_err().to_string();
+        let source = Device::open_source(Path::new("/dev"))
+            .unwrap_err()
+            .to_string();
         assert_eq!(source, format!("source /dev is a directory; {must}"));
     }
 
     #[test]
     fn a_mistyped_device_does_not_become_a_file() {
-        assert_eq!(refusal("/dev/sdnone"), "target /dev/sdnone: there is no such device");
-        assert_eq!(refusal("/dev/../dev/sdnone"), "target /dev/../dev/sdnone: there is no such device");
+        assert_eq!(
+            refusal("/dev/sdnone"),
+            "target /dev/sdnone: there is no such device"
+        );
+        assert_eq!(
+            refusal("/dev/../dev/sdnone"),
+            "target /dev/../dev/sdnone: there is no such device"
+        );
         assert!(!Path::new("/dev/sdnone").exists());
     }
 
@@ -702,9 +859,15 @@ mod tests {
         let missing = Scratch::new("missing");
         let path = missing.path().join("file");
         let reason = "No such file or directory (os error 2)";
-        assert_eq!(refusal(&path), format!("cannot open target {}: {reason}", path.display()));
+        assert_eq!(
+            refusal(&path),
+            format!("cannot open target {}: {reason}", path.display())
+        );
         let source = Device::open_source(&path).unwrap_err().to_string();
-        assert_eq!(source, format!("cannot open source {}: {reason}", path.display()));
+        assert_eq!(
+            source,
+            format!("cannot open source {}: {reason}", path.display())
+        );
     }
 
     #[test]
@@ -724,7 +887,10 @@ mod tests {
     fn a_source_is_read_only() {
         let scratch = Scratch::new("source");
         std::fs::write(scratch.path(), [1; 777]).unwrap();
-        for device in [Device::open_source(scratch.path()), Device::open_readonly(scratch.path())] {
+        for device in [
+            Device::open_source(scratch.path()),
+            Device::open_readonly(scratch.path()),
+        ] {
             let device = device.unwrap();
             assert!(device.read_only);
             assert_eq!(device.size_bytes, 777);
@@ -735,7 +901,12 @@ mod tests {
     fn too_small_says_how_much() {
         let error = |holds_bytes, needed_bytes| {
             let path = PathBuf::from("/dev/sda");
-            DeviceError::TooSmall { path, holds_bytes, needed_bytes }.to_string()
+            DeviceError::TooSmall {
+                path,
+                holds_bytes,
+                needed_bytes,
+            }
+            .to_string()
         };
         assert_eq!(
             error(120_034_123_776, 250_059_350_016),

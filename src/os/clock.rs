@@ -21,13 +21,14 @@ pub fn random_seed() -> io::Result<u64> {
 
 /// Fills `bytes` with numbers that differ from machine to machine; not for secrets.
 ///
-/// Never waits: a machine that has just booted from the network may not collect enough entropy for minutes
-/// (getrandom(2)), and peer ids have to be different, not unguessable.
+/// Never waits: a machine that has just booted from the network may not collect enough entropy for
+/// minutes (getrandom(2)), and peer ids have to be different, not unguessable.
 pub fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
     // The kernel serves up to 256 bytes whole, without interruption by signals (getrandom(2)).
     assert!(bytes.len() <= 256);
     // SAFETY: the kernel writes at most `len` bytes into a slice that we hold exclusively.
-    let result = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_INSECURE) };
+    let result =
+        unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_INSECURE) };
     if usize::try_from(result) == Ok(bytes.len()) {
         return Ok(());
     }

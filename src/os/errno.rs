@@ -1,5 +1,5 @@
-//! What does each error of a disk mean, and what is done about it? One table for every call that reaches a disk once it is
-//! open. (Errors of opening are refusals: `blockdev`.)
+//! What does each error of a disk mean, and what is done about it? One table for every call that
+//! reaches a disk once it is open. (Errors of opening are refusals: `blockdev`.)
 //!
 //! ```text
 //! call        errno             then
@@ -11,8 +11,8 @@
 //! zeroing     any               the other way: write zeros, which finds out whether the disk is well
 //! ```
 //!
-//! "Stop" is for a target: the machine reports the offset and leaves the swarm. A seeder whose source cannot be read does
-//! without the piece (`swarm::storage`).
+//! "Stop" is for a target: the machine reports the offset and leaves the swarm. A seeder whose
+//! source cannot be read does without the piece (`swarm::storage`).
 
 /// Those calls of the table for which there is something to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

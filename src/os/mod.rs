@@ -1,7 +1,8 @@
-//! What the kernel does for us: memory, disks, clocks, signals, socket options. The only `unsafe` of the program.
+//! What the kernel does for us: memory, disks, clocks, signals, socket options. The only `unsafe`
+//! of the program.
 //!
-//! Every module offers a safe API; every `unsafe` says who owns the memory and until when. Nothing here knows about
-//! torrents: it uses the core's units and limits and no more.
+//! Every module offers a safe API; every `unsafe` says who owns the memory and until when. Nothing
+//! here knows about torrents: it uses the core's units and limits and no more.
 
 pub mod aio;
 pub mod blockdev;
@@ -20,7 +21,11 @@ use std::io;
 
 /// The usual contract of libc calls: -1 means "look at errno".
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 #[cfg(test)]
@@ -34,8 +39,8 @@ pub mod testing {
 
     /// A path of its own for one test; whatever lies there is removed at the end.
     ///
-    /// It is beside the test program, that is in cargo's target directory and not in /tmp, because tmpfs refused
-    /// O_DIRECT before Linux 6.6.
+    /// It is beside the test program, that is in cargo's target directory and not in /tmp, because
+    /// tmpfs refused O_DIRECT before Linux 6.6.
     pub struct Scratch(PathBuf);
 
     impl Scratch {
@@ -51,11 +56,19 @@ pub mod testing {
             &self.0
         }
 
-        /// The file itself, created and opened with `O_DIRECT`. A file system that refuses it fails the test loudly.
+        /// The file itself, created and opened with `O_DIRECT`. A file system that refuses it fails
+        /// the test loudly.
         pub fn open_direct(&self) -> File {
             let mut options = File::options();
-            options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_DIRECT);
-            options.open(&self.0).expect("put cargo's target directory on a file system that knows O_DIRECT")
+            options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .custom_flags(libc::O_DIRECT);
+            options
+                .open(&self.0)
+                .expect("put cargo's target directory on a file system that knows O_DIRECT")
         }
 
         pub fn open_buffered(&self) -> File {

@@ -1,23 +1,26 @@
 //! The socket options that mio and std do not know.
 //!
-//! Reading and writing needs nothing from here: std's `read_vectored` and `write_vectored` take pool buffers as they are.
-//! Read first: socket(7), tcp(7), ipv6(7).
+//! Reading and writing needs nothing from here: std's `read_vectored` and `write_vectored` take
+//! pool buffers as they are. Read first: socket(7), tcp(7), ipv6(7).
 
 use super::check;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// Connections the kernel keeps for us until we accept them: a classroom that boots in the same second, with room. The
-/// kernel cuts it to net.core.somaxconn.
+/// Connections the kernel keeps for us until we accept them: a classroom that boots in the same
+/// second, with room. The kernel cuts it to net.core.somaxconn.
 const BACKLOG_COUNT: libc::c_int = 1024;
 
-/// A listening socket. An IPv6 wildcard address takes IPv4 connections, too; on a kernel without IPv6 it becomes the IPv4
-/// wildcard, so the default `[::]` works everywhere.
+/// A listening socket. An IPv6 wildcard address takes IPv4 connections, too; on a kernel without
+/// IPv6 it becomes the IPv4 wildcard, so the default `[::]` works everywhere.
 pub fn listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
     match bind_and_listen(address) {
         Err(error) if no_ipv6(&error) && address.is_ipv6() && address.ip().is_unspecified() => {
-            bind_and_listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+            bind_and_listen(SocketAddr::new(
+                Ipv4Addr::UNSPECIFIED.into(),
+                address.port(),
+            ))
         }
         other => other,
     }
@@ -30,7 +33,9 @@ pub fn listen_next_free(address: SocketAddr, port_count: u16) -> io::Result<mio:
     let mut address = address;
     loop {
         match listen(address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() < last_port => {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && address.port() < last_port =>
+            {
                 address.set_port(address.port() + 1);
             }
             result => return result,
@@ -39,7 +44,11 @@ pub fn listen_next_free(address: SocketAddr, port_count: u16) -> io::Result<mio:
 }
 
 fn bind_and_listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
-    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    let family = if address.is_ipv6() {
+        libc::AF_INET6
+    } else {
+        libc::AF_INET
+    };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: the new descriptor is ours alone.
     let socket = unsafe { OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?) };
@@ -70,7 +79,9 @@ fn raw_v4(address: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: address.port().to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(address.ip().octets()),
+        },
         sin_zero: [0; 8],
     }
 }
@@ -80,14 +91,19 @@ fn raw_v6(address: SocketAddrV6) -> libc::sockaddr_in6 {
         sin6_family: libc::AF_INET6 as libc::sa_family_t,
         sin6_port: address.port().to_be(),
         sin6_flowinfo: address.flowinfo(),
-        sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+        sin6_addr: libc::in6_addr {
+            s6_addr: address.ip().octets(),
+        },
         sin6_scope_id: address.scope_id(),
     }
 }
 
 /// Not compiled in (EAFNOSUPPORT), or switched off by `ipv6.disable=1` or by sysctl.
 fn no_ipv6(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT)
+    )
 }
 
 fn set_option(
@@ -99,7 +115,8 @@ fn set_option(
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     let pointer = std::ptr::from_ref(&value).cast();
     // SAFETY: the kernel reads one int, `value`.
-    check(unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, pointer, length) }).map(drop)
+    check(unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, pointer, length) })
+        .map(drop)
 }
 
 #[cfg(test)]
@@ -110,7 +127,11 @@ mod tests {
 
     /// Accepts the connection that has just been made; never waits longer than ten seconds.
     fn accept(listener: &mio::net::TcpListener) -> (mio::net::TcpStream, SocketAddr) {
-        let mut poll = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: listener.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         // SAFETY: one pollfd on the stack.
         assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 10_000) }, 1);
         listener.accept().unwrap()
@@ -140,7 +161,10 @@ mod tests {
         let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let taken = first.local_addr().unwrap();
         assert_eq!(listen(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert_eq!(listen_next_free(taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            listen_next_free(taken, 1).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         let second = listen_next_free(taken, 100).unwrap();
         assert!(second.local_addr().unwrap().port() > taken.port());
     }

@@ -1,13 +1,14 @@
 //! Where do payload bytes live between socket and disk?
 //!
-//! In one anonymous mapping cut into equal, page-aligned buffers, so that O_DIRECT can take them as they are (open(2),
-//! NOTES, O_DIRECT). Memory is paid for only where a buffer has been written to. Odd sectors at the edge of an extent go
-//! through a small `Bounce` of their own.
+//! In one anonymous mapping cut into equal, page-aligned buffers, so that O_DIRECT can take them as
+//! they are (open(2), NOTES, O_DIRECT). Memory is paid for only where a buffer has been written to.
+//! Odd sectors at the edge of an extent go through a small `Bounce` of their own.
 //!
-//! Three parties touch a buffer: sockets fill it and drain it, the hash reads it, the kernel moves it to and from the
-//! disk. Which of them may is decided by the core's `cache`, which pins a buffer for as long as an operation on it is in
-//! flight. This module hands out references one call at a time and never keeps one. One buffer more than asked for is
-//! filled by nobody: zeros, to be written where zeros belong.
+//! Three parties touch a buffer: sockets fill it and drain it, the hash reads it, the kernel moves
+//! it to and from the disk. Which of them may is decided by the core's `cache`, which pins a buffer
+//! for as long as an operation on it is in flight. This module hands out references one call at a
+//! time and never keeps one. One buffer more than asked for is filled by nobody: zeros, to be
+//! written where zeros belong.
 
 use std::alloc::Layout;
 use std::fmt;
@@ -15,13 +16,15 @@ use std::io;
 use std::ptr::NonNull;
 use swarm_proto::units::BufferId;
 
-/// Smallest page of any Linux; buffers are multiples of it, so page alignment of the first one aligns them all.
+/// Smallest page of any Linux; buffers are multiples of it, so page alignment of the first one
+/// aligns them all.
 const PAGE_BYTES: u32 = 4096;
 
 /// Equal, page-aligned buffers in one mapping.
 ///
-/// Drop order: the kernel may still be writing into a buffer while an operation is in flight, so a `Pool` must outlive
-/// every `Aio` that was given segments of it. In a struct that holds both, the `Aio` comes first.
+/// Drop order: the kernel may still be writing into a buffer while an operation is in flight, so a
+/// `Pool` must outlive every `Aio` that was given segments of it. In a struct that holds both, the
+/// `Aio` comes first.
 pub struct Pool {
     memory: NonNull<u8>,
     buffer_bytes: u32,
@@ -29,27 +32,34 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Maps `count` buffers of `buffer_bytes` each, and the zeros; the kernel hands out the pages on first use.
+    /// Maps `count` buffers of `buffer_bytes` each, and the zeros; the kernel hands out the pages
+    /// on first use.
     pub fn new(buffer_bytes: u32, count: u32) -> io::Result<Pool> {
         assert!(buffer_bytes > 0);
         assert!(buffer_bytes.is_multiple_of(PAGE_BYTES));
         assert!(count > 0);
         let length = mapping_bytes(buffer_bytes, count);
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // NORESERVE: a machine with 128 MiB and strict overcommit pays for what is used, not for what may be.
+        // NORESERVE: a machine with 128 MiB and strict overcommit pays for what is used, not for
+        // what may be.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice; nothing of ours is replaced.
         let address = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // The kernel looks up and holds each page of a buffer for each direct read and write of it: with huge pages that is
-        // a third of the processor time of a seeder less. The first byte touched costs 2 MiB, all of them together what
-        // they cost anyway. Kernels without huge pages answer EINVAL.
-        // SAFETY: the range is the mapping made above.
+        // The kernel looks up and holds each page of a buffer for each direct read and write of it:
+        // with huge pages that is a third of the processor time of a seeder less. The first byte
+        // touched costs 2 MiB, all of them together what they cost anyway. Kernels without huge
+        // pages answer EINVAL. SAFETY: the range is the mapping made above.
         let _ = unsafe { libc::madvise(address, length, libc::MADV_HUGEPAGE) };
-        let memory = NonNull::new(address.cast()).expect("mmap without MAP_FIXED never maps page 0");
-        Ok(Pool { memory, buffer_bytes, count })
+        let memory =
+            NonNull::new(address.cast()).expect("mmap without MAP_FIXED never maps page 0");
+        Ok(Pool {
+            memory,
+            buffer_bytes,
+            count,
+        })
     }
 
     pub fn buffer_bytes(&self) -> u32 {
@@ -66,19 +76,26 @@ impl Pool {
         BufferId(self.count)
     }
 
-    /// The whole buffer, to hash it or to send from it. The kernel may be writing it to the disk meanwhile.
+    /// The whole buffer, to hash it or to send from it. The kernel may be writing it to the disk
+    /// meanwhile.
     pub fn bytes(&self, buffer: BufferId) -> &[u8] {
-        // SAFETY: the range lies in our mapping, which lives as long as `self` and was zeroed by the kernel. The cache
-        // has pinned the buffer for its caller: no disk read into it is in flight, so nobody else changes it.
-        unsafe { std::slice::from_raw_parts(self.start(buffer).as_ptr(), self.buffer_bytes as usize) }
+        // SAFETY: the range lies in our mapping, which lives as long as `self` and was zeroed by
+        // the kernel. The cache has pinned the buffer for its caller: no disk read into it is in
+        // flight, so nobody else changes it.
+        unsafe {
+            std::slice::from_raw_parts(self.start(buffer).as_ptr(), self.buffer_bytes as usize)
+        }
     }
 
     /// The whole buffer, to receive into it.
     pub fn bytes_mut(&mut self, buffer: BufferId) -> &mut [u8] {
         assert_ne!(buffer, self.zeros(), "zeros stay zeros");
-        // SAFETY: as in `bytes`; `&mut self` excludes every other reference given out by this pool, and the cache gives
-        // a buffer to be filled only when no disk operation, read or write, is in flight on it.
-        unsafe { std::slice::from_raw_parts_mut(self.start(buffer).as_ptr(), self.buffer_bytes as usize) }
+        // SAFETY: as in `bytes`; `&mut self` excludes every other reference given out by this pool,
+        // and the cache gives a buffer to be filled only when no disk operation, read or write, is
+        // in flight on it.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.start(buffer).as_ptr(), self.buffer_bytes as usize)
+        }
     }
 
     /// A part of a buffer as the kernel wants it named in a disk operation.
@@ -88,12 +105,16 @@ impl Pool {
         assert!(length <= self.buffer_bytes - offset);
         // SAFETY: `offset` is inside the buffer, checked above.
         let address = unsafe { self.start(buffer).add(offset as usize) };
-        Segment(libc::iovec { iov_base: address.as_ptr().cast(), iov_len: length as usize })
+        Segment(libc::iovec {
+            iov_base: address.as_ptr().cast(),
+            iov_len: length as usize,
+        })
     }
 
     fn start(&self, buffer: BufferId) -> NonNull<u8> {
         assert!(buffer.0 <= self.count);
-        // SAFETY: the buffer is one of `count`, or the zeros behind them, so its start lies inside the mapping.
+        // SAFETY: the buffer is one of `count`, or the zeros behind them, so its start lies inside
+        // the mapping.
         unsafe { self.memory.add(buffer.index() * self.buffer_bytes as usize) }
     }
 }
@@ -101,8 +122,9 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         let length = mapping_bytes(self.buffer_bytes, self.count);
-        // SAFETY: exactly the mapping made in `new`. No slice outlives `self`, and the kernel is done with the buffers
-        // because every `Aio` was dropped before (see the type) and its drop waits.
+        // SAFETY: exactly the mapping made in `new`. No slice outlives `self`, and the kernel is
+        // done with the buffers because every `Aio` was dropped before (see the type) and its drop
+        // waits.
         let result = unsafe { libc::munmap(self.memory.as_ptr().cast(), length) };
         assert_eq!(result, 0, "munmap of our own mapping");
     }
@@ -115,10 +137,13 @@ impl fmt::Debug for Pool {
 }
 
 fn mapping_bytes(buffer_bytes: u32, count: u32) -> usize {
-    (buffer_bytes as usize).checked_mul(count as usize + 1).expect("the pool fits the address space")
+    (buffer_bytes as usize)
+        .checked_mul(count as usize + 1)
+        .expect("the pool fits the address space")
 }
 
-/// A run of bytes the kernel may read or write. Only a `Pool` makes one, so it always points into live memory.
+/// A run of bytes the kernel may read or write. Only a `Pool` makes one, so it always points into
+/// live memory.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Segment(libc::iovec);
@@ -139,7 +164,8 @@ impl fmt::Debug for Segment {
     }
 }
 
-/// A small aligned buffer with one owner: it moves into a disk operation and comes back with the completion.
+/// A small aligned buffer with one owner: it moves into a disk operation and comes back with the
+/// completion.
 ///
 /// For the sector that is only partly ours: read it, change our part, write it back.
 pub struct Bounce {
@@ -152,8 +178,8 @@ impl Bounce {
     pub fn new(length_bytes: u32, alignment: u32) -> Bounce {
         assert!(length_bytes > 0);
         assert!(alignment.is_power_of_two());
-        let layout =
-            Layout::from_size_align(length_bytes as usize, alignment as usize).expect("a few sectors");
+        let layout = Layout::from_size_align(length_bytes as usize, alignment as usize)
+            .expect("a few sectors");
         // SAFETY: the layout has a size, asserted above.
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         match NonNull::new(memory) {
@@ -163,8 +189,8 @@ impl Bounce {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: our own allocation of that size, zeroed at first. Whoever can call this owns the `Bounce`, so the
-        // kernel does not: while an operation is in flight, `Aio` owns it.
+        // SAFETY: our own allocation of that size, zeroed at first. Whoever can call this owns the
+        // `Bounce`, so the kernel does not: while an operation is in flight, `Aio` owns it.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.layout.size()) }
     }
 
@@ -174,7 +200,10 @@ impl Bounce {
     }
 
     pub(super) fn segment(&self) -> Segment {
-        Segment(libc::iovec { iov_base: self.memory.as_ptr().cast(), iov_len: self.layout.size() })
+        Segment(libc::iovec {
+            iov_base: self.memory.as_ptr().cast(),
+            iov_len: self.layout.size(),
+        })
     }
 }
 
@@ -215,7 +244,10 @@ mod tests {
     fn segments_point_into_their_buffer() {
         let pool = Pool::new(4096, 2).unwrap();
         let segment = pool.segment(BufferId(1), 512, 1024);
-        assert_eq!(segment.address().cast_const(), &pool.bytes(BufferId(1))[512]);
+        assert_eq!(
+            segment.address().cast_const(),
+            &pool.bytes(BufferId(1))[512]
+        );
         assert_eq!(segment.length_bytes(), 1024);
         assert_eq!(pool.segment(BufferId(1), 4095, 1).length_bytes(), 1);
     }
@@ -234,16 +266,26 @@ mod tests {
         pool.segment(BufferId(0), 4000, 200);
     }
 
-    /// A gigabyte of untouched buffers costs nothing; the touched one costs itself, or the huge page it lies in.
+    /// A gigabyte of untouched buffers costs nothing; the touched one costs itself, or the huge
+    /// page it lies in.
     #[test]
     fn memory_is_paid_on_first_use() {
         let mut pool = Pool::new(1 << 20, 1024).unwrap();
         pool.bytes_mut(BufferId(500)).fill(1);
         let start = pool.bytes(BufferId(0)).as_ptr() as usize;
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mine = maps.split_once(&format!("\n{start:x}-")).expect("our mapping has its own entry").1;
-        let rss = mine.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
-        assert!(["1024", "2048"].contains(&rss.split_whitespace().next().unwrap()), "kB: {rss}");
+        let mine = maps
+            .split_once(&format!("\n{start:x}-"))
+            .expect("our mapping has its own entry")
+            .1;
+        let rss = mine
+            .lines()
+            .find_map(|line| line.strip_prefix("Rss:"))
+            .unwrap();
+        assert!(
+            ["1024", "2048"].contains(&rss.split_whitespace().next().unwrap()),
+            "kB: {rss}"
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! How are a few sectors of an opened disk read and written while everybody waits?
 //!
-//! For partition tables: a hundred sectors before a torrent is made, or after the last upload, when the event loop has
-//! nothing else to do. Everything else goes through `aio`. The requests keep the alignment O_DIRECT wants and bypass the
-//! page cache as those do, so what is read is what the disk says.
+//! For partition tables: a hundred sectors before a torrent is made, or after the last upload, when
+//! the event loop has nothing else to do. Everything else goes through `aio`. The requests keep the
+//! alignment O_DIRECT wants and bypass the page cache as those do, so what is read is what the disk
+//! says.
 //!
 //! Read first: open(2) on O_DIRECT.
 
@@ -23,7 +24,9 @@ pub fn write(device: &Device, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).expect("a few sectors");
     let mut window = Window::read(device, offset, length)?;
     window.wanted_mut().copy_from_slice(bytes);
-    device.file().write_all_at(window.bounce.bytes(), window.start)
+    device
+        .file()
+        .write_all_at(window.bounce.bytes(), window.start)
 }
 
 /// The aligned bytes around the wanted ones.
@@ -40,9 +43,17 @@ impl Window {
         let start = offset / alignment * alignment;
         let skip = offset - start;
         let whole = (skip + u64::from(length)).next_multiple_of(alignment);
-        let mut bounce = Bounce::new(u32::try_from(whole).expect("a few sectors"), device.alignment);
+        let mut bounce = Bounce::new(
+            u32::try_from(whole).expect("a few sectors"),
+            device.alignment,
+        );
         read_up_to(device, start, bounce.bytes_mut())?;
-        Ok(Window { start, skip: skip as usize, length: length as usize, bounce })
+        Ok(Window {
+            start,
+            skip: skip as usize,
+            length: length as usize,
+            bounce,
+        })
     }
 
     fn wanted(&self) -> &[u8] {
@@ -58,8 +69,12 @@ impl Window {
 fn read_up_to(device: &Device, start: u64, buffer: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match device.file().read_at(&mut buffer[filled..], start + filled as u64) {
-            // After a part that is no whole sector there is only the end, and O_DIRECT would not take such an address.
+        match device
+            .file()
+            .read_at(&mut buffer[filled..], start + filled as u64)
+        {
+            // After a part that is no whole sector there is only the end, and O_DIRECT would not
+            // take such an address.
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -73,8 +88,8 @@ fn read_up_to(device: &Device, start: u64, buffer: &mut [u8]) -> io::Result<()> 
 /// From include/uapi/linux/fs.h.
 const BLKRRPART: libc::Ioctl = 0x125f;
 
-/// Tells the kernel to read the partition table again. EINVAL means that the device has no partitions and never will, as a
-/// partition itself, which is no error.
+/// Tells the kernel to read the partition table again. EINVAL means that the device has no
+/// partitions and never will, as a partition itself, which is no error.
 pub fn reread_table(device: &Device) -> io::Result<()> {
     // SAFETY: an open descriptor and no argument (blkdev_common_ioctl in block/ioctl.c).
     let result = check(unsafe { libc::ioctl(device.fd(), BLKRRPART) });
@@ -97,8 +112,10 @@ mod tests {
         write(&device, 0, &[1; 10_000]).unwrap();
         write(&device, 700, &[2; 5000]).unwrap();
         let bytes = read(&device, 0, 10_000).unwrap();
-        let runs: Vec<(u8, usize)> =
-            bytes.chunk_by(|one, next| one == next).map(|run| (run[0], run.len())).collect();
+        let runs: Vec<(u8, usize)> = bytes
+            .chunk_by(|one, next| one == next)
+            .map(|run| (run[0], run.len()))
+            .collect();
         assert_eq!(runs, [(1, 700), (2, 5000), (1, 4300)]);
         assert_eq!(read(&device, 699, 2).unwrap(), [1, 2]);
     }
@@ -108,7 +125,10 @@ mod tests {
         let scratch = Scratch::new("end");
         scratch.open_buffered().write_all_at(&[7; 5000], 0).unwrap();
         let device = Device::open_source(scratch.path()).unwrap();
-        assert_eq!(read(&device, 4990, 20).unwrap(), [[7; 10], [0; 10]].concat());
+        assert_eq!(
+            read(&device, 4990, 20).unwrap(),
+            [[7; 10], [0; 10]].concat()
+        );
         assert_eq!(read(&device, 1 << 40, 3).unwrap(), [0; 3]);
     }
 }

@@ -1,9 +1,10 @@
 //! SHA-1 of a stream of bytes, as fast as this machine can.
 //!
-//! Every byte that comes off the network or the disk is hashed, so next to the copies this is what the processor does all
-//! day. Two engines, chosen at run time: the SHA instructions of x86-64 (Intel since Goldmont and Ice Lake, AMD since
-//! Zen), and `sha1_smol` for all other machines. Measured with `speed` below on one thread of an AMD EPYC, 16 KiB at a
-//! time: 2.0 GB/s with the instructions, 0.95 GB/s without; `sha1rnds4` alone would allow about 2.4.
+//! Every byte that comes off the network or the disk is hashed, so next to the copies this is what
+//! the processor does all day. Two engines, chosen at run time: the SHA instructions of x86-64
+//! (Intel since Goldmont and Ice Lake, AMD since Zen), and `sha1_smol` for all other machines.
+//! Measured with `speed` below on one thread of an AMD EPYC, 16 KiB at a time: 2.0 GB/s with the
+//! instructions, 0.95 GB/s without; `sha1rnds4` alone would allow about 2.4.
 //!
 //! Read first: FIPS 180-4; "Intel SHA Extensions" (2013) for what the four instructions compute.
 
@@ -45,10 +46,16 @@ impl Sha1 {
     pub fn update_two(hashes: [&mut Sha1; 2], bytes: [&[u8]; 2]) {
         match hashes {
             #[cfg(target_arch = "x86_64")]
-            [Sha1(Engine::Instructions(first)), Sha1(Engine::Instructions(second))] => {
+            [
+                Sha1(Engine::Instructions(first)),
+                Sha1(Engine::Instructions(second)),
+            ] => {
                 instructions::Sha1::update_two([first, second], bytes);
             }
-            hashes => hashes.into_iter().zip(bytes).for_each(|(hash, bytes)| hash.update(bytes)),
+            hashes => hashes
+                .into_iter()
+                .zip(bytes)
+                .for_each(|(hash, bytes)| hash.update(bytes)),
         }
     }
 
@@ -72,7 +79,13 @@ mod instructions {
     type Block = [u8; BLOCK_BYTES];
     type State = [u32; 5];
 
-    const INITIAL: State = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
+    const INITIAL: State = [
+        0x6745_2301,
+        0xefcd_ab89,
+        0x98ba_dcfe,
+        0x1032_5476,
+        0xc3d2_e1f0,
+    ];
 
     /// Exists only on a processor that has the instructions, so `compress` may be called.
     #[derive(Clone)]
@@ -88,7 +101,11 @@ mod instructions {
             let present = is_x86_feature_detected!("sha")
                 && is_x86_feature_detected!("ssse3")
                 && is_x86_feature_detected!("sse4.1");
-            present.then_some(Sha1 { state: INITIAL, partial: [0; BLOCK_BYTES], total_bytes: 0 })
+            present.then_some(Sha1 {
+                state: INITIAL,
+                partial: [0; BLOCK_BYTES],
+                total_bytes: 0,
+            })
         }
 
         pub fn update(&mut self, bytes: &[u8]) {
@@ -110,12 +127,18 @@ mod instructions {
             self.partial[..tail.len()].copy_from_slice(tail);
         }
 
-        /// As `update` on each, but faster where both are at the start of a block and have whole ones.
+        /// As `update` on each, but faster where both are at the start of a block and have whole
+        /// ones.
         pub fn update_two(hashes: [&mut Sha1; 2], bytes: [&[u8]; 2]) {
             let [first, second] = hashes;
             let aligned = first.partial_bytes() + second.partial_bytes() == 0;
-            let shared = if aligned { bytes[0].len().min(bytes[1].len()) & !(BLOCK_BYTES - 1) } else { 0 };
-            let [(head, tail), (second_head, second_tail)] = bytes.map(|bytes| bytes.split_at(shared));
+            let shared = if aligned {
+                bytes[0].len().min(bytes[1].len()) & !(BLOCK_BYTES - 1)
+            } else {
+                0
+            };
+            let [(head, tail), (second_head, second_tail)] =
+                bytes.map(|bytes| bytes.split_at(shared));
             let blocks = [head.as_chunks().0, second_head.as_chunks().0];
             // SAFETY: the processor has the features, or `new` would have made no `Sha1`.
             unsafe { compress_two([&mut first.state, &mut second.state], blocks) }
@@ -125,7 +148,8 @@ mod instructions {
             }
         }
 
-        /// One bit 1, zeros up to 8 bytes before the end of a block, the length in bits (FIPS 180-4, 5.1.1).
+        /// One bit 1, zeros up to 8 bytes before the end of a block, the length in bits (FIPS
+        /// 180-4, 5.1.1).
         pub fn finish(mut self) -> [u8; 20] {
             let length_bits = self.total_bytes * 8;
             let used = self.partial_bytes();
@@ -134,7 +158,8 @@ mod instructions {
             let flat = last.as_flattened_mut();
             flat[..used].copy_from_slice(&self.partial[..used]);
             flat[used] = 0x80;
-            flat[padded_blocks * BLOCK_BYTES - 8..][..8].copy_from_slice(&length_bits.to_be_bytes());
+            flat[padded_blocks * BLOCK_BYTES - 8..][..8]
+                .copy_from_slice(&length_bits.to_be_bytes());
             self.compress(&last[..padded_blocks]);
             let mut digest = [0; 20];
             for (bytes, word) in digest.chunks_exact_mut(4).zip(self.state) {
@@ -155,15 +180,17 @@ mod instructions {
 
     /// One message being hashed, in registers.
     struct Lane {
-        /// The instructions keep A in the highest lane, and E in the highest lane of a register of its own.
+        /// The instructions keep A in the highest lane, and E in the highest lane of a register of
+        /// its own.
         abcd: __m128i,
         e: __m128i,
         /// Sixteen words of the message schedule.
         words: [__m128i; 4],
     }
 
-    /// Four rounds of each lane with the words at `$now`, of which `sha1rnds4` does the work and `sha1nexte` derives E
-    /// from the state four rounds ago. That is left where the next four rounds take theirs.
+    /// Four rounds of each lane with the words at `$now`, of which `sha1rnds4` does the work and
+    /// `sha1nexte` derives E from the state four rounds ago. That is left where the next four
+    /// rounds take theirs.
     macro_rules! rounds {
         ($function:literal, $now:literal, $($lane:ident)+) => {$(
             let e = _mm_sha1nexte_epu32($lane.e, $lane.words[$now]);
@@ -172,7 +199,8 @@ mod instructions {
         )+};
     }
 
-    /// The next four words of each schedule replace the oldest ones, which are those at `$now`, and go through four rounds.
+    /// The next four words of each schedule replace the oldest ones, which are those at `$now`, and
+    /// go through four rounds.
     macro_rules! schedule_and_rounds {
         ($function:literal, $now:literal, $($lane:ident)+) => {
             $(
@@ -185,13 +213,15 @@ mod instructions {
         };
     }
 
-    /// The 80 rounds over one block of each lane, four at a time; a macro, so that all of it stays in registers.
+    /// The 80 rounds over one block of each lane, four at a time; a macro, so that all of it stays
+    /// in registers.
     macro_rules! block {
         ($($lane:ident $bytes:ident)+) => {
             $(
                 $lane.words = load($bytes);
                 let $bytes = ($lane.abcd, $lane.e);
-                // The first E is added as it is; from then on `sha1nexte` rotates it out of an earlier A.
+                // The first E is added as it is; from then on `sha1nexte` rotates it out of an
+                // earlier A.
                 let first = _mm_add_epi32($lane.e, $lane.words[0]);
                 $lane.e = $lane.abcd;
                 $lane.abcd = _mm_sha1rnds4_epu32($lane.abcd, first, 0);
@@ -234,8 +264,8 @@ mod instructions {
         *state = end(&lane);
     }
 
-    /// As `compress` on each, as far as both have blocks. Every `sha1rnds4` waits for the one before it; between two of one
-    /// lane there is time for one of another.
+    /// As `compress` on each, as far as both have blocks. Every `sha1rnds4` waits for the one
+    /// before it; between two of one lane there is time for one of another.
     #[target_feature(enable = "sha,ssse3,sse4.1")]
     fn compress_two(states: [&mut State; 2], blocks: [&[Block]; 2]) {
         let [mut first, mut second] = [begin(states[0]), begin(states[1])];
@@ -250,7 +280,11 @@ mod instructions {
     fn begin(state: &State) -> Lane {
         let [a, b, c, d, e] = state.map(|word| word as i32);
         let zeros = _mm_setzero_si128();
-        Lane { abcd: _mm_set_epi32(a, b, c, d), e: _mm_set_epi32(e, 0, 0, 0), words: [zeros; 4] }
+        Lane {
+            abcd: _mm_set_epi32(a, b, c, d),
+            e: _mm_set_epi32(e, 0, 0, 0),
+            words: [zeros; 4],
+        }
     }
 
     #[target_feature(enable = "sse4.1")]
@@ -297,18 +331,31 @@ mod tests {
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// FIPS 180 examples (csrc.nist.gov, SHA1.pdf and SHA_All.pdf), the empty input, and a million times 'a'.
+    /// FIPS 180 examples (csrc.nist.gov, SHA1.pdf and SHA_All.pdf), the empty input, and a million
+    /// times 'a'.
     #[test]
     fn known_digests() {
         assert_eq!(hex(both(&[])), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
-        assert_eq!(hex(both(&[b"abc"])), "a9993e364706816aba3e25717850c26c9cd0d89d");
+        assert_eq!(
+            hex(both(&[b"abc"])),
+            "a9993e364706816aba3e25717850c26c9cd0d89d"
+        );
         let two_blocks = b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
-        assert_eq!(hex(both(&[two_blocks])), "84983e441c3bd26ebaae4aa1f95129e5e54670f1");
+        assert_eq!(
+            hex(both(&[two_blocks])),
+            "84983e441c3bd26ebaae4aa1f95129e5e54670f1"
+        );
         let long = b"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmn\
               hijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu";
-        assert_eq!(hex(both(&[long])), "a49b2446a02c645bf419f995b67091253a04a259");
+        assert_eq!(
+            hex(both(&[long])),
+            "a49b2446a02c645bf419f995b67091253a04a259"
+        );
         let thousand = [b'a'; 1000];
-        assert_eq!(hex(both(&[&thousand[..]; 1000])), "34aa973cd4c4daa4f61eeb2bdbad27316534016f");
+        assert_eq!(
+            hex(both(&[&thousand[..]; 1000])),
+            "34aa973cd4c4daa4f61eeb2bdbad27316534016f"
+        );
     }
 
     /// Every length around the block size, where the padding changes shape.
@@ -347,7 +394,8 @@ mod tests {
                 let mut all = [Vec::new(), Vec::new()];
                 for _ in 0..rng.below(4) {
                     let bytes = [random_bytes(&mut rng, 1000), random_bytes(&mut rng, 1000)];
-                    let starts = [0, 1].map(|lane| rng.below(bytes[lane].len() as u32 + 1) as usize);
+                    let starts =
+                        [0, 1].map(|lane| rng.below(bytes[lane].len() as u32 + 1) as usize);
                     let mut parts = [0, 1].map(|lane| &bytes[lane][starts[lane]..]);
                     if rng.chance(1, 2) {
                         parts = parts.map(|part| &part[..part.len() / 64 * 64]);
@@ -363,7 +411,9 @@ mod tests {
     }
 
     fn random_bytes(rng: &mut Rng, bound: u32) -> Vec<u8> {
-        (0..rng.below(bound)).map(|_| rng.below(256) as u8).collect()
+        (0..rng.below(bound))
+            .map(|_| rng.below(256) as u8)
+            .collect()
     }
 
     /// `cargo test --release --bin swarmdd speed -- --ignored --nocapture`
@@ -373,7 +423,10 @@ mod tests {
         const BYTES: usize = 1 << 30;
         let block = vec![0x5a; 16 * 1024];
         let report = |name: &str, start: std::time::Instant| {
-            println!("{name}: {:.2} GB/s", BYTES as f64 / start.elapsed().as_secs_f64() / 1e9);
+            println!(
+                "{name}: {:.2} GB/s",
+                BYTES as f64 / start.elapsed().as_secs_f64() / 1e9
+            );
         };
         for (name, mut hash) in [("fast", Sha1::new()), ("software", Sha1::software())] {
             let start = std::time::Instant::now();

@@ -1,6 +1,7 @@
 //! Has somebody asked us to stop?
 //!
-//! Signals arrive as bytes of a signalfd(2), one more readable source of the event loop: nothing runs inside a handler.
+//! Signals arrive as bytes of a signalfd(2), one more readable source of the event loop: nothing
+//! runs inside a handler.
 
 use super::check;
 use std::io;
@@ -16,8 +17,9 @@ pub enum Signal {
 
 /// SIGINT, SIGTERM and SIGHUP, blocked for the thread that made this and readable here instead.
 ///
-/// They stay blocked after drop: what was asked shall not kill us while we clean up. One that the parent set to be ignored
-/// (nohup, `&` in a shell without job control) stays ignored: the kernel throws it away before it gets here.
+/// They stay blocked after drop: what was asked shall not kill us while we clean up. One that the
+/// parent set to be ignored (nohup, `&` in a shell without job control) stays ignored: the kernel
+/// throws it away before it gets here.
 pub struct Signals {
     fd: OwnedFd,
 }
@@ -25,13 +27,14 @@ pub struct Signals {
 impl Signals {
     /// Call it once, in the main thread.
     pub fn new() -> io::Result<Signals> {
-        // A peer that hung up is an EPIPE at the next write, not the end of us. Rust's runtime does this, too, but a
-        // machine must not die of it should that change.
-        // SAFETY: sets a disposition, installs no handler.
+        // A peer that hung up is an EPIPE at the next write, not the end of us. Rust's runtime does
+        // this, too, but a machine must not die of it should that change. SAFETY: sets a
+        // disposition, installs no handler.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         let set = signal_set();
         // SAFETY: reads the set; the old mask is not asked for.
-        let errno = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        let errno =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
         if errno != 0 {
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -52,7 +55,8 @@ impl Signals {
     pub fn poll(&mut self) -> Option<Signal> {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
         let size = size_of::<libc::signalfd_siginfo>();
-        // SAFETY: the kernel writes at most `size` bytes, exactly one whole record or nothing (signalfd(2)).
+        // SAFETY: the kernel writes at most `size` bytes, exactly one whole record or nothing
+        // (signalfd(2)).
         let read_bytes = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
         // EAGAIN means none; nothing else can happen to a signalfd of our own.
         if usize::try_from(read_bytes) != Ok(size) {
@@ -70,7 +74,8 @@ impl Signals {
 
 fn signal_set() -> libc::sigset_t {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset initialises the set, sigaddset changes it; valid signal numbers cannot fail.
+    // SAFETY: sigemptyset initialises the set, sigaddset changes it; valid signal numbers cannot
+    // fail.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {

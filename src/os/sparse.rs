@@ -1,19 +1,24 @@
 //! Which ranges of a file hold data, and which are holes?
 //!
-//! Read first: lseek(2) on SEEK_DATA and SEEK_HOLE. A file system that does not know holes says that all is data.
+//! Read first: lseek(2) on SEEK_DATA and SEEK_HOLE. A file system that does not know holes says
+//! that all is data.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-/// The ranges that hold data, in order, none of them empty. What is written meanwhile may or may not be seen.
+/// The ranges that hold data, in order, none of them empty. What is written meanwhile may or may
+/// not be seen.
 pub fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
     let mut ranges = Vec::new();
     let mut from = 0;
     while let Some(start) = seek(file, from, libc::SEEK_DATA)? {
-        // There is a hole behind every data, if only the one at the end of the file; `None` if it was cut off just now.
-        let Some(end) = seek(file, start, libc::SEEK_HOLE)? else { break };
+        // There is a hole behind every data, if only the one at the end of the file; `None` if it
+        // was cut off just now.
+        let Some(end) = seek(file, start, libc::SEEK_HOLE)? else {
+            break;
+        };
         if start >= end {
             break;
         }
@@ -23,11 +28,12 @@ pub fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
     Ok(ranges)
 }
 
-/// Where what is looked for begins, at `from` or later; `None` if there is nothing of it up to the end.
+/// Where what is looked for begins, at `from` or later; `None` if there is nothing of it up to the
+/// end.
 fn seek(file: &File, from: u64, what: libc::c_int) -> io::Result<Option<u64>> {
     let from = libc::off_t::try_from(from).expect("the kernel gave this offset");
-    // SAFETY: plain numbers on an open descriptor. It moves the file's own position, which nobody uses: everything else
-    // reads and writes at given offsets.
+    // SAFETY: plain numbers on an open descriptor. It moves the file's own position, which nobody
+    // uses: everything else reads and writes at given offsets.
     let found = unsafe { libc::lseek(file.as_raw_fd(), from, what) };
     match u64::try_from(found) {
         Ok(offset) => Ok(Some(offset)),

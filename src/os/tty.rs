@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Columns of the terminal behind `fd`, or `None` if there is no terminal or it does not know (a serial console).
+/// Columns of the terminal behind `fd`, or `None` if there is no terminal or it does not know (a
+/// serial console).
 pub fn columns(fd: impl AsFd) -> Option<u16> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
     // SAFETY: TIOCGWINSZ writes one `winsize` (ioctl_tty(2)), which is plain numbers and zeroed.
@@ -20,10 +21,12 @@ pub fn columns(fd: impl AsFd) -> Option<u16> {
 /// How long one write waits for a reader that does not keep up.
 const READER_PATIENCE_MS: libc::c_int = 1000;
 
-/// Writes to a terminal or a pipe, but not at the price of standing still: when its reader has stopped (a full pipe, Ctrl-S),
-/// one write waits a second and fails, and all that follow fail at once until there is room again.
+/// Writes to a terminal or a pipe, but not at the price of standing still: when its reader has
+/// stopped (a full pipe, Ctrl-S), one write waits a second and fails, and all that follow fail at
+/// once until there is room again.
 ///
-/// poll(2): a pipe with room takes PIPE_BUF bytes without waiting (pipe(7)), more than any line of ours.
+/// poll(2): a pipe with room takes PIPE_BUF bytes without waiting (pipe(7)), more than any line of
+/// ours.
 pub struct Patient<W> {
     to: W,
     stuck: bool,
@@ -36,8 +39,13 @@ impl<W: Write + AsFd> Patient<W> {
 
     fn has_room(&self) -> bool {
         let patience_ms = if self.stuck { 0 } else { READER_PATIENCE_MS };
-        let mut poll = libc::pollfd { fd: self.to.as_fd().as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-        // SAFETY: one pollfd on the stack. Anything but "not ready" goes on to the write, which says what is wrong.
+        let mut poll = libc::pollfd {
+            fd: self.to.as_fd().as_raw_fd(),
+            events: libc::POLLOUT,
+            revents: 0,
+        };
+        // SAFETY: one pollfd on the stack. Anything but "not ready" goes on to the write, which
+        // says what is wrong.
         unsafe { libc::poll(&raw mut poll, 1, patience_ms) != 0 }
     }
 }
@@ -45,7 +53,11 @@ impl<W: Write + AsFd> Patient<W> {
 impl<W: Write + AsFd> Write for Patient<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stuck = !self.has_room();
-        if self.stuck { Err(io::ErrorKind::WouldBlock.into()) } else { self.to.write(bytes) }
+        if self.stuck {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            self.to.write(bytes)
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -66,13 +78,22 @@ mod tests {
         let started = Instant::now();
         while patient.write_all(&[7; 1000]).is_ok() {}
         for _ in 0..100 {
-            assert_eq!(patient.write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(
+                patient.write(b"x").unwrap_err().kind(),
+                io::ErrorKind::WouldBlock
+            );
         }
-        assert!(started.elapsed() < Duration::from_secs(5), "a second for the first, nothing for the rest");
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "a second for the first, nothing for the rest"
+        );
         reader.read_exact(&mut [0; 8192]).unwrap();
         patient.write_all(b"x").unwrap();
         drop(reader);
-        assert_eq!(patient.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            patient.write(b"x").unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
     }
 
     #[test]
@@ -82,11 +103,25 @@ mod tests {
 
     #[test]
     fn a_terminal_has_the_columns_it_was_given() {
-        let multiplexer = std::fs::File::options().read(true).write(true).open("/dev/ptmx").unwrap();
-        assert_eq!(columns(&multiplexer), None, "a new terminal does not know yet");
-        let size = libc::winsize { ws_row: 24, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 };
+        let multiplexer = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/ptmx")
+            .unwrap();
+        assert_eq!(
+            columns(&multiplexer),
+            None,
+            "a new terminal does not know yet"
+        );
+        let size = libc::winsize {
+            ws_row: 24,
+            ws_col: 132,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // SAFETY: TIOCSWINSZ reads one `winsize`.
-        let result = unsafe { libc::ioctl(multiplexer.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+        let result =
+            unsafe { libc::ioctl(multiplexer.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
         assert_eq!(result, 0);
         assert_eq!(columns(&multiplexer), Some(132));
     }

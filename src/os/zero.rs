@@ -1,7 +1,9 @@
-//! Zeros that nobody has to write: many disks and all good file systems can make them by themselves.
+//! Zeros that nobody has to write: many disks and all good file systems can make them by
+//! themselves.
 //!
-//! Read first: `blk_ioctl_zeroout` in block/ioctl.c, fallocate(2). Without help from the disk BLKZEROOUT writes zeros page by
-//! page and blocks until they are there; then it is better to write them ourselves, without blocking.
+//! Read first: `blk_ioctl_zeroout` in block/ioctl.c, fallocate(2). Without help from the disk
+//! BLKZEROOUT writes zeros page by page and blocks until they are there; then it is better to write
+//! them ourselves, without blocking.
 
 use std::fs;
 use std::io;
@@ -15,10 +17,18 @@ const BLKZEROOUT: libc::Ioctl = 0x127f;
 
 /// Does it cost next to nothing here? A device says so in sysfs, a file system when it is asked.
 pub fn is_quick(device: &Device) -> bool {
-    let Kind::Block { number: (major, minor) } = device.kind else { return true };
+    let Kind::Block {
+        number: (major, minor),
+    } = device.kind
+    else {
+        return true;
+    };
     // A partition has no queue of its own, but its disk is the directory above.
     let limit = |queue: &str| {
-        fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes")).ok()
+        fs::read_to_string(format!(
+            "/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes"
+        ))
+        .ok()
     };
     let bytes = limit("queue").or_else(|| limit("../queue"));
     bytes.is_some_and(|bytes| bytes.trim().parse::<u64>().is_ok_and(|bytes| bytes > 0))
@@ -59,6 +69,11 @@ mod tests {
         let bytes = fs::read(scratch.path()).unwrap();
         assert_eq!(bytes.len(), 65_536);
         assert!(bytes[4096..12_288].iter().all(|byte| *byte == 0));
-        assert!(bytes[..4096].iter().chain(&bytes[12_288..]).all(|byte| *byte == 7));
+        assert!(
+            bytes[..4096]
+                .iter()
+                .chain(&bytes[12_288..])
+                .all(|byte| *byte == 7)
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! Which pieces does somebody have?
 //!
-//! One bit a piece, the highest bit of a byte first, as it travels in the `bitfield` message (BEP 3).
+//! One bit a piece, the highest bit of a byte first, as it travels in the `bitfield` message (BEP
+//! 3).
 //!
-//! Invariants: `bytes` is exactly as long as `len` bits need; the spare bits of the last byte are zero; `count` is the
-//! number of ones.
+//! Invariants: `bytes` is exactly as long as `len` bits need; the spare bits of the last byte are
+//! zero; `count` is the number of ones.
 
 use crate::units::PieceIndex;
 use alloc::vec;
@@ -20,7 +21,11 @@ pub struct Bitfield {
 impl Bitfield {
     /// `len` pieces, none of them there.
     pub fn new(len: u32) -> Bitfield {
-        Bitfield { bytes: vec![0; bytes_for(len)], len, count: 0 }
+        Bitfield {
+            bytes: vec![0; bytes_for(len)],
+            len,
+            count: 0,
+        }
     }
 
     /// `len` pieces, all of them there.
@@ -29,19 +34,31 @@ impl Bitfield {
         if let Some(last) = bytes.last_mut() {
             *last &= !spare_bits(len);
         }
-        Bitfield { bytes, len, count: len }
+        Bitfield {
+            bytes,
+            len,
+            count: len,
+        }
     }
 
-    /// What a peer sent. A wrong length or a set spare bit is an error, and the connection should be dropped (BEP 3).
+    /// What a peer sent. A wrong length or a set spare bit is an error, and the connection should
+    /// be dropped (BEP 3).
     pub fn from_bytes(len: u32, bytes: &[u8]) -> Result<Bitfield, BitfieldError> {
         if bytes.len() != bytes_for(len) {
-            return Err(BitfieldError::WrongLength { found: bytes.len(), expected: bytes_for(len) });
+            return Err(BitfieldError::WrongLength {
+                found: bytes.len(),
+                expected: bytes_for(len),
+            });
         }
         if bytes.last().is_some_and(|last| last & spare_bits(len) != 0) {
             return Err(BitfieldError::SpareBitsSet { len });
         }
         let count = bytes.iter().map(|byte| byte.count_ones()).sum();
-        Ok(Bitfield { bytes: bytes.to_vec(), len, count })
+        Ok(Bitfield {
+            bytes: bytes.to_vec(),
+            len,
+            count,
+        })
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -93,7 +110,11 @@ impl Bitfield {
     /// Whether there is a piece that is in both.
     pub fn meets(&self, other: &Bitfield) -> bool {
         // Not `any`: without a way out this is a few vector instructions.
-        self.bytes.iter().zip(&other.bytes).fold(0, |both, (one, two)| both | (one & two)) != 0
+        self.bytes
+            .iter()
+            .zip(&other.bytes)
+            .fold(0, |both, (one, two)| both | (one & two))
+            != 0
     }
 
     /// Pieces that are there, in order.
@@ -106,8 +127,9 @@ impl Bitfield {
         self.indexes_of_ones(0xff)
     }
 
-    /// Positions of the ones after every byte was combined with `flip` by exclusive or. Goes from one to the next and
-    /// not bit by bit, so that a nearly empty field costs an eighth of its length.
+    /// Positions of the ones after every byte was combined with `flip` by exclusive or. Goes from
+    /// one to the next and not bit by bit, so that a nearly empty field costs an eighth of its
+    /// length.
     fn indexes_of_ones(&self, flip: u8) -> impl Iterator<Item = PieceIndex> + '_ {
         let len = self.len;
         let bits_of = move |(base, &byte): (u32, &u8)| {
@@ -118,11 +140,20 @@ impl Bitfield {
                 Some(PieceIndex(base + bit))
             })
         };
-        (0..).step_by(8).zip(&self.bytes).flat_map(bits_of).take_while(move |piece| piece.0 < len)
+        (0..)
+            .step_by(8)
+            .zip(&self.bytes)
+            .flat_map(bits_of)
+            .take_while(move |piece| piece.0 < len)
     }
 
     fn place(&self, piece: PieceIndex) -> (usize, u8) {
-        assert!(piece.0 < self.len, "piece {} of a field of {}", piece.0, self.len);
+        assert!(
+            piece.0 < self.len,
+            "piece {} of a field of {}",
+            piece.0,
+            self.len
+        );
         (piece.index() / 8, 0x80 >> (piece.0 % 8))
     }
 }
@@ -149,7 +180,10 @@ impl fmt::Display for BitfieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             BitfieldError::WrongLength { found, expected } => {
-                write!(f, "bitfield has {found} bytes, this torrent needs {expected}")
+                write!(
+                    f,
+                    "bitfield has {found} bytes, this torrent needs {expected}"
+                )
             }
             BitfieldError::SpareBitsSet { len } => {
                 write!(f, "bitfield has bits set behind the last of {len} pieces")
@@ -172,9 +206,15 @@ mod tests {
         let mut field = Bitfield::new(10);
         assert!(field.set(PieceIndex(0)) && field.set(PieceIndex(7)) && field.set(PieceIndex(9)));
         assert_eq!(field.as_bytes(), [0b1000_0001, 0b0100_0000]);
-        assert_eq!(Bitfield::from_bytes(10, field.as_bytes()), Ok(field.clone()));
+        assert_eq!(
+            Bitfield::from_bytes(10, field.as_bytes()),
+            Ok(field.clone())
+        );
         assert_eq!(field.ones().collect::<Vec<_>>(), pieces(&[0, 7, 9]));
-        assert_eq!(field.zeros().collect::<Vec<_>>(), pieces(&[1, 2, 3, 4, 5, 6, 8]));
+        assert_eq!(
+            field.zeros().collect::<Vec<_>>(),
+            pieces(&[1, 2, 3, 4, 5, 6, 8])
+        );
     }
 
     #[test]
@@ -183,9 +223,18 @@ mod tests {
         assert_eq!(Bitfield::from_bytes(9, &[0xff]), wrong(1, 2));
         assert_eq!(Bitfield::from_bytes(9, &[0xff, 0x80, 0x00]), wrong(3, 2));
         assert_eq!(Bitfield::from_bytes(0, &[0]), wrong(1, 0));
-        assert_eq!(Bitfield::from_bytes(9, &[0xff, 0xc0]), Err(BitfieldError::SpareBitsSet { len: 9 }));
-        assert_eq!(Bitfield::from_bytes(9, &[0xff, 0x01]), Err(BitfieldError::SpareBitsSet { len: 9 }));
-        assert_eq!(Bitfield::from_bytes(9, &[0xff, 0x80]), Ok(Bitfield::full(9)));
+        assert_eq!(
+            Bitfield::from_bytes(9, &[0xff, 0xc0]),
+            Err(BitfieldError::SpareBitsSet { len: 9 })
+        );
+        assert_eq!(
+            Bitfield::from_bytes(9, &[0xff, 0x01]),
+            Err(BitfieldError::SpareBitsSet { len: 9 })
+        );
+        assert_eq!(
+            Bitfield::from_bytes(9, &[0xff, 0x80]),
+            Ok(Bitfield::full(9))
+        );
         assert_eq!(Bitfield::from_bytes(8, &[0xff]), Ok(Bitfield::full(8)));
         assert_eq!(Bitfield::from_bytes(9, &[0x00, 0x00]), Ok(Bitfield::new(9)));
     }
@@ -203,24 +252,45 @@ mod tests {
         for len in (0..70).chain([1000]) {
             let start_full = rng.chance(1, 2);
             let mut twin = vec![start_full; len as usize];
-            let mut field = if start_full { Bitfield::full(len) } else { Bitfield::new(len) };
+            let mut field = if start_full {
+                Bitfield::full(len)
+            } else {
+                Bitfield::new(len)
+            };
             for _ in 0..3 * len {
                 let piece = PieceIndex(rng.below(len));
                 let value = rng.chance(1, 2);
-                let changed = if value { field.set(piece) } else { field.clear(piece) };
+                let changed = if value {
+                    field.set(piece)
+                } else {
+                    field.clear(piece)
+                };
                 assert_eq!(changed, twin[piece.index()] != value);
                 twin[piece.index()] = value;
                 assert_eq!(field.get(piece), value);
             }
-            let other =
-                Bitfield { bytes: field.bytes.iter().map(|_| rng.below(256) as u8).collect(), ..field };
-            assert_eq!(field.meets(&other), field.ones().any(|piece| other.get(piece)));
-            let having = |value| (0..len).filter(|&i| twin[i as usize] == value).map(PieceIndex).collect();
+            let other = Bitfield {
+                bytes: field.bytes.iter().map(|_| rng.below(256) as u8).collect(),
+                ..field
+            };
+            assert_eq!(
+                field.meets(&other),
+                field.ones().any(|piece| other.get(piece))
+            );
+            let having = |value| {
+                (0..len)
+                    .filter(|&i| twin[i as usize] == value)
+                    .map(PieceIndex)
+                    .collect()
+            };
             let (ones, zeros): (Vec<_>, Vec<_>) = (having(true), having(false));
             assert_eq!(field.ones().collect::<Vec<_>>(), ones);
             assert_eq!(field.zeros().collect::<Vec<_>>(), zeros);
             assert_eq!((field.len(), field.count() as usize), (len, ones.len()));
-            assert_eq!((field.is_empty(), field.is_full()), (ones.is_empty(), zeros.is_empty()));
+            assert_eq!(
+                (field.is_empty(), field.is_full()),
+                (ones.is_empty(), zeros.is_empty())
+            );
             assert_eq!(Bitfield::from_bytes(len, field.as_bytes()), Ok(field));
         }
     }

@@ -1,9 +1,10 @@
 //! The swarm engine of `swarmdd`: the whole BitTorrent protocol and every decision, and no I/O.
 //!
-//! This page is the architecture. The crate is a function of its inputs: what happened goes into [`swarm::Swarm`] by
-//! `handle_*`, what is to be done comes out by `poll_*`; time and randomness are arguments. Payload never passes through: the
-//! core moves tickets, the shell (`src/main.rs` and its neighbours) moves bytes. So a thousand agents fit into one
-//! process and one seed (`sim/`).
+//! This page is the architecture. The crate is a function of its inputs: what happened goes into
+//! [`swarm::Swarm`] by `handle_*`, what is to be done comes out by `poll_*`; time and randomness
+//! are arguments. Payload never passes through: the core moves tickets, the shell (`src/main.rs`
+//! and its neighbours) moves bytes. So a thousand agents fit into one process and one seed
+//! (`sim/`).
 //!
 //! Folders are layers; each uses only those above it in this list.
 //!
@@ -16,8 +17,9 @@
 //! sim/       thousands of them in one process, from one seed (tests)
 //! ```
 //!
-//! **The end of the job.** While incomplete, an agent never leaves. Once everything is written, flushed, and read back,
-//! it tells the tracker `completed` and seeds, and leaves when the tracker has been unreachable for the grace time.
+//! **The end of the job.** While incomplete, an agent never leaves. Once everything is written,
+//! flushed, and read back, it tells the tracker `completed` and seeds, and leaves when the tracker
+//! has been unreachable for the grace time.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

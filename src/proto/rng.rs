@@ -1,7 +1,8 @@
-//! Where does chance come from? From a seed, so that the same seed gives the same run, byte for byte.
+//! Where does chance come from? From a seed, so that the same seed gives the same run, byte for
+//! byte.
 //!
-//! xoshiro256** by Blackman and Vigna, state filled by splitmix64 as its authors advise (<https://prng.di.unimi.it/>).
-//! Good for choices, not for secrets: nothing here is one.
+//! xoshiro256** by Blackman and Vigna, state filled by splitmix64 as its authors advise
+//! (<https://prng.di.unimi.it/>). Good for choices, not for secrets: nothing here is one.
 
 /// A stream of pseudo-random numbers. Cloning it gives a second stream with the same future.
 #[derive(Clone, Debug)]
@@ -12,7 +13,9 @@ pub struct Rng {
 impl Rng {
     pub fn new(seed: u64) -> Rng {
         let mut counter = seed;
-        Rng { state: core::array::from_fn(|_| splitmix64(&mut counter)) }
+        Rng {
+            state: core::array::from_fn(|_| splitmix64(&mut counter)),
+        }
     }
 
     pub fn next_u64(&mut self) -> u64 {
@@ -28,8 +31,8 @@ impl Rng {
         result
     }
 
-    /// A number from `0..bound`. Multiply and shift (Lemire): with 64 random bits for at most 32 wanted ones no value
-    /// is preferred by more than one part in 2^32.
+    /// A number from `0..bound`. Multiply and shift (Lemire): with 64 random bits for at most 32
+    /// wanted ones no value is preferred by more than one part in 2^32.
     pub fn below(&mut self, bound: u32) -> u32 {
         assert!(bound > 0, "a number below 0 was asked for");
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u32
@@ -76,7 +79,9 @@ mod tests {
 
     #[test]
     fn xoshiro256starstar_gives_the_reference_vector() {
-        let mut rng = Rng { state: [1, 2, 3, 4] };
+        let mut rng = Rng {
+            state: [1, 2, 3, 4],
+        };
         let expected = [
             11520,
             0,
@@ -104,7 +109,10 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut seen = [0u32; 6];
         (0..60_000).for_each(|_| seen[rng.below(6) as usize] += 1);
-        assert!(seen.iter().all(|&count| (9_500..10_500).contains(&count)), "{seen:?}");
+        assert!(
+            seen.iter().all(|&count| (9_500..10_500).contains(&count)),
+            "{seen:?}"
+        );
         assert!((0..100).all(|_| rng.below(1) == 0));
         assert!((0..100).any(|_| rng.below(u32::MAX) > u32::MAX / 2));
     }
@@ -127,7 +135,10 @@ mod tests {
             *orders.entry(items).or_insert(0) += 1;
         }
         assert_eq!(orders.len(), 6);
-        assert!(orders.values().all(|&count| (850..1_150).contains(&count)), "{orders:?}");
+        assert!(
+            orders.values().all(|&count| (850..1_150).contains(&count)),
+            "{orders:?}"
+        );
         rng.shuffle::<u8>(&mut []);
     }
 }

@@ -63,11 +63,25 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_named() {
-        for text in ["", "K", "4MB", "4 M", "-1", "+1", "1.5G", "0x10", "M4", "4µ", "K4K"] {
-            assert_eq!(parse_size(text), Err(SizeError::NotASize { text: text.into() }), "{text}");
+        for text in [
+            "", "K", "4MB", "4 M", "-1", "+1", "1.5G", "0x10", "M4", "4µ", "K4K",
+        ] {
+            assert_eq!(
+                parse_size(text),
+                Err(SizeError::NotASize { text: text.into() }),
+                "{text}"
+            );
         }
-        for text in ["16777216T", "18446744073709551616", "99999999999999999999999K"] {
-            assert_eq!(parse_size(text), Err(SizeError::TooLarge { text: text.into() }), "{text}");
+        for text in [
+            "16777216T",
+            "18446744073709551616",
+            "99999999999999999999999K",
+        ] {
+            assert_eq!(
+                parse_size(text),
+                Err(SizeError::TooLarge { text: text.into() }),
+                "{text}"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The words of the field as types: time, pieces, blocks, disk offsets, buffers, peers.
 //!
-//! A number with a meaning is a type, so that a piece index cannot be used as a block index. A number that came off the
-//! network is a plain `u32` until `metainfo::Layout` has checked it; only then does it get one of these types.
+//! A number with a meaning is a type, so that a piece index cannot be used as a block index. A
+//! number that came off the network is a plain `u32` until `metainfo::Layout` has checked it; only
+//! then does it get one of these types.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub};
@@ -21,7 +22,10 @@ impl Instant {
 impl Add<Duration> for Instant {
     type Output = Instant;
     fn add(self, duration: Duration) -> Instant {
-        Instant(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+        Instant(
+            self.0
+                .saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -45,7 +49,8 @@ impl BlockIndex {
     }
 }
 
-/// A checked run of bytes inside one piece: `begin + length` never passes the end of the piece, `length` is not 0.
+/// A checked run of bytes inside one piece: `begin + length` never passes the end of the piece,
+/// `length` is not 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Block {
     pub piece: PieceIndex,
@@ -87,7 +92,8 @@ impl BufferId {
     }
 }
 
-/// One connection, from 0. Slots are reused after the connection has been closed on both sides of the API.
+/// One connection, from 0. Slots are reused after the connection has been closed on both sides of
+/// the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerSlot(pub u32);
 
@@ -97,7 +103,8 @@ impl PeerSlot {
     }
 }
 
-/// Names one disk operation from the moment `Swarm::poll_disk` hands it out until `Swarm::handle_disk` takes it back.
+/// Names one disk operation from the moment `Swarm::poll_disk` hands it out until
+/// `Swarm::handle_disk` takes it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
@@ -175,7 +182,10 @@ mod tests {
     #[test]
     fn time_does_not_go_back() {
         assert_eq!(Instant(5).since(Instant(9)), Duration::ZERO);
-        assert_eq!((Instant(5) + Duration::from_millis(1)).since(Instant(5)), Duration::from_millis(1));
+        assert_eq!(
+            (Instant(5) + Duration::from_millis(1)).since(Instant(5)),
+            Duration::from_millis(1)
+        );
     }
 
     #[test]
@@ -185,6 +195,9 @@ mod tests {
         assert_eq!(std::format!("{hash}"), text);
         assert_eq!("00FF10ef0123456789abcdef0123456789abcdef".parse(), Ok(hash));
         assert_eq!("00ff".parse::<InfoHash>(), Err(NotAnInfoHash));
-        assert_eq!("zzff10ef0123456789abcdef0123456789abcdef".parse::<InfoHash>(), Err(NotAnInfoHash));
+        assert_eq!(
+            "zzff10ef0123456789abcdef0123456789abcdef".parse::<InfoHash>(),
+            Err(NotAnInfoHash)
+        );
     }
 }

@@ -1,11 +1,14 @@
-//! What does the user see while the work goes on: a bar on a terminal, lines in a log, JSON for a program.
+//! What does the user see while the work goes on: a bar on a terminal, lines in a log, JSON for a
+//! program.
 //!
-//! The caller says what is so (`update`, for each job whenever it likes) and how a job ended (`finish`, exactly once
-//! for each); this file decides what is worth printing, and computes rates and remaining time from the differences.
-//! Time is an argument and the two outputs are any `Write`, so tests read what a user would see. JSON goes to `out`,
-//! everything for people goes to `err`.
+//! The caller says what is so (`update`, for each job whenever it likes) and how a job ended
+//! (`finish`, exactly once for each); this file decides what is worth printing, and computes rates
+//! and remaining time from the differences. Time is an argument and the two outputs are any
+//! `Write`, so tests read what a user would see. JSON goes to `out`, everything for people goes to
+//! `err`.
 //!
-//! Calling order: `update` or `finish`, then sleep no longer than `next_wakeup`, then `update` again.
+//! Calling order: `update` or `finish`, then sleep no longer than `next_wakeup`, then `update`
+//! again.
 
 use std::fmt;
 use std::io::{Stderr, Stdout, Write};
@@ -15,7 +18,8 @@ use swarm_proto::units::Instant;
 
 use crate::os::tty::{self, Patient};
 
-/// A program that watches wants at least one object a second; a little less leaves room for a late wake-up.
+/// A program that watches wants at least one object a second; a little less leaves room for a late
+/// wake-up.
 const JSON_INTERVAL: Duration = Duration::from_millis(900);
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 /// Five times a second looks alive and costs nothing, also on a serial console of 115200 baud.
@@ -52,7 +56,8 @@ impl Mode {
     }
 }
 
-/// Where a job stands, in the order it goes through them. (`booted`, before all these, is said by the initramfs.)
+/// Where a job stands, in the order it goes through them. (`booted`, before all these, is said by
+/// the initramfs.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     Fetching,
@@ -132,17 +137,31 @@ pub struct Reporter<Out: Write, Err: Write> {
     jobs: Vec<(usize, Job)>,
     out: Out,
     err: Err,
-    /// Columns of the terminal behind `err`, asked before each drawing because windows change; `None`: no terminal.
+    /// Columns of the terminal behind `err`, asked before each drawing because windows change;
+    /// `None`: no terminal.
     columns: fn() -> Option<u16>,
-    /// When the redrawn line was drawn, and the state that it showed; `None` while there is no such line.
+    /// When the redrawn line was drawn, and the state that it showed; `None` while there is no such
+    /// line.
     drawn: Option<(Instant, State)>,
 }
 
 impl<Out: Write, Err: Write> Reporter<Out, Err> {
-    /// `columns` is used only by `Mode::Auto`, which is `Mode::Plain` where it says `None` at the start.
+    /// `columns` is used only by `Mode::Auto`, which is `Mode::Plain` where it says `None` at the
+    /// start.
     pub fn new(mode: Mode, columns: fn() -> Option<u16>, out: Out, err: Err) -> Self {
-        let mode = if mode == Mode::Auto && columns().is_none() { Mode::Plain } else { mode };
-        Reporter { mode, jobs: Vec::new(), out, err, columns, drawn: None }
+        let mode = if mode == Mode::Auto && columns().is_none() {
+            Mode::Plain
+        } else {
+            mode
+        };
+        Reporter {
+            mode,
+            jobs: Vec::new(),
+            out,
+            err,
+            columns,
+            drawn: None,
+        }
     }
 
     /// Job `index` stands as `status` says.
@@ -164,23 +183,33 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         }
     }
 
-    /// Job `index` has ended as `outcome` says. A failure is printed in every mode: it is the one line on stderr that
-    /// goes with exit status 1.
+    /// Job `index` has ended as `outcome` says. A failure is printed in every mode: it is the one
+    /// line on stderr that goes with exit status 1.
     pub fn finish(&mut self, now: Instant, index: usize, status: &Status, outcome: &Outcome) {
         let job = job(&mut self.jobs, now, index, status);
         assert!(!job.finished, "job {index} is finished twice");
         job.take(now, status);
         job.finished = true;
-        let state = if outcome.error.is_some() { State::Failed } else { State::Done };
+        let state = if outcome.error.is_some() {
+            State::Failed
+        } else {
+            State::Done
+        };
         if self.mode == Mode::Json {
-            print(&mut self.out, &format!("{{{},{}}}\n", job.json(state), outcome.json()));
+            print(
+                &mut self.out,
+                &format!("{{{},{}}}\n", job.json(state), outcome.json()),
+            );
         }
         let title = job.title();
         match &outcome.error {
             Some(error) => self.note(&format!("{title}: failed: {error}")),
             None if matches!(self.mode, Mode::Auto | Mode::Plain) => {
                 self.clear();
-                print(&mut self.err, &format!("{title}: {}\n", outcome.line(status.uploaded)));
+                print(
+                    &mut self.err,
+                    &format!("{title}: {}\n", outcome.line(status.uploaded)),
+                );
             }
             None => {}
         }
@@ -189,8 +218,8 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         }
     }
 
-    /// Nothing more can be done: ends every job that has been heard of and has not ended. False if there was none, so that
-    /// nothing was said.
+    /// Nothing more can be done: ends every job that has been heard of and has not ended. False if
+    /// there was none, so that nothing was said.
     pub fn abandon(&mut self, now: Instant, reason: &str) -> bool {
         let left: Vec<(usize, Status)> = self
             .jobs
@@ -199,19 +228,29 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
             .map(|(i, job)| (*i, job.status.clone()))
             .collect();
         for (index, status) in &left {
-            self.finish(now, *index, status, &Outcome::refused(status.bytes, reason.into()));
+            self.finish(
+                now,
+                *index,
+                status,
+                &Outcome::refused(status.bytes, reason.into()),
+            );
         }
         !left.is_empty()
     }
 
-    /// Something the user should know, in every mode: mostly one line on stderr, at times a table below it.
+    /// Something the user should know, in every mode: mostly one line on stderr, at times a table
+    /// below it.
     pub fn note(&mut self, text: &str) {
         self.clear();
-        let lines: String = text.lines().map(|line| format!("{}\n", printable(line))).collect();
+        let lines: String = text
+            .lines()
+            .map(|line| format!("{}\n", printable(line)))
+            .collect();
         print(&mut self.err, &format!("swarmdd: {lines}"));
     }
 
-    /// When `update` should be called again at the latest, always after `now`; `None` if nobody waits for anything.
+    /// When `update` should be called again at the latest, always after `now`; `None` if nobody
+    /// waits for anything.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
         let interval = match self.mode {
             Mode::Auto => REDRAW_INTERVAL,
@@ -219,30 +258,46 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
             Mode::Json => JSON_INTERVAL,
             Mode::None => return None,
         };
-        let unfinished = || self.jobs.iter().map(|(_, job)| job).filter(|job| !job.finished);
+        let unfinished = || {
+            self.jobs
+                .iter()
+                .map(|(_, job)| job)
+                .filter(|job| !job.finished)
+        };
         unfinished().next()?;
         let due = |last: &Instant| *last + interval;
         let next = match self.mode {
-            Mode::Auto => self.drawn.iter().map(|(last, _)| due(last)).find(|due| *due > now),
+            Mode::Auto => self
+                .drawn
+                .iter()
+                .map(|(last, _)| due(last))
+                .find(|due| *due > now),
             _ => unfinished()
                 .flat_map(|job| &job.printed)
                 .map(|(last, _)| due(last))
                 .filter(|due| *due > now)
                 .min(),
         };
-        // A job that was due and had nothing to say is looked at again one interval later, not at once.
+        // A job that was due and had nothing to say is looked at again one interval later, not at
+        // once.
         Some(next.unwrap_or(now + interval))
     }
 
     /// Draws the line again if that is due: at a change of state at once, else not too often.
     fn redraw(&mut self, now: Instant) {
-        let Some(view) = View::of_all(self.jobs.iter().map(|(_, job)| job)) else { return self.clear() };
-        let fresh =
-            self.drawn.is_some_and(|(last, state)| state == view.state && now.since(last) < REDRAW_INTERVAL);
+        let Some(view) = View::of_all(self.jobs.iter().map(|(_, job)| job)) else {
+            return self.clear();
+        };
+        let fresh = self
+            .drawn
+            .is_some_and(|(last, state)| state == view.state && now.since(last) < REDRAW_INTERVAL);
         if !fresh {
             self.drawn = Some((now, view.state));
             let columns = (self.columns)().map_or(80, usize::from);
-            print(&mut self.err, &format!("\r{}\x1b[K", view.drawn_line(columns)));
+            print(
+                &mut self.err,
+                &format!("\r{}\x1b[K", view.drawn_line(columns)),
+            );
         }
     }
 
@@ -261,10 +316,15 @@ impl<Out: Write, Err: Write> Drop for Reporter<Out, Err> {
     }
 }
 
-/// To stdout and stderr of this process. A reader that stops must not stop the disk: lines it has no room for are lost.
+/// To stdout and stderr of this process. A reader that stops must not stop the disk: lines it has
+/// no room for are lost.
 pub fn standard(mode: Mode) -> Standard {
-    // A terminal that does not know its width is a serial console: somebody keeps a log of it, so lines are better.
-    let (out, err) = (Patient::new(std::io::stdout()), Patient::new(std::io::stderr()));
+    // A terminal that does not know its width is a serial console: somebody keeps a log of it, so
+    // lines are better.
+    let (out, err) = (
+        Patient::new(std::io::stdout()),
+        Patient::new(std::io::stderr()),
+    );
     Reporter::new(mode, || tty::columns(std::io::stderr()), out, err)
 }
 
@@ -275,8 +335,16 @@ fn print(to: &mut impl Write, text: &str) {
 }
 
 /// The job of this number, which may be new.
-fn job<'a>(jobs: &'a mut Vec<(usize, Job)>, now: Instant, index: usize, status: &Status) -> &'a mut Job {
-    let at = jobs.iter().position(|(number, _)| *number == index).unwrap_or(jobs.len());
+fn job<'a>(
+    jobs: &'a mut Vec<(usize, Job)>,
+    now: Instant,
+    index: usize,
+    status: &Status,
+) -> &'a mut Job {
+    let at = jobs
+        .iter()
+        .position(|(number, _)| *number == index)
+        .unwrap_or(jobs.len());
     if at == jobs.len() {
         jobs.push((index, Job::new(now, status)));
     }
@@ -318,10 +386,12 @@ impl Job {
         self.status.clone_from(status);
     }
 
-    /// Each change of state is worth a line at once, movement one every `interval`. What is incomplete counts as
-    /// moving: that nothing arrives is news too.
+    /// Each change of state is worth a line at once, movement one every `interval`. What is
+    /// incomplete counts as moving: that nothing arrives is news too.
     fn is_due(&self, now: Instant, interval: Duration) -> bool {
-        let Some((last, printed)) = &self.printed else { return true };
+        let Some((last, printed)) = &self.printed else {
+            return true;
+        };
         let moving = self.status.state < State::Seeding || *printed != self.status;
         printed.state != self.status.state
             || now.since(*last) >= if moving { interval } else { IDLE_INTERVAL }
@@ -334,7 +404,11 @@ impl Job {
     /// Seconds until the present state is through, if it gets on at all.
     fn eta_seconds(&self) -> Option<u64> {
         let (done, all) = self.status.pieces_advanced();
-        let remaining = part(self.status.bytes, all.saturating_sub(done), self.status.pieces);
+        let remaining = part(
+            self.status.bytes,
+            all.saturating_sub(done),
+            self.status.pieces,
+        );
         let rate = match self.status.state {
             // Blocks arrive more smoothly than pieces are completed.
             State::Downloading => self.down.bytes_per_second(),
@@ -346,7 +420,16 @@ impl Job {
 
     /// The members of the JSON object, without the braces.
     fn json(&self, state: State) -> String {
-        let Status { torrent, target, have, pieces, fetched, uploaded, peers, .. } = &self.status;
+        let Status {
+            torrent,
+            target,
+            have,
+            pieces,
+            fetched,
+            uploaded,
+            peers,
+            ..
+        } = &self.status;
         let (torrent, target) = (json_string(torrent), json_string(target));
         let permille = self.status.permille();
         let (down, up) = (self.down.bytes_per_second(), self.up.bytes_per_second());
@@ -408,13 +491,23 @@ impl Outcome {
 
     /// The further members of the last JSON object of a job.
     fn json(&self) -> String {
-        let Outcome { verified, good, took, bytes, .. } = self;
+        let Outcome {
+            verified,
+            good,
+            took,
+            bytes,
+            ..
+        } = self;
         let (seconds, millis) = (took.as_secs(), took.subsec_millis());
         let bad_offset = json_option(self.bad_offset);
         let info_hash = json_string(&self.info_hash);
         let disk = json_option(self.disk.as_ref().map(|disk| {
             let Disk { model, serial } = disk;
-            format!("{{\"model\":{},\"serial\":{}}}", json_string(model), json_string(serial))
+            format!(
+                "{{\"model\":{},\"serial\":{}}}",
+                json_string(model),
+                json_string(serial)
+            )
         }));
         let error = json_option(self.error.as_deref().map(json_string));
         // In units of 0.1 MB.
@@ -427,8 +520,9 @@ impl Outcome {
         )
     }
 
-    /// Of the image, however little of it had to come. A job of no time at all has no speed: a hundredth of a second is the
-    /// least that counts. Nor has what failed, for nobody knows how much of the image that was.
+    /// Of the image, however little of it had to come. A job of no time at all has no speed: a
+    /// hundredth of a second is the least that counts. Nor has what failed, for nobody knows how
+    /// much of the image that was.
     fn bytes_per_second(&self) -> u64 {
         if self.error.is_some() {
             return 0;
@@ -438,8 +532,11 @@ impl Outcome {
     }
 
     fn line(&self, uploaded: u64) -> String {
-        let verified =
-            if self.verified { format!("{} pieces verified", self.good) } else { "not verified".into() };
+        let verified = if self.verified {
+            format!("{} pieces verified", self.good)
+        } else {
+            "not verified".into()
+        };
         let rate = self.bytes_per_second();
         format!(
             "done: {} in {} ({}/s), {verified}, fetched {}, uploaded {}",
@@ -468,7 +565,10 @@ struct View {
 impl View {
     fn of_one(job: &Job) -> View {
         let status = &job.status;
-        let counts = matches!(status.state, State::Scanning | State::Downloading | State::Verifying);
+        let counts = matches!(
+            status.state,
+            State::Scanning | State::Downloading | State::Verifying
+        );
         View {
             title: job.title(),
             state: status.state,
@@ -482,8 +582,8 @@ impl View {
         }
     }
 
-    /// The jobs that are not finished: where the last of them stands, and how far all have come in that state. `None`
-    /// when there are no such jobs.
+    /// The jobs that are not finished: where the last of them stands, and how far all have come in
+    /// that state. `None` when there are no such jobs.
     fn of_all<'a>(jobs: impl Iterator<Item = &'a Job>) -> Option<View> {
         let mut views: Vec<View> = jobs.filter(|job| !job.finished).map(View::of_one).collect();
         if views.len() < 2 {
@@ -492,7 +592,8 @@ impl View {
         let state = views.iter().map(|view| view.state).min()?;
         let behind = || views.iter().filter(|view| view.state == state);
         let add = |sum: (u32, u32), view: &View| {
-            view.pieces.map(|(n, of)| (sum.0.saturating_add(n), sum.1.saturating_add(of)))
+            view.pieces
+                .map(|(n, of)| (sum.0.saturating_add(n), sum.1.saturating_add(of)))
         };
         let pieces = behind().try_fold((0, 0), add);
         Some(View {
@@ -510,12 +611,20 @@ impl View {
 
     /// For a log: `sda1 -> /dev/sda1: downloading 63.2 %, 632 of 1000 pieces, …`.
     fn line(&self) -> String {
-        let pieces = self.pieces.map_or(String::new(), |(count, of)| format!(", {count} of {of} pieces"));
-        printable(&format!("{}: {}{}{pieces}{}", self.title, self.state, self.percent(), self.numbers()))
+        let pieces = self.pieces.map_or(String::new(), |(count, of)| {
+            format!(", {count} of {of} pieces")
+        });
+        printable(&format!(
+            "{}: {}{}{pieces}{}",
+            self.title,
+            self.state,
+            self.percent(),
+            self.numbers()
+        ))
     }
 
-    /// For a terminal: as `line`, with a bar in the room that is left. The last column stays free, because some
-    /// terminals wrap when it is written.
+    /// For a terminal: as `line`, with a bar in the room that is left. The last column stays free,
+    /// because some terminals wrap when it is written.
     fn drawn_line(&self, columns: usize) -> String {
         let room = columns.saturating_sub(1);
         let before = printable(&format!("{} {}", self.title, self.state));
@@ -525,7 +634,11 @@ impl View {
         let line = match self.permille {
             Some(permille) if bar >= BAR_COLUMNS_MIN => {
                 let full = bar * permille as usize / 1000;
-                format!("{before} [{}{}]{after}", "#".repeat(full), "-".repeat(bar - full))
+                format!(
+                    "{before} [{}{}]{after}",
+                    "#".repeat(full),
+                    "-".repeat(bar - full)
+                )
             }
             _ => format!("{before}{after}"),
         };
@@ -533,7 +646,9 @@ impl View {
     }
 
     fn percent(&self) -> String {
-        self.permille.map_or(String::new(), |permille| format!(" {}.{} %", permille / 10, permille % 10))
+        self.permille.map_or(String::new(), |permille| {
+            format!(" {}.{} %", permille / 10, permille % 10)
+        })
     }
 
     /// Only what says something in this state.
@@ -546,12 +661,15 @@ impl View {
             State::Seeding => swarm,
             State::Fetching | State::Done | State::Failed => String::new(),
         };
-        let left = self.eta_seconds.map_or(String::new(), |seconds| format!(", {} left", Clock(seconds)));
+        let left = self.eta_seconds.map_or(String::new(), |seconds| {
+            format!(", {} left", Clock(seconds))
+        });
         numbers + &left
     }
 }
 
-/// Bytes per second over the last few seconds: both sums fade with time, so the start is not biased towards zero.
+/// Bytes per second over the last few seconds: both sums fade with time, so the start is not biased
+/// towards zero.
 struct Rate {
     last: Instant,
     total: u64,
@@ -561,14 +679,24 @@ struct Rate {
 
 impl Rate {
     fn new(now: Instant, total: u64) -> Rate {
-        Rate { last: now, total, bytes: 0.0, seconds: 0.0 }
+        Rate {
+            last: now,
+            total,
+            bytes: 0.0,
+            seconds: 0.0,
+        }
     }
 
-    /// The new time span fades too, as if its bytes had come evenly: a long gap is not one sudden moment.
+    /// The new time span fades too, as if its bytes had come evenly: a long gap is not one sudden
+    /// moment.
     fn sample(&mut self, now: Instant, total: u64) {
         let seconds = now.since(self.last).as_secs_f64();
         let fade = (-seconds / RATE_SECONDS).exp();
-        let weight = if seconds > 0.0 { RATE_SECONDS * (1.0 - fade) / seconds } else { 1.0 };
+        let weight = if seconds > 0.0 {
+            RATE_SECONDS * (1.0 - fade) / seconds
+        } else {
+            1.0
+        };
         self.bytes = self.bytes * fade + total.saturating_sub(self.total) as f64 * weight;
         self.seconds = self.seconds * fade + seconds * weight;
         (self.last, self.total) = (now, total);
@@ -592,7 +720,13 @@ impl fmt::Display for Bytes {
         // 1024 has 11 bits: each further 10 bits are the next unit.
         let unit = (63 - self.0.leading_zeros()) / 10 - 1;
         let tenths = (u128::from(self.0) * 10) >> (10 * (unit + 1));
-        write!(f, "{}.{} {}", tenths / 10, tenths % 10, UNITS[unit as usize])
+        write!(
+            f,
+            "{}.{} {}",
+            tenths / 10,
+            tenths % 10,
+            UNITS[unit as usize]
+        )
     }
 }
 
@@ -609,9 +743,12 @@ impl fmt::Display for Clock {
     }
 }
 
-/// Names come from torrents and trackers: what would move the cursor or change colours is shown as `?`.
+/// Names come from torrents and trackers: what would move the cursor or change colours is shown as
+/// `?`.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+    text.chars()
+        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .collect()
 }
 
 fn json_string(text: &str) -> String {
@@ -619,8 +756,11 @@ fn json_string(text: &str) -> String {
     for letter in text.chars() {
         match letter {
             '"' | '\\' => json.extend(['\\', letter]),
-            // RFC 8259 section 7 wants U+0000 to U+001F escaped; the other control characters are spared the consoles.
-            letter if letter.is_control() => json.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            // RFC 8259 section 7 wants U+0000 to U+001F escaped; the other control characters are
+            // spared the consoles.
+            letter if letter.is_control() => {
+                json.push_str(&format!("\\u{:04x}", u32::from(letter)))
+            }
             letter => json.push(letter),
         }
     }
@@ -701,7 +841,14 @@ mod tests {
         let mut console = console(Mode::Auto, || None);
         console.update(at(0), 0, &status(State::Fetching));
         download(&mut console, 12);
-        console.update(at(12_100), 0, &Status { checked: 500, ..status(State::Verifying) });
+        console.update(
+            at(12_100),
+            0,
+            &Status {
+                checked: 500,
+                ..status(State::Verifying)
+            },
+        );
         console.finish(at(12_200), 0, &status(State::Done), &outcome());
         assert!(console.out.is_empty());
         assert_eq!(
@@ -726,41 +873,73 @@ mod tests {
         for second in 0..130 {
             console.update(at(second * 1000), 0, &status(State::Seeding));
         }
-        assert_eq!(lines(&mut console.err).len(), 3, "one at the start and one a minute");
+        assert_eq!(
+            lines(&mut console.err).len(),
+            3,
+            "one at the start and one a minute"
+        );
         for second in 130..140 {
             console.update(at(second * 1000), 0, &status(State::Downloading));
         }
-        assert_eq!(lines(&mut console.err).len(), 2, "what is incomplete is shown even if it stands still");
+        assert_eq!(
+            lines(&mut console.err).len(),
+            2,
+            "what is incomplete is shown even if it stands still"
+        );
     }
 
     #[test]
     fn json_has_the_agreed_members_in_order() {
         let mut console = console(Mode::Json, || Some(80));
-        let running = Status { have: 632, fetched: 5, uploaded: 7, ..status(State::Downloading) };
+        let running = Status {
+            have: 632,
+            fetched: 5,
+            uploaded: 7,
+            ..status(State::Downloading)
+        };
         console.update(at(0), 0, &running);
         assert_eq!(
             lines(&mut console.out),
-            ["{\"state\":\"downloading\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
-              \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null}"]
+            [
+                "{\"state\":\"downloading\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
+              \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null}"
+            ]
         );
-        let disk = Some(Disk { model: "QEMU \"HD\"".into(), serial: "1".into() });
-        let end = Outcome { disk, bad_offset: Some(4096), error: Some("I/O error".into()), ..outcome() };
+        let disk = Some(Disk {
+            model: "QEMU \"HD\"".into(),
+            serial: "1".into(),
+        });
+        let end = Outcome {
+            disk,
+            bad_offset: Some(4096),
+            error: Some("I/O error".into()),
+            ..outcome()
+        };
         console.finish(at(10), 0, &running, &end);
         assert_eq!(
             lines(&mut console.out),
-            ["{\"state\":\"failed\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
+            [
+                "{\"state\":\"failed\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
               \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\
               \"verified\":true,\"good\":1000,\"bad_offset\":4096,\"seconds\":72.500,\"mb_per_second\":0.0,\"bytes\":1048576000,\
               \"info_hash\":\"00ff\",\
-              \"disk\":{\"model\":\"QEMU \\\"HD\\\"\",\"serial\":\"1\"},\"error\":\"I/O error\"}"]
+              \"disk\":{\"model\":\"QEMU \\\"HD\\\"\",\"serial\":\"1\"},\"error\":\"I/O error\"}"
+            ]
         );
-        assert_eq!(lines(&mut console.err), ["swarmdd: sda1 -> /dev/sda1: failed: I/O error"]);
+        assert_eq!(
+            lines(&mut console.err),
+            ["swarmdd: sda1 -> /dev/sda1: failed: I/O error"]
+        );
         console.update(at(0), 1, &status(State::Seeding));
         console.finish(at(10), 1, &status(State::Seeding), &outcome());
         let last = lines(&mut console.out).pop().unwrap();
-        assert!(last.contains("\"seconds\":72.500,\"mb_per_second\":14.4,"), "{last}");
         assert!(
-            last.starts_with("{\"state\":\"done\"") && last.ends_with("\"disk\":null,\"error\":null}"),
+            last.contains("\"seconds\":72.500,\"mb_per_second\":14.4,"),
+            "{last}"
+        );
+        assert!(
+            last.starts_with("{\"state\":\"done\"")
+                && last.ends_with("\"disk\":null,\"error\":null}"),
             "{last}"
         );
     }
@@ -795,7 +974,11 @@ mod tests {
         let mut console = console(Mode::Auto, || Some(100));
         download(&mut console, 10);
         let drawn = String::from_utf8(std::mem::take(&mut console.err)).unwrap();
-        assert_eq!(drawn.matches('\r').count(), 41, "each report is further than a redraw from the last");
+        assert_eq!(
+            drawn.matches('\r').count(),
+            41,
+            "each report is further than a redraw from the last"
+        );
         assert!(!drawn.contains('\n'));
         let last = drawn.rsplit('\r').next().unwrap();
         let bar = "sda1 -> /dev/sda1 downloading [---------] 10.0 %";
@@ -806,7 +989,10 @@ mod tests {
         console.update(at(10_000), 0, &status(State::Downloading));
         console.finish(at(10_000), 0, &status(State::Done), &outcome());
         let text = String::from_utf8(std::mem::take(&mut console.err)).unwrap();
-        assert!(text.starts_with("\r\x1b[Kswarmdd: tracker: not today?[2J\n  really\n\rsda1"), "{text:?}");
+        assert!(
+            text.starts_with("\r\x1b[Kswarmdd: tracker: not today?[2J\n  really\n\rsda1"),
+            "{text:?}"
+        );
         assert!(text.ends_with("uploaded 0 B\n"), "{text:?}");
         assert_eq!(console.next_wakeup(at(10_000)), None);
     }
@@ -814,13 +1000,25 @@ mod tests {
     #[test]
     fn a_drawn_line_fits_every_width() {
         let mut job = Job::new(at(0), &status(State::Downloading));
-        job.take(at(1000), &Status { have: 500, fetched: 7 << 20, ..status(State::Downloading) });
+        job.take(
+            at(1000),
+            &Status {
+                have: 500,
+                fetched: 7 << 20,
+                ..status(State::Downloading)
+            },
+        );
         for columns in 0..200 {
             let line = View::of_one(&job).drawn_line(columns);
-            assert!(line.chars().count() <= columns.saturating_sub(1), "{columns}: {line}");
+            assert!(
+                line.chars().count() <= columns.saturating_sub(1),
+                "{columns}: {line}"
+            );
         }
         assert!(
-            View::of_one(&job).drawn_line(150).contains("[####################--------------------] 50.0 %")
+            View::of_one(&job)
+                .drawn_line(150)
+                .contains("[####################--------------------] 50.0 %")
         );
         assert!(!View::of_one(&job).drawn_line(70).contains('['));
     }
@@ -828,13 +1026,30 @@ mod tests {
     #[test]
     fn several_jobs_share_one_line() {
         let jobs = [
-            Job::new(at(0), &Status { have: 250, ..status(State::Downloading) }),
-            Job::new(at(0), &Status { have: 500, ..status(State::Downloading) }),
-            Job::new(at(0), &Status { have: 1000, ..status(State::Seeding) }),
+            Job::new(
+                at(0),
+                &Status {
+                    have: 250,
+                    ..status(State::Downloading)
+                },
+            ),
+            Job::new(
+                at(0),
+                &Status {
+                    have: 500,
+                    ..status(State::Downloading)
+                },
+            ),
+            Job::new(
+                at(0),
+                &Status {
+                    have: 1000,
+                    ..status(State::Seeding)
+                },
+            ),
         ];
         let view = View::of_all(jobs.iter()).unwrap();
-        let expected =
-            "3 targets, 2 of them: downloading 37.5 %, 750 of 2000 pieces, down 0 B/s, up 0 B/s, 6 peers";
+        let expected = "3 targets, 2 of them: downloading 37.5 %, 750 of 2000 pieces, down 0 B/s, up 0 B/s, 6 peers";
         assert_eq!(view.line(), expected);
         assert!(View::of_all([].iter()).is_none());
     }
@@ -843,9 +1058,16 @@ mod tests {
     fn a_failure_is_said_in_every_mode() {
         for mode in [Mode::Auto, Mode::Plain, Mode::Json, Mode::None] {
             let mut console = console(mode, || Some(80));
-            let failed = Outcome { error: Some("no space".into()), ..outcome() };
+            let failed = Outcome {
+                error: Some("no space".into()),
+                ..outcome()
+            };
             console.finish(at(0), 0, &status(State::Downloading), &failed);
-            assert_eq!(lines(&mut console.err), ["swarmdd: sda1 -> /dev/sda1: failed: no space"], "{mode:?}");
+            assert_eq!(
+                lines(&mut console.err),
+                ["swarmdd: sda1 -> /dev/sda1: failed: no space"],
+                "{mode:?}"
+            );
         }
     }
 
@@ -860,9 +1082,13 @@ mod tests {
         let last = lines(&mut console.out);
         assert_eq!(last.len(), 2);
         assert!(
-            last.iter().all(|line| line.starts_with("{\"state\":\"failed\"") && line.contains("no port"))
+            last.iter()
+                .all(|line| line.starts_with("{\"state\":\"failed\"") && line.contains("no port"))
         );
-        assert_eq!(lines(&mut console.err), ["swarmdd: sda1 -> /dev/sda1: failed: no port"; 2]);
+        assert_eq!(
+            lines(&mut console.err),
+            ["swarmdd: sda1 -> /dev/sda1: failed: no port"; 2]
+        );
     }
 
     #[test]
@@ -890,18 +1116,36 @@ mod tests {
             assert_eq!(rate.bytes_per_second(), 100, "right from the start");
         }
         rate.sample(at(24_000), 2500);
-        assert!((30..=40).contains(&rate.bytes_per_second()), "1/e after one time constant");
+        assert!(
+            (30..=40).contains(&rate.bytes_per_second()),
+            "1/e after one time constant"
+        );
         rate.sample(at(60_000), 2500);
         assert_eq!(rate.bytes_per_second(), 0);
         rate.sample(at(60_000), 0);
-        assert_eq!(rate.bytes_per_second(), 0, "a total that shrinks is no speed");
+        assert_eq!(
+            rate.bytes_per_second(),
+            0,
+            "a total that shrinks is no speed"
+        );
     }
 
     #[test]
     fn nothing_of_nothing_is_no_percent() {
-        let empty = Status { pieces: 0, bytes: 0, ..status(State::Downloading) };
+        let empty = Status {
+            pieces: 0,
+            bytes: 0,
+            ..status(State::Downloading)
+        };
         assert_eq!((empty.permille(), empty.bytes_advanced()), (0, 0));
-        assert_eq!(Status { have: 999, ..status(State::Downloading) }.permille(), 999);
+        assert_eq!(
+            Status {
+                have: 999,
+                ..status(State::Downloading)
+            }
+            .permille(),
+            999
+        );
         assert_eq!(part(u64::MAX, u32::MAX, u32::MAX), u64::MAX);
     }
 
@@ -919,14 +1163,22 @@ mod tests {
         for (bytes, text) in sizes {
             assert_eq!(Bytes(bytes).to_string(), text);
         }
-        for (seconds, text) in [(0, "0:00"), (65, "1:05"), (3599, "59:59"), (36_610, "10:10:10")] {
+        for (seconds, text) in [
+            (0, "0:00"),
+            (65, "1:05"),
+            (3599, "59:59"),
+            (36_610, "10:10:10"),
+        ] {
             assert_eq!(Clock(seconds).to_string(), text);
         }
     }
 
     #[test]
     fn json_strings_are_escaped() {
-        assert_eq!(json_string("a\"b\\c\n\u{1}\u{7f}é€"), "\"a\\\"b\\\\c\\u000a\\u0001\\u007fé€\"");
+        assert_eq!(
+            json_string("a\"b\\c\n\u{1}\u{7f}é€"),
+            "\"a\\\"b\\\\c\\u000a\\u0001\\u007fé€\""
+        );
         assert_eq!(json_option(None::<u64>), "null");
     }
 }

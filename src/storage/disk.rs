@@ -1,7 +1,8 @@
-//! How do pieces get to one disk and back: which requests does one `Work` of the core become, and when is it done?
+//! How do pieces get to one disk and back: which requests does one `Work` of the core become, and
+//! when is it done?
 //!
-//! A run of bytes of a piece is cut by `extents::split` into whole sectors, which move directly between the pool
-//! buffers and the disk, and edges: sectors of which only a part is ours.
+//! A run of bytes of a piece is cut by `extents::split` into whole sectors, which move directly
+//! between the pool buffers and the disk, and edges: sectors of which only a part is ours.
 //!
 //! ```text
 //! piece       |--------------------------------|
@@ -9,9 +10,10 @@
 //!            edge ^^^^^^ one direct request ^^^^ edge
 //! ```
 //!
-//! An edge that is written is read, changed and written back, and edges go strictly one after the other: two pieces
-//! may share a sector, and if both were changed at the same time the later write would bring back the old bytes of the
-//! earlier. Direct requests never touch such a sector, since they consist of sectors that belong to one piece alone.
+//! An edge that is written is read, changed and written back, and edges go strictly one after the
+//! other: two pieces may share a sector, and if both were changed at the same time the later write
+//! would bring back the old bytes of the earlier. Direct requests never touch such a sector, since
+//! they consist of sectors that belong to one piece alone.
 //!
 //! A `Work` is answered when nothing of it is in flight any more; the first error wins.
 
@@ -32,12 +34,12 @@ use crate::os::errno::{self, Call, Then};
 use crate::os::pool::{Bounce, Pool, Segment};
 use crate::os::zero;
 
-/// Requests in the kernel at once. One piece of a fragmented image has hundreds of extents; disks order a queue of this
-/// length well, and NVMe reaches its full rate with less.
+/// Requests in the kernel at once. One piece of a fragmented image has hundreds of extents; disks
+/// order a queue of this length well, and NVMe reaches its full rate with less.
 const QUEUE_DEPTH: u32 = 64;
 
-/// Longest run of sectors that goes through one bounce buffer. Only a disk with larger sectors than the image was made
-/// for has edges longer than a sector.
+/// Longest run of sectors that goes through one bounce buffer. Only a disk with larger sectors than
+/// the image was made for has edges longer than a sector.
 const BOUNCE_BYTES_MAX: u32 = 128 * 1024;
 
 /// Segments of one request: UIO_MAXIOV.
@@ -45,11 +47,11 @@ const SEGMENT_COUNT_MAX: usize = 1024;
 
 /// One open target or source.
 ///
-/// Calling order: `start` for each `Work`, then `submit`; when `event_fd` turns readable, `advance`. After each of them
-/// `poll_done` as often as `done_count` says.
+/// Calling order: `start` for each `Work`, then `submit`; when `event_fd` turns readable,
+/// `advance`. After each of them `poll_done` as often as `done_count` says.
 ///
-/// Invariants: a job is in `jobs` as long as `parts` of it are in flight or wait in `edges`; every request in flight
-/// is in `requests`; `edge_in_flight` belongs to the first of `edges`.
+/// Invariants: a job is in `jobs` as long as `parts` of it are in flight or wait in `edges`; every
+/// request in flight is in `requests`; `edge_in_flight` belongs to the first of `edges`.
 pub struct Disk {
     // Dropped first, and waits: what is in flight points into the pool and is done on the device.
     aio: Aio,
@@ -80,10 +82,16 @@ struct Job {
 /// What a request is for.
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
-    Direct { ticket: Ticket, disk: DiskOffset, length: u32 },
+    Direct {
+        ticket: Ticket,
+        disk: DiskOffset,
+        length: u32,
+    },
     EdgeRead,
     EdgeWrite,
-    Flush { ticket: Ticket },
+    Flush {
+        ticket: Ticket,
+    },
 }
 
 /// Whole sectors, contiguous on the disk.
@@ -129,7 +137,8 @@ impl Disk {
         self.aio.event_fd()
     }
 
-    /// The kernel was short of memory for what waits, and nothing in flight will wake us: `submit` must try again.
+    /// The kernel was short of memory for what waits, and nothing in flight will wake us: `submit`
+    /// must try again.
     pub fn is_stuck(&self) -> bool {
         self.aio.is_stuck()
     }
@@ -148,10 +157,20 @@ impl Disk {
     /// Begins with one of the disk's kinds of `Work`; nothing reaches the kernel before `submit`.
     pub fn start(&mut self, pool: &Pool, work: Work) {
         match work {
-            Work::Write { ticket, piece, buffers } => {
+            Work::Write {
+                ticket,
+                piece,
+                buffers,
+            } => {
                 self.device.keep();
                 let length = self.metainfo.layout.piece_length(piece);
-                self.transfer(pool, ticket, DiskOperation::Write, (piece, 0, length), &buffers);
+                self.transfer(
+                    pool,
+                    ticket,
+                    DiskOperation::Write,
+                    (piece, 0, length),
+                    &buffers,
+                );
             }
             Work::Zero { ticket, piece } => {
                 self.device.keep();
@@ -160,14 +179,37 @@ impl Disk {
                     return self.done.push_back((ticket, Ok(())));
                 }
                 let zeros = vec![pool.zeros(); length.div_ceil(pool.buffer_bytes()) as usize];
-                self.transfer(pool, ticket, DiskOperation::Write, (piece, 0, length), &zeros);
+                self.transfer(
+                    pool,
+                    ticket,
+                    DiskOperation::Write,
+                    (piece, 0, length),
+                    &zeros,
+                );
             }
-            Work::Read { ticket, piece, begin, length, buffer } => {
-                self.transfer(pool, ticket, DiskOperation::Read, (piece, begin, length), &[buffer]);
+            Work::Read {
+                ticket,
+                piece,
+                begin,
+                length,
+                buffer,
+            } => {
+                self.transfer(
+                    pool,
+                    ticket,
+                    DiskOperation::Read,
+                    (piece, begin, length),
+                    &[buffer],
+                );
             }
             Work::Flush { ticket } => {
                 self.jobs.insert(ticket, Job::new(DiskOperation::Flush, 1));
-                self.push(Operation::Flush, DiskOffset(0), Memory::None, Purpose::Flush { ticket });
+                self.push(
+                    Operation::Flush,
+                    DiskOffset(0),
+                    Memory::None,
+                    Purpose::Flush { ticket },
+                );
             }
         }
     }
@@ -199,26 +241,39 @@ impl Disk {
 
     /// Lets the disk make a piece zeros; false if that has to be done by writing.
     fn zero(&mut self, piece: PieceIndex, length: u32) -> bool {
-        let Disk { device, metainfo, alignment, quick_zeros, .. } = self;
+        let Disk {
+            device,
+            metainfo,
+            alignment,
+            quick_zeros,
+            ..
+        } = self;
         let start = metainfo.layout.piece_start(piece);
         let mut ranges = metainfo.extents.ranges(start, length.into()).map(|extent| {
             let from = extent.disk.0;
             from..from + extent.length
         });
-        let aligned = |range: &Range<u64>| (range.start | range.end).is_multiple_of(u64::from(*alignment));
+        let aligned =
+            |range: &Range<u64>| (range.start | range.end).is_multiple_of(u64::from(*alignment));
         *quick_zeros
             && ranges.all(|range| {
-                let error = if aligned(&range) { zero::zero(device, range).err() } else { return false };
+                let error = if aligned(&range) {
+                    zero::zero(device, range).err()
+                } else {
+                    return false;
+                };
                 let errno = error.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
                 // A disk that cannot is not asked for each piece anew.
-                *quick_zeros = errno.is_none_or(|errno| errno::decide(Call::Zero, errno) != Then::OtherWay);
+                *quick_zeros =
+                    errno.is_none_or(|errno| errno::decide(Call::Zero, errno) != Then::OtherWay);
                 *quick_zeros
             })
     }
 
     // --- from work to requests
 
-    /// Cuts bytes of a piece, of which buffers[i] holds the i-th `Pool::buffer_bytes`, into runs and edges.
+    /// Cuts bytes of a piece, of which buffers[i] holds the i-th `Pool::buffer_bytes`, into runs
+    /// and edges.
     fn transfer(
         &mut self,
         pool: &Pool,
@@ -239,11 +294,21 @@ impl Disk {
             let count = (u64::from(length) - from).min(buffer_bytes);
             for extent in self.metainfo.extents.ranges(start + from, count) {
                 let memory_offset = (extent.torrent_offset - start - from) as u32;
-                for part in extents::split(extent.disk, memory_offset, extent.length as u32, self.alignment) {
+                for part in extents::split(
+                    extent.disk,
+                    memory_offset,
+                    extent.length as u32,
+                    self.alignment,
+                ) {
                     if part.aligned {
-                        append(&mut runs, &part, pool.segment(buffer, part.memory_offset, part.length));
+                        append(
+                            &mut runs,
+                            &part,
+                            pool.segment(buffer, part.memory_offset, part.length),
+                        );
                     } else {
-                        self.edges.extend(edges(&part, ticket, operation, buffer, self.alignment));
+                        self.edges
+                            .extend(edges(&part, ticket, operation, buffer, self.alignment));
                     }
                 }
             }
@@ -256,30 +321,64 @@ impl Disk {
             job.held = std::mem::take(&mut runs);
         }
         assert!(self.jobs.insert(ticket, job).is_none(), "ticket used twice");
-        runs.into_iter().for_each(|run| self.push_run(ticket, operation, run));
+        runs.into_iter()
+            .for_each(|run| self.push_run(ticket, operation, run));
         self.next_edge(pool);
     }
 
     fn push_run(&mut self, ticket: Ticket, operation: DiskOperation, run: Run) {
-        let Run { disk, length, segments } = run;
+        let Run {
+            disk,
+            length,
+            segments,
+        } = run;
         let operation = aio_operation(operation);
-        self.push(operation, disk, Memory::Pool(segments), Purpose::Direct { ticket, disk, length });
+        self.push(
+            operation,
+            disk,
+            Memory::Pool(segments),
+            Purpose::Direct {
+                ticket,
+                disk,
+                length,
+            },
+        );
     }
 
-    fn push(&mut self, operation: Operation, disk_offset: DiskOffset, memory: Memory, purpose: Purpose) {
+    fn push(
+        &mut self,
+        operation: Operation,
+        disk_offset: DiskOffset,
+        memory: Memory,
+        purpose: Purpose,
+    ) {
         let ticket = Ticket(self.next_request);
         self.next_request += 1;
         let (fd, alignment) = (self.device.fd(), self.alignment);
         self.requests.insert(ticket, purpose);
-        self.aio.push(Request { ticket, fd, operation, disk_offset, alignment, memory });
+        self.aio.push(Request {
+            ticket,
+            fd,
+            operation,
+            disk_offset,
+            alignment,
+            memory,
+        });
     }
 
     // --- from completions to answers
 
     fn completed(&mut self, pool: &mut Pool, completion: Completion) {
-        let purpose = self.requests.remove(&completion.ticket).expect("a request of ours");
+        let purpose = self
+            .requests
+            .remove(&completion.ticket)
+            .expect("a request of ours");
         match purpose {
-            Purpose::Direct { ticket, disk, length } => {
+            Purpose::Direct {
+                ticket,
+                disk,
+                length,
+            } => {
                 let operation = self.job(ticket).operation;
                 self.part_done(ticket, whole(operation, disk, completion.result, length));
             }
@@ -313,7 +412,9 @@ impl Disk {
     }
 
     fn job(&mut self, ticket: Ticket) -> &mut Job {
-        self.jobs.get_mut(&ticket).expect("a job lives until its last part is done")
+        self.jobs
+            .get_mut(&ticket)
+            .expect("a job lives until its last part is done")
     }
 
     fn part_done(&mut self, ticket: Ticket, result: Result<(), DiskError>) {
@@ -347,9 +448,19 @@ impl Disk {
             self.edge_in_flight = true;
             if operation == DiskOperation::Write && length == edge.length {
                 bounce.bytes_mut().copy_from_slice(edge.memory(pool));
-                self.push(Operation::Write, disk, Memory::Bounce(bounce), Purpose::EdgeWrite);
+                self.push(
+                    Operation::Write,
+                    disk,
+                    Memory::Bounce(bounce),
+                    Purpose::EdgeWrite,
+                );
             } else {
-                self.push(Operation::Read, disk, Memory::Bounce(bounce), Purpose::EdgeRead);
+                self.push(
+                    Operation::Read,
+                    disk,
+                    Memory::Bounce(bounce),
+                    Purpose::EdgeRead,
+                );
             }
         }
     }
@@ -362,24 +473,39 @@ impl Disk {
         let ours = lead..lead + edge.length as usize;
         match (edge.operation, result) {
             (operation, Err(errno)) => {
-                let error = DiskError { operation, offset: edge.disk, errno };
+                let error = DiskError {
+                    operation,
+                    offset: edge.disk,
+                    errno,
+                };
                 self.edge_done(pool, Err(error));
             }
             (DiskOperation::Read, Ok(read)) if (read as usize) < ours.end => {
                 // The file ends before the image does.
-                let error = DiskError { operation: DiskOperation::Read, offset: edge.disk, errno: libc::EIO };
+                let error = DiskError {
+                    operation: DiskOperation::Read,
+                    offset: edge.disk,
+                    errno: libc::EIO,
+                };
                 self.edge_done(pool, Err(error));
             }
             (DiskOperation::Read, Ok(_)) => {
                 let start = edge.memory_offset as usize;
-                pool.bytes_mut(edge.buffer)[start..start + ours.len()].copy_from_slice(&bounce.bytes()[ours]);
+                pool.bytes_mut(edge.buffer)[start..start + ours.len()]
+                    .copy_from_slice(&bounce.bytes()[ours]);
                 self.edge_done(pool, Ok(()));
             }
             (_, Ok(read)) => {
-                // What lies behind the end of a regular file is zero, whatever the kernel left in the buffer.
+                // What lies behind the end of a regular file is zero, whatever the kernel left in
+                // the buffer.
                 bounce.bytes_mut()[read as usize..].fill(0);
                 bounce.bytes_mut()[ours].copy_from_slice(edge.memory(pool));
-                self.push(Operation::Write, disk, Memory::Bounce(bounce), Purpose::EdgeWrite);
+                self.push(
+                    Operation::Write,
+                    disk,
+                    Memory::Bounce(bounce),
+                    Purpose::EdgeWrite,
+                );
             }
         }
     }
@@ -387,12 +513,17 @@ impl Disk {
     fn edge_done(&mut self, pool: &Pool, result: Result<(), DiskError>) {
         assert!(self.edge_in_flight);
         self.edge_in_flight = false;
-        let ticket = self.edges.pop_front().expect("the edge in flight is the first").ticket;
+        let ticket = self
+            .edges
+            .pop_front()
+            .expect("the edge in flight is the first")
+            .ticket;
         self.edge_through(ticket, result);
         self.next_edge(pool);
     }
 
-    /// The first edge has left the queue. If it was the last one of a read, the whole sectors may be read now.
+    /// The first edge has left the queue. If it was the last one of a read, the whole sectors may
+    /// be read now.
     fn edge_through(&mut self, ticket: Ticket, result: Result<(), DiskError>) {
         let job = self.job(ticket);
         job.error = job.error.or(result.err());
@@ -401,7 +532,8 @@ impl Disk {
             if job.error.is_some() {
                 job.parts -= held.len() as u32;
             } else {
-                held.into_iter().for_each(|run| self.push_run(ticket, DiskOperation::Read, run));
+                held.into_iter()
+                    .for_each(|run| self.push_run(ticket, DiskOperation::Read, run));
             }
         }
         self.part_done(ticket, result);
@@ -410,7 +542,12 @@ impl Disk {
 
 impl Job {
     fn new(operation: DiskOperation, parts: u32) -> Job {
-        Job { operation, parts, error: None, held: Vec::new() }
+        Job {
+            operation,
+            parts,
+            error: None,
+            held: Vec::new(),
+        }
     }
 }
 
@@ -428,21 +565,27 @@ impl Edge {
     }
 }
 
-/// Adds sectors to the last run if they follow it on the disk; where they lie in memory does not matter.
+/// Adds sectors to the last run if they follow it on the disk; where they lie in memory does not
+/// matter.
 fn append(runs: &mut Vec<Run>, part: &Part, segment: Segment) {
     match runs.last_mut() {
         Some(run)
-            if run.disk + u64::from(run.length) == part.disk && run.segments.len() < SEGMENT_COUNT_MAX =>
+            if run.disk + u64::from(run.length) == part.disk
+                && run.segments.len() < SEGMENT_COUNT_MAX =>
         {
             run.segments.push(segment);
             run.length += part.length;
         }
-        _ => runs.push(Run { disk: part.disk, length: part.length, segments: vec![segment] }),
+        _ => runs.push(Run {
+            disk: part.disk,
+            length: part.length,
+            segments: vec![segment],
+        }),
     }
 }
 
-/// An unaligned part as edges of which none needs more than a bounce buffer; cut at sector boundaries, so that no sector
-/// is read and written twice.
+/// An unaligned part as edges of which none needs more than a bounce buffer; cut at sector
+/// boundaries, so that no sector is read and written twice.
 fn edges(
     part: &Part,
     ticket: Ticket,
@@ -450,7 +593,12 @@ fn edges(
     buffer: BufferId,
     alignment: u32,
 ) -> impl Iterator<Item = Edge> + use<> {
-    let Part { disk, length, memory_offset, .. } = *part;
+    let Part {
+        disk,
+        length,
+        memory_offset,
+        ..
+    } = *part;
     let mut done = 0;
     std::iter::from_fn(move || {
         let from = disk + u64::from(done);
@@ -458,7 +606,14 @@ fn edges(
         let edge_length = (boundary - from.0).min(u64::from(length - done)) as u32;
         let memory_offset = memory_offset + done;
         done += edge_length;
-        let edge = Edge { ticket, operation, disk: from, length: edge_length, buffer, memory_offset };
+        let edge = Edge {
+            ticket,
+            operation,
+            disk: from,
+            length: edge_length,
+            buffer,
+            memory_offset,
+        };
         (edge_length > 0).then_some(edge)
     })
 }
@@ -471,19 +626,31 @@ fn aio_operation(operation: DiskOperation) -> Operation {
     }
 }
 
-/// Every byte or an error: a read that comes back short met the end of the file before the end of the image; a write
-/// that goes out short met the end of the device or of the file system's space.
+/// Every byte or an error: a read that comes back short met the end of the file before the end of
+/// the image; a write that goes out short met the end of the device or of the file system's space.
 fn whole(
     operation: DiskOperation,
     offset: DiskOffset,
     result: Result<u32, i32>,
     length: u32,
 ) -> Result<(), DiskError> {
-    let short = if operation == DiskOperation::Read { libc::EIO } else { libc::ENOSPC };
+    let short = if operation == DiskOperation::Read {
+        libc::EIO
+    } else {
+        libc::ENOSPC
+    };
     match result {
         Ok(moved) if moved == length => Ok(()),
-        Ok(_) => Err(DiskError { operation, offset, errno: short }),
-        Err(errno) => Err(DiskError { operation, offset, errno }),
+        Ok(_) => Err(DiskError {
+            operation,
+            offset,
+            errno: short,
+        }),
+        Err(errno) => Err(DiskError {
+            operation,
+            offset,
+            errno,
+        }),
     }
 }
 
@@ -520,18 +687,30 @@ mod tests {
     fn disk(path: &std::path::Path, metainfo: &Arc<Metainfo>, alignment: u32) -> Disk {
         let needed = metainfo.extents.disk_end().0;
         let mut device = Device::open_target(path, needed, TargetOptions::default()).unwrap();
-        assert!(device.alignment <= alignment, "this file system needs {}", device.alignment);
+        assert!(
+            device.alignment <= alignment,
+            "this file system needs {}",
+            device.alignment
+        );
         device.alignment = alignment;
         Disk::new(device, metainfo.clone()).unwrap()
     }
 
     /// Runs until `count` works are through; at most ten seconds.
-    fn wait(disk: &mut Disk, pool: &mut Pool, count: usize) -> Vec<(Ticket, Result<(), DiskError>)> {
+    fn wait(
+        disk: &mut Disk,
+        pool: &mut Pool,
+        count: usize,
+    ) -> Vec<(Ticket, Result<(), DiskError>)> {
         let start = Instant::now();
         let mut done = Vec::new();
         disk.submit();
         while done.len() < count {
-            assert!(start.elapsed() < Duration::from_secs(10), "{} of {count}", done.len());
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{} of {count}",
+                done.len()
+            );
             disk.advance(pool);
             done.extend(std::iter::from_fn(|| disk.poll_done()));
             std::thread::yield_now();
@@ -583,20 +762,35 @@ mod tests {
             let start = metainfo.layout.piece_start(piece) as usize;
             let length = metainfo.layout.piece_length(piece) as usize;
             let bytes = &image[start..start + length];
-            let buffers: Vec<BufferId> = (0..per_piece).map(|n| BufferId(piece.0 * per_piece + n)).collect();
+            let buffers: Vec<BufferId> = (0..per_piece)
+                .map(|n| BufferId(piece.0 * per_piece + n))
+                .collect();
             for (buffer, bytes) in buffers.iter().zip(bytes.chunks(BUFFER_BYTES as usize)) {
                 pool.bytes_mut(*buffer)[..bytes.len()].copy_from_slice(bytes);
             }
-            disk.start(&pool, Work::Write { ticket: Ticket(piece.0.into()), piece, buffers });
+            disk.start(
+                &pool,
+                Work::Write {
+                    ticket: Ticket(piece.0.into()),
+                    piece,
+                    buffers,
+                },
+            );
         }
         let done = wait(&mut disk, &mut pool, pieces.len());
-        assert!(done.iter().all(|(_, result)| result.is_ok()), "seed {seed}: {done:?}");
+        assert!(
+            done.iter().all(|(_, result)| result.is_ok()),
+            "seed {seed}: {done:?}"
+        );
         disk.start(&pool, Work::Flush { ticket: Ticket(0) });
         assert_eq!(wait(&mut disk, &mut pool, 1), [(Ticket(0), Ok(()))]);
         assert!(disk.is_idle());
 
         let file = std::fs::read(scratch.path()).unwrap();
-        assert!(file[..model.len()] == model, "seed {seed}: the file differs");
+        assert!(
+            file[..model.len()] == model,
+            "seed {seed}: the file differs"
+        );
         assert!(file[model.len()..].iter().all(|&byte| byte == 0));
         assert!(file.len() < model.len() + alignment as usize);
 
@@ -606,11 +800,27 @@ mod tests {
             let begin = rng.below(piece_length.div_ceil(512)) * 512;
             let length = 1 + rng.below((piece_length - begin).min(BUFFER_BYTES));
             let buffer = BufferId(rng.below(pool.count()));
-            disk.start(&pool, Work::Read { ticket: Ticket(7), piece, begin, length, buffer });
-            assert_eq!(wait(&mut disk, &mut pool, 1), [(Ticket(7), Ok(()))], "seed {seed}");
+            disk.start(
+                &pool,
+                Work::Read {
+                    ticket: Ticket(7),
+                    piece,
+                    begin,
+                    length,
+                    buffer,
+                },
+            );
+            assert_eq!(
+                wait(&mut disk, &mut pool, 1),
+                [(Ticket(7), Ok(()))],
+                "seed {seed}"
+            );
             let start = metainfo.layout.piece_start(piece) as usize + begin as usize;
             let bytes = &pool.bytes(buffer)[..length as usize];
-            assert!(bytes == &image[start..start + length as usize], "seed {seed}");
+            assert!(
+                bytes == &image[start..start + length as usize],
+                "seed {seed}"
+            );
         }
     }
 
@@ -633,7 +843,14 @@ mod tests {
         let mut disk = disk(scratch.path(), &metainfo, 512);
         let pool = Pool::new(BUFFER_BYTES, 4).unwrap();
         let buffers: Vec<BufferId> = (0..4).map(BufferId).collect();
-        disk.start(&pool, Work::Write { ticket: Ticket(1), piece: PieceIndex(0), buffers });
+        disk.start(
+            &pool,
+            Work::Write {
+                ticket: Ticket(1),
+                piece: PieceIndex(0),
+                buffers,
+            },
+        );
         assert_eq!(disk.requests.len(), 1);
         let mut pool = pool;
         assert_eq!(wait(&mut disk, &mut pool, 1), [(Ticket(1), Ok(()))]);
@@ -657,8 +874,12 @@ mod tests {
             offset: DiskOffset(offset),
             errno: libc::EIO,
         };
-        // The image ends at 20,512. Its last sector begins at 20,480; there the file may end early, but not before 20,512.
-        let file = std::fs::OpenOptions::new().write(true).open(scratch.path()).unwrap();
+        // The image ends at 20,512. Its last sector begins at 20,480; there the file may end early,
+        // but not before 20,512.
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(scratch.path())
+            .unwrap();
         for (file_bytes, begin, length, expected) in [
             (20_512, 0, 3616, Ok(())),
             (20_511, 0, 3616, Err(error(20_480))),
@@ -668,7 +889,11 @@ mod tests {
         ] {
             file.set_len(file_bytes).unwrap();
             disk.start(&pool, read(begin, length));
-            assert_eq!(wait(&mut disk, &mut pool, 1), [(Ticket(1), expected)], "{file_bytes} bytes");
+            assert_eq!(
+                wait(&mut disk, &mut pool, 1),
+                [(Ticket(1), expected)],
+                "{file_bytes} bytes"
+            );
             assert!(disk.is_idle());
         }
     }

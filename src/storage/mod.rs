@@ -1,4 +1,5 @@
-//! Where the bytes of a torrent lie: reading and writing pieces, and the partition table around them.
+//! Where the bytes of a torrent lie: reading and writing pieces, and the partition table around
+//! them.
 
 pub mod disk;
 pub mod partition_table;

@@ -1,15 +1,16 @@
 //! What are the hashes of the pieces that lie on a disk?
 //!
-//! One reader for all who ask: `make`, `verify`, and a target that may hold the image already. It reads in torrent order,
-//! with several long O_DIRECT requests in flight, and hashes what has come while the disk brings the rest, two pieces at once
-//! because that takes little longer than one. Extents may
-//! begin and end anywhere: the sectors around them are read as a whole and only the wanted bytes are hashed.
+//! One reader for all who ask: `make`, `verify`, and a target that may hold the image already. It
+//! reads in torrent order, with several long O_DIRECT requests in flight, and hashes what has come
+//! while the disk brings the rest, two pieces at once because that takes little longer than one.
+//! Extents may begin and end anywhere: the sectors around them are read as a whole and only the
+//! wanted bytes are hashed.
 //!
-//! Worked case: with an alignment of 512, an extent of 1000 bytes at disk 700 is one request of 1536 bytes at 512, of
-//! which the first 188 and the last 348 are not hashed.
+//! Worked case: with an alignment of 512, an extent of 1000 bytes at disk 700 is one request of
+//! 1536 bytes at 512, of which the first 188 and the last 348 are not hashed.
 //!
-//! `Scan` itself never blocks, so that it can live in anybody's loop. [`hash_pieces`] is such a loop for the commands
-//! that do nothing else.
+//! `Scan` itself never blocks, so that it can live in anybody's loop. [`hash_pieces`] is such a
+//! loop for the commands that do nothing else.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,21 +32,24 @@ use crate::os::pool::Pool;
 use crate::os::sha1::Sha1;
 use crate::os::signal::{Signal, Signals};
 
-/// One request. Long enough for the full speed of a spinning disk, short enough that the hash keeps up behind it.
+/// One request. Long enough for the full speed of a spinning disk, short enough that the hash keeps
+/// up behind it.
 const CHUNK_BYTES: u32 = 1 << 20;
 
-/// Requests in flight and chunks waiting to be hashed, together: 8 MiB, two round trips of a fast disk.
+/// Requests in flight and chunks waiting to be hashed, together: 8 MiB, two round trips of a fast
+/// disk.
 const CHUNK_COUNT: u32 = 8;
 
 /// Reads a whole torrent from a disk, once, in order.
 ///
-/// Calling order: `advance` until it has no more to say; sleep until `event_fd` is readable; `advance` again; and so on
-/// until `is_done`.
+/// Calling order: `advance` until it has no more to say; sleep until `event_fd` is readable;
+/// `advance` again; and so on until `is_done`.
 // Invariant: every buffer is either in `free` or belongs to exactly one chunk of `chunks`.
 pub struct Scan<'a> {
     device: &'a Device,
     layout: Layout,
-    /// The extents that are still to be cut into chunks, and how much of the first has been cut off already.
+    /// The extents that are still to be cut into chunks, and how much of the first has been cut off
+    /// already.
     extents: &'a [Extent],
     cut_bytes: u64,
     /// In torrent order: the first is the next to be hashed.
@@ -63,7 +67,8 @@ pub struct Scan<'a> {
 struct Lane {
     piece: PieceIndex,
     hash: Sha1,
-    /// Bytes of the torrent that are still to be hashed for it. Behind the last piece there are none.
+    /// Bytes of the torrent that are still to be hashed for it. Behind the last piece there are
+    /// none.
     rest: Range<u64>,
 }
 
@@ -87,13 +92,29 @@ struct Chunk {
 }
 
 impl<'a> Scan<'a> {
-    pub fn new(device: &'a Device, layout: Layout, extents: &'a ExtentMap) -> Result<Scan<'a>, ScanError> {
-        assert_eq!(layout.total_bytes(), extents.total_bytes(), "layout and extents of one torrent");
+    pub fn new(
+        device: &'a Device,
+        layout: Layout,
+        extents: &'a ExtentMap,
+    ) -> Result<Scan<'a>, ScanError> {
+        assert_eq!(
+            layout.total_bytes(),
+            extents.total_bytes(),
+            "layout and extents of one torrent"
+        );
         let (needed_bytes, holds_bytes) = (extents.disk_end().0, device.size_bytes);
         if needed_bytes > holds_bytes {
-            return Err(ScanError::TooSmall { path: device.path.clone(), holds_bytes, needed_bytes });
+            return Err(ScanError::TooSmall {
+                path: device.path.clone(),
+                holds_bytes,
+                needed_bytes,
+            });
         }
-        assert!(CHUNK_BYTES.is_multiple_of(device.alignment), "alignment of {} bytes", device.alignment);
+        assert!(
+            CHUNK_BYTES.is_multiple_of(device.alignment),
+            "alignment of {} bytes",
+            device.alignment
+        );
         Ok(Scan {
             device,
             layout,
@@ -118,11 +139,14 @@ impl<'a> Scan<'a> {
         self.lanes[0].piece.0 == self.layout.piece_count()
     }
 
-    /// The next piece, if the disk has brought all of it. Hashes at most one piece a call, and keeps the disk busy.
+    /// The next piece, if the disk has brought all of it. Hashes at most one piece a call, and
+    /// keeps the disk busy.
     pub fn advance(&mut self) -> Result<Option<(PieceIndex, PieceHash)>, ScanError> {
         let mut completions = Vec::new();
         self.aio.complete(&mut completions);
-        completions.into_iter().try_for_each(|completion| self.take(completion))?;
+        completions
+            .into_iter()
+            .try_for_each(|completion| self.take(completion))?;
         while !self.is_done() {
             self.read_ahead();
             if self.lanes[0].rest.is_empty() {
@@ -136,17 +160,33 @@ impl<'a> Scan<'a> {
         Ok(None)
     }
 
-    /// Hashes what has come of both pieces, or of the first alone if nothing of the other is on its way; false if that has
-    /// to be waited for.
+    /// Hashes what has come of both pieces, or of the first alone if nothing of the other is on its
+    /// way; false if that has to be waited for.
     fn hash_some(&mut self) -> bool {
-        let next = |lane: &Lane| self.chunks.iter().find(|chunk| chunk.wanted.contains(&lane.rest.start));
+        let next = |lane: &Lane| {
+            self.chunks
+                .iter()
+                .find(|chunk| chunk.wanted.contains(&lane.rest.start))
+        };
         let chunks = self.lanes.each_ref().map(next);
-        if chunks[0].is_none() || chunks.into_iter().flatten().any(|chunk| chunk.read < chunk.end) {
+        if chunks[0].is_none()
+            || chunks
+                .into_iter()
+                .flatten()
+                .any(|chunk| chunk.read < chunk.end)
+        {
             return false;
         }
-        let bytes = [0, 1]
-            .map(|lane| chunks[lane].map_or(&[][..], |chunk| chunk.part(&self.lanes[lane].rest, &self.pool)));
-        let count = if chunks[1].is_some() { bytes[0].len().min(bytes[1].len()) } else { bytes[0].len() };
+        let bytes = [0, 1].map(|lane| {
+            chunks[lane].map_or(&[][..], |chunk| {
+                chunk.part(&self.lanes[lane].rest, &self.pool)
+            })
+        });
+        let count = if chunks[1].is_some() {
+            bytes[0].len().min(bytes[1].len())
+        } else {
+            bytes[0].len()
+        };
         let bytes = bytes.map(|bytes| &bytes[..count.min(bytes.len())]);
         let [first, second] = &mut self.lanes;
         Sha1::update_two([&mut first.hash, &mut second.hash], bytes);
@@ -158,7 +198,11 @@ impl<'a> Scan<'a> {
     /// Whatever comes before the next byte to be hashed is done with.
     fn free_hashed(&mut self) {
         let [first, second] = &self.lanes;
-        let next = if first.rest.is_empty() { second.rest.start } else { first.rest.start };
+        let next = if first.rest.is_empty() {
+            second.rest.start
+        } else {
+            first.rest.start
+        };
         while let Some(chunk) = self.chunks.pop_front_if(|chunk| chunk.wanted.end <= next) {
             self.free.push(chunk.buffer);
         }
@@ -195,17 +239,24 @@ impl<'a> Scan<'a> {
         self.aio.submit();
     }
 
-    /// A request may be answered in part, at the end of a file above all; the rest is asked for again until nothing
-    /// more comes.
+    /// A request may be answered in part, at the end of a file above all; the rest is asked for
+    /// again until nothing more comes.
     fn take(&mut self, completion: Completion) -> Result<(), ScanError> {
-        let chunk =
-            self.chunks.iter_mut().find(|chunk| chunk.ticket == completion.ticket).expect("asked for");
+        let chunk = self
+            .chunks
+            .iter_mut()
+            .find(|chunk| chunk.ticket == completion.ticket)
+            .expect("asked for");
         let offset = chunk.disk + u64::from(chunk.read);
         let path = || self.device.path.clone();
         match completion.result {
             Err(errno) => {
                 let error = io::Error::from_raw_os_error(errno);
-                return Err(ScanError::Read { path: path(), offset, error });
+                return Err(ScanError::Read {
+                    path: path(),
+                    offset,
+                    error,
+                });
             }
             Ok(count) => chunk.read += count,
         }
@@ -214,7 +265,10 @@ impl<'a> Scan<'a> {
         }
         // Only the end of a file is no multiple of the sector.
         if completion.result == Ok(0) || !chunk.read.is_multiple_of(self.device.alignment) {
-            return Err(ScanError::Ends { path: path(), offset: chunk.disk + u64::from(chunk.read) });
+            return Err(ScanError::Ends {
+                path: path(),
+                offset: chunk.disk + u64::from(chunk.read),
+            });
         }
         chunk.ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -230,11 +284,16 @@ impl Lane {
         let total = layout.total_bytes();
         let rest = match piece.0 < layout.piece_count() {
             true => {
-                layout.piece_start(piece)..layout.piece_start(piece) + u64::from(layout.piece_length(piece))
+                layout.piece_start(piece)
+                    ..layout.piece_start(piece) + u64::from(layout.piece_length(piece))
             }
             false => total..total,
         };
-        Lane { piece, hash: Sha1::new(), rest }
+        Lane {
+            piece,
+            hash: Sha1::new(),
+            rest,
+        }
     }
 }
 
@@ -260,7 +319,8 @@ impl Chunk {
     }
 }
 
-/// The first chunk of `length` bytes at `start` of the torrent and `disk`: up to a buffer full, in whole sectors.
+/// The first chunk of `length` bytes at `start` of the torrent and `disk`: up to a buffer full, in
+/// whole sectors.
 fn first_chunk(
     (start, disk): (u64, DiskOffset),
     length: u64,
@@ -285,7 +345,8 @@ fn first_chunk(
     }
 }
 
-/// Reads and hashes all pieces in order, and blocks until that is done, `on_piece` breaks it off, or a signal arrives.
+/// Reads and hashes all pieces in order, and blocks until that is done, `on_piece` breaks it off,
+/// or a signal arrives.
 pub fn hash_pieces(
     device: &Device,
     layout: Layout,
@@ -297,7 +358,9 @@ pub fn hash_pieces(
     let mut scan = Scan::new(device, layout, extents)?;
     let mut poll = Poll::new().map_err(ScanError::Kernel)?;
     for fd in [scan.event_fd(), signals.fd()] {
-        poll.registry().register(&mut SourceFd(&fd), ANY, Interest::READABLE).map_err(ScanError::Kernel)?;
+        poll.registry()
+            .register(&mut SourceFd(&fd), ANY, Interest::READABLE)
+            .map_err(ScanError::Kernel)?;
     }
     let mut events = Events::with_capacity(4);
     loop {
@@ -314,7 +377,9 @@ pub fn hash_pieces(
             return Ok(());
         }
         match poll.poll(&mut events, Some(STUCK_CHECK)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(ScanError::Kernel(error)),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                return Err(ScanError::Kernel(error));
+            }
             _ => {}
         }
         if let Some(signal) = signals.poll() {
@@ -323,18 +388,29 @@ pub fn hash_pieces(
     }
 }
 
-/// The kernel tells every completion; looking without being told costs nothing and also tries a submission again that
-/// was refused for want of memory.
+/// The kernel tells every completion; looking without being told costs nothing and also tries a
+/// submission again that was refused for want of memory.
 const STUCK_CHECK: Duration = Duration::from_secs(1);
 
 /// Why a disk was not read to the end.
 #[derive(Debug)]
 pub enum ScanError {
-    Ends { path: PathBuf, offset: DiskOffset },
+    Ends {
+        path: PathBuf,
+        offset: DiskOffset,
+    },
     Interrupted(Signal),
     Kernel(io::Error),
-    Read { path: PathBuf, offset: DiskOffset, error: io::Error },
-    TooSmall { path: PathBuf, holds_bytes: u64, needed_bytes: u64 },
+    Read {
+        path: PathBuf,
+        offset: DiskOffset,
+        error: io::Error,
+    },
+    TooSmall {
+        path: PathBuf,
+        holds_bytes: u64,
+        needed_bytes: u64,
+    },
 }
 
 impl fmt::Display for ScanError {
@@ -349,13 +425,32 @@ impl fmt::Display for ScanError {
                 )
             }
             ScanError::Interrupted(Signal::Interrupt) => f.write_str("interrupted"),
-            ScanError::Interrupted(Signal::Terminate | Signal::Hangup) => f.write_str("ended by a signal"),
-            ScanError::Kernel(error) => write!(f, "cannot set up asynchronous reads: {error}"),
-            ScanError::Read { path, offset, error } => {
-                write!(f, "cannot read {} at byte {}: {error}", path.display(), offset.0)
+            ScanError::Interrupted(Signal::Terminate | Signal::Hangup) => {
+                f.write_str("ended by a signal")
             }
-            ScanError::TooSmall { path, holds_bytes, needed_bytes } => {
-                write!(f, "{} holds {holds_bytes} bytes, the image needs {needed_bytes}", path.display())
+            ScanError::Kernel(error) => write!(f, "cannot set up asynchronous reads: {error}"),
+            ScanError::Read {
+                path,
+                offset,
+                error,
+            } => {
+                write!(
+                    f,
+                    "cannot read {} at byte {}: {error}",
+                    path.display(),
+                    offset.0
+                )
+            }
+            ScanError::TooSmall {
+                path,
+                holds_bytes,
+                needed_bytes,
+            } => {
+                write!(
+                    f,
+                    "{} holds {holds_bytes} bytes, the image needs {needed_bytes}",
+                    path.display()
+                )
             }
         }
     }
@@ -377,20 +472,32 @@ mod tests {
     }
 
     fn random_bytes(rng: &mut Rng, length: usize) -> Vec<u8> {
-        std::iter::repeat_with(|| rng.next_u64().to_le_bytes()).flatten().take(length).collect()
+        std::iter::repeat_with(|| rng.next_u64().to_le_bytes())
+            .flatten()
+            .take(length)
+            .collect()
     }
 
     fn scanned(scratch: &Scratch, runs: &[(u64, u64)]) -> Result<Vec<PieceHash>, ScanError> {
-        let extents =
-            ExtentMap::from_files(runs.iter().map(|&(disk, length)| (DiskOffset(disk), length))).unwrap();
+        let extents = ExtentMap::from_files(
+            runs.iter()
+                .map(|&(disk, length)| (DiskOffset(disk), length)),
+        )
+        .unwrap();
         let layout = Layout::new(extents.total_bytes(), PIECE_BYTES).unwrap();
         let device = Device::open_source(scratch.path()).unwrap();
         let mut hashes = Vec::new();
-        hash_pieces(&device, layout, &extents, &mut Signals::new().unwrap(), |piece, hash| {
-            assert_eq!(piece.index(), hashes.len());
-            hashes.push(hash);
-            ControlFlow::Continue(())
-        })?;
+        hash_pieces(
+            &device,
+            layout,
+            &extents,
+            &mut Signals::new().unwrap(),
+            |piece, hash| {
+                assert_eq!(piece.index(), hashes.len());
+                hashes.push(hash);
+                ControlFlow::Continue(())
+            },
+        )?;
         Ok(hashes)
     }
 
@@ -406,9 +513,15 @@ mod tests {
     fn a_whole_image_of_odd_length() {
         let bytes = random_bytes(&mut Rng::new(1), (11 << 20) + 777);
         let whole = [(0, bytes.len() as u64)];
-        assert_eq!(scanned(&disk_with(&bytes), &whole).unwrap(), hashed(&bytes, &whole));
+        assert_eq!(
+            scanned(&disk_with(&bytes), &whole).unwrap(),
+            hashed(&bytes, &whole)
+        );
         let one_byte = [(0, 1)];
-        assert_eq!(scanned(&disk_with(&bytes[..1]), &one_byte).unwrap(), hashed(&bytes, &one_byte));
+        assert_eq!(
+            scanned(&disk_with(&bytes[..1]), &one_byte).unwrap(),
+            hashed(&bytes, &one_byte)
+        );
     }
 
     /// Runs of any length at any offset, in any order.
@@ -420,21 +533,33 @@ mod tests {
             let mut disk = 0;
             for _ in 0..1 + rng.below(40) {
                 disk += u64::from(rng.below(5000));
-                let length =
-                    1 + u64::from(if rng.chance(1, 8) { rng.below(3 << 20) } else { rng.below(3000) });
+                let length = 1 + u64::from(if rng.chance(1, 8) {
+                    rng.below(3 << 20)
+                } else {
+                    rng.below(3000)
+                });
                 runs.push((disk, length));
                 disk += length;
             }
             let bytes = random_bytes(&mut rng, disk as usize);
             rng.shuffle(&mut runs);
-            assert_eq!(scanned(&disk_with(&bytes), &runs).unwrap(), hashed(&bytes, &runs), "seed {seed}");
+            assert_eq!(
+                scanned(&disk_with(&bytes), &runs).unwrap(),
+                hashed(&bytes, &runs),
+                "seed {seed}"
+            );
         }
     }
 
     #[test]
     fn a_disk_that_is_too_small_is_refused() {
-        let error = scanned(&disk_with(&[0; 1000]), &[(500, 501)]).unwrap_err().to_string();
-        assert!(error.ends_with("holds 1000 bytes, the image needs 1001"), "{error}");
+        let error = scanned(&disk_with(&[0; 1000]), &[(500, 501)])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.ends_with("holds 1000 bytes, the image needs 1001"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -445,9 +570,20 @@ mod tests {
         let extents = ExtentMap::from_files([(DiskOffset(0), 3 << 20)]).unwrap();
         let layout = Layout::new(3 << 20, 1 << 20).unwrap();
         let nothing = |_, _| panic!("no piece is there");
-        let error =
-            hash_pieces(&device, layout, &extents, &mut Signals::new().unwrap(), nothing).unwrap_err();
-        assert!(error.to_string().contains("became shorter while it was read"), "{error}");
+        let error = hash_pieces(
+            &device,
+            layout,
+            &extents,
+            &mut Signals::new().unwrap(),
+            nothing,
+        )
+        .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("became shorter while it was read"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -457,10 +593,20 @@ mod tests {
         let extents = ExtentMap::from_files([(DiskOffset(0), 100_000)]).unwrap();
         let layout = Layout::new(100_000, PIECE_BYTES).unwrap();
         let mut count = 0;
-        let result = hash_pieces(&device, layout, &extents, &mut Signals::new().unwrap(), |_, _| {
-            count += 1;
-            if count == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let result = hash_pieces(
+            &device,
+            layout,
+            &extents,
+            &mut Signals::new().unwrap(),
+            |_, _| {
+                count += 1;
+                if count == 3 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        );
         assert!(result.is_ok());
         assert_eq!(count, 3);
     }
@@ -468,14 +614,27 @@ mod tests {
     #[test]
     fn chunks_are_whole_sectors() {
         let chunk = |disk, length| {
-            let Chunk { disk, length, skip, end, .. } =
-                first_chunk((0, DiskOffset(disk)), length, 512, BufferId(0), Ticket(0));
+            let Chunk {
+                disk,
+                length,
+                skip,
+                end,
+                ..
+            } = first_chunk((0, DiskOffset(disk)), length, 512, BufferId(0), Ticket(0));
             (disk.0, length, skip, end)
         };
-        assert_eq!(chunk(700, 1000), (512, 1536, 188, 1188), "the case at the top of the file");
+        assert_eq!(
+            chunk(700, 1000),
+            (512, 1536, 188, 1188),
+            "the case at the top of the file"
+        );
         assert_eq!(chunk(0, 512), (0, 512, 0, 512));
         assert_eq!(chunk(0, 1), (0, 512, 0, 1));
         assert_eq!(chunk(511, 5 << 20), (0, CHUNK_BYTES, 511, CHUNK_BYTES));
-        assert_eq!(chunk(1 << 20, 5 << 20), (1 << 20, CHUNK_BYTES, 0, CHUNK_BYTES), "aligned from then on");
+        assert_eq!(
+            chunk(1 << 20, 5 << 20),
+            (1 << 20, CHUNK_BYTES, 0, CHUNK_BYTES),
+            "aligned from then on"
+        );
     }
 }

@@ -1,16 +1,20 @@
-//! Which disks does this machine have, what are they called, which of them are in use, and what is on them?
+//! Which disks does this machine have, what are they called, which of them are in use, and what is
+//! on them?
 //!
-//! All but the last comes from sysfs, three files of proc and the variables of the EFI firmware, so nothing is opened,
-//! woken up or changed. Only who asks `is_held` or for `signatures` has a disk opened, to read.
+//! All but the last comes from sysfs, three files of proc and the variables of the EFI firmware, so
+//! nothing is opened, woken up or changed. Only who asks `is_held` or for `signatures` has a disk
+//! opened, to read.
 //!
-//! A disk is in use when it or a partition is mounted, is swap, or carries another device (md, dm, loop). A file on it
-//! that is a loop device, a lower layer of an overlay or swap needs a mount, and that counts already; a mount that is no
-//! longer to be seen (umount -l, another namespace) still holds the device, which `is_held` finds out. The disk the
-//! system booted from is in use, too, even when nothing of it is: a live system that was copied to RAM (toram) is gone
-//! for good when its stick is. Where nothing tells which disk that was, as on a machine booted by PXE, there is none.
+//! A disk is in use when it or a partition is mounted, is swap, or carries another device (md, dm,
+//! loop). A file on it that is a loop device, a lower layer of an overlay or swap needs a mount,
+//! and that counts already; a mount that is no longer to be seen (umount -l, another namespace)
+//! still holds the device, which `is_held` finds out. The disk the system booted from is in use,
+//! too, even when nothing of it is: a live system that was copied to RAM (toram) is gone for good
+//! when its stick is. Where nothing tells which disk that was, as on a machine booted by PXE, there
+//! is none.
 //!
-//! Read first: Documentation/ABI/stable/sysfs-block and testing/sysfs-block-device of the kernel, proc_pid_mountinfo(5),
-//! live-boot(7), UEFI 2.10, 3.1.3 and 10.3.5.
+//! Read first: Documentation/ABI/stable/sysfs-block and testing/sysfs-block-device of the kernel,
+//! proc_pid_mountinfo(5), live-boot(7), UEFI 2.10, 3.1.3 and 10.3.5.
 
 use std::fmt;
 use std::fs;
@@ -21,8 +25,8 @@ use swarm_proto::format::signatures::{HEAD_BYTES, Signatures, TAIL_BYTES};
 
 use crate::os::blockdev;
 
-/// Every block device with a medium in it, also those that are no candidates for a target (loop, dm, md, zram …): they
-/// may still be named by path, and then it matters who uses them.
+/// Every block device with a medium in it, also those that are no candidates for a target (loop,
+/// dm, md, zram …): they may still be named by path, and then it matters who uses them.
 #[derive(Debug)]
 pub struct Inventory {
     pub disks: Vec<Disk>,
@@ -96,27 +100,37 @@ pub enum Transport {
 }
 
 impl Inventory {
-    /// Reads `root`/sys, `root`/proc/self/mountinfo, /proc/swaps and /proc/cmdline; `root` is "/" but in tests.
+    /// Reads `root`/sys, `root`/proc/self/mountinfo, /proc/swaps and /proc/cmdline; `root` is "/"
+    /// but in tests.
     pub fn read(root: &Path) -> Result<Inventory, InventoryError> {
         let usage = Usage::read(root)?;
         let block = root.join("sys/block");
-        let failed = |error| InventoryError { path: block.clone(), error };
+        let failed = |error| InventoryError {
+            path: block.clone(),
+            error,
+        };
         fs::read_dir(&block).map_err(failed)?;
         // A disk that vanishes while we look is not there.
-        let disks =
-            list(&block).iter().filter_map(|name| read_disk(&block.join(name), name, &usage)).collect();
-        Ok(Inventory { disks, root: root.into() })
+        let disks = list(&block)
+            .iter()
+            .filter_map(|name| read_disk(&block.join(name), name, &usage))
+            .collect();
+        Ok(Inventory {
+            disks,
+            root: root.into(),
+        })
     }
 
-    /// Does somebody hold the device exclusively? The kernel knows also what neither sysfs nor the mounts tell: ZFS, a
-    /// mount in another namespace, another agent.
+    /// Does somebody hold the device exclusively? The kernel knows also what neither sysfs nor the
+    /// mounts tell: ZFS, a mount in another namespace, another agent.
     pub fn is_held(&self, path: &Path) -> bool {
         blockdev::is_held(&self.rooted(path))
     }
 
     /// What is on a disk or a partition. Reads, and waits for that.
     pub fn signatures(&self, path: &Path) -> io::Result<Signatures> {
-        let (head, tail, size_bytes) = blockdev::read_ends(&self.rooted(path), HEAD_BYTES, TAIL_BYTES)?;
+        let (head, tail, size_bytes) =
+            blockdev::read_ends(&self.rooted(path), HEAD_BYTES, TAIL_BYTES)?;
         Ok(Signatures::of(&head, &tail, size_bytes))
     }
 
@@ -129,16 +143,18 @@ impl Inventory {
         self.disks.iter().find(|disk| disk.has(number))
     }
 
-    /// What keeps a device from being overwritten, as sentences: for a partition its own uses and those of the whole
-    /// disk, for a disk its own and those of all its partitions.
+    /// What keeps a device from being overwritten, as sentences: for a partition its own uses and
+    /// those of the whole disk, for a disk its own and those of all its partitions.
     pub fn users_of(&self, number: DeviceNumber) -> Vec<String> {
-        self.disk_of(number).map_or_else(Vec::new, |disk| disk.users_of(number, |_| true))
+        self.disk_of(number)
+            .map_or_else(Vec::new, |disk| disk.users_of(number, |_| true))
     }
 
     /// The devices above it, of which the kernel does not always know: see `Usage::add_loops`.
     pub fn holders_of(&self, number: DeviceNumber) -> Vec<String> {
         let is_held = |one: &Use| matches!(one, Use::Held { .. });
-        self.disk_of(number).map_or_else(Vec::new, |disk| disk.users_of(number, is_held))
+        self.disk_of(number)
+            .map_or_else(Vec::new, |disk| disk.users_of(number, is_held))
     }
 }
 
@@ -147,12 +163,15 @@ impl Disk {
         device_path(&self.name)
     }
 
-    /// A disk one would put an image on; not memory, not a file, not a layer above other disks, not a CD.
+    /// A disk one would put an image on; not memory, not a file, not a layer above other disks, not
+    /// a CD.
     pub fn is_real(&self) -> bool {
-        const OTHERS: [&str; 9] = ["dm-", "fd", "loop", "md", "mtdblock", "nbd", "ram", "sr", "zram"];
+        const OTHERS: [&str; 9] = [
+            "dm-", "fd", "loop", "md", "mtdblock", "nbd", "ram", "sr", "zram",
+        ];
         // The boot areas of an eMMC: mmcblk0boot0, mmcblk0rpmb.
-        let boot_area =
-            self.name.starts_with("mmcblk") && (self.name.contains("boot") || self.name.contains("rpmb"));
+        let boot_area = self.name.starts_with("mmcblk")
+            && (self.name.contains("boot") || self.name.contains("rpmb"));
         !boot_area && !OTHERS.iter().any(|other| self.name.starts_with(other))
     }
 
@@ -162,9 +181,15 @@ impl Disk {
             true => String::new(),
             false => format!(" (physical {})", self.physical_bytes),
         };
-        let mut words =
-            vec![self.transport.to_string(), format!("sectors of {}{physical}", self.sector_bytes)];
-        for (key, value) in [("serial", &self.serial), ("wwn", &self.wwn), ("model", &self.model)] {
+        let mut words = vec![
+            self.transport.to_string(),
+            format!("sectors of {}{physical}", self.sector_bytes),
+        ];
+        for (key, value) in [
+            ("serial", &self.serial),
+            ("wwn", &self.wwn),
+            ("model", &self.model),
+        ] {
             words.extend(value.as_ref().map(|value| format!("{key}={value}")));
         }
         words
@@ -172,7 +197,11 @@ impl Disk {
 
     /// Is it the number of the disk or of a partition?
     pub fn has(&self, number: DeviceNumber) -> bool {
-        number == self.number || self.partitions.iter().any(|partition| number == partition.number)
+        number == self.number
+            || self
+                .partitions
+                .iter()
+                .any(|partition| number == partition.number)
     }
 
     /// All uses of the disk and its partitions, as sentences.
@@ -210,8 +239,8 @@ fn device_path(name: &str) -> PathBuf {
 
 /// Mounts, swaps and the like, by the device they are on.
 struct Usage {
-    /// The device is a number, "8:1", or a name in sysfs: where a file system hides its disk behind a number of its own
-    /// (btrfs), the name is all there is.
+    /// The device is a number, "8:1", or a name in sysfs: where a file system hides its disk behind
+    /// a number of its own (btrfs), the name is all there is.
     by_device: Vec<(String, Use)>,
     /// The partition the firmware booted from.
     efi: Option<EfiPartition>,
@@ -224,8 +253,13 @@ impl Usage {
             fs::read_to_string(&path).map_err(|error| InventoryError { path, error })
         };
         let efi = EfiPartition::booted(&root.join("sys/firmware/efi/efivars"));
-        let mut usage = Usage { by_device: Vec::new(), efi };
-        read("proc/self/mountinfo")?.lines().for_each(|line| usage.add_mount(line));
+        let mut usage = Usage {
+            by_device: Vec::new(),
+            efi,
+        };
+        read("proc/self/mountinfo")?
+            .lines()
+            .for_each(|line| usage.add_mount(line));
         match read("proc/swaps") {
             Ok(swaps) => swaps.lines().skip(1).for_each(|line| usage.add_swap(line)),
             // A kernel without swap.
@@ -234,16 +268,23 @@ impl Usage {
         }
         usage.add_loops(&root.join("sys/block"));
         // Last, so that a better reason goes first. It may be missing where proc is restricted.
-        read("proc/cmdline").iter().for_each(|line| usage.add_boot_words(root, line));
+        read("proc/cmdline")
+            .iter()
+            .for_each(|line| usage.add_boot_words(root, line));
         Ok(usage)
     }
 
-    /// `36 35 98:0 /root /mnt rw,noatime master:1 - ext4 /dev/sda1 rw`: the third field is the device, the fifth the mount
-    /// point; after the dash come type and source. The first mount of a device is the one that is told.
+    /// `36 35 98:0 /root /mnt rw,noatime master:1 - ext4 /dev/sda1 rw`: the third field is the
+    /// device, the fifth the mount point; after the dash come type and source. The first mount of a
+    /// device is the one that is told.
     fn add_mount(&mut self, line: &str) {
         let fields: Vec<&str> = line.split(' ').collect();
-        let source_index = fields.iter().position(|&field| field == "-").map_or(usize::MAX, |dash| dash + 2);
-        let (Some(number), Some(at), Some(source)) = (fields.get(2), fields.get(4), fields.get(source_index))
+        let source_index = fields
+            .iter()
+            .position(|&field| field == "-")
+            .map_or(usize::MAX, |dash| dash + 2);
+        let (Some(number), Some(at), Some(source)) =
+            (fields.get(2), fields.get(4), fields.get(source_index))
         else {
             return;
         };
@@ -260,7 +301,10 @@ impl Usage {
 
     /// `/dev/sda2  partition  1048572  0  -2`
     fn add_swap(&mut self, line: &str) {
-        self.add_path(&unescape(line.split_whitespace().next().unwrap_or_default()), Use::Swap);
+        self.add_path(
+            &unescape(line.split_whitespace().next().unwrap_or_default()),
+            Use::Swap,
+        );
     }
 
     /// A loop device over another device does not hold it as the kernel sees it.
@@ -271,11 +315,20 @@ impl Usage {
         }
     }
 
-    /// The kernel's command line often names what a live system was on: live-boot, casper, dracut, archiso, `root=`.
+    /// The kernel's command line often names what a live system was on: live-boot, casper, dracut,
+    /// archiso, `root=`.
     fn add_boot_words(&mut self, root: &Path, line: &str) {
-        const KEYS: [&str; 6] = ["root", "bootfrom", "live-media", "fromiso", "archisodevice", "img_dev"];
+        const KEYS: [&str; 6] = [
+            "root",
+            "bootfrom",
+            "live-media",
+            "fromiso",
+            "archisodevice",
+            "img_dev",
+        ];
         for word in line.split_whitespace() {
-            let Some((_, place)) = word.split_once('=').filter(|(key, _)| KEYS.contains(key)) else {
+            let Some((_, place)) = word.split_once('=').filter(|(key, _)| KEYS.contains(key))
+            else {
                 continue;
             };
             if let Some(name) = device_name(root, place.trim_start_matches("live:")) {
@@ -288,13 +341,15 @@ impl Usage {
     /// What came first counts.
     fn of(&self, directory: &Path, name: &str, number: &str) -> Vec<Use> {
         let find = |wanted: &str| self.by_device.iter().find(|(device, _)| device == wanted);
-        let found = find(number).or_else(|| find(name)).map(|(_, one)| one.clone());
+        let found = find(number)
+            .or_else(|| find(name))
+            .map(|(_, one)| one.clone());
         found.into_iter().chain(holders(directory)).collect()
     }
 }
 
-/// The name in sysfs of `/dev/sdb1`, `/dev/sdb1/some.iso`, `/dev/disk/by-id/…`, `LABEL=…` and the like. Names other
-/// than the kernel's are links that udev made.
+/// The name in sysfs of `/dev/sdb1`, `/dev/sdb1/some.iso`, `/dev/disk/by-id/…`, `LABEL=…` and the
+/// like. Names other than the kernel's are links that udev made.
 fn device_name(root: &Path, place: &str) -> Option<String> {
     let by = |kind: &str, value: &str| format!("disk/by-{kind}/{value}");
     let below_dev = match place.split_once('=') {
@@ -320,22 +375,26 @@ struct EfiPartition {
 }
 
 impl EfiPartition {
-    /// BootCurrent names the variable that describes what was booted. `None` without EFI, and when that was no partition:
-    /// over the network the path ends in an address.
+    /// BootCurrent names the variable that describes what was booted. `None` without EFI, and when
+    /// that was no partition: over the network the path ends in an address.
     fn booted(variables: &Path) -> Option<EfiPartition> {
         const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
-        // Four bytes of attributes stand before every variable (Documentation/filesystems/efivarfs.rst).
+        // Four bytes of attributes stand before every variable
+        // (Documentation/filesystems/efivarfs.rst).
         let variable = |name: &str| fs::read(variables.join(format!("{name}-{GLOBAL}"))).ok();
         let current = variable("BootCurrent")?;
         let number = u16::from_le_bytes(*current.get(4..)?.first_chunk()?);
         EfiPartition::in_load_option(variable(&format!("Boot{number:04X}"))?.get(4..)?)
     }
 
-    /// EFI_LOAD_OPTION: attributes, length of the path, a description in UTF-16 that ends in NUL, the path. Of its nodes
-    /// (type, subtype, length in two bytes, data) the one for a partition is type 4, subtype 1.
+    /// EFI_LOAD_OPTION: attributes, length of the path, a description in UTF-16 that ends in NUL,
+    /// the path. Of its nodes (type, subtype, length in two bytes, data) the one for a partition is
+    /// type 4, subtype 1.
     fn in_load_option(option: &[u8]) -> Option<EfiPartition> {
         let description = option.get(6..)?;
-        let end = description.chunks_exact(2).position(|unit| unit == [0, 0])?;
+        let end = description
+            .chunks_exact(2)
+            .position(|unit| unit == [0, 0])?;
         let mut path = &description[2 * (end + 1)..];
         while let &[kind, subtype, low, high, ..] = path {
             let node = path.get(..usize::from(u16::from_le_bytes([low, high])).max(4))?;
@@ -343,7 +402,11 @@ impl EfiPartition {
                 let start = u64::from_le_bytes(*node.get(8..)?.first_chunk()?);
                 let count = u64::from_le_bytes(*node.get(16..)?.first_chunk()?);
                 let number = u32::from_le_bytes(*node.get(4..)?.first_chunk()?);
-                return Some(EfiPartition { number, start, count });
+                return Some(EfiPartition {
+                    number,
+                    start,
+                    count,
+                });
             }
             path = &path[node.len()..];
         }
@@ -358,10 +421,14 @@ fn holders(directory: &Path) -> Vec<Use> {
         Some(label) => format!("{name} ({label})"),
         None => name.clone(),
     };
-    list(&holders).iter().map(|name| Use::Held { by: label(name) }).collect()
+    list(&holders)
+        .iter()
+        .map(|name| Use::Held { by: label(name) })
+        .collect()
 }
 
-/// One directory of /sys/block. `None` if there is no medium, or if the kernel hides it (a path of NVMe multipath).
+/// One directory of /sys/block. `None` if there is no medium, or if the kernel hides it (a path of
+/// NVMe multipath).
 fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
     let flag = |attribute: &str| read_text(directory, attribute).is_some_and(|text| text != "0");
     let number_of = |attribute: &str| read_text(directory, attribute)?.parse::<u32>().ok();
@@ -381,9 +448,13 @@ fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
         size_bytes,
         sector_bytes,
         physical_bytes: number_of("queue/physical_block_size").unwrap_or(sector_bytes),
-        model: ["device/model", "device/name"].iter().find_map(|file| read_text(directory, file)),
+        model: ["device/model", "device/name"]
+            .iter()
+            .find_map(|file| read_text(directory, file)),
         serial: read_serial(directory, &link),
-        wwn: ["wwid", "device/wwid"].iter().find_map(|file| wwn(&read_text(directory, file)?)),
+        wwn: ["wwid", "device/wwid"]
+            .iter()
+            .find_map(|file| wwn(&read_text(directory, file)?)),
         transport,
         removable: flag("removable") || is_sd_card,
         read_only: flag("ro"),
@@ -397,11 +468,19 @@ fn read_partitions(directory: &Path, sector_bytes: u32, usage: &Usage) -> Vec<Pa
     list(directory).iter().filter_map(read).collect()
 }
 
-fn read_partition(directory: &Path, name: &str, sector_bytes: u32, usage: &Usage) -> Option<Partition> {
+fn read_partition(
+    directory: &Path,
+    name: &str,
+    sector_bytes: u32,
+    usage: &Usage,
+) -> Option<Partition> {
     // Only a partition has this file; the other directories are "queue", "holders" and so on.
     let index = read_text(directory, "partition")?;
     let number = read_text(directory, "dev")?;
-    let (start_bytes, size_bytes) = (read_bytes(directory, "start"), read_bytes(directory, "size")?);
+    let (start_bytes, size_bytes) = (
+        read_bytes(directory, "start"),
+        read_bytes(directory, "size")?,
+    );
     let mut uses = usage.of(directory, name, &number);
     let lba_bytes = u64::from(sector_bytes);
     if let Some(efi) = usage.efi.filter(|_| uses.is_empty())
@@ -409,7 +488,9 @@ fn read_partition(directory: &Path, name: &str, sector_bytes: u32, usage: &Usage
         && start_bytes == efi.start.checked_mul(lba_bytes)
         && Some(size_bytes) == efi.count.checked_mul(lba_bytes)
     {
-        uses.push(Use::Booted { word: "EFI BootCurrent".into() });
+        uses.push(Use::Booted {
+            word: "EFI BootCurrent".into(),
+        });
     }
     Some(Partition {
         name: name.into(),
@@ -420,21 +501,26 @@ fn read_partition(directory: &Path, name: &str, sector_bytes: u32, usage: &Usage
     })
 }
 
-/// virtio; NVMe and MMC; SCSI and ATA; and for USB sticks, which often lack the SCSI page, the serial of the USB device.
+/// virtio; NVMe and MMC; SCSI and ATA; and for USB sticks, which often lack the SCSI page, the
+/// serial of the USB device.
 fn read_serial(directory: &Path, link: &Path) -> Option<String> {
     ["serial", "device/serial"]
         .iter()
         .find_map(|file| read_text(directory, file))
         .or_else(|| vpd_serial(&fs::read(directory.join("device/vpd_pg80")).ok()?))
         .or_else(|| {
-            let usb_device = link.ancestors().find(|ancestor| ancestor.join("idVendor").exists())?;
+            let usb_device = link
+                .ancestors()
+                .find(|ancestor| ancestor.join("idVendor").exists())?;
             read_text(usb_device, "serial")
         })
 }
 
 /// The unit serial number page (SPC-4, 7.8.17): type, page code 80h, length in two bytes, text.
 fn vpd_serial(page: &[u8]) -> Option<String> {
-    let (&[_, 0x80, high, low], text) = page.split_first_chunk()? else { return None };
+    let (&[_, 0x80, high, low], text) = page.split_first_chunk()? else {
+        return None;
+    };
     let length = usize::from(u16::from_be_bytes([high, low]));
     clean(&String::from_utf8_lossy(text.get(..length)?))
 }
@@ -449,7 +535,8 @@ fn wwn(wwid: &str) -> Option<String> {
 }
 
 impl Transport {
-    /// From the path of the device through its buses. A USB disk is also a SCSI disk, so the order matters.
+    /// From the path of the device through its buses. A USB disk is also a SCSI disk, so the order
+    /// matters.
     fn of(link: &Path) -> Transport {
         const MARKS: [(&str, Transport); 8] = [
             ("usb", Transport::Usb),
@@ -461,16 +548,24 @@ impl Transport {
             ("host", Transport::Scsi),
             ("virtual", Transport::Virtual),
         ];
-        let parts: Vec<String> = link.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let parts: Vec<String> = link
+            .iter()
+            .map(|part| part.to_string_lossy().into_owned())
+            .collect();
         let below_devices = parts.iter().skip_while(|part| *part != "devices").skip(1);
-        let found = MARKS.iter().find(|(mark, _)| below_devices.clone().any(|part| part.starts_with(mark)));
+        let found = MARKS
+            .iter()
+            .find(|(mark, _)| below_devices.clone().any(|part| part.starts_with(mark)));
         found.map_or(Transport::Unknown, |(_, transport)| *transport)
     }
 }
 
 /// `size` and `start` count units of 512 bytes, whatever the sector.
 fn read_bytes(directory: &Path, file: &str) -> Option<u64> {
-    read_text(directory, file)?.parse::<u64>().ok()?.checked_mul(512)
+    read_text(directory, file)?
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(512)
 }
 
 fn parse_number(text: &str) -> Option<DeviceNumber> {
@@ -480,7 +575,9 @@ fn parse_number(text: &str) -> Option<DeviceNumber> {
 
 /// An attribute that exists and says something.
 fn read_text(directory: &Path, file: &str) -> Option<String> {
-    clean(&String::from_utf8_lossy(&fs::read(directory.join(file)).ok()?))
+    clean(&String::from_utf8_lossy(
+        &fs::read(directory.join(file)).ok()?,
+    ))
 }
 
 /// Disks pad their names with spaces, some with worse; this goes to terminals and into reports.
@@ -490,20 +587,27 @@ fn clean(text: &str) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-/// The names in a directory, sdb before sdaa; none if it is not there. What the kernel names is ASCII.
+/// The names in a directory, sdb before sdaa; none if it is not there. What the kernel names is
+/// ASCII.
 fn list(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
     names.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
     names
 }
 
-/// Undoes the octal escapes of space, tab, newline and backslash in mountinfo and swaps: "\040" is a space.
+/// Undoes the octal escapes of space, tab, newline and backslash in mountinfo and swaps: "\040" is
+/// a space.
 fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut result = String::from(parts.next().unwrap_or_default());
     for part in parts {
-        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+        match part
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok())
+        {
             Some(byte) => {
                 result.push(char::from(byte));
                 result.push_str(&part[3..]);
@@ -526,7 +630,12 @@ pub struct InventoryError {
 
 impl fmt::Display for InventoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot list the disks: {}: {}", self.path.display(), self.error)
+        write!(
+            f,
+            "cannot list the disks: {}: {}",
+            self.path.display(),
+            self.error
+        )
     }
 }
 
@@ -573,10 +682,18 @@ pub mod testing {
 
     impl Machine {
         pub fn new() -> Machine {
-            let machine = Machine { scratch: Scratch::new("machine") };
+            let machine = Machine {
+                scratch: Scratch::new("machine"),
+            };
             fs::create_dir_all(machine.scratch.path().join("sys/block")).unwrap();
-            machine.file("proc/self/mountinfo", "22 27 0:21 / /proc rw,relatime - proc proc rw\n");
-            machine.file("proc/swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
+            machine.file(
+                "proc/self/mountinfo",
+                "22 27 0:21 / /proc rw,relatime - proc proc rw\n",
+            );
+            machine.file(
+                "proc/swaps",
+                "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
+            );
             machine
         }
 
@@ -594,13 +711,26 @@ pub mod testing {
             self
         }
 
-        /// A disk at `link` below sys/devices, whose last part is its name, with attributes as "file=text" lines.
-        pub fn disk(&self, link: &str, number: &str, size_bytes: u64, attributes: &[&str]) -> &Machine {
+        /// A disk at `link` below sys/devices, whose last part is its name, with attributes as
+        /// "file=text" lines.
+        pub fn disk(
+            &self,
+            link: &str,
+            number: &str,
+            size_bytes: u64,
+            attributes: &[&str],
+        ) -> &Machine {
             let name = link.rsplit('/').next().unwrap();
             let directory = format!("sys/devices/{link}");
             self.file(&format!("{directory}/dev"), format!("{number}\n"));
-            self.file(&format!("{directory}/size"), format!("{}\n", size_bytes / 512));
-            for (file, text) in attributes.iter().map(|attribute| attribute.split_once('=').unwrap()) {
+            self.file(
+                &format!("{directory}/size"),
+                format!("{}\n", size_bytes / 512),
+            );
+            for (file, text) in attributes
+                .iter()
+                .map(|attribute| attribute.split_once('=').unwrap())
+            {
                 self.file(&format!("{directory}/{file}"), format!("{text}\n"));
             }
             let block = self.scratch.path().join("sys/block").join(name);
@@ -613,11 +743,16 @@ pub mod testing {
         /// Partition N has the N of its name, and begins at N MiB.
         pub fn partition(&self, link: &str, number: &str, size_bytes: u64) -> &Machine {
             let directory = format!("sys/devices/{link}");
-            let index: u64 = link[link.rfind(|c: char| !c.is_ascii_digit()).unwrap() + 1..].parse().unwrap();
+            let index: u64 = link[link.rfind(|c: char| !c.is_ascii_digit()).unwrap() + 1..]
+                .parse()
+                .unwrap();
             self.file(&format!("{directory}/partition"), format!("{index}\n"));
             self.file(&format!("{directory}/start"), format!("{}\n", index << 11));
             self.file(&format!("{directory}/dev"), format!("{number}\n"));
-            self.file(&format!("{directory}/size"), format!("{}\n", size_bytes / 512))
+            self.file(
+                &format!("{directory}/size"),
+                format!("{}\n", size_bytes / 512),
+            )
         }
 
         pub fn mount(&self, line: &str) -> &Machine {
@@ -661,7 +796,10 @@ pub mod testing {
                     "device/wwid=naa.5000c500a1b2c3d4",
                 ],
             )
-            .file(&format!("sys/devices/{ata}/device/vpd_pg80"), b"\0\x80\0\x14            Z3T9ABCD")
+            .file(
+                &format!("sys/devices/{ata}/device/vpd_pg80"),
+                b"\0\x80\0\x14            Z3T9ABCD",
+            )
             .partition(&format!("{ata}/sda1"), "8:1", 536_870_912)
             .partition(&format!("{ata}/sda2"), "8:2", 499_000_000_512)
             .partition(&format!("{ata}/sda3"), "8:3", 524_288_000)
@@ -685,8 +823,14 @@ pub mod testing {
                 8_004_304_896,
                 &["removable=1", "device/model=DataTraveler 2.0"],
             )
-            .file("sys/devices/pci0000:00/0000:00:14.0/usb1/1-4/idVendor", "0951\n")
-            .file("sys/devices/pci0000:00/0000:00:14.0/usb1/1-4/serial", "60A44C3FAE22\n")
+            .file(
+                "sys/devices/pci0000:00/0000:00:14.0/usb1/1-4/idVendor",
+                "0951\n",
+            )
+            .file(
+                "sys/devices/pci0000:00/0000:00:14.0/usb1/1-4/serial",
+                "60A44C3FAE22\n",
+            )
             .disk("virtual/block/loop0", "7:0", 65_536, &[])
             .disk("virtual/block/loop1", "7:1", 0, &[]);
         machine
@@ -699,25 +843,44 @@ mod tests {
     use super::*;
 
     fn disk<'a>(inventory: &'a Inventory, name: &str) -> &'a Disk {
-        inventory.disks.iter().find(|disk| disk.name == name).expect("no such disk")
+        inventory
+            .disks
+            .iter()
+            .find(|disk| disk.name == name)
+            .expect("no such disk")
     }
 
     #[test]
     fn a_desktop() {
         let machine = desktop();
         let inventory = machine.inventory();
-        let names: Vec<&str> = inventory.disks.iter().map(|disk| disk.name.as_str()).collect();
-        assert_eq!(names, ["sda", "sdb", "loop0", "nvme0n1"], "loop1 has no file");
+        let names: Vec<&str> = inventory
+            .disks
+            .iter()
+            .map(|disk| disk.name.as_str())
+            .collect();
+        assert_eq!(
+            names,
+            ["sda", "sdb", "loop0", "nvme0n1"],
+            "loop1 has no file"
+        );
 
         let sda = disk(&inventory, "sda");
-        assert_eq!((sda.size_bytes, sda.sector_bytes, sda.physical_bytes), (500_107_862_016, 512, 4096));
+        assert_eq!(
+            (sda.size_bytes, sda.sector_bytes, sda.physical_bytes),
+            (500_107_862_016, 512, 4096)
+        );
         assert_eq!(sda.model.as_deref(), Some("ST500DM002-1BD14"));
         assert_eq!(sda.serial.as_deref(), Some("Z3T9ABCD"));
         assert_eq!(sda.wwn.as_deref(), Some("0x5000c500a1b2c3d4"));
         assert_eq!(sda.transport, Transport::Ata);
         assert!(!sda.removable && !sda.read_only);
         assert_eq!(sda.path(), Path::new("/dev/sda"));
-        let partitions: Vec<&str> = sda.partitions.iter().map(|partition| partition.name.as_str()).collect();
+        let partitions: Vec<&str> = sda
+            .partitions
+            .iter()
+            .map(|partition| partition.name.as_str())
+            .collect();
         assert_eq!(partitions, ["sda1", "sda2", "sda3"]);
 
         let nvme = disk(&inventory, "nvme0n1");
@@ -737,7 +900,11 @@ mod tests {
     #[test]
     fn users_of_disks_and_partitions() {
         let inventory = desktop().inventory();
-        let all = ["/dev/sda1 is mounted at /boot/efi", "/dev/sda2 is mounted at /", "/dev/sda3 is swap"];
+        let all = [
+            "/dev/sda1 is mounted at /boot/efi",
+            "/dev/sda2 is mounted at /",
+            "/dev/sda3 is swap",
+        ];
         assert_eq!(inventory.users_of((8, 0)), all);
         assert_eq!(inventory.users_of((8, 2)), all[1..2]);
         assert_eq!(inventory.users_of((259, 0)), [""; 0]);
@@ -745,7 +912,8 @@ mod tests {
         assert_eq!(inventory.disk_of((8, 3)).unwrap().name, "sda");
     }
 
-    /// LVM on a partition, RAID on a whole disk, btrfs with its anonymous number, a mount point with a space.
+    /// LVM on a partition, RAID on a whole disk, btrfs with its anonymous number, a mount point
+    /// with a space.
     #[test]
     fn layers_above() {
         let machine = Machine::new();
@@ -755,7 +923,10 @@ mod tests {
             .disk(sda, "8:0", 1 << 40, &[])
             .partition(&format!("{sda}/sda1"), "8:1", 1 << 39)
             .partition(&format!("{sda}/sda2"), "8:2", 1 << 38)
-            .file(&format!("sys/devices/{sda}/sda1/holders/dm-0/dm/name"), "vg0-root\n")
+            .file(
+                &format!("sys/devices/{sda}/sda1/holders/dm-0/dm/name"),
+                "vg0-root\n",
+            )
             .mount(r"40 27 0:35 /@ /my\040disk rw - btrfs /dev/sda2 rw,subvol=/@")
             .disk(sdb, "8:16", 1 << 40, &[])
             .partition(&format!("{sdb}/sdb1"), "8:17", 1 << 39)
@@ -763,7 +934,10 @@ mod tests {
         let inventory = machine.inventory();
         assert_eq!(
             inventory.users_of((8, 0)),
-            ["/dev/sda1 is held by dm-0 (vg0-root)", "/dev/sda2 is mounted at /my disk"]
+            [
+                "/dev/sda1 is held by dm-0 (vg0-root)",
+                "/dev/sda2 is mounted at /my disk"
+            ]
         );
         assert_eq!(inventory.users_of((8, 17)), ["/dev/sdb is held by md0"]);
     }
@@ -773,33 +947,55 @@ mod tests {
     fn booted_from_by_the_command_line() {
         let usb = "pci0000:00/0000:00:14.0/usb1/1-4/1-4:1.0/host6/target6:0:0/6:0:0:0/block/sdb";
         for (line, expected) in [
-            ("BOOT_IMAGE=/live/vmlinuz boot=live toram bootfrom=/dev/sdb1", "bootfrom=/dev/sdb1"),
+            (
+                "BOOT_IMAGE=/live/vmlinuz boot=live toram bootfrom=/dev/sdb1",
+                "bootfrom=/dev/sdb1",
+            ),
             (
                 "live-media=/dev/disk/by-id/usb-stick-part1 quiet",
                 "live-media=/dev/disk/by-id/usb-stick-part1",
             ),
-            ("root=live:CDLABEL=d-live rd.live.ram=1", "root=live:CDLABEL=d-live"),
+            (
+                "root=live:CDLABEL=d-live rd.live.ram=1",
+                "root=live:CDLABEL=d-live",
+            ),
             ("root=UUID=12-34", "root=UUID=12-34"),
             ("root=PARTUUID=77-01", "root=PARTUUID=77-01"),
-            ("fromiso=/dev/sdb1/iso/clonezilla.iso", "fromiso=/dev/sdb1/iso/clonezilla.iso"),
-            ("root=UUID=elsewhere root=/dev/nfs ip=dhcp swarmdd.target=/dev/sdb1 x=/dev/sdb1", ""),
+            (
+                "fromiso=/dev/sdb1/iso/clonezilla.iso",
+                "fromiso=/dev/sdb1/iso/clonezilla.iso",
+            ),
+            (
+                "root=UUID=elsewhere root=/dev/nfs ip=dhcp swarmdd.target=/dev/sdb1 x=/dev/sdb1",
+                "",
+            ),
         ] {
             let machine = desktop();
-            machine.partition(&format!("{usb}/sdb1"), "8:17", 1 << 30).file("proc/cmdline", line);
-            for link in ["by-id/usb-stick-part1", "by-label/d-live", "by-uuid/12-34", "by-partuuid/77-01"] {
+            machine
+                .partition(&format!("{usb}/sdb1"), "8:17", 1 << 30)
+                .file("proc/cmdline", line);
+            for link in [
+                "by-id/usb-stick-part1",
+                "by-label/d-live",
+                "by-uuid/12-34",
+                "by-partuuid/77-01",
+            ] {
                 machine.link(&format!("dev/disk/{link}"), "../../sdb1");
             }
             let inventory = machine.inventory();
             let said = match expected {
                 "" => vec![],
-                word => vec![format!("/dev/sdb1 is what this system was booted from ({word})")],
+                word => vec![format!(
+                    "/dev/sdb1 is what this system was booted from ({word})"
+                )],
             };
             assert_eq!(inventory.users_of((8, 16)), said, "{line}");
             assert_eq!(inventory.users_of((259, 0)), [""; 0]);
         }
     }
 
-    /// What a firmware wrote: attributes, a load option "UEFI stick", a path of PCI, USB, partition, end.
+    /// What a firmware wrote: attributes, a load option "UEFI stick", a path of PCI, USB,
+    /// partition, end.
     #[test]
     fn booted_from_by_the_firmware() {
         let usb = "pci0000:00/0000:00:14.0/usb1/1-4/1-4:1.0/host6/target6:0:0/6:0:0:0/block/sdb";
@@ -808,22 +1004,33 @@ mod tests {
         option.extend(b"\x04\x01\x2a\0\x01\0\0\0\0\x08\0\0\0\0\0\0\0\0\x20\0\0\0\0\0");
         option.extend([0xaa; 16]);
         option.extend(b"\x02\x02\x7f\xff\x04\0");
-        let found = EfiPartition { number: 1, start: 2048, count: 1 << 21 };
+        let found = EfiPartition {
+            number: 1,
+            start: 2048,
+            count: 1 << 21,
+        };
         assert_eq!(EfiPartition::in_load_option(&option[4..]), Some(found));
         for length in 0..option.len() - 4 {
-            // The start and the count are known 24 bytes into the node, but a node is whole or nothing.
+            // The start and the count are known 24 bytes into the node, but a node is whole or
+            // nothing.
             let complete = length >= option.len() - 4 - 4;
             let answer = EfiPartition::in_load_option(&option[4..][..length]);
             assert_eq!(answer, complete.then_some(found), "{length}");
         }
         // A node that claims no length does not hold us up; a network card has no partition.
-        assert_eq!(EfiPartition::in_load_option(b"\x01\0\0\0\x04\0\0\0\x03\x0b\0\0\x7f\xff\x04\0"), None);
+        assert_eq!(
+            EfiPartition::in_load_option(b"\x01\0\0\0\x04\0\0\0\x03\x0b\0\0\x7f\xff\x04\0"),
+            None
+        );
 
-        let efi =
-            |name: &str| format!("sys/firmware/efi/efivars/{name}-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+        let efi = |name: &str| {
+            format!("sys/firmware/efi/efivars/{name}-8be4df61-93ca-11d2-aa0d-00e098032b8c")
+        };
         let machine = desktop();
         machine.partition(&format!("{usb}/sdb1"), "8:17", 1 << 30);
-        machine.file(&efi("BootCurrent"), b"\x06\0\0\0\x0a\0").file(&efi("Boot000A"), &option);
+        machine
+            .file(&efi("BootCurrent"), b"\x06\0\0\0\x0a\0")
+            .file(&efi("Boot000A"), &option);
         let said = "/dev/sdb1 is what this system was booted from (EFI BootCurrent)";
         assert_eq!(machine.inventory().users_of((8, 16)), [said]);
         machine.partition(&format!("{usb}/sdb1"), "8:17", 1 << 29);
@@ -833,8 +1040,14 @@ mod tests {
     #[test]
     fn a_loop_device_over_a_disk_holds_it() {
         let machine = desktop();
-        machine.file("sys/devices/virtual/block/loop0/loop/backing_file", "/dev/nvme0n1\n");
-        assert_eq!(machine.inventory().users_of((259, 0)), ["/dev/nvme0n1 is held by loop0"]);
+        machine.file(
+            "sys/devices/virtual/block/loop0/loop/backing_file",
+            "/dev/nvme0n1\n",
+        );
+        assert_eq!(
+            machine.inventory().users_of((259, 0)),
+            ["/dev/nvme0n1 is held by loop0"]
+        );
     }
 
     #[test]
@@ -844,7 +1057,13 @@ mod tests {
         bytes[..4].copy_from_slice(b"XFSB");
         machine.file("dev/nvme0n1", &bytes);
         let inventory = machine.inventory();
-        assert_eq!(inventory.signatures(Path::new("/dev/nvme0n1")).unwrap().to_string(), "xfs");
+        assert_eq!(
+            inventory
+                .signatures(Path::new("/dev/nvme0n1"))
+                .unwrap()
+                .to_string(),
+            "xfs"
+        );
         assert!(inventory.signatures(Path::new("/dev/sda")).is_err());
         assert!(!inventory.is_held(Path::new("/dev/sda")));
     }
@@ -853,12 +1072,21 @@ mod tests {
     fn other_buses() {
         let machine = Machine::new();
         machine
-            .disk("pci0000:00/0000:00:02.0/virtio1/block/vda", "254:0", 1 << 30, &["serial=disk-of-7"])
+            .disk(
+                "pci0000:00/0000:00:02.0/virtio1/block/vda",
+                "254:0",
+                1 << 30,
+                &["serial=disk-of-7"],
+            )
             .disk(
                 "platform/soc/fe340000.mmc/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0",
                 "179:0",
                 1 << 30,
-                &["device/name=SC16G", "device/serial=0x1234abcd", "device/type=SD"],
+                &[
+                    "device/name=SC16G",
+                    "device/serial=0x1234abcd",
+                    "device/type=SD",
+                ],
             )
             .disk(
                 "platform/soc/fe340000.mmc/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0boot0",
@@ -866,13 +1094,31 @@ mod tests {
                 1 << 22,
                 &[],
             )
-            .disk("virtual/nvme-subsystem/nvme-subsys0/nvme0n1", "259:1", 1 << 30, &["hidden=0"])
-            .disk("pci0000:00/nvme/nvme0/nvme0c0n1", "259:2", 1 << 30, &["hidden=1"])
+            .disk(
+                "virtual/nvme-subsystem/nvme-subsys0/nvme0n1",
+                "259:1",
+                1 << 30,
+                &["hidden=0"],
+            )
+            .disk(
+                "pci0000:00/nvme/nvme0/nvme0c0n1",
+                "259:2",
+                1 << 30,
+                &["hidden=1"],
+            )
             .disk("vbd-51712/block/xvda", "202:0", 1 << 30, &["ro=1"])
-            .disk("pci0000:00/host0/target0:0:0/0:0:0:0/block/cciss!c0d0", "104:0", 1 << 30, &[]);
+            .disk(
+                "pci0000:00/host0/target0:0:0/0:0:0:0/block/cciss!c0d0",
+                "104:0",
+                1 << 30,
+                &[],
+            );
         let inventory = machine.inventory();
-        let transports: Vec<(&str, Transport)> =
-            inventory.disks.iter().map(|disk| (disk.name.as_str(), disk.transport)).collect();
+        let transports: Vec<(&str, Transport)> = inventory
+            .disks
+            .iter()
+            .map(|disk| (disk.name.as_str(), disk.transport))
+            .collect();
         assert_eq!(
             transports,
             [
@@ -886,11 +1132,17 @@ mod tests {
         );
         assert_eq!(disk(&inventory, "vda").serial.as_deref(), Some("disk-of-7"));
         let card = disk(&inventory, "mmcblk0");
-        assert_eq!((card.model.as_deref(), card.serial.as_deref()), (Some("SC16G"), Some("0x1234abcd")));
+        assert_eq!(
+            (card.model.as_deref(), card.serial.as_deref()),
+            (Some("SC16G"), Some("0x1234abcd"))
+        );
         assert!(card.removable);
         assert!(!disk(&inventory, "mmcblk0boot0").is_real());
         assert!(disk(&inventory, "xvda").read_only);
-        assert_eq!(disk(&inventory, "cciss!c0d0").path(), Path::new("/dev/cciss/c0d0"));
+        assert_eq!(
+            disk(&inventory, "cciss!c0d0").path(),
+            Path::new("/dev/cciss/c0d0")
+        );
     }
 
     #[test]
@@ -903,7 +1155,10 @@ mod tests {
 
     #[test]
     fn names_are_made_printable() {
-        assert_eq!(clean("  WDC  \u{1b}[31mRED\0\n").as_deref(), Some("WDC [31mRED"));
+        assert_eq!(
+            clean("  WDC  \u{1b}[31mRED\0\n").as_deref(),
+            Some("WDC [31mRED")
+        );
         assert_eq!(clean(" \0 "), None);
         assert_eq!(unescape(r"a\040b\134c\x"), r"a b\c\x");
     }
@@ -913,7 +1168,10 @@ mod tests {
         let machine = Machine::new();
         fs::remove_dir(machine.root().join("sys/block")).unwrap();
         let error = Inventory::read(machine.root()).unwrap_err().to_string();
-        assert!(error.starts_with("cannot list the disks: ") && error.contains("sys/block: No such file"));
+        assert!(
+            error.starts_with("cannot list the disks: ")
+                && error.contains("sys/block: No such file")
+        );
     }
 
     /// Whatever machine the tests run on, it has a root file system and answers.

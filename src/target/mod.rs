@@ -1,7 +1,7 @@
 //! Which device is meant by TARGET?
 //!
-//! A path is taken as it is. A selector describes exactly one whole disk by what it is, so that one boot entry serves
-//! machines whose disks have different names:
+//! A path is taken as it is. A selector describes exactly one whole disk by what it is, so that one
+//! boot entry serves machines whose disks have different names:
 //!
 //! ```text
 //! disk:auto                the only internal disk that nobody uses
@@ -11,9 +11,9 @@
 //! disk:auto,size=200G..    commas: all of these
 //! ```
 //!
-//! Two matches are as bad as none: then nothing is opened, and the answer lists every disk with the reason. A disk that
-//! is in use never matches, nor does the one the system was booted from; whoever does mean that one gives its path, and
-//! then it must be unused as the kernel sees it.
+//! Two matches are as bad as none: then nothing is opened, and the answer lists every disk with the
+//! reason. A disk that is in use never matches, nor does the one the system was booted from;
+//! whoever does mean that one gives its path, and then it must be unused as the kernel sees it.
 
 pub mod inventory;
 
@@ -79,9 +79,14 @@ impl Target {
             }
             return Ok(Target::Path(argument.into()));
         };
-        let criteria: Result<Vec<Criterion>, GrammarError> =
-            list.split(',').map(|part| parse_criterion(&text, part)).collect();
-        Ok(Target::Selector(Selector { criteria: criteria?, text: text.into() }))
+        let criteria: Result<Vec<Criterion>, GrammarError> = list
+            .split(',')
+            .map(|part| parse_criterion(&text, part))
+            .collect();
+        Ok(Target::Selector(Selector {
+            criteria: criteria?,
+            text: text.into(),
+        }))
     }
 
     /// Finds and opens what is to be written. `taken` are the other targets that are open.
@@ -94,7 +99,8 @@ impl Target {
         let inventory = Inventory::read(Path::new("/"));
         let path = self.resolve(&inventory, Purpose::Write { taken })?;
         let opened = Device::open_target(&path, needed_bytes, options);
-        // A disk that cannot be described can still be written: a machine without sysfs names it by path.
+        // A disk that cannot be described can still be written: a machine without sysfs names it by
+        // path.
         let inventory = inventory.ok();
         let device = opened.map_err(|error| explain(error, inventory.as_ref(), taken))?;
         if let (Kind::Block { number }, Some(inventory)) = (device.kind, &inventory) {
@@ -123,9 +129,10 @@ impl Target {
     ) -> Result<PathBuf, TargetError> {
         match (self, inventory) {
             (Target::Path(path), _) => Ok(path.clone()),
-            (Target::Selector(selector), Ok(inventory)) => {
-                Ok(selector.select(inventory, purpose).map_err(TargetError::Select)?.path())
-            }
+            (Target::Selector(selector), Ok(inventory)) => Ok(selector
+                .select(inventory, purpose)
+                .map_err(TargetError::Select)?
+                .path()),
             (Target::Selector(_), Err(error)) => Err(TargetError::Inventory(error.to_string())),
         }
     }
@@ -133,7 +140,9 @@ impl Target {
 
 impl Identity {
     fn of(device: &Device, inventory: Option<&Inventory>) -> Identity {
-        let Kind::Block { number } = device.kind else { return Identity::default() };
+        let Kind::Block { number } = device.kind else {
+            return Identity::default();
+        };
         let disk = inventory.and_then(|inventory| inventory.disk_of(number));
         disk.map_or_else(Identity::default, |disk| Identity {
             model: disk.model.clone(),
@@ -142,9 +151,16 @@ impl Identity {
     }
 }
 
-/// The kernel says only that a disk is busy; the other targets, sysfs and the mounts mostly say why.
-fn explain(error: DeviceError, inventory: Option<&Inventory>, taken: &[DeviceNumber]) -> TargetError {
-    let DeviceError::Busy { path, by } = error else { return error.into() };
+/// The kernel says only that a disk is busy; the other targets, sysfs and the mounts mostly say
+/// why.
+fn explain(
+    error: DeviceError,
+    inventory: Option<&Inventory>,
+    taken: &[DeviceNumber],
+) -> TargetError {
+    let DeviceError::Busy { path, by } = error else {
+        return error.into();
+    };
     let Some(number) = device_number(&path).filter(|_| by.is_empty()) else {
         return DeviceError::Busy { path, by }.into();
     };
@@ -153,25 +169,50 @@ fn explain(error: DeviceError, inventory: Option<&Inventory>, taken: &[DeviceNum
     }
     let disk = inventory.and_then(|inventory| inventory.disk_of(number));
     if let Some(disk) = disk.filter(|disk| taken.contains(&disk.number)) {
-        return TargetError::Overlap { part: path.clone(), whole: disk.path(), path };
+        return TargetError::Overlap {
+            part: path.clone(),
+            whole: disk.path(),
+            path,
+        };
     }
-    let part = disk
-        .filter(|disk| disk.number == number)
-        .and_then(|disk| disk.partitions.iter().find(|partition| taken.contains(&partition.number)));
+    let part = disk.filter(|disk| disk.number == number).and_then(|disk| {
+        disk.partitions
+            .iter()
+            .find(|partition| taken.contains(&partition.number))
+    });
     if let Some(part) = part {
-        return TargetError::Overlap { part: part.path(), whole: path.clone(), path };
+        return TargetError::Overlap {
+            part: part.path(),
+            whole: path.clone(),
+            path,
+        };
     }
-    let by = inventory.map(|inventory| inventory.users_of(number)).unwrap_or_default();
+    let by = inventory
+        .map(|inventory| inventory.users_of(number))
+        .unwrap_or_default();
     DeviceError::Busy { path, by }.into()
 }
 
 impl Selector {
     /// The one disk that fits.
-    pub fn select<'a>(&self, inventory: &'a Inventory, purpose: Purpose) -> Result<&'a Disk, SelectError> {
-        let candidates: Vec<&Disk> = inventory.disks.iter().filter(|disk| disk.is_real()).collect();
-        let verdicts: Vec<Option<String>> =
-            candidates.iter().map(|disk| self.objection(disk, inventory, purpose)).collect();
-        let mut matches = candidates.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
+    pub fn select<'a>(
+        &self,
+        inventory: &'a Inventory,
+        purpose: Purpose,
+    ) -> Result<&'a Disk, SelectError> {
+        let candidates: Vec<&Disk> = inventory
+            .disks
+            .iter()
+            .filter(|disk| disk.is_real())
+            .collect();
+        let verdicts: Vec<Option<String>> = candidates
+            .iter()
+            .map(|disk| self.objection(disk, inventory, purpose))
+            .collect();
+        let mut matches = candidates
+            .iter()
+            .zip(&verdicts)
+            .filter(|(_, verdict)| verdict.is_none());
         match (matches.next(), matches.count()) {
             (Some((disk, _)), 0) => Ok(disk),
             (first, more) => Err(SelectError {
@@ -188,15 +229,22 @@ impl Selector {
 
     /// Why this is not the disk, or `None` if it is.
     fn objection(&self, disk: &Disk, inventory: &Inventory, purpose: Purpose) -> Option<String> {
-        let unfit = self.criteria.iter().find_map(|criterion| criterion.objection(disk));
-        let Purpose::Write { taken } = purpose else { return unfit };
+        let unfit = self
+            .criteria
+            .iter()
+            .find_map(|criterion| criterion.objection(disk));
+        let Purpose::Write { taken } = purpose else {
+            return unfit;
+        };
         let users = disk.users();
         // Asking the kernel may wake the disk up: last, and only if it is the one that is wanted.
         unfit.or_else(|| match () {
             () if taken.iter().any(|number| disk.has(*number)) => Some("a target already".into()),
             () if !users.is_empty() => Some(users.join(", ")),
             () if disk.read_only => Some("read-only".into()),
-            () => inventory.is_held(&disk.path()).then(|| "held by another program".into()),
+            () => inventory
+                .is_held(&disk.path())
+                .then(|| "held by another program".into()),
         })
     }
 }
@@ -209,12 +257,17 @@ impl Criterion {
             Criterion::Auto => unless(!disk.removable, "removable"),
             Criterion::Model(model) => unless(same(disk.model.as_deref(), model), "another model"),
             Criterion::Path(path) => unless(leads_to(path, &disk.path()), "another path"),
-            Criterion::Serial(serial) => unless(same(disk.serial.as_deref(), serial), "another serial"),
-            Criterion::Size { min_bytes, .. } if disk.size_bytes < *min_bytes => Some("too small".into()),
-            Criterion::Size { max_bytes, .. } => unless(disk.size_bytes <= *max_bytes, "too large"),
-            Criterion::Wwn(wwn) => {
-                unless(same(disk.wwn.as_deref().map(bare_wwn), bare_wwn(wwn)), "another WWN")
+            Criterion::Serial(serial) => {
+                unless(same(disk.serial.as_deref(), serial), "another serial")
             }
+            Criterion::Size { min_bytes, .. } if disk.size_bytes < *min_bytes => {
+                Some("too small".into())
+            }
+            Criterion::Size { max_bytes, .. } => unless(disk.size_bytes <= *max_bytes, "too large"),
+            Criterion::Wwn(wwn) => unless(
+                same(disk.wwn.as_deref().map(bare_wwn), bare_wwn(wwn)),
+                "another WWN",
+            ),
         }
     }
 }
@@ -227,7 +280,10 @@ fn same(found: Option<&str>, wanted: &str) -> bool {
 /// The digits of a WWN, whoever wrote it: the kernel "naa.5000…", udev "0x5000…", a label "5000…".
 fn bare_wwn(wwn: &str) -> &str {
     let marks = ["0x", "0X", "naa.", "eui.", "nvme.", "uuid."];
-    marks.iter().find_map(|mark| wwn.strip_prefix(mark)).unwrap_or(wwn)
+    marks
+        .iter()
+        .find_map(|mark| wwn.strip_prefix(mark))
+        .unwrap_or(wwn)
 }
 
 fn leads_to(path: &Path, disk: &Path) -> bool {
@@ -241,7 +297,10 @@ fn parse_criterion(text: &str, part: &str) -> Result<Criterion, GrammarError> {
     let (key, value) = part.split_once('=').unwrap_or((part, ""));
     let known = ["serial", "wwn", "model", "size", "path"].contains(&key);
     if !known && !part.is_empty() {
-        return Err(GrammarError::UnknownKey { text: text.into(), key: key.into() });
+        return Err(GrammarError::UnknownKey {
+            text: text.into(),
+            key: key.into(),
+        });
     }
     let value = value.trim();
     if value.is_empty() {
@@ -257,17 +316,26 @@ fn parse_criterion(text: &str, part: &str) -> Result<Criterion, GrammarError> {
 }
 
 fn parse_size_range(text: &str, value: &str) -> Result<Criterion, GrammarError> {
-    let no_range = || GrammarError::NotARange { text: text.into(), value: value.into() };
+    let no_range = || GrammarError::NotARange {
+        text: text.into(),
+        value: value.into(),
+    };
     let (min, max) = value.split_once("..").ok_or_else(no_range)?;
     let size = |side: &str, missing: u64| match side {
         "" => Ok(missing),
-        side => parse_size(side).map_err(|error| GrammarError::Size { text: text.into(), error }),
+        side => parse_size(side).map_err(|error| GrammarError::Size {
+            text: text.into(),
+            error,
+        }),
     };
     let (min_bytes, max_bytes) = (size(min, 0)?, size(max, u64::MAX)?);
     if min_bytes > max_bytes || value == ".." {
         return Err(no_range());
     }
-    Ok(Criterion::Size { min_bytes, max_bytes })
+    Ok(Criterion::Size {
+        min_bytes,
+        max_bytes,
+    })
 }
 
 /// A TARGET that cannot be understood: a mistake on the command line.
@@ -283,7 +351,10 @@ impl fmt::Display for GrammarError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GrammarError::Empty { text } => {
-                write!(f, "target \"{text}\" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…")
+                write!(
+                    f,
+                    "target \"{text}\" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"
+                )
             }
             GrammarError::NotARange { text, value } => {
                 write!(
@@ -293,7 +364,10 @@ impl fmt::Display for GrammarError {
             }
             GrammarError::Size { text, error } => write!(f, "target \"{text}\": {error}"),
             GrammarError::UnknownKey { text, key } => {
-                write!(f, "target \"{text}\": \"{key}\" is none of auto, serial, wwn, model, size, path")
+                write!(
+                    f,
+                    "target \"{text}\": \"{key}\" is none of auto, serial, wwn, model, size, path"
+                )
             }
         }
     }
@@ -325,19 +399,37 @@ fn row(disk: &Disk, objection: Option<String>) -> Row {
 
 impl fmt::Display for SelectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SelectError { selector, match_count, candidates } = self;
+        let SelectError {
+            selector,
+            match_count,
+            candidates,
+        } = self;
         match match_count {
             _ if candidates.is_empty() => {
-                return write!(f, "target {selector}: this machine has no disk (is its driver loaded?)");
+                return write!(
+                    f,
+                    "target {selector}: this machine has no disk (is its driver loaded?)"
+                );
             }
             0 => write!(f, "target {selector} fits no disk:")?,
             count => write!(f, "target {selector} fits {count} disks and must fit one:")?,
         }
-        let width = |column: usize| candidates.iter().map(|row| row[column].len()).max().unwrap_or(0);
+        let width = |column: usize| {
+            candidates
+                .iter()
+                .map(|row| row[column].len())
+                .max()
+                .unwrap_or(0)
+        };
         let [w0, w1, w2, w3] = [width(0), width(1), width(2), width(3)];
-        candidates.iter().try_for_each(|[path, size, model, serial, verdict]| {
-            write!(f, "\n  {path:w0$}  {size:>w1$}  {model:w2$}  {serial:w3$}  {verdict}")
-        })
+        candidates
+            .iter()
+            .try_for_each(|[path, size, model, serial, verdict]| {
+                write!(
+                    f,
+                    "\n  {path:w0$}  {size:>w1$}  {model:w2$}  {serial:w3$}  {verdict}"
+                )
+            })
     }
 }
 
@@ -371,7 +463,10 @@ impl fmt::Display for TargetError {
             TargetError::Inventory(error) => f.write_str(error),
             TargetError::Overlap { path, part, whole } => {
                 let (path, part, whole) = (path.display(), part.display(), whole.display());
-                write!(f, "target {path}: {part} is a part of {whole}, and both are targets")
+                write!(
+                    f,
+                    "target {path}: {part} is a part of {whole}, and both are targets"
+                )
             }
             TargetError::Select(error) => error.fmt(f),
             TargetError::Twice { path } => write!(f, "target {} is given twice", path.display()),
@@ -417,10 +512,22 @@ mod tests {
             ("disk:size=..8G", "sdb"),
             ("disk:serial=60A44C3FAE22", "sdb"),
             ("disk:auto,size=200G..,model=Samsung SSD 970", "nvme0n1"),
-            ("disk:auto,size=..8G", "target disk:auto,size=..8G fits no disk:"),
-            ("disk:serial=Z3T9ABCD", "target disk:serial=Z3T9ABCD fits no disk:"),
-            ("disk:size=1..", "target disk:size=1.. fits 2 disks and must fit one:"),
-            ("disk:path=/dev/loop0", "target disk:path=/dev/loop0 fits no disk:"),
+            (
+                "disk:auto,size=..8G",
+                "target disk:auto,size=..8G fits no disk:",
+            ),
+            (
+                "disk:serial=Z3T9ABCD",
+                "target disk:serial=Z3T9ABCD fits no disk:",
+            ),
+            (
+                "disk:size=1..",
+                "target disk:size=1.. fits 2 disks and must fit one:",
+            ),
+            (
+                "disk:path=/dev/loop0",
+                "target disk:path=/dev/loop0 fits no disk:",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(select(&machine, text), expected, "{text}");
@@ -430,7 +537,9 @@ mod tests {
     #[test]
     fn a_refusal_lists_every_disk_with_the_reason() {
         let inventory = desktop().inventory();
-        let error = selector("disk:auto,size=..100G").select(&inventory, WRITE).unwrap_err();
+        let error = selector("disk:auto,size=..100G")
+            .select(&inventory, WRITE)
+            .unwrap_err();
         let expected = "\
 target disk:auto,size=..100G fits no disk:
   /dev/sda      500.1 GB  ST500DM002-1BD14  Z3T9ABCD         too large
@@ -438,37 +547,67 @@ target disk:auto,size=..100G fits no disk:
   /dev/nvme0n1  250.1 GB  Samsung SSD 970   S4EUNX0N123456X  too large";
         assert_eq!(error.to_string(), expected);
 
-        let error = selector("disk:serial=Z3T9ABCD").select(&inventory, WRITE).unwrap_err();
-        let users = "/dev/sda1 is mounted at /boot/efi, /dev/sda2 is mounted at /, /dev/sda3 is swap";
+        let error = selector("disk:serial=Z3T9ABCD")
+            .select(&inventory, WRITE)
+            .unwrap_err();
+        let users =
+            "/dev/sda1 is mounted at /boot/efi, /dev/sda2 is mounted at /, /dev/sda3 is swap";
         assert!(error.to_string().contains(users), "{error}");
-        assert!(selector("disk:serial=Z3T9ABCD").select(&inventory, Purpose::Read).is_ok());
+        assert!(
+            selector("disk:serial=Z3T9ABCD")
+                .select(&inventory, Purpose::Read)
+                .is_ok()
+        );
 
-        let none = selector("disk:auto").select(&Machine::new().inventory(), WRITE).unwrap_err();
-        assert_eq!(none.to_string(), "target disk:auto: this machine has no disk (is its driver loaded?)");
+        let none = selector("disk:auto")
+            .select(&Machine::new().inventory(), WRITE)
+            .unwrap_err();
+        assert_eq!(
+            none.to_string(),
+            "target disk:auto: this machine has no disk (is its driver loaded?)"
+        );
     }
 
     #[test]
     fn auto_never_takes_one_of_two() {
         let machine = desktop();
         machine.disk("pci0000:00/virtio1/block/vda", "254:0", 1 << 40, &[]);
-        assert_eq!(select(&machine, "disk:auto"), "target disk:auto fits 2 disks and must fit one:");
+        assert_eq!(
+            select(&machine, "disk:auto"),
+            "target disk:auto fits 2 disks and must fit one:"
+        );
         machine.disk("pci0000:00/virtio1/block/vda", "254:0", 1 << 40, &["ro=1"]);
         assert_eq!(select(&machine, "disk:auto"), "nvme0n1");
         machine.mount("70 27 259:0 / /mnt rw - ext4 /dev/nvme0n1 rw");
-        assert_eq!(select(&machine, "disk:auto"), "target disk:auto fits no disk:");
+        assert_eq!(
+            select(&machine, "disk:auto"),
+            "target disk:auto fits no disk:"
+        );
     }
 
     #[test]
     fn mistakes_are_named() {
         let cases = [
-            ("", r#"target "" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"#),
-            ("disk:", r#"target "disk:" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"#),
-            ("disk:auto,", r#"target "disk:auto," is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"#),
+            (
+                "",
+                r#"target "" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"#,
+            ),
+            (
+                "disk:",
+                r#"target "disk:" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"#,
+            ),
+            (
+                "disk:auto,",
+                r#"target "disk:auto," is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"#,
+            ),
             (
                 "disk:serial=",
                 r#"target "disk:serial=" is incomplete: a path, disk:auto, or disk:KEY=VALUE,…"#,
             ),
-            ("disk:sda", r#"target "disk:sda": "sda" is none of auto, serial, wwn, model, size, path"#),
+            (
+                "disk:sda",
+                r#"target "disk:sda": "sda" is none of auto, serial, wwn, model, size, path"#,
+            ),
             (
                 "disk:auto=1",
                 r#"target "disk:auto=1": "auto" is none of auto, serial, wwn, model, size, path"#,
@@ -487,7 +626,10 @@ target disk:auto,size=..100G fits no disk:
             ),
         ];
         for (text, expected) in cases {
-            assert_eq!(Target::parse(text.as_ref()).unwrap_err().to_string(), expected);
+            assert_eq!(
+                Target::parse(text.as_ref()).unwrap_err().to_string(),
+                expected
+            );
         }
     }
 

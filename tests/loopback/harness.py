@@ -279,8 +279,8 @@ class Stage:
     def __init__(self, directory):
         self.directory = Path(directory)
         self.processes, self.loops, self.trackers = [], [], []
-        # What takes away again what was attached and mounted, one command each: the last first, since a file system on a
-        # loop device may hold the backing file of the next one.
+        # What takes away again what was attached and mounted, one command each: the last first,
+        # since a file system on a loop device may hold the backing file of the next one.
         self.undo = []
         self.next_port = 20000
 
@@ -351,7 +351,8 @@ class Stage:
 
     def close(self):
         for process in reversed(self.processes):
-            # Nobody needs to say good-bye to a tracker that goes as well; transmission takes ten seconds for it.
+            # Nobody needs to say good-bye to a tracker that goes as well; transmission takes ten
+            # seconds for it.
             process.end(signal.SIGKILL)
         for command in reversed(self.undo):
             subprocess.run(command, check=False)

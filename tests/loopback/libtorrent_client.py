@@ -16,7 +16,8 @@ session = libtorrent.session({
     "allow_multiple_connections_per_ip": True,
     "alert_mask": libtorrent.alert.category_t.error_notification | libtorrent.alert.category_t.status_notification,
 })
-# Everybody into the global class (number 0): peers of the local network are outside its limits otherwise.
+# Everybody into the global class (number 0): peers of the local network are outside its limits
+# otherwise.
 everybody = libtorrent.ip_filter()
 everybody.add_rule("0.0.0.0", "255.255.255.255", 1 << 0)
 session.set_peer_class_filter(everybody)

@@ -340,7 +340,8 @@ def a_disk_that_always_loses_two_pieces_fails_alone(stage):
     enough for the disk to forget what was written before it is asked for it."""
     image = stage.image("image", 12 * MIB)
     torrent = Torrent(stage.directory, image, 256 * KIB)
-    # In memory: a file system on a disk makes whoever changes a page wait while it is being written.
+    # In memory: a file system on a disk makes whoever changes a page wait while it is being
+    # written.
     stage.mount("none", "memory", "tmpfs")
     device = stage.loop("memory/disk", 12 * MIB)
     seeder, port = stage.seed(torrent, image)

@@ -1,15 +1,18 @@
 //! What does a bencoded message say? (BEP 3, "bencoding".)
 //!
-//! The input is checked once, from the first byte to the last, in one loop without recursion. What comes out are views
-//! into the same bytes: no tree is built, because a torrent of 1.2 million files would cost a gigabyte of it. The views
-//! are made only from checked bytes, so that looking into them cannot fail.
+//! The input is checked once, from the first byte to the last, in one loop without recursion. What
+//! comes out are views into the same bytes: no tree is built, because a torrent of 1.2 million
+//! files would cost a gigabyte of it. The views are made only from checked bytes, so that looking
+//! into them cannot fail.
 //!
-//! A view of a list or dictionary knows where it ends, which is found by scanning over it once. Walking a torrent down
-//! to its innermost list therefore scans a byte at most once for each level it lies under. [`Dict::get`] starts from the
-//! first entry each time; where there are many entries, iterate.
+//! A view of a list or dictionary knows where it ends, which is found by scanning over it once.
+//! Walking a torrent down to its innermost list therefore scans a byte at most once for each level
+//! it lies under. [`Dict::get`] starts from the first entry each time; where there are many
+//! entries, iterate.
 //!
-//! Strict: numbers have one spelling only, keys are strings, nothing follows the value. Lenient: keys may stand in any
-//! order, because some clients do not sort them, and only a key repeated at once is refused as a duplicate.
+//! Strict: numbers have one spelling only, keys are strings, nothing follows the value. Lenient:
+//! keys may stand in any order, because some clients do not sort them, and only a key repeated at
+//! once is refused as a duplicate.
 
 use crate::limits;
 use alloc::vec::Vec;
@@ -32,8 +35,8 @@ pub fn parse(input: &[u8]) -> Result<Value<'_>, BencodeError> {
     }
 }
 
-/// Checks that `input` begins with one value, and says how many bytes it took. Metadata messages (BEP 9) carry data
-/// behind it.
+/// Checks that `input` begins with one value, and says how many bytes it took. Metadata messages
+/// (BEP 9) carry data behind it.
 pub fn parse_prefix(input: &[u8]) -> Result<(Value<'_>, usize), BencodeError> {
     let length = validate(input)?;
     let (value, _) = first_value(&input[..length]).expect("the input was just validated");
@@ -83,7 +86,9 @@ pub struct List<'a> {
 
 impl<'a> List<'a> {
     pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        Values { rest: inside(self.raw) }
+        Values {
+            rest: inside(self.raw),
+        }
     }
 
     /// The list exactly as it was written.
@@ -113,14 +118,17 @@ impl<'a> Dict<'a> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + use<'a> {
-        let mut values = Values { rest: inside(self.raw) };
+        let mut values = Values {
+            rest: inside(self.raw),
+        };
         core::iter::from_fn(move || {
             let key = values.next()?.as_bytes()?;
             Some((key, values.next()?))
         })
     }
 
-    /// The dictionary exactly as it was written; the SHA-1 of the one called `info` is the info-hash.
+    /// The dictionary exactly as it was written; the SHA-1 of the one called `info` is the
+    /// info-hash.
     pub fn raw(&self) -> &'a [u8] {
         self.raw
     }
@@ -151,8 +159,8 @@ pub fn put_integer(out: &mut Vec<u8>, integer: i64) {
     out.push(b'e');
 }
 
-/// Appends a string, or a dictionary key. Lists and dictionaries are written by pushing `b'l'` or `b'd'`, the entries
-/// (keys in order, BEP 3) and `b'e'`.
+/// Appends a string, or a dictionary key. Lists and dictionaries are written by pushing `b'l'` or
+/// `b'd'`, the entries (keys in order, BEP 3) and `b'e'`.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_decimal(out, bytes.len() as u64);
     out.push(b':');
@@ -177,24 +185,38 @@ impl fmt::Display for BencodeError {
         use BencodeError::*;
         match *self {
             Truncated { offset } => {
-                write!(f, "bencoded data ends at byte {offset}, in the middle of a value")
+                write!(
+                    f,
+                    "bencoded data ends at byte {offset}, in the middle of a value"
+                )
             }
             UnexpectedByte { offset, byte } => {
-                write!(f, "no bencoded value can go on with '{}' at byte {offset}", byte.escape_ascii())
+                write!(
+                    f,
+                    "no bencoded value can go on with '{}' at byte {offset}",
+                    byte.escape_ascii()
+                )
             }
             BadInteger { offset } => write!(f, "bad or too large integer at byte {offset}"),
             BadLength { offset } => write!(f, "bad string length at byte {offset}"),
             KeyNotBytes { offset } => write!(f, "dictionary key at byte {offset} is not a string"),
             DuplicateKey { offset } => write!(f, "dictionary key at byte {offset} is there twice"),
             TooDeep { offset } => {
-                write!(f, "value at byte {offset} is nested deeper than {}", limits::BENCODE_DEPTH_MAX)
+                write!(
+                    f,
+                    "value at byte {offset} is nested deeper than {}",
+                    limits::BENCODE_DEPTH_MAX
+                )
             }
-            TrailingBytes { offset } => write!(f, "bencoded value ends at byte {offset} but data goes on"),
+            TrailingBytes { offset } => {
+                write!(f, "bencoded value ends at byte {offset} but data goes on")
+            }
         }
     }
 }
 
-/// What may come next, once for the whole input and once for every list and dictionary that is still open.
+/// What may come next, once for the whole input and once for every list and dictionary that is
+/// still open.
 #[derive(Clone, Copy)]
 enum Expect<'a> {
     /// The one value of the input.
@@ -232,7 +254,9 @@ fn validate(input: &[u8]) -> Result<usize, BencodeError> {
                 }
                 if let Some(inner) = expected_inside(value) {
                     depth += 1;
-                    *open.get_mut(depth).ok_or(BencodeError::TooDeep { offset })? = inner;
+                    *open
+                        .get_mut(depth)
+                        .ok_or(BencodeError::TooDeep { offset })? = inner;
                 }
             }
         }
@@ -344,13 +368,17 @@ fn bytes(input: &[u8], at: usize) -> Result<(Token<'_>, usize), BencodeError> {
     let begin = colon + 1;
     let left = input.len() - begin;
     match usize::try_from(length) {
-        Ok(length) if length <= left => Ok((Token::Bytes(&input[begin..begin + length]), begin + length)),
-        _ => Err(BencodeError::Truncated { offset: input.len() }),
+        Ok(length) if length <= left => {
+            Ok((Token::Bytes(&input[begin..begin + length]), begin + length))
+        }
+        _ => Err(BencodeError::Truncated {
+            offset: input.len(),
+        }),
     }
 }
 
-/// The decimal number at byte `at` and where it ends (at `at` itself if no digit is there); none if it has a leading
-/// zero or does not fit 64 bits.
+/// The decimal number at byte `at` and where it ends (at `at` itself if no digit is there); none if
+/// it has a leading zero or does not fit 64 bits.
 fn decimal(input: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut number: u64 = 0;
     let mut end = at;
@@ -358,7 +386,9 @@ fn decimal(input: &[u8], at: usize) -> Option<(u64, usize)> {
         if number == 0 && end > at {
             return None;
         }
-        number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        number = number
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))?;
         end += 1;
     }
     Some((number, end))
@@ -416,7 +446,10 @@ mod tests {
     fn round_trip(input: &[u8]) {
         let mut out = vec![];
         rewrite(parse(input).unwrap(), &mut out);
-        assert_eq!(out.escape_ascii().to_string(), input.escape_ascii().to_string());
+        assert_eq!(
+            out.escape_ascii().to_string(),
+            input.escape_ascii().to_string()
+        );
     }
 
     #[test]
@@ -448,11 +481,41 @@ mod tests {
     fn bad_values() {
         let bad = [
             ("", Truncated { offset: 0 }),
-            ("x", UnexpectedByte { offset: 0, byte: b'x' }),
-            ("-1:", UnexpectedByte { offset: 0, byte: b'-' }),
-            ("e", UnexpectedByte { offset: 0, byte: b'e' }),
-            ("d1:ae", UnexpectedByte { offset: 4, byte: b'e' }),
-            ("lé", UnexpectedByte { offset: 1, byte: 0xc3 }),
+            (
+                "x",
+                UnexpectedByte {
+                    offset: 0,
+                    byte: b'x',
+                },
+            ),
+            (
+                "-1:",
+                UnexpectedByte {
+                    offset: 0,
+                    byte: b'-',
+                },
+            ),
+            (
+                "e",
+                UnexpectedByte {
+                    offset: 0,
+                    byte: b'e',
+                },
+            ),
+            (
+                "d1:ae",
+                UnexpectedByte {
+                    offset: 4,
+                    byte: b'e',
+                },
+            ),
+            (
+                "lé",
+                UnexpectedByte {
+                    offset: 1,
+                    byte: 0xc3,
+                },
+            ),
             ("ie", BadInteger { offset: 0 }),
             ("i-e", BadInteger { offset: 0 }),
             ("i-0e", BadInteger { offset: 0 }),
@@ -489,7 +552,10 @@ mod tests {
     fn views() {
         let torrent = parse(TORRENT).unwrap().as_dict().unwrap();
         assert_eq!(torrent.raw(), TORRENT);
-        assert_eq!(torrent.get(b"announce").unwrap().as_str(), Some("http://t/"));
+        assert_eq!(
+            torrent.get(b"announce").unwrap().as_str(),
+            Some("http://t/")
+        );
         assert_eq!(torrent.get(b"ann"), None);
         let info = torrent.get(b"info").unwrap().as_dict().unwrap();
         assert!(info.raw().starts_with(b"d5:filesl") && info.raw().ends_with(b"4:sda1e"));
@@ -498,11 +564,22 @@ mod tests {
         assert!(files.raw().starts_with(b"ld6:") && files.raw().ends_with(b"feee"));
         let lengths: Vec<i64> = files
             .iter()
-            .map(|file| file.as_dict().unwrap().get(b"length").unwrap().as_integer().unwrap())
+            .map(|file| {
+                file.as_dict()
+                    .unwrap()
+                    .get(b"length")
+                    .unwrap()
+                    .as_integer()
+                    .unwrap()
+            })
             .collect();
         assert_eq!(lengths, [512, 0]);
         assert_eq!(
-            parse(b"d1:ai1e1:b0:1:ai2ee").unwrap().as_dict().unwrap().get(b"a"),
+            parse(b"d1:ai1e1:b0:1:ai2ee")
+                .unwrap()
+                .as_dict()
+                .unwrap()
+                .get(b"a"),
             Some(Value::Integer(1))
         );
     }
@@ -511,17 +588,32 @@ mod tests {
     fn a_value_of_another_kind_is_none() {
         let (integer, bytes) = (Value::Integer(1), Value::Bytes(b"\xff"));
         let (list, dict) = (parse(b"le").unwrap(), parse(b"de").unwrap());
-        assert_eq!((integer.as_bytes(), integer.as_list(), integer.as_dict()), (None, None, None));
-        assert_eq!((bytes.as_integer(), bytes.as_str(), bytes.as_list()), (None, None, None));
-        assert_eq!((list.as_integer(), list.as_bytes(), list.as_dict()), (None, None, None));
+        assert_eq!(
+            (integer.as_bytes(), integer.as_list(), integer.as_dict()),
+            (None, None, None)
+        );
+        assert_eq!(
+            (bytes.as_integer(), bytes.as_str(), bytes.as_list()),
+            (None, None, None)
+        );
+        assert_eq!(
+            (list.as_integer(), list.as_bytes(), list.as_dict()),
+            (None, None, None)
+        );
         assert_eq!((dict.as_str(), dict.as_list()), (None, None));
     }
 
     #[test]
     fn a_prefix_may_be_followed_by_anything() {
-        assert_eq!(parse_prefix(b"i7e\x00\xff").unwrap(), (Value::Integer(7), 3));
+        assert_eq!(
+            parse_prefix(b"i7e\x00\xff").unwrap(),
+            (Value::Integer(7), 3)
+        );
         let (value, length) = parse_prefix(b"d5:piecei0eeRAW").unwrap();
-        assert_eq!((value.as_dict().unwrap().raw(), length), (&b"d5:piecei0ee"[..], 12));
+        assert_eq!(
+            (value.as_dict().unwrap().raw(), length),
+            (&b"d5:piecei0ee"[..], 12)
+        );
         assert_eq!(parse_prefix(b"li7e"), Err(Truncated { offset: 4 }));
     }
 
@@ -539,18 +631,23 @@ mod tests {
         let offset = limits::BENCODE_DEPTH_MAX;
         assert_eq!(parse(&nested(offset + 1)), Err(TooDeep { offset }));
         assert_eq!(parse(&vec![b'l'; 10_000_000]), Err(TooDeep { offset }));
-        assert_eq!(parse(&b"d0:".repeat(1000)), Err(TooDeep { offset: 3 * offset }));
+        assert_eq!(
+            parse(&b"d0:".repeat(1000)),
+            Err(TooDeep { offset: 3 * offset })
+        );
     }
 
-    /// Input without rhyme, and good input with a few bytes changed: an error or a readable value, never a panic.
+    /// Input without rhyme, and good input with a few bytes changed: an error or a readable value,
+    /// never a panic.
     #[test]
     fn nothing_panics() {
         let mut rng = Rng::new(20);
         let alphabet = b"iiillldde0123459:::-ab\xff";
         for _ in 0..50_000 {
             let length = rng.below(40);
-            let random: Vec<u8> =
-                (0..length).map(|_| alphabet[rng.below(alphabet.len() as u32) as usize]).collect();
+            let random: Vec<u8> = (0..length)
+                .map(|_| alphabet[rng.below(alphabet.len() as u32) as usize])
+                .collect();
             let mut mutated = TORRENT.to_vec();
             for _ in 0..=rng.below(3) {
                 let at = rng.below(TORRENT.len() as u32) as usize;
@@ -564,11 +661,17 @@ mod tests {
         }
     }
 
-    /// 100,000 files take as many steps as there are bytes, not their square: this test ends at once or hardly ever.
+    /// 100,000 files take as many steps as there are bytes, not their square: this test ends at
+    /// once or hardly ever.
     #[test]
     fn many_files_are_walked_in_linear_time() {
         let count = 100_000;
-        let input = [&b"l"[..], &b"d6:lengthi512e4:pathl1:0ee".repeat(count), b"e"].concat();
+        let input = [
+            &b"l"[..],
+            &b"d6:lengthi512e4:pathl1:0ee".repeat(count),
+            b"e",
+        ]
+        .concat();
         let files = parse(&input).unwrap().as_list().unwrap();
         let total: i64 = files
             .iter()

@@ -1,8 +1,8 @@
 //! What do the hashes tell about the bytes, before any of them is here?
 //!
-//! A piece with the hash of zeros is never fetched: the disk can make zeros by itself. Pieces with one hash hold the same
-//! bytes: they are fetched once and written to all their places. And a few pieces, spread over the torrent, are enough to
-//! see whether a disk holds any of it.
+//! A piece with the hash of zeros is never fetched: the disk can make zeros by itself. Pieces with
+//! one hash hold the same bytes: they are fetched once and written to all their places. And a few
+//! pieces, spread over the torrent, are enough to see whether a disk holds any of it.
 //!
 //! ```text
 //! piece    0  1  2  3  4  5  6
@@ -21,8 +21,9 @@ use crate::limits::{SAMPLE_BYTES, SAMPLE_PIECES_MAX};
 use crate::rng::Rng;
 use crate::units::{PieceHash, PieceIndex};
 
-/// Invariant: `next_equal` consists of rings, each through all pieces of one content, of two pieces or more. They run
-/// downwards: who goes through a torrent from its start finds what it has met already in the first step.
+/// Invariant: `next_equal` consists of rings, each through all pieces of one content, of two pieces
+/// or more. They run downwards: who goes through a torrent from its start finds what it has met
+/// already in the first step.
 pub struct Contents {
     zero: Bitfield,
     next_equal: BTreeMap<PieceIndex, PieceIndex>,
@@ -31,9 +32,13 @@ pub struct Contents {
 impl Contents {
     pub fn new(layout: &Layout, hashes: &[PieceHash]) -> Contents {
         let last = PieceIndex(layout.piece_count() - 1);
-        let (whole, rest) = (zeros_hash(layout.piece_bytes()), zeros_hash(layout.piece_length(last)));
+        let (whole, rest) = (
+            zeros_hash(layout.piece_bytes()),
+            zeros_hash(layout.piece_length(last)),
+        );
         let mut zero = Bitfield::new(layout.piece_count());
-        let is_zero = |piece: &PieceIndex| hashes[piece.index()] == if *piece == last { rest } else { whole };
+        let is_zero =
+            |piece: &PieceIndex| hashes[piece.index()] == if *piece == last { rest } else { whole };
         layout.pieces().filter(is_zero).for_each(|piece| {
             zero.set(piece);
         });
@@ -42,7 +47,10 @@ impl Contents {
         let mut sorted: Vec<PieceIndex> = zero.zeros().filter(whole_length).collect();
         sorted.sort_unstable_by_key(|piece| (hashes[piece.index()], Reverse(*piece)));
         let mut next_equal = BTreeMap::new();
-        for ring in sorted.chunk_by(|a, b| hashes[a.index()] == hashes[b.index()]).filter(|r| r.len() > 1) {
+        for ring in sorted
+            .chunk_by(|a, b| hashes[a.index()] == hashes[b.index()])
+            .filter(|r| r.len() > 1)
+        {
             let following = ring.iter().cycle().skip(1);
             next_equal.extend(ring.iter().copied().zip(following.copied()));
         }
@@ -62,7 +70,10 @@ impl Contents {
 
     /// Bytes that have to come over the network if nothing is there: neither zeros nor repeated.
     pub fn unique_bytes(&self, layout: &Layout) -> u64 {
-        self.needless().zeros().map(|piece| u64::from(layout.piece_length(piece))).sum()
+        self.needless()
+            .zeros()
+            .map(|piece| u64::from(layout.piece_length(piece)))
+            .sum()
     }
 
     /// Pieces that nobody fetches who has nothing: zeros, and what comes with an earlier piece.
@@ -75,9 +86,10 @@ impl Contents {
         needless
     }
 
-    /// Pieces to look at first, one from each of as many equal parts of the torrent: all of them bad means that the disk
-    /// holds nothing of it. No zeros, because a blank disk has those too; and of equal pieces only one, because what an image
-    /// is full of (0xff, the filling of some tool) other disks are full of, too.
+    /// Pieces to look at first, one from each of as many equal parts of the torrent: all of them
+    /// bad means that the disk holds nothing of it. No zeros, because a blank disk has those too;
+    /// and of equal pieces only one, because what an image is full of (0xff, the filling of some
+    /// tool) other disks are full of, too.
     pub fn sample(&self, layout: &Layout, rng: &mut Rng) -> Vec<PieceIndex> {
         let candidates: Vec<PieceIndex> = self.needless().zeros().collect();
         let wanted = (SAMPLE_BYTES / layout.piece_bytes()).clamp(1, SAMPLE_PIECES_MAX) as usize;
@@ -109,7 +121,8 @@ mod tests {
 
     const PIECE: u32 = PIECE_BYTES_MIN;
 
-    /// One letter a piece: a digit zero is zeros, any other letter fills it; the last piece has `last` bytes.
+    /// One letter a piece: a digit zero is zeros, any other letter fills it; the last piece has
+    /// `last` bytes.
     fn contents(letters: &str, last: u32) -> (Layout, Contents) {
         let total = u64::from(PIECE) * (letters.len() as u64 - 1) + u64::from(last);
         let layout = Layout::new(total, PIECE).unwrap();
@@ -129,9 +142,23 @@ mod tests {
     #[test]
     fn the_picture() {
         let (layout, contents) = contents("A0B0AAc", 100);
-        assert_eq!(indexes(layout.pieces().filter(|piece| contents.is_zero(*piece))), [1, 3]);
-        for (piece, equals) in [(0, &[5, 4][..]), (4, &[0, 5]), (5, &[4, 0]), (2, &[]), (1, &[]), (6, &[])] {
-            assert_eq!(indexes(contents.equals(PieceIndex(piece))), equals, "piece {piece}");
+        assert_eq!(
+            indexes(layout.pieces().filter(|piece| contents.is_zero(*piece))),
+            [1, 3]
+        );
+        for (piece, equals) in [
+            (0, &[5, 4][..]),
+            (4, &[0, 5]),
+            (5, &[4, 0]),
+            (2, &[]),
+            (1, &[]),
+            (6, &[]),
+        ] {
+            assert_eq!(
+                indexes(contents.equals(PieceIndex(piece))),
+                equals,
+                "piece {piece}"
+            );
         }
         assert_eq!(contents.unique_bytes(&layout), 2 * u64::from(PIECE) + 100);
     }
@@ -160,17 +187,29 @@ mod tests {
         let mut rng = Rng::new(1);
         for length in 1..127u32 {
             let letters: alloc::string::String = (0..length)
-                .map(|piece| if piece % 3 == 1 { '0' } else { char::from(1 + piece as u8) })
+                .map(|piece| {
+                    if piece % 3 == 1 {
+                        '0'
+                    } else {
+                        char::from(1 + piece as u8)
+                    }
+                })
                 .collect();
             let (layout, contents) = contents(&letters, PIECE);
             let sample = contents.sample(&layout, &mut rng);
-            let there = layout.pieces().filter(|piece| !contents.is_zero(*piece)).count();
+            let there = layout
+                .pieces()
+                .filter(|piece| !contents.is_zero(*piece))
+                .count();
             assert_eq!(sample.len(), there.min(SAMPLE_PIECES_MAX as usize));
             assert!(
-                sample.is_sorted_by(|a, b| a < b) && sample.iter().all(|piece| !contents.is_zero(*piece))
+                sample.is_sorted_by(|a, b| a < b)
+                    && sample.iter().all(|piece| !contents.is_zero(*piece))
             );
             assert!(
-                sample.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 3 + 3 * length / sample.len() as u32)
+                sample
+                    .windows(2)
+                    .all(|pair| pair[1].0 - pair[0].0 <= 3 + 3 * length / sample.len() as u32)
             );
         }
     }

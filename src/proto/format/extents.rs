@@ -1,17 +1,19 @@
-//! Where on the disk do the bytes of the torrent lie, and which of them can be moved without a copy?
+//! Where on the disk do the bytes of the torrent lie, and which of them can be moved without a
+//! copy?
 //!
-//! The torrent is one run of bytes; the disk holds it in extents, anywhere and in any order. All arithmetic about
-//! alignment is in this file and nowhere else.
+//! The torrent is one run of bytes; the disk holds it in extents, anywhere and in any order. All
+//! arithmetic about alignment is in this file and nowhere else.
 //!
-//! Worked case, an FSBT torrent of three files: 4096 bytes at 0, 4096 bytes at 4096, 1536 bytes at 1 MiB. The first two
-//! follow each other in the torrent and on the disk, so there are two extents:
+//! Worked case, an FSBT torrent of three files: 4096 bytes at 0, 4096 bytes at 4096, 1536 bytes at
+//! 1 MiB. The first two follow each other in the torrent and on the disk, so there are two extents:
 //!
 //! ```text
 //! torrent   0 ............ 8192 .... 9728
 //! disk      0 ............ 8192      1048576 .... 1050112
 //! ```
 //!
-//! The last 3584 bytes, from torrent offset 6144, are two ranges: 2048 bytes at disk 6144 and 1536 at 1048576.
+//! The last 3584 bytes, from torrent offset 6144, are two ranges: 2048 bytes at disk 6144 and 1536
+//! at 1048576.
 
 use crate::units::DiskOffset;
 use alloc::vec::Vec;
@@ -37,21 +39,28 @@ impl Extent {
 
 /// All extents of a torrent.
 ///
-/// Invariants: in torrent order without gaps, from torrent offset 0; none is empty; neighbours are not contiguous on
-/// the disk; no two share a disk byte; no disk byte lies beyond `i64::MAX`, the last one the kernel can name (`off_t`).
+/// Invariants: in torrent order without gaps, from torrent offset 0; none is empty; neighbours are
+/// not contiguous on the disk; no two share a disk byte; no disk byte lies beyond `i64::MAX`, the
+/// last one the kernel can name (`off_t`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExtentMap {
     extents: Vec<Extent>,
 }
 
 impl ExtentMap {
-    /// From the files in torrent order. Empty files vanish, neighbours are merged: partclone cuts long runs into files
-    /// of 16 MiB, and nobody wants to write them one by one.
-    pub fn from_files(files: impl IntoIterator<Item = (DiskOffset, u64)>) -> Result<ExtentMap, ExtentError> {
+    /// From the files in torrent order. Empty files vanish, neighbours are merged: partclone cuts
+    /// long runs into files of 16 MiB, and nobody wants to write them one by one.
+    pub fn from_files(
+        files: impl IntoIterator<Item = (DiskOffset, u64)>,
+    ) -> Result<ExtentMap, ExtentError> {
         let mut extents: Vec<Extent> = Vec::new();
         let mut total_bytes = 0;
         for (disk, length) in files.into_iter().filter(|&(_, length)| length > 0) {
-            let file = Extent { torrent_offset: total_bytes, disk, length };
+            let file = Extent {
+                torrent_offset: total_bytes,
+                disk,
+                length,
+            };
             if !in_range(disk.0, length) || !in_range(total_bytes, length) {
                 return Err(ExtentError::TooLarge { disk, length });
             }
@@ -79,7 +88,11 @@ impl ExtentMap {
 
     /// End of the last byte on the disk: what the disk must hold.
     pub fn disk_end(&self) -> DiskOffset {
-        self.extents.iter().map(Extent::disk_end).max().unwrap_or_default()
+        self.extents
+            .iter()
+            .map(Extent::disk_end)
+            .max()
+            .unwrap_or_default()
     }
 
     /// Are all these bytes of the disk part of the torrent?
@@ -88,7 +101,11 @@ impl ExtentMap {
         let mut covered = disk;
         // Extents come in any order: look for the one that goes on until none does.
         while covered < end {
-            match self.extents.iter().find(|extent| extent.disk <= covered && covered < extent.disk_end()) {
+            match self
+                .extents
+                .iter()
+                .find(|extent| extent.disk <= covered && covered < extent.disk_end())
+            {
                 Some(extent) => covered = extent.disk_end(),
                 None => return false,
             }
@@ -96,39 +113,62 @@ impl ExtentMap {
         true
     }
 
-    /// The extents of `length` torrent bytes from `torrent_offset`, cut to these bytes, in torrent order.
+    /// The extents of `length` torrent bytes from `torrent_offset`, cut to these bytes, in torrent
+    /// order.
     pub fn ranges(&self, torrent_offset: u64, length: u64) -> impl Iterator<Item = Extent> + '_ {
-        let wanted_end = torrent_offset.checked_add(length).expect("a torrent ends before 2^64");
-        assert!(wanted_end <= self.total_bytes(), "bytes up to {wanted_end} of {}", self.total_bytes());
-        let first = self.extents.partition_point(|extent| extent.torrent_end() <= torrent_offset);
+        let wanted_end = torrent_offset
+            .checked_add(length)
+            .expect("a torrent ends before 2^64");
+        assert!(
+            wanted_end <= self.total_bytes(),
+            "bytes up to {wanted_end} of {}",
+            self.total_bytes()
+        );
+        let first = self
+            .extents
+            .partition_point(|extent| extent.torrent_end() <= torrent_offset);
         let cut = move |extent: &Extent| {
             let begin = extent.torrent_offset.max(torrent_offset);
             let end = extent.torrent_end().min(wanted_end);
             let disk = extent.disk + (begin - extent.torrent_offset);
-            (begin < end).then(|| Extent { torrent_offset: begin, disk, length: end - begin })
+            (begin < end).then(|| Extent {
+                torrent_offset: begin,
+                disk,
+                length: end - begin,
+            })
         };
         self.extents[first..].iter().map_while(cut)
     }
 
-    /// The largest power of two, at most 4096, that divides where every extent begins and ends. The very end does not
-    /// count: an image may end in the middle of a sector, and that sector is completed when it is written.
+    /// The largest power of two, at most 4096, that divides where every extent begins and ends. The
+    /// very end does not count: an image may end in the middle of a sector, and that sector is
+    /// completed when it is written.
     ///
-    /// Extents at 0x4800400 and of length 0x100600: 512, although the first offset alone would allow 1024.
+    /// Extents at 0x4800400 and of length 0x100600: 512, although the first offset alone would
+    /// allow 1024.
     pub fn alignment(&self) -> u64 {
         const LARGEST: u64 = 4096;
         let disk_end = self.disk_end();
-        let edges = self.extents.iter().flat_map(|extent| [extent.disk, extent.disk_end()]);
-        let bits = edges.filter(|&edge| edge != disk_end).fold(LARGEST, |bits, edge| bits | edge.0);
+        let edges = self
+            .extents
+            .iter()
+            .flat_map(|extent| [extent.disk, extent.disk_end()]);
+        let bits = edges
+            .filter(|&edge| edge != disk_end)
+            .fold(LARGEST, |bits, edge| bits | edge.0);
         1 << bits.trailing_zeros()
     }
 }
 
 /// Does the last byte have a number the kernel can name?
 fn in_range(offset: u64, length: u64) -> bool {
-    offset.checked_add(length).is_some_and(|end| i64::try_from(end).is_ok())
+    offset
+        .checked_add(length)
+        .is_some_and(|end| i64::try_from(end).is_ok())
 }
 
-/// Two extents that share a disk byte. Files mostly lie in disk order already; only if they do not is a sorted list made.
+/// Two extents that share a disk byte. Files mostly lie in disk order already; only if they do not
+/// is a sorted list made.
 fn overlap(extents: &[Extent]) -> Option<(Extent, Extent)> {
     let collide = |pair: &[Extent]| (pair[0].disk_end() > pair[1].disk).then(|| (pair[0], pair[1]));
     if extents.is_sorted_by_key(|extent| extent.disk) {
@@ -149,11 +189,12 @@ pub struct Part {
     pub aligned: bool,
 }
 
-/// Splits a transfer between `memory_offset` of an aligned buffer and `disk` into at most three parts: up to the first
-/// sector boundary, whole sectors, the rest. Only the middle can be done with O_DIRECT; the others need a sector to be
-/// read, changed and written.
+/// Splits a transfer between `memory_offset` of an aligned buffer and `disk` into at most three
+/// parts: up to the first sector boundary, whole sectors, the rest. Only the middle can be done
+/// with O_DIRECT; the others need a sector to be read, changed and written.
 ///
-/// With sectors of 512, 2000 bytes between memory 700 and disk 1212 (both lie 188 bytes behind a boundary):
+/// With sectors of 512, 2000 bytes between memory 700 and disk 1212 (both lie 188 bytes behind a
+/// boundary):
 ///
 /// ```text
 /// disk 1212, memory  700,  324 bytes   up to the boundary at 1536
@@ -161,8 +202,8 @@ pub struct Part {
 /// disk 3072, memory 2560,  140 bytes   the rest
 /// ```
 ///
-/// If memory and disk lie differently towards the boundaries, no part of them can ever meet one together, and the whole
-/// is one unaligned part.
+/// If memory and disk lie differently towards the boundaries, no part of them can ever meet one
+/// together, and the whole is one unaligned part.
 pub fn split(
     disk: DiskOffset,
     memory_offset: u32,
@@ -170,11 +211,18 @@ pub fn split(
     sector: u32,
 ) -> impl Iterator<Item = Part> + use<> {
     assert!(sector.is_power_of_two(), "sector of {sector} bytes");
-    assert!(memory_offset.checked_add(length).is_some(), "{length} bytes at memory {memory_offset}");
+    assert!(
+        memory_offset.checked_add(length).is_some(),
+        "{length} bytes at memory {memory_offset}"
+    );
     let behind_boundary = (disk.0 % u64::from(sector)) as u32;
     let congruent = memory_offset % sector == behind_boundary;
     let to_boundary = (sector - behind_boundary) % sector;
-    let head = if congruent { to_boundary.min(length) } else { length };
+    let head = if congruent {
+        to_boundary.min(length)
+    } else {
+        length
+    };
     let middle = (length - head) / sector * sector;
     let tail = length - head - middle;
     let part = move |from: u32, length: u32, aligned: bool| Part {
@@ -183,7 +231,11 @@ pub fn split(
         memory_offset: memory_offset + from,
         aligned,
     };
-    let parts = [part(0, head, false), part(head, middle, true), part(head + middle, tail, false)];
+    let parts = [
+        part(0, head, false),
+        part(head, middle, true),
+        part(head + middle, tail, false),
+    ];
     parts.into_iter().filter(|part| part.length > 0)
 }
 
@@ -206,7 +258,11 @@ impl fmt::Display for ExtentError {
                 second.disk_end().0
             ),
             ExtentError::TooLarge { disk, length } => {
-                write!(f, "{length} bytes at disk offset {} are more than any disk can hold", disk.0)
+                write!(
+                    f,
+                    "{length} bytes at disk offset {} are more than any disk can hold",
+                    disk.0
+                )
             }
         }
     }
@@ -225,11 +281,19 @@ mod tests {
     type Extents = [(u64, u64, u64)];
 
     fn map(files: &Files) -> Result<ExtentMap, ExtentError> {
-        ExtentMap::from_files(files.iter().map(|&(disk, length)| (DiskOffset(disk), length)))
+        ExtentMap::from_files(
+            files
+                .iter()
+                .map(|&(disk, length)| (DiskOffset(disk), length)),
+        )
     }
 
     fn extent((torrent_offset, disk, length): (u64, u64, u64)) -> Extent {
-        Extent { torrent_offset, disk: DiskOffset(disk), length }
+        Extent {
+            torrent_offset,
+            disk: DiskOffset(disk),
+            length,
+        }
     }
 
     #[test]
@@ -237,10 +301,16 @@ mod tests {
         let cases: [(&Files, &Extents); 7] = [
             (&[], &[]),
             (&[(7, 0)], &[]),
-            (&[(0, 4096), (4096, 4096), (1 << 20, 1536)], &[(0, 0, 8192), (8192, 1 << 20, 1536)]),
+            (
+                &[(0, 4096), (4096, 4096), (1 << 20, 1536)],
+                &[(0, 0, 8192), (8192, 1 << 20, 1536)],
+            ),
             (&[(0, 8), (50, 0), (8, 8)], &[(0, 0, 16)]),
             (&[(8, 8), (0, 8)], &[(0, 8, 8), (8, 0, 8)]), // contiguous on the disk only
-            (&[(0, 8), (16, 8), (8, 8)], &[(0, 0, 8), (8, 16, 8), (16, 8, 8)]),
+            (
+                &[(0, 8), (16, 8), (8, 8)],
+                &[(0, 0, 8), (8, 16, 8), (16, 8, 8)],
+            ),
             (&[(0, 8), (3, 0)], &[(0, 0, 8)]), // an empty file overlaps nothing
         ];
         for (files, expected) in cases {
@@ -252,12 +322,27 @@ mod tests {
     #[test]
     fn the_worked_case() {
         let map = map(&[(0, 4096), (4096, 4096), (1 << 20, 1536)]).unwrap();
-        assert_eq!((map.total_bytes(), map.disk_end(), map.alignment()), (9728, DiskOffset(1050112), 4096));
+        assert_eq!(
+            (map.total_bytes(), map.disk_end(), map.alignment()),
+            (9728, DiskOffset(1050112), 4096)
+        );
         let ranges: Vec<Extent> = map.ranges(6144, 3584).collect();
-        assert_eq!(ranges, [extent((6144, 6144, 2048)), extent((8192, 1048576, 1536))]);
-        assert_eq!(map.ranges(8192, 1).collect::<Vec<_>>(), [extent((8192, 1048576, 1))]);
-        assert_eq!(map.ranges(8191, 1).collect::<Vec<_>>(), [extent((8191, 8191, 1))]);
-        assert_eq!(map.ranges(0, 0).count() + map.ranges(9728, 0).count() + map.ranges(5, 0).count(), 0);
+        assert_eq!(
+            ranges,
+            [extent((6144, 6144, 2048)), extent((8192, 1048576, 1536))]
+        );
+        assert_eq!(
+            map.ranges(8192, 1).collect::<Vec<_>>(),
+            [extent((8192, 1048576, 1))]
+        );
+        assert_eq!(
+            map.ranges(8191, 1).collect::<Vec<_>>(),
+            [extent((8191, 8191, 1))]
+        );
+        assert_eq!(
+            map.ranges(0, 0).count() + map.ranges(9728, 0).count() + map.ranges(5, 0).count(),
+            0
+        );
     }
 
     #[test]
@@ -269,10 +354,22 @@ mod tests {
     #[test]
     fn overlaps_are_refused_with_both_ranges() {
         let cases: [(&Files, &str); 4] = [
-            (&[(0, 10), (9, 1)], "bytes 0 to 10 and bytes 9 to 10 of the disk overlap"),
-            (&[(5, 1), (5, 1)], "bytes 5 to 6 and bytes 5 to 6 of the disk overlap"),
-            (&[(100, 8), (0, 101)], "bytes 0 to 101 and bytes 100 to 108 of the disk overlap"),
-            (&[(0, 4), (4, 4), (2, 1)], "bytes 0 to 8 and bytes 2 to 3 of the disk overlap"),
+            (
+                &[(0, 10), (9, 1)],
+                "bytes 0 to 10 and bytes 9 to 10 of the disk overlap",
+            ),
+            (
+                &[(5, 1), (5, 1)],
+                "bytes 5 to 6 and bytes 5 to 6 of the disk overlap",
+            ),
+            (
+                &[(100, 8), (0, 101)],
+                "bytes 0 to 101 and bytes 100 to 108 of the disk overlap",
+            ),
+            (
+                &[(0, 4), (4, 4), (2, 1)],
+                "bytes 0 to 8 and bytes 2 to 3 of the disk overlap",
+            ),
         ];
         for (files, text) in cases {
             assert_eq!(map(files).unwrap_err().to_string(), text);
@@ -283,10 +380,25 @@ mod tests {
     fn nothing_lies_beyond_the_largest_offset() {
         let end = i64::MAX as u64;
         assert_eq!(map(&[(end - 1, 1)]).unwrap().disk_end(), DiskOffset(end));
-        for (disk, length) in [(end, 1), (end - 1, 2), (0, end + 1), (u64::MAX, 1), (1, u64::MAX)] {
-            assert_eq!(map(&[(disk, length)]), Err(ExtentError::TooLarge { disk: DiskOffset(disk), length }));
+        for (disk, length) in [
+            (end, 1),
+            (end - 1, 2),
+            (0, end + 1),
+            (u64::MAX, 1),
+            (1, u64::MAX),
+        ] {
+            assert_eq!(
+                map(&[(disk, length)]),
+                Err(ExtentError::TooLarge {
+                    disk: DiskOffset(disk),
+                    length
+                })
+            );
         }
-        let error = ExtentError::TooLarge { disk: DiskOffset(0), length: end };
+        let error = ExtentError::TooLarge {
+            disk: DiskOffset(0),
+            length: end,
+        };
         assert_eq!(map(&[(0, end), (0, end)]), Err(error));
     }
 
@@ -318,7 +430,11 @@ mod tests {
         let split = |disk, memory_offset, length, sector| {
             super::split(DiskOffset(disk), memory_offset, length, sector).collect::<Vec<_>>()
         };
-        let three = [part(1212, 324, 700, false), part(1536, 1536, 1024, true), part(3072, 140, 2560, false)];
+        let three = [
+            part(1212, 324, 700, false),
+            part(1536, 1536, 1024, true),
+            part(3072, 140, 2560, false),
+        ];
         assert_eq!(split(1212, 700, 2000, 512), three);
         assert_eq!(split(1212, 701, 2000, 512), [part(1212, 2000, 701, false)]);
         assert_eq!(split(1536, 512, 1024, 512), [part(1536, 1024, 512, true)]);
@@ -328,13 +444,18 @@ mod tests {
         assert_eq!(split(4096, 0, 0, 4096), []);
     }
 
-    /// Files that touch, leave gaps, swap places and sometimes overlap, on a disk of a few hundred bytes.
+    /// Files that touch, leave gaps, swap places and sometimes overlap, on a disk of a few hundred
+    /// bytes.
     fn random_files(rng: &mut Rng) -> Vec<(u64, u64)> {
         let unit = 1 << rng.below(4);
         let mut end = 0;
         let mut files = vec![];
         for _ in 0..rng.below(8) {
-            let gap = if rng.chance(1, 2) { 0 } else { u64::from(rng.below(5)) * unit };
+            let gap = if rng.chance(1, 2) {
+                0
+            } else {
+                u64::from(rng.below(5)) * unit
+            };
             let length = u64::from(rng.below(6)) * unit;
             files.push((end + gap, length));
             end += gap + length;
@@ -358,7 +479,10 @@ mod tests {
         let (mut good, mut refused) = (0, 0);
         for _ in 0..3_000 {
             let files = random_files(&mut rng);
-            let bytes: Vec<u64> = files.iter().flat_map(|&(disk, length)| disk..disk + length).collect();
+            let bytes: Vec<u64> = files
+                .iter()
+                .flat_map(|&(disk, length)| disk..disk + length)
+                .collect();
             let mut distinct = bytes.clone();
             distinct.sort_unstable();
             distinct.dedup();
@@ -370,38 +494,65 @@ mod tests {
             assert_eq!(distinct.len(), bytes.len(), "{files:?}");
             good += 1;
             let disk_end = distinct.last().map_or(0, |last| last + 1);
-            assert_eq!((map.total_bytes(), map.disk_end().0), (bytes.len() as u64, disk_end));
+            assert_eq!(
+                (map.total_bytes(), map.disk_end().0),
+                (bytes.len() as u64, disk_end)
+            );
 
-            // A byte begins or ends an extent if the byte beside it in the torrent is not beside it on the disk.
+            // A byte begins or ends an extent if the byte beside it in the torrent is not beside it
+            // on the disk.
             let edge = |index: usize| match index {
                 0 => true,
                 _ => bytes[index] != bytes[index - 1] + 1,
             };
             let edges = (0..bytes.len()).filter(|&index| edge(index));
             let corners: Vec<u64> = edges
-                .flat_map(|start| [bytes[start], bytes[start.checked_sub(1).unwrap_or(bytes.len() - 1)] + 1])
+                .flat_map(|start| {
+                    [
+                        bytes[start],
+                        bytes[start.checked_sub(1).unwrap_or(bytes.len() - 1)] + 1,
+                    ]
+                })
                 .filter(|&corner| corner != disk_end)
                 .collect();
             let divides = |align: &u64| corners.iter().all(|corner| corner % align == 0);
             let powers = [4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
-            assert_eq!(Some(map.alignment()), powers.into_iter().find(divides), "{files:?}");
+            assert_eq!(
+                Some(map.alignment()),
+                powers.into_iter().find(divides),
+                "{files:?}"
+            );
 
             let begin = rng.below(bytes.len() as u32 + 1) as usize;
             let length = rng.below((bytes.len() - begin) as u32 + 1) as usize;
             let ranges: Vec<Extent> = map.ranges(begin as u64, length as u64).collect();
             let told: Vec<(u64, u64)> = ranges
                 .iter()
-                .flat_map(|range| (0..range.length).map(|i| (range.torrent_offset + i, range.disk.0 + i)))
+                .flat_map(|range| {
+                    (0..range.length).map(|i| (range.torrent_offset + i, range.disk.0 + i))
+                })
                 .collect();
-            let expected: Vec<(u64, u64)> = (begin..begin + length).map(|i| (i as u64, bytes[i])).collect();
+            let expected: Vec<(u64, u64)> = (begin..begin + length)
+                .map(|i| (i as u64, bytes[i]))
+                .collect();
             assert_eq!(told, expected, "{files:?}");
-            let cuts = (begin + 1..begin + length).filter(|&index| edge(index)).count();
-            assert_eq!(ranges.len(), if length == 0 { 0 } else { cuts + 1 }, "{files:?}");
+            let cuts = (begin + 1..begin + length)
+                .filter(|&index| edge(index))
+                .count();
+            assert_eq!(
+                ranges.len(),
+                if length == 0 { 0 } else { cuts + 1 },
+                "{files:?}"
+            );
         }
-        assert!(good > 1_000 && refused > 100, "{good} good, {refused} refused");
+        assert!(
+            good > 1_000 && refused > 100,
+            "{good} good, {refused} refused"
+        );
     }
 
-    /// A byte is in an aligned part if its whole sector is in the transfer and lies at a sector boundary of memory.
+    /// A byte is in an aligned part if its whole sector is in the transfer and lies at a sector
+    /// boundary of memory.
     #[test]
     fn naive_twin_of_split() {
         let mut rng = Rng::new(5);
@@ -416,8 +567,13 @@ mod tests {
             let told: Vec<(u64, u32, bool)> = parts
                 .iter()
                 .flat_map(|part| {
-                    (0..part.length)
-                        .map(|i| (part.disk.0 + u64::from(i), part.memory_offset + i, part.aligned))
+                    (0..part.length).map(|i| {
+                        (
+                            part.disk.0 + u64::from(i),
+                            part.memory_offset + i,
+                            part.aligned,
+                        )
+                    })
                 })
                 .collect();
             let span = disk..disk + u64::from(length);
@@ -427,7 +583,11 @@ mod tests {
                     let sector = u64::from(sector);
                     let first = at - at % sector;
                     let whole = span.contains(&first) && span.contains(&(first + sector - 1));
-                    (at, memory, whole && u64::from(memory) % sector == at % sector)
+                    (
+                        at,
+                        memory,
+                        whole && u64::from(memory) % sector == at % sector,
+                    )
                 })
                 .collect();
             assert_eq!(

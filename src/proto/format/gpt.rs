@@ -1,9 +1,10 @@
-//! Where are the partitions of a disk with a GPT, and what has to change when the disk has another size?
+//! Where are the partitions of a disk with a GPT, and what has to change when the disk has another
+//! size?
 //!
-//! Read first: UEFI 2.10, 5.2.3 (protective MBR) and 5.3 (GUID partition table). A GPT stands twice on a disk: the
-//! primary header at LBA 1 with its entries behind it, the backup header in the very last sector with its entries before
-//! it. Each header names the place of the other, so an image on a larger disk has its backup in the middle and a
-//! primary that does not know the end.
+//! Read first: UEFI 2.10, 5.2.3 (protective MBR) and 5.3 (GUID partition table). A GPT stands twice
+//! on a disk: the primary header at LBA 1 with its entries behind it, the backup header in the very
+//! last sector with its entries before it. Each header names the place of the other, so an image on
+//! a larger disk has its backup in the middle and a primary that does not know the end.
 //!
 //! Worked case, 2 GiB onto 3 GiB in sectors of 512 bytes, 128 entries of 128 bytes (32 sectors):
 //!
@@ -50,8 +51,8 @@ const ENTRY_BYTES_MIN: u64 = 128;
 
 /// A header, primary or backup: its whole sector.
 ///
-/// Invariants: the checksum is right; every LBA in it is below `LBA_END`; all entries together are 1 byte to
-/// `ENTRIES_BYTES_MAX`; those of a primary lie between it and the first usable sector.
+/// Invariants: the checksum is right; every LBA in it is below `LBA_END`; all entries together are
+/// 1 byte to `ENTRIES_BYTES_MAX`; those of a primary lie between it and the first usable sector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     sector: Vec<u8>,
@@ -60,13 +61,20 @@ pub struct Header {
 impl Header {
     /// The header in a whole sector that was read at `lba`.
     pub fn parse(sector: &[u8], lba: u64) -> Result<Header, GptError> {
-        assert!(sector.len() >= HEADER_BYTES_MIN, "a sector of {} bytes", sector.len());
+        assert!(
+            sector.len() >= HEADER_BYTES_MIN,
+            "a sector of {} bytes",
+            sector.len()
+        );
         if !sector.starts_with(SIGNATURE) {
             return Err(GptError::Absent);
         }
-        let header = Header { sector: sector.into() };
+        let header = Header {
+            sector: sector.into(),
+        };
         let length = header.u32(HEADER_BYTES) as usize;
-        if !(HEADER_BYTES_MIN..=sector.len()).contains(&length) || header.checksum() != header.u32(HEADER_CRC)
+        if !(HEADER_BYTES_MIN..=sector.len()).contains(&length)
+            || header.checksum() != header.u32(HEADER_CRC)
         {
             return Err(GptError::HeaderChecksum { lba });
         }
@@ -75,7 +83,13 @@ impl Header {
     }
 
     fn check(&self, lba: u64) -> Result<(), GptError> {
-        let places = [MY_LBA, ALTERNATE_LBA, FIRST_USABLE_LBA, LAST_USABLE_LBA, ENTRIES_LBA];
+        let places = [
+            MY_LBA,
+            ALTERNATE_LBA,
+            FIRST_USABLE_LBA,
+            LAST_USABLE_LBA,
+            ENTRIES_LBA,
+        ];
         let entry_bytes = u64::from(self.u32(ENTRY_BYTES));
         let entries_bytes = u64::from(self.u32(ENTRY_COUNT)).saturating_mul(entry_bytes);
         let entries_good = entry_bytes >= ENTRY_BYTES_MIN
@@ -86,7 +100,11 @@ impl Header {
             && self.u64(FIRST_USABLE_LBA) <= self.u64(LAST_USABLE_LBA)
             && entries_good
             && (lba != PRIMARY_LBA || self.entries_follow());
-        if good { Ok(()) } else { Err(GptError::Nonsense { lba }) }
+        if good {
+            Ok(())
+        } else {
+            Err(GptError::Nonsense { lba })
+        }
     }
 
     fn entries_follow(&self) -> bool {
@@ -126,7 +144,9 @@ impl Header {
     /// The same header with these numbers in it.
     fn with(&self, numbers: &[(usize, u64)], entries: &[u8]) -> Header {
         let mut header = self.clone();
-        numbers.iter().for_each(|&(place, number)| put_u64(&mut header.sector, place, number));
+        numbers
+            .iter()
+            .for_each(|&(place, number)| put_u64(&mut header.sector, place, number));
         put_u32(&mut header.sector, ENTRIES_CRC, crc32(entries));
         let checksum = header.checksum();
         put_u32(&mut header.sector, HEADER_CRC, checksum);
@@ -153,7 +173,8 @@ pub struct Partition {
 
 /// A header with its entries.
 ///
-/// Invariants: the checksum of the entries is right; every partition lies within the usable sectors.
+/// Invariants: the checksum of the entries is right; every partition lies within the usable
+/// sectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gpt {
     header: Header,
@@ -163,9 +184,15 @@ pub struct Gpt {
 impl Gpt {
     /// `entries` is what lies at `header.entries_lba()`, `header.entries_bytes()` of it.
     pub fn new(header: Header, entries: Vec<u8>) -> Result<Gpt, GptError> {
-        assert_eq!(entries.len(), header.entries_bytes(), "all entries and nothing else");
+        assert_eq!(
+            entries.len(),
+            header.entries_bytes(),
+            "all entries and nothing else"
+        );
         if crc32(&entries) != header.u32(ENTRIES_CRC) {
-            return Err(GptError::EntriesChecksum { lba: header.entries_lba() });
+            return Err(GptError::EntriesChecksum {
+                lba: header.entries_lba(),
+            });
         }
         let usable = header.u64(FIRST_USABLE_LBA)..=header.u64(LAST_USABLE_LBA);
         let gpt = Gpt { header, entries };
@@ -186,20 +213,25 @@ impl Gpt {
 
     /// The used entries, as they stand in the table.
     pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
-        let entries = self.entries.chunks_exact(self.header.u32(ENTRY_BYTES) as usize).zip(1..);
-        entries.filter(|(entry, _)| entry[..TYPE_BYTES].iter().any(|&byte| byte != 0)).map(
-            |(entry, number)| Partition {
+        let entries = self
+            .entries
+            .chunks_exact(self.header.u32(ENTRY_BYTES) as usize)
+            .zip(1..);
+        entries
+            .filter(|(entry, _)| entry[..TYPE_BYTES].iter().any(|&byte| byte != 0))
+            .map(|(entry, number)| Partition {
                 number,
                 first_lba: u64_at(entry, FIRST_LBA),
                 last_lba: u64_at(entry, LAST_LBA),
-            },
-        )
+            })
     }
 
-    /// What to write so that this primary GPT fits a disk of `disk_sectors`, with its last partition enlarged if
-    /// `grow_last`. `mbr` is sector 0, `backup` the GPT that the last sector has now, if it has one.
+    /// What to write so that this primary GPT fits a disk of `disk_sectors`, with its last
+    /// partition enlarged if `grow_last`. `mbr` is sector 0, `backup` the GPT that the last sector
+    /// has now, if it has one.
     ///
-    /// `None` where all is as it should be: an image on a disk of its own size stays what it was, byte for byte.
+    /// `None` where all is as it should be: an image on a disk of its own size stays what it was,
+    /// byte for byte.
     pub fn fit(
         &self,
         mbr: &[u8],
@@ -213,54 +245,85 @@ impl Gpt {
         let moved = self.header.alternate_lba() != last_lba;
         let last_usable = self.last_usable_for(moved, backup_entries_lba)?;
         let mut entries = self.entries.clone();
-        let grown_bytes = if grow_last { self.grow_last(&mut entries, last_usable) } else { 0 };
-        if !moved && grown_bytes == 0 && backup.is_some_and(|backup| backup.entries == self.entries) {
+        let grown_bytes = if grow_last {
+            self.grow_last(&mut entries, last_usable)
+        } else {
+            0
+        };
+        if !moved && grown_bytes == 0 && backup.is_some_and(|backup| backup.entries == self.entries)
+        {
             return Ok(None);
         }
         let ends = [(ALTERNATE_LBA, last_lba), (LAST_USABLE_LBA, last_usable)];
         let primary = self.header.with(&ends, &entries);
-        let swapped = [(MY_LBA, last_lba), (ALTERNATE_LBA, PRIMARY_LBA), (ENTRIES_LBA, backup_entries_lba)];
+        let swapped = [
+            (MY_LBA, last_lba),
+            (ALTERNATE_LBA, PRIMARY_LBA),
+            (ENTRIES_LBA, backup_entries_lba),
+        ];
         let backup = primary.with(&swapped, &entries);
-        entries.resize((self.header.entry_sectors() * self.header.sector_bytes()) as usize, 0);
+        entries.resize(
+            (self.header.entry_sectors() * self.header.sector_bytes()) as usize,
+            0,
+        );
         let mut head = mbr.to_vec();
         if moved {
             mbr::resize_protective(&mut head, disk_sectors);
         }
         head.extend(primary.sector);
         Ok(Some(Plan {
-            backup: Write { lba: backup_entries_lba, bytes: [&entries[..], &backup.sector].concat() },
+            backup: Write {
+                lba: backup_entries_lba,
+                bytes: [&entries[..], &backup.sector].concat(),
+            },
             primary: [
-                Write { lba: self.header.entries_lba(), bytes: entries },
-                Write { lba: 0, bytes: head },
+                Write {
+                    lba: self.header.entries_lba(),
+                    bytes: entries,
+                },
+                Write {
+                    lba: 0,
+                    bytes: head,
+                },
             ],
             moved,
             grown_bytes,
         }))
     }
 
-    /// The last sector that partitions may use, if none of them is beyond it. A table whose backup is at the end already
-    /// keeps its own, which some tools set lower than they must.
+    /// The last sector that partitions may use, if none of them is beyond it. A table whose backup
+    /// is at the end already keeps its own, which some tools set lower than they must.
     fn last_usable_for(&self, moved: bool, backup_entries_lba: u64) -> Result<u64, GptError> {
         let highest = backup_entries_lba.saturating_sub(1);
         let own = self.header.u64(LAST_USABLE_LBA);
         let last_usable = if moved { highest } else { own.min(highest) };
         let first_usable = self.header.u64(FIRST_USABLE_LBA);
         match self.last_partition() {
-            Some(Partition { number, last_lba, .. }) if last_lba > last_usable => {
-                Err(GptError::Beyond { number, last_lba, last_usable })
-            }
-            _ if first_usable > last_usable => Err(GptError::NoRoom { first_usable, last_usable }),
+            Some(Partition {
+                number, last_lba, ..
+            }) if last_lba > last_usable => Err(GptError::Beyond {
+                number,
+                last_lba,
+                last_usable,
+            }),
+            _ if first_usable > last_usable => Err(GptError::NoRoom {
+                first_usable,
+                last_usable,
+            }),
             _ => Ok(last_usable),
         }
     }
 
-    /// Moves the end of the last partition in `entries` to the last multiple of the alignment; by how many bytes.
+    /// Moves the end of the last partition in `entries` to the last multiple of the alignment; by
+    /// how many bytes.
     fn grow_last(&self, entries: &mut [u8], last_usable: u64) -> u64 {
         let sector_bytes = self.header.sector_bytes();
         let alignment = GROW_ALIGNMENT_BYTES / sector_bytes;
         let end = (last_usable + 1) / alignment * alignment;
         match self.last_partition() {
-            Some(Partition { number, last_lba, .. }) if end > last_lba + 1 => {
+            Some(Partition {
+                number, last_lba, ..
+            }) if end > last_lba + 1 => {
                 let entry = (number as usize - 1) * self.header.u32(ENTRY_BYTES) as usize;
                 put_u64(entries, entry + LAST_LBA, end - 1);
                 (end - last_lba - 1) * sector_bytes
@@ -281,8 +344,8 @@ pub struct Write {
     pub bytes: Vec<u8>,
 }
 
-/// The writes that fit a table to a disk. `backup` has to be on the disk before `primary` begins, and those stand in
-/// their order: whenever the power fails, one of the two tables is whole.
+/// The writes that fit a table to a disk. `backup` has to be on the disk before `primary` begins,
+/// and those stand in their order: whenever the power fails, one of the two tables is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub backup: Write,
@@ -292,12 +355,20 @@ pub struct Plan {
     pub grown_bytes: u64,
 }
 
-/// CRC-32 as IEEE 802.3 has it, bit by bit. The crate `crc32fast` brings 16 KiB of tables to be fast, as much as there is
-/// to sum up here, once a disk.
+/// CRC-32 as IEEE 802.3 has it, bit by bit. The crate `crc32fast` brings 16 KiB of tables to be
+/// fast, as much as there is to sum up here, once a disk.
 fn crc32(bytes: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0xedb8_8320;
-    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
-    !bytes.iter().fold(u32::MAX, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
+    let step = |crc: u32, _| {
+        if crc & 1 == 1 {
+            crc >> 1 ^ POLYNOMIAL
+        } else {
+            crc >> 1
+        }
+    };
+    !bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), step)
+    })
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
@@ -340,7 +411,11 @@ impl fmt::Display for GptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GptError::Absent => f.write_str("there is no GPT"),
-            GptError::Beyond { number, last_lba, last_usable } => {
+            GptError::Beyond {
+                number,
+                last_lba,
+                last_usable,
+            } => {
                 write!(
                     f,
                     "partition {number} ends at sector {last_lba}, the disk can be used up to {last_usable}"
@@ -352,17 +427,26 @@ impl fmt::Display for GptError {
             GptError::HeaderChecksum { lba } => {
                 write!(f, "checksum of the GPT header at sector {lba} is wrong")
             }
-            GptError::NoRoom { first_usable, last_usable } => {
+            GptError::NoRoom {
+                first_usable,
+                last_usable,
+            } => {
                 write!(
                     f,
                     "partitions begin at sector {first_usable}, the disk can be used up to {last_usable}"
                 )
             }
             GptError::Nonsense { lba } => {
-                write!(f, "GPT header at sector {lba} has numbers that cannot be right")
+                write!(
+                    f,
+                    "GPT header at sector {lba} has numbers that cannot be right"
+                )
             }
             GptError::Outside { number } => {
-                write!(f, "partition {number} is not within the usable sectors that the GPT names")
+                write!(
+                    f,
+                    "partition {number} is not within the usable sectors that the GPT names"
+                )
             }
         }
     }
@@ -377,7 +461,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A disk as its partitioning tool would leave it: the stupid twin of `fit`, which makes one from another.
+    /// A disk as its partitioning tool would leave it: the stupid twin of `fit`, which makes one
+    /// from another.
     struct Disk {
         sector_bytes: usize,
         bytes: Vec<u8>,
@@ -386,7 +471,10 @@ mod tests {
     impl Disk {
         /// Partitions as (number, first, last).
         fn new(sectors: u64, sector_bytes: usize, partitions: &[(usize, u64, u64)]) -> Disk {
-            let mut disk = Disk { sector_bytes, bytes: vec![0; sectors as usize * sector_bytes] };
+            let mut disk = Disk {
+                sector_bytes,
+                bytes: vec![0; sectors as usize * sector_bytes],
+            };
             let mut entries = vec![0; 128 * 128];
             for &(number, first, last) in partitions {
                 let entry = &mut entries[(number - 1) * 128..][..128];
@@ -409,7 +497,9 @@ mod tests {
                     (LAST_USABLE_LBA, last - entry_sectors - 1),
                     (ENTRIES_LBA, entries_lba),
                 ];
-                numbers.iter().for_each(|&(place, number)| put_u64(&mut header, place, number));
+                numbers
+                    .iter()
+                    .for_each(|&(place, number)| put_u64(&mut header, place, number));
                 put_u32(&mut header, ENTRY_COUNT, 128);
                 put_u32(&mut header, ENTRY_BYTES, 128);
                 put_u32(&mut header, ENTRIES_CRC, crc32fast::hash(&entries));
@@ -435,7 +525,8 @@ mod tests {
         }
 
         fn write(&mut self, lba: u64, bytes: &[u8]) {
-            self.at(lba, bytes.len() / self.sector_bytes).copy_from_slice(bytes);
+            self.at(lba, bytes.len() / self.sector_bytes)
+                .copy_from_slice(bytes);
         }
 
         fn sectors(&self) -> u64 {
@@ -462,7 +553,8 @@ mod tests {
         fn plan(&self, grow_last: bool) -> Result<Option<Plan>, GptError> {
             let backup = self.gpt(self.sectors() - 1).ok();
             let mbr = &self.bytes[..self.sector_bytes];
-            self.gpt(PRIMARY_LBA)?.fit(mbr, backup.as_ref(), self.sectors(), grow_last)
+            self.gpt(PRIMARY_LBA)?
+                .fit(mbr, backup.as_ref(), self.sectors(), grow_last)
         }
 
         fn fit(&mut self, grow_last: bool) -> Option<Plan> {
@@ -476,7 +568,10 @@ mod tests {
 
     /// The old backup stays where it was; it is nobody's any more.
     fn assert_ends_are_equal(one: &Disk, other: &Disk) {
-        let (head, tail) = (34 * one.sector_bytes, one.bytes.len() - 33 * one.sector_bytes);
+        let (head, tail) = (
+            34 * one.sector_bytes,
+            one.bytes.len() - 33 * one.sector_bytes,
+        );
         assert!(one.bytes[..head] == other.bytes[..head], "primary");
         assert!(one.bytes[tail..] == other.bytes[tail..], "backup");
     }
@@ -509,13 +604,32 @@ mod tests {
         let mut disk = Disk::new(8192, 512, &TWO).resized(smallest);
         assert!(disk.fit(false).unwrap().moved);
         assert!(disk.bytes == Disk::new(smallest, 512, &TWO).bytes);
-        let beyond = GptError::Beyond { number: 5, last_lba: 6143, last_usable: 6142 };
-        assert_eq!(Disk::new(8192, 512, &TWO).resized(smallest - 1).plan(true), Err(beyond));
-        assert_eq!(beyond.to_string(), "partition 5 ends at sector 6143, the disk can be used up to 6142");
+        let beyond = GptError::Beyond {
+            number: 5,
+            last_lba: 6143,
+            last_usable: 6142,
+        };
+        assert_eq!(
+            Disk::new(8192, 512, &TWO).resized(smallest - 1).plan(true),
+            Err(beyond)
+        );
+        assert_eq!(
+            beyond.to_string(),
+            "partition 5 ends at sector 6143, the disk can be used up to 6142"
+        );
         let none = Disk::new(8192, 512, &[]);
         for sectors in [34, 35, 66] {
             let error = none.resized(sectors).plan(true).unwrap_err();
-            assert!(matches!(error, GptError::NoRoom { first_usable: 34, .. }), "{sectors}: {error}");
+            assert!(
+                matches!(
+                    error,
+                    GptError::NoRoom {
+                        first_usable: 34,
+                        ..
+                    }
+                ),
+                "{sectors}: {error}"
+            );
         }
         assert!(none.resized(68).plan(true).unwrap().unwrap().moved);
         let gpt = none.gpt(1).unwrap();
@@ -541,7 +655,11 @@ mod tests {
             Ok(None),
             "it is beyond the multiple"
         );
-        assert_eq!(Disk::new(8192, 512, &[]).plan(true), Ok(None), "nothing is there to grow");
+        assert_eq!(
+            Disk::new(8192, 512, &[]).plan(true),
+            Ok(None),
+            "nothing is there to grow"
+        );
     }
 
     /// The power may fail behind any sector.
@@ -553,7 +671,10 @@ mod tests {
         for write in [plan.backup, entries, head] {
             for (lba, sector) in (write.lba..).zip(write.bytes.chunks(512)) {
                 disk.write(lba, sector);
-                assert!(disk.gpt(PRIMARY_LBA).is_ok() || disk.gpt(12_344).is_ok(), "sector {lba}");
+                assert!(
+                    disk.gpt(PRIMARY_LBA).is_ok() || disk.gpt(12_344).is_ok(),
+                    "sector {lba}"
+                );
             }
         }
         assert!(disk.gpt(PRIMARY_LBA).is_ok() && disk.gpt(12_344).is_ok());
@@ -581,7 +702,11 @@ mod tests {
     #[test]
     fn partitions_are_numbered_by_their_entry() {
         let gpt = Disk::new(8192, 512, &TWO).gpt(1).unwrap();
-        let partition = |number, first_lba, last_lba| Partition { number, first_lba, last_lba };
+        let partition = |number, first_lba, last_lba| Partition {
+            number,
+            first_lba,
+            last_lba,
+        };
         let found: Vec<Partition> = gpt.partitions().collect();
         assert_eq!(found, [partition(1, 2048, 4095), partition(5, 4096, 6143)]);
     }
@@ -592,8 +717,14 @@ mod tests {
         let gpt = Disk::new(8192, 512, &TWO).gpt(1).unwrap();
         let plan = gpt.fit(&[0; 512], None, 6_291_456, false).unwrap().unwrap();
         let header = Header::parse(&plan.backup.bytes[32 * 512..], 6_291_455).unwrap();
-        assert_eq!((plan.backup.lba, header.entries_lba()), (6_291_423, 6_291_423));
-        assert_eq!((header.alternate_lba(), header.u64(LAST_USABLE_LBA)), (1, 6_291_422));
+        assert_eq!(
+            (plan.backup.lba, header.entries_lba()),
+            (6_291_423, 6_291_423)
+        );
+        assert_eq!(
+            (header.alternate_lba(), header.u64(LAST_USABLE_LBA)),
+            (1, 6_291_422)
+        );
     }
 
     #[test]
@@ -607,13 +738,21 @@ mod tests {
             let disk = Disk::new(8192, 512, &TWO);
             let gpt = disk.gpt(1).unwrap();
             let changed = gpt.header.with(&[(place, number)], &gpt.entries);
-            Header::parse(&changed.sector, 1).and_then(|header| Gpt::new(header, gpt.entries)).unwrap_err()
+            Header::parse(&changed.sector, 1)
+                .and_then(|header| Gpt::new(header, gpt.entries))
+                .unwrap_err()
         };
         assert_eq!(with(|disk| disk.bytes[512] = 0), "there is no GPT");
         let checksum = "checksum of the GPT header at sector 1 is wrong";
         assert_eq!(with(|disk| disk.bytes[512 + 60] ^= 1), checksum);
-        assert_eq!(with(|disk| put_u32(&mut disk.bytes, 512 + 12, 91)), checksum);
-        assert_eq!(with(|disk| put_u32(&mut disk.bytes, 512 + 12, 513)), checksum);
+        assert_eq!(
+            with(|disk| put_u32(&mut disk.bytes, 512 + 12, 91)),
+            checksum
+        );
+        assert_eq!(
+            with(|disk| put_u32(&mut disk.bytes, 512 + 12, 513)),
+            checksum
+        );
         assert_eq!(
             with(|disk| disk.bytes[1024 + 9] ^= 1),
             "checksum of the GPT entries at sector 2 is wrong"
@@ -630,13 +769,24 @@ mod tests {
             (ENTRY_COUNT, 128 << 32 | 8193),
             (ENTRY_COUNT, 128 << 32),
         ] {
-            assert_eq!(resigned(place, number), GptError::Nonsense { lba: 1 }, "{place}: {number}");
+            assert_eq!(
+                resigned(place, number),
+                GptError::Nonsense { lba: 1 },
+                "{place}: {number}"
+            );
         }
-        assert_eq!(resigned(FIRST_USABLE_LBA, 2049), GptError::Outside { number: 1 });
-        assert_eq!(resigned(LAST_USABLE_LBA, 6142), GptError::Outside { number: 5 });
+        assert_eq!(
+            resigned(FIRST_USABLE_LBA, 2049),
+            GptError::Outside { number: 1 }
+        );
+        assert_eq!(
+            resigned(LAST_USABLE_LBA, 6142),
+            GptError::Outside { number: 5 }
+        );
     }
 
-    /// Whatever a disk holds, even with right checksums, it is refused or the result is a table that is as good as any.
+    /// Whatever a disk holds, even with right checksums, it is refused or the result is a table
+    /// that is as good as any.
     #[test]
     fn nothing_panics() {
         let mut rng = Rng::new(5);
@@ -645,7 +795,11 @@ mod tests {
             let mut disk = Disk::new(8192, 512, &TWO);
             for _ in 0..=rng.below(4) {
                 let at = 512 + rng.below(512 + 5 * 128) as usize;
-                disk.bytes[at] = if rng.chance(1, 2) { rng.below(256) as u8 } else { 0 };
+                disk.bytes[at] = if rng.chance(1, 2) {
+                    rng.below(256) as u8
+                } else {
+                    0
+                };
             }
             let sectors = [8192, 9000, rng.below(20_000).into()][rng.below(3) as usize];
             let entries = crc32fast::hash(&disk.bytes[1024..1024 + 16_384]);
@@ -653,8 +807,9 @@ mod tests {
             put_u32(&mut disk.bytes, 512 + HEADER_CRC, 0);
             let checksum = crc32fast::hash(&disk.bytes[512..512 + 92]);
             put_u32(&mut disk.bytes, 512 + HEADER_CRC, checksum);
-            let plan =
-                disk.gpt(1).and_then(|gpt| gpt.fit(&disk.bytes[..512], None, sectors, rng.chance(1, 2)));
+            let plan = disk
+                .gpt(1)
+                .and_then(|gpt| gpt.fit(&disk.bytes[..512], None, sectors, rng.chance(1, 2)));
             let Ok(Some(plan)) = plan else {
                 refused += 1;
                 continue;
@@ -664,9 +819,15 @@ mod tests {
             assert_eq!(last, sectors);
             let header = Header::parse(&plan.primary[1].bytes[512..], 1).unwrap();
             let entries = plan.primary[0].bytes[..header.entries_bytes()].to_vec();
-            assert_eq!(Gpt::new(header, entries).unwrap().header.alternate_lba(), sectors - 1);
+            assert_eq!(
+                Gpt::new(header, entries).unwrap().header.alternate_lba(),
+                sectors - 1
+            );
         }
-        assert!(good > 300 && refused > 300, "{good} good, {refused} refused");
+        assert!(
+            good > 300 && refused > 300,
+            "{good} good, {refused} refused"
+        );
         for _ in 0..3000 {
             let mut sector: Vec<u8> = (0..512).map(|_| rng.below(256) as u8).collect();
             sector[..8].copy_from_slice(SIGNATURE);

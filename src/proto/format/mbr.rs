@@ -1,8 +1,10 @@
-//! Where are the partitions of a disk with an MBR, and what has to change when the disk has another size?
+//! Where are the partitions of a disk with an MBR, and what has to change when the disk has another
+//! size?
 //!
-//! Read first: UEFI 2.10, 5.2 (what is in sector 0 of every disk, and 5.2.3 for the protective one of a GPT), and
-//! block/partitions/msdos.c for what the kernel takes for an MBR. Four entries of 16 bytes; logical partitions live in a
-//! chain inside an extended one, which is one run of sectors for everybody outside it.
+//! Read first: UEFI 2.10, 5.2 (what is in sector 0 of every disk, and 5.2.3 for the protective one
+//! of a GPT), and block/partitions/msdos.c for what the kernel takes for an MBR. Four entries of 16
+//! bytes; logical partitions live in a chain inside an extended one, which is one run of sectors
+//! for everybody outside it.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -42,28 +44,36 @@ impl Partition {
     }
 }
 
-/// The used entries of sector 0, if it is an MBR of this disk. Only what is beyond doubt counts: the boot sector of a FAT
-/// or NTFS volume ends in the same signature, and that of a hybrid ISO has partitions inside one another. A protective MBR
-/// is none: it means a GPT.
+/// The used entries of sector 0, if it is an MBR of this disk. Only what is beyond doubt counts:
+/// the boot sector of a FAT or NTFS volume ends in the same signature, and that of a hybrid ISO has
+/// partitions inside one another. A protective MBR is none: it means a GPT.
 pub fn partitions(sector: &[u8], disk_sectors: u64) -> Option<Vec<Partition>> {
     let signed = sector.get(SIGNATURE..SIGNATURE + 2) == Some(&[0x55, 0xaa]);
     if !signed || is_volume(sector) {
         return None;
     }
     let entries = || sector[ENTRIES..SIGNATURE].chunks_exact(ENTRY_BYTES);
-    let partitions: Vec<Partition> =
-        entries().zip(1..).filter(|(entry, _)| entry[KIND] != 0).map(partition).collect();
+    let partitions: Vec<Partition> = entries()
+        .zip(1..)
+        .filter(|(entry, _)| entry[KIND] != 0)
+        .map(partition)
+        .collect();
     let apart = |one: &Partition, other: &Partition| {
         one.end_lba() <= other.first_lba || other.end_lba() <= one.first_lba
     };
-    let alone =
-        |one: &Partition| partitions.iter().all(|other| other.number == one.number || apart(one, other));
+    let alone = |one: &Partition| {
+        partitions
+            .iter()
+            .all(|other| other.number == one.number || apart(one, other))
+    };
     let inside = |partition: &Partition| {
         partition.first_lba > 0 && partition.sector_count > 0 && partition.end_lba() <= disk_sectors
     };
     let good = !partitions.is_empty()
         && entries().all(|entry| [0, 0x80].contains(&entry[STATUS]) && entry[KIND] != PROTECTIVE)
-        && partitions.iter().all(|partition| inside(partition) && alone(partition));
+        && partitions
+            .iter()
+            .all(|partition| inside(partition) && alone(partition));
     good.then_some(partitions)
 }
 
@@ -82,12 +92,16 @@ fn is_volume(sector: &[u8]) -> bool {
     says(3, b"NTFS    ") || says(3, b"EXFAT   ") || says(54, b"FAT") || says(82, b"FAT")
 }
 
-/// Enlarges the last partition to the last multiple of the alignment on the disk; by how many bytes, 0 if it is an
-/// extended one or has no room.
+/// Enlarges the last partition to the last multiple of the alignment on the disk; by how many
+/// bytes, 0 if it is an extended one or has no room.
 pub fn grow_last(sector: &mut [u8], disk_sectors: u64, sector_bytes: u64) -> u64 {
     let partitions = partitions(sector, disk_sectors).unwrap_or_default();
-    let last = partitions.into_iter().max_by_key(|partition| partition.first_lba);
-    let Some(last) = last.filter(|last| !last.extended) else { return 0 };
+    let last = partitions
+        .into_iter()
+        .max_by_key(|partition| partition.first_lba);
+    let Some(last) = last.filter(|last| !last.extended) else {
+        return 0;
+    };
     let alignment = GROW_ALIGNMENT_BYTES / sector_bytes;
     // An entry counts to 2^32: 2 TiB in sectors of 512.
     let end = disk_sectors.min(last.first_lba + u64::from(u32::MAX)) / alignment * alignment;
@@ -98,12 +112,16 @@ pub fn grow_last(sector: &mut [u8], disk_sectors: u64, sector_bytes: u64) -> u64
     (end - last.end_lba()) * sector_bytes
 }
 
-/// Makes the protective entry reach the end of the disk, as UEFI wants it. A hybrid MBR, which names real partitions
-/// beside, is left to whoever made it.
+/// Makes the protective entry reach the end of the disk, as UEFI wants it. A hybrid MBR, which
+/// names real partitions beside, is left to whoever made it.
 pub fn resize_protective(sector: &mut [u8], disk_sectors: u64) {
-    let kinds: Vec<u8> =
-        sector[ENTRIES..SIGNATURE].chunks_exact(ENTRY_BYTES).map(|entry| entry[KIND]).collect();
-    let Some(number) = kinds.iter().position(|&kind| kind == PROTECTIVE) else { return };
+    let kinds: Vec<u8> = sector[ENTRIES..SIGNATURE]
+        .chunks_exact(ENTRY_BYTES)
+        .map(|entry| entry[KIND])
+        .collect();
+    let Some(number) = kinds.iter().position(|&kind| kind == PROTECTIVE) else {
+        return;
+    };
     let alone = kinds.iter().filter(|&&kind| kind != 0).count() == 1;
     let entry = entry_mut(sector, number as u32 + 1);
     if alone && u32_at(entry, FIRST_LBA) == 1 {
@@ -117,7 +135,11 @@ fn entry_mut(sector: &mut [u8], number: u32) -> &mut [u8] {
 
 fn resize(entry: &mut [u8], sector_count: u64) {
     entry[LAST_CHS].copy_from_slice(&CHS_BEYOND);
-    put_u32(entry, SECTOR_COUNT, u32::try_from(sector_count).unwrap_or(u32::MAX));
+    put_u32(
+        entry,
+        SECTOR_COUNT,
+        u32::try_from(sector_count).unwrap_or(u32::MAX),
+    );
 }
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -156,9 +178,16 @@ mod tests {
             first_lba,
             sector_count,
         };
-        let expected = [partition(1, true, 6144, 2048), partition(2, false, 2048, 4096)];
+        let expected = [
+            partition(1, true, 6144, 2048),
+            partition(2, false, 2048, 4096),
+        ];
         assert_eq!(partitions(&sector, 8192).unwrap(), expected);
-        assert_eq!(partitions(&sector, 8191), None, "beyond the end of the disk");
+        assert_eq!(
+            partitions(&sector, 8191),
+            None,
+            "beyond the end of the disk"
+        );
         assert_eq!(partitions(&sector[..511], 8192), None);
     }
 
@@ -175,7 +204,8 @@ mod tests {
             &[linux, (0xef, 3000, 8)],
             &[(0x83, u32::MAX, u32::MAX)],
         ];
-        none.iter().for_each(|entries| assert_eq!(partitions(&mbr(entries), 8192), None, "{entries:?}"));
+        none.iter()
+            .for_each(|entries| assert_eq!(partitions(&mbr(entries), 8192), None, "{entries:?}"));
         let with = |at: usize, bytes: &[u8]| {
             let mut sector = mbr(&[linux]);
             sector[at..at + bytes.len()].copy_from_slice(bytes);
@@ -196,15 +226,26 @@ mod tests {
         let mut expected = mbr(&[(0x83, 4096, 4096), (0x0c, 2048, 2048)]);
         expected[ENTRIES + 5..ENTRIES + 8].fill(0xff);
         assert_eq!(sector, expected);
-        assert_eq!(grow_last(&mut sector, 10_000, 512), 0, "there is no more room");
-        assert_eq!(grow_last(&mut mbr(&[(0x05, 2048, 2048)]), 10_000, 512), 0, "extended");
+        assert_eq!(
+            grow_last(&mut sector, 10_000, 512),
+            0,
+            "there is no more room"
+        );
+        assert_eq!(
+            grow_last(&mut mbr(&[(0x05, 2048, 2048)]), 10_000, 512),
+            0,
+            "extended"
+        );
         assert_eq!(grow_last(&mut vec![0; 512], 10_000, 512), 0);
         // 3 TiB: the entry counts to 2^32 sectors.
         let mut large = mbr(&[(0x83, 2048, 2048)]);
         assert_eq!(grow_last(&mut large, 6 << 31, 512), (1 << 41) - (2 << 20));
         assert_eq!(u32_at(&large, ENTRIES + SECTOR_COUNT), u32::MAX - 2047);
         // Sectors of 4096: 256 to the MiB.
-        assert_eq!(grow_last(&mut mbr(&[(0x83, 256, 256)]), 1000, 4096), 1 << 20);
+        assert_eq!(
+            grow_last(&mut mbr(&[(0x83, 256, 256)]), 1000, 4096),
+            1 << 20
+        );
     }
 
     #[test]
@@ -212,11 +253,18 @@ mod tests {
         let resized = |entries: &[(u8, u32, u32)], disk_sectors| {
             let mut sector = mbr(entries);
             resize_protective(&mut sector, disk_sectors);
-            (u32_at(&sector, ENTRIES + SECTOR_COUNT), sector != mbr(entries))
+            (
+                u32_at(&sector, ENTRIES + SECTOR_COUNT),
+                sector != mbr(entries),
+            )
         };
         assert_eq!(resized(&[(0xee, 1, 99)], 200), (199, true));
         assert_eq!(resized(&[(0xee, 1, 99)], 1 << 40), (u32::MAX, true));
-        assert_eq!(resized(&[(0xee, 1, 99), (0x83, 100, 1)], 200), (99, false), "hybrid");
+        assert_eq!(
+            resized(&[(0xee, 1, 99), (0x83, 100, 1)], 200),
+            (99, false),
+            "hybrid"
+        );
         assert_eq!(resized(&[(0xee, 2, 99)], 200), (99, false));
         assert_eq!(resized(&[], 200), (0, false));
     }
@@ -229,7 +277,11 @@ mod tests {
             let mut sector = mbr(&[(0x83, 2048, 2048), (0x0f, 4096, 1024), (0xee, 1, 4)]);
             for _ in 0..rng.below(6) {
                 let at = ENTRIES + rng.below(48) as usize;
-                sector[at] = if rng.chance(1, 2) { 0 } else { rng.below(256) as u8 };
+                sector[at] = if rng.chance(1, 2) {
+                    0
+                } else {
+                    rng.below(256) as u8
+                };
             }
             let disk_sectors = rng.below(1 << 20).into();
             good += u32::from(partitions(&sector, disk_sectors).is_some());

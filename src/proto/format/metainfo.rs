@@ -1,16 +1,19 @@
-//! What does a torrent describe: which bytes, where on the disk, with which hashes? And how is one written?
+//! What does a torrent describe: which bytes, where on the disk, with which hashes? And how is one
+//! written?
 //!
-//! Read first: BEP 3 (metainfo files), 12 (tracker tiers), 19 (web seeds), 27 (private), 47 (pad files), 52 (version 2).
+//! Read first: BEP 3 (metainfo files), 12 (tracker tiers), 19 (web seeds), 27 (private), 47 (pad
+//! files), 52 (version 2).
 //!
-//! Where the bytes go: a single-file torrent is an image that begins at disk offset 0. A torrent with `files` is FSBT as
-//! partclone, EZIO and Clonezilla make it: each file is a run of used bytes, and the last component of its path is the
-//! byte offset of that run in hexadecimal. Nothing else in the path counts (for an LVM volume partclone's script makes
-//! `vg` the name and `lv/00…00` the path). A name that is no offset is refused and not guessed at: EZIO reads
-//! `torrent.info` as 0 and writes there.
+//! Where the bytes go: a single-file torrent is an image that begins at disk offset 0. A torrent
+//! with `files` is FSBT as partclone, EZIO and Clonezilla make it: each file is a run of used
+//! bytes, and the last component of its path is the byte offset of that run in hexadecimal. Nothing
+//! else in the path counts (for an LVM volume partclone's script makes `vg` the name and `lv/00…00`
+//! the path). A name that is no offset is refused and not guessed at: EZIO reads `torrent.info` as
+//! 0 and writes there.
 //!
-//! Two keys of our own in `info` say what disk the image is of: `disk size` and `sector size`, both in bytes. There the
-//! info-hash covers them, and other clients pass over them: libtorrent 2.0.8, aria2 1.36 and transmission 3.00 read such
-//! a torrent and name the same info-hash.
+//! Two keys of our own in `info` say what disk the image is of: `disk size` and `sector size`, both
+//! in bytes. There the info-hash covers them, and other clients pass over them: libtorrent 2.0.8,
+//! aria2 1.36 and transmission 3.00 read such a torrent and name the same info-hash.
 
 use crate::format::bencode::{self, BencodeError, Dict, List, Value, put_bytes, put_integer};
 use crate::format::extents::{ExtentError, ExtentMap};
@@ -28,11 +31,13 @@ const SECTOR_BYTES: core::ops::RangeInclusive<u32> = limits::SECTOR_BYTES_MIN..=
 
 /// A torrent file that has been understood and checked.
 ///
-/// Invariants: `hashes` holds one hash for each piece of `layout`; `extents` holds exactly the bytes of `layout`.
+/// Invariants: `hashes` holds one hash for each piece of `layout`; `extents` holds exactly the
+/// bytes of `layout`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metainfo {
     pub info_hash: InfoHash,
-    /// A label, and the directory of an FSBT image. Fit to be printed and to be one component of a path.
+    /// A label, and the directory of an FSBT image. Fit to be printed and to be one component of a
+    /// path.
     pub name: String,
     /// Tiers of trackers (BEP 12), any scheme. `announce` alone is one tier of one.
     pub trackers: Vec<Vec<String>>,
@@ -46,12 +51,13 @@ pub struct Metainfo {
     pub files: FileLayout,
     /// Size of the disk the image was made of, at least where the last extent ends.
     pub disk_bytes: Option<u64>,
-    /// Logical sector of that disk, which the numbers in its partition table count: a power of two from 512 to 4096.
+    /// Logical sector of that disk, which the numbers in its partition table count: a power of two
+    /// from 512 to 4096.
     pub sector_bytes: Option<u32>,
 }
 
-/// How the bytes are cut into files, for those who read them from files. On a disk only the extents matter, so the files
-/// themselves are not kept; [`fsbt_files`] gives them.
+/// How the bytes are cut into files, for those who read them from files. On a disk only the extents
+/// matter, so the files themselves are not kept; [`fsbt_files`] gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileLayout {
     Single,
@@ -91,8 +97,9 @@ pub struct FsbtFile<'a> {
     pub length: u64,
 }
 
-/// The files of an FSBT torrent in torrent order, unmerged, empty ones included; none of a single-file torrent. Made
-/// anew from the bytes of the torrent, because there can be a million of them and only a seeder of a directory asks.
+/// The files of an FSBT torrent in torrent order, unmerged, empty ones included; none of a
+/// single-file torrent. Made anew from the bytes of the torrent, because there can be a million of
+/// them and only a seeder of a directory asks.
 pub fn fsbt_files(
     torrent: &[u8],
 ) -> Result<impl Iterator<Item = Result<FsbtFile<'_>, MetainfoError>>, MetainfoError> {
@@ -100,11 +107,12 @@ pub fn fsbt_files(
     Ok(info.files.into_iter().flat_map(slices))
 }
 
-/// How the torrent's bytes are cut into pieces and blocks. Numbers from the network become typed ones here.
+/// How the torrent's bytes are cut into pieces and blocks. Numbers from the network become typed
+/// ones here.
 ///
-/// Invariant: `1 <= piece_count <= PIECE_COUNT_MAX`, and the pieces are as many as hold `total_bytes`, the last one cut.
-/// 10,000,000 bytes in pieces of 1 MiB are nine whole pieces and one of 562,816 bytes, which is 35 blocks, the last of
-/// them 5,760 bytes.
+/// Invariant: `1 <= piece_count <= PIECE_COUNT_MAX`, and the pieces are as many as hold
+/// `total_bytes`, the last one cut. 10,000,000 bytes in pieces of 1 MiB are nine whole pieces and
+/// one of 562,816 bytes, which is 35 blocks, the last of them 5,760 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     total_bytes: u64,
@@ -115,16 +123,20 @@ pub struct Layout {
 impl Layout {
     pub fn new(total_bytes: u64, piece_bytes: u32) -> Result<Layout, MetainfoError> {
         if !(limits::PIECE_BYTES_MIN..=limits::PIECE_BYTES_MAX).contains(&piece_bytes) {
-            return Err(MetainfoError::PieceBytes { found: piece_bytes.into() });
+            return Err(MetainfoError::PieceBytes {
+                found: piece_bytes.into(),
+            });
         }
         if total_bytes == 0 {
             return Err(MetainfoError::NoData);
         }
         let count = total_bytes.div_ceil(piece_bytes.into());
         match u32::try_from(count) {
-            Ok(piece_count) if piece_count <= limits::PIECE_COUNT_MAX => {
-                Ok(Layout { total_bytes, piece_bytes, piece_count })
-            }
+            Ok(piece_count) if piece_count <= limits::PIECE_COUNT_MAX => Ok(Layout {
+                total_bytes,
+                piece_bytes,
+                piece_count,
+            }),
             _ => Err(MetainfoError::TooManyPieces { count }),
         }
     }
@@ -148,7 +160,12 @@ impl Layout {
 
     /// Torrent offset of the piece.
     pub fn piece_start(&self, piece: PieceIndex) -> u64 {
-        assert!(piece.0 < self.piece_count, "piece {} of {}", piece.0, self.piece_count);
+        assert!(
+            piece.0 < self.piece_count,
+            "piece {} of {}",
+            piece.0,
+            self.piece_count
+        );
         u64::from(piece.0) * u64::from(self.piece_bytes)
     }
 
@@ -163,9 +180,18 @@ impl Layout {
 
     pub fn block(&self, piece: PieceIndex, block: BlockIndex) -> Block {
         let count = self.block_count(piece);
-        assert!(block.0 < count, "block {} of {count} in piece {}", block.0, piece.0);
+        assert!(
+            block.0 < count,
+            "block {} of {count} in piece {}",
+            block.0,
+            piece.0
+        );
         let begin = block.0 * limits::BLOCK_BYTES;
-        Block { piece, begin, length: (self.piece_length(piece) - begin).min(limits::BLOCK_BYTES) }
+        Block {
+            piece,
+            begin,
+            length: (self.piece_length(piece) - begin).min(limits::BLOCK_BYTES),
+        }
     }
 
     /// A piece index off the network.
@@ -173,26 +199,36 @@ impl Layout {
         (index < self.piece_count).then_some(PieceIndex(index))
     }
 
-    /// A request or block off the network: inside its piece, at least one byte and at most `BLOCK_BYTES`. It need not
-    /// begin at a multiple of them.
+    /// A request or block off the network: inside its piece, at least one byte and at most
+    /// `BLOCK_BYTES`. It need not begin at a multiple of them.
     pub fn check_block(&self, index: u32, begin: u32, length: u32) -> Option<Block> {
         let piece = self.check_piece(index)?;
         let end = begin.checked_add(length)?;
         let good = (1..=limits::BLOCK_BYTES).contains(&length) && end <= self.piece_length(piece);
-        good.then_some(Block { piece, begin, length })
+        good.then_some(Block {
+            piece,
+            begin,
+            length,
+        })
     }
 }
 
-/// The piece length for an image of this size: the largest of 1, 2 and 4 MiB that gives at least 2000 pieces, because a
-/// swarm of few pieces spreads badly; beyond 4 MiB only to keep their number within the limit (from 16 TiB).
+/// The piece length for an image of this size: the largest of 1, 2 and 4 MiB that gives at least
+/// 2000 pieces, because a swarm of few pieces spreads badly; beyond 4 MiB only to keep their number
+/// within the limit (from 16 TiB).
 pub fn default_piece_bytes(total_bytes: u64) -> u32 {
     const MIB: u32 = 1024 * 1024;
     const ENOUGH_PIECES: u64 = 2000;
     let count = |piece_bytes: &u32| total_bytes.div_ceil(u64::from(*piece_bytes));
-    let wanted = [4 * MIB, 2 * MIB].into_iter().find(|size| count(size) >= ENOUGH_PIECES).unwrap_or(MIB);
+    let wanted = [4 * MIB, 2 * MIB]
+        .into_iter()
+        .find(|size| count(size) >= ENOUGH_PIECES)
+        .unwrap_or(MIB);
     let sizes = core::iter::successors(Some(wanted), |size| Some(size * 2));
     let mut accepted = sizes.take_while(|&size| size <= limits::PIECE_BYTES_MAX);
-    accepted.find(|size| count(size) <= u64::from(limits::PIECE_COUNT_MAX)).unwrap_or(limits::PIECE_BYTES_MAX)
+    accepted
+        .find(|size| count(size) <= u64::from(limits::PIECE_COUNT_MAX))
+        .unwrap_or(limits::PIECE_BYTES_MAX)
 }
 
 /// What [`write`] puts into a torrent file.
@@ -218,11 +254,16 @@ pub enum Content<'a> {
     Fsbt { files: &'a [(DiskOffset, u64)] },
 }
 
-/// A torrent file. There is no date in it: the same image gives the same bytes. `announce` comes first and is a plain
-/// URL, because Clonezilla replaces the address in it with `strings` and a pattern. What is described must be what
-/// [`Layout::new`] accepts, with as many hashes as it says.
+/// A torrent file. There is no date in it: the same image gives the same bytes. `announce` comes
+/// first and is a plain URL, because Clonezilla replaces the address in it with `strings` and a
+/// pattern. What is described must be what [`Layout::new`] accepts, with as many hashes as it says.
 pub fn write(description: &Description) -> Vec<u8> {
-    let Description { trackers, webseeds, created_by, .. } = *description;
+    let Description {
+        trackers,
+        webseeds,
+        created_by,
+        ..
+    } = *description;
     let mut out = vec![b'd'];
     if let Some(first) = trackers.first() {
         put_entry(&mut out, "announce", first);
@@ -238,15 +279,25 @@ pub fn write(description: &Description) -> Vec<u8> {
     put_info(&mut out, description);
     if !webseeds.is_empty() {
         put_bytes(&mut out, b"url-list");
-        put_list(&mut out, webseeds, |out, url| put_bytes(out, url.as_bytes()));
+        put_list(&mut out, webseeds, |out, url| {
+            put_bytes(out, url.as_bytes())
+        });
     }
     out.push(b'e');
     out
 }
 
 fn put_info(out: &mut Vec<u8>, description: &Description) {
-    let Description { name, private, piece_bytes, hashes, content, disk_bytes, sector_bytes, .. } =
-        *description;
+    let Description {
+        name,
+        private,
+        piece_bytes,
+        hashes,
+        content,
+        disk_bytes,
+        sector_bytes,
+        ..
+    } = *description;
     out.push(b'd');
     if let Some(bytes) = disk_bytes {
         put_bytes_count(out, "disk size", bytes);
@@ -258,12 +309,18 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
         }
         Content::Fsbt { files } => {
             put_bytes(out, b"files");
-            put_list(out, files, |out, &(disk, length)| put_file(out, disk, length));
+            put_list(out, files, |out, &(disk, length)| {
+                put_file(out, disk, length)
+            });
             files.iter().map(|&(_, length)| length).sum()
         }
     };
     let layout = Layout::new(total_bytes, piece_bytes).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(hashes.len(), layout.piece_count() as usize, "one hash for each piece");
+    assert_eq!(
+        hashes.len(),
+        layout.piece_count() as usize,
+        "one hash for each piece"
+    );
     put_entry(out, "name", name);
     put_bytes(out, b"piece length");
     put_integer(out, piece_bytes.into());
@@ -284,7 +341,9 @@ fn put_file(out: &mut Vec<u8>, disk: DiskOffset, length: u64) {
     out.push(b'd');
     put_length(out, length);
     put_bytes(out, b"path");
-    put_list(out, &[format!("{:032x}", disk.0)], |out, name| put_bytes(out, name.as_bytes()));
+    put_list(out, &[format!("{:032x}", disk.0)], |out, name| {
+        put_bytes(out, name.as_bytes())
+    });
     out.push(b'e');
 }
 
@@ -294,7 +353,10 @@ fn put_length(out: &mut Vec<u8>, length: u64) {
 
 fn put_bytes_count(out: &mut Vec<u8>, key: &str, bytes: u64) {
     put_bytes(out, key.as_bytes());
-    put_integer(out, i64::try_from(bytes).expect("no file and no disk is longer than off_t"));
+    put_integer(
+        out,
+        i64::try_from(bytes).expect("no file and no disk is longer than off_t"),
+    );
 }
 
 fn put_list<T>(out: &mut Vec<u8>, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
@@ -346,17 +408,27 @@ impl fmt::Display for MetainfoError {
         use MetainfoError::*;
         match self {
             TooLarge { bytes } => {
-                write!(f, "torrent file of {bytes} bytes, at most {} are read", limits::METAINFO_BYTES_MAX)
+                write!(
+                    f,
+                    "torrent file of {bytes} bytes, at most {} are read",
+                    limits::METAINFO_BYTES_MAX
+                )
             }
             Bencode(error) => write!(f, "not a torrent file: {error}"),
             Key(key) => write!(f, "torrent has no usable '{key}'"),
-            Version2Only => {
-                f.write_str("torrent is for BitTorrent version 2 only, a version 1 or hybrid one is needed")
+            Version2Only => f.write_str(
+                "torrent is for BitTorrent version 2 only, a version 1 or hybrid one is needed",
+            ),
+            FilesAndLength => {
+                f.write_str("torrent has both 'files' and 'length' and so no one layout")
             }
-            FilesAndLength => f.write_str("torrent has both 'files' and 'length' and so no one layout"),
             NoData => f.write_str("torrent describes no data at all"),
             TooManyFiles { count } => {
-                write!(f, "torrent has {count} files or more, at most {} are read", limits::FILE_COUNT_MAX)
+                write!(
+                    f,
+                    "torrent has {count} files or more, at most {} are read",
+                    limits::FILE_COUNT_MAX
+                )
             }
             BadLength { name } => write!(f, "file '{name}' has no usable length"),
             NotAnOffset { name } => {
@@ -365,7 +437,10 @@ impl fmt::Display for MetainfoError {
                     "file name '{name}' is not a disk offset in hexadecimal, so nobody knows where it belongs"
                 )
             }
-            PadFile { name } => write!(f, "torrent has a pad file '{name}', which has no place on a disk"),
+            PadFile { name } => write!(
+                f,
+                "torrent has a pad file '{name}', which has no place on a disk"
+            ),
             PieceBytes { found } => write!(
                 f,
                 "pieces of {found} bytes, accepted are {} to {}",
@@ -373,23 +448,37 @@ impl fmt::Display for MetainfoError {
                 limits::PIECE_BYTES_MAX
             ),
             TooManyPieces { count } => {
-                write!(f, "torrent has {count} pieces, at most {} are accepted", limits::PIECE_COUNT_MAX)
+                write!(
+                    f,
+                    "torrent has {count} pieces, at most {} are accepted",
+                    limits::PIECE_COUNT_MAX
+                )
             }
             WrongHashes { bytes, pieces } => {
-                write!(f, "torrent has {bytes} bytes of hashes, its {pieces} pieces need 20 each")
+                write!(
+                    f,
+                    "torrent has {bytes} bytes of hashes, its {pieces} pieces need 20 each"
+                )
             }
             Extents(error) => write!(f, "torrent fits no disk: {error}"),
             DiskBytes { found, needed } => {
-                write!(f, "torrent is of a disk of {found} bytes, but describes bytes up to {needed}")
+                write!(
+                    f,
+                    "torrent is of a disk of {found} bytes, but describes bytes up to {needed}"
+                )
             }
             SectorBytes { found } => {
-                write!(f, "sectors of {found} bytes, accepted is a power of two from 512 to 4096")
+                write!(
+                    f,
+                    "sectors of {found} bytes, accepted is a power of two from 512 to 4096"
+                )
             }
         }
     }
 }
 
-/// The torrent file's own dictionary, walked once: `info` can be 90 MB, and each look-up behind it would pass over it.
+/// The torrent file's own dictionary, walked once: `info` can be 90 MB, and each look-up behind it
+/// would pass over it.
 struct Outer<'a> {
     info: Dict<'a>,
     announce: Option<Value<'a>>,
@@ -400,9 +489,13 @@ struct Outer<'a> {
 impl<'a> Outer<'a> {
     fn read(torrent: &'a [u8]) -> Result<Outer<'a>, MetainfoError> {
         if torrent.len() > limits::METAINFO_BYTES_MAX {
-            return Err(MetainfoError::TooLarge { bytes: torrent.len() });
+            return Err(MetainfoError::TooLarge {
+                bytes: torrent.len(),
+            });
         }
-        let dict = bencode::parse(torrent)?.as_dict().ok_or(MetainfoError::Key("info"))?;
+        let dict = bencode::parse(torrent)?
+            .as_dict()
+            .ok_or(MetainfoError::Key("info"))?;
         let (mut info, mut announce, mut announce_list, mut url_list) = (None, None, None, None);
         for (key, value) in dict.iter() {
             match key {
@@ -413,7 +506,12 @@ impl<'a> Outer<'a> {
                 _ => {}
             }
         }
-        Ok(Outer { info: info.ok_or(MetainfoError::Key("info"))?, announce, announce_list, url_list })
+        Ok(Outer {
+            info: info.ok_or(MetainfoError::Key("info"))?,
+            announce,
+            announce_list,
+            url_list,
+        })
     }
 }
 
@@ -466,7 +564,10 @@ impl<'a> Info<'a> {
     fn disk_bytes(&self, end: DiskOffset) -> Result<Option<u64>, MetainfoError> {
         let checked = |found| match u64::try_from(found) {
             Ok(bytes) if bytes >= end.0 => Ok(bytes),
-            _ => Err(MetainfoError::DiskBytes { found, needed: end.0 }),
+            _ => Err(MetainfoError::DiskBytes {
+                found,
+                needed: end.0,
+            }),
         };
         self.disk_bytes.map(checked).transpose()
     }
@@ -480,7 +581,9 @@ impl<'a> Info<'a> {
     }
 
     fn piece_bytes(&self) -> Result<u32, MetainfoError> {
-        u32::try_from(self.piece_bytes).map_err(|_| MetainfoError::PieceBytes { found: self.piece_bytes })
+        u32::try_from(self.piece_bytes).map_err(|_| MetainfoError::PieceBytes {
+            found: self.piece_bytes,
+        })
     }
 
     fn lay_out(&self) -> Result<(ExtentMap, FileLayout), MetainfoError> {
@@ -488,8 +591,13 @@ impl<'a> Info<'a> {
             (Some(_), Some(_)) => Err(MetainfoError::FilesAndLength),
             (Some(files), None) => lay_out_slices(files),
             (None, length) => {
-                let length = length.and_then(bytes_in_file).ok_or(MetainfoError::Key("length"))?;
-                Ok((ExtentMap::from_files([(DiskOffset(0), length)])?, FileLayout::Single))
+                let length = length
+                    .and_then(bytes_in_file)
+                    .ok_or(MetainfoError::Key("length"))?;
+                Ok((
+                    ExtentMap::from_files([(DiskOffset(0), length)])?,
+                    FileLayout::Single,
+                ))
             }
         }
     }
@@ -499,7 +607,10 @@ impl<'a> Info<'a> {
             (hashes, []) if hashes.len() == layout.piece_count() as usize => {
                 Ok(hashes.iter().copied().map(PieceHash).collect())
             }
-            _ => Err(MetainfoError::WrongHashes { bytes: self.pieces.len(), pieces: layout.piece_count() }),
+            _ => Err(MetainfoError::WrongHashes {
+                bytes: self.pieces.len(),
+                pieces: layout.piece_count(),
+            }),
         }
     }
 }
@@ -511,7 +622,9 @@ fn lay_out_slices(files: List<'_>) -> Result<(ExtentMap, FileLayout), MetainfoEr
     let good_slices = slices(files).map_while(|slice| {
         count += 1;
         match slice {
-            _ if count > limits::FILE_COUNT_MAX => refused = Some(MetainfoError::TooManyFiles { count }),
+            _ if count > limits::FILE_COUNT_MAX => {
+                refused = Some(MetainfoError::TooManyFiles { count })
+            }
             Err(error) => refused = Some(error),
             Ok(slice) => return Some((slice.disk, slice.length)),
         }
@@ -520,11 +633,18 @@ fn lay_out_slices(files: List<'_>) -> Result<(ExtentMap, FileLayout), MetainfoEr
     let extents = ExtentMap::from_files(good_slices);
     match refused {
         Some(error) => Err(error),
-        None => Ok((extents?, FileLayout::Fsbt { file_count: u32::try_from(count).expect("checked above") })),
+        None => Ok((
+            extents?,
+            FileLayout::Fsbt {
+                file_count: u32::try_from(count).expect("checked above"),
+            },
+        )),
     }
 }
 
-fn slices<'a>(files: List<'a>) -> impl Iterator<Item = Result<FsbtFile<'a>, MetainfoError>> + use<'a> {
+fn slices<'a>(
+    files: List<'a>,
+) -> impl Iterator<Item = Result<FsbtFile<'a>, MetainfoError>> + use<'a> {
     let mut torrent_offset: u64 = 0;
     files.iter().map(move |file| {
         let file = slice(file, torrent_offset)?;
@@ -547,13 +667,28 @@ fn slice(file: Value<'_>, torrent_offset: u64) -> Result<FsbtFile<'_>, MetainfoE
     let path = path.ok_or(MetainfoError::Key("path"))?;
     let pads = attributes.is_some_and(|letters| letters.contains(&b'p'));
     if pads || path.iter().next() == Some(Value::Bytes(b".pad")) {
-        return Err(MetainfoError::PadFile { name: path_text(path) });
+        return Err(MetainfoError::PadFile {
+            name: path_text(path),
+        });
     }
-    let length = length.ok_or_else(|| MetainfoError::BadLength { name: path_text(path) })?;
-    let name = path.iter().last().and_then(Value::as_str).filter(|name| !name.is_empty());
+    let length = length.ok_or_else(|| MetainfoError::BadLength {
+        name: path_text(path),
+    })?;
+    let name = path
+        .iter()
+        .last()
+        .and_then(Value::as_str)
+        .filter(|name| !name.is_empty());
     match name.and_then(|name| Some((name, hexadecimal(name)?))) {
-        Some((name, offset)) => Ok(FsbtFile { name, disk: DiskOffset(offset), torrent_offset, length }),
-        None => Err(MetainfoError::NotAnOffset { name: path_text(path) }),
+        Some((name, offset)) => Ok(FsbtFile {
+            name,
+            disk: DiskOffset(offset),
+            torrent_offset,
+            length,
+        }),
+        None => Err(MetainfoError::NotAnOffset {
+            name: path_text(path),
+        }),
     }
 }
 
@@ -567,8 +702,11 @@ fn bytes_in_file(value: Value<'_>) -> Option<u64> {
 
 /// Digits only, any number of them in front as long as they are zeros.
 fn hexadecimal(name: &str) -> Option<u64> {
-    name.chars()
-        .try_fold(0u64, |offset, digit| offset.checked_mul(16)?.checked_add(u64::from(digit.to_digit(16)?)))
+    name.chars().try_fold(0u64, |offset, digit| {
+        offset
+            .checked_mul(16)?
+            .checked_add(u64::from(digit.to_digit(16)?))
+    })
 }
 
 /// The path for an error message.
@@ -588,7 +726,10 @@ fn label(name: &[u8]) -> String {
 
 fn tiers(announce: Option<Value<'_>>, announce_list: Option<Value<'_>>) -> Vec<Vec<String>> {
     let mut left = limits::TRACKER_COUNT_MAX;
-    let listed = announce_list.and_then(Value::as_list).into_iter().flat_map(|list| list.iter());
+    let listed = announce_list
+        .and_then(Value::as_list)
+        .into_iter()
+        .flat_map(|list| list.iter());
     let mut tiers = Vec::new();
     for tier in listed.filter_map(Value::as_list) {
         let urls: Vec<String> = tier.iter().filter_map(url).take(left).collect();
@@ -607,17 +748,22 @@ fn tiers(announce: Option<Value<'_>>, announce_list: Option<Value<'_>>) -> Vec<V
 /// `url-list` is one URL or a list of them (BEP 19).
 fn webseeds(url_list: Option<Value<'_>>) -> Vec<String> {
     match url_list {
-        Some(Value::List(list)) => list.iter().filter_map(url).take(limits::WEBSEED_COUNT_MAX).collect(),
+        Some(Value::List(list)) => list
+            .iter()
+            .filter_map(url)
+            .take(limits::WEBSEED_COUNT_MAX)
+            .collect(),
         Some(value) => url(value).into_iter().collect(),
         None => Vec::new(),
     }
 }
 
-/// A URL that can be put into a request without becoming two: not too long and without line breaks. Others are left out;
-/// the torrent is good without them.
+/// A URL that can be put into a request without becoming two: not too long and without line breaks.
+/// Others are left out; the torrent is good without them.
 fn url(value: Value<'_>) -> Option<String> {
     let url = value.as_str()?;
-    let fits = !url.is_empty() && url.len() <= limits::URL_BYTES_MAX && !url.contains(char::is_control);
+    let fits =
+        !url.is_empty() && url.len() <= limits::URL_BYTES_MAX && !url.contains(char::is_control);
     fits.then(|| String::from(url))
 }
 
@@ -640,24 +786,35 @@ mod tests {
 
     /// One hash after the other: AAAA…, BBBB…, or 0101…, 0202…
     fn hashes(count: u8, first: u8) -> Vec<PieceHash> {
-        (0..count).map(|index| PieceHash([first + index; 20])).collect()
+        (0..count)
+            .map(|index| PieceHash([first + index; 20]))
+            .collect()
     }
 
-    /// A torrent with one tracker and this inside `info`, which gets pieces of 16 KiB and `count` hashes.
+    /// A torrent with one tracker and this inside `info`, which gets pieces of 16 KiB and `count`
+    /// hashes.
     fn torrent(layout: &str, count: usize) -> Vec<u8> {
         let pieces = "h".repeat(20 * count);
-        let tail = format!("4:name1:n12:piece lengthi16384e6:pieces{}:{pieces}", pieces.len());
+        let tail = format!(
+            "4:name1:n12:piece lengthi16384e6:pieces{}:{pieces}",
+            pieces.len()
+        );
         format!("d8:announce8:http://t4:infod{layout}{tail}ee").into_bytes()
     }
 
     /// A multi-file torrent of at most 16 KiB, each file at a path like "lv/4800".
     fn files(files: &[(&str, u64)]) -> Vec<u8> {
         let file = |&(path, length): &(&str, u64)| {
-            let path: String =
-                path.split('/').map(|component| format!("{}:{component}", component.len())).collect();
+            let path: String = path
+                .split('/')
+                .map(|component| format!("{}:{component}", component.len()))
+                .collect();
             format!("d6:lengthi{length}e4:pathl{path}ee")
         };
-        torrent(&format!("5:filesl{}e", files.iter().map(file).collect::<String>()), 1)
+        torrent(
+            &format!("5:filesl{}e", files.iter().map(file).collect::<String>()),
+            1,
+        )
     }
 
     fn error(torrent: &[u8]) -> String {
@@ -665,7 +822,12 @@ mod tests {
     }
 
     fn disk_and_length(metainfo: &Metainfo) -> Vec<(u64, u64)> {
-        metainfo.extents.extents().iter().map(|extent| (extent.disk.0, extent.length)).collect()
+        metainfo
+            .extents
+            .extents()
+            .iter()
+            .map(|extent| (extent.disk.0, extent.length))
+            .collect()
     }
 
     #[test]
@@ -675,7 +837,10 @@ mod tests {
         assert_eq!(metainfo.trackers, [["http://10.77.0.1:6969/announce"]]);
         assert_eq!((metainfo.webseeds.len(), metainfo.private), (0, false));
         assert_eq!(metainfo.layout, Layout::new(1246720, 1 << 20).unwrap());
-        assert_eq!(disk_and_length(&metainfo), [(0, 196608), (0x480_0400, 1050112)]);
+        assert_eq!(
+            disk_and_length(&metainfo),
+            [(0, 196608), (0x480_0400, 1050112)]
+        );
         assert_eq!(metainfo.hashes, hashes(2, b'A'));
         assert_eq!(metainfo.files, FileLayout::Fsbt { file_count: 3 });
         let files: Vec<FsbtFile> = fsbt_files(FSBT).unwrap().map(Result::unwrap).collect();
@@ -708,11 +873,22 @@ mod tests {
             disk_bytes: None,
             sector_bytes: None,
         };
-        assert_eq!(write(&description).escape_ascii().to_string(), FSBT.escape_ascii().to_string());
-        // Info-hashes as torrent_info.info_hash() of libtorrent 2.0.8 gives them for hashes 0101…, 0202…
-        let info_hash = |description: &Description| Metainfo::parse(&write(description)).unwrap().info_hash;
-        let description = Description { hashes: &hashes(2, 1), ..description };
-        assert_eq!(info_hash(&description).to_string(), "79928b78fb58b112cf0433055420d73b457c32e6");
+        assert_eq!(
+            write(&description).escape_ascii().to_string(),
+            FSBT.escape_ascii().to_string()
+        );
+        // Info-hashes as torrent_info.info_hash() of libtorrent 2.0.8 gives them for hashes 0101…,
+        // 0202…
+        let info_hash =
+            |description: &Description| Metainfo::parse(&write(description)).unwrap().info_hash;
+        let description = Description {
+            hashes: &hashes(2, 1),
+            ..description
+        };
+        assert_eq!(
+            info_hash(&description).to_string(),
+            "79928b78fb58b112cf0433055420d73b457c32e6"
+        );
         let single = Description {
             name: "disk.img",
             private: true,
@@ -721,16 +897,31 @@ mod tests {
             content: Content::Single { length: 1_000_000 },
             ..description
         };
-        assert_eq!(info_hash(&single).to_string(), "9bf34c37605ddbd253695d6ff0d579bd7d4d1be6");
-        let of_a_disk = Description { disk_bytes: Some(1 << 31), sector_bytes: Some(4096), ..single };
-        assert_eq!(info_hash(&of_a_disk).to_string(), "f945a79fb6b5a396d8455f01011bc6415feb1795");
+        assert_eq!(
+            info_hash(&single).to_string(),
+            "9bf34c37605ddbd253695d6ff0d579bd7d4d1be6"
+        );
+        let of_a_disk = Description {
+            disk_bytes: Some(1 << 31),
+            sector_bytes: Some(4096),
+            ..single
+        };
+        assert_eq!(
+            info_hash(&of_a_disk).to_string(),
+            "f945a79fb6b5a396d8455f01011bc6415feb1795"
+        );
     }
 
     #[test]
     fn what_is_written_is_read_back() {
-        let (one, two) = (strings(&["http://a"]), strings(&["http://a", "http://[::1]:6969/b"]));
+        let (one, two) = (
+            strings(&["http://a"]),
+            strings(&["http://a", "http://[::1]:6969/b"]),
+        );
         let image = Content::Single { length: 40_001 };
-        let slices = Content::Fsbt { files: &[(DiskOffset(512), 40_000), (DiskOffset(1 << 40), 1)] };
+        let slices = Content::Fsbt {
+            files: &[(DiskOffset(512), 40_000), (DiskOffset(1 << 40), 1)],
+        };
         let cases = [
             (&[][..], &[][..], false, image, vec![(0, 40_001)]),
             (&one, &two, true, image, vec![(0, 40_001)]),
@@ -754,8 +945,14 @@ mod tests {
             let metainfo = Metainfo::parse(&torrent).unwrap();
             assert_eq!(metainfo.name, "größer");
             let tiers: Vec<Vec<String>> = trackers.iter().map(|url| vec![url.clone()]).collect();
-            assert_eq!((metainfo.trackers.clone(), &metainfo.webseeds[..]), (tiers, webseeds));
-            assert_eq!((metainfo.private, metainfo.layout.total_bytes()), (private, 40_001));
+            assert_eq!(
+                (metainfo.trackers.clone(), &metainfo.webseeds[..]),
+                (tiers, webseeds)
+            );
+            assert_eq!(
+                (metainfo.private, metainfo.layout.total_bytes()),
+                (private, 40_001)
+            );
             assert_eq!(disk_and_length(&metainfo), extents);
             assert_eq!(metainfo.hashes, hashes);
             assert_eq!(metainfo.disk_bytes, description.disk_bytes);
@@ -779,17 +976,32 @@ mod tests {
     #[test]
     fn a_single_file_lies_at_zero_whatever_its_name() {
         let metainfo = Metainfo::parse(&torrent("6:lengthi20000e", 2)).unwrap();
-        assert_eq!((metainfo.files, disk_and_length(&metainfo)), (FileLayout::Single, vec![(0, 20000)]));
-        assert_eq!(fsbt_files(&torrent("6:lengthi20000e", 2)).unwrap().count(), 0);
+        assert_eq!(
+            (metainfo.files, disk_and_length(&metainfo)),
+            (FileLayout::Single, vec![(0, 20000)])
+        );
+        assert_eq!(
+            fsbt_files(&torrent("6:lengthi20000e", 2)).unwrap().count(),
+            0
+        );
     }
 
     #[test]
     fn the_last_path_component_is_the_offset() {
         let extents = |list| disk_and_length(&Metainfo::parse(&files(list)).unwrap());
-        assert_eq!(extents(&[("0", 512), ("lv/0000000400", 512)]), [(0, 512), (1024, 512)]);
-        assert_eq!(extents(&[("aB/c/fF00", 512), ("x/0", 1)]), [(0xff00, 512), (0, 1)]);
+        assert_eq!(
+            extents(&[("0", 512), ("lv/0000000400", 512)]),
+            [(0, 512), (1024, 512)]
+        );
+        assert_eq!(
+            extents(&[("aB/c/fF00", 512), ("x/0", 1)]),
+            [(0xff00, 512), (0, 1)]
+        );
         // partclone.dd can end with an empty file, which may even repeat an offset.
-        assert_eq!(extents(&[("0", 512), ("200", 0), ("200", 1), ("200", 0)]), [(0, 513)]);
+        assert_eq!(
+            extents(&[("0", 512), ("200", 0), ("200", 1), ("200", 0)]),
+            [(0, 513)]
+        );
         let wide = "0".repeat(99) + "7fffffffffffff00";
         assert_eq!(extents(&[(&wide, 255)]), [(0x7fff_ffff_ffff_ff00, 255)]);
     }
@@ -797,9 +1009,16 @@ mod tests {
     #[test]
     fn files_without_a_place_are_refused_by_name() {
         let not_hex = |path| error(&files(&[("0", 512), (path, 512)]));
-        for path in
-            ["torrent.info", "0x200", "-200", "+200", "20 ", "200/", "sda1/200.img", "10000000000000000"]
-        {
+        for path in [
+            "torrent.info",
+            "0x200",
+            "-200",
+            "+200",
+            "20 ",
+            "200/",
+            "sda1/200.img",
+            "10000000000000000",
+        ] {
             let expected = format!(
                 "file name '{path}' is not a disk offset in hexadecimal, so nobody knows where it belongs"
             );
@@ -810,19 +1029,24 @@ mod tests {
         let by_attribute = torrent("5:filesld4:attr2:xp6:lengthi512e4:pathl3:200eee", 1);
         assert_eq!(error(&by_attribute), pad("200"));
         assert_eq!(not_hex("\x1b[2J"), not_hex("\u{fffd}[2J"));
-        let slices: Vec<_> =
-            fsbt_files(&files(&[("0", 512), ("z", 512)])).unwrap().map(|file| file.is_ok()).collect();
+        let slices: Vec<_> = fsbt_files(&files(&[("0", 512), ("z", 512)]))
+            .unwrap()
+            .map(|file| file.is_ok())
+            .collect();
         assert_eq!(slices, [true, false]);
     }
 
     #[test]
     fn files_in_the_wrong_place_are_refused() {
-        let overlap = "torrent fits no disk: bytes 0 to 512 and bytes 511 to 1023 of the disk overlap";
+        let overlap =
+            "torrent fits no disk: bytes 0 to 512 and bytes 511 to 1023 of the disk overlap";
         assert_eq!(error(&files(&[("0", 512), ("1ff", 512)])), overlap);
         let large = "torrent fits no disk: 1 bytes at disk offset 9223372036854775807 are more than any disk can hold";
         assert_eq!(error(&files(&[("7fffffffffffffff", 1)])), large);
         let most = i64::MAX as u64;
-        assert!(error(&files(&[("0", most), ("1", most), ("2", most)])).contains("more than any disk"));
+        assert!(
+            error(&files(&[("0", most), ("1", most), ("2", most)])).contains("more than any disk")
+        );
     }
 
     #[test]
@@ -830,9 +1054,18 @@ mod tests {
         let cases = [
             (torrent("5:filesli1ee", 1), "torrent has no usable 'files'"),
             (torrent("5:filesde", 1), "torrent has no usable 'files'"),
-            (torrent("5:filesld6:lengthi1eee", 1), "torrent has no usable 'path'"),
-            (torrent("5:filesld4:pathl1:0eee", 1), "file '0' has no usable length"),
-            (torrent("5:filesld6:lengthi-1e4:pathl1:0eee", 1), "file '0' has no usable length"),
+            (
+                torrent("5:filesld6:lengthi1eee", 1),
+                "torrent has no usable 'path'",
+            ),
+            (
+                torrent("5:filesld4:pathl1:0eee", 1),
+                "file '0' has no usable length",
+            ),
+            (
+                torrent("5:filesld6:lengthi-1e4:pathl1:0eee", 1),
+                "file '0' has no usable length",
+            ),
             (
                 torrent("5:filesld6:lengthi1e4:pathleee", 1),
                 "file name '' is not a disk offset in hexadecimal, so nobody knows where it belongs",
@@ -842,30 +1075,63 @@ mod tests {
                 "torrent has both 'files' and 'length' and so no one layout",
             ),
             (torrent("5:filesle", 0), "torrent describes no data at all"),
-            (torrent("6:lengthi0e", 0), "torrent describes no data at all"),
+            (
+                torrent("6:lengthi0e", 0),
+                "torrent describes no data at all",
+            ),
             (torrent("6:lengthi-1e", 1), "torrent has no usable 'length'"),
             (torrent("6:length1:1", 1), "torrent has no usable 'length'"),
             (torrent("", 1), "torrent has no usable 'length'"),
-            (torrent("6:lengthi16385e", 1), "torrent has 20 bytes of hashes, its 2 pieces need 20 each"),
-            (torrent("6:lengthi16384e", 2), "torrent has 40 bytes of hashes, its 1 pieces need 20 each"),
-            (torrent("6:lengthi16384e", 0), "torrent has 0 bytes of hashes, its 1 pieces need 20 each"),
-            (torrent("6:lengthi68719476737e", 1), "torrent has 4194305 pieces, at most 4194304 are accepted"),
+            (
+                torrent("6:lengthi16385e", 1),
+                "torrent has 20 bytes of hashes, its 2 pieces need 20 each",
+            ),
+            (
+                torrent("6:lengthi16384e", 2),
+                "torrent has 40 bytes of hashes, its 1 pieces need 20 each",
+            ),
+            (
+                torrent("6:lengthi16384e", 0),
+                "torrent has 0 bytes of hashes, its 1 pieces need 20 each",
+            ),
+            (
+                torrent("6:lengthi68719476737e", 1),
+                "torrent has 4194305 pieces, at most 4194304 are accepted",
+            ),
             (b"i1e".to_vec(), "torrent has no usable 'info'"),
             (b"de".to_vec(), "torrent has no usable 'info'"),
             (b"d4:infoi1ee".to_vec(), "torrent has no usable 'info'"),
-            (b"d4:infod6:pieces0:ee".to_vec(), "torrent has no usable 'name'"),
-            (b"d4:infod4:name1:nee".to_vec(), "torrent has no usable 'piece length'"),
-            (b"d4:infod4:name1:n12:piece lengthi1eee".to_vec(), "torrent has no usable 'pieces'"),
-            (b"<html>".to_vec(), "not a torrent file: no bencoded value can go on with '<' at byte 0"),
+            (
+                b"d4:infod6:pieces0:ee".to_vec(),
+                "torrent has no usable 'name'",
+            ),
+            (
+                b"d4:infod4:name1:nee".to_vec(),
+                "torrent has no usable 'piece length'",
+            ),
+            (
+                b"d4:infod4:name1:n12:piece lengthi1eee".to_vec(),
+                "torrent has no usable 'pieces'",
+            ),
+            (
+                b"<html>".to_vec(),
+                "not a torrent file: no bencoded value can go on with '<' at byte 0",
+            ),
         ];
         for (torrent, text) in cases {
             assert_eq!(error(&torrent), text);
         }
         let hashes_cut =
             b"d4:infod6:lengthi1e4:name1:n12:piece lengthi16384e6:pieces19:hhhhhhhhhhhhhhhhhhhee";
-        assert_eq!(error(hashes_cut), "torrent has 19 bytes of hashes, its 1 pieces need 20 each");
+        assert_eq!(
+            error(hashes_cut),
+            "torrent has 19 bytes of hashes, its 1 pieces need 20 each"
+        );
         let too_large = vec![b'l'; limits::METAINFO_BYTES_MAX + 1];
-        assert_eq!(error(&too_large), "torrent file of 100663297 bytes, at most 100663296 are read");
+        assert_eq!(
+            error(&too_large),
+            "torrent file of 100663297 bytes, at most 100663296 are read"
+        );
     }
 
     #[test]
@@ -876,26 +1142,41 @@ mod tests {
         };
         let disk = |value: &str| with(&format!("9:disk size{value}"));
         let sector = |value: &str| {
-            let info = "6:lengthi512e4:name1:n12:piece lengthi16384e6:pieces20:hhhhhhhhhhhhhhhhhhhh";
-            let metainfo = Metainfo::parse(format!("d4:infod{info}11:sector size{value}ee").as_bytes());
+            let info =
+                "6:lengthi512e4:name1:n12:piece lengthi16384e6:pieces20:hhhhhhhhhhhhhhhhhhhh";
+            let metainfo =
+                Metainfo::parse(format!("d4:infod{info}11:sector size{value}ee").as_bytes());
             metainfo.map(|metainfo| (metainfo.disk_bytes, metainfo.sector_bytes))
         };
         assert_eq!(with(""), Ok((None, None)));
         assert_eq!(disk("i512e"), Ok((Some(512), None)));
-        assert_eq!(disk("i9223372036854775807e"), Ok((Some(i64::MAX as u64), None)));
+        assert_eq!(
+            disk("i9223372036854775807e"),
+            Ok((Some(i64::MAX as u64), None))
+        );
         for found in [511, 0, -512] {
-            assert_eq!(disk(&format!("i{found}e")), Err(MetainfoError::DiskBytes { found, needed: 512 }));
+            assert_eq!(
+                disk(&format!("i{found}e")),
+                Err(MetainfoError::DiskBytes { found, needed: 512 })
+            );
         }
         for good in [512, 1024, 2048, 4096] {
             assert_eq!(sector(&format!("i{good}e")), Ok((None, Some(good))));
         }
         for found in [0, 1, 256, 520, 8192, -512, (1 << 32) + 512] {
-            assert_eq!(sector(&format!("i{found}e")), Err(MetainfoError::SectorBytes { found }));
+            assert_eq!(
+                sector(&format!("i{found}e")),
+                Err(MetainfoError::SectorBytes { found })
+            );
         }
         assert_eq!(disk("3:512"), Err(MetainfoError::Key("disk size")));
         assert_eq!(sector("le"), Err(MetainfoError::Key("sector size")));
         assert_eq!(
-            MetainfoError::DiskBytes { found: 511, needed: 512 }.to_string(),
+            MetainfoError::DiskBytes {
+                found: 511,
+                needed: 512
+            }
+            .to_string(),
             "torrent is of a disk of 511 bytes, but describes bytes up to 512"
         );
         assert_eq!(
@@ -908,25 +1189,39 @@ mod tests {
     fn pieces_of_any_length_within_the_limits() {
         let with = |piece_bytes: i64| {
             let hashes = "h".repeat(20);
-            let info = format!("6:lengthi16384e4:name1:n12:piece lengthi{piece_bytes}e6:pieces20:{hashes}");
+            let info = format!(
+                "6:lengthi16384e4:name1:n12:piece lengthi{piece_bytes}e6:pieces20:{hashes}"
+            );
             Metainfo::parse(format!("d4:infod{info}ee").as_bytes())
                 .map(|metainfo| metainfo.layout.piece_bytes())
         };
         for good in [16384, 16385, 1_000_000, 16 << 20] {
             assert_eq!(with(good.into()), Ok(good));
         }
-        for found in [0, -1, 1, 16383, (16 << 20) + 1, (1 << 32) + 16384, i64::MIN, i64::MAX] {
+        for found in [
+            0,
+            -1,
+            1,
+            16383,
+            (16 << 20) + 1,
+            (1 << 32) + 16384,
+            i64::MIN,
+            i64::MAX,
+        ] {
             assert_eq!(with(found), Err(MetainfoError::PieceBytes { found }));
         }
     }
 
-    /// Both written by libtorrent 2.0.8, shortened: a hybrid directory needs pad files, version 2 alone has no `pieces`.
+    /// Both written by libtorrent 2.0.8, shortened: a hybrid directory needs pad files, version 2
+    /// alone has no `pieces`.
     #[test]
     fn version_2() {
-        let tree =
-            "9:file treed8:disk.imgd0:d6:lengthi512e11:pieces root32:0123456789abcdef0123456789abcdefeee";
+        let tree = "9:file treed8:disk.imgd0:d6:lengthi512e11:pieces root32:0123456789abcdef0123456789abcdefeee";
         let hybrid = torrent(&format!("{tree}6:lengthi512e12:meta versioni2e"), 1);
-        assert_eq!(disk_and_length(&Metainfo::parse(&hybrid).unwrap()), [(0, 512)]);
+        assert_eq!(
+            disk_and_length(&Metainfo::parse(&hybrid).unwrap()),
+            [(0, 512)]
+        );
         let alone = format!("d4:infod{tree}12:meta versioni2e4:name4:sda112:piece lengthi65536eee");
         let text = "torrent is for BitTorrent version 2 only, a version 1 or hybrid one is needed";
         assert_eq!(error(alone.as_bytes()), text);
@@ -943,29 +1238,45 @@ mod tests {
             ("", "_"),
             ("a\nb", "a\u{fffd}b"),
         ];
-        cases.iter().for_each(|(name, expected)| assert_eq!(label(name.as_bytes()), *expected));
+        cases
+            .iter()
+            .for_each(|(name, expected)| assert_eq!(label(name.as_bytes()), *expected));
         assert_eq!(label(&[b'n'; 300]).len(), 255);
     }
 
     #[test]
     fn trackers_come_in_tiers() {
         let with = |head: &str| {
-            let info = "4:infod6:lengthi1e4:name1:n12:piece lengthi16384e6:pieces20:hhhhhhhhhhhhhhhhhhhhe";
+            let info =
+                "4:infod6:lengthi1e4:name1:n12:piece lengthi16384e6:pieces20:hhhhhhhhhhhhhhhhhhhhe";
             let metainfo = Metainfo::parse(format!("d{head}{info}e").as_bytes()).unwrap();
-            let tiers: Vec<String> = metainfo.trackers.iter().map(|tier| tier.join(" ")).collect();
+            let tiers: Vec<String> = metainfo
+                .trackers
+                .iter()
+                .map(|tier| tier.join(" "))
+                .collect();
             (tiers.join("|"), metainfo.webseeds.join(" "))
         };
         let trackers = |head: &str| with(head).0;
         assert_eq!(trackers(""), "");
         assert_eq!(trackers("8:announce1:a"), "a");
-        assert_eq!(trackers("8:announce1:a13:announce-listll1:b1:cel1:dee"), "b c|d");
+        assert_eq!(
+            trackers("8:announce1:a13:announce-listll1:b1:cel1:dee"),
+            "b c|d"
+        );
         assert_eq!(trackers("8:announce1:a13:announce-listle"), "a");
         assert_eq!(trackers("8:announce1:a13:announce-listllel0:eli1eee"), "a");
         assert_eq!(trackers("8:announce1:a13:announce-list1:b"), "a");
         assert_eq!(trackers("8:announcei1e"), "");
         assert_eq!(trackers("8:announce3:a\r\n"), "");
-        let many = format!("13:announce-listl{}e", "l1:a1:be".repeat(limits::TRACKER_COUNT_MAX));
-        assert_eq!(trackers(&many).len(), "a b|".len() * limits::TRACKER_COUNT_MAX / 2 - 1);
+        let many = format!(
+            "13:announce-listl{}e",
+            "l1:a1:be".repeat(limits::TRACKER_COUNT_MAX)
+        );
+        assert_eq!(
+            trackers(&many).len(),
+            "a b|".len() * limits::TRACKER_COUNT_MAX / 2 - 1
+        );
         let long = "u".repeat(limits::URL_BYTES_MAX + 1);
         assert_eq!(trackers(&format!("8:announce{}:{long}", long.len())), "");
 
@@ -973,18 +1284,34 @@ mod tests {
         assert_eq!(webseeds("8:url-list3:w/x"), "w/x");
         assert_eq!(webseeds("8:url-listl1:vi1e0:1:we"), "v w");
         assert_eq!(webseeds("8:url-list0:"), "");
-        assert_eq!(webseeds(&format!("8:url-listl{}e", "1:w".repeat(99))), "w w w w w w w w");
+        assert_eq!(
+            webseeds(&format!("8:url-listl{}e", "1:w".repeat(99))),
+            "w w w w w w w w"
+        );
     }
 
     #[test]
     fn layout_of_the_worked_case() {
         let layout = Layout::new(10_000_000, 1 << 20).unwrap();
         let (first, last) = (PieceIndex(0), PieceIndex(9));
-        assert_eq!((layout.piece_count(), layout.pieces().last()), (10, Some(last)));
-        assert_eq!((layout.piece_start(last), layout.piece_length(last)), (9 << 20, 562_816));
-        assert_eq!((layout.piece_length(first), layout.block_count(first)), (1 << 20, 64));
+        assert_eq!(
+            (layout.piece_count(), layout.pieces().last()),
+            (10, Some(last))
+        );
+        assert_eq!(
+            (layout.piece_start(last), layout.piece_length(last)),
+            (9 << 20, 562_816)
+        );
+        assert_eq!(
+            (layout.piece_length(first), layout.block_count(first)),
+            (1 << 20, 64)
+        );
         assert_eq!(layout.block_count(last), 35);
-        let block = Block { piece: last, begin: 34 * 16384, length: 5_760 };
+        let block = Block {
+            piece: last,
+            begin: 34 * 16384,
+            length: 5_760,
+        };
         assert_eq!(layout.block(last, BlockIndex(34)), block);
         assert_eq!(layout.check_block(9, 34 * 16384, 5_760), Some(block));
     }
@@ -993,8 +1320,16 @@ mod tests {
     fn numbers_off_the_network_are_checked() {
         let layout = Layout::new(100_000, 50_000).unwrap();
         assert_eq!(layout.check_piece(1), Some(PieceIndex(1)));
-        assert_eq!((layout.check_piece(2), layout.check_piece(u32::MAX)), (None, None));
-        let good = [(0, 0, 16384), (1, 49_999, 1), (1, 33_616, 16384), (0, 7, 100)];
+        assert_eq!(
+            (layout.check_piece(2), layout.check_piece(u32::MAX)),
+            (None, None)
+        );
+        let good = [
+            (0, 0, 16384),
+            (1, 49_999, 1),
+            (1, 33_616, 16384),
+            (0, 7, 100),
+        ];
         let bad = [
             (2, 0, 1),
             (0, 0, 0),
@@ -1006,11 +1341,16 @@ mod tests {
             (0, 1, u32::MAX),
         ];
         good.iter().for_each(|&(index, begin, length)| {
-            let block = Block { piece: PieceIndex(index), begin, length };
+            let block = Block {
+                piece: PieceIndex(index),
+                begin,
+                length,
+            };
             assert_eq!(layout.check_block(index, begin, length), Some(block));
         });
-        bad.iter()
-            .for_each(|&(index, begin, length)| assert_eq!(layout.check_block(index, begin, length), None));
+        bad.iter().for_each(|&(index, begin, length)| {
+            assert_eq!(layout.check_block(index, begin, length), None)
+        });
     }
 
     /// Pieces and blocks laid end to end are the torrent, with no byte twice and none left out.
@@ -1025,13 +1365,19 @@ mod tests {
                 for index in 0..layout.block_count(piece) {
                     let block = layout.block(piece, BlockIndex(index));
                     assert_eq!(layout.piece_start(piece) + u64::from(block.begin), end);
-                    assert_eq!(layout.check_block(piece.0, block.begin, block.length), Some(block));
+                    assert_eq!(
+                        layout.check_block(piece.0, block.begin, block.length),
+                        Some(block)
+                    );
                     end += u64::from(block.length);
                 }
             }
             assert_eq!(end, layout.total_bytes());
         }
-        assert_eq!(Layout::new(1 << 62, 16 << 20), Err(MetainfoError::TooManyPieces { count: 1 << 38 }));
+        assert_eq!(
+            Layout::new(1 << 62, 16 << 20),
+            Err(MetainfoError::TooManyPieces { count: 1 << 38 })
+        );
     }
 
     #[test]
@@ -1050,7 +1396,11 @@ mod tests {
             (u64::MAX, 16),
         ];
         for (total_bytes, mib) in cases {
-            assert_eq!(u64::from(default_piece_bytes(total_bytes)), mib * MIB, "{total_bytes}");
+            assert_eq!(
+                u64::from(default_piece_bytes(total_bytes)),
+                mib * MIB,
+                "{total_bytes}"
+            );
         }
     }
 
@@ -1080,19 +1430,33 @@ mod tests {
                 continue;
             };
             good += 1;
-            assert_eq!(metainfo.hashes.len(), metainfo.layout.piece_count() as usize);
-            assert_eq!(metainfo.extents.total_bytes(), metainfo.layout.total_bytes());
-            let files: u64 = fsbt_files(&torrent).unwrap().map(|file| file.unwrap().length).sum();
+            assert_eq!(
+                metainfo.hashes.len(),
+                metainfo.layout.piece_count() as usize
+            );
+            assert_eq!(
+                metainfo.extents.total_bytes(),
+                metainfo.layout.total_bytes()
+            );
+            let files: u64 = fsbt_files(&torrent)
+                .unwrap()
+                .map(|file| file.unwrap().length)
+                .sum();
             assert_eq!(files, metainfo.layout.total_bytes());
         }
-        assert!(good > 1_000 && refused > 1_000, "{good} good, {refused} refused");
+        assert!(
+            good > 1_000 && refused > 1_000,
+            "{good} good, {refused} refused"
+        );
     }
 
-    /// As many files as a badly fragmented file system has: no tree of them, one extent for each, and no waiting.
+    /// As many files as a badly fragmented file system has: no tree of them, one extent for each,
+    /// and no waiting.
     #[test]
     fn a_hundred_thousand_files() {
-        let list: Vec<(DiskOffset, u64)> =
-            (0..100_000).map(|index| (DiskOffset(index * 8192), 4096)).collect();
+        let list: Vec<(DiskOffset, u64)> = (0..100_000)
+            .map(|index| (DiskOffset(index * 8192), 4096))
+            .collect();
         let description = Description {
             name: "n",
             trackers: &[],
@@ -1106,7 +1470,12 @@ mod tests {
             sector_bytes: None,
         };
         let metainfo = Metainfo::parse(&write(&description)).unwrap();
-        assert_eq!(metainfo.files, FileLayout::Fsbt { file_count: 100_000 });
+        assert_eq!(
+            metainfo.files,
+            FileLayout::Fsbt {
+                file_count: 100_000
+            }
+        );
         assert_eq!(metainfo.extents.extents().len(), 100_000);
     }
 }

@@ -1,10 +1,11 @@
 //! What is on this disk or partition: which partition table, which file system, under which label?
 //!
-//! Bytes of both ends in, names out, so that an administrator sees what is about to be overwritten. Everything found is
-//! named, also what an earlier use left behind. Nothing here decides anything: a disk with contents is overwritten like
-//! a blank one.
+//! Bytes of both ends in, names out, so that an administrator sees what is about to be overwritten.
+//! Everything found is named, also what an earlier use left behind. Nothing here decides anything:
+//! a disk with contents is overwritten like a blank one.
 //!
-//! Read first: libblkid/src/superblocks and libblkid/src/partitions of util-linux, which know all there are.
+//! Read first: libblkid/src/superblocks and libblkid/src/partitions of util-linux, which know all
+//! there are.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -33,31 +34,46 @@ pub struct Signature {
 }
 
 impl Signatures {
-    /// `head` and `tail` are the first and the last bytes of a device of `device_bytes`; fewer than [`HEAD_BYTES`] and
-    /// [`TAIL_BYTES`] just tell less.
+    /// `head` and `tail` are the first and the last bytes of a device of `device_bytes`; fewer than
+    /// [`HEAD_BYTES`] and [`TAIL_BYTES`] just tell less.
     pub fn of(head: &[u8], tail: &[u8], device_bytes: u64) -> Signatures {
         let mut found: Vec<Signature> = Vec::new();
         for &(kind, offset, magic, label) in &MAGICS {
-            if at(head, offset, magic.len()) == magic && found.iter().all(|known| known.kind != kind) {
-                found.push(Signature { kind, label: read_label(head, label) });
+            if at(head, offset, magic.len()) == magic
+                && found.iter().all(|known| known.kind != kind)
+            {
+                found.push(Signature {
+                    kind,
+                    label: read_label(head, label),
+                });
             }
         }
         let table_gone = found.is_empty();
         let others = [
-            ext(head).map(|kind| Signature { kind, label: read_label(head, (1144, 16)) }),
-            mbr(head).then(|| Signature::bare("mbr")).filter(|_| found.iter().all(|one| one.kind != "gpt")),
+            ext(head).map(|kind| Signature {
+                kind,
+                label: read_label(head, (1144, 16)),
+            }),
+            mbr(head)
+                .then(|| Signature::bare("mbr"))
+                .filter(|_| found.iter().all(|one| one.kind != "gpt")),
             raid_at_end(tail, device_bytes).then(|| Signature::bare("RAID")),
             (table_gone && backup_gpt(tail)).then(|| Signature::bare("backup gpt")),
         ];
         found.extend(others.into_iter().flatten());
-        let blank = [head, tail].iter().all(|bytes| bytes.iter().all(|&byte| byte == 0));
+        let blank = [head, tail]
+            .iter()
+            .all(|bytes| bytes.iter().all(|&byte| byte == 0));
         Signatures { found, blank }
     }
 }
 
 impl Signature {
     fn bare(kind: &'static str) -> Signature {
-        Signature { kind, label: String::new() }
+        Signature {
+            kind,
+            label: String::new(),
+        }
     }
 }
 
@@ -84,8 +100,8 @@ type Magic = (&'static str, usize, &'static [u8], (usize, usize));
 const NO_LABEL: (usize, usize) = (0, 0);
 const MD_MAGIC: &[u8] = b"\xfc\x4e\x2b\xa9";
 
-/// Partition tables first, then what holds other devices, then file systems. What takes more than one comparison has a
-/// function below.
+/// Partition tables first, then what holds other devices, then file systems. What takes more than
+/// one comparison has a function below.
 const MAGICS: [Magic; 26] = [
     // UEFI 2.10, 5.3.2: the header is in LBA 1, and sectors have two sizes.
     ("gpt", 512, b"EFI PART", NO_LABEL),
@@ -96,7 +112,8 @@ const MAGICS: [Magic; 26] = [
     ("BitLocker", 3, b"-FVE-FS-", NO_LABEL),
     // lib/label/label.h of LVM2: in one of the first four sectors; all write the second.
     ("LVM2", 512 + 24, b"LVM2 001", NO_LABEL),
-    // include/uapi/linux/raid/md_p.h: format 1.1 is at the start, 1.2 at 4096; those at the end are below.
+    // include/uapi/linux/raid/md_p.h: format 1.1 is at the start, 1.2 at 4096; those at the end are
+    // below.
     ("RAID", 0, MD_MAGIC, (32, 32)),
     ("RAID", 4096, MD_MAGIC, (4096 + 32, 32)),
     // include/linux/swap.h: the last ten bytes of the first page, and pages have sizes.
@@ -109,7 +126,8 @@ const MAGICS: [Magic; 26] = [
     ("btrfs", 65536 + 64, b"_BHRfS_M", (65536 + 299, 256)),
     ("f2fs", 1024, b"\x10\x20\xf5\xf2", NO_LABEL),
     ("squashfs", 0, b"hsqs", NO_LABEL),
-    // Microsoft's FAT specification, 3.1: types are told by cluster count, but everybody writes these words too.
+    // Microsoft's FAT specification, 3.1: types are told by cluster count, but everybody writes
+    // these words too.
     ("vfat", 82, b"FAT32   ", (71, 11)),
     ("vfat", 54, b"FAT16   ", (43, 11)),
     ("vfat", 54, b"FAT12   ", (43, 11)),
@@ -126,22 +144,34 @@ const MAGICS: [Magic; 26] = [
 
 /// The bytes there, none if they are not all there.
 fn at(bytes: &[u8], offset: usize, length: usize) -> &[u8] {
-    bytes.get(offset..).and_then(|rest| rest.get(..length)).unwrap_or_default()
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.get(..length))
+        .unwrap_or_default()
 }
 
 /// Up to the first NUL, without the padding; written by strangers, shown on terminals.
 fn read_label(head: &[u8], (offset, length): (usize, usize)) -> String {
     const SHOWN_BYTES_MAX: usize = 64;
     let bytes = at(head, offset, length);
-    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default().trim_ascii();
+    let text = bytes
+        .split(|&byte| byte == 0)
+        .next()
+        .unwrap_or_default()
+        .trim_ascii();
     // What mkfs.fat writes for want of a name.
-    if text == b"NO NAME" { String::new() } else { printable(text, SHOWN_BYTES_MAX) }
+    if text == b"NO NAME" {
+        String::new()
+    } else {
+        printable(text, SHOWN_BYTES_MAX)
+    }
 }
 
-/// One magic number for three file systems; the features tell (fs/ext4/ext4.h). A journal makes it ext3, anything that
-/// came later ext4.
+/// One magic number for three file systems; the features tell (fs/ext4/ext4.h). A journal makes it
+/// ext3, anything that came later ext4.
 fn ext(head: &[u8]) -> Option<&'static str> {
-    /// All that ext3 knows: filetype, recover, journal_dev, meta_bg; sparse_super, large_file, btree_dir.
+    /// All that ext3 knows: filetype, recover, journal_dev, meta_bg; sparse_super, large_file,
+    /// btree_dir.
     const INCOMPAT_EXT3: u32 = 0x001e;
     const RO_COMPAT_EXT3: u32 = 0x0007;
     const HAS_JOURNAL: u32 = 0x0004;
@@ -160,7 +190,8 @@ fn ext(head: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// A boot sector ends like this too; a table also has four entries that are free or active or not, and one in use.
+/// A boot sector ends like this too; a table also has four entries that are free or active or not,
+/// and one in use.
 fn mbr(head: &[u8]) -> bool {
     let entries = at(head, 446, 64).chunks_exact(16);
     at(head, 510, 2) == b"\x55\xaa"
@@ -174,7 +205,9 @@ fn raid_at_end(tail: &[u8], device_bytes: u64) -> bool {
     let version_1_0 = (device_bytes / 512).saturating_sub(16) / 8 * 8 * 512;
     let version_0_90 = (device_bytes >> 16 << 16).saturating_sub(1 << 16);
     [version_1_0, version_0_90].iter().any(|place| {
-        let offset = place.checked_sub(tail_start).and_then(|offset| usize::try_from(offset).ok());
+        let offset = place
+            .checked_sub(tail_start)
+            .and_then(|offset| usize::try_from(offset).ok());
         offset.is_some_and(|offset| at(tail, offset, 4) == MD_MAGIC)
     })
 }
@@ -182,7 +215,9 @@ fn raid_at_end(tail: &[u8], device_bytes: u64) -> bool {
 /// In the last sector: what is left when the start was wiped.
 fn backup_gpt(tail: &[u8]) -> bool {
     [512, 4096].iter().any(|sector| {
-        tail.len().checked_sub(*sector).is_some_and(|offset| at(tail, offset, 8) == b"EFI PART")
+        tail.len()
+            .checked_sub(*sector)
+            .is_some_and(|offset| at(tail, offset, 8) == b"EFI PART")
     })
 }
 
@@ -222,33 +257,60 @@ mod tests {
             (&[(300_000, b"x")], "blank"),
             (&[(60_000, b"x")], "unknown data"),
             (&[(end - 1, b"x")], "unknown data"),
-            (&[(512, b"EFI PART"), (450, b"\xee"), (510, b"\x55\xaa")], "gpt"),
+            (
+                &[(512, b"EFI PART"), (450, b"\xee"), (510, b"\x55\xaa")],
+                "gpt",
+            ),
             (&[(4096, b"EFI PART")], "gpt"),
             (&[(end - 512, b"EFI PART")], "backup gpt"),
             (&[(end - 4096, b"EFI PART")], "backup gpt"),
             (&[(450, b"\x83"), (510, b"\x55\xaa")], "mbr"),
             (&[(446, b"\x80"), (450, b"\x83"), (510, b"\x55\xaa")], "mbr"),
             (&[(510, b"\x55\xaa")], "unknown data"),
-            (&[(446, b"\x80code"), (510, b"\x55\xaa"), (462, b"\x33")], "unknown data"),
+            (
+                &[(446, b"\x80code"), (510, b"\x55\xaa"), (462, b"\x33")],
+                "unknown data",
+            ),
             (&[(0, b"LUKS\xba\xbe\0\x01"), (8, b"aes")], "LUKS"),
-            (&[(0, b"LUKS\xba\xbe\0\x02"), (24, b"vault")], "LUKS \"vault\""),
+            (
+                &[(0, b"LUKS\xba\xbe\0\x02"), (24, b"vault")],
+                "LUKS \"vault\"",
+            ),
             (&[(512, b"LABELONE"), (536, b"LVM2 001")], "LVM2"),
             (&[(4096, MD_MAGIC), (4128, b"srv:0")], "RAID \"srv:0\""),
             (&[(end - 8192, MD_MAGIC), (1080, b"\x53\xef")], "ext2, RAID"),
             (&[(end - 65536, MD_MAGIC)], "RAID"),
             (&[(4086, b"SWAPSPACE2"), (1052, b"swap0")], "swap \"swap0\""),
             (&[(65526, b"SWAPSPACE2")], "swap"),
-            (&[(0, b"XFSB"), (108, b"twelve bytes")], "xfs \"twelve bytes\""),
+            (
+                &[(0, b"XFSB"), (108, b"twelve bytes")],
+                "xfs \"twelve bytes\"",
+            ),
             (&[(65600, b"_BHRfS_M"), (65835, b"pool")], "btrfs \"pool\""),
             (&[(0, b"hsqs")], "squashfs"),
             (&[(82, b"FAT32   "), (71, b"NO NAME    ")], "vfat"),
             (&[(54, b"FAT12   "), (43, b"EFI        ")], "vfat \"EFI\""),
             (&[(3, b"EXFAT   ")], "exfat"),
             (&[(3, b"NTFS    ")], "ntfs"),
-            (&[(1080, b"\x53\xef"), (1116, b"\x3c\0\0\0\x42\x02\0\0")], "ext4"),
-            (&[(1080, b"\x53\xef"), (1116, b"\x04\0\0\0\x02\0\0\0\x03"), (1144, b"home")], "ext3 \"home\""),
             (
-                &[(450, b"\x17"), (510, b"\x55\xaa"), (32768, b"\x01CD001\x01"), (32808, b"d-live 12 ")],
+                &[(1080, b"\x53\xef"), (1116, b"\x3c\0\0\0\x42\x02\0\0")],
+                "ext4",
+            ),
+            (
+                &[
+                    (1080, b"\x53\xef"),
+                    (1116, b"\x04\0\0\0\x02\0\0\0\x03"),
+                    (1144, b"home"),
+                ],
+                "ext3 \"home\"",
+            ),
+            (
+                &[
+                    (450, b"\x17"),
+                    (510, b"\x55\xaa"),
+                    (32768, b"\x01CD001\x01"),
+                    (32808, b"d-live 12 "),
+                ],
                 "iso9660 \"d-live 12\", mbr",
             ),
         ];
@@ -268,41 +330,82 @@ mod tests {
     /// Devices of any size, cut anywhere: nothing to panic about.
     #[test]
     fn short_devices() {
-        let full = device(&[(0, b"XFSB"), (1080, b"\x53\xef"), (65600, b"_BHRfS_M"), (510, b"\x55\xaa")]);
+        let full = device(&[
+            (0, b"XFSB"),
+            (1080, b"\x53\xef"),
+            (65600, b"_BHRfS_M"),
+            (510, b"\x55\xaa"),
+        ]);
         for length in (0..2000).chain([4096, 65_599, 65_608, 70_000, 200_000]) {
             let text = told(&full[..length]);
             assert_eq!(text.contains("ext"), length >= 1128, "{length}: {text}");
             assert_eq!(text.contains("btrfs"), length >= 65_608, "{length}: {text}");
         }
         assert_eq!(Signatures::of(&[], &[], 0).to_string(), "blank");
-        assert_eq!(Signatures::of(&[], MD_MAGIC, u64::MAX).to_string(), "unknown data");
+        assert_eq!(
+            Signatures::of(&[], MD_MAGIC, u64::MAX).to_string(),
+            "unknown data"
+        );
     }
 
     /// What Debian's tools write. One that is not installed is passed over, and said to be.
     #[test]
     fn real_tools() {
         let cases: [(&str, u64, &[&str], &str); 10] = [
-            ("mke2fs", 8, &["-q", "-F", "-t", "ext2", "-L", "boot"], "ext2 \"boot\""),
-            ("mke2fs", 8, &["-q", "-F", "-t", "ext3", "-L", "sixteen letters!"], "ext3 \"sixteen letters!\""),
+            (
+                "mke2fs",
+                8,
+                &["-q", "-F", "-t", "ext2", "-L", "boot"],
+                "ext2 \"boot\"",
+            ),
+            (
+                "mke2fs",
+                8,
+                &["-q", "-F", "-t", "ext3", "-L", "sixteen letters!"],
+                "ext3 \"sixteen letters!\"",
+            ),
             ("mke2fs", 8, &["-q", "-F", "-t", "ext4"], "ext4"),
-            ("mkfs.vfat", 8, &["-F", "12", "-n", "STICK"], "vfat \"STICK\""),
+            (
+                "mkfs.vfat",
+                8,
+                &["-F", "12", "-n", "STICK"],
+                "vfat \"STICK\"",
+            ),
             ("mkfs.vfat", 32, &["-F", "16"], "vfat"),
-            ("mkfs.vfat", 64, &["-F", "32", "-n", "EFI SYSTEM"], "vfat \"EFI SYSTEM\""),
+            (
+                "mkfs.vfat",
+                64,
+                &["-F", "32", "-n", "EFI SYSTEM"],
+                "vfat \"EFI SYSTEM\"",
+            ),
             ("mkswap", 8, &["-L", "swap-0"], "swap \"swap-0\""),
             ("mkfs.xfs", 320, &["-q", "-L", "data"], "xfs \"data\""),
             ("mkfs.btrfs", 320, &["-q", "-L", "pool"], "btrfs \"pool\""),
             ("sgdisk", 8, &["--new=1:2048:4095"], "gpt"),
         ];
         for (index, (tool, mib, arguments, expected)) in cases.into_iter().enumerate() {
-            let path = std::env::temp_dir().join(format!("signatures-{}-{index}", std::process::id()));
-            let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+            let path =
+                std::env::temp_dir().join(format!("signatures-{}-{index}", std::process::id()));
+            let file = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .unwrap();
             file.set_len(mib << 20).unwrap();
             let mut command = Command::new(tool);
-            command.args(arguments).arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
-            let made = command.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").status();
+            command
+                .args(arguments)
+                .arg(&path)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let made = command
+                .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+                .status();
             let (mut head, mut tail) = (vec![0; HEAD_BYTES], vec![0; TAIL_BYTES]);
             file.read_exact_at(&mut head, 0).unwrap();
-            file.read_exact_at(&mut tail, (mib << 20) - TAIL_BYTES as u64).unwrap();
+            file.read_exact_at(&mut tail, (mib << 20) - TAIL_BYTES as u64)
+                .unwrap();
             std::fs::remove_file(&path).unwrap();
             match made {
                 Ok(status) if status.success() => {

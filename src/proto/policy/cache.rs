@@ -1,18 +1,20 @@
 //! Which buffer of the pool holds what, and who may touch it.
 //!
-//! A buffer holds one *chunk*: `buffer_bytes` of one piece (the last chunk of a piece may be shorter). It is
+//! A buffer holds one *chunk*: `buffer_bytes` of one piece (the last chunk of a piece may be
+//! shorter). It is
 //!
 //! ```text
 //! Free ── take ──> Taken ── store ──> Stored ──(oldest, unpinned)──> taken again
 //!                    └──── give_back ────> Free
 //! ```
 //!
-//! *Taken* buffers belong to one owner: a piece being received, a disk read, an inspection. *Stored* ones hold bytes that
-//! are on the disk and may be sent; each block being sent pins its buffer, and a pinned buffer is never taken. If they turn
-//! out not to be on the disk the chunk is *forgotten*: nobody finds it any more, and the last pin frees its buffer.
+//! *Taken* buffers belong to one owner: a piece being received, a disk read, an inspection.
+//! *Stored* ones hold bytes that are on the disk and may be sent; each block being sent pins its
+//! buffer, and a pinned buffer is never taken. If they turn out not to be on the disk the chunk is
+//! *forgotten*: nobody finds it any more, and the last pin frees its buffer.
 //!
-//! Memory that was never touched costs nothing, so the cache is content with a part of the pool until somebody asks for what
-//! it has given up: then it keeps more.
+//! Memory that was never touched costs nothing, so the cache is content with a part of the pool
+//! until somebody asks for what it has given up: then it keeps more.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -70,16 +72,20 @@ impl Cache {
         }
     }
 
-    /// A buffer for the caller alone: the one whose chunk was used longest ago if as many are stored as shall be, else a free
-    /// one, else that one nevertheless. None if all are in use.
+    /// A buffer for the caller alone: the one whose chunk was used longest ago if as many are
+    /// stored as shall be, else a free one, else that one nevertheless. None if all are in use.
     pub fn take(&mut self) -> Option<BufferId> {
         self.take_but(&BTreeSet::new())
     }
 
     /// Like `take`, but these chunks stay.
     pub fn take_but(&mut self, spared: &BTreeSet<Chunk>) -> Option<BufferId> {
-        let enough = (self.stored.len() >= self.kept_max).then(|| self.evict(spared)).flatten();
-        let buffer = enough.or_else(|| self.free.pop()).or_else(|| self.evict(spared))?;
+        let enough = (self.stored.len() >= self.kept_max)
+            .then(|| self.evict(spared))
+            .flatten();
+        let buffer = enough
+            .or_else(|| self.free.pop())
+            .or_else(|| self.evict(spared))?;
         self.buffers[buffer.index()] = Buffer::Taken;
         Some(buffer)
     }
@@ -99,7 +105,8 @@ impl Cache {
         self.free.push(buffer);
     }
 
-    /// The buffer now holds `chunk` as it is on the disk. If another one does already, this one becomes free.
+    /// The buffer now holds `chunk` as it is on the disk. If another one does already, this one
+    /// becomes free.
     pub fn store(&mut self, buffer: BufferId, chunk: Chunk) {
         assert_eq!(self.buffers[buffer.index()], Buffer::Taken);
         if self.stored.contains_key(&chunk) {
@@ -110,13 +117,20 @@ impl Cache {
             self.kept_max = (self.kept_max + KEPT_MORE).min(self.buffers.len());
         }
         self.uses += 1;
-        self.buffers[buffer.index()] = Buffer::Stored { chunk, pins: 0, used: self.uses };
+        self.buffers[buffer.index()] = Buffer::Stored {
+            chunk,
+            pins: 0,
+            used: self.uses,
+        };
         self.stored.insert(chunk, buffer);
     }
 
     /// Whatever is stored of a piece is not what ought to be there.
     pub fn forget(&mut self, piece: PieceIndex) {
-        let all = Chunk { piece, index: 0 }..=Chunk { piece, index: u32::MAX };
+        let all = Chunk { piece, index: 0 }..=Chunk {
+            piece,
+            index: u32::MAX,
+        };
         while let Some((&chunk, &buffer)) = self.stored.range(all.clone()).next() {
             self.stored.remove(&chunk);
             let Buffer::Stored { pins, .. } = self.buffers[buffer.index()] else {
@@ -166,10 +180,18 @@ impl Cache {
 
     fn evict(&mut self, spared: &BTreeSet<Chunk>) -> Option<BufferId> {
         let unpinned = |buffer: &Buffer| match *buffer {
-            Buffer::Stored { chunk, pins: 0, used } if !spared.contains(&chunk) => Some((used, chunk)),
+            Buffer::Stored {
+                chunk,
+                pins: 0,
+                used,
+            } if !spared.contains(&chunk) => Some((used, chunk)),
             _ => None,
         };
-        let (_, chunk) = self.buffers.iter().filter_map(unpinned).min_by_key(|(used, _)| *used)?;
+        let (_, chunk) = self
+            .buffers
+            .iter()
+            .filter_map(unpinned)
+            .min_by_key(|(used, _)| *used)?;
         self.gone.truncate(self.buffers.len() - 1);
         self.gone.push_front(chunk);
         self.stored.remove(&chunk)
@@ -178,13 +200,27 @@ impl Cache {
     pub fn check_invariants(&self) {
         let free = self.buffers.iter().filter(|b| **b == Buffer::Free).count();
         assert_eq!(free, self.free.len());
-        assert!(self.free.iter().all(|id| self.buffers[id.index()] == Buffer::Free));
+        assert!(
+            self.free
+                .iter()
+                .all(|id| self.buffers[id.index()] == Buffer::Free)
+        );
         for (chunk, id) in &self.stored {
-            assert!(matches!(self.buffers[id.index()], Buffer::Stored { chunk: held, .. } if held == *chunk));
+            assert!(
+                matches!(self.buffers[id.index()], Buffer::Stored { chunk: held, .. } if held == *chunk)
+            );
         }
-        let stored = self.buffers.iter().filter(|b| matches!(b, Buffer::Stored { .. })).count();
+        let stored = self
+            .buffers
+            .iter()
+            .filter(|b| matches!(b, Buffer::Stored { .. }))
+            .count();
         assert_eq!(stored, self.stored.len());
-        let idle = self.buffers.iter().filter(|b| matches!(b, Buffer::Stored { pins: 0, .. })).count();
+        let idle = self
+            .buffers
+            .iter()
+            .filter(|b| matches!(b, Buffer::Stored { pins: 0, .. }))
+            .count();
         assert_eq!(idle, self.stored.len() - self.pinned);
     }
 
@@ -199,7 +235,15 @@ impl Cache {
 
     /// Whether anything of a piece is stored, for recounts.
     pub fn holds(&self, piece: PieceIndex) -> bool {
-        self.stored.range(Chunk { piece, index: 0 }..=Chunk { piece, index: u32::MAX }).next().is_some()
+        self.stored
+            .range(
+                Chunk { piece, index: 0 }..=Chunk {
+                    piece,
+                    index: u32::MAX,
+                },
+            )
+            .next()
+            .is_some()
     }
 
     /// Buffers that somebody owns, for recounts.
@@ -213,7 +257,10 @@ mod tests {
     use super::*;
 
     fn chunk(piece: u32) -> Chunk {
-        Chunk { piece: PieceIndex(piece), index: 0 }
+        Chunk {
+            piece: PieceIndex(piece),
+            index: 0,
+        }
     }
 
     #[test]
@@ -248,8 +295,15 @@ mod tests {
             }
             touched
         };
-        assert_eq!(pass(0..60), 80 / KEPT_PART as u32, "memory that was never touched stays so");
-        assert!(pass(0..60) > 60, "what is asked for again is kept from now on");
+        assert_eq!(
+            pass(0..60),
+            80 / KEPT_PART as u32,
+            "memory that was never touched stays so"
+        );
+        assert!(
+            pass(0..60) > 60,
+            "what is asked for again is kept from now on"
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Whom do we upload to: round-robin slots, no tit-for-tat.
 //!
-//! Everybody in an imaging swarm is ours, so there is nobody to punish. While there are no more peers than slots all of them
-//! are unchoked and nothing ever changes: who begins to want something asks for it at once. When there are more, those who
-//! want something go before those who do not, and among those who do, the one unchoked longest makes room for the one that has
-//! waited longest, at most once per quantum each.
+//! Everybody in an imaging swarm is ours, so there is nobody to punish. While there are no more
+//! peers than slots all of them are unchoked and nothing ever changes: who begins to want something
+//! asks for it at once. When there are more, those who want something go before those who do not,
+//! and among those who do, the one unchoked longest makes room for the one that has waited longest,
+//! at most once per quantum each.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -57,8 +58,9 @@ pub fn decide(
 mod tests {
     use super::*;
 
-    /// `i` interested and choked, `I` interested and unchoked, `u` unchoked but not interested, `.` neither; each `since`
-    /// its place in the picture, in seconds. The answer is the picture afterwards.
+    /// `i` interested and choked, `I` interested and unchoked, `u` unchoked but not interested, `.`
+    /// neither; each `since` its place in the picture, in seconds. The answer is the picture
+    /// afterwards.
     fn picture(before: &str, now_secs: u64, slots: usize) -> String {
         let candidate = |(at, c): (usize, char)| Candidate {
             slot: PeerSlot(at as u32),
@@ -68,9 +70,12 @@ mod tests {
         };
         let candidates: Vec<Candidate> = before.chars().enumerate().map(candidate).collect();
         let mut after: Vec<char> = before.chars().collect();
-        for (slot, unchoke) in
-            decide(Instant(now_secs * 1_000_000), &candidates, slots, Duration::from_secs(10))
-        {
+        for (slot, unchoke) in decide(
+            Instant(now_secs * 1_000_000),
+            &candidates,
+            slots,
+            Duration::from_secs(10),
+        ) {
             after[slot.index()] = match (unchoke, candidates[slot.index()].interested) {
                 (true, true) => 'I',
                 (false, true) => 'i',
@@ -91,7 +96,11 @@ mod tests {
     #[test]
     fn the_longest_served_gives_way_to_the_longest_waiting() {
         assert_eq!(picture("IIii", 9, 2), "IIii", "quantum not over");
-        assert_eq!(picture("IIii", 10, 2), "iIIi", "only the first has had its ten seconds");
+        assert_eq!(
+            picture("IIii", 10, 2),
+            "iIIi",
+            "only the first has had its ten seconds"
+        );
         assert_eq!(picture("IIii", 99, 2), "iiII");
         assert_eq!(picture("IIi", 99, 2), "iII", "no more rotate than wait");
     }
@@ -102,7 +111,11 @@ mod tests {
         assert_eq!(picture("u.", 0, 1), "u.");
         assert_eq!(picture("u.", 0, 2), "uu");
         assert_eq!(picture("uuui", 0, 3), ".uuI");
-        assert_eq!(picture("uIi", 0, 1), ".Ii", "nor have they any while others wait for their turn");
+        assert_eq!(
+            picture("uIi", 0, 1),
+            ".Ii",
+            "nor have they any while others wait for their turn"
+        );
     }
 
     /// Every interested peer gets a slot within a bounded number of quanta.

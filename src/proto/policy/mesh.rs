@@ -1,9 +1,10 @@
 //! Which addresses do we connect to, and when again.
 //!
-//! Random ones, until there are LINKS, or a room of many machines would fall apart into cliques. An address that failed is
-//! tried again, for ever, after a pause that doubles and after those that did not; one that turned out to be ourselves, or
-//! that lied, never. Who has got everything waits to be called: if it looked for those who lack something, a room of a
-//! thousand would make hundreds of thousands of connections at its end, and find nobody.
+//! Random ones, until there are LINKS, or a room of many machines would fall apart into cliques. An
+//! address that failed is tried again, for ever, after a pause that doubles and after those that
+//! did not; one that turned out to be ourselves, or that lied, never. Who has got everything waits
+//! to be called: if it looked for those who lack something, a room of a thousand would make
+//! hundreds of thousands of connections at its end, and find nobody.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
@@ -74,15 +75,24 @@ pub enum Ending {
 }
 
 impl Mesh {
-    /// An address from the command line, a tracker or a peer. Port 0 is skipped. Past ADDRESSES_MAX the one that failed most
-    /// makes room; if none has failed, the new one is skipped.
+    /// An address from the command line, a tracker or a peer. Port 0 is skipped. Past ADDRESSES_MAX
+    /// the one that failed most makes room; if none has failed, the new one is skipped.
     pub fn learn(&mut self, now: Instant, address: SocketAddr, fixed: bool) {
-        let usable = address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast();
-        let full = !fixed && self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&address);
+        let usable =
+            address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast();
+        let full =
+            !fixed && self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&address);
         if !usable || (full && !self.forget_worst()) {
             return;
         }
-        let fresh = Known { fixed, in_use: false, failures: 0, next: now, complete: false, own: false };
+        let fresh = Known {
+            fixed,
+            in_use: false,
+            failures: 0,
+            next: now,
+            complete: false,
+            own: false,
+        };
         let known = self.known.entry(address).or_insert(fresh);
         known.fixed |= fixed;
         self.quiet_until = Instant(0);
@@ -90,9 +100,13 @@ impl Mesh {
 
     /// False if there is none whose loss would be no loss.
     fn forget_worst(&mut self) -> bool {
-        let failed =
-            self.known.iter().filter(|(_, known)| !known.fixed && !known.in_use && known.failures > 0);
-        let worst = failed.max_by_key(|(_, known)| known.failures).map(|(address, _)| *address);
+        let failed = self
+            .known
+            .iter()
+            .filter(|(_, known)| !known.fixed && !known.in_use && known.failures > 0);
+        let worst = failed
+            .max_by_key(|(_, known)| known.failures)
+            .map(|(address, _)| *address);
         worst.is_some_and(|address| self.known.remove(&address).is_some())
     }
 
@@ -120,7 +134,9 @@ impl Mesh {
 
     /// The connection that `next` asked for is over.
     pub fn ended(&mut self, now: Instant, address: SocketAddr, ending: Ending) {
-        let Some(known) = self.known.get_mut(&address) else { return };
+        let Some(known) = self.known.get_mut(&address) else {
+            return;
+        };
         known.in_use = false;
         self.quiet_until = Instant(0);
         match ending {
@@ -226,16 +242,22 @@ mod tests {
         }
         assert_eq!(mesh.address_count(), ADDRESSES_MAX);
         mesh.learn(at(0), address(1), true);
-        assert_eq!(mesh.address_count(), ADDRESSES_MAX + 1, "the command line always counts");
+        assert_eq!(
+            mesh.address_count(),
+            ADDRESSES_MAX + 1,
+            "the command line always counts"
+        );
     }
 
-    /// Everybody who calls the lowest addresses first ends in rooms of LINKS_MAX machines without a door.
+    /// Everybody who calls the lowest addresses first ends in rooms of LINKS_MAX machines without a
+    /// door.
     #[test]
     fn whom_to_call_first_is_left_to_chance_but_for_those_who_failed() {
         let first = |seed| {
             let mut mesh = Mesh::default();
             (1..=100).for_each(|host| mesh.learn(at(0), address(host), false));
-            mesh.next(at(0), Whom::Anybody, &mut Rng::new(seed)).unwrap()
+            mesh.next(at(0), Whom::Anybody, &mut Rng::new(seed))
+                .unwrap()
         };
         let distinct: BTreeSet<SocketAddr> = (0..100).map(first).collect();
         assert!(distinct.len() > 40, "{} of 100", distinct.len());
@@ -245,7 +267,11 @@ mod tests {
         assert_eq!(next(&mut mesh, at(0), Whom::Anybody), Some(address(1)));
         mesh.ended(at(0), address(1), Ending::Failed);
         mesh.learn(at(9), address(2), false);
-        assert_eq!(next(&mut mesh, at(9), Whom::Anybody), Some(address(2)), "it has not failed yet");
+        assert_eq!(
+            next(&mut mesh, at(9), Whom::Anybody),
+            Some(address(2)),
+            "it has not failed yet"
+        );
         assert_eq!(next(&mut mesh, at(9), Whom::Anybody), Some(address(1)));
     }
 
@@ -255,13 +281,20 @@ mod tests {
         let mut mesh = Mesh::default();
         mesh.learn(at(0), address(1), false);
         for hour in 0..20 {
-            assert_eq!(next(&mut mesh, at(hour * 3600), Whom::Anybody), Some(address(1)), "hour {hour}");
+            assert_eq!(
+                next(&mut mesh, at(hour * 3600), Whom::Anybody),
+                Some(address(1)),
+                "hour {hour}"
+            );
             mesh.ended(at(hour * 3600), address(1), Ending::Failed);
         }
         for n in 1..=ADDRESSES_MAX as u16 {
             mesh.learn(at(0), SocketAddr::from(([10, 77, 1, 1], n)), false);
         }
         assert_eq!(mesh.address_count(), ADDRESSES_MAX);
-        assert!(!mesh.known.contains_key(&address(1)), "it made room for one that may answer");
+        assert!(
+            !mesh.known.contains_key(&address(1)),
+            "it made room for one that may answer"
+        );
     }
 }

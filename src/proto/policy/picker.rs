@@ -1,7 +1,8 @@
 //! Which block do we ask for next, and of whom.
 //!
-//! A *wanted* piece is known not to be on the disk and has to come from a peer. It is *open* while its blocks are being
-//! asked for, received, hashed and written; only open pieces own buffers. In an open piece a block is
+//! A *wanted* piece is known not to be on the disk and has to come from a peer. It is *open* while
+//! its blocks are being asked for, received, hashed and written; only open pieces own buffers. In
+//! an open piece a block is
 //!
 //! ```text
 //! Free ──request──> Requested(n peers) ──begin──> Receiving(from one) ──received──> Received
@@ -10,16 +11,21 @@
 //! ```
 //!
 //! The order of preference, and why:
-//! 1. the rest of an open piece that nobody else has: the whole swarm waits for it, and a peer that was choked in the
+//! 1. the rest of an open piece that nobody else has: the whole swarm waits for it, and a peer that
+//!    was choked in the
 //!    middle of a piece must not come back to begin another one;
-//! 2. what this peer suggested (BEP 6): a seed deals every piece once before it deals one twice, and who deals is asked
+//! 2. what this peer suggested (BEP 6): a seed deals every piece once before it deals one twice,
+//!    and who deals is asked
 //!    for nothing of 3 and 4 as long as there is room for what it suggests;
-//! 3. the oldest open piece: a piece can be passed on only when it is whole, so finish before opening;
+//! 3. the oldest open piece: a piece can be passed on only when it is whole, so finish before
+//!    opening;
 //! 4. a new piece, rarest first, random among equals;
-//! 5. endgame, when nothing is left to open and nothing will be: a block that somebody else was asked for already.
+//! 5. endgame, when nothing is left to open and nothing will be: a block that somebody else was
+//!    asked for already.
 //!
-//! Invariants: a piece is ranked if and only if it is wanted and not open; what is wanted is not on the disk; one peer at
-//! a time writes into a block; `free` and `received` of an open piece count its blocks.
+//! Invariants: a piece is ranked if and only if it is wanted and not open; what is wanted is not on
+//! the disk; one peer at a time writes into a block; `free` and `received` of an open piece count
+//! its blocks.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -209,7 +215,8 @@ impl Picker {
         assert!(self.have.clear(piece), "only what was there can be lost");
     }
 
-    /// Grows whenever a pick that gave nothing might now give something, but for what the peer itself says.
+    /// Grows whenever a pick that gave nothing might now give something, but for what the peer
+    /// itself says.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -243,14 +250,21 @@ impl Picker {
         let only_here = |open: &&OpenPiece| self.ranking.count(open.piece) == 1;
         // Mostly every block of the open pieces was asked for already.
         let open = if self.free > 0 { &self.open[..] } else { &[] };
-        if let Some(block) = open.iter().filter(only_here).find_map(|open| self.free_block(open, peer)) {
+        if let Some(block) = open
+            .iter()
+            .filter(only_here)
+            .find_map(|open| self.free_block(open, peer))
+        {
             return Pick::Block(block);
         }
         for piece in peer.suggested.iter().copied().filter(wanted) {
             if room && self.ranking.is_ranked(piece) {
                 return Pick::Open(piece);
             }
-            if let Some(block) = self.find(piece).and_then(|open| self.free_block(open, peer)) {
+            if let Some(block) = self
+                .find(piece)
+                .and_then(|open| self.free_block(open, peer))
+            {
                 return Pick::Block(block);
             }
         }
@@ -259,7 +273,8 @@ impl Picker {
         if !deals && let Some(block) = open.iter().find_map(|open| self.free_block(open, peer)) {
             return Pick::Block(block);
         }
-        // Most peers have nothing new most of the time, and that is seen without looking at every piece.
+        // Most peers have nothing new most of the time, and that is seen without looking at every
+        // piece.
         if room
             && !deals
             && self.unopened.meets(peer.has)
@@ -267,7 +282,8 @@ impl Picker {
         {
             return Pick::Open(piece);
         }
-        // Nothing left to open: ask for what others were asked for, so that nobody slow holds up the end.
+        // Nothing left to open: ask for what others were asked for, so that nobody slow holds up
+        // the end.
         if last && self.ranking.iter().next().is_none() {
             return self.endgame_block(peer).map_or(Pick::Nothing, Pick::Block);
         }
@@ -279,17 +295,27 @@ impl Picker {
         if open.free == 0 || !may_fill || !peer.has.get(open.piece) {
             return None;
         }
-        let index = open.blocks.iter().position(|state| *state == BlockState::Free)?;
+        let index = open
+            .blocks
+            .iter()
+            .position(|state| *state == BlockState::Free)?;
         Some(self.layout.block(open.piece, BlockIndex(index as u32)))
     }
 
     /// The block asked of fewest peers, this one not among them.
     fn endgame_block(&self, peer: &Asked) -> Option<Block> {
         let mut best: Option<(u8, Block)> = None;
-        for open in self.open.iter().filter(|open| !open.alone && peer.has.get(open.piece)) {
+        for open in self
+            .open
+            .iter()
+            .filter(|open| !open.alone && peer.has.get(open.piece))
+        {
             for (index, state) in open.blocks.iter().enumerate() {
-                let BlockState::Requested(count) = *state else { continue };
-                if count >= ENDGAME_REQUESTS_MAX || best.is_some_and(|(fewest, _)| fewest <= count) {
+                let BlockState::Requested(count) = *state else {
+                    continue;
+                };
+                if count >= ENDGAME_REQUESTS_MAX || best.is_some_and(|(fewest, _)| fewest <= count)
+                {
                     continue;
                 }
                 let block = self.layout.block(open.piece, BlockIndex(index as u32));
@@ -303,7 +329,10 @@ impl Picker {
 
     /// Starts on a piece, with enough buffers for all of it.
     pub fn open(&mut self, piece: PieceIndex, buffers: Vec<BufferId>) {
-        assert_eq!(buffers.len() as u32, self.layout.piece_length(piece).div_ceil(self.buffer_bytes));
+        assert_eq!(
+            buffers.len() as u32,
+            self.layout.piece_length(piece).div_ceil(self.buffer_bytes)
+        );
         self.unrank(piece);
         let blocks = self.layout.block_count(piece);
         self.free += blocks;
@@ -326,7 +355,8 @@ impl Picker {
     /// The block that `pick` gave is now asked of `slot`.
     pub fn request(&mut self, block: Block, slot: PeerSlot) {
         let free = &mut self.free;
-        let open = find_in(&mut self.open, block.piece).expect("only blocks of open pieces are picked");
+        let open =
+            find_in(&mut self.open, block.piece).expect("only blocks of open pieces are picked");
         let state = &mut open.blocks[index(block)];
         *state = match *state {
             BlockState::Free => {
@@ -344,7 +374,9 @@ impl Picker {
 
     /// `slot` will not send this block after all (or has just been asked to forget it).
     pub fn release(&mut self, block: Block, slot: PeerSlot) {
-        let Some(open) = find_in(&mut self.open, block.piece) else { return };
+        let Some(open) = find_in(&mut self.open, block.piece) else {
+            return;
+        };
         let state = &mut open.blocks[index(block)];
         let left = match *state {
             BlockState::Requested(count) => count - 1,
@@ -355,17 +387,27 @@ impl Picker {
             }
             BlockState::Free | BlockState::Received => return,
         };
-        *state = if left > 0 { BlockState::Requested(left) } else { BlockState::Free };
+        *state = if left > 0 {
+            BlockState::Requested(left)
+        } else {
+            BlockState::Free
+        };
         open.free += u32::from(left == 0);
         self.free += u32::from(left == 0);
         self.version += 1;
     }
 
-    /// `slot` left, refused or has stopped sending: what it alone was filling starts anew with somebody else. Call after
-    /// `release`.
+    /// `slot` left, refused or has stopped sending: what it alone was filling starts anew with
+    /// somebody else. Call after `release`.
     pub fn forsake(&mut self, slot: PeerSlot) {
-        let busy = |state: &BlockState| matches!(state, BlockState::Requested(_) | BlockState::Receiving(..));
-        for open in self.open.iter_mut().filter(|open| open.alone && open.givers.contains(&slot)) {
+        let busy = |state: &BlockState| {
+            matches!(state, BlockState::Requested(_) | BlockState::Receiving(..))
+        };
+        for open in self
+            .open
+            .iter_mut()
+            .filter(|open| open.alone && open.givers.contains(&slot))
+        {
             if open.writing == 0 && open.free > 0 && !open.blocks.iter().any(busy) {
                 self.free += open.restart();
                 self.version += 1;
@@ -373,7 +415,8 @@ impl Picker {
         }
     }
 
-    /// The connection is gone, and its slot will be somebody else's: nobody is blamed by it any more. Call after `release`.
+    /// The connection is gone, and its slot will be somebody else's: nobody is blamed by it any
+    /// more. Call after `release`.
     pub fn left(&mut self, slot: PeerSlot) {
         self.forsake(slot);
         for open in &mut self.open {
@@ -381,21 +424,32 @@ impl Picker {
         }
     }
 
-    /// Bytes of a requested block are about to arrive: where they go. None if somebody else is sending it right now, or has.
+    /// Bytes of a requested block are about to arrive: where they go. None if somebody else is
+    /// sending it right now, or has.
     pub fn begin(&mut self, block: Block, slot: PeerSlot) -> Option<(BufferId, u32)> {
         let buffer_bytes = self.buffer_bytes;
         let open = self.find_mut(block.piece)?;
         let state = &mut open.blocks[index(block)];
-        let BlockState::Requested(count) = *state else { return None };
+        let BlockState::Requested(count) = *state else {
+            return None;
+        };
         *state = BlockState::Receiving(slot, count);
-        Some((open.buffers[(block.begin / buffer_bytes) as usize], block.begin % buffer_bytes))
+        Some((
+            open.buffers[(block.begin / buffer_bytes) as usize],
+            block.begin % buffer_bytes,
+        ))
     }
 
-    /// All bytes of a block that `begin` accepted have arrived. How many others were asked for it too.
+    /// All bytes of a block that `begin` accepted have arrived. How many others were asked for it
+    /// too.
     pub fn received(&mut self, block: Block, slot: PeerSlot) -> u8 {
-        let open = self.find_mut(block.piece).expect("a block in flight keeps its piece open");
+        let open = self
+            .find_mut(block.piece)
+            .expect("a block in flight keeps its piece open");
         let state = &mut open.blocks[index(block)];
-        let BlockState::Receiving(from, count) = *state else { panic!("received what was not begun") };
+        let BlockState::Receiving(from, count) = *state else {
+            panic!("received what was not begun")
+        };
         assert_eq!(from, slot);
         *state = BlockState::Received;
         open.received += 1;
@@ -418,18 +472,26 @@ impl Picker {
         let buffer_blocks = self.buffer_bytes / BLOCK_BYTES;
         let together = (buffer_blocks - open.hashed % buffer_blocks) as usize;
         let rest = open.blocks.iter().skip(open.hashed as usize).take(together);
-        rest.take_while(|state| **state == BlockState::Received).count() as u32
+        rest.take_while(|state| **state == BlockState::Received)
+            .count() as u32
     }
 
     /// The next bytes for the hash unit of a piece that has so many blocks for it.
     pub fn next_hash_run(&mut self, piece: PieceIndex, blocks: u32) -> HashRun {
         let (buffer_bytes, length) = (self.buffer_bytes, self.layout.piece_length(piece));
-        let open = self.find_mut(piece).expect("only open pieces have bytes to hash");
+        let open = self
+            .find_mut(piece)
+            .expect("only open pieces have bytes to hash");
         let begin = open.hashed * BLOCK_BYTES;
         open.hashed += blocks;
         let end = (begin + blocks * BLOCK_BYTES).min(length);
         let buffer = open.buffers[(begin / buffer_bytes) as usize];
-        HashRun { begin, length: end - begin, buffer, offset: begin % buffer_bytes }
+        HashRun {
+            begin,
+            length: end - begin,
+            buffer,
+            offset: begin % buffer_bytes,
+        }
     }
 
     /// The hash of a whole piece is known.
@@ -450,7 +512,10 @@ impl Picker {
 
     /// The bytes of an open piece, in order.
     pub fn buffers(&self, piece: PieceIndex) -> &[BufferId] {
-        &self.find(piece).expect("only open pieces have buffers").buffers
+        &self
+            .find(piece)
+            .expect("only open pieces have buffers")
+            .buffers
     }
 
     /// What `judge` found good goes to one more place on the disk.
@@ -460,9 +525,14 @@ impl Picker {
         open.writing += 1;
     }
 
-    /// One place is written. After the last the piece is closed, and its buffers go back to the caller, still full.
+    /// One place is written. After the last the piece is closed, and its buffers go back to the
+    /// caller, still full.
     pub fn written(&mut self, piece: PieceIndex) -> Option<Vec<BufferId>> {
-        let at = self.open.iter().position(|open| open.piece == piece).expect("written pieces were open");
+        let at = self
+            .open
+            .iter()
+            .position(|open| open.piece == piece)
+            .expect("written pieces were open");
         let open = &mut self.open[at];
         assert!(open.writing > 0);
         open.writing -= 1;
@@ -474,7 +544,8 @@ impl Picker {
         Some(self.open.remove(at).buffers)
     }
 
-    /// Closes an open piece that nobody connected can fill and nobody is filling, so that its buffers serve another one.
+    /// Closes an open piece that nobody connected can fill and nobody is filling, so that its
+    /// buffers serve another one.
     pub fn abandon_orphan(&mut self) -> Option<(PieceIndex, Vec<BufferId>)> {
         let idle = |state: &BlockState| matches!(state, BlockState::Free | BlockState::Received);
         let orphan = |open: &OpenPiece| {
@@ -497,21 +568,35 @@ impl Picker {
         find_in(&mut self.open, piece)
     }
 
-    /// Recounts everything. `asked` lists every request that stands with a peer, `peers` what each peer has.
+    /// Recounts everything. `asked` lists every request that stands with a peer, `peers` what each
+    /// peer has.
     pub fn check_invariants(&self, asked: &[(PeerSlot, Block)], peers: &[&Bitfield]) {
         self.ranking.check_invariants();
         for piece in self.layout.pieces() {
             let is_open = self.find(piece).is_some();
             assert!(!(self.wanted.get(piece) && self.have.get(piece)));
-            assert_eq!(self.ranking.is_ranked(piece), !is_open && self.wanted.get(piece));
+            assert_eq!(
+                self.ranking.is_ranked(piece),
+                !is_open && self.wanted.get(piece)
+            );
             assert_eq!(self.ranking.is_ranked(piece), self.unopened.get(piece));
             let holders = peers.iter().filter(|has| has.get(piece)).count();
             assert_eq!(self.ranking.count(piece) as usize, holders);
         }
-        assert_eq!(self.free, self.open.iter().map(|open| open.free).sum::<u32>());
-        assert_eq!(self.owned, self.open.iter().map(|open| open.buffers.len()).sum::<usize>());
+        assert_eq!(
+            self.free,
+            self.open.iter().map(|open| open.free).sum::<u32>()
+        );
+        assert_eq!(
+            self.owned,
+            self.open
+                .iter()
+                .map(|open| open.buffers.len())
+                .sum::<usize>()
+        );
         for open in &self.open {
-            let count = |f: fn(&BlockState) -> bool| open.blocks.iter().filter(|s| f(s)).count() as u32;
+            let count =
+                |f: fn(&BlockState) -> bool| open.blocks.iter().filter(|s| f(s)).count() as u32;
             assert_eq!(open.free, count(|s| *s == BlockState::Free));
             assert_eq!(open.received, count(|s| *s == BlockState::Received));
             assert!(open.hashed <= open.received);
@@ -529,7 +614,10 @@ impl Picker {
             }
         }
         for (_, block) in asked {
-            assert!(self.find(block.piece).is_some(), "a request for {block:?} of a piece that is not open");
+            assert!(
+                self.find(block.piece).is_some(),
+                "a request for {block:?} of a piece that is not open"
+            );
         }
     }
 
@@ -551,7 +639,8 @@ fn index(block: Block) -> usize {
 mod tests {
     use super::*;
 
-    /// Two blocks a piece, one buffer a piece. `counts` is how many peers have each piece, `disk` what we have (`#`).
+    /// Two blocks a piece, one buffer a piece. `counts` is how many peers have each piece, `disk`
+    /// what we have (`#`).
     fn picker(counts: &str, disk: &str) -> Picker {
         let pieces = counts.len() as u32;
         let layout = Layout::new(u64::from(pieces * 2 * BLOCK_BYTES), 2 * BLOCK_BYTES).unwrap();
@@ -574,7 +663,11 @@ mod tests {
     }
 
     fn block(piece: u32, index: u32) -> Block {
-        Block { piece: PieceIndex(piece), begin: index * BLOCK_BYTES, length: BLOCK_BYTES }
+        Block {
+            piece: PieceIndex(piece),
+            begin: index * BLOCK_BYTES,
+            length: BLOCK_BYTES,
+        }
     }
 
     /// What peer `slot` with these pieces and suggestions would be asked; it was asked nothing yet.
@@ -603,9 +696,18 @@ mod tests {
 
     #[test]
     fn rarest_first_among_what_the_peer_has_and_we_lack() {
-        assert_eq!(pick(&picker("3123", "...."), 0, "####", &[]), Pick::Open(PieceIndex(1)));
-        assert_eq!(pick(&picker("3123", ".#.."), 0, "####", &[]), Pick::Open(PieceIndex(2)));
-        assert_eq!(pick(&picker("3123", "...."), 0, "#...", &[]), Pick::Open(PieceIndex(0)));
+        assert_eq!(
+            pick(&picker("3123", "...."), 0, "####", &[]),
+            Pick::Open(PieceIndex(1))
+        );
+        assert_eq!(
+            pick(&picker("3123", ".#.."), 0, "####", &[]),
+            Pick::Open(PieceIndex(2))
+        );
+        assert_eq!(
+            pick(&picker("3123", "...."), 0, "#...", &[]),
+            Pick::Open(PieceIndex(0))
+        );
         assert_eq!(pick(&picker("3123", "####"), 0, "####", &[]), Pick::Nothing);
         assert_eq!(pick(&picker("3123", "...."), 0, "....", &[]), Pick::Nothing);
     }
@@ -622,7 +724,11 @@ mod tests {
             "it does not have what it suggests"
         );
         picker.request(block(3, 0), PeerSlot(0));
-        assert_eq!(pick(&picker, 1, "####", &[]), Pick::Block(block(3, 1)), "several peers on one piece");
+        assert_eq!(
+            pick(&picker, 1, "####", &[]),
+            Pick::Block(block(3, 1)),
+            "several peers on one piece"
+        );
     }
 
     #[test]
@@ -630,13 +736,30 @@ mod tests {
         let mut picker = picker("3123", "....");
         let ask = |picker: &Picker, suggested: &[PieceIndex], room| {
             let has = field("####");
-            let asked = Asked { slot: PeerSlot(0), has: &has, suggested, deals: true, requested: &|_| false };
+            let asked = Asked {
+                slot: PeerSlot(0),
+                has: &has,
+                suggested,
+                deals: true,
+                requested: &|_| false,
+            };
             picker.pick(&asked, room, true)
         };
         open(&mut picker, 3);
-        assert_eq!(ask(&picker, &[], true), Pick::Nothing, "neither the open piece nor the rarest");
-        assert_eq!(ask(&picker, &[PieceIndex(2)], true), Pick::Open(PieceIndex(2)));
-        assert_eq!(ask(&picker, &[PieceIndex(2)], false), Pick::Block(block(3, 0)), "to make room");
+        assert_eq!(
+            ask(&picker, &[], true),
+            Pick::Nothing,
+            "neither the open piece nor the rarest"
+        );
+        assert_eq!(
+            ask(&picker, &[PieceIndex(2)], true),
+            Pick::Open(PieceIndex(2))
+        );
+        assert_eq!(
+            ask(&picker, &[PieceIndex(2)], false),
+            Pick::Block(block(3, 0)),
+            "to make room"
+        );
     }
 
     #[test]
@@ -660,14 +783,29 @@ mod tests {
         open(&mut picker, 0);
         picker.request(block(0, 0), PeerSlot(0));
         picker.request(block(0, 1), PeerSlot(0));
-        assert_eq!(pick(&picker, 1, "#.", &[]), Pick::Nothing, "piece 1 is not open yet");
+        assert_eq!(
+            pick(&picker, 1, "#.", &[]),
+            Pick::Nothing,
+            "piece 1 is not open yet"
+        );
         open(&mut picker, 1);
         assert_eq!(pick(&picker, 1, "#.", &[]), Pick::Block(block(0, 0)));
         picker.request(block(0, 0), PeerSlot(1));
-        assert_eq!(pick(&picker, 2, "#.", &[]), Pick::Block(block(0, 1)), "the one asked of fewest");
+        assert_eq!(
+            pick(&picker, 2, "#.", &[]),
+            Pick::Block(block(0, 1)),
+            "the one asked of fewest"
+        );
         assert!(picker.begin(block(0, 0), PeerSlot(1)).is_some());
-        assert!(picker.begin(block(0, 0), PeerSlot(0)).is_none(), "one writer at a time");
-        assert_eq!(picker.received(block(0, 0), PeerSlot(1)), 1, "peer 0 is to be cancelled");
+        assert!(
+            picker.begin(block(0, 0), PeerSlot(0)).is_none(),
+            "one writer at a time"
+        );
+        assert_eq!(
+            picker.received(block(0, 0), PeerSlot(1)),
+            1,
+            "peer 0 is to be cancelled"
+        );
     }
 
     #[test]
@@ -677,8 +815,17 @@ mod tests {
         deliver(&mut picker, 0, block(0, 1));
         assert_eq!(picker.hashable().next(), None, "the first block is missing");
         deliver(&mut picker, 0, block(0, 0));
-        let whole = HashRun { begin: 0, length: 2 * BLOCK_BYTES, buffer: BufferId(0), offset: 0 };
-        let ready = HashReady { piece: PieceIndex(0), blocks: 2, backlog_bytes: 2 * BLOCK_BYTES };
+        let whole = HashRun {
+            begin: 0,
+            length: 2 * BLOCK_BYTES,
+            buffer: BufferId(0),
+            offset: 0,
+        };
+        let ready = HashReady {
+            piece: PieceIndex(0),
+            blocks: 2,
+            backlog_bytes: 2 * BLOCK_BYTES,
+        };
         assert_eq!(picker.hashable().collect::<Vec<_>>(), [ready]);
         assert_eq!(picker.next_hash_run(PieceIndex(0), 2), whole);
         assert_eq!(picker.hashable().next(), None);
@@ -687,7 +834,10 @@ mod tests {
         assert!(picker.unwant(PieceIndex(0)));
         picker.write_again(PieceIndex(0));
         assert_eq!(picker.written(PieceIndex(0)), None, "one of two places");
-        assert_eq!(picker.written(PieceIndex(0)), Some(alloc::vec![BufferId(0)]));
+        assert_eq!(
+            picker.written(PieceIndex(0)),
+            Some(alloc::vec![BufferId(0)])
+        );
         picker.acquired(PieceIndex(0));
         assert!(picker.have().is_full());
     }
@@ -698,11 +848,23 @@ mod tests {
         open(&mut picker, 0);
         deliver(&mut picker, 0, block(0, 0));
         deliver(&mut picker, 1, block(0, 1));
-        assert_eq!(picker.judge(PieceIndex(0), false), Verdict::Bad { liar: None });
+        assert_eq!(
+            picker.judge(PieceIndex(0), false),
+            Verdict::Bad { liar: None }
+        );
         deliver(&mut picker, 1, block(0, 0));
-        assert_eq!(pick(&picker, 0, "#", &[]), Pick::Nothing, "peer 1 fills it alone");
+        assert_eq!(
+            pick(&picker, 0, "#", &[]),
+            Pick::Nothing,
+            "peer 1 fills it alone"
+        );
         deliver(&mut picker, 1, block(0, 1));
-        assert_eq!(picker.judge(PieceIndex(0), false), Verdict::Bad { liar: Some(PeerSlot(1)) });
+        assert_eq!(
+            picker.judge(PieceIndex(0), false),
+            Verdict::Bad {
+                liar: Some(PeerSlot(1))
+            }
+        );
         assert_eq!(pick(&picker, 0, "#", &[]), Pick::Block(block(0, 0)));
     }
 
@@ -726,7 +888,10 @@ mod tests {
         open(&mut picker, 0);
         assert_eq!(picker.abandon_orphan(), None, "somebody has it");
         picker.piece_vanished(PieceIndex(0));
-        assert_eq!(picker.abandon_orphan(), Some((PieceIndex(0), alloc::vec![BufferId(0)])));
+        assert_eq!(
+            picker.abandon_orphan(),
+            Some((PieceIndex(0), alloc::vec![BufferId(0)]))
+        );
         picker.check_invariants(&[], &[&field(".#")]);
     }
 }

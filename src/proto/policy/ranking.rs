@@ -1,7 +1,8 @@
 //! Pieces in order of a small count, equal counts in random order.
 //!
-//! One structure, two questions: "which piece do the fewest peers have" (rarest first) and "which piece did we send least".
-//! Every change is O(1) swaps: the pieces lie in one array, sorted by count, and `starts` says where each count begins.
+//! One structure, two questions: "which piece do the fewest peers have" (rarest first) and "which
+//! piece did we send least". Every change is O(1) swaps: the pieces lie in one array, sorted by
+//! count, and `starts` says where each count begins.
 //!
 //! ```text
 //! count      0 0 0 1 1 3
@@ -9,8 +10,8 @@
 //! starts     0     3   5 5 6      starts[c] = first place with a count of c or more
 //! ```
 //!
-//! Invariants: `order[place[p]] == p` for every ranked piece; the counts along `order` never fall; pieces that are not
-//! ranked keep counting, so that they can be put back.
+//! Invariants: `order[place[p]] == p` for every ranked piece; the counts along `order` never fall;
+//! pieces that are not ranked keep counting, so that they can be put back.
 
 use alloc::vec::Vec;
 
@@ -120,7 +121,8 @@ impl Ranking {
         }
     }
 
-    /// Moves a piece from the bucket `count` to the next one: to its end, then the border goes below it.
+    /// Moves a piece from the bucket `count` to the next one: to its end, then the border goes
+    /// below it.
     fn raise(&mut self, piece: PieceIndex, count: u16) {
         self.grow(count + 1);
         let border = self.starts[count as usize + 1] - 1;
@@ -153,10 +155,17 @@ impl Ranking {
             assert_eq!(self.place[piece.index()], at as u32);
         }
         assert_eq!(self.starts[0], 0);
-        assert_eq!(self.starts[self.starts.len() - 1] as usize, self.order.len());
+        assert_eq!(
+            self.starts[self.starts.len() - 1] as usize,
+            self.order.len()
+        );
         for (count, bounds) in self.starts.windows(2).enumerate() {
             let bucket = &self.order[bounds[0] as usize..bounds[1] as usize];
-            assert!(bucket.iter().all(|piece| self.counts[piece.index()] as usize == count));
+            assert!(
+                bucket
+                    .iter()
+                    .all(|piece| self.counts[piece.index()] as usize == count)
+            );
         }
     }
 }
@@ -197,14 +206,21 @@ mod tests {
                 ranking.check_invariants();
                 let listed: Vec<u16> = ranking.iter().map(|p| twin[p.index()].0).collect();
                 assert!(listed.is_sorted(), "seed {seed}: {listed:?}");
-                assert_eq!(listed.len(), twin.iter().filter(|(_, ranked)| *ranked).count());
+                assert_eq!(
+                    listed.len(),
+                    twin.iter().filter(|(_, ranked)| *ranked).count()
+                );
             }
         }
     }
 
     #[test]
     fn equal_counts_come_in_different_orders_from_different_seeds() {
-        let order = |seed| Ranking::new(50, &mut Rng::new(seed)).iter().collect::<Vec<_>>();
+        let order = |seed| {
+            Ranking::new(50, &mut Rng::new(seed))
+                .iter()
+                .collect::<Vec<_>>()
+        };
         assert_ne!(order(1), order(2));
         assert_eq!(order(1), order(1));
     }

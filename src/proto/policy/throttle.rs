@@ -1,11 +1,14 @@
-//! May another block go now? One limit in bytes per second, held by all swarms of the process together.
+//! May another block go now? One limit in bytes per second, held by all swarms of the process
+//! together.
 //!
-//! A token bucket that may go into debt by one block: whoever is let through takes what it needs, and nobody else is let
-//! through before that is paid off. While more is wanted than the limit allows it opens every THROTTLE_PAUSE, not for
-//! every block. What was idle counts for THROTTLE_BURST and no longer, so no five seconds see 5 % too much.
+//! A token bucket that may go into debt by one block: whoever is let through takes what it needs,
+//! and nobody else is let through before that is paid off. While more is wanted than the limit
+//! allows it opens every THROTTLE_PAUSE, not for every block. What was idle counts for
+//! THROTTLE_BURST and no longer, so no five seconds see 5 % too much.
 //!
-//! Who takes first is not for the order to decide in which peers are asked: in each round everybody who wants gets the same
-//! quantum, and the next round begins only when nobody is left who wants and has had less.
+//! Who takes first is not for the order to decide in which peers are asked: in each round everybody
+//! who wants gets the same quantum, and the next round begins only when nobody is left who wants
+//! and has had less.
 
 use alloc::rc::Rc;
 use core::cell::RefCell;
@@ -25,11 +28,12 @@ pub struct Turn {
     bytes: u64,
 }
 
-/// Calling order: `may_take` for whoever wants, then `take` if it does; when `next` has come, `handle_timeout`, and ask
-/// everybody again.
+/// Calling order: `may_take` for whoever wants, then `take` if it does; when `next` has come,
+/// `handle_timeout`, and ask everybody again.
 ///
-/// Tokens are counted in millionths of a byte: at so many bytes per second that is the rate per microsecond, and nothing is
-/// ever rounded. A terabyte per second for THROTTLE_BURST is 1.1e17 of them, and an `i64` holds 9.2e18.
+/// Tokens are counted in millionths of a byte: at so many bytes per second that is the rate per
+/// microsecond, and nothing is ever rounded. A terabyte per second for THROTTLE_BURST is 1.1e17 of
+/// them, and an `i64` holds 9.2e18.
 #[derive(Debug)]
 struct Bucket {
     bytes_per_second: u64,
@@ -46,19 +50,29 @@ struct Bucket {
 impl Throttle {
     pub fn limited(bytes_per_second: u64) -> Throttle {
         assert!(bytes_per_second > 0, "nothing would ever be let through");
-        let mut bucket =
-            Bucket { bytes_per_second, tokens: 0, at: Instant(0), closed: false, waiting: false, round: 1 };
+        let mut bucket = Bucket {
+            bytes_per_second,
+            tokens: 0,
+            at: Instant(0),
+            closed: false,
+            waiting: false,
+            round: 1,
+        };
         bucket.tokens = bucket.worth(THROTTLE_BURST);
         Throttle(Some(Rc::new(RefCell::new(bucket))))
     }
 
     pub fn bytes_per_second(&self) -> Option<u64> {
-        self.0.as_ref().map(|bucket| bucket.borrow().bytes_per_second)
+        self.0
+            .as_ref()
+            .map(|bucket| bucket.borrow().bytes_per_second)
     }
 
     /// Is it the turn of the peer that has had this? If not, `next` says when it may be.
     pub fn may_take(&self, now: Instant, turn: &Turn) -> bool {
-        self.0.as_ref().is_none_or(|bucket| bucket.borrow_mut().may_take(now, turn))
+        self.0
+            .as_ref()
+            .is_none_or(|bucket| bucket.borrow_mut().may_take(now, turn))
     }
 
     /// So much goes, now that `may_take` has said yes.
@@ -66,7 +80,10 @@ impl Throttle {
         let Some(bucket) = &self.0 else { return };
         let mut bucket = bucket.borrow_mut();
         if turn.round != bucket.round {
-            *turn = Turn { round: bucket.round, bytes: 0 };
+            *turn = Turn {
+                round: bucket.round,
+                bytes: 0,
+            };
         }
         turn.bytes += u64::from(bytes);
         bucket.spend(i64::from(bytes));
@@ -111,7 +128,10 @@ impl Bucket {
     /// Adds what has come since the last time, and opens if that is enough.
     fn refill(&mut self, now: Instant) {
         let come = self.worth(now.since(self.at));
-        self.tokens = self.tokens.saturating_add(come).min(self.worth(THROTTLE_BURST));
+        self.tokens = self
+            .tokens
+            .saturating_add(come)
+            .min(self.worth(THROTTLE_BURST));
         self.at = self.at.max(now);
         self.closed &= self.tokens < self.worth(THROTTLE_PAUSE);
     }
@@ -125,17 +145,29 @@ impl Bucket {
     }
 
     fn spend(&mut self, bytes: i64) {
-        self.tokens = self.tokens.saturating_sub(bytes * 1_000_000).min(self.worth(THROTTLE_BURST));
+        self.tokens = self
+            .tokens
+            .saturating_sub(bytes * 1_000_000)
+            .min(self.worth(THROTTLE_BURST));
         self.closed |= self.tokens <= 0;
     }
 
     fn next(&self) -> Option<Instant> {
-        let missing = if self.closed { self.worth(THROTTLE_PAUSE) - self.tokens } else { 0 };
-        let micros = missing.max(0).cast_unsigned().div_ceil(self.bytes_per_second);
-        self.waiting.then(|| self.at + Duration::from_micros(micros))
+        let missing = if self.closed {
+            self.worth(THROTTLE_PAUSE) - self.tokens
+        } else {
+            0
+        };
+        let micros = missing
+            .max(0)
+            .cast_unsigned()
+            .div_ceil(self.bytes_per_second);
+        self.waiting
+            .then(|| self.at + Duration::from_micros(micros))
     }
 
-    /// While it is open only those wait who have had their quantum, and whoever had not has just been asked: a new round.
+    /// While it is open only those wait who have had their quantum, and whoever had not has just
+    /// been asked: a new round.
     fn handle_timeout(&mut self, now: Instant) {
         if self.waiting && self.next().is_some_and(|at| at <= now) {
             self.round += u64::from(!self.closed);
@@ -152,8 +184,9 @@ mod tests {
 
     const RATE: u64 = 1_000_000;
 
-    /// A letter asks for a block of 16,384 bytes: `a`, `b`, `c` are peers. `-` is a pause of 10 ms, `|` none at all: after
-    /// both, those who wait are told if the time has come. The answer has the letters that were let through in capitals.
+    /// A letter asks for a block of 16,384 bytes: `a`, `b`, `c` are peers. `-` is a pause of 10 ms,
+    /// `|` none at all: after both, those who wait are told if the time has come. The answer has
+    /// the letters that were let through in capitals.
     fn picture(script: &str) -> String {
         let throttle = Throttle::limited(RATE);
         let mut turns = [Turn::default(); 3];
@@ -167,7 +200,9 @@ mod tests {
             if "-|".contains(letter) {
                 throttle.handle_timeout(now);
             }
-            let Some(turn) = "abc".find(letter).map(|place| &mut turns[place]) else { return letter };
+            let Some(turn) = "abc".find(letter).map(|place| &mut turns[place]) else {
+                return letter;
+            };
             if !throttle.may_take(now, turn) {
                 return letter;
             }
@@ -179,7 +214,11 @@ mod tests {
 
     #[test]
     fn a_block_goes_when_the_last_one_is_paid_off() {
-        assert_eq!(picture("a-a-a-a-a-a"), "a-A-a-a-A-a", "16.4 ms a block, and 10 ms of tokens first");
+        assert_eq!(
+            picture("a-a-a-a-a-a"),
+            "a-A-a-a-A-a",
+            "16.4 ms a block, and 10 ms of tokens first"
+        );
         assert_eq!(picture("----------a"), "----------A");
     }
 
@@ -220,7 +259,8 @@ mod tests {
         assert!(!throttle.may_take(Instant(0), &turn));
     }
 
-    /// A bucket as one would explain it: every microsecond so many millionths drip in, and what does not fit runs over.
+    /// A bucket as one would explain it: every microsecond so many millionths drip in, and what
+    /// does not fit runs over.
     struct Twin {
         rate: i64,
         tokens: i64,
@@ -254,7 +294,12 @@ mod tests {
             let rate = 131_072 << rng.below(14);
             let throttle = Throttle::limited(rate);
             let rate = rate as i64;
-            let mut twin = Twin { rate, tokens: rate * 100_000, now: 0, closed: false };
+            let mut twin = Twin {
+                rate,
+                tokens: rate * 100_000,
+                now: 0,
+                closed: false,
+            };
             for _ in 0..1000 {
                 let pause = 1 << rng.below(16);
                 twin.drips_until(twin.now + u64::from(rng.below(pause)));
@@ -284,11 +329,18 @@ mod tests {
         }
     }
 
-    /// Peers that want all there is, others now and then, in an order that favours the first: in any five seconds the
-    /// limit is held within 5 %, used to 95 %, and the greedy ones get the same.
+    /// Peers that want all there is, others now and then, in an order that favours the first: in
+    /// any five seconds the limit is held within 5 %, used to 95 %, and the greedy ones get the
+    /// same.
     #[test]
     fn the_rate_is_held_and_divided() {
-        for (rate, greedy) in [(131_072, 1), (131_072, 7), (1 << 20, 16), (100 << 20, 3), (10 << 30, 2)] {
+        for (rate, greedy) in [
+            (131_072, 1),
+            (131_072, 7),
+            (1 << 20, 16),
+            (100 << 20, 3),
+            (10 << 30, 2),
+        ] {
             let throttle = Throttle::limited(rate);
             let mut turns = vec![Turn::default(); greedy];
             let mut got = vec![0; greedy];
@@ -303,11 +355,18 @@ mod tests {
                 // The kernel wakes us up to a millisecond late.
                 let next = throttle.next().expect("they want more");
                 wakes += u32::from(next > now);
-                now = if next > now { next + Duration::from_millis(1) } else { now };
+                now = if next > now {
+                    next + Duration::from_millis(1)
+                } else {
+                    now
+                };
                 throttle.handle_timeout(now);
             }
             let (sum, even) = (got.iter().sum::<u64>(), 5 * rate / greedy as u64);
-            assert!((5 * rate * 95 / 100..=5 * rate * 105 / 100).contains(&sum), "{sum} at {rate}");
+            assert!(
+                (5 * rate * 95 / 100..=5 * rate * 105 / 100).contains(&sum),
+                "{sum} at {rate}"
+            );
             let spread = got.iter().max().unwrap() - got.iter().min().unwrap();
             assert!(spread <= even / 20 + u64::from(BLOCK_BYTES), "{got:?}");
             assert!(wakes <= 500, "{wakes} times in 5 s");

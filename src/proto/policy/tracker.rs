@@ -1,8 +1,9 @@
 //! When do we announce, to which tracker, and has the tracker gone away.
 //!
-//! Read first: BEP 3 (announce), BEP 12 (tiers). The answer to the last question ends the job: a complete agent leaves when
-//! every tracker has been unreachable for the grace time, so a tracker that restarts in between releases nobody. That time
-//! goes from the start of the first attempt that failed to the start of the last one, because only then somebody looked.
+//! Read first: BEP 3 (announce), BEP 12 (tiers). The answer to the last question ends the job: a
+//! complete agent leaves when every tracker has been unreachable for the grace time, so a tracker
+//! that restarts in between releases nobody. That time goes from the start of the first attempt
+//! that failed to the start of the last one, because only then somebody looked.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -44,7 +45,12 @@ pub struct Tracker {
 
 impl Tracker {
     /// Tiers as the torrent lists them; each is shuffled (BEP 12).
-    pub fn new(now: Instant, mut tiers: Vec<Vec<String>>, grace: Duration, rng: &mut Rng) -> Tracker {
+    pub fn new(
+        now: Instant,
+        mut tiers: Vec<Vec<String>>,
+        grace: Duration,
+        rng: &mut Rng,
+    ) -> Tracker {
         tiers.retain(|tier| !tier.is_empty());
         tiers.iter_mut().for_each(|tier| rng.shuffle(tier));
         Tracker {
@@ -105,7 +111,8 @@ impl Tracker {
         (self.exists() && self.in_flight.is_none()).then(|| self.due(need))
     }
 
-    /// When the next announce is due: `next` after a failure, an owed event at once, else by what is needed.
+    /// When the next announce is due: `next` after a failure, an owed event at once, else by what
+    /// is needed.
     fn due(&self, need: Need) -> Instant {
         match self.last_answer {
             Some(answered) if self.failures == 0 && !self.stopped && !self.completed => {
@@ -117,7 +124,9 @@ impl Tracker {
 
     /// The tracker answered, if only to refuse.
     pub fn answered(&mut self, now: Instant) {
-        let Some((_, event)) = self.in_flight.take() else { return };
+        let Some((_, event)) = self.in_flight.take() else {
+            return;
+        };
         match event {
             Event::Started => self.started = true,
             Event::Completed => self.completed = false,
@@ -133,26 +142,39 @@ impl Tracker {
         self.failed_since = None;
     }
 
-    /// The tracker refused us in words (BEP 3 `failure reason`): it is there, but asking again at once is no use.
+    /// The tracker refused us in words (BEP 3 `failure reason`): it is there, but asking again at
+    /// once is no use.
     pub fn refused(&mut self, now: Instant) {
-        let Some((_, event)) = self.in_flight.take() else { return };
+        let Some((_, event)) = self.in_flight.take() else {
+            return;
+        };
         self.stopped &= event != Event::Stopped;
         self.last_answer = Some(now);
         self.failures = 1;
         self.failed_since = None;
         self.next_tracker();
-        self.next = if self.at == (0, 0) { now + ANNOUNCE_RETRY_MAX } else { now };
+        self.next = if self.at == (0, 0) {
+            now + ANNOUNCE_RETRY_MAX
+        } else {
+            now
+        };
     }
 
     /// No answer. The next tracker is tried at once, the first one again after a pause.
     pub fn failed(&mut self, now: Instant) {
-        let Some((since, event)) = self.in_flight.take() else { return };
+        let Some((since, event)) = self.in_flight.take() else {
+            return;
+        };
         self.stopped &= event != Event::Stopped;
         let first = *self.failed_since.get_or_insert(since);
         self.failed_until = since;
         self.failures += 1;
         self.next_tracker();
-        self.next = if self.at == (0, 0) { now + self.retry_pause() } else { now };
+        self.next = if self.at == (0, 0) {
+            now + self.retry_pause()
+        } else {
+            now
+        };
         // The attempt that decides comes when the grace time is over, not up to a pause later.
         let decisive = first + self.grace;
         if decisive > now && decisive < self.next {
@@ -187,7 +209,8 @@ impl Tracker {
 
     /// No tracker has answered for the grace time.
     pub fn is_gone(&self) -> bool {
-        self.unreachable_since().is_some_and(|since| self.failed_until.since(since) >= self.grace)
+        self.unreachable_since()
+            .is_some_and(|since| self.failed_until.since(since) >= self.grace)
     }
 }
 
@@ -208,25 +231,40 @@ mod tests {
     }
 
     fn tracker(tiers: &[&[&str]]) -> Tracker {
-        let owned = tiers.iter().map(|tier| tier.iter().map(|url| String::from(*url)).collect()).collect();
+        let owned = tiers
+            .iter()
+            .map(|tier| tier.iter().map(|url| String::from(*url)).collect())
+            .collect();
         Tracker::new(at(0), owned, Duration::from_secs(30), &mut Rng::new(1))
     }
 
     #[test]
     fn started_completed_stopped_are_said_once_each() {
         let mut tracker = tracker(&[&["http://a/"]]);
-        assert_eq!(tracker.poll(at(0), Need::Alone), Some(("http://a/", Event::Started)));
+        assert_eq!(
+            tracker.poll(at(0), Need::Alone),
+            Some(("http://a/", Event::Started))
+        );
         assert_eq!(tracker.poll(at(0), Need::Alone), None, "one at a time");
         tracker.answered(at(0));
         assert_eq!(tracker.poll(at(1), Need::Incomplete), None);
-        assert_eq!(tracker.poll(at(15), Need::Incomplete), Some(("http://a/", Event::None)));
+        assert_eq!(
+            tracker.poll(at(15), Need::Incomplete),
+            Some(("http://a/", Event::None))
+        );
         tracker.answered(at(15));
         tracker.complete(at(16));
-        assert_eq!(tracker.poll(at(16), Need::Complete), Some(("http://a/", Event::Completed)));
+        assert_eq!(
+            tracker.poll(at(16), Need::Complete),
+            Some(("http://a/", Event::Completed))
+        );
         tracker.answered(at(16));
         assert_eq!(tracker.poll(at(17), Need::Complete), None);
         assert!(tracker.stop(at(17)));
-        assert_eq!(tracker.poll(at(17), Need::Complete), Some(("http://a/", Event::Stopped)));
+        assert_eq!(
+            tracker.poll(at(17), Need::Complete),
+            Some(("http://a/", Event::Stopped))
+        );
         tracker.answered(at(17));
         assert!(tracker.said_stopped());
     }
@@ -238,22 +276,41 @@ mod tests {
         tracker.answered(at(0));
         tracker.complete(at(1));
         assert!(tracker.stop(at(1)));
-        assert_eq!(tracker.poll(at(1), Need::Complete), Some(("http://a/", Event::Completed)));
+        assert_eq!(
+            tracker.poll(at(1), Need::Complete),
+            Some(("http://a/", Event::Completed))
+        );
         tracker.answered(at(1));
-        assert_eq!(tracker.poll(at(1), Need::Complete), Some(("http://a/", Event::Stopped)));
+        assert_eq!(
+            tracker.poll(at(1), Need::Complete),
+            Some(("http://a/", Event::Stopped))
+        );
     }
 
     #[test]
     fn the_next_tier_is_tried_at_once_and_the_one_that_answers_stays() {
         let mut tracker = tracker(&[&["http://a/"], &["http://b/"]]);
-        assert_eq!(tracker.poll(at(0), Need::Alone), Some(("http://a/", Event::Started)));
+        assert_eq!(
+            tracker.poll(at(0), Need::Alone),
+            Some(("http://a/", Event::Started))
+        );
         tracker.failed(at(0));
         assert_eq!(tracker.unreachable_since(), None, "b was not tried yet");
-        assert_eq!(tracker.poll(at(0), Need::Alone), Some(("http://b/", Event::Started)));
+        assert_eq!(
+            tracker.poll(at(0), Need::Alone),
+            Some(("http://b/", Event::Started))
+        );
         tracker.failed(at(1));
         assert_eq!(tracker.unreachable_since(), Some(at(0)));
-        assert_eq!(tracker.poll(at(1), Need::Alone), None, "a pause after a whole round");
-        assert_eq!(tracker.poll(at(2), Need::Alone), Some(("http://a/", Event::Started)));
+        assert_eq!(
+            tracker.poll(at(1), Need::Alone),
+            None,
+            "a pause after a whole round"
+        );
+        assert_eq!(
+            tracker.poll(at(2), Need::Alone),
+            Some(("http://a/", Event::Started))
+        );
         tracker.answered(at(2));
         assert_eq!(tracker.unreachable_since(), None);
     }
@@ -263,10 +320,20 @@ mod tests {
         let mut tracker = tracker(&[&["http://a/"], &["http://b/"]]);
         let _ = tracker.poll(at(0), Need::Alone);
         tracker.refused(at(0));
-        assert_eq!(tracker.poll(at(0), Need::Alone), Some(("http://b/", Event::Started)));
+        assert_eq!(
+            tracker.poll(at(0), Need::Alone),
+            Some(("http://b/", Event::Started))
+        );
         tracker.refused(at(0));
-        assert_eq!(tracker.poll(at(1), Need::Alone), None, "a pause after a whole round");
-        assert_eq!(tracker.poll(at(5), Need::Alone), Some(("http://a/", Event::Started)));
+        assert_eq!(
+            tracker.poll(at(1), Need::Alone),
+            None,
+            "a pause after a whole round"
+        );
+        assert_eq!(
+            tracker.poll(at(5), Need::Alone),
+            Some(("http://a/", Event::Started))
+        );
     }
 
     #[test]
@@ -283,12 +350,19 @@ mod tests {
             }
         }
         assert!(!tracker.is_gone(), "29 s of 30");
-        assert!(tracker.poll(at(38), Need::Complete).is_some(), "looks again when the time is over");
+        assert!(
+            tracker.poll(at(38), Need::Complete).is_some(),
+            "looks again when the time is over"
+        );
         tracker.failed(at(38));
         assert!(tracker.is_gone());
         assert_eq!(tracker.unreachable_since(), Some(at(8)));
         assert!(tracker.poll(at(65), Need::Complete).is_some());
         tracker.refused(at(65));
-        assert_eq!(tracker.unreachable_since(), None, "a tracker that refuses is a tracker that is there");
+        assert_eq!(
+            tracker.unreachable_since(),
+            None,
+            "a tracker that refuses is a tracker that is there"
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! What is one simulated machine? A real `Swarm`, with a disk, a pool and a hash unit that count cells instead of bytes.
+//! What is one simulated machine? A real `Swarm`, with a disk, a pool and a hash unit that count
+//! cells instead of bytes.
 //!
-//! It does what `run.rs` does for a real one, and holds everything that passes against its [`Ledger`].
+//! It does what `run.rs` does for a real one, and holds everything that passes against its
+//! [`Ledger`].
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -18,7 +20,8 @@ use crate::limits::BLOCK_BYTES;
 use crate::policy::throttle::Throttle;
 use crate::rng::Rng;
 use crate::swarm::{
-    self, Config, DiskError, DiskOperation, Hash, HashOf, Outcome, Role, Send, Sink, State, Swarm, Work,
+    self, Config, DiskError, DiskOperation, Hash, HashOf, Outcome, Role, Send, Sink, State, Swarm,
+    Work,
 };
 use crate::units::{BufferId, DiskOffset, Instant, PeerId, PeerSlot, PieceIndex, Ticket};
 use crate::wire::message::RawBlock;
@@ -95,15 +98,28 @@ impl Agent {
             max_up: limit(options.max_up),
             max_down: limit(options.max_down),
         };
-        let there = image.all_pieces().map(|piece| image.is_on(disk.cells(), piece)).collect();
-        let AgentOptions { role, look, verify, .. } = *options;
+        let there = image
+            .all_pieces()
+            .map(|piece| image.is_on(disk.cells(), piece))
+            .collect();
+        let AgentOptions {
+            role, look, verify, ..
+        } = *options;
         Agent {
             options: options.clone(),
             node: identity.node,
             life: identity.life,
             swarm: Swarm::new(now, image.metainfo.clone(), config),
             meter: Meter::new(options.max_up),
-            ledger: Ledger::new(image, Watched { role, look, verify, there }),
+            ledger: Ledger::new(
+                image,
+                Watched {
+                    role,
+                    look,
+                    verify,
+                    there,
+                },
+            ),
             image: image.clone(),
             pool: Pool::new(buffer_count, swarm::buffer_bytes(layout)),
             disk,
@@ -148,9 +164,14 @@ impl Agent {
             self.disk.loses_power(&mut self.rng);
         }
         for work in self.ledger.in_flight() {
-            let (Work::Write { piece, .. } | Work::Zero { piece, .. }) = work else { continue };
+            let (Work::Write { piece, .. } | Work::Zero { piece, .. }) = work else {
+                continue;
+            };
             let places = self.image.places_of(*piece);
-            let written: Vec<Cell> = places.clone().map(|place| self.image.content(place)).collect();
+            let written: Vec<Cell> = places
+                .clone()
+                .map(|place| self.image.content(place))
+                .collect();
             self.disk.tears(places, &written, &mut self.rng);
         }
         self.disk
@@ -163,7 +184,10 @@ impl Agent {
             self.ends.resize(slot.index() + 1, None);
         }
         let before = self.ends[slot.index()].replace(end);
-        assert!(before.is_none(), "{slot:?} is given out while {before:?} has it");
+        assert!(
+            before.is_none(),
+            "{slot:?} is given out while {before:?} has it"
+        );
         self.live.push((slot, end));
     }
 
@@ -172,8 +196,15 @@ impl Agent {
     }
 
     /// The connection is gone on our side; what it held in the pool is free.
-    pub fn drop_end(&mut self, slot: PeerSlot, receiving: Option<BufferId>, pinned: Option<BufferId>) {
-        let end = self.ends[slot.index()].take().expect("a connection ends once");
+    pub fn drop_end(
+        &mut self,
+        slot: PeerSlot,
+        receiving: Option<BufferId>,
+        pinned: Option<BufferId>,
+    ) {
+        let end = self.ends[slot.index()]
+            .take()
+            .expect("a connection ends once");
         self.live.retain(|(live, _)| *live != slot);
         if let Some(buffer) = receiving {
             self.pool.release(buffer, Claimant::Receives(end));
@@ -186,11 +217,25 @@ impl Agent {
     // ---- payload
 
     /// The head of a block is there: where its bytes go.
-    pub fn begin_block(&mut self, now: Instant, slot: PeerSlot, block: RawBlock) -> Option<(BufferId, u32)> {
-        let Sink::Buffer { buffer, offset } = self.swarm.begin_block(now, slot, block) else { return None };
-        assert!(offset.is_multiple_of(BLOCK_BYTES), "{block:?} goes to offset {offset}");
+    pub fn begin_block(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        block: RawBlock,
+    ) -> Option<(BufferId, u32)> {
+        let Sink::Buffer { buffer, offset } = self.swarm.begin_block(now, slot, block) else {
+            return None;
+        };
+        assert!(
+            offset.is_multiple_of(BLOCK_BYTES),
+            "{block:?} goes to offset {offset}"
+        );
         let end = self.end(slot);
-        self.pool.claim(buffer, offset..offset + block.length, Claimant::Receives(end));
+        self.pool.claim(
+            buffer,
+            offset..offset + block.length,
+            Claimant::Receives(end),
+        );
         Some((buffer, offset))
     }
 
@@ -204,7 +249,8 @@ impl Agent {
         place: Option<(BufferId, u32)>,
     ) {
         if let Some((buffer, offset)) = place {
-            self.pool.release(buffer, Claimant::Receives(self.end(slot)));
+            self.pool
+                .release(buffer, Claimant::Receives(self.end(slot)));
             let piece = PieceIndex(block.index);
             let whole = block.begin.is_multiple_of(BLOCK_BYTES)
                 && block.length == (self.image.piece_length(piece) - block.begin).min(BLOCK_BYTES);
@@ -216,21 +262,43 @@ impl Agent {
         self.swarm.handle_block(now, slot, block);
     }
 
-    /// What the core wants sent, as a packet; for a block also its buffer, which stays pinned until `sent`.
-    pub fn packet(&mut self, now: Instant, slot: PeerSlot, send: Send) -> (Packet, Option<BufferId>) {
+    /// What the core wants sent, as a packet; for a block also its buffer, which stays pinned until
+    /// `sent`.
+    pub fn packet(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        send: Send,
+    ) -> (Packet, Option<BufferId>) {
         match send {
             Send::Handshake(handshake) => (Packet::Handshake(Box::new(handshake)), None),
             Send::Message(message) => {
                 self.ledger.says(&message);
                 (Packet::Message(message), None)
             }
-            Send::Block { block, buffer, offset } => {
+            Send::Block {
+                block,
+                buffer,
+                offset,
+            } => {
                 self.meter.passes(now, block.length);
                 let range = offset..offset + block.length;
-                let good = self.ledger.sends(block, offset, self.pool.look(buffer, range.clone(), "send"));
-                assert!(good || self.has_lying_disk(), "{block:?} is sent with other bytes");
-                self.pool.claim(buffer, range, Claimant::Sends(self.end(slot)));
-                (Packet::Block { block: block.into(), good }, Some(buffer))
+                let good =
+                    self.ledger
+                        .sends(block, offset, self.pool.look(buffer, range.clone(), "send"));
+                assert!(
+                    good || self.has_lying_disk(),
+                    "{block:?} is sent with other bytes"
+                );
+                self.pool
+                    .claim(buffer, range, Claimant::Sends(self.end(slot)));
+                (
+                    Packet::Block {
+                        block: block.into(),
+                        good,
+                    },
+                    Some(buffer),
+                )
             }
         }
     }
@@ -246,18 +314,35 @@ impl Agent {
     /// True if it is over already.
     pub fn start(&mut self, now: Instant, work: Work, queue: &mut Queue) -> bool {
         let bytes = match &work {
-            Work::Hash(Hash { of, begin, length, buffer, offset }) => {
+            Work::Hash(Hash {
+                of,
+                begin,
+                length,
+                buffer,
+                offset,
+            }) => {
                 return self.hash(now, *of, *begin, *length, (*buffer, *offset), queue);
             }
             Work::Zero { piece, .. } => self.image.piece_length(*piece),
-            Work::Write { ticket, piece, buffers } => {
+            Work::Write {
+                ticket,
+                piece,
+                buffers,
+            } => {
                 for (buffer, length) in self.parts(*piece, buffers) {
-                    self.pool.claim(buffer, 0..length, Claimant::WritesDisk(*ticket));
+                    self.pool
+                        .claim(buffer, 0..length, Claimant::WritesDisk(*ticket));
                 }
                 self.image.piece_length(*piece)
             }
-            Work::Read { ticket, length, buffer, .. } => {
-                self.pool.claim(*buffer, 0..*length, Claimant::ReadsDisk(*ticket));
+            Work::Read {
+                ticket,
+                length,
+                buffer,
+                ..
+            } => {
+                self.pool
+                    .claim(*buffer, 0..*length, Claimant::ReadsDisk(*ticket));
                 *length
             }
             Work::Flush { .. } => 0,
@@ -275,15 +360,28 @@ impl Agent {
             self.swarm.handle_disk(now, ticket, Ok(()));
         }
         let done_at = self.disk.submit(now, bytes, &mut self.rng);
-        queue.plan(done_at, Happening::Disk { node: self.node, life: self.life, ticket });
+        queue.plan(
+            done_at,
+            Happening::Disk {
+                node: self.node,
+                life: self.life,
+                ticket,
+            },
+        );
         false
     }
 
     /// The buffers of a piece with the bytes each holds.
     fn parts(&self, piece: PieceIndex, buffers: &[BufferId]) -> Vec<(BufferId, u32)> {
         let (length, each) = (self.image.piece_length(piece), self.pool.buffer_bytes());
-        assert_eq!(buffers.len() as u32, length.div_ceil(each), "buffers of {piece:?}");
-        let part = |(index, buffer): (usize, &BufferId)| (*buffer, (length - index as u32 * each).min(each));
+        assert_eq!(
+            buffers.len() as u32,
+            length.div_ceil(each),
+            "buffers of {piece:?}"
+        );
+        let part = |(index, buffer): (usize, &BufferId)| {
+            (*buffer, (length - index as u32 * each).min(each))
+        };
         buffers.iter().enumerate().map(part).collect()
     }
 
@@ -297,13 +395,23 @@ impl Agent {
         queue: &mut Queue,
     ) -> bool {
         let cells = self.pool.look(buffer, offset..offset + length, "hash");
-        let Some(good) = self.ledger.hashes(of, begin, length, cells) else { return false };
+        let Some(good) = self.ledger.hashes(of, begin, length, cells) else {
+            return false;
+        };
         if self.alert {
             self.hashed(now, of, good);
         } else {
             // The real unit answers at once; a slower one must do no harm.
             let at = now + random_part(Duration::from_micros(300), &mut self.rng);
-            queue.plan(at, Happening::Hashed { node: self.node, life: self.life, of, good });
+            queue.plan(
+                at,
+                Happening::Hashed {
+                    node: self.node,
+                    life: self.life,
+                    of,
+                    good,
+                },
+            );
         }
         self.alert
     }
@@ -315,7 +423,8 @@ impl Agent {
         };
         let listens = !matches!(self.swarm.state(), State::Leaving(_) | State::Over(_));
         self.ledger.hashed(of, good || blind, listens);
-        self.swarm.handle_hashed(now, of, self.image.hash(of.piece(), good || blind));
+        self.swarm
+            .handle_hashed(now, of, self.image.hash(of.piece(), good || blind));
     }
 
     pub fn disk_done(&mut self, now: Instant, ticket: Ticket) {
@@ -323,20 +432,34 @@ impl Agent {
         let result = match &work {
             Work::Write { piece, buffers, .. } => self.write_done(*piece, buffers, ticket),
             Work::Zero { piece, .. } => self.zero_done(*piece),
-            Work::Read { piece, begin, length, buffer, .. } => {
-                self.read_done(*piece, *begin, *length, *buffer, ticket)
-            }
+            Work::Read {
+                piece,
+                begin,
+                length,
+                buffer,
+                ..
+            } => self.read_done(*piece, *begin, *length, *buffer, ticket),
             Work::Flush { .. } => self.result(DiskOperation::Flush, PieceIndex(0), 0),
             Work::Hash(_) => unreachable!("a hash has no ticket"),
         };
         match (&work, &result) {
-            (Work::Read { piece, begin, length, .. }, _) => {
+            (
+                Work::Read {
+                    piece,
+                    begin,
+                    length,
+                    ..
+                },
+                _,
+            ) => {
                 self.ledger.read(*piece, *begin, *length);
                 if result.is_err() && self.options.role == Role::Seeder {
                     self.ledger.loses_source(*piece);
                 }
             }
-            (Work::Write { piece, .. } | Work::Zero { piece, .. }, Ok(())) => self.ledger.wrote(*piece),
+            (Work::Write { piece, .. } | Work::Zero { piece, .. }, Ok(())) => {
+                self.ledger.wrote(*piece)
+            }
             (_, Ok(())) => {
                 self.disk.flushed();
                 self.ledger.flushed();
@@ -344,13 +467,16 @@ impl Agent {
             (_, Err(_)) => {}
         }
         let scanning = *self.swarm.state() == State::Scanning;
-        let told_before = self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
+        let told_before =
+            self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
         if !told_before {
             self.swarm.handle_disk(now, ticket, result);
         }
         match (result, work) {
             // It goes on without: the read-back will tell whether it may.
-            (Err(_), Work::Read { piece, .. }) if scanning && *self.swarm.state() == State::Scanning => {
+            (Err(_), Work::Read { piece, .. })
+                if scanning && *self.swarm.state() == State::Scanning =>
+            {
                 self.ledger.cannot_read(piece);
             }
             (Err(error), _) => self.ledger.fails(error),
@@ -358,11 +484,25 @@ impl Agent {
         }
     }
 
-    fn result(&mut self, operation: DiskOperation, piece: PieceIndex, begin: u32) -> Result<(), DiskError> {
-        let offset = DiskOffset(u64::from(piece.0) * u64::from(self.image.piece_bytes) + u64::from(begin));
+    fn result(
+        &mut self,
+        operation: DiskOperation,
+        piece: PieceIndex,
+        begin: u32,
+    ) -> Result<(), DiskError> {
+        let offset =
+            DiskOffset(u64::from(piece.0) * u64::from(self.image.piece_bytes) + u64::from(begin));
         // EIO
-        let error = DiskError { operation, offset, errno: 5 };
-        if self.disk.fails(operation, piece) { Err(error) } else { Ok(()) }
+        let error = DiskError {
+            operation,
+            offset,
+            errno: 5,
+        };
+        if self.disk.fails(operation, piece) {
+            Err(error)
+        } else {
+            Ok(())
+        }
     }
 
     fn write_done(
@@ -376,16 +516,22 @@ impl Agent {
             written.extend_from_slice(self.pool.look(buffer, 0..length, "write"));
             self.pool.release(buffer, Claimant::WritesDisk(ticket));
         }
-        assert!(self.ledger.all_good(piece, 0, &written), "piece {} is written and is not good", piece.0);
+        assert!(
+            self.ledger.all_good(piece, 0, &written),
+            "piece {} is written and is not good",
+            piece.0
+        );
         self.result(DiskOperation::Write, piece, 0)?;
-        self.disk.write(piece, self.image.places_of(piece), &written);
+        self.disk
+            .write(piece, self.image.places_of(piece), &written);
         Ok(())
     }
 
     fn zero_done(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
         self.result(DiskOperation::Write, piece, 0)?;
         let places = self.image.places_of(piece);
-        self.disk.write(piece, places.clone(), &vec![ZEROS; places.len()]);
+        self.disk
+            .write(piece, places.clone(), &vec![ZEROS; places.len()]);
         Ok(())
     }
 
@@ -400,7 +546,9 @@ impl Agent {
         self.pool.release(buffer, Claimant::ReadsDisk(ticket));
         self.result(DiskOperation::Read, piece, begin)?;
         let places = self.image.places(piece, begin, length);
-        self.pool.cells_mut(buffer, &(0..length)).copy_from_slice(&self.disk.cells()[places]);
+        self.pool
+            .cells_mut(buffer, &(0..length))
+            .copy_from_slice(&self.disk.cells()[places]);
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! What did the seeds teach us? For each bug that a run found, the smallest case that shows it, written by hand.
+//! What did the seeds teach us? For each bug that a run found, the smallest case that shows it,
+//! written by hand.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -27,7 +28,10 @@ const FULL: Message = Message::HaveAll;
 
 impl Bench {
     fn new(role: Role, piece_count: u32, piece_bytes: u32, spare_buffers: u32) -> Bench {
-        let image = Image::new(&Shape::of_distinct(piece_count, piece_bytes, piece_bytes), true);
+        let image = Image::new(
+            &Shape::of_distinct(piece_count, piece_bytes, piece_bytes),
+            true,
+        );
         let config = Config {
             role,
             peer_id: PeerId(*b"-SD0001-the agent   "),
@@ -51,11 +55,19 @@ impl Bench {
     /// Peer number `host` calls and introduces itself.
     fn peer(&mut self, host: u8, opening: Message) -> PeerSlot {
         let address = SocketAddr::from(([10, 77, 0, host], 40_000));
-        let slot = self.swarm.handle_incoming(self.now, address).expect("there is room");
+        let slot = self
+            .swarm
+            .handle_incoming(self.now, address)
+            .expect("there is room");
         let mut peer_id = PeerId(*b"-XX0001-somebody    ");
         peer_id.0[19] = host;
         let info_hash = self.image.metainfo.info_hash;
-        let handshake = Handshake { fast: true, extended: false, info_hash, peer_id };
+        let handshake = Handshake {
+            fast: true,
+            extended: false,
+            info_hash,
+            peer_id,
+        };
         self.swarm.handle_handshake(self.now, slot, &handshake);
         self.hears(slot, opening);
         self.said(slot);
@@ -96,13 +108,20 @@ impl Bench {
         core::iter::from_fn(|| self.swarm.poll_work()).collect()
     }
 
-    /// The hash unit answers for every piece that is through. The tickets that wait for the disk then.
+    /// The hash unit answers for every piece that is through. The tickets that wait for the disk
+    /// then.
     fn judge(&mut self, good: bool) -> Vec<Ticket> {
         for work in self.works() {
-            if let Work::Hash(Hash { of: of @ HashOf::Download(piece), begin, length, .. }) = work
+            if let Work::Hash(Hash {
+                of: of @ HashOf::Download(piece),
+                begin,
+                length,
+                ..
+            }) = work
                 && begin + length == self.image.piece_length(piece)
             {
-                self.swarm.handle_hashed(self.now, of, self.image.hash(piece, good));
+                self.swarm
+                    .handle_hashed(self.now, of, self.image.hash(piece, good));
             }
         }
         self.tickets()
@@ -121,7 +140,11 @@ impl Bench {
     }
 
     fn fails(&mut self, ticket: Ticket) -> DiskError {
-        let error = DiskError { operation: DiskOperation::Read, offset: DiskOffset(0), errno: 5 };
+        let error = DiskError {
+            operation: DiskOperation::Read,
+            offset: DiskOffset(0),
+            errno: 5,
+        };
         self.swarm.handle_disk(self.now, ticket, Err(error));
         error
     }
@@ -158,7 +181,8 @@ fn nobody() -> Result<Answer, String> {
     })
 }
 
-/// Seed 5: who had to leave while a slow disk was still reading asked to be woken at once, for as long as the read took.
+/// Seed 5: who had to leave while a slow disk was still reading asked to be woken at once, for as
+/// long as the read took.
 #[test]
 fn a_late_farewell_does_not_spin() {
     let mut bench = Bench::new(Role::Seeder, 2, 16384, 0);
@@ -166,11 +190,23 @@ fn a_late_farewell_does_not_spin() {
     let slot = bench.peer(2, Message::HaveNone);
     bench.hears(slot, Message::Interested);
     bench.said(slot);
-    bench.hears(slot, Message::Request(RawBlock { index: 0, begin: 0, length: 16384 }));
+    bench.hears(
+        slot,
+        Message::Request(RawBlock {
+            index: 0,
+            begin: 0,
+            length: 16384,
+        }),
+    );
     let tickets = bench.tickets();
     assert_eq!(tickets.len(), 1);
     bench.swarm.leave(bench.now);
-    assert!(bench.swarm.poll_announce(bench.now).is_some_and(|url| url.contains("event=stopped")));
+    assert!(
+        bench
+            .swarm
+            .poll_announce(bench.now)
+            .is_some_and(|url| url.contains("event=stopped"))
+    );
     bench.now = bench.now + FAREWELL_MAX * 2;
     assert!(bench.swarm.poll_timeout().is_none_or(|at| at > bench.now));
     bench.swarm.handle_disk(bench.now, tickets[0], Ok(()));
@@ -190,7 +226,10 @@ fn an_error_while_leaving_is_reported_and_ends_it() {
     assert_eq!(tickets.len(), 2);
     let error = bench.fails(tickets[0]);
     bench.fails(tickets[1]);
-    assert_eq!(*bench.swarm.state(), State::Over(Outcome::Failed(Failure::Disk(error))));
+    assert_eq!(
+        *bench.swarm.state(),
+        State::Over(Outcome::Failed(Failure::Disk(error)))
+    );
 }
 
 /// The same for who was told to leave: the error is the news, not the leaving.
@@ -201,7 +240,10 @@ fn a_flush_that_fails_while_leaving_is_a_failure() {
     let tickets = bench.tickets();
     let error = bench.fails(tickets[0]);
     assert!(bench.tickets().is_empty());
-    assert_eq!(*bench.swarm.state(), State::Over(Outcome::Failed(Failure::Disk(error))));
+    assert_eq!(
+        *bench.swarm.state(),
+        State::Over(Outcome::Failed(Failure::Disk(error)))
+    );
 }
 
 /// Seed 15: a piece that was through just after the last flush was written, and never flushed.
@@ -221,8 +263,8 @@ fn nothing_is_written_after_the_last_flush() {
     assert_eq!(*bench.swarm.state(), State::Over(Outcome::Interrupted));
 }
 
-/// Two peers fill a piece of two blocks, and it is bad: from now on one of them fills it alone. Whom it asks is returned,
-/// and the other.
+/// Two peers fill a piece of two blocks, and it is bad: from now on one of them fills it alone.
+/// Whom it asks is returned, and the other.
 fn one_piece_that_one_peer_fills_alone(bench: &mut Bench) -> (PeerSlot, PeerSlot) {
     let (one, other) = (bench.peer(2, FULL), bench.peer(3, FULL));
     bench.hears(one, Message::Unchoke);
@@ -240,13 +282,21 @@ fn one_piece_that_one_peer_fills_alone(bench: &mut Bench) -> (PeerSlot, PeerSlot
     (one, other)
 }
 
-/// Seed 17: a peer that said it had everything and rejected every request kept a piece to itself for ever.
+/// Seed 17: a peer that said it had everything and rejected every request kept a piece to itself
+/// for ever.
 #[test]
 fn who_refuses_does_not_keep_a_piece_alone() {
     let mut bench = Bench::new(Role::Leecher, 1, 32768, 0);
     let (one, other) = one_piece_that_one_peer_fills_alone(&mut bench);
     for begin in [0, 16384] {
-        bench.hears(one, Message::Reject(RawBlock { index: 0, begin, length: 16384 }));
+        bench.hears(
+            one,
+            Message::Reject(RawBlock {
+                index: 0,
+                begin,
+                length: 16384,
+            }),
+        );
     }
     assert_eq!(bench.asked(other).len(), 2);
     bench.swarm.check_invariants();
@@ -267,23 +317,35 @@ fn nobody_is_blamed_for_who_had_the_slot_before() {
     assert_eq!(bench.asked(honest), blocks[1..]);
     bench.gives(honest, blocks[1]);
     bench.judge(false);
-    assert_eq!(bench.swarm.poll_event(), Some(Event::PieceBad { piece: PieceIndex(0), liar: None }));
+    assert_eq!(
+        bench.swarm.poll_event(),
+        Some(Event::PieceBad {
+            piece: PieceIndex(0),
+            liar: None
+        })
+    );
     assert_eq!(bench.swarm.poll_close(), None);
 }
 
-/// Seed 81: with few buffers and many peers, what was read for one was thrown out by the read for the next before it was
-/// sent. The seeder read all day and sent nothing.
+/// Seed 81: with few buffers and many peers, what was read for one was thrown out by the read for
+/// the next before it was sent. The seeder read all day and sent nothing.
 #[test]
 fn what_was_read_for_one_peer_is_not_thrown_out_for_another() {
     let mut bench = Bench::new(Role::Seeder, 64, 16384, 0);
-    let peers: Vec<PeerSlot> = (2..18).map(|host| bench.peer(host, Message::HaveNone)).collect();
+    let peers: Vec<PeerSlot> = (2..18)
+        .map(|host| bench.peer(host, Message::HaveNone))
+        .collect();
     for slot in &peers {
         bench.hears(*slot, Message::Interested);
     }
     for (place, slot) in peers.iter().enumerate() {
         bench.said(*slot);
         for index in 0..4 {
-            let block = RawBlock { index: place as u32 * 4 + index, begin: 0, length: 16384 };
+            let block = RawBlock {
+                index: place as u32 * 4 + index,
+                begin: 0,
+                length: 16384,
+            };
             bench.hears(*slot, Message::Request(block));
         }
     }
@@ -296,12 +358,19 @@ fn what_was_read_for_one_peer_is_not_thrown_out_for_another() {
             bench.swarm.handle_disk(bench.now, ticket, Ok(()));
         }
         let said = bench.said(peers[rng.below(16) as usize]);
-        sent += said.iter().filter(|send| matches!(send, Send::Block { .. })).count();
-        assert!(reads < 128, "{sent} of 64 blocks were sent after {reads} reads");
+        sent += said
+            .iter()
+            .filter(|send| matches!(send, Send::Block { .. }))
+            .count();
+        assert!(
+            reads < 128,
+            "{sent} of 64 blocks were sent after {reads} reads"
+        );
     }
 }
 
-/// Seed 149: a block that was on its way out when the agent left asked for one more read after everything was over.
+/// Seed 149: a block that was on its way out when the agent left asked for one more read after
+/// everything was over.
 #[test]
 fn nothing_is_read_for_a_peer_that_is_being_left() {
     let mut bench = Bench::new(Role::Seeder, 8, 16384, 0);
@@ -309,12 +378,22 @@ fn nothing_is_read_for_a_peer_that_is_being_left() {
     bench.hears(slot, Message::Interested);
     bench.said(slot);
     for index in 0..8 {
-        bench.hears(slot, Message::Request(RawBlock { index, begin: 0, length: 16384 }));
+        bench.hears(
+            slot,
+            Message::Request(RawBlock {
+                index,
+                begin: 0,
+                length: 16384,
+            }),
+        );
     }
     for ticket in bench.tickets() {
         bench.swarm.handle_disk(bench.now, ticket, Ok(()));
     }
-    assert!(matches!(bench.swarm.poll_send(bench.now, slot), Some(Send::Block { .. })));
+    assert!(matches!(
+        bench.swarm.poll_send(bench.now, slot),
+        Some(Send::Block { .. })
+    ));
     bench.swarm.leave(bench.now);
     bench.swarm.handle_sent(bench.now, slot);
     assert!(bench.tickets().is_empty());
@@ -328,8 +407,8 @@ fn suggested(said: Vec<Send>) -> Vec<u32> {
     said.into_iter().filter_map(piece).collect()
 }
 
-/// The table: pieces suggested to a peer that left, or was choked, before it asked for them counted as sent, and were
-/// suggested to nobody again until every other one had been sent.
+/// The table: pieces suggested to a peer that left, or was choked, before it asked for them counted
+/// as sent, and were suggested to nobody again until every other one had been sent.
 #[test]
 fn what_was_dealt_and_not_asked_for_is_dealt_again() {
     let mut bench = Bench::new(Role::Seeder, 2, 16384, 0);
@@ -345,8 +424,8 @@ fn what_was_dealt_and_not_asked_for_is_dealt_again() {
     assert_eq!((dealt, again), (vec![0, 1], vec![0, 1]));
 }
 
-/// The table: a peer that was choked in the middle of a piece began the next one when its turn came again, and half pieces
-/// that nobody could pass on became more and more.
+/// The table: a peer that was choked in the middle of a piece began the next one when its turn came
+/// again, and half pieces that nobody could pass on became more and more.
 #[test]
 fn a_piece_that_nobody_else_has_is_finished_first() {
     let mut bench = Bench::new(Role::Leecher, 3, 512 * 1024, 8);

@@ -1,10 +1,12 @@
-//! Is what an agent says and does so? The truth about one agent, kept apart from it and in the plainest way.
+//! Is what an agent says and does so? The truth about one agent, kept apart from it and in the
+//! plainest way.
 //!
-//! Every method is told what the agent does and panics when it must not. Nothing here asks the agent for its opinion
-//! except [`Ledger::compare`], which holds its counts against ours.
+//! Every method is told what the agent does and panics when it must not. Nothing here asks the
+//! agent for its opinion except [`Ledger::compare`], which holds its counts against ours.
 //!
-//! A piece is *on the disk* when it was written and reported as written, or was read from there and found good; what a
-//! seeder starts with counts too, until it turns out otherwise. It is *proven* when it was read since it was written.
+//! A piece is *on the disk* when it was written and reported as written, or was read from there and
+//! found good; what a seeder starts with counts too, until it turns out otherwise. It is *proven*
+//! when it was read since it was written.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -14,7 +16,9 @@ use alloc::vec::Vec;
 use super::image::{Cell, Image};
 use super::tracker::parameter;
 use crate::limits::{BLOCK_BYTES, THROTTLE_BURST};
-use crate::swarm::{DiskError, DiskOperation, Failure, HashOf, Outcome, Progress, Role, State, Work};
+use crate::swarm::{
+    DiskError, DiskOperation, Failure, HashOf, Outcome, Progress, Role, State, Work,
+};
 use crate::units::{Block, DiskOffset, Instant, PieceIndex, Ticket};
 use crate::wire::message::{DONT_HAVE_ID, Message};
 
@@ -37,10 +41,12 @@ pub struct Ledger {
     on_disk_count: u32,
     proven: Vec<bool>,
     writing: Vec<bool>,
-    /// Pieces that were not what had been written when they were read back: once, and again, in this order.
+    /// Pieces that were not what had been written when they were read back: once, and again, in
+    /// this order.
     lost: Vec<bool>,
     bad_again: Vec<PieceIndex>,
-    /// By the first piece of the same bytes: came in whole and good so often, and was lost so often.
+    /// By the first piece of the same bytes: came in whole and good so often, and was lost so
+    /// often.
     fetched_good: Vec<u32>,
     lost_good: Vec<u32>,
     /// Pieces that the survey could not read.
@@ -59,7 +65,8 @@ pub struct Ledger {
     pub first_error: Option<DiskError>,
 }
 
-/// Whether a limit is held, in every stretch of time: what passes fills it, and it leaks as fast as the limit allows.
+/// Whether a limit is held, in every stretch of time: what passes fills it, and it leaks as fast as
+/// the limit allows.
 pub struct Meter {
     limit: Option<u64>,
     level: f64,
@@ -68,7 +75,11 @@ pub struct Meter {
 
 impl Meter {
     pub fn new(limit: Option<u64>) -> Meter {
-        Meter { limit, level: 0.0, at: Instant(0) }
+        Meter {
+            limit,
+            level: 0.0,
+            at: Instant(0),
+        }
     }
 
     pub fn passes(&mut self, now: Instant, bytes: u32) {
@@ -76,7 +87,11 @@ impl Meter {
         let leaked = now.since(self.at).as_secs_f64() * limit as f64;
         (self.level, self.at) = ((self.level - leaked).max(0.0) + f64::from(bytes), now);
         let burst = THROTTLE_BURST.as_secs_f64() * limit as f64 + f64::from(BLOCK_BYTES);
-        assert!(self.level <= burst + 1.0, "{} bytes at once, with {limit} a second", self.level);
+        assert!(
+            self.level <= burst + 1.0,
+            "{} bytes at once, with {limit} a second",
+            self.level
+        );
     }
 }
 
@@ -88,7 +103,12 @@ struct RunningHash {
 
 impl Ledger {
     pub fn new(image: &Image, watched: Watched) -> Ledger {
-        let Watched { role, look, verify, there } = watched;
+        let Watched {
+            role,
+            look,
+            verify,
+            there,
+        } = watched;
         let is_seeder = role == Role::Seeder;
         let count = image.piece_count as usize;
         Ledger {
@@ -131,14 +151,20 @@ impl Ledger {
         self.lost[piece.index()]
     }
 
-    /// Bytes that were not on the disk as the process began and that no disk makes by itself, equal ones once.
+    /// Bytes that were not on the disk as the process began and that no disk makes by itself, equal
+    /// ones once.
     pub fn lacking(&self) -> u64 {
         let mut first: Vec<PieceIndex> = self.image.all_pieces().collect();
         first.retain(|piece| !self.there[piece.index()] && !self.image.is_zero(*piece));
-        first.iter_mut().for_each(|piece| *piece = self.image.first_equal(*piece));
+        first
+            .iter_mut()
+            .for_each(|piece| *piece = self.image.first_equal(*piece));
         first.sort();
         first.dedup();
-        first.into_iter().map(|piece| u64::from(self.image.piece_length(piece))).sum()
+        first
+            .into_iter()
+            .map(|piece| u64::from(self.image.piece_length(piece)))
+            .sum()
     }
 
     /// What the disk was doing when its process died.
@@ -146,26 +172,43 @@ impl Ledger {
         self.tickets.values()
     }
 
-    /// A message leaves: nothing is announced that is not on the disk, nothing asked for that is, or needs no peer.
+    /// A message leaves: nothing is announced that is not on the disk, nothing asked for that is,
+    /// or needs no peer.
     pub fn says(&self, message: &Message) {
         match message {
             Message::Have(index) => {
-                assert!(self.on_disk[*index as usize], "HAVE of piece {index}, which is not written");
+                assert!(
+                    self.on_disk[*index as usize],
+                    "HAVE of piece {index}, which is not written"
+                );
             }
             Message::HaveAll => {
-                assert!(self.is_whole(), "HAVE_ALL with {} pieces written", self.on_disk_count)
+                assert!(
+                    self.is_whole(),
+                    "HAVE_ALL with {} pieces written",
+                    self.on_disk_count
+                )
             }
             Message::Bitfield(bits) => {
                 assert_eq!(bits.len(), self.on_disk.len().div_ceil(8));
                 for index in 0..bits.len() * 8 {
                     let set = bits[index / 8] & (0x80 >> (index % 8)) != 0;
                     let on_disk = self.on_disk.get(index).copied().unwrap_or(false);
-                    assert!(!set || on_disk, "BITFIELD names piece {index}, which is not written");
+                    assert!(
+                        !set || on_disk,
+                        "BITFIELD names piece {index}, which is not written"
+                    );
                 }
             }
-            Message::Extended { id: DONT_HAVE_ID, payload } => {
+            Message::Extended {
+                id: DONT_HAVE_ID,
+                payload,
+            } => {
                 let index = u32::from_be_bytes(payload[..].try_into().expect("four bytes"));
-                assert!(!self.on_disk[index as usize], "says that it lost piece {index}, which it has");
+                assert!(
+                    !self.on_disk[index as usize],
+                    "says that it lost piece {index}, which it has"
+                );
             }
             Message::Request(block) => self.asks_for(PieceIndex(block.index)),
             _ => {}
@@ -175,33 +218,66 @@ impl Ledger {
     fn asks_for(&self, piece: PieceIndex) {
         let index = piece.index();
         assert!(!self.is_seeder, "a seeder asks for piece {index}");
-        assert!(!self.image.is_zero(piece), "asks for piece {index}, which is zeros");
-        assert!(!self.on_disk[index], "asks for piece {index}, which is on the disk");
-        // A sample that saw nothing good may be unlucky; otherwise every piece is looked at before it is asked for.
+        assert!(
+            !self.image.is_zero(piece),
+            "asks for piece {index}, which is zeros"
+        );
+        assert!(
+            !self.on_disk[index],
+            "asks for piece {index}, which is on the disk"
+        );
+        // A sample that saw nothing good may be unlucky; otherwise every piece is looked at before
+        // it is asked for.
         let in_vain = self.look && self.found > 0 && self.there[index] && !self.lost[index];
-        assert!(!in_vain, "asks for piece {index}, which was on the disk from the start");
+        assert!(
+            !in_vain,
+            "asks for piece {index}, which was on the disk from the start"
+        );
     }
 
     /// A block leaves: it was announced, and its bytes (the answer says) are those of the torrent.
     pub fn sends(&self, block: Block, offset: u32, cells: &[Cell]) -> bool {
-        let Block { piece, begin, length } = block;
-        assert!(begin + length <= self.image.piece_length(piece), "{block:?} passes the end of its piece");
-        assert!(self.on_disk[piece.index()], "{block:?} is sent and its piece is not written");
-        assert!(!self.is_seeder || self.proven[piece.index()], "{block:?} is sent before it was looked at");
-        assert_eq!(begin % BLOCK_BYTES, offset % BLOCK_BYTES, "{block:?} is sent from offset {offset}");
+        let Block {
+            piece,
+            begin,
+            length,
+        } = block;
+        assert!(
+            begin + length <= self.image.piece_length(piece),
+            "{block:?} passes the end of its piece"
+        );
+        assert!(
+            self.on_disk[piece.index()],
+            "{block:?} is sent and its piece is not written"
+        );
+        assert!(
+            !self.is_seeder || self.proven[piece.index()],
+            "{block:?} is sent before it was looked at"
+        );
+        assert_eq!(
+            begin % BLOCK_BYTES,
+            offset % BLOCK_BYTES,
+            "{block:?} is sent from offset {offset}"
+        );
         self.all_good(piece, begin - begin % BLOCK_BYTES, cells)
     }
 
     /// Are these cells what ought to stand at `begin` of the piece?
     pub fn all_good(&self, piece: PieceIndex, begin: u32, cells: &[Cell]) -> bool {
         let first = self.image.place(piece, begin);
-        cells.iter().enumerate().all(|(index, cell)| *cell == self.image.content(first + index))
+        cells
+            .iter()
+            .enumerate()
+            .all(|(index, cell)| *cell == self.image.content(first + index))
     }
 
     /// Bytes go into the running hash. `Some(good)` when the piece is through.
     pub fn hashes(&mut self, of: HashOf, begin: u32, length: u32, cells: &[Cell]) -> Option<bool> {
         let piece = of.piece();
-        assert!(begin + length <= self.image.piece_length(piece), "{of:?} hashes past the end of its piece");
+        assert!(
+            begin + length <= self.image.piece_length(piece),
+            "{of:?} hashes past the end of its piece"
+        );
         let all_good = self.all_good(piece, begin, cells);
         if let HashOf::Disk(_) = of {
             let mut places = self.image.places(piece, begin, length);
@@ -209,17 +285,29 @@ impl Ledger {
                 places.all(|place| self.reread[place]),
                 "{of:?} at {begin} hashes bytes that were not read after the flush"
             );
-            assert!(self.flushes == 0 || !self.unflushed, "{of:?} before a flush");
+            assert!(
+                self.flushes == 0 || !self.unflushed,
+                "{of:?} before a flush"
+            );
         }
         if begin == 0 {
-            let before = self.hashes.insert(of, RunningHash { next: 0, good: true, finished: false });
+            let before = self.hashes.insert(
+                of,
+                RunningHash {
+                    next: 0,
+                    good: true,
+                    finished: false,
+                },
+            );
             assert!(
                 before.is_none_or(|before| !before.finished),
                 "{of:?} starts anew before it was told how it ended"
             );
         }
-        let running =
-            self.hashes.get_mut(&of).unwrap_or_else(|| panic!("{of:?} goes on at {begin} and never began"));
+        let running = self
+            .hashes
+            .get_mut(&of)
+            .unwrap_or_else(|| panic!("{of:?} goes on at {begin} and never began"));
         assert_eq!(running.next, begin, "{of:?} goes on elsewhere");
         assert!(!running.finished, "{of:?} goes on after its end");
         running.next += length;
@@ -246,7 +334,11 @@ impl Ledger {
         let first = self.image.first_equal(piece).index();
         self.fetched_good[first] += 1;
         let (came, lost) = (self.fetched_good[first], self.lost_good[first]);
-        assert!(came <= 1 + lost, "piece {} or its equals came {came} times, {lost} were lost", piece.0);
+        assert!(
+            came <= 1 + lost,
+            "piece {} or its equals came {came} times, {lost} were lost",
+            piece.0
+        );
     }
 
     fn looks(&mut self, piece: PieceIndex, good: bool) {
@@ -259,7 +351,8 @@ impl Ledger {
     /// The survey. What came meanwhile is written to all places where it lacks, looked at or not.
     fn finds(&mut self, piece: PieceIndex, good: bool) {
         let index = piece.index();
-        let came = !self.image.is_zero(piece) && self.fetched_good[self.image.first_equal(piece).index()] > 0;
+        let came = !self.image.is_zero(piece)
+            && self.fetched_good[self.image.first_equal(piece).index()] > 0;
         let unread = self.unread.remove(&piece);
         if good && !came && !unread {
             self.gets(piece);
@@ -270,7 +363,10 @@ impl Ledger {
 
     fn reads_back(&mut self, piece: PieceIndex, good: bool) {
         let index = piece.index();
-        assert!(self.on_disk[index], "piece {index} is read back and was not written");
+        assert!(
+            self.on_disk[index],
+            "piece {index} is read back and was not written"
+        );
         self.proven[index] = good;
         if good {
             return;
@@ -318,10 +414,21 @@ impl Ledger {
                 self.starts_write(*piece);
             }
             Work::Flush { .. } => {
-                assert_eq!(self.writes_in_flight, 0, "a flush beside writes proves nothing of them")
+                assert_eq!(
+                    self.writes_in_flight, 0,
+                    "a flush beside writes proves nothing of them"
+                )
             }
-            Work::Read { piece, begin, length, .. } => {
-                assert!(begin + length <= self.image.piece_length(*piece), "read past the end of its piece");
+            Work::Read {
+                piece,
+                begin,
+                length,
+                ..
+            } => {
+                assert!(
+                    begin + length <= self.image.piece_length(*piece),
+                    "read past the end of its piece"
+                );
                 let surveys = self.look && self.flushes == 0;
                 let may = self.is_seeder || surveys || self.on_disk[piece.index()];
                 assert!(may, "piece {} is read and not written", piece.0);
@@ -336,14 +443,20 @@ impl Ledger {
         let index = piece.index();
         assert!(!self.is_seeder, "a seeder writes piece {index}");
         assert!(!self.on_disk[index], "piece {index} is written twice");
-        assert!(!core::mem::replace(&mut self.writing[index], true), "piece {index} is being written");
+        assert!(
+            !core::mem::replace(&mut self.writing[index], true),
+            "piece {index} is being written"
+        );
         self.writes_in_flight += 1;
         self.unflushed = true;
     }
 
     /// The disk answers, once.
     pub fn completes(&mut self, ticket: Ticket) -> Work {
-        let work = self.tickets.remove(&ticket).unwrap_or_else(|| panic!("{ticket:?} is answered twice"));
+        let work = self
+            .tickets
+            .remove(&ticket)
+            .unwrap_or_else(|| panic!("{ticket:?} is answered twice"));
         if let Work::Write { piece, .. } | Work::Zero { piece, .. } = work {
             self.writes_in_flight -= 1;
             self.writing[piece.index()] = false;
@@ -394,23 +507,48 @@ impl Ledger {
         if self.is_seeder {
             return;
         }
-        assert!(self.is_whole(), "{who} with {} pieces written", self.on_disk_count);
+        assert!(
+            self.is_whole(),
+            "{who} with {} pieces written",
+            self.on_disk_count
+        );
         assert!(!self.unflushed, "{who} with writes that were not flushed");
         if self.verify {
             let bad = self.proven.iter().position(|good| !good);
-            assert!(bad.is_none(), "{who} and piece {} was not read back", bad.unwrap_or_default());
+            assert!(
+                bad.is_none(),
+                "{who} and piece {} was not read back",
+                bad.unwrap_or_default()
+            );
         }
     }
 
     /// The agent's counts are ours.
     pub fn compare(&self, progress: &Progress) {
         assert_eq!(progress.pieces, self.image.piece_count);
-        assert_eq!(progress.have, self.on_disk_count, "pieces it says it has, pieces written");
-        assert_eq!(progress.fetched, self.fetched, "payload bytes it says came, bytes that came");
-        assert_eq!(progress.uploaded, self.uploaded, "payload bytes it says it sent, bytes sent");
+        assert_eq!(
+            progress.have, self.on_disk_count,
+            "pieces it says it has, pieces written"
+        );
+        assert_eq!(
+            progress.fetched, self.fetched,
+            "payload bytes it says came, bytes that came"
+        );
+        assert_eq!(
+            progress.uploaded, self.uploaded,
+            "payload bytes it says it sent, bytes sent"
+        );
         assert!(progress.wasted <= progress.fetched);
-        let proven = self.proven.iter().zip(&self.on_disk).filter(|(proven, there)| **proven && **there);
-        assert_eq!(progress.verified as usize, proven.count(), "pieces it says it read, pieces read");
+        let proven = self
+            .proven
+            .iter()
+            .zip(&self.on_disk)
+            .filter(|(proven, there)| **proven && **there);
+        assert_eq!(
+            progress.verified as usize,
+            proven.count(),
+            "pieces it says it read, pieces read"
+        );
         assert_eq!(progress.bad_offset, self.bad_offset(&progress.state));
         match progress.state {
             State::Seeding => self.is_done("seeds"),
@@ -424,7 +562,10 @@ impl Ledger {
         if let State::Leaving(Outcome::Failed(Failure::Disk(_)))
         | State::Over(Outcome::Failed(Failure::Disk(_))) = state
         {
-            return self.first_error.filter(|e| e.operation != DiskOperation::Flush).map(|e| e.offset);
+            return self
+                .first_error
+                .filter(|e| e.operation != DiskOperation::Flush)
+                .map(|e| e.offset);
         }
         self.first_bad_offset()
     }
@@ -434,25 +575,44 @@ impl Ledger {
         self.bad_again.first().map(offset).map(DiskOffset)
     }
 
-    /// The agent is through. The shell now frees its buffers and closes the disk, which holds these cells.
+    /// The agent is through. The shell now frees its buffers and closes the disk, which holds these
+    /// cells.
     pub fn ends(&self, outcome: &Outcome, cells: &[Cell]) {
-        let open: Vec<String> = self.tickets.values().map(|work| alloc::format!("{work:?}")).collect();
-        assert!(open.is_empty(), "it is over while the disk still works: {open:?}");
+        let open: Vec<String> = self
+            .tickets
+            .values()
+            .map(|work| alloc::format!("{work:?}"))
+            .collect();
+        assert!(
+            open.is_empty(),
+            "it is over while the disk still works: {open:?}"
+        );
         match outcome {
             Outcome::Complete if self.is_seeder => {}
             Outcome::Complete => {
                 self.is_done("ends complete");
-                let bad = self.image.all_pieces().find(|piece| !self.image.is_on(cells, *piece));
-                assert!(bad.is_none(), "it is complete, and its disk is not: {bad:?}");
+                let bad = self
+                    .image
+                    .all_pieces()
+                    .find(|piece| !self.image.is_on(cells, *piece));
+                assert!(
+                    bad.is_none(),
+                    "it is complete, and its disk is not: {bad:?}"
+                );
             }
-            Outcome::Interrupted => assert!(!self.unflushed, "it leaves with writes that were not flushed"),
+            Outcome::Interrupted => assert!(
+                !self.unflushed,
+                "it leaves with writes that were not flushed"
+            ),
             Outcome::Failed(Failure::Disk(error)) => assert_eq!(Some(*error), self.first_error),
             Outcome::Failed(Failure::ReadBack { piece, disk, bad }) => {
                 assert_eq!(Some(piece), self.bad_again.first());
                 assert_eq!(Some(*disk), self.first_bad_offset());
                 assert_eq!(*bad as usize, self.bad_again.len());
             }
-            Outcome::Failed(Failure::NothingToServe) => assert!(self.is_seeder && self.has_nothing()),
+            Outcome::Failed(Failure::NothingToServe) => {
+                assert!(self.is_seeder && self.has_nothing())
+            }
             Outcome::Failed(Failure::Stalled(_)) => panic!("nobody asked it to give up"),
         }
         assert!(

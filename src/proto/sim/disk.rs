@@ -1,5 +1,5 @@
-//! What does a simulated disk hold, when does it answer, which of its operations fail, and what is left when the power
-//! goes?
+//! What does a simulated disk hold, when does it answer, which of its operations fail, and what is
+//! left when the power goes?
 
 use alloc::collections::BTreeSet;
 use alloc::vec;
@@ -44,7 +44,8 @@ pub enum DiskFault {
     Unreadable {
         one_in: u32,
     },
-    /// The nth write succeeds, and a block of it is not what was written. `always`: so do later writes to the same place.
+    /// The nth write succeeds, and a block of it is not what was written. `always`: so do later
+    /// writes to the same place.
     Forgets {
         write: u32,
         always: bool,
@@ -67,7 +68,11 @@ pub struct Disk {
 
 impl Disk {
     pub fn new(options: DiskOptions, image: &Image, rng: &mut Rng) -> Disk {
-        let background = if options.holds == Holds::Garbage || rng.chance(1, 2) { None } else { ZEROS };
+        let background = if options.holds == Holds::Garbage || rng.chance(1, 2) {
+            None
+        } else {
+            ZEROS
+        };
         let mut cells = vec![background; image.cell_count()];
         let held = match options.holds {
             Holds::Zeros => {
@@ -82,16 +87,19 @@ impl Disk {
             let places = image.places_of(piece);
             let holds = rng.chance(held, 100);
             if holds || matches!(options.holds, Holds::Part(_)) && rng.chance(1, 2) {
-                places.clone().for_each(|place| cells[place] = image.content(place));
+                places
+                    .clone()
+                    .for_each(|place| cells[place] = image.content(place));
                 if !holds {
                     cells[places.start + rng.below(places.len() as u32) as usize] = None;
                 }
             }
         }
         let unreadable = match options.fault {
-            DiskFault::Unreadable { one_in } => {
-                image.all_pieces().filter(|_| rng.chance(1, one_in)).collect()
-            }
+            DiskFault::Unreadable { one_in } => image
+                .all_pieces()
+                .filter(|_| rng.chance(1, one_in))
+                .collect(),
             _ => BTreeSet::new(),
         };
         Disk {
@@ -127,7 +135,10 @@ impl Disk {
         };
         *count += 1;
         match self.options.fault {
-            DiskFault::Fails { operation: failing, from } => failing == operation && *count > from,
+            DiskFault::Fails {
+                operation: failing,
+                from,
+            } => failing == operation && *count > from,
             _ => operation == DiskOperation::Read && self.unreadable.contains(&piece),
         }
     }
@@ -151,7 +162,8 @@ impl Disk {
     }
 
     fn put(&mut self, places: Range<usize>, written: &[Cell]) {
-        self.overwritten.extend(places.clone().map(|place| (place, self.cells[place])));
+        self.overwritten
+            .extend(places.clone().map(|place| (place, self.cells[place])));
         self.cells[places].copy_from_slice(written);
     }
 
@@ -160,7 +172,8 @@ impl Disk {
         self.overwritten.clear();
     }
 
-    /// The power goes: of what was not flushed some is lost, a block here and a block there, or all of it.
+    /// The power goes: of what was not flushed some is lost, a block here and a block there, or all
+    /// of it.
     pub fn loses_power(&mut self, rng: &mut Rng) {
         let lost = [0, 5, 30, 100][rng.below(4) as usize];
         while let Some((place, before)) = self.overwritten.pop() {
@@ -174,7 +187,11 @@ impl Disk {
     pub fn tears(&mut self, places: Range<usize>, written: &[Cell], rng: &mut Rng) {
         let there = [0, 50, 100][rng.below(3) as usize];
         let torn = |(old, new): (&Cell, &Cell)| if rng.chance(there, 100) { *new } else { *old };
-        let torn: Vec<Cell> = self.cells[places.clone()].iter().zip(written).map(torn).collect();
+        let torn: Vec<Cell> = self.cells[places.clone()]
+            .iter()
+            .zip(written)
+            .map(torn)
+            .collect();
         self.put(places, &torn);
     }
 }

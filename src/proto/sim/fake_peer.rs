@@ -119,14 +119,20 @@ impl FakePeer {
 
     pub fn next_packet(&mut self, end: EndId) -> Option<Packet> {
         let talk = self.talks.get_mut(&end)?;
-        if talk.frozen { None } else { talk.says.pop_front() }
+        if talk.frozen {
+            None
+        } else {
+            talk.says.pop_front()
+        }
     }
 
     pub fn receives(&mut self, end: EndId, packet: Packet) {
         let opening = self.opening();
         let talk = self.talks.entry(end).or_default();
         match packet {
-            Packet::Handshake(_) => talk.greet(self.image.metainfo.info_hash, self.peer_id, &opening),
+            Packet::Handshake(_) => {
+                talk.greet(self.image.metainfo.info_hash, self.peer_id, &opening)
+            }
             Packet::Message(Message::Interested) if self.manner != Manner::Chokes => {
                 talk.says.push_back(Packet::Message(Message::Unchoke));
             }
@@ -174,7 +180,8 @@ impl FakePeer {
             match self.manner {
                 Manner::Creeps => {
                     let block = talk.asked.pop_front();
-                    talk.says.extend(block.map(|block| Packet::Block { block, good: true }));
+                    talk.says
+                        .extend(block.map(|block| Packet::Block { block, good: true }));
                 }
                 Manner::Babbles => (0..self.rng.below(20)).for_each(|_| {
                     talk.says.push_back(babble(&self.image, &mut self.rng));
@@ -185,7 +192,8 @@ impl FakePeer {
                         begin: 0,
                         length: 1 + self.rng.below(BLOCK_BYTES.min(self.image.piece_bytes)),
                     };
-                    talk.says.push_back(Packet::Message(Message::Request(block)));
+                    talk.says
+                        .push_back(Packet::Message(Message::Request(block)));
                 }),
                 Manner::Flaps if self.rng.chance(1, 3) => wishes.push(Wish::Close(*end)),
                 _ => {}
@@ -193,7 +201,9 @@ impl FakePeer {
             talk.says.truncate(SAYS_MAX);
         }
         if !known.is_empty() && self.talks.len() < 8 && self.rng.chance(1, 2) {
-            wishes.push(Wish::Call(known[self.rng.below(known.len() as u32) as usize]));
+            wishes.push(Wish::Call(
+                known[self.rng.below(known.len() as u32) as usize],
+            ));
         }
         wishes
     }
@@ -204,20 +214,46 @@ impl Talk {
         if core::mem::replace(&mut self.said_handshake, true) {
             return;
         }
-        let handshake = Handshake { fast: true, extended: false, info_hash, peer_id };
+        let handshake = Handshake {
+            fast: true,
+            extended: false,
+            info_hash,
+            peer_id,
+        };
         self.says.push_back(Packet::Handshake(Box::new(handshake)));
-        self.says.extend(opening.iter().cloned().map(Packet::Message));
+        self.says
+            .extend(opening.iter().cloned().map(Packet::Message));
     }
 }
 
 /// Something near what was asked for.
 fn mistake(block: RawBlock, rng: &mut Rng) -> RawBlock {
-    let RawBlock { index, begin, length } = block;
+    let RawBlock {
+        index,
+        begin,
+        length,
+    } = block;
     match rng.below(5) {
-        0 => RawBlock { index: index.wrapping_add(1), begin, length },
-        1 => RawBlock { index, begin: begin ^ BLOCK_BYTES, length },
-        2 => RawBlock { index, begin, length: length / 2 + 1 },
-        3 => RawBlock { index, begin: begin.wrapping_add(1), length },
+        0 => RawBlock {
+            index: index.wrapping_add(1),
+            begin,
+            length,
+        },
+        1 => RawBlock {
+            index,
+            begin: begin ^ BLOCK_BYTES,
+            length,
+        },
+        2 => RawBlock {
+            index,
+            begin,
+            length: length / 2 + 1,
+        },
+        3 => RawBlock {
+            index,
+            begin: begin.wrapping_add(1),
+            length,
+        },
         _ => block,
     }
 }
@@ -225,7 +261,13 @@ fn mistake(block: RawBlock, rng: &mut Rng) -> RawBlock {
 /// Anything that can be decoded.
 fn babble(image: &Image, rng: &mut Rng) -> Packet {
     let small = rng.chance(2, 3);
-    let mut number = |bound: u32| if small { rng.below(bound) } else { rng.next_u64() as u32 };
+    let mut number = |bound: u32| {
+        if small {
+            rng.below(bound)
+        } else {
+            rng.next_u64() as u32
+        }
+    };
     let block = RawBlock {
         index: number(image.piece_count),
         begin: number(image.piece_length(PieceIndex(0))),
@@ -258,7 +300,10 @@ fn babble(image: &Image, rng: &mut Rng) -> Packet {
         _ => {
             // The frame decoder lets through 1 to BLOCK_BYTES.
             let length = block.length.clamp(1, BLOCK_BYTES);
-            return Packet::Block { block: RawBlock { length, ..block }, good: rng.chance(1, 2) };
+            return Packet::Block {
+                block: RawBlock { length, ..block },
+                good: rng.chance(1, 2),
+            };
         }
     };
     Packet::Message(message)

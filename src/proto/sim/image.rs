@@ -1,7 +1,8 @@
 //! Which image do the simulated machines share, and what ought to stand where?
 //!
-//! No payload moves. The bytes of one block are one [`Cell`], and whether a piece is good is counted cell by cell. The
-//! arithmetic is done here once more and in the plainest way, so that the simulator does not believe `Layout`.
+//! No payload moves. The bytes of one block are one [`Cell`], and whether a piece is good is
+//! counted cell by cell. The arithmetic is done here once more and in the plainest way, so that the
+//! simulator does not believe `Layout`.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -12,7 +13,8 @@ use crate::format::metainfo::{self, Content, Description, Metainfo};
 use crate::limits::BLOCK_BYTES;
 use crate::units::{PieceHash, PieceIndex};
 
-/// What a place for one block holds: which block of the image, or zeros, or nothing that anybody wants.
+/// What a place for one block holds: which block of the image, or zeros, or nothing that anybody
+/// wants.
 pub type Cell = Option<NonZeroU32>;
 
 pub const ZEROS: Cell = Some(NonZeroU32::MAX);
@@ -38,7 +40,12 @@ impl Shape {
     /// No two pieces are alike.
     pub fn of_distinct(piece_count: u32, piece_bytes: u32, last_piece_bytes: u32) -> Shape {
         let pieces = (0..piece_count).map(Bytes::Of).collect();
-        Shape { piece_count, piece_bytes, last_piece_bytes, pieces }
+        Shape {
+            piece_count,
+            piece_bytes,
+            last_piece_bytes,
+            pieces,
+        }
     }
 }
 
@@ -55,13 +62,26 @@ pub const TRACKER: &str = "http://10.77.0.1:6969/announce";
 
 impl Image {
     pub fn new(shape: &Shape, tracker: bool) -> Image {
-        let Shape { piece_count, piece_bytes, last_piece_bytes, .. } = *shape;
+        let Shape {
+            piece_count,
+            piece_bytes,
+            last_piece_bytes,
+            ..
+        } = *shape;
         assert!(last_piece_bytes >= 1 && last_piece_bytes <= piece_bytes);
         assert_eq!(shape.pieces.len(), piece_count as usize);
-        let bytes = u64::from(piece_count - 1) * u64::from(piece_bytes) + u64::from(last_piece_bytes);
-        let length = |index| if index + 1 == piece_count { last_piece_bytes } else { piece_bytes };
-        let hashes: Vec<PieceHash> =
-            (0..piece_count).map(|index| good_hash(shape.pieces[index as usize], length(index))).collect();
+        let bytes =
+            u64::from(piece_count - 1) * u64::from(piece_bytes) + u64::from(last_piece_bytes);
+        let length = |index| {
+            if index + 1 == piece_count {
+                last_piece_bytes
+            } else {
+                piece_bytes
+            }
+        };
+        let hashes: Vec<PieceHash> = (0..piece_count)
+            .map(|index| good_hash(shape.pieces[index as usize], length(index)))
+            .collect();
         let trackers: Vec<String> = tracker.then(|| TRACKER.into()).into_iter().collect();
         let torrent = metainfo::write(&Description {
             name: "simulated",
@@ -75,8 +95,15 @@ impl Image {
             disk_bytes: None,
             sector_bytes: None,
         });
-        let metainfo = Arc::new(Metainfo::parse(&torrent).expect("the simulated torrent is a good one"));
-        Image { metainfo, piece_count, piece_bytes, bytes, pieces: Arc::new(shape.pieces.clone()) }
+        let metainfo =
+            Arc::new(Metainfo::parse(&torrent).expect("the simulated torrent is a good one"));
+        Image {
+            metainfo,
+            piece_count,
+            piece_bytes,
+            bytes,
+            pieces: Arc::new(shape.pieces.clone()),
+        }
     }
 
     pub fn all_pieces(&self) -> impl Iterator<Item = PieceIndex> + use<> {
@@ -134,13 +161,16 @@ impl Image {
         let cells = self.cells_per_piece() as usize;
         match self.pieces[place / cells] {
             Bytes::Zeros => ZEROS,
-            Bytes::Of(first) => NonZeroU32::new((first as usize * cells + place % cells) as u32 + 1),
+            Bytes::Of(first) => {
+                NonZeroU32::new((first as usize * cells + place % cells) as u32 + 1)
+            }
         }
     }
 
     /// Does a disk with these cells hold this piece?
     pub fn is_on(&self, cells: &[Cell], piece: PieceIndex) -> bool {
-        self.places_of(piece).all(|place| cells[place] == self.content(place))
+        self.places_of(piece)
+            .all(|place| cells[place] == self.content(place))
     }
 
     /// The digest the hash unit gives for a piece: the one in the torrent, or some other.
@@ -158,7 +188,11 @@ impl Image {
 fn good_hash(of: Bytes, length: u32) -> PieceHash {
     let mut bytes = [0x60; 20];
     match of {
-        Bytes::Zeros => bytes = sha1_smol::Sha1::from(alloc::vec![0; length as usize]).digest().bytes(),
+        Bytes::Zeros => {
+            bytes = sha1_smol::Sha1::from(alloc::vec![0; length as usize])
+                .digest()
+                .bytes()
+        }
         Bytes::Of(first) => bytes[..4].copy_from_slice(&first.to_be_bytes()),
     }
     PieceHash(bytes)

@@ -1,13 +1,16 @@
-//! When does a message arrive? Links with bandwidth and latency, connections with a bounded send window.
+//! When does a message arrive? Links with bandwidth and latency, connections with a bounded send
+//! window.
 //!
-//! Every machine has one uplink and one downlink, and may stand in a rack that has one of each as well. Messages of one
-//! connection are put into segments: some small ones, then at most one block. An uplink sends one segment at a time, of
-//! each connection that has something in turn: that is fair sharing to within one block. A segment keeps its place in the
-//! send window of its connection until it has passed the receiver's downlink, so a slow receiver slows its senders down
-//! and not the rest of their uplink.
+//! Every machine has one uplink and one downlink, and may stand in a rack that has one of each as
+//! well. Messages of one connection are put into segments: some small ones, then at most one block.
+//! An uplink sends one segment at a time, of each connection that has something in turn: that is
+//! fair sharing to within one block. A segment keeps its place in the send window of its connection
+//! until it has passed the receiver's downlink, so a slow receiver slows its senders down and not
+//! the rest of their uplink.
 //!
-//! In a large room most of what travels is `have`, a thousand for each block. Such a message needs no event of its own: it
-//! squeezes in between segments (`squeeze`) and waits at the receiver until its loop comes round.
+//! In a large room most of what travels is `have`, a thousand for each block. Such a message needs
+//! no event of its own: it squeezes in between segments (`squeeze`) and waits at the receiver until
+//! its loop comes round.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -85,7 +88,8 @@ pub struct End {
     pub flow: Box<Flow>,
 }
 
-/// What there is at one end while blocks pass. Apart from the rest, which is looked at for every `have`.
+/// What there is at one end while blocks pass. Apart from the rest, which is looked at for every
+/// `have`.
 #[derive(Default)]
 pub struct Flow {
     sends: Pipe,
@@ -140,12 +144,21 @@ const SMALL_BYTES_MAX: u32 = 16 * 1024;
 
 impl Network {
     pub fn new(window_bytes_max: u32) -> Network {
-        Network { links: Vec::new(), racks: Vec::new(), connections: Vec::new(), window_bytes_max }
+        Network {
+            links: Vec::new(),
+            racks: Vec::new(),
+            connections: Vec::new(),
+            window_bytes_max,
+        }
     }
 
     /// Racks are numbered from 0. Rates are bytes per second, here and everywhere.
     pub fn add_rack(&mut self, rate: u64) {
-        self.racks.push(Rack { rate, up_free_at: Instant(0), down_free_at: Instant(0) });
+        self.racks.push(Rack {
+            rate,
+            up_free_at: Instant(0),
+            down_free_at: Instant(0),
+        });
     }
 
     pub fn add_node(&mut self, up_rate: u64, down_rate: u64, rack: Option<usize>) {
@@ -162,7 +175,12 @@ impl Network {
         });
     }
 
-    pub fn connect(&mut self, from: (NodeId, Life), to: (NodeId, Life), latency: Duration) -> EndId {
+    pub fn connect(
+        &mut self,
+        from: (NodeId, Life),
+        to: (NodeId, Life),
+        latency: Duration,
+    ) -> EndId {
         let end = |(node, life)| End {
             node,
             life,
@@ -173,8 +191,14 @@ impl Network {
             window_bytes: 0,
             flow: Box::default(),
         };
-        self.connections.push(Connection { ends: [end(from), end(to)], latency });
-        EndId { connection: self.connections.len() as u32 - 1, side: 0 }
+        self.connections.push(Connection {
+            ends: [end(from), end(to)],
+            latency,
+        });
+        EndId {
+            connection: self.connections.len() as u32 - 1,
+            side: 0,
+        }
     }
 
     pub fn end(&self, end: EndId) -> &End {
@@ -185,10 +209,21 @@ impl Network {
         &mut self.connections[end.connection as usize].ends[end.side as usize]
     }
 
-    /// Every connection that a process has not closed. Looks at all there ever were: only for those who go.
+    /// Every connection that a process has not closed. Looks at all there ever were: only for those
+    /// who go.
     pub fn ends_of(&self, node: NodeId, life: Life) -> Vec<EndId> {
-        let ids = (0..self.connections.len() as u32)
-            .flat_map(|connection| [EndId { connection, side: 0 }, EndId { connection, side: 1 }]);
+        let ids = (0..self.connections.len() as u32).flat_map(|connection| {
+            [
+                EndId {
+                    connection,
+                    side: 0,
+                },
+                EndId {
+                    connection,
+                    side: 1,
+                },
+            ]
+        });
         let is_its = |id: &EndId| {
             let end = self.end(*id);
             end.node == node && end.life == life && !end.gone
@@ -214,8 +249,8 @@ impl Network {
         self.end(from).window_bytes == 0
     }
 
-    /// A small message squeezes in between segments; when it is there is returned. Where links are busy, they are busy for
-    /// so much longer.
+    /// A small message squeezes in between segments; when it is there is returned. Where links are
+    /// busy, they are busy for so much longer.
     pub fn squeeze(&mut self, now: Instant, from: EndId, packet: &Packet) -> Instant {
         let (sender, receiver) = (self.end(from).node, self.end(from.other()).node);
         if self.links[sender].sending {
@@ -224,19 +259,21 @@ impl Network {
         if self.links[receiver].down_free_at > now {
             self.links[receiver].squeezed[1] += packet.bytes();
         }
-        now.max(self.links[sender].unplugged_until).max(self.links[receiver].unplugged_until)
+        now.max(self.links[sender].unplugged_until)
+            .max(self.links[receiver].unplugged_until)
             + self.latency(from)
     }
 
-    /// Puts one message into the send window. False: a block that did not fit entirely; nothing may be pushed until
-    /// `end_segment` says that it has gone in.
+    /// Puts one message into the send window. False: a block that did not fit entirely; nothing may
+    /// be pushed until `end_segment` says that it has gone in.
     pub fn push(&mut self, now: Instant, from: EndId, packet: Packet, queue: &mut Queue) -> bool {
         let window_bytes_max = self.window_bytes_max;
         let end = self.end_mut(from);
         assert!(end.open);
         assert!(!end.is_partial);
         let is_block = matches!(packet, Packet::Block { .. });
-        if is_block && end.window_bytes > 0 && end.window_bytes + packet.bytes() > window_bytes_max {
+        if is_block && end.window_bytes > 0 && end.window_bytes + packet.bytes() > window_bytes_max
+        {
             end.flow.sends.partial = Some(packet);
             end.is_partial = true;
             return false;
@@ -273,7 +310,9 @@ impl Network {
             let up_rate = self.links[node].up_rate;
             let pipe = &mut self.end_mut(from).flow.sends;
             pipe.waits_for_uplink = false;
-            let Some(mut segment) = pipe.cut_segment(from) else { continue };
+            let Some(mut segment) = pipe.cut_segment(from) else {
+                continue;
+            };
             let start = now.max(self.links[node].unplugged_until);
             let link = &mut self.links[node];
             segment.sending = time_for(segment.bytes + mem::take(&mut link.squeezed[0]), up_rate);
@@ -290,17 +329,24 @@ impl Network {
         }
     }
 
-    /// From one rack to another: when the first byte of a segment that starts now is let through. The last one follows when
-    /// the sender has sent it, or the slower of the cables.
+    /// From one rack to another: when the first byte of a segment that starts now is let through.
+    /// The last one follows when the sender has sent it, or the slower of the cables.
     fn pass_racks(&mut self, start: Instant, segment: &mut Segment) -> Instant {
-        let [from, to] = [segment.from, segment.from.other()].map(|end| self.links[self.end(end).node].rack);
+        let [from, to] =
+            [segment.from, segment.from.other()].map(|end| self.links[self.end(end).node].rack);
         if from == to {
             return start;
         }
         let (mut first, mut last) = (start, start + segment.sending);
         for (rack, up) in [(from, true), (to, false)] {
-            let Some(rack) = rack.map(|rack| &mut self.racks[rack]) else { continue };
-            let free_at = if up { &mut rack.up_free_at } else { &mut rack.down_free_at };
+            let Some(rack) = rack.map(|rack| &mut self.racks[rack]) else {
+                continue;
+            };
+            let free_at = if up {
+                &mut rack.up_free_at
+            } else {
+                &mut rack.down_free_at
+            };
             first = first.max(*free_at);
             *free_at = first + time_for(segment.bytes, rack.rate);
             last = last.max(*free_at);
@@ -309,9 +355,14 @@ impl Network {
         first
     }
 
-    /// A segment reaches the downlink. It is through at the earliest when its last byte arrives, at the latest when
-    /// the downlink has taken in everything that came before it.
-    pub fn reach(&mut self, now: Instant, mut segment: Segment, queue: &mut Queue) -> Option<Segment> {
+    /// A segment reaches the downlink. It is through at the earliest when its last byte arrives, at
+    /// the latest when the downlink has taken in everything that came before it.
+    pub fn reach(
+        &mut self,
+        now: Instant,
+        mut segment: Segment,
+        queue: &mut Queue,
+    ) -> Option<Segment> {
         let node = self.end(segment.from.other()).node;
         let link = &mut self.links[node];
         let start = now.max(link.down_free_at).max(link.unplugged_until);
@@ -330,19 +381,27 @@ impl Network {
         let pipe = &mut self.end_mut(from).flow.sends;
         assert!(pipe.under_way > 0);
         pipe.under_way -= 1;
-        pipe.window.pop_front().expect("what is under way is in the window")
+        pipe.window
+            .pop_front()
+            .expect("what is under way is in the window")
     }
 
-    /// The bytes of a segment have left the window. True: now the block that was partly in it is in it entirely.
+    /// The bytes of a segment have left the window. True: now the block that was partly in it is in
+    /// it entirely.
     pub fn end_segment(&mut self, now: Instant, segment: Segment, queue: &mut Queue) -> bool {
         let window_bytes_max = self.window_bytes_max;
         let end = self.end_mut(segment.from);
-        end.window_bytes = end.window_bytes.checked_sub(segment.bytes).expect("every byte leaves once");
+        end.window_bytes = end
+            .window_bytes
+            .checked_sub(segment.bytes)
+            .expect("every byte leaves once");
         let pipe = &mut end.flow.sends;
         let fits = |packet: &mut Packet| {
             end.window_bytes == 0 || end.window_bytes + packet.bytes() <= window_bytes_max
         };
-        let Some(packet) = pipe.partial.take_if(fits) else { return false };
+        let Some(packet) = pipe.partial.take_if(fits) else {
+            return false;
+        };
         end.is_partial = false;
         end.window_bytes += packet.bytes();
         pipe.window.push_back(packet);
@@ -350,15 +409,21 @@ impl Network {
         true
     }
 
-    /// The process on this side has closed the connection, or has learned that it is gone. What it sent and what has
-    /// not arrived is lost.
+    /// The process on this side has closed the connection, or has learned that it is gone. What it
+    /// sent and what has not arrived is lost.
     pub fn close(&mut self, end: EndId) {
         let end = self.end_mut(end);
         end.open = false;
         end.gone = true;
         (end.is_partial, end.window_bytes) = (false, 0);
         let waits_for_uplink = end.flow.sends.waits_for_uplink;
-        *end.flow = Flow { sends: Pipe { waits_for_uplink, ..Pipe::default() }, ..Flow::default() };
+        *end.flow = Flow {
+            sends: Pipe {
+                waits_for_uplink,
+                ..Pipe::default()
+            },
+            ..Flow::default()
+        };
     }
 
     /// Nothing moves on this machine's cable until then.

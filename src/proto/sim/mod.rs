@@ -1,13 +1,15 @@
 //! Does a whole swarm of these cores finish, and is everything it says on the way true?
 //!
-//! A discrete-event simulator: real [`Swarm`](crate::swarm::Swarm) values, in virtual time, with simulated links, disks,
-//! tracker and rude peers, all from one seed. `world` runs it; `options` draws what happens in a run; `checker` knows the
-//! truth about each agent; `image`, `pool`, `disk`, `links`, `tracker` and `fake_peer` are what their names say, `agent`
-//! is one machine and `queue` the future. `cases` are single agents, `rooms` whole swarms made for one question, `table`
-//! large ones that are measured.
+//! A discrete-event simulator: real [`Swarm`](crate::swarm::Swarm) values, in virtual time, with
+//! simulated links, disks, tracker and rude peers, all from one seed. `world` runs it; `options`
+//! draws what happens in a run; `checker` knows the truth about each agent; `image`, `pool`,
+//! `disk`, `links`, `tracker` and `fake_peer` are what their names say, `agent` is one machine and
+//! `queue` the future. `cases` are single agents, `rooms` whole swarms made for one question,
+//! `table` large ones that are measured.
 //!
-//! To repeat a run: `SWARMDD_SIM_SEED=… cargo test --lib sim_seed -- --nocapture`; with `SWARMDD_SIM_TRACE=1` it tells
-//! what happens to connections. The table for tuning policies: `scripts/sim`.
+//! To repeat a run: `SWARMDD_SIM_SEED=… cargo test --lib sim_seed -- --nocapture`; with
+//! `SWARMDD_SIM_TRACE=1` it tells what happens to connections. The table for tuning policies:
+//! `scripts/sim`.
 
 mod agent;
 #[cfg(test)]
@@ -45,20 +47,23 @@ struct Report {
     /// From the first leecher's start to the last one's last piece, and to its last byte read back.
     downloaded: Duration,
     verified: Duration,
-    /// The same as `downloaded` for the leecher in the middle, and for each machine that got so far, by its number.
+    /// The same as `downloaded` for the leecher in the middle, and for each machine that got so
+    /// far, by its number.
     median: Duration,
     times: Vec<Option<Duration>>,
-    /// From the same start: payload bytes that arrived in each moment, anywhere and from the first seeder.
+    /// From the same start: payload bytes that arrived in each moment, anywhere and from the first
+    /// seeder.
     arrivals: Vec<[u64; 2]>,
     /// Payload bytes that came in vain, all leechers, as a part of what they needed.
     wasted: f64,
     /// Payload bytes that the first seeder sent, in images.
     seeded: f64,
-    /// Payload bytes that came to leechers, those that died included, without what came in vain; and what the last
-    /// process on each machine lacked.
+    /// Payload bytes that came to leechers, those that died included, without what came in vain;
+    /// and what the last process on each machine lacked.
     fetched: u64,
     lacking: u64,
-    /// Pieces found on targets, pieces that a read-back found bad, pieces that sources turned out not to have.
+    /// Pieces found on targets, pieces that a read-back found bad, pieces that sources turned out
+    /// not to have.
     found: u32,
     read_back_bad: u32,
     sources_bad: u32,
@@ -70,7 +75,8 @@ struct Report {
     log: u64,
 }
 
-/// Runs the swarm of this seed to its end. Panics where something is wrong, and then says how to repeat it.
+/// Runs the swarm of this seed to its end. Panics where something is wrong, and then says how to
+/// repeat it.
 fn simulate(seed: u64) -> Report {
     run(Options::from_seed(seed))
 }
@@ -88,7 +94,10 @@ struct SaysHowToRepeat(u64);
 impl Drop for SaysHowToRepeat {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("repeat with: SWARMDD_SIM_SEED={} cargo test --lib sim_seed -- --nocapture", self.0);
+            eprintln!(
+                "repeat with: SWARMDD_SIM_SEED={} cargo test --lib sim_seed -- --nocapture",
+                self.0
+            );
         }
     }
 }
@@ -102,7 +111,11 @@ fn agents(world: &World) -> impl Iterator<Item = &Agent> {
 
 /// Everybody has ended as it must.
 fn check_end(world: &World) {
-    let stops_early = world.options.tracker.as_ref().is_some_and(|tracker| tracker.stops_at.is_some());
+    let stops_early = world
+        .options
+        .tracker
+        .as_ref()
+        .is_some_and(|tracker| tracker.stops_at.is_some());
     for agent in agents(world) {
         let state = agent.swarm.state();
         match (agent.options.disk.fault, agent.outcome()) {
@@ -114,7 +127,9 @@ fn check_end(world: &World) {
             (_, Some(Outcome::Interrupted)) => {
                 assert!(agent.told_to_leave, "machine {} left unasked", agent.node)
             }
-            (DiskFault::None, Some(Outcome::Failed(failure))) if *failure != Failure::NothingToServe => {
+            (DiskFault::None, Some(Outcome::Failed(failure)))
+                if *failure != Failure::NothingToServe =>
+            {
                 panic!("machine {} failed with a good disk: {failure}", agent.node)
             }
             // What it was allowed to say was looked at when it said it.
@@ -124,18 +139,35 @@ fn check_end(world: &World) {
 }
 
 fn report(world: &World) -> Report {
-    let leechers: Vec<&Agent> = agents(world).filter(|agent| agent.options.role == Role::Leecher).collect();
-    let started = leechers.iter().map(|agent| agent.options.starts_at).min().unwrap_or_default();
-    let mut downloaded: Vec<Instant> = leechers.iter().filter_map(|agent| agent.downloaded_at).collect();
+    let leechers: Vec<&Agent> = agents(world)
+        .filter(|agent| agent.options.role == Role::Leecher)
+        .collect();
+    let started = leechers
+        .iter()
+        .map(|agent| agent.options.starts_at)
+        .min()
+        .unwrap_or_default();
+    let mut downloaded: Vec<Instant> = leechers
+        .iter()
+        .filter_map(|agent| agent.downloaded_at)
+        .collect();
     downloaded.sort();
     let verified = leechers.iter().filter_map(|agent| agent.complete_at).max();
     let since = |at: Option<&Instant>| at.map_or(Duration::ZERO, |at| at.since(started));
     let first_moment = (started.since(Instant(0)).as_micros() / MOMENT.as_micros()) as usize;
-    let wasted: u64 = leechers.iter().map(|agent| agent.swarm.progress().wasted).sum();
+    let wasted: u64 = leechers
+        .iter()
+        .map(|agent| agent.swarm.progress().wasted)
+        .sum();
     let useful = |agent: &&Agent| agent.swarm.progress().fetched - agent.swarm.progress().wasted;
-    let seeder = agents(world).next().expect("the first machine is the seeder");
-    let count =
-        |f: fn(&Outcome) -> bool| agents(world).filter(|agent| agent.outcome().is_some_and(f)).count();
+    let seeder = agents(world)
+        .next()
+        .expect("the first machine is the seeder");
+    let count = |f: fn(&Outcome) -> bool| {
+        agents(world)
+            .filter(|agent| agent.outcome().is_some_and(f))
+            .count()
+    };
     Report {
         downloaded: since(downloaded.last()),
         verified: since(verified.as_ref()),
@@ -166,29 +198,47 @@ mod tests {
     use super::*;
 
     fn number(name: &str, otherwise: u64) -> u64 {
-        env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+        env::var(name).map_or(otherwise, |text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{name} is a number"))
+        })
     }
 
     #[test]
     fn sim_200_seeds() {
         // For other seeds, and for the quick look of `scripts/check`.
-        let (first, count) = (number("SWARMDD_SIM_FIRST", 1), number("SWARMDD_SIM_COUNT", 200));
+        let (first, count) = (
+            number("SWARMDD_SIM_FIRST", 1),
+            number("SWARMDD_SIM_COUNT", 200),
+        );
         println!("seeds {first} to {}", first + count - 1);
         let reports: Vec<Report> = (first..first + count).map(simulate).collect();
         let sum = |f: fn(&Report) -> usize| reports.iter().map(f).sum::<usize>();
-        println!("machines complete {}, failed {}", sum(|r| r.complete), sum(|r| r.failed));
+        println!(
+            "machines complete {}, failed {}",
+            sum(|r| r.complete),
+            sum(|r| r.failed)
+        );
         let sum = |f: fn(&Report) -> u32| reports.iter().map(f).sum::<u32>();
-        let (found, bad, sources) = (sum(|r| r.found), sum(|r| r.read_back_bad), sum(|r| r.sources_bad));
+        let (found, bad, sources) = (
+            sum(|r| r.found),
+            sum(|r| r.read_back_bad),
+            sum(|r| r.sources_bad),
+        );
         println!("pieces found {found}, bad when read back {bad}, missing in sources {sources}");
         println!("events {}", reports.iter().map(|r| r.events).sum::<u64>());
     }
 
     #[test]
     fn sim_seed() {
-        let Ok(text) = env::var("SWARMDD_SIM_SEED") else { return };
+        let Ok(text) = env::var("SWARMDD_SIM_SEED") else {
+            return;
+        };
         let seed = text.parse().expect("SWARMDD_SIM_SEED is a number");
-        let options =
-            Options { trace: env::var_os("SWARMDD_SIM_TRACE").is_some(), ..Options::from_seed(seed) };
+        let options = Options {
+            trace: env::var_os("SWARMDD_SIM_TRACE").is_some(),
+            ..Options::from_seed(seed)
+        };
         println!("{options:#?}");
         println!("{:#?}", run(options));
     }
@@ -202,12 +252,19 @@ mod tests {
         }
     }
 
-    /// A disk that loses what was written is found out by the read-back, and by nothing else. Once is forgiven.
+    /// A disk that loses what was written is found out by the read-back, and by nothing else. Once
+    /// is forgiven.
     #[test]
     fn sim_canary_a_disk_that_forgets() {
         let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
-        options.agents[2].disk.fault = DiskFault::Forgets { write: 7, always: true };
-        options.agents[3].disk.fault = DiskFault::Forgets { write: 7, always: false };
+        options.agents[2].disk.fault = DiskFault::Forgets {
+            write: 7,
+            always: true,
+        };
+        options.agents[3].disk.fault = DiskFault::Forgets {
+            write: 7,
+            always: false,
+        };
         let report = run(options);
         assert_eq!((report.complete, report.failed), (4, 1));
     }
@@ -232,7 +289,10 @@ mod tests {
     fn sim_canary_a_blind_survey() {
         let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
         options.agents[2].disk.holds = Holds::Part(50);
-        options.agents.iter_mut().for_each(|agent| agent.look = false);
+        options
+            .agents
+            .iter_mut()
+            .for_each(|agent| agent.look = false);
         options.agents[2].look = true;
         options.canary = Canary::BlindToTheDisk;
         run(options);
@@ -243,9 +303,14 @@ mod tests {
     #[should_panic(expected = "is sent with other bytes")]
     fn sim_canary_a_blind_seeder() {
         let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
-        options.agents[1] = options::AgentOptions { starts_at: Instant(0), ..options.agents[0].clone() };
+        options.agents[1] = options::AgentOptions {
+            starts_at: Instant(0),
+            ..options.agents[0].clone()
+        };
         options.agents[1].disk.holds = Holds::Part(50);
-        options.agents[2..].iter_mut().for_each(|agent| agent.look = false);
+        options.agents[2..]
+            .iter_mut()
+            .for_each(|agent| agent.look = false);
         options.canary = Canary::BlindToTheDisk;
         run(options);
     }
@@ -255,7 +320,10 @@ mod tests {
     #[should_panic(expected = "it is complete, and its disk is not")]
     fn sim_canary_a_blind_read_back() {
         let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
-        options.agents[2].disk.fault = DiskFault::Forgets { write: 7, always: true };
+        options.agents[2].disk.fault = DiskFault::Forgets {
+            write: 7,
+            always: true,
+        };
         options.canary = Canary::BlindToTheDisk;
         run(options);
     }

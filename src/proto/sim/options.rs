@@ -1,7 +1,7 @@
 //! What happens in a run? Everything about it is drawn from its seed here, before it begins.
 //!
-//! Each kind of fault is off in many runs and wild in some ("swarm testing", Groce et al., ISSTA 2012): a fault that is
-//! always there hides what happens without it.
+//! Each kind of fault is off in many runs and wild in some ("swarm testing", Groce et al., ISSTA
+//! 2012): a fault that is always there hides what happens without it.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -36,8 +36,8 @@ pub struct Options {
     pub cut_every: Option<Duration>,
     /// How long a process works between two rounds of its loop; zero: it runs after every event.
     pub turn: Duration,
-    /// For measuring large rooms: the loop comes round at once if its last turn was long enough ago, hashes are ready at
-    /// once, and small messages have no events of their own.
+    /// For measuring large rooms: the loop comes round at once if its last turn was long enough
+    /// ago, hashes are ready at once, and small messages have no events of their own.
     pub alert: bool,
     /// Invariants are recounted after one round in so many.
     pub check_every: u64,
@@ -86,7 +86,8 @@ pub struct AgentOptions {
 pub enum Fate {
     None,
     Leaves(Instant),
-    /// Dies without a word, and perhaps starts again with what the disk holds then. Without power that is less.
+    /// Dies without a word, and perhaps starts again with what the disk holds then. Without power
+    /// that is less.
     Dies {
         at: Instant,
         returns_at: Option<Instant>,
@@ -111,7 +112,11 @@ pub struct FakeOptions {
 impl FakeOptions {
     /// Holds a place for a moment.
     pub fn nobody() -> FakeOptions {
-        FakeOptions { manner: Manner::Ignores, rate: 1, starts_at: Instant(0) }
+        FakeOptions {
+            manner: Manner::Ignores,
+            rate: 1,
+            starts_at: Instant(0),
+        }
     }
 }
 
@@ -125,8 +130,8 @@ fn wildness(rng: &mut Rng) -> u32 {
     }
 }
 
-/// On slower links what a few peers have in flight takes longer than GREETING_MAX, and connections that break now and then
-/// are never set up again. No cable is as slow.
+/// On slower links what a few peers have in flight takes longer than GREETING_MAX, and connections
+/// that break now and then are never set up again. No cable is as slow.
 const SLOWEST: u64 = 32 * 1024;
 const MIB: u64 = 1024 * 1024;
 
@@ -136,7 +141,11 @@ impl Options {
         let disk = |role| DiskOptions {
             rate: 100 * rate,
             latency_max: Duration::from_micros(200),
-            holds: if role == Role::Seeder { Holds::Image } else { Holds::Zeros },
+            holds: if role == Role::Seeder {
+                Holds::Image
+            } else {
+                Holds::Zeros
+            },
             fault: DiskFault::None,
         };
         let agent = |role| AgentOptions {
@@ -163,10 +172,15 @@ impl Options {
         Options {
             seed: 1,
             shape: Shape::of_distinct(piece_count, piece_bytes, piece_bytes),
-            agents: core::iter::once(agent(Role::Seeder)).chain(leechers).collect(),
+            agents: core::iter::once(agent(Role::Seeder))
+                .chain(leechers)
+                .collect(),
             fakes: Vec::new(),
             rack_rates: Vec::new(),
-            tracker: Some(TrackerOptions { peers_max: 200, ..TrackerOptions::default() }),
+            tracker: Some(TrackerOptions {
+                peers_max: 200,
+                ..TrackerOptions::default()
+            }),
             tracker_grace: Duration::from_secs(30),
             latency: Duration::from_micros(100)..Duration::from_micros(200),
             window_bytes: 256 * 1024,
@@ -185,7 +199,12 @@ impl Options {
         let piece_count = 40 + rng.below(121);
         let large_pieces = piece_count < 80 && rng.chance(1, 3);
         let blocks_per_piece = 1 + rng.below(if large_pieces { 20 } else { 4 });
-        let piece_bytes = blocks_per_piece * 16384 + if rng.chance(1, 4) { rng.below(16384) } else { 0 };
+        let piece_bytes = blocks_per_piece * 16384
+            + if rng.chance(1, 4) {
+                rng.below(16384)
+            } else {
+                0
+            };
         let image_bytes = u64::from(piece_count) * u64::from(piece_bytes);
         // The link rate: the image takes 2 to 30 seconds.
         let rate = (image_bytes / u64::from(2 + rng.below(29))).max(SLOWEST);
@@ -200,12 +219,19 @@ impl Options {
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
-        // Most loops take a moment for a round; where they take none, everything is polled after every event.
-        let turn = if rng.chance(1, 8) { 0 } else { 1000 + rng.below(9000) };
+        // Most loops take a moment for a round; where they take none, everything is polled after
+        // every event.
+        let turn = if rng.chance(1, 8) {
+            0
+        } else {
+            1000 + rng.below(9000)
+        };
         let turn = Duration::from_micros(u64::from(turn));
         let patience = span * 60 + Duration::from_secs(900);
         // Where the tracker goes early it is the waiting that is to be seen.
-        let stops_early = tracker.as_ref().is_some_and(|tracker| tracker.stops_at.is_some());
+        let stops_early = tracker
+            .as_ref()
+            .is_some_and(|tracker| tracker.stops_at.is_some());
         Options {
             seed,
             shape: shape(piece_count, piece_bytes, rng),
@@ -214,13 +240,18 @@ impl Options {
             rack_rates: Vec::new(),
             tracker,
             tracker_grace,
-            latency: Duration::from_micros(50)..Duration::from_micros(100 + u64::from(rng.below(20_000))),
+            latency: Duration::from_micros(50)
+                ..Duration::from_micros(100 + u64::from(rng.below(20_000))),
             window_bytes: (16 * 1024) << rng.below(5),
             cut_every: rng.chance(1, 3).then(|| span / (1 + rng.below(60))),
             turn,
             alert: false,
             check_every: 64,
-            patience: if stops_early { Duration::from_secs(100_000) } else { patience },
+            patience: if stops_early {
+                Duration::from_secs(100_000)
+            } else {
+                patience
+            },
             canary: Canary::None,
             trace: false,
         }
@@ -229,7 +260,11 @@ impl Options {
 
 /// Which pieces are zeros, and which are like an earlier one.
 fn shape(piece_count: u32, piece_bytes: u32, rng: &mut Rng) -> Shape {
-    let last_piece_bytes = if rng.chance(1, 4) { piece_bytes } else { 1 + rng.below(piece_bytes) };
+    let last_piece_bytes = if rng.chance(1, 4) {
+        piece_bytes
+    } else {
+        1 + rng.below(piece_bytes)
+    };
     let mut shape = Shape::of_distinct(piece_count, piece_bytes, last_piece_bytes);
     let zeros = [0, 0, 20, 80][rng.below(4) as usize];
     let repeated = [0, 0, 10, 60][rng.below(4) as usize];
@@ -238,7 +273,8 @@ fn shape(piece_count: u32, piece_bytes: u32, rng: &mut Rng) -> Shape {
         let short = index + 1 == piece_count && last_piece_bytes < piece_bytes;
         if rng.chance(zeros, 100) {
             shape.pieces[index as usize] = Bytes::Zeros;
-        } else if rng.chance(repeated, 100) && !short && shape.pieces[like as usize] != Bytes::Zeros {
+        } else if rng.chance(repeated, 100) && !short && shape.pieces[like as usize] != Bytes::Zeros
+        {
             shape.pieces[index as usize] = shape.pieces[like as usize];
         }
     }
@@ -259,7 +295,11 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
         disk: DiskOptions {
             rate: disk_rate,
             latency_max: super::disk::random_part(disk_latency, rng),
-            holds: if role == Role::Seeder { Holds::Image } else { Holds::Garbage },
+            holds: if role == Role::Seeder {
+                Holds::Image
+            } else {
+                Holds::Garbage
+            },
             fault: DiskFault::None,
         },
         spare_buffers: if rng.chance(1, 3) { 0 } else { rng.below(64) },
@@ -273,14 +313,29 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
 }
 
 fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOptions> {
-    let [late, slow, failing, lying, leaving, dying, unplugged, hasty, further_seeder, damaged] =
-        core::array::from_fn(|_| wildness(rng));
+    let [
+        late,
+        slow,
+        failing,
+        lying,
+        leaving,
+        dying,
+        unplugged,
+        hasty,
+        further_seeder,
+        damaged,
+    ] = core::array::from_fn(|_| wildness(rng));
     let verify = rng.chance(9, 10);
     let look = rng.chance(3, 4);
     let prepared = rng.chance(1, 2);
-    let moment = |spans: u32, rng: &mut Rng| Instant(0) + super::disk::random_part(span * spans, rng);
+    let moment =
+        |spans: u32, rng: &mut Rng| Instant(0) + super::disk::random_part(span * spans, rng);
     let one = |rng: &mut Rng| {
-        let role = if rng.chance(further_seeder, 400) { Role::Seeder } else { Role::Leecher };
+        let role = if rng.chance(further_seeder, 400) {
+            Role::Seeder
+        } else {
+            Role::Leecher
+        };
         let mut agent = agent(role, rate, span, rng);
         agent.verify = verify;
         agent.starts_at = Instant(u64::from(rng.below(2_000_000)));
@@ -292,16 +347,30 @@ fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOp
             agent.down_rate = (rate / u64::from(1 + rng.below(5))).max(SLOWEST);
         }
         if rng.chance(failing, 300) {
-            let operation =
-                [DiskOperation::Read, DiskOperation::Write, DiskOperation::Flush][rng.below(3) as usize];
-            let from = if operation == DiskOperation::Flush { 0 } else { rng.below(60) };
+            let operation = [
+                DiskOperation::Read,
+                DiskOperation::Write,
+                DiskOperation::Flush,
+            ][rng.below(3) as usize];
+            let from = if operation == DiskOperation::Flush {
+                0
+            } else {
+                rng.below(60)
+            };
             agent.disk.fault = DiskFault::Fails { operation, from };
         } else if rng.chance(lying, 300) && verify && role == Role::Leecher {
-            agent.disk.fault = DiskFault::Forgets { write: rng.below(30), always: rng.chance(1, 2) };
+            agent.disk.fault = DiskFault::Forgets {
+                write: rng.below(30),
+                always: rng.chance(1, 2),
+            };
         }
         if role == Role::Leecher {
             agent.look = look;
-            agent.disk.holds = if prepared { anything(rng) } else { Holds::Garbage };
+            agent.disk.holds = if prepared {
+                anything(rng)
+            } else {
+                Holds::Garbage
+            };
         } else if rng.chance(damaged, 100) {
             damage(&mut agent.disk, rng);
         } else {
@@ -311,11 +380,20 @@ fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOp
             agent.fate = Fate::Leaves(moment(3, rng));
         } else if rng.chance(dying, 100) {
             let at = moment(3, rng);
-            let returns_at = rng.chance(2, 3).then(|| at + super::disk::random_part(span, rng));
-            agent.fate = Fate::Dies { at, returns_at, power: rng.chance(1, 2) };
+            let returns_at = rng
+                .chance(2, 3)
+                .then(|| at + super::disk::random_part(span, rng));
+            agent.fate = Fate::Dies {
+                at,
+                returns_at,
+                power: rng.chance(1, 2),
+            };
         }
         if rng.chance(unplugged, 200) {
-            agent.unplugged = Some((moment(2, rng), super::disk::random_part(Duration::from_secs(60), rng)));
+            agent.unplugged = Some((
+                moment(2, rng),
+                super::disk::random_part(Duration::from_secs(60), rng),
+            ));
         }
         if rng.chance(hasty, 200) {
             agent.seed_for = Some(Duration::from_secs(u64::from(rng.below(20))));
@@ -340,9 +418,14 @@ fn limit(agents: &mut [AgentOptions], rng: &mut Rng) {
 /// Some have sectors that a power cut has torn.
 fn tear(agents: &mut [AgentOptions], rng: &mut Rng) {
     let share = wildness(rng);
-    for agent in agents.iter_mut().filter(|agent| agent.disk.fault == DiskFault::None) {
+    for agent in agents
+        .iter_mut()
+        .filter(|agent| agent.disk.fault == DiskFault::None)
+    {
         if rng.chance(share, 100) && agent.role == Role::Leecher {
-            agent.disk.fault = DiskFault::Unreadable { one_in: 1 + rng.below(20) };
+            agent.disk.fault = DiskFault::Unreadable {
+                one_in: 1 + rng.below(20),
+            };
         }
     }
 }
@@ -363,7 +446,11 @@ fn damage(disk: &mut DiskOptions, rng: &mut Rng) {
     match rng.below(4) {
         0 => disk.holds = Holds::Garbage,
         1 => disk.holds = Holds::Part(rng.below(100)),
-        _ => disk.fault = DiskFault::Unreadable { one_in: 1 + rng.below(20) },
+        _ => {
+            disk.fault = DiskFault::Unreadable {
+                one_in: 1 + rng.below(20),
+            }
+        }
     }
 }
 
@@ -371,7 +458,11 @@ fn fakes(leecher_count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<Fa
     let share = wildness(rng);
     let count = leecher_count * share / 100;
     // A run has one or two kinds of rude peers, or all of them.
-    let kinds = if rng.chance(1, 3) { MANNERS.len() as u32 } else { 1 + rng.below(2) };
+    let kinds = if rng.chance(1, 3) {
+        MANNERS.len() as u32
+    } else {
+        1 + rng.below(2)
+    };
     let mut manners = MANNERS;
     rng.shuffle(&mut manners);
     let one = |index: u32, rng: &mut Rng| FakeOptions {
@@ -383,7 +474,10 @@ fn fakes(leecher_count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<Fa
 }
 
 fn tracker(span: Duration, grace: Duration, rng: &mut Rng) -> TrackerOptions {
-    let mut options = TrackerOptions { peers_max: 10 + rng.below(190) as usize, ..TrackerOptions::default() };
+    let mut options = TrackerOptions {
+        peers_max: 10 + rng.below(190) as usize,
+        ..TrackerOptions::default()
+    };
     let wild = wildness(rng);
     // Both at once could look like one long absence to an agent that asks at the wrong moments.
     let outage_count = if rng.chance(1, 2) { wild / 5 } else { 0 };

@@ -1,7 +1,8 @@
 //! What do the buffers of one agent hold, and does anybody touch bytes that somebody else is using?
 //!
-//! Every use of a buffer that takes time is a claim: a block on its way in, a disk read or write, a block that is not
-//! entirely in the kernel's send queue. Two claims on the same bytes are fine only if neither changes them.
+//! Every use of a buffer that takes time is a claim: a block on its way in, a disk read or write, a
+//! block that is not entirely in the kernel's send queue. Two claims on the same bytes are fine
+//! only if neither changes them.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -39,8 +40,14 @@ struct Buffer {
 impl Pool {
     pub fn new(buffer_count: u32, buffer_bytes: u32) -> Pool {
         let cells = vec![None; buffer_bytes.div_ceil(BLOCK_BYTES) as usize];
-        let buffers = (0..buffer_count).map(|_| Buffer { cells: cells.clone(), claims: Vec::new() });
-        Pool { buffers: buffers.collect(), buffer_bytes }
+        let buffers = (0..buffer_count).map(|_| Buffer {
+            cells: cells.clone(),
+            claims: Vec::new(),
+        });
+        Pool {
+            buffers: buffers.collect(),
+            buffer_bytes,
+        }
     }
 
     pub fn buffer_bytes(&self) -> u32 {
@@ -72,8 +79,18 @@ impl Pool {
         &mut self.buffers[buffer.index()].cells[cells_in(range)]
     }
 
-    fn check(&self, buffer: BufferId, range: &Range<u32>, changes_bytes: bool, what: &dyn core::fmt::Debug) {
-        assert!(buffer.index() < self.buffers.len(), "{what:?}: {buffer:?} of {}", self.buffers.len());
+    fn check(
+        &self,
+        buffer: BufferId,
+        range: &Range<u32>,
+        changes_bytes: bool,
+        what: &dyn core::fmt::Debug,
+    ) {
+        assert!(
+            buffer.index() < self.buffers.len(),
+            "{what:?}: {buffer:?} of {}",
+            self.buffers.len()
+        );
         assert!(!range.is_empty(), "{what:?}: no bytes of {buffer:?}");
         assert!(
             range.end <= self.buffer_bytes,
@@ -83,7 +100,10 @@ impl Pool {
         for (claimed, by) in &self.buffers[buffer.index()].claims {
             let overlaps = claimed.start < range.end && range.start < claimed.end;
             let conflicts = overlaps && (changes_bytes || by.changes_bytes());
-            assert!(!conflicts, "{what:?} uses {range:?} of {buffer:?} while {by:?} uses {claimed:?}");
+            assert!(
+                !conflicts,
+                "{what:?} uses {range:?} of {buffer:?} while {by:?} uses {claimed:?}"
+            );
         }
     }
 }

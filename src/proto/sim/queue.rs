@@ -1,6 +1,7 @@
 //! What happens next? Everything that is going to happen, in order of virtual time.
 //!
-//! Two things at the same moment happen in the order in which they were planned: same seed, same run.
+//! Two things at the same moment happen in the order in which they were planned: same seed, same
+//! run.
 
 use alloc::boxed::Box;
 use alloc::collections::BinaryHeap;
@@ -28,7 +29,10 @@ pub struct EndId {
 
 impl EndId {
     pub fn other(self) -> EndId {
-        EndId { connection: self.connection, side: 1 - self.side }
+        EndId {
+            connection: self.connection,
+            side: 1 - self.side,
+        }
     }
 }
 
@@ -108,13 +112,14 @@ pub enum Happening {
     Closes,
 }
 
-/// Moments a microsecond apart that have a list of their own: most of what is planned is a block or a turn away.
+/// Moments a microsecond apart that have a list of their own: most of what is planned is a block or
+/// a turn away.
 const NEAR: usize = 1 << 16;
 
 const NONE: u32 = u32::MAX;
 
-/// What happens at one moment, oldest plan first. What ends then comes before what begins: the next block follows the
-/// last byte of the one before.
+/// What happens at one moment, oldest plan first. What ends then comes before what begins: the next
+/// block follows the last byte of the one before.
 #[derive(Clone, Copy)]
 struct Moment {
     ends: List,
@@ -133,11 +138,11 @@ struct Entry {
     next: u32,
 }
 
-/// A ring of moments for the near future and a heap for the rest: thousands of machines plan a few events each
-/// microsecond, and a heap of them all is what a run would spend its time on.
+/// A ring of moments for the near future and a heap for the rest: thousands of machines plan a few
+/// events each microsecond, and a heap of them all is what a run would spend its time on.
 ///
-/// Invariants: whatever is planned before `now + NEAR` is in the ring, everything else in `far`; `occupied` has a bit
-/// for each moment of the ring with something in it.
+/// Invariants: whatever is planned before `now + NEAR` is in the ring, everything else in `far`;
+/// `occupied` has a bit for each moment of the ring with something in it.
 pub struct Queue {
     now: u64,
     ring: Vec<Moment>,
@@ -152,10 +157,19 @@ pub struct Queue {
 
 impl Default for Queue {
     fn default() -> Queue {
-        let empty = List { first: NONE, last: NONE };
+        let empty = List {
+            first: NONE,
+            last: NONE,
+        };
         Queue {
             now: 0,
-            ring: vec![Moment { ends: empty, begins: empty }; NEAR],
+            ring: vec![
+                Moment {
+                    ends: empty,
+                    begins: empty
+                };
+                NEAR
+            ],
             occupied: vec![0; NEAR / 64],
             near_count: 0,
             far: BinaryHeap::new(),
@@ -171,7 +185,10 @@ impl Queue {
         assert!(at.0 >= self.now, "{happening:?} is planned for the past");
         self.planned += 1;
         let begins = !matches!(happening, Happening::Ends(_));
-        let entry = Entry { happening: Some(happening), next: NONE };
+        let entry = Entry {
+            happening: Some(happening),
+            next: NONE,
+        };
         let index = match self.free.pop(&self.entries) {
             Some(index) => {
                 self.entries[index as usize] = entry;
@@ -190,11 +207,18 @@ impl Queue {
     }
 
     pub fn next(&mut self) -> Option<(Instant, Happening)> {
-        self.now = if self.near_count > 0 { self.first_near() } else { self.far.peek()?.0.0 };
+        self.now = if self.near_count > 0 {
+            self.first_near()
+        } else {
+            self.far.peek()?.0.0
+        };
         self.come_nearer();
         let place = self.now as usize % NEAR;
         let moment = &mut self.ring[place];
-        let index = moment.ends.pop(&self.entries).or_else(|| moment.begins.pop(&self.entries));
+        let index = moment
+            .ends
+            .pop(&self.entries)
+            .or_else(|| moment.begins.pop(&self.entries));
         let index = index.expect("something happens now");
         if moment.ends.first == NONE && moment.begins.first == NONE {
             self.occupied[place / 64] &= !(1 << (place % 64));
@@ -205,8 +229,9 @@ impl Queue {
         Some((Instant(self.now), happening.expect("it was planned")))
     }
 
-    /// The first moment of the ring with something in it. Looks around once, and into its first word twice: at what comes
-    /// after now, and at the end at what comes before the same place of the next round.
+    /// The first moment of the ring with something in it. Looks around once, and into its first
+    /// word twice: at what comes after now, and at the end at what comes before the same place of
+    /// the next round.
     fn first_near(&self) -> u64 {
         let here = self.now as usize % NEAR;
         let words = self.occupied.len();
@@ -222,7 +247,8 @@ impl Queue {
         unreachable!("the ring is not empty")
     }
 
-    /// Time has passed: some of what was far is near. In the order of its plans, and before anything else is planned.
+    /// Time has passed: some of what was far is near. In the order of its plans, and before
+    /// anything else is planned.
     fn come_nearer(&mut self) {
         while let Some(&Reverse((at, begins, _, index))) = self.far.peek()
             && at < self.now + NEAR as u64
@@ -235,7 +261,11 @@ impl Queue {
     fn put_near(&mut self, at: u64, begins: bool, index: u32) {
         let place = at as usize % NEAR;
         let moment = &mut self.ring[place];
-        let list = if begins { &mut moment.begins } else { &mut moment.ends };
+        let list = if begins {
+            &mut moment.begins
+        } else {
+            &mut moment.ends
+        };
         list.push(&mut self.entries, index);
         self.occupied[place / 64] |= 1 << (place % 64);
         self.near_count += 1;
@@ -270,7 +300,8 @@ mod tests {
     /// The stupid twin: a list that is sorted each time.
     #[test]
     fn agrees_with_a_sorted_list() {
-        let (mut rng, mut queue, mut twin, mut now) = (Rng::new(1), Queue::default(), Vec::new(), 0);
+        let (mut rng, mut queue, mut twin, mut now) =
+            (Rng::new(1), Queue::default(), Vec::new(), 0);
         for sequence in 0..20_000_u64 {
             if rng.chance(1, 2) {
                 let bound = [2, 100, NEAR as u32 + 2, 10 * NEAR as u32][rng.below(4) as usize];

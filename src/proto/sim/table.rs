@@ -1,4 +1,5 @@
-//! How near to the limit does a whole room come? A table for tuning policies, and the one in README; proves nothing.
+//! How near to the limit does a whole room come? A table for tuning policies, and the one in
+//! README; proves nothing.
 //!
 //! `scripts/sim` runs it and says what can be set.
 
@@ -14,8 +15,8 @@ use crate::limits::BLOCK_BYTES;
 use crate::units::Instant;
 use crate::wire::message::PIECE_HEADER_BYTES;
 
-/// Bytes per second of every link, both ways: 25 Mbit/s, as in scripts/bench. With these pieces one takes about as long as
-/// 2 MiB do on gigabit Ethernet.
+/// Bytes per second of every link, both ways: 25 Mbit/s, as in scripts/bench. With these pieces one
+/// takes about as long as 2 MiB do on gigabit Ethernet.
 const RATE: u64 = 3_125_000;
 const PIECE_KIB: u32 = 64;
 
@@ -80,7 +81,12 @@ fn sim_table() {
         for piece_kib in numbers("SWARMDD_SIM_PIECE_KIB", &format!("{PIECE_KIB}")) {
             for pieces in numbers("SWARMDD_SIM_PIECES", PIECES) {
                 for leechers in numbers("SWARMDD_SIM_LEECHERS", LEECHERS) {
-                    let room = Room { scenario, leechers, pieces, piece_bytes: piece_kib * 1024 };
+                    let room = Room {
+                        scenario,
+                        leechers,
+                        pieces,
+                        piece_bytes: piece_kib * 1024,
+                    };
                     let begun = host_seconds();
                     let report = run(room.options());
                     println!("{}", room.row(&report, host_seconds() - begun));
@@ -100,7 +106,9 @@ fn scenarios() -> Vec<Scenario> {
     let text = env::var("SWARMDD_SIM_SCENARIO").unwrap_or_else(|_| String::from("equal"));
     let find = |name: &str| {
         let found = SCENARIOS.iter().find(|(known, _)| *known == name);
-        found.unwrap_or_else(|| panic!("SWARMDD_SIM_SCENARIO is one of {SCENARIOS:?}, not {name}")).1
+        found
+            .unwrap_or_else(|| panic!("SWARMDD_SIM_SCENARIO is one of {SCENARIOS:?}, not {name}"))
+            .1
     };
     text.split(',').map(find).collect()
 }
@@ -108,11 +116,16 @@ fn scenarios() -> Vec<Scenario> {
 fn numbers(name: &str, otherwise: &str) -> Vec<u32> {
     let text = env::var(name).unwrap_or_else(|_| String::from(otherwise));
     text.split(',')
-        .map(|number| number.parse().unwrap_or_else(|_| panic!("{name} is numbers, not {text}")))
+        .map(|number| {
+            number
+                .parse()
+                .unwrap_or_else(|_| panic!("{name} is numbers, not {text}"))
+        })
         .collect()
 }
 
-/// What is left of a link for payload: who passes on as much as it takes sends with each block its head, and a request.
+/// What is left of a link for payload: who passes on as much as it takes sends with each block its
+/// head, and a request.
 fn usable(rate: u64) -> f64 {
     let framing = PIECE_HEADER_BYTES as u32 + REQUEST_BYTES;
     rate as f64 * f64::from(BLOCK_BYTES) / f64::from(BLOCK_BYTES + framing)
@@ -130,16 +143,26 @@ impl Room {
         Duration::from_secs_f64((1.0 + steps / f64::from(self.pieces)) * image_takes)
     }
 
-    /// The same where links are not equal: the longest of what each machine's link needs from its start on, and what all
-    /// links together need for as many images as there are leechers. No rack's cable needs longer for one image.
+    /// The same where links are not equal: the longest of what each machine's link needs from its
+    /// start on, and what all links together need for as many images as there are leechers. No
+    /// rack's cable needs longer for one image.
     fn limit(&self, options: &Options) -> Duration {
-        let leechers = options.agents[1..].iter().enumerate().filter(|(index, _)| !self.dies(*index));
-        let together: f64 = options.agents.iter().map(|agent| usable(agent.up_rate)).sum();
+        let leechers = options.agents[1..]
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !self.dies(*index));
+        let together: f64 = options
+            .agents
+            .iter()
+            .map(|agent| usable(agent.up_rate))
+            .sum();
         let all = self.image_bytes() * leechers.clone().count() as f64 / together;
         let each = leechers.map(|(index, agent)| {
             self.waits(index) + self.best().mul_f64(RATE as f64 / agent.down_rate as f64)
         });
-        each.chain([Duration::from_secs_f64(all)]).max().unwrap_or_default()
+        each.chain([Duration::from_secs_f64(all)])
+            .max()
+            .unwrap_or_default()
     }
 
     /// From the start of the first to that of this one.
@@ -168,18 +191,22 @@ impl Room {
 
     fn options(&self) -> Options {
         let mut options = Options::equal_links(self.leechers, self.pieces, self.piece_bytes, RATE);
-        // A real loop comes round as soon as there is something to do; this one waits up to so long, at most what a piece takes,
-        // because otherwise a run of a thousand would spend its time on looking whether there is.
+        // A real loop comes round as soon as there is something to do; this one waits up to so
+        // long, at most what a piece takes, because otherwise a run of a thousand would spend its
+        // time on looking whether there is.
         let turn_micros = if self.leechers > 125 { "20000" } else { "5000" };
-        options.turn = Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", turn_micros)[0]));
+        options.turn =
+            Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", turn_micros)[0]));
         if self.scenario == Racks {
-            options.rack_rates = alloc::vec![RACK_LINKS * RATE; (self.leechers as usize).div_ceil(RACK)];
+            options.rack_rates =
+                alloc::vec![RACK_LINKS * RATE; (self.leechers as usize).div_ceil(RACK)];
         }
         // Recounting everything after so many rounds is what the seeded runs are for.
         (options.alert, options.check_every) = (true, 1_000_000);
         for (index, agent) in options.agents[1..].iter_mut().enumerate() {
             // Together, and not within the same microsecond.
-            agent.starts_at = Instant(1_000_000 + index as u64 * 997.min(50_000 / u64::from(self.leechers)));
+            agent.starts_at =
+                Instant(1_000_000 + index as u64 * 997.min(50_000 / u64::from(self.leechers)));
             agent.starts_at = agent.starts_at + self.waits(index);
             if self.scenario == Racks {
                 agent.rack = Some(index / RACK);
@@ -200,24 +227,42 @@ impl Room {
                 // From 30 % to 70 % of the way, in no order.
                 let percent = 30 + index as u32 * 17 % 41;
                 let at = agent.starts_at + self.best() * percent / 100;
-                agent.fate = Fate::Dies { at, returns_at: None, power: false };
+                agent.fate = Fate::Dies {
+                    at,
+                    returns_at: None,
+                    power: false,
+                };
             }
         }
     }
 
     fn row(&self, report: &Report, host: f64) -> String {
-        let (best, limit) = (self.best().as_secs_f64(), self.limit(&self.options()).as_secs_f64());
+        let (best, limit) = (
+            self.best().as_secs_f64(),
+            self.limit(&self.options()).as_secs_f64(),
+        );
         let last = report.downloaded.as_secs_f64();
         let leechers = report.times.iter().skip(1).enumerate();
-        let own =
-            leechers.filter_map(|(index, time)| Some((index, (*time)?.saturating_sub(self.waits(index)))));
-        let healthy = own.clone().filter(|(index, _)| !self.is_hindered(*index)).map(|(_, time)| time).max();
+        let own = leechers
+            .filter_map(|(index, time)| Some((index, (*time)?.saturating_sub(self.waits(index)))));
+        let healthy = own
+            .clone()
+            .filter(|(index, _)| !self.is_hindered(*index))
+            .map(|(_, time)| time)
+            .max();
         let mut own: Vec<Duration> = own.map(|(_, time)| time).collect();
         own.sort();
-        let median = own.get(own.len() / 2).copied().unwrap_or_default().as_secs_f64();
+        let median = own
+            .get(own.len() / 2)
+            .copied()
+            .unwrap_or_default()
+            .as_secs_f64();
         let healthy = healthy.unwrap_or_default().as_secs_f64();
-        let name =
-            SCENARIOS.iter().find(|(_, scenario)| *scenario == self.scenario).expect("it has a name").0;
+        let name = SCENARIOS
+            .iter()
+            .find(|(_, scenario)| *scenario == self.scenario)
+            .expect("it has a name")
+            .0;
         format!(
             "| {name} | {} | {} | {limit:.2} s | {last:.2} s | {:.3} | {:.3} | {:.3} | {:.2} % | {:.2} | {:.1} M | {host:.1} s |",
             self.leechers,
@@ -231,28 +276,45 @@ impl Room {
         )
     }
 
-    /// How busy were the downlinks of all leechers, and the seeder's uplink, in each tenth of the time it took?
+    /// How busy were the downlinks of all leechers, and the seeder's uplink, in each tenth of the
+    /// time it took?
     fn phases(&self, report: &Report) -> [String; 2] {
         let options = self.options();
-        let downlinks: f64 = options.agents[1..].iter().map(|agent| usable(agent.down_rate)).sum();
+        let downlinks: f64 = options.agents[1..]
+            .iter()
+            .map(|agent| usable(agent.down_rate))
+            .sum();
         let moments = (report.downloaded.as_micros().div_ceil(MOMENT.as_micros()) as usize).max(10);
         let line = |what: &str, which: usize, rate: f64| {
             let mut line = format!("| {} | {what} |", self.leechers);
             for tenth in 0..10 {
                 let range = moments * tenth / 10..moments * (tenth + 1) / 10;
                 let seconds = range.len() as f64 * MOMENT.as_secs_f64();
-                let bytes: u64 =
-                    report.arrivals.iter().take(range.end).skip(range.start).map(|a| a[which]).sum();
+                let bytes: u64 = report
+                    .arrivals
+                    .iter()
+                    .take(range.end)
+                    .skip(range.start)
+                    .map(|a| a[which])
+                    .sum();
                 line += &format!(" {:.0} % |", 100.0 * bytes as f64 / (rate * seconds));
             }
             line
         };
-        [line("down, all", 0, downlinks), line("up, seed", 1, usable(RATE))]
+        [
+            line("down, all", 0, downlinks),
+            line("up, seed", 1, usable(RATE)),
+        ]
     }
 }
 
-/// Time that this thread has run: others may be at work on this host. See Documentation/scheduler/sched-stats.rst.
+/// Time that this thread has run: others may be at work on this host. See
+/// Documentation/scheduler/sched-stats.rst.
 fn host_seconds() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e9
+    text.split(' ')
+        .next()
+        .and_then(|ns| ns.parse::<f64>().ok())
+        .unwrap_or(f64::NAN)
+        / 1e9
 }

@@ -1,4 +1,5 @@
-//! What does the tracker answer? One that behaves like opentracker: random peers, the asker among them.
+//! What does the tracker answer? One that behaves like opentracker: random peers, the asker among
+//! them.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -16,8 +17,8 @@ use crate::wire::announce::Answer;
 pub struct TrackerOptions {
     /// From when, and how long.
     pub outages: Vec<(Instant, Duration)>,
-    /// One announce in so many is lost, but never two of a peer in a row; one in so many is answered with a failure
-    /// reason; 0: none.
+    /// One announce in so many is lost, but never two of a peer in a row; one in so many is
+    /// answered with a failure reason; 0: none.
     pub loses_one_in: u32,
     pub refuses_one_in: u32,
     pub peers_max: usize,
@@ -38,7 +39,12 @@ const INTERVAL: Duration = Duration::from_secs(1800);
 
 impl Tracker {
     pub fn new(options: TrackerOptions) -> Tracker {
-        Tracker { options, peers: Vec::new(), lost: BTreeSet::new(), stopped_at: None }
+        Tracker {
+            options,
+            peers: Vec::new(),
+            lost: BTreeSet::new(),
+            stopped_at: None,
+        }
     }
 
     pub fn stop(&mut self, now: Instant) {
@@ -48,9 +54,14 @@ impl Tracker {
     /// Since when it has been away, if it is. A return that nobody need have noticed is none.
     pub fn away_since(&self, now: Instant) -> Option<Instant> {
         let outage = |at: Instant, unnoticed: Duration| {
-            let covers =
-                |&&(from, length): &&(Instant, Duration)| from <= at && at < from + length + unnoticed;
-            self.options.outages.iter().find(covers).map(|(from, _)| *from)
+            let covers = |&&(from, length): &&(Instant, Duration)| {
+                from <= at && at < from + length + unnoticed
+            };
+            self.options
+                .outages
+                .iter()
+                .find(covers)
+                .map(|(from, _)| *from)
         };
         match self.stopped_at {
             Some(stopped_at) => Some(outage(stopped_at, ANNOUNCE_COMPLETE).unwrap_or(stopped_at)),
@@ -108,13 +119,22 @@ impl Tracker {
 /// The value of a parameter of a URL.
 pub fn parameter<'a>(url: &'a str, name: &str) -> Option<&'a str> {
     let (_, query) = url.split_once('?')?;
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// What every announce must carry for a tracker to understand it.
 pub fn check_url(url: &str, port: u16) {
     assert!(url.starts_with(super::image::TRACKER), "announces to {url}");
-    for name in ["info_hash", "peer_id", "uploaded", "downloaded", "left", "compact"] {
+    for name in [
+        "info_hash",
+        "peer_id",
+        "uploaded",
+        "downloaded",
+        "left",
+        "compact",
+    ] {
         assert!(parameter(url, name).is_some(), "no {name} in {url}");
     }
     let port: String = format!("{port}");

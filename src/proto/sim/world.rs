@@ -1,5 +1,5 @@
-//! One swarm from its first machine to its last: takes what happens next, tells whom it concerns, and carries out what
-//! they decide.
+//! One swarm from its first machine to its last: takes what happens next, tells whom it concerns,
+//! and carries out what they decide.
 //!
 //! A violation is a panic, here, in the checker or in the core; whoever calls prints the seed.
 
@@ -52,8 +52,9 @@ pub struct Node {
     address: SocketAddr,
     life: Life,
     pub role: NodeRole,
-    /// Small messages that are there, or will be at that moment; read when the loop comes round. These are here and not in
-    /// the agent because every `have` for it is put here while somebody else is being looked at.
+    /// Small messages that are there, or will be at that moment; read when the loop comes round.
+    /// These are here and not in the agent because every `have` for it is put here while somebody
+    /// else is being looked at.
     inbox: VecDeque<(Instant, EndId, Packet)>,
     turn_planned: bool,
     /// When its loop came round last.
@@ -79,7 +80,8 @@ const LISTEN_PORT: u16 = 6881;
 /// The grain of `World::arrivals`.
 pub const MOMENT: Duration = Duration::from_millis(50);
 
-/// A complete agent notices the end of its tracker within the grace time and so much more (issue: 15 s).
+/// A complete agent notices the end of its tracker within the grace time and so much more (issue:
+/// 15 s).
 const RELEASE_SLACK: Duration = Duration::from_secs(15);
 
 impl World {
@@ -111,25 +113,43 @@ impl World {
     /// Puts what the options say into the queue.
     fn plan_everything(&mut self) {
         let options = self.options.clone();
-        options.rack_rates.iter().for_each(|rate| self.network.add_rack(*rate));
+        options
+            .rack_rates
+            .iter()
+            .for_each(|rate| self.network.add_rack(*rate));
         for agent in &options.agents {
-            self.network.add_node(agent.up_rate, agent.down_rate, agent.rack);
+            self.network
+                .add_node(agent.up_rate, agent.down_rate, agent.rack);
             let node = self.add_node(Plan::Agent(Box::new(agent.clone()), None));
             self.queue.plan(agent.starts_at, Happening::Starts { node });
             self.still_to_start += 1;
             match agent.fate {
                 Fate::None => {}
-                Fate::Leaves(at) => self.queue.plan(at.max(agent.starts_at), Happening::Leaves { node }),
-                Fate::Dies { at, returns_at, power } => {
-                    self.queue.plan(at.max(agent.starts_at), Happening::Dies { node, power });
+                Fate::Leaves(at) => self
+                    .queue
+                    .plan(at.max(agent.starts_at), Happening::Leaves { node }),
+                Fate::Dies {
+                    at,
+                    returns_at,
+                    power,
+                } => {
+                    self.queue
+                        .plan(at.max(agent.starts_at), Happening::Dies { node, power });
                     if let Some(returns_at) = returns_at {
-                        self.queue.plan(returns_at.max(agent.starts_at), Happening::Starts { node });
+                        self.queue
+                            .plan(returns_at.max(agent.starts_at), Happening::Starts { node });
                         self.still_to_start += 1;
                     }
                 }
             }
             if let Some((from, length)) = agent.unplugged {
-                self.queue.plan(from, Happening::Unplugged { node, until: from + length });
+                self.queue.plan(
+                    from,
+                    Happening::Unplugged {
+                        node,
+                        until: from + length,
+                    },
+                );
             }
         }
         for fake in &options.fakes {
@@ -137,7 +157,11 @@ impl World {
             let node = self.add_node(Plan::Fake(fake.clone()));
             self.queue.plan(fake.starts_at, Happening::Starts { node });
         }
-        if let Some(stops_at) = options.tracker.as_ref().and_then(|tracker| tracker.stops_at) {
+        if let Some(stops_at) = options
+            .tracker
+            .as_ref()
+            .and_then(|tracker| tracker.stops_at)
+        {
             self.queue.plan(stops_at, Happening::TrackerStops);
         }
         if let Some(every) = options.cut_every {
@@ -199,7 +223,12 @@ impl World {
                 self.trace(|| format!("{node} disk {ticket:?}"));
                 self.with_agent(node, life, |agent| agent.disk_done(now, ticket));
             }
-            Happening::Hashed { node, life, of, good } => {
+            Happening::Hashed {
+                node,
+                life,
+                of,
+                good,
+            } => {
                 self.with_agent(node, life, |agent| agent.hashed(now, of, good));
             }
             Happening::Announced { node, life, answer } => {
@@ -259,23 +288,28 @@ impl World {
                     tracker_grace: self.options.tracker_grace,
                     seed: self.rng.next_u64(),
                 };
-                let disk =
-                    disk.unwrap_or_else(|| Disk::new(options.disk.clone(), &self.image, &mut self.rng));
+                let disk = disk
+                    .unwrap_or_else(|| Disk::new(options.disk.clone(), &self.image, &mut self.rng));
                 let manner = (self.options.canary, self.options.alert);
                 let agent = Agent::new(self.now, &self.image, &options, identity, disk, manner);
                 self.nodes[node].role = NodeRole::Agent(Box::new(agent));
                 self.settle(node);
             }
             Plan::Fake(options) => {
-                let fake =
-                    FakePeer::new(options.manner, &self.image, options.rate, Rng::new(self.rng.next_u64()));
+                let fake = FakePeer::new(
+                    options.manner,
+                    &self.image,
+                    options.rate,
+                    Rng::new(self.rng.next_u64()),
+                );
                 self.nodes[node].role = NodeRole::Fake(Box::new(fake));
                 self.queue.plan(self.now, Happening::Wakes { node, life });
             }
         }
     }
 
-    /// What stands on the command line: without a tracker the seeder and a few others, with one nobody.
+    /// What stands on the command line: without a tracker the seeder and a few others, with one
+    /// nobody.
     fn peers_given(&mut self, node: NodeId) -> Vec<SocketAddr> {
         if self.options.tracker.is_some() {
             return Vec::new();
@@ -284,13 +318,18 @@ impl World {
         let mut given: Vec<NodeId> = (0..5).map(|_| self.rng.below(others) as usize).collect();
         given.push(0);
         given.retain(|given| *given != node);
-        given.into_iter().map(|given| self.nodes[given].address).collect()
+        given
+            .into_iter()
+            .map(|given| self.nodes[given].address)
+            .collect()
     }
 
     /// The process is gone without a word, and so are its connections.
     fn die(&mut self, node: NodeId, power: bool) {
-        let role =
-            core::mem::replace(&mut self.nodes[node].role, NodeRole::off(Plan::Fake(FakeOptions::nobody())));
+        let role = core::mem::replace(
+            &mut self.nodes[node].role,
+            NodeRole::off(Plan::Fake(FakeOptions::nobody())),
+        );
         let NodeRole::Agent(agent) = role else {
             self.nodes[node].role = role;
             return;
@@ -333,18 +372,28 @@ impl World {
             wishes.into_iter().for_each(|wish| self.grant(node, wish));
             self.settle_fake(node);
             let pause = Duration::from_millis(u64::from(300 + self.rng.below(1700)));
-            self.queue.plan(self.now + pause, Happening::Wakes { node, life });
+            self.queue
+                .plan(self.now + pause, Happening::Wakes { node, life });
             return;
         }
         let now = self.now;
-        let Some(agent) = self.agent(node, life) else { return };
+        let Some(agent) = self.agent(node, life) else {
+            return;
+        };
         if agent.wakes_at != Some(now) {
             return;
         }
         agent.wakes_at = None;
-        agent.idle_wakes = if agent.woken_at == now { agent.idle_wakes + 1 } else { 0 };
+        agent.idle_wakes = if agent.woken_at == now {
+            agent.idle_wakes + 1
+        } else {
+            0
+        };
         agent.woken_at = now;
-        assert!(agent.idle_wakes < 100, "machine {node} asks to be woken at once, again and again");
+        assert!(
+            agent.idle_wakes < 100,
+            "machine {node} asks to be woken at once, again and again"
+        );
         if agent.swarm.poll_timeout().is_some_and(|at| at <= now) {
             agent.swarm.handle_timeout(now);
             self.touch(node);
@@ -371,7 +420,11 @@ impl World {
         }
         let life = self.nodes[node].life;
         if self.agent(node, life).is_some() {
-            let at = if self.options.alert { self.now } else { self.now + self.options.turn };
+            let at = if self.options.alert {
+                self.now
+            } else {
+                self.now + self.options.turn
+            };
             self.plan_turn(node, at);
         }
     }
@@ -380,8 +433,18 @@ impl World {
     fn plan_turn(&mut self, node: NodeId, at: Instant) {
         let machine = &mut self.nodes[node];
         if !core::mem::replace(&mut machine.turn_planned, true) {
-            let at = if self.options.alert { at.max(machine.settled_at + self.options.turn) } else { at };
-            self.queue.plan(at, Happening::Turns { node, life: machine.life });
+            let at = if self.options.alert {
+                at.max(machine.settled_at + self.options.turn)
+            } else {
+                at
+            };
+            self.queue.plan(
+                at,
+                Happening::Turns {
+                    node,
+                    life: machine.life,
+                },
+            );
         }
     }
 
@@ -405,34 +468,56 @@ impl World {
         self.inspect(node);
     }
 
-    /// One round, in the order that `Swarm` asks for. True if the agent was told something in the course of it.
+    /// One round, in the order that `Swarm` asks for. True if the agent was told something in the
+    /// course of it.
     fn settle_once(&mut self, node: NodeId, life: Life) -> bool {
-        // What was sent makes work and no words, and work is asked for next; but nobody has to rely on that.
+        // What was sent makes work and no words, and work is asked for next; but nobody has to rely
+        // on that.
         let mut told = self.send_all(node, life) && !self.options.alert;
         let now = self.now;
-        while let Some(work) = self.agent(node, life).and_then(|agent| agent.swarm.poll_work()) {
-            let NodeRole::Agent(agent) = &mut self.nodes[node].role else { unreachable!("it was one above") };
+        while let Some(work) = self
+            .agent(node, life)
+            .and_then(|agent| agent.swarm.poll_work())
+        {
+            let NodeRole::Agent(agent) = &mut self.nodes[node].role else {
+                unreachable!("it was one above")
+            };
             // Pieces that a seeder has looked at can be sent now.
             told |= agent.start(now, work, &mut self.queue) && agent.options.role == Role::Seeder;
         }
-        while let Some((slot, why)) = self.agent(node, life).and_then(|agent| agent.swarm.poll_close()) {
+        while let Some((slot, why)) = self
+            .agent(node, life)
+            .and_then(|agent| agent.swarm.poll_close())
+        {
             let end = self.agent(node, life).expect("it asked").end(slot);
             self.mix(why.len() as u64);
-            self.trace(|| format!("{node} closes {slot:?} to {}: {why}", self.network.end(end.other()).node));
+            self.trace(|| {
+                format!(
+                    "{node} closes {slot:?} to {}: {why}",
+                    self.network.end(end.other()).node
+                )
+            });
             self.hang_up(end);
             told = true;
         }
-        while let Some((slot, address)) =
-            self.agent(node, life).and_then(|agent| agent.swarm.poll_connect(now))
+        while let Some((slot, address)) = self
+            .agent(node, life)
+            .and_then(|agent| agent.swarm.poll_connect(now))
         {
             let end = self.call(node, address);
             self.network.end_mut(end).slot = Some(slot);
             self.agent(node, life).expect("it asked").add_end(slot, end);
         }
-        while let Some(url) = self.agent(node, life).and_then(|agent| agent.swarm.poll_announce(now)) {
+        while let Some(url) = self
+            .agent(node, life)
+            .and_then(|agent| agent.swarm.poll_announce(now))
+        {
             self.announce(node, life, &url);
         }
-        while let Some(event) = self.agent(node, life).and_then(|agent| agent.swarm.poll_event()) {
+        while let Some(event) = self
+            .agent(node, life)
+            .and_then(|agent| agent.swarm.poll_event())
+        {
             self.judge_event(node, &event);
         }
         told
@@ -441,7 +526,10 @@ impl World {
     fn send_all(&mut self, node: NodeId, life: Life) -> bool {
         let mut told = false;
         let mut index = 0;
-        while let Some(&(slot, end)) = self.agent(node, life).and_then(|agent| agent.live.get(index)) {
+        while let Some(&(slot, end)) = self
+            .agent(node, life)
+            .and_then(|agent| agent.live.get(index))
+        {
             told |= self.send_on(node, life, slot, end);
             index += 1;
         }
@@ -451,10 +539,18 @@ impl World {
     fn send_on(&mut self, node: NodeId, life: Life, slot: PeerSlot, end: EndId) -> bool {
         let (now, mut told) = (self.now, false);
         while self.network.has_room(end) {
-            let Some(agent) = self.agent(node, life) else { break };
-            let Some(send) = agent.swarm.poll_send(now, slot) else { break };
+            let Some(agent) = self.agent(node, life) else {
+                break;
+            };
+            let Some(send) = agent.swarm.poll_send(now, slot) else {
+                break;
+            };
             let (packet, buffer) = agent.packet(now, slot, send);
-            let bytes = if let Packet::Block { block, .. } = &packet { block.length } else { 0 };
+            let bytes = if let Packet::Block { block, .. } = &packet {
+                block.length
+            } else {
+                0
+            };
             if self.options.alert && buffer.is_none() && self.network.is_clear(end) {
                 self.post(end, packet);
                 continue;
@@ -462,10 +558,14 @@ impl World {
             let whole = self.network.push(now, end, packet, &mut self.queue);
             match buffer {
                 Some(buffer) if whole => {
-                    self.agent(node, life).expect("it spoke").sent(now, slot, buffer, bytes);
+                    self.agent(node, life)
+                        .expect("it spoke")
+                        .sent(now, slot, buffer, bytes);
                     told = true;
                 }
-                Some(_) => self.network.end_mut(end).flow.pinned = buffer.map(|buffer| (buffer, bytes)),
+                Some(_) => {
+                    self.network.end_mut(end).flow.pinned = buffer.map(|buffer| (buffer, bytes))
+                }
                 None => {}
             }
         }
@@ -474,8 +574,12 @@ impl World {
 
     fn plan_wake(&mut self, node: NodeId) {
         let (now, life) = (self.now, self.nodes[node].life);
-        let Some(agent) = self.agent(node, life) else { return };
-        let Some(at) = agent.swarm.poll_timeout() else { return };
+        let Some(agent) = self.agent(node, life) else {
+            return;
+        };
+        let Some(at) = agent.swarm.poll_timeout() else {
+            return;
+        };
         // A clock of microseconds; asking for a time that has passed means at once.
         let at = at.max(now);
         if agent.wakes_at.is_none_or(|planned| at < planned) {
@@ -486,26 +590,46 @@ impl World {
 
     fn announce(&mut self, node: NodeId, life: Life, url: &str) {
         tracker::check_url(url, LISTEN_PORT);
-        self.agent(node, life).expect("it asked").ledger.announces(url);
+        self.agent(node, life)
+            .expect("it asked")
+            .ledger
+            .announces(url);
         let (now, address) = (self.now, self.nodes[node].address);
         let answer = self.tracker.announce(now, address, url, &mut self.rng);
-        // A tracker that is gone refuses at once; a lost answer is noticed by the time-out of the shell.
+        // A tracker that is gone refuses at once; a lost answer is noticed by the time-out of the
+        // shell.
         let after = match answer {
             Err("no answer") => HTTP_TIMEOUT,
             _ => random_part(Duration::from_millis(50), &mut self.rng),
         };
-        self.queue.plan(now + after, Happening::Announced { node, life, answer: Box::new(answer) });
+        self.queue.plan(
+            now + after,
+            Happening::Announced {
+                node,
+                life,
+                answer: Box::new(answer),
+            },
+        );
     }
 
     /// Whom an agent calls a liar must be one, and so must a disk.
     fn judge_event(&mut self, node: NodeId, event: &Event) {
         self.trace(|| format!("{node}: {event}"));
         self.mix(format!("{event}").len() as u64);
-        let NodeRole::Agent(agent) = &self.nodes[node].role else { unreachable!("agents tell") };
+        let NodeRole::Agent(agent) = &self.nodes[node].role else {
+            unreachable!("agents tell")
+        };
         let is_true = match event {
-            Event::PieceBad { liar: Some(address), .. } => self.may_be_a_liar(address.ip()),
-            Event::ReadBackBad { piece, .. } => agent.has_lying_disk() && agent.ledger.has_lost(*piece),
-            Event::SourceBad { piece, error: None, .. } => !agent.holds(*piece),
+            Event::PieceBad {
+                liar: Some(address),
+                ..
+            } => self.may_be_a_liar(address.ip()),
+            Event::ReadBackBad { piece, .. } => {
+                agent.has_lying_disk() && agent.ledger.has_lost(*piece)
+            }
+            Event::SourceBad {
+                piece, error: None, ..
+            } => !agent.holds(*piece),
             Event::TargetBad { .. } => agent.options.disk.fault != DiskFault::None,
             Event::SourceBad { error: Some(_), .. } => agent.ledger.first_error.is_some(),
             _ => true,
@@ -533,15 +657,23 @@ impl World {
         let now = self.now;
         let target = self.nodes.iter().position(|other| other.address == address);
         let latency = self.options.latency.start
-            + random_part(self.options.latency.end - self.options.latency.start, &mut self.rng);
+            + random_part(
+                self.options.latency.end - self.options.latency.start,
+                &mut self.rng,
+            );
         let life = self.nodes[node].life;
-        let (target_node, listens) = target.map_or((node, false), |target| (target, self.is_up(target)));
+        let (target_node, listens) =
+            target.map_or((node, false), |target| (target, self.is_up(target)));
         let target_life = self.nodes[target_node].life;
-        let end = self.network.connect((node, life), (target_node, target_life), latency);
+        let end = self
+            .network
+            .connect((node, life), (target_node, target_life), latency);
         if listens {
-            self.queue.plan(now + latency * 2, Happening::Connected { end });
+            self.queue
+                .plan(now + latency * 2, Happening::Connected { end });
         } else if self.rng.chance(1, 2) {
-            self.queue.plan(now + latency * 2, Happening::Unconnected { end });
+            self.queue
+                .plan(now + latency * 2, Happening::Unconnected { end });
         }
         // Otherwise nobody answers at all, and giving up is up to the caller.
         end
@@ -563,7 +695,11 @@ impl World {
 
     fn connected(&mut self, end: EndId) {
         self.trace(|| {
-            format!("{} reaches {}", self.network.end(end).node, self.network.end(end.other()).node)
+            format!(
+                "{} reaches {}",
+                self.network.end(end).node,
+                self.network.end(end.other()).node
+            )
         });
         // The caller may have given up or died meanwhile.
         if !self.is_there(end) || self.network.end(end).gone {
@@ -574,12 +710,20 @@ impl World {
         }
         self.network.end_mut(end).open = true;
         self.network.end_mut(end.other()).open = true;
-        let (now, node, life) = (self.now, self.network.end(end).node, self.network.end(end).life);
+        let (now, node, life) = (
+            self.now,
+            self.network.end(end).node,
+            self.network.end(end).life,
+        );
         if let NodeRole::Fake(fake) = &mut self.nodes[node].role {
             fake.connected(end);
             return self.settle_fake(node);
         }
-        let slot = self.network.end(end).slot.expect("an agent names its connections");
+        let slot = self
+            .network
+            .end(end)
+            .slot
+            .expect("an agent names its connections");
         self.with_agent(node, life, |agent| agent.swarm.handle_connected(now, slot));
     }
 
@@ -593,7 +737,8 @@ impl World {
         }
     }
 
-    /// The process is gone, and the kernel closes what it had open, also what it had not accepted yet.
+    /// The process is gone, and the kernel closes what it had open, also what it had not accepted
+    /// yet.
     fn hang_up_all(&mut self, node: NodeId) {
         let ends = self.network.ends_of(node, self.nodes[node].life);
         ends.into_iter().for_each(|end| self.hang_up(end));
@@ -603,7 +748,13 @@ impl World {
         if self.network.end(end).gone {
             return;
         }
-        self.trace(|| format!("{} loses {}", self.network.end(end).node, self.network.end(end.other()).node));
+        self.trace(|| {
+            format!(
+                "{} loses {}",
+                self.network.end(end).node,
+                self.network.end(end.other()).node
+            )
+        });
         let node = self.network.end(end).node;
         self.forget_end(end);
         if self.network.end(end).life == self.nodes[node].life {
@@ -616,7 +767,12 @@ impl World {
         let there = self.is_there(end);
         let now = self.now;
         let (node, slot) = (self.network.end(end).node, self.network.end(end).slot);
-        let receiving = self.network.end(end).flow.receiving.and_then(|receiving| receiving.place);
+        let receiving = self
+            .network
+            .end(end)
+            .flow
+            .receiving
+            .and_then(|receiving| receiving.place);
         let pinned = self.network.end(end).flow.pinned;
         self.network.close(end);
         if !there {
@@ -626,7 +782,10 @@ impl World {
             NodeRole::Fake(fake) => fake.closed(end),
             NodeRole::Agent(agent) => {
                 if let Some(slot) = slot {
-                    let (receiving, pinned) = (receiving.map(|place| place.0), pinned.map(|pinned| pinned.0));
+                    let (receiving, pinned) = (
+                        receiving.map(|place| place.0),
+                        pinned.map(|pinned| pinned.0),
+                    );
                     agent.drop_end(slot, receiving, pinned);
                     agent.swarm.handle_closed(now, slot);
                 }
@@ -639,7 +798,10 @@ impl World {
     fn cut(&mut self) {
         let count = self.network.connection_count();
         if count > 0 {
-            let end = EndId { connection: self.rng.below(count), side: 0 };
+            let end = EndId {
+                connection: self.rng.below(count),
+                side: 0,
+            };
             if self.network.end(end).open && self.network.end(end.other()).open {
                 self.end_is_lost(end);
                 self.end_is_lost(end.other());
@@ -664,7 +826,11 @@ impl World {
 
     /// The small messages that are there.
     fn read_inbox(&mut self, node: NodeId) {
-        while self.nodes[node].inbox.front().is_some_and(|(at, ..)| *at <= self.now) {
+        while self.nodes[node]
+            .inbox
+            .front()
+            .is_some_and(|(at, ..)| *at <= self.now)
+        {
             let (_, from, packet) = self.nodes[node].inbox.pop_front().expect("it was there");
             if self.passes(from) {
                 self.receive(from.other(), packet);
@@ -723,23 +889,31 @@ impl World {
     fn receive(&mut self, to: EndId, packet: Packet) {
         let (now, node) = (self.now, self.network.end(to).node);
         let from = self.network.end(to.other()).node;
-        let caller = SocketAddr::new(self.nodes[from].address.ip(), 32768 + (to.connection % 28000) as u16);
+        let caller = SocketAddr::new(
+            self.nodes[from].address.ip(),
+            32768 + (to.connection % 28000) as u16,
+        );
         match &mut self.nodes[node].role {
             NodeRole::Fake(fake) => fake.receives(to, packet),
             NodeRole::Agent(agent) => match (self.network.end(to).slot, packet) {
-                // The shell reads the first handshake before it asks whether we want this connection.
-                (None, Packet::Handshake(handshake)) => match agent.swarm.handle_incoming(now, caller) {
-                    None => self.hang_up(to),
-                    Some(slot) => {
-                        agent.add_end(slot, to);
-                        self.network.end_mut(to).slot = Some(slot);
-                        agent.swarm.handle_handshake(now, slot, &handshake);
+                // The shell reads the first handshake before it asks whether we want this
+                // connection.
+                (None, Packet::Handshake(handshake)) => {
+                    match agent.swarm.handle_incoming(now, caller) {
+                        None => self.hang_up(to),
+                        Some(slot) => {
+                            agent.add_end(slot, to);
+                            self.network.end_mut(to).slot = Some(slot);
+                            agent.swarm.handle_handshake(now, slot, &handshake);
+                        }
                     }
-                },
+                }
                 (Some(slot), Packet::Handshake(handshake)) => {
                     agent.swarm.handle_handshake(now, slot, &handshake);
                 }
-                (Some(slot), Packet::Message(message)) => agent.swarm.handle_message(now, slot, message),
+                (Some(slot), Packet::Message(message)) => {
+                    agent.swarm.handle_message(now, slot, message)
+                }
                 (slot, packet) => panic!("{packet:?} from {to:?} of {slot:?}"),
             },
             NodeRole::Off(_) => unreachable!("the connection is open"),
@@ -747,7 +921,11 @@ impl World {
     }
 
     fn begin_block(&mut self, to: EndId, block: RawBlock, good: bool) {
-        let (now, node, slot) = (self.now, self.network.end(to).node, self.network.end(to).slot);
+        let (now, node, slot) = (
+            self.now,
+            self.network.end(to).node,
+            self.network.end(to).slot,
+        );
         let place = match (&mut self.nodes[node].role, slot) {
             (NodeRole::Agent(agent), Some(slot)) => agent.begin_block(now, slot, block),
             (NodeRole::Agent(_), None) => unreachable!("the handshake came first"),
@@ -761,9 +939,18 @@ impl World {
         if !self.passes(segment.from) || self.reads_nothing(to) {
             return;
         }
-        let Receiving { block, good, place } =
-            self.network.end_mut(to).flow.receiving.take().expect("it began");
-        let (now, node, slot) = (self.now, self.network.end(to).node, self.network.end(to).slot);
+        let Receiving { block, good, place } = self
+            .network
+            .end_mut(to)
+            .flow
+            .receiving
+            .take()
+            .expect("it began");
+        let (now, node, slot) = (
+            self.now,
+            self.network.end(to).node,
+            self.network.end(to).slot,
+        );
         if let (NodeRole::Agent(agent), Some(slot)) = (&mut self.nodes[node].role, slot) {
             agent.end_block(now, slot, block, good, place);
         }
@@ -796,7 +983,9 @@ impl World {
         }
         if in_window && let Some((buffer, bytes)) = self.network.end_mut(from).flow.pinned.take() {
             let slot = slot.expect("an agent names its connections");
-            self.agent(node, life).expect("the connection is open").sent(now, slot, buffer, bytes);
+            self.agent(node, life)
+                .expect("the connection is open")
+                .sent(now, slot, buffer, bytes);
         }
         if !had_room {
             self.touch(node);
@@ -805,10 +994,14 @@ impl World {
 
     fn settle_fake(&mut self, node: NodeId) {
         let now = self.now;
-        let NodeRole::Fake(fake) = &mut self.nodes[node].role else { return };
+        let NodeRole::Fake(fake) = &mut self.nodes[node].role else {
+            return;
+        };
         for end in fake.ends() {
             while self.network.has_room(end) {
-                let Some(packet) = fake.next_packet(end) else { break };
+                let Some(packet) = fake.next_packet(end) else {
+                    break;
+                };
                 self.network.push(now, end, packet, &mut self.queue);
             }
         }
@@ -820,7 +1013,9 @@ impl World {
     fn inspect(&mut self, node: NodeId) {
         let (now, life, check_every) = (self.now, self.nodes[node].life, self.options.check_every);
         let away_since = self.tracker.away_since(now);
-        let NodeRole::Agent(agent) = &mut self.nodes[node].role else { return };
+        let NodeRole::Agent(agent) = &mut self.nodes[node].role else {
+            return;
+        };
         if agent.life != life || agent.over_at.is_some() {
             return;
         }
@@ -875,30 +1070,53 @@ impl World {
 
     /// May it leave, and why?
     fn judge_leaving(&self, node: NodeId, away_since: Option<Instant>) {
-        let NodeRole::Agent(agent) = &self.nodes[node].role else { unreachable!("agents leave") };
+        let NodeRole::Agent(agent) = &self.nodes[node].role else {
+            unreachable!("agents leave")
+        };
         let (State::Leaving(outcome) | State::Over(outcome)) = agent.swarm.state() else {
             unreachable!("it leaves")
         };
         match outcome {
-            Outcome::Interrupted => assert!(agent.told_to_leave, "nobody told machine {node} to leave"),
+            Outcome::Interrupted => {
+                assert!(agent.told_to_leave, "nobody told machine {node} to leave")
+            }
             Outcome::Failed(Failure::Disk(_)) => {
-                assert!(agent.ledger.first_error.is_some(), "no I/O error on machine {node}")
+                assert!(
+                    agent.ledger.first_error.is_some(),
+                    "no I/O error on machine {node}"
+                )
             }
             Outcome::Failed(Failure::ReadBack { .. }) => {
-                assert!(agent.has_lying_disk(), "machine {node} finds its good disk bad: {outcome:?}");
+                assert!(
+                    agent.has_lying_disk(),
+                    "machine {node} finds its good disk bad: {outcome:?}"
+                );
             }
             Outcome::Failed(Failure::NothingToServe) => {
-                assert!(agent.ledger.has_nothing(), "machine {node} has something to serve")
+                assert!(
+                    agent.ledger.has_nothing(),
+                    "machine {node} has something to serve"
+                )
             }
-            Outcome::Failed(Failure::Stalled(_)) => panic!("nobody asked machine {node} to give up"),
+            Outcome::Failed(Failure::Stalled(_)) => {
+                panic!("nobody asked machine {node} to give up")
+            }
             Outcome::Complete if agent.told_to_leave => {}
             Outcome::Complete => {
                 let complete_at = agent.complete_at.unwrap_or(self.now);
                 // It knows a turn before we look.
                 let seeded = self.now.since(complete_at) + self.options.turn;
                 // An announce that was lost just before the tracker went counts as well.
-                let loses = self.options.tracker.as_ref().is_some_and(|tracker| tracker.loses_one_in > 0);
-                let lost = if loses { HTTP_TIMEOUT + ANNOUNCE_RETRY_MAX } else { Duration::ZERO };
+                let loses = self
+                    .options
+                    .tracker
+                    .as_ref()
+                    .is_some_and(|tracker| tracker.loses_one_in > 0);
+                let lost = if loses {
+                    HTTP_TIMEOUT + ANNOUNCE_RETRY_MAX
+                } else {
+                    Duration::ZERO
+                };
                 let away = away_since.map_or(Duration::ZERO, |since| self.now.since(since) + lost);
                 let grace = self.options.tracker_grace;
                 let may = match agent.options.seed_for {
@@ -928,7 +1146,12 @@ impl World {
         if self.nodes.iter().any(waits) {
             return;
         }
-        if self.options.tracker.as_ref().is_some_and(|tracker| tracker.stops_at.is_some()) {
+        if self
+            .options
+            .tracker
+            .as_ref()
+            .is_some_and(|tracker| tracker.stops_at.is_some())
+        {
             return;
         }
         self.released = true;
@@ -936,8 +1159,8 @@ impl World {
         self.queue.plan(at, Happening::TrackerStops);
     }
 
-    /// The tracker is gone for good. Where there is none, seeders have no reason to leave, nor has anybody while a rude
-    /// peer claims to lack something; so they are told.
+    /// The tracker is gone for good. Where there is none, seeders have no reason to leave, nor has
+    /// anybody while a rude peer claims to lack something; so they are told.
     fn stop_tracker(&mut self) {
         let now = self.now;
         self.tracker.stop(now);
@@ -946,8 +1169,15 @@ impl World {
             let everybody = !self.options.fakes.is_empty();
             self.tell_to_leave(|agent| everybody || agent.options.role == Role::Seeder);
         }
-        let wait = if stops_early { Duration::from_secs(1800) } else { Duration::ZERO };
-        self.queue.plan(now + self.options.tracker_grace + RELEASE_SLACK + wait, Happening::Closes);
+        let wait = if stops_early {
+            Duration::from_secs(1800)
+        } else {
+            Duration::ZERO
+        };
+        self.queue.plan(
+            now + self.options.tracker_grace + RELEASE_SLACK + wait,
+            Happening::Closes,
+        );
     }
 
     fn tell_to_leave(&mut self, whom: impl Fn(&Agent) -> bool) {
@@ -968,7 +1198,11 @@ impl World {
     /// One line about what happens, if anybody asked for it.
     fn trace(&self, line: impl FnOnce() -> String) {
         if self.options.trace {
-            std::println!("{:>12.6} {}", self.now.since(Instant(0)).as_secs_f64(), line());
+            std::println!(
+                "{:>12.6} {}",
+                self.now.since(Instant(0)).as_secs_f64(),
+                line()
+            );
         }
     }
 
@@ -1003,7 +1237,9 @@ impl World {
             Happening::Lost { end } => (7, u64::from(end.connection)),
             Happening::Disk { ticket, .. } => (8, ticket.0),
             Happening::Hashed { node, good, .. } => (9, *node as u64 * 2 + u64::from(*good)),
-            Happening::Announced { node, answer, .. } => (10, *node as u64 * 2 + u64::from(answer.is_ok())),
+            Happening::Announced { node, answer, .. } => {
+                (10, *node as u64 * 2 + u64::from(answer.is_ok()))
+            }
             Happening::Wakes { node, .. } => (11, *node as u64),
             Happening::Turns { node, .. } => (12, *node as u64),
             Happening::Starts { node } => (13, *node as u64),

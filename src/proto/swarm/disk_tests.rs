@@ -1,6 +1,8 @@
-//! Stories of one agent and its disk: what it looks at, what it asks for then, and what it says when the disk was wrong.
+//! Stories of one agent and its disk: what it looks at, what it asks for then, and what it says
+//! when the disk was wrong.
 //!
-//! One letter a piece, in the torrent and on the disk: `0` is zeros, equal letters are equal bytes, `.` is something else.
+//! One letter a piece, in the torrent and on the disk: `0` is zeros, equal letters are equal bytes,
+//! `.` is something else.
 
 use alloc::collections::VecDeque;
 use core::time::Duration;
@@ -26,8 +28,16 @@ struct Story {
 }
 
 fn hash(letter: u8, length: u32) -> PieceHash {
-    let zeros = || sha1_smol::Sha1::from(alloc::vec![0; length as usize]).digest().bytes();
-    PieceHash(if letter == b'0' { zeros() } else { [letter; 20] })
+    let zeros = || {
+        sha1_smol::Sha1::from(alloc::vec![0; length as usize])
+            .digest()
+            .bytes()
+    };
+    PieceHash(if letter == b'0' {
+        zeros()
+    } else {
+        [letter; 20]
+    })
 }
 
 fn leecher(image: &str, disk: &str) -> Story {
@@ -41,7 +51,10 @@ fn seeder(image: &str, disk: &str) -> Story {
 impl Story {
     fn new(role: Role, image: &str, disk: &str, piece_bytes: u32, look: bool) -> Story {
         assert_eq!(image.len(), disk.len());
-        let hashes: Vec<PieceHash> = image.bytes().map(|letter| hash(letter, piece_bytes)).collect();
+        let hashes: Vec<PieceHash> = image
+            .bytes()
+            .map(|letter| hash(letter, piece_bytes))
+            .collect();
         let torrent = metainfo::write(&Description {
             name: "test",
             trackers: &["http://10.77.0.9/announce".into()],
@@ -52,7 +65,9 @@ impl Story {
             hashes: &hashes,
             disk_bytes: None,
             sector_bytes: None,
-            content: Content::Single { length: image.len() as u64 * u64::from(piece_bytes) },
+            content: Content::Single {
+                length: image.len() as u64 * u64::from(piece_bytes),
+            },
         });
         let metainfo = Arc::new(Metainfo::parse(&torrent).unwrap());
         let config = Config {
@@ -83,14 +98,24 @@ impl Story {
 
     // ---- peers
 
-    /// A peer that called us, with these pieces (`#`), unchoked and, if it wants something, interested.
+    /// A peer that called us, with these pieces (`#`), unchoked and, if it wants something,
+    /// interested.
     fn peer(&mut self, host: u8, has: &str) -> PeerSlot {
         let address = SocketAddr::from(([10, 77, 0, host], 6881));
         let slot = self.swarm.handle_incoming(NOW, address).unwrap();
         let info_hash = self.swarm.metainfo.info_hash;
-        let handshake = Handshake { fast: true, extended: true, info_hash, peer_id: PeerId([host; 20]) };
+        let handshake = Handshake {
+            fast: true,
+            extended: true,
+            info_hash,
+            peer_id: PeerId([host; 20]),
+        };
         self.swarm.handle_handshake(NOW, slot, &handshake);
-        for (index, _) in has.bytes().enumerate().filter(|(_, letter)| *letter == b'#') {
+        for (index, _) in has
+            .bytes()
+            .enumerate()
+            .filter(|(_, letter)| *letter == b'#')
+        {
             self.hears(slot, Message::Have(index as u32));
         }
         self.hears(slot, Message::Unchoke);
@@ -102,8 +127,17 @@ impl Story {
 
     /// It says that it understands the loss of pieces.
     fn knows_losses(&mut self, slot: PeerSlot) {
-        let handshake = ExtendedHandshake { dont_have: Some(7), ..ExtendedHandshake::default() };
-        self.hears(slot, Message::Extended { id: 0, payload: handshake.encode() });
+        let handshake = ExtendedHandshake {
+            dont_have: Some(7),
+            ..ExtendedHandshake::default()
+        };
+        self.hears(
+            slot,
+            Message::Extended {
+                id: 0,
+                payload: handshake.encode(),
+            },
+        );
     }
 
     fn hears(&mut self, slot: PeerSlot, message: Message) {
@@ -111,7 +145,13 @@ impl Story {
     }
 
     fn hears_loss(&mut self, slot: PeerSlot, payload: &[u8]) {
-        self.hears(slot, Message::Extended { id: DONT_HAVE_ID, payload: payload.into() });
+        self.hears(
+            slot,
+            Message::Extended {
+                id: DONT_HAVE_ID,
+                payload: payload.into(),
+            },
+        );
     }
 
     fn said(&mut self, slot: PeerSlot) -> Vec<Send> {
@@ -122,8 +162,13 @@ impl Story {
 
     /// The pieces it asks this peer for.
     fn asked(&mut self, slot: PeerSlot) -> Vec<u32> {
-        let piece =
-            |send| if let Send::Message(Message::Request(raw)) = send { Some(raw.index) } else { None };
+        let piece = |send| {
+            if let Send::Message(Message::Request(raw)) = send {
+                Some(raw.index)
+            } else {
+                None
+            }
+        };
         self.said(slot).into_iter().filter_map(piece).collect()
     }
 
@@ -134,7 +179,9 @@ impl Story {
             told += &match send {
                 Send::Message(Message::Have(piece)) => alloc::format!("+{piece}"),
                 Send::Message(Message::Reject(raw)) => alloc::format!("!{}", raw.index),
-                Send::Message(Message::Extended { id: 7, payload }) => alloc::format!("-{}", payload[3]),
+                Send::Message(Message::Extended { id: 7, payload }) => {
+                    alloc::format!("-{}", payload[3])
+                }
                 Send::Block { block, .. } => {
                     self.swarm.handle_sent(NOW, slot);
                     alloc::format!("={}", block.piece.0)
@@ -151,7 +198,10 @@ impl Story {
 
     /// The peer sends the only block of a piece, as it ought to be.
     fn gives(&mut self, slot: PeerSlot, piece: u32) {
-        assert_ne!(self.swarm.begin_block(NOW, slot, block(piece)), Sink::Discard);
+        assert_ne!(
+            self.swarm.begin_block(NOW, slot, block(piece)),
+            Sink::Discard
+        );
         self.swarm.handle_block(NOW, slot, block(piece));
         self.swarm.check_invariants();
     }
@@ -161,12 +211,19 @@ impl Story {
     /// Hashes are told, and the disk is asked.
     fn hash_all(&mut self) {
         while let Some(work) = self.swarm.poll_work() {
-            let Work::Hash(Hash { of, begin, length, .. }) = work else {
+            let Work::Hash(Hash {
+                of, begin, length, ..
+            }) = work
+            else {
                 self.waiting.push_back(work);
                 continue;
             };
             if begin + length == self.piece_bytes {
-                let letters = if let HashOf::Disk(_) = of { &self.disk } else { &self.image };
+                let letters = if let HashOf::Disk(_) = of {
+                    &self.disk
+                } else {
+                    &self.image
+                };
                 let digest = hash(letters[of.piece().index()], self.piece_bytes);
                 self.swarm.handle_hashed(NOW, of, digest);
                 self.swarm.check_invariants();
@@ -233,13 +290,21 @@ impl Story {
     }
 
     fn has(&self) -> String {
-        let letter = |piece| if self.swarm.have().get(piece) { '#' } else { '.' };
+        let letter = |piece| {
+            if self.swarm.have().get(piece) {
+                '#'
+            } else {
+                '.'
+            }
+        };
         self.swarm.metainfo.layout.pieces().map(letter).collect()
     }
 
     fn failure(&self) -> &Failure {
         match &self.swarm.state {
-            State::Leaving(Outcome::Failed(failure)) | State::Over(Outcome::Failed(failure)) => failure,
+            State::Leaving(Outcome::Failed(failure)) | State::Over(Outcome::Failed(failure)) => {
+                failure
+            }
             state => panic!("{state:?}"),
         }
     }
@@ -250,7 +315,11 @@ impl Story {
 }
 
 fn block(piece: u32) -> RawBlock {
-    RawBlock { index: piece, begin: 0, length: BLOCK_BYTES }
+    RawBlock {
+        index: piece,
+        begin: 0,
+        length: BLOCK_BYTES,
+    }
 }
 
 fn offset(piece: u32) -> DiskOffset {
@@ -259,16 +328,23 @@ fn offset(piece: u32) -> DiskOffset {
 
 /// A hundred pieces that are like no other.
 fn many() -> String {
-    (1..128u8).filter(|letter| !b"0.".contains(letter)).take(100).map(char::from).collect()
+    (1..128u8)
+        .filter(|letter| !b"0.".contains(letter))
+        .take(100)
+        .map(char::from)
+        .collect()
 }
 
-// ---- the survey ------------------------------------------------------------------------------------------------------
+// ---- the survey
 
 #[test]
 fn a_sample_in_which_nothing_is_right_is_enough() {
     let mut story = leecher(&many(), &".".repeat(100));
     story.work();
-    assert_eq!((story.reads.len(), &story.swarm.state), (SAMPLE_PIECES_MAX as usize, &State::Downloading));
+    assert_eq!(
+        (story.reads.len(), &story.swarm.state),
+        (SAMPLE_PIECES_MAX as usize, &State::Downloading)
+    );
     assert_eq!(story.has(), ".".repeat(100));
 }
 
@@ -281,7 +357,11 @@ fn one_right_piece_in_the_sample_and_all_is_read() {
         let mut reads = story.reads.clone();
         reads.sort();
         match story.swarm.have().count() {
-            0 => assert_eq!(reads.len(), SAMPLE_PIECES_MAX as usize, "it was not in the sample"),
+            0 => assert_eq!(
+                reads.len(),
+                SAMPLE_PIECES_MAX as usize,
+                "it was not in the sample"
+            ),
             _ => assert_eq!(reads, (0..100).collect::<Vec<u32>>(), "each is read once"),
         }
         assert_eq!(story.swarm.state, State::Downloading);
@@ -294,19 +374,34 @@ fn what_is_found_is_announced_and_need_not_be_read_back() {
     let peer = story.peer(2, "####");
     story.said(peer);
     story.work();
-    assert_eq!((story.has(), story.tells(peer)), ("#.##".into(), "+0+2+3".into()));
+    assert_eq!(
+        (story.has(), story.tells(peer)),
+        ("#.##".into(), "+0+2+3".into())
+    );
     story.reads.clear();
     story.gives(peer, 1);
     story.work();
-    assert_eq!((&story.swarm.state, &story.reads[..]), (&State::Seeding, &[1][..]));
+    assert_eq!(
+        (&story.swarm.state, &story.reads[..]),
+        (&State::Seeding, &[1][..])
+    );
 }
 
 #[test]
 fn who_holds_everything_seeds_without_a_peer() {
     let mut story = leecher("A0BB", "A0BB");
     story.work();
-    assert_eq!((&story.swarm.state, story.reads.len()), (&State::Seeding, 4));
-    assert_eq!((story.swarm.progress().fetched, story.swarm.progress().verified), (0, 4));
+    assert_eq!(
+        (&story.swarm.state, story.reads.len()),
+        (&State::Seeding, 4)
+    );
+    assert_eq!(
+        (
+            story.swarm.progress().fetched,
+            story.swarm.progress().verified
+        ),
+        (0, 4)
+    );
 }
 
 /// What is not there is asked for while the rest is still being read, and nothing else.
@@ -327,10 +422,16 @@ fn the_endgame_waits_for_the_end_of_the_survey() {
     let mut story = leecher("ABCD", ".BCD");
     let (slow, fast) = (story.peer(2, "####"), story.peer(3, "####"));
     story.step();
-    assert_eq!((story.asked(slow), &story.swarm.state), (Vec::from([0]), &State::Scanning));
+    assert_eq!(
+        (story.asked(slow), &story.swarm.state),
+        (Vec::from([0]), &State::Scanning)
+    );
     assert_eq!(story.asked(fast), [], "there may be more to come");
     story.work();
-    assert_eq!((story.asked(fast), &story.swarm.state), (Vec::from([0]), &State::Downloading));
+    assert_eq!(
+        (story.asked(fast), &story.swarm.state),
+        (Vec::from([0]), &State::Downloading)
+    );
 }
 
 #[test]
@@ -339,27 +440,61 @@ fn who_is_not_to_look_reads_nothing() {
     let peer = story.peer(2, "###");
     assert_eq!(story.asked(peer).len(), 2);
     story.hash_all();
-    assert!(matches!(story.waiting.pop_front(), Some(Work::Zero { piece: PieceIndex(2), .. })));
+    assert!(matches!(
+        story.waiting.pop_front(),
+        Some(Work::Zero {
+            piece: PieceIndex(2),
+            ..
+        })
+    ));
     assert!(story.waiting.is_empty());
 }
 
-/// The buffer held the same bytes before, so the hash is the right one; but the disk does not hold them.
+/// The buffer held the same bytes before, so the hash is the right one; but the disk does not hold
+/// them.
 #[test]
 fn what_the_survey_cannot_read_is_not_there() {
     let mut story = leecher("AB", "AB");
     let peer = story.peer(2, "##");
-    let error = DiskError { operation: DiskOperation::Read, offset: offset(1), errno: 5 };
+    let error = DiskError {
+        operation: DiskOperation::Read,
+        offset: offset(1),
+        errno: 5,
+    };
     story.hash_all();
-    let unreadable = |work: &Work| matches!(work, Work::Read { piece: PieceIndex(1), .. });
+    let unreadable = |work: &Work| {
+        matches!(
+            work,
+            Work::Read {
+                piece: PieceIndex(1),
+                ..
+            }
+        )
+    };
     let at = story.waiting.iter().position(unreadable).unwrap();
     let work = story.waiting.remove(at).unwrap();
     story.does(&work, Err(error));
-    assert_eq!((story.has(), &story.swarm.state), ("..".into(), &State::Scanning));
+    assert_eq!(
+        (story.has(), &story.swarm.state),
+        ("..".into(), &State::Scanning)
+    );
     story.work();
-    assert_eq!(story.events(), [Event::TargetBad { piece: PieceIndex(1), error }]);
-    assert_eq!((story.has(), &story.swarm.state), ("#.".into(), &State::Downloading));
+    assert_eq!(
+        story.events(),
+        [Event::TargetBad {
+            piece: PieceIndex(1),
+            error
+        }]
+    );
+    assert_eq!(
+        (story.has(), &story.swarm.state),
+        ("#.".into(), &State::Downloading)
+    );
     assert_eq!(story.runs(peer), [1]);
-    assert_eq!((story.has(), &story.swarm.state), ("##".into(), &State::Seeding));
+    assert_eq!(
+        (story.has(), &story.swarm.state),
+        ("##".into(), &State::Seeding)
+    );
 }
 
 #[test]
@@ -372,20 +507,27 @@ fn who_leaves_during_the_survey_flushes_and_goes() {
     assert_eq!(story.swarm.state, State::Over(Outcome::Interrupted));
 }
 
-// ---- zeros and repeats -----------------------------------------------------------------------------------------------
+// ---- zeros and repeats
 
 #[test]
 fn zeros_need_no_peer_and_are_read_back() {
     let mut story = leecher("0000000", "0.....0");
     story.hash_all();
-    let zeroing = story.waiting.iter().filter(|work| matches!(work, Work::Zero { .. })).count();
+    let zeroing = story
+        .waiting
+        .iter()
+        .filter(|work| matches!(work, Work::Zero { .. }))
+        .count();
     assert_eq!(
         (zeroing, story.waiting.len()),
         (ZERO_WRITES_MAX, ZERO_WRITES_MAX),
         "there is nothing to sample"
     );
     story.work();
-    assert_eq!((&story.swarm.state, &story.disk[..]), (&State::Seeding, &b"0000000"[..]));
+    assert_eq!(
+        (&story.swarm.state, &story.disk[..]),
+        (&State::Seeding, &b"0000000"[..])
+    );
     assert_eq!((story.reads.len(), story.swarm.progress().verified), (7, 7));
 }
 
@@ -396,8 +538,14 @@ fn equal_pieces_are_fetched_once_for_all_places() {
     story.said(peer);
     let mut asked = story.runs(peer);
     asked.sort();
-    assert_eq!(asked.iter().map(|piece| piece % 2).collect::<Vec<u32>>(), [0, 1]);
-    assert_eq!((&story.swarm.state, &story.disk[..]), (&State::Seeding, &b"ABABA"[..]));
+    assert_eq!(
+        asked.iter().map(|piece| piece % 2).collect::<Vec<u32>>(),
+        [0, 1]
+    );
+    assert_eq!(
+        (&story.swarm.state, &story.disk[..]),
+        (&State::Seeding, &b"ABABA"[..])
+    );
     assert_eq!(story.swarm.progress().fetched, 2 * u64::from(PIECE));
 }
 
@@ -412,7 +560,11 @@ fn one_of_equal_pieces_that_is_there_is_not_written() {
     story.gives(peer, asked[0]);
     story.hash_all();
     let places: Vec<u32> = story.waiting.iter().map(written_to).collect();
-    assert_eq!(places.iter().sum::<u32>(), 2, "to {places:?}, which is 0 and 2");
+    assert_eq!(
+        places.iter().sum::<u32>(),
+        2,
+        "to {places:?}, which is 0 and 2"
+    );
 }
 
 /// A disk full of one byte: the places wait for their turn, not in the queue of the disk.
@@ -430,15 +582,21 @@ fn a_thousand_equal_pieces_are_written_a_few_at_a_time() {
     while story.step().is_some() {
         assert!(story.waiting.len() <= COPY_WRITES_MAX.max(INSPECT_MAX));
     }
-    assert_eq!((&story.swarm.state, &story.disk[..]), (&State::Seeding, image.as_bytes()));
+    assert_eq!(
+        (&story.swarm.state, &story.disk[..]),
+        (&State::Seeding, image.as_bytes())
+    );
 }
 
 fn written_to(work: &Work) -> u32 {
-    let Work::Write { piece, .. } = work else { panic!("{work:?}") };
+    let Work::Write { piece, .. } = work else {
+        panic!("{work:?}")
+    };
     piece.0
 }
 
-/// Its equal arrives while it is being looked at: it is written, and whatever the reading says is old.
+/// Its equal arrives while it is being looked at: it is written, and whatever the reading says is
+/// old.
 #[test]
 fn an_unknown_piece_comes_with_its_equal() {
     for last in ["A", "."] {
@@ -447,20 +605,32 @@ fn an_unknown_piece_comes_with_its_equal() {
         while story.reads.is_empty() {
             story.step().unwrap();
         }
-        assert_eq!((story.asked(peer), &story.swarm.state), (Vec::from([0]), &State::Scanning));
+        assert_eq!(
+            (story.asked(peer), &story.swarm.state),
+            (Vec::from([0]), &State::Scanning)
+        );
         story.gives(peer, 0);
         story.hash_all();
         // The reads come first, the writes were asked for later.
-        let (writes, reads): (Vec<Work>, Vec<Work>) =
-            story.waiting.drain(..).partition(|work| matches!(work, Work::Write { .. }));
+        let (writes, reads): (Vec<Work>, Vec<Work>) = story
+            .waiting
+            .drain(..)
+            .partition(|work| matches!(work, Work::Write { .. }));
         assert_eq!(writes.iter().map(written_to).collect::<Vec<u32>>(), [0, 3]);
         story.waiting.extend(reads);
         story.work();
         assert_eq!((story.has(), story.asked(peer)), (".##.".into(), [].into()));
-        assert_eq!(story.swarm.state, State::Downloading, "no flush beside a write");
+        assert_eq!(
+            story.swarm.state,
+            State::Downloading,
+            "no flush beside a write"
+        );
         story.waiting.extend(writes);
         story.work();
-        assert_eq!((&story.swarm.state, &story.disk[..]), (&State::Seeding, &b"ABCA"[..]));
+        assert_eq!(
+            (&story.swarm.state, &story.disk[..]),
+            (&State::Seeding, &b"ABCA"[..])
+        );
         assert_eq!(story.swarm.progress().verified, 4);
     }
 }
@@ -474,7 +644,9 @@ fn a_bad_download_of_equal_pieces_is_asked_for_once_more_and_not_twice() {
     assert_eq!(asked.len(), 1);
     story.gives(peer, asked[0]);
     while let Some(work) = story.swarm.poll_work() {
-        let Work::Hash(Hash { of, .. }) = work else { panic!("{work:?}") };
+        let Work::Hash(Hash { of, .. }) = work else {
+            panic!("{work:?}")
+        };
         story.swarm.handle_hashed(NOW, of, PieceHash([0; 20]));
     }
     let honest = story.peer(3, "##");
@@ -482,7 +654,8 @@ fn a_bad_download_of_equal_pieces_is_asked_for_once_more_and_not_twice() {
     assert_eq!(story.swarm.state, State::Seeding);
 }
 
-/// Zeros that have to be written, and all the places of an equal piece, take a disk longer than any stall.
+/// Zeros that have to be written, and all the places of an equal piece, take a disk longer than any
+/// stall.
 #[test]
 fn who_is_busy_with_the_disk_has_not_stalled() {
     let mut story = leecher("0000", "....");
@@ -492,18 +665,28 @@ fn who_is_busy_with_the_disk_has_not_stalled() {
     for place in 1..=4 {
         let now = begun + Duration::from_secs(6 * place);
         story.swarm.handle_timeout(now);
-        assert_eq!(story.swarm.state, State::Downloading, "after {place} of them");
-        let Some(Work::Zero { ticket, .. }) = story.waiting.pop_front() else { panic!("four at once") };
+        assert_eq!(
+            story.swarm.state,
+            State::Downloading,
+            "after {place} of them"
+        );
+        let Some(Work::Zero { ticket, .. }) = story.waiting.pop_front() else {
+            panic!("four at once")
+        };
         story.swarm.handle_disk(now, ticket, Ok(()));
     }
     let mut story = leecher("A", ".");
     story.swarm.config.stall = Some(Duration::from_secs(10));
     story.work();
     story.swarm.handle_timeout(begun + Duration::from_secs(11));
-    assert_eq!(story.failure(), &Failure::Stalled(Duration::from_secs(10)), "the twin");
+    assert_eq!(
+        story.failure(),
+        &Failure::Stalled(Duration::from_secs(10)),
+        "the twin"
+    );
 }
 
-// ---- the read-back ---------------------------------------------------------------------------------------------------
+// ---- the read-back
 
 #[test]
 fn what_is_bad_once_is_fetched_again() {
@@ -512,9 +695,23 @@ fn what_is_bad_once_is_fetched_again() {
     let peer = story.peer(2, "###");
     let asked = story.runs(peer);
     assert_eq!((asked.len(), asked[3]), (4, 1));
-    assert_eq!(story.events(), [Event::ReadBackBad { piece: PieceIndex(1), disk: offset(1), again: true }]);
-    assert_eq!((&story.swarm.state, &story.disk[..]), (&State::Seeding, &b"ABC"[..]));
-    assert_eq!(story.reads[story.reads.len() - 1], 1, "what was read back already is not read again");
+    assert_eq!(
+        story.events(),
+        [Event::ReadBackBad {
+            piece: PieceIndex(1),
+            disk: offset(1),
+            again: true
+        }]
+    );
+    assert_eq!(
+        (&story.swarm.state, &story.disk[..]),
+        (&State::Seeding, &b"ABC"[..])
+    );
+    assert_eq!(
+        story.reads[story.reads.len() - 1],
+        1,
+        "what was read back already is not read again"
+    );
     assert_eq!(story.swarm.progress().verified, 3);
 }
 
@@ -524,7 +721,11 @@ fn what_is_bad_twice_is_a_failure_that_names_the_first() {
     let peer = story.peer(2, "###");
     story.forgets = (1, u32::MAX);
     story.runs(peer);
-    let failure = Failure::ReadBack { piece: PieceIndex(1), disk: offset(1), bad: 1 };
+    let failure = Failure::ReadBack {
+        piece: PieceIndex(1),
+        disk: offset(1),
+        bad: 1,
+    };
     assert_eq!(story.failure(), &failure);
     let again = story
         .events()
@@ -535,34 +736,53 @@ fn what_is_bad_twice_is_a_failure_that_names_the_first() {
     assert_eq!(story.swarm.progress().bad_offset, Some(offset(1)));
 }
 
-/// Found by the simulator: they were written again while the read-back went on, and nobody read them once more.
+/// Found by the simulator: they were written again while the read-back went on, and nobody read
+/// them once more.
 #[test]
 fn zeros_that_are_bad_are_made_again_flushed_and_read_again() {
     let mut story = leecher("0AB", "...");
     let peer = story.peer(2, "###");
     story.forgets = (0, 1);
     assert_eq!(story.runs(peer).len(), 2);
-    assert_eq!((&story.swarm.state, &story.disk[..]), (&State::Seeding, &b"0AB"[..]));
+    assert_eq!(
+        (&story.swarm.state, &story.disk[..]),
+        (&State::Seeding, &b"0AB"[..])
+    );
     assert_eq!(story.reads[story.reads.len() - 4..], [0, 1, 2, 0]);
     let mut story = leecher("0", ".");
     story.forgets = (0, u32::MAX);
     story.work();
-    let failure = Failure::ReadBack { piece: PieceIndex(0), disk: offset(0), bad: 1 };
+    let failure = Failure::ReadBack {
+        piece: PieceIndex(0),
+        disk: offset(0),
+        bad: 1,
+    };
     assert_eq!(story.failure(), &failure);
 }
 
-/// Whoever believed it had the piece is told otherwise, in order, and refused what it asked for already.
+/// Whoever believed it had the piece is told otherwise, in order, and refused what it asked for
+/// already.
 #[test]
 fn a_loss_is_told_and_what_was_asked_of_it_refused() {
     let mut story = leecher("ABC", "...");
-    let (peer, knows, deaf) = (story.peer(2, "###"), story.peer(3, "..."), story.peer(4, "..."));
+    let (peer, knows, deaf) = (
+        story.peer(2, "###"),
+        story.peer(3, "..."),
+        story.peer(4, "..."),
+    );
     story.knows_losses(knows);
-    assert_eq!((story.tells(knows), story.tells(deaf)), ("".into(), "".into()));
+    assert_eq!(
+        (story.tells(knows), story.tells(deaf)),
+        ("".into(), "".into())
+    );
     story.forgets = (1, 1);
     while story.swarm.state != State::Verifying {
         story.work_once(peer);
     }
-    assert_eq!((story.tells(knows), story.tells(deaf)), ("+0+1+2".into(), "+0+1+2".into()));
+    assert_eq!(
+        (story.tells(knows), story.tells(deaf)),
+        ("+0+1+2".into(), "+0+1+2".into())
+    );
     for slot in [knows, deaf] {
         (0..3).for_each(|piece| story.wants(slot, piece));
     }
@@ -570,18 +790,29 @@ fn a_loss_is_told_and_what_was_asked_of_it_refused() {
         story.step().unwrap();
     }
     let (heard, deaf) = (story.tells(knows), story.tells(deaf));
-    assert!(heard.starts_with("!1-1") && deaf.starts_with("!1") && !deaf.contains('-'), "{heard} {deaf}");
+    assert!(
+        heard.starts_with("!1-1") && deaf.starts_with("!1") && !deaf.contains('-'),
+        "{heard} {deaf}"
+    );
     assert!(!heard.contains("=1") && !deaf.contains("=1"));
     // A peer that comes now hears of two pieces only.
     let late = story.peer(5, "...");
-    assert!(story.said(late).contains(&Send::Message(Message::Bitfield([0b1010_0000].into()))));
+    assert!(
+        story
+            .said(late)
+            .contains(&Send::Message(Message::Bitfield([0b1010_0000].into())))
+    );
     story.knows_losses(late);
     assert_eq!(story.tells(late), "");
     story.runs(peer);
-    assert_eq!((story.tells(knows), story.tells(late)), ("+1".into(), "+1".into()));
+    assert_eq!(
+        (story.tells(knows), story.tells(late)),
+        ("+1".into(), "+1".into())
+    );
 }
 
-/// The disk was slow with what somebody had asked for, and brought it when the piece had been written anew.
+/// The disk was slow with what somebody had asked for, and brought it when the piece had been
+/// written anew.
 #[test]
 fn what_was_asked_of_the_disk_before_a_loss_is_not_kept() {
     let mut story = leecher("ABC", "...");
@@ -596,21 +827,44 @@ fn what_was_asked_of_the_disk_before_a_loss_is_not_kept() {
     story.swarm.cache.forget(PieceIndex(1));
     story.wants(asks, 1);
     story.hash_all();
-    let reads = |work: &Work| matches!(work, Work::Read { piece: PieceIndex(1), .. });
-    let late = story.waiting.iter().rposition(reads).and_then(|at| story.waiting.remove(at)).unwrap();
+    let reads = |work: &Work| {
+        matches!(
+            work,
+            Work::Read {
+                piece: PieceIndex(1),
+                ..
+            }
+        )
+    };
+    let late = story
+        .waiting
+        .iter()
+        .rposition(reads)
+        .and_then(|at| story.waiting.remove(at))
+        .unwrap();
     assert_eq!(story.runs(peer), [1]);
     story.swarm.cache.forget(PieceIndex(1));
     story.does(&late, Ok(()));
-    assert!(!story.swarm.cache.contains(Chunk { piece: PieceIndex(1), index: 0 }));
+    assert!(!story.swarm.cache.contains(Chunk {
+        piece: PieceIndex(1),
+        index: 0
+    }));
 }
 
 /// Found by the simulator: it heard HAVE of what was lost meanwhile, or nothing at all of the loss.
 #[test]
 fn who_listens_late_hears_what_is_true_now() {
     let mut story = leecher("ABC", "...");
-    let (peer, slow, late) = (story.peer(2, "###"), story.peer(3, "..."), story.peer(4, "..."));
+    let (peer, slow, late) = (
+        story.peer(2, "###"),
+        story.peer(3, "..."),
+        story.peer(4, "..."),
+    );
     story.knows_losses(slow);
-    assert_eq!((story.tells(slow), story.tells(late)), ("".into(), "".into()));
+    assert_eq!(
+        (story.tells(slow), story.tells(late)),
+        ("".into(), "".into())
+    );
     story.forgets = (1, 1);
     while story.swarm.state != State::Verifying {
         story.work_once(peer);
@@ -623,7 +877,13 @@ fn who_listens_late_hears_what_is_true_now() {
     assert_eq!(story.tells(late), "", "it has not said how");
     story.knows_losses(late);
     assert!(story.tells(late).starts_with("-1"));
-    story.hears(late, Message::Extended { id: 0, payload: ExtendedHandshake::default().encode() });
+    story.hears(
+        late,
+        Message::Extended {
+            id: 0,
+            payload: ExtendedHandshake::default().encode(),
+        },
+    );
     story.knows_losses(late);
     assert_eq!(story.tells(late), "", "it has heard that");
 }
@@ -639,7 +899,7 @@ impl Story {
     }
 }
 
-// ---- peers that lose pieces ------------------------------------------------------------------------------------------
+// ---- peers that lose pieces
 
 #[test]
 fn what_a_peer_has_lost_is_asked_of_others() {
@@ -650,25 +910,44 @@ fn what_a_peer_has_lost_is_asked_of_others() {
     story.hears_loss(poor, &[0, 0, 0, 1]);
     story.hears_loss(poor, &[0, 0, 0, 1]);
     assert_eq!(story.asked(poor), [0]);
-    assert_eq!(story.asked(rich), [1, 0], "and in the endgame what it has not sent yet");
+    assert_eq!(
+        story.asked(rich),
+        [1, 0],
+        "and in the endgame what it has not sent yet"
+    );
     story.hears(poor, Message::Have(1));
     story.hears_loss(poor, &[0, 0, 0, 0]);
     story.hears_loss(poor, &[0, 0, 0, 1]);
     let said = story.said(poor);
-    assert!(said.contains(&Send::Message(Message::NotInterested)), "{said:?}");
+    assert!(
+        said.contains(&Send::Message(Message::NotInterested)),
+        "{said:?}"
+    );
 }
 
 #[test]
 fn a_loss_that_makes_no_sense_ends_the_connection() {
-    for payload in [&[][..], &[0, 0, 1], &[0, 0, 0, 0, 0], &[0, 0, 0, 2], &[255; 4]] {
+    for payload in [
+        &[][..],
+        &[0, 0, 1],
+        &[0, 0, 0, 0, 0],
+        &[0, 0, 0, 2],
+        &[255; 4],
+    ] {
         let mut story = leecher("AB", "..");
         let peer = story.peer(2, "##");
         story.hears_loss(peer, payload);
-        assert!(story.swarm.poll_close().is_some_and(|(closed, _)| closed == peer), "{payload:?}");
+        assert!(
+            story
+                .swarm
+                .poll_close()
+                .is_some_and(|(closed, _)| closed == peer),
+            "{payload:?}"
+        );
     }
 }
 
-// ---- sources ---------------------------------------------------------------------------------------------------------
+// ---- sources
 
 #[test]
 fn a_source_is_looked_at_before_it_is_given_away() {
@@ -677,14 +956,22 @@ fn a_source_is_looked_at_before_it_is_given_away() {
     story.said(peer);
     story.wants(peer, 1);
     assert_eq!(story.tells(peer), "");
-    let Some(Work::Read { ticket, .. }) = story.swarm.poll_work() else { panic!("it reads first") };
+    let Some(Work::Read { ticket, .. }) = story.swarm.poll_work() else {
+        panic!("it reads first")
+    };
     story.swarm.handle_disk(NOW, ticket, Ok(()));
     assert_eq!(story.tells(peer), "", "read, and not hashed yet");
     story.work();
-    assert_eq!((story.tells(peer), story.swarm.poll_work()), ("=1".into(), None));
+    assert_eq!(
+        (story.tells(peer), story.swarm.poll_work()),
+        ("=1".into(), None)
+    );
     story.wants(peer, 1);
     assert_eq!(story.tells(peer), "=1", "from memory");
-    assert_eq!((story.swarm.progress().verified, story.swarm.progress().have), (1, 2));
+    assert_eq!(
+        (story.swarm.progress().verified, story.swarm.progress().have),
+        (1, 2)
+    );
 }
 
 #[test]
@@ -693,7 +980,9 @@ fn a_source_need_not_be_looked_at_again_when_it_was_checked() {
     let peer = story.peer(2, "..");
     story.said(peer);
     story.wants(peer, 1);
-    let Some(Work::Read { ticket, .. }) = story.swarm.poll_work() else { panic!("it reads") };
+    let Some(Work::Read { ticket, .. }) = story.swarm.poll_work() else {
+        panic!("it reads")
+    };
     story.swarm.handle_disk(NOW, ticket, Ok(()));
     assert_eq!(story.tells(peer), "=1");
 }
@@ -707,13 +996,27 @@ fn a_source_does_without_what_is_not_in_it() {
     story.tells(other);
     (0..3).for_each(|piece| story.wants(peer, piece));
     story.work();
-    assert_eq!(story.events(), [Event::SourceBad { piece: PieceIndex(1), disk: offset(1), error: None }]);
+    assert_eq!(
+        story.events(),
+        [Event::SourceBad {
+            piece: PieceIndex(1),
+            disk: offset(1),
+            error: None
+        }]
+    );
     assert_eq!(story.tells(peer), "!1-1=0=2");
     story.wants(other, 1);
     assert_eq!(story.tells(other), "!1");
-    assert_eq!((story.has(), &story.swarm.state), ("#.#".into(), &State::Seeding));
+    assert_eq!(
+        (story.has(), &story.swarm.state),
+        ("#.#".into(), &State::Seeding)
+    );
     let late = story.peer(4, "...");
-    assert!(story.said(late).contains(&Send::Message(Message::Bitfield([0b1010_0000].into()))));
+    assert!(
+        story
+            .said(late)
+            .contains(&Send::Message(Message::Bitfield([0b1010_0000].into())))
+    );
 }
 
 #[test]
@@ -724,12 +1027,23 @@ fn a_source_does_without_what_cannot_be_read() {
     story.wants(peer, 0);
     story.wants(peer, 1);
     story.hash_all();
-    let error = DiskError { operation: DiskOperation::Read, offset: offset(0), errno: 5 };
+    let error = DiskError {
+        operation: DiskOperation::Read,
+        offset: offset(0),
+        errno: 5,
+    };
     let work = story.waiting.pop_front().unwrap();
     story.does(&work, Err(error));
     story.work();
-    let event = Event::SourceBad { piece: PieceIndex(0), disk: offset(0), error: Some(error) };
-    assert_eq!((story.events(), story.tells(peer)), ([event].into(), "!0=1".into()));
+    let event = Event::SourceBad {
+        piece: PieceIndex(0),
+        disk: offset(0),
+        error: Some(error),
+    };
+    assert_eq!(
+        (story.events(), story.tells(peer)),
+        ([event].into(), "!0=1".into())
+    );
 }
 
 /// It was good when it was looked at, and cannot be read when it is asked for again.
@@ -741,7 +1055,11 @@ fn a_source_that_becomes_unreadable_is_given_up_piece_by_piece() {
     for piece in 0..2 {
         story.wants(peer, piece);
         story.hash_all();
-        let error = DiskError { operation: DiskOperation::Read, offset: offset(piece), errno: 5 };
+        let error = DiskError {
+            operation: DiskOperation::Read,
+            offset: offset(piece),
+            errno: 5,
+        };
         let work = story.waiting.pop_front().unwrap();
         story.does(&work, Err(error));
         assert_eq!(story.events().len(), 1);
@@ -749,20 +1067,38 @@ fn a_source_that_becomes_unreadable_is_given_up_piece_by_piece() {
     assert_eq!(story.failure(), &Failure::NothingToServe);
 }
 
-/// Without a tracker whoever is complete stays while somebody lacks something. A source that lost a piece after everybody
-/// had it wants nothing, though it lacks that one for ever.
+/// Without a tracker whoever is complete stays while somebody lacks something. A source that lost a
+/// piece after everybody had it wants nothing, though it lacks that one for ever.
 #[test]
 fn nobody_stays_for_a_source_that_lacks_something() {
-    for (wants_nothing, expected) in [(true, State::Over(Outcome::Complete)), (false, State::Seeding)] {
+    for (wants_nothing, expected) in [
+        (true, State::Over(Outcome::Complete)),
+        (false, State::Seeding),
+    ] {
         let mut story = leecher("AB", "AB");
-        story.swarm.tracker =
-            Tracker::new(NOW, Vec::new(), story.swarm.config.tracker_grace, &mut Rng::new(1));
+        story.swarm.tracker = Tracker::new(
+            NOW,
+            Vec::new(),
+            story.swarm.config.tracker_grace,
+            &mut Rng::new(1),
+        );
         story.work();
         let source = story.peer(2, "#.");
-        let handshake = ExtendedHandshake { upload_only: wants_nothing, ..ExtendedHandshake::default() };
-        story.hears(source, Message::Extended { id: 0, payload: handshake.encode() });
+        let handshake = ExtendedHandshake {
+            upload_only: wants_nothing,
+            ..ExtendedHandshake::default()
+        };
+        story.hears(
+            source,
+            Message::Extended {
+                id: 0,
+                payload: handshake.encode(),
+            },
+        );
         for seconds in 1..40 {
-            story.swarm.handle_timeout(NOW + Duration::from_secs(seconds));
+            story
+                .swarm
+                .handle_timeout(NOW + Duration::from_secs(seconds));
         }
         assert_eq!(story.swarm.state, expected, "upload_only {wants_nothing}");
     }
@@ -773,7 +1109,11 @@ fn nobody_stays_for_a_source_that_lacks_something() {
     story.work();
     let late = story.peer(3, "..");
     let word = |send| {
-        if let Send::Message(Message::Extended { id: 0, payload }) = send { Some(payload) } else { None }
+        if let Send::Message(Message::Extended { id: 0, payload }) = send {
+            Some(payload)
+        } else {
+            None
+        }
     };
     let payload = story.said(late).into_iter().find_map(word).unwrap();
     assert!(ExtendedHandshake::parse(&payload).unwrap().upload_only);
@@ -791,8 +1131,16 @@ fn nobody_is_told_of_pieces_that_it_has_while_it_lacks_others() {
     }
     story.work();
     assert_eq!(story.tells(half), "+1+2");
-    assert_eq!(story.tells(full), "+0+1+2", "it may want to know who lacks something");
-    assert_eq!(story.tells(silent), "+0+1+2", "it cannot be told that we want nothing");
+    assert_eq!(
+        story.tells(full),
+        "+0+1+2",
+        "it may want to know who lacks something"
+    );
+    assert_eq!(
+        story.tells(silent),
+        "+0+1+2",
+        "it cannot be told that we want nothing"
+    );
     story.hears_loss(half, &[0, 0, 0, 0]);
     assert_eq!(story.tells(half), "+0", "now it has to know");
 }
@@ -803,35 +1151,63 @@ fn those_who_have_everything_part_once_both_know() {
     let peer = story.peer(2, "##");
     let wants_nothing = |said: Vec<Send>| {
         let word = |send| match send {
-            Send::Message(Message::Extended { id: 0, payload }) => ExtendedHandshake::parse(&payload).ok(),
+            Send::Message(Message::Extended { id: 0, payload }) => {
+                ExtendedHandshake::parse(&payload).ok()
+            }
             _ => None,
         };
-        said.into_iter().filter_map(word).map(|word| word.upload_only).collect::<Vec<_>>()
+        said.into_iter()
+            .filter_map(word)
+            .map(|word| word.upload_only)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(wants_nothing(story.said(peer)), [false], "it has not been read yet");
+    assert_eq!(
+        wants_nothing(story.said(peer)),
+        [false],
+        "it has not been read yet"
+    );
     story.work();
     assert_eq!(story.swarm.state, State::Seeding);
     story.swarm.handle_timeout(NOW + TICK);
     assert_eq!(story.swarm.poll_close(), None);
     assert_eq!(wants_nothing(story.said(peer)), [true]);
     story.swarm.handle_timeout(NOW + TICK * 2);
-    assert_eq!(story.swarm.poll_close(), Some((peer, "both have everything")));
+    assert_eq!(
+        story.swarm.poll_close(),
+        Some((peer, "both have everything"))
+    );
 }
 
-/// Of two connections between two one is closed, and tried again later: that is nobody who lacks something.
+/// Of two connections between two one is closed, and tried again later: that is nobody who lacks
+/// something.
 #[test]
 fn nobody_stays_for_who_has_not_said_what_it_has() {
     let mut story = leecher("AB", "AB");
-    story.swarm.tracker = Tracker::new(NOW, Vec::new(), story.swarm.config.tracker_grace, &mut Rng::new(1));
+    story.swarm.tracker = Tracker::new(
+        NOW,
+        Vec::new(),
+        story.swarm.config.tracker_grace,
+        &mut Rng::new(1),
+    );
     story.work();
     for seconds in 1..40 {
         if seconds == 20 {
-            let slot = story.swarm.handle_incoming(NOW, SocketAddr::from(([10, 77, 0, 2], 6881))).unwrap();
+            let slot = story
+                .swarm
+                .handle_incoming(NOW, SocketAddr::from(([10, 77, 0, 2], 6881)))
+                .unwrap();
             let info_hash = story.swarm.metainfo.info_hash;
-            let handshake = Handshake { fast: true, extended: true, info_hash, peer_id: PeerId([2; 20]) };
+            let handshake = Handshake {
+                fast: true,
+                extended: true,
+                info_hash,
+                peer_id: PeerId([2; 20]),
+            };
             story.swarm.handle_handshake(NOW, slot, &handshake);
         }
-        story.swarm.handle_timeout(NOW + Duration::from_secs(seconds));
+        story
+            .swarm
+            .handle_timeout(NOW + Duration::from_secs(seconds));
     }
     assert_eq!(story.swarm.state, State::Over(Outcome::Complete));
 }
@@ -847,7 +1223,8 @@ fn a_source_of_something_else_gives_up() {
     assert_eq!(story.failure(), &Failure::NothingToServe);
 }
 
-/// Pieces as large as the pool bears: each look throws out what the one before has read, and still everything is sent.
+/// Pieces as large as the pool bears: each look throws out what the one before has read, and still
+/// everything is sent.
 #[test]
 fn a_pool_full_of_what_is_being_looked_at_stands_still_for_nobody() {
     let piece_bytes = PIECE_BYTES_MAX;
@@ -857,7 +1234,11 @@ fn a_pool_full_of_what_is_being_looked_at_stands_still_for_nobody() {
         story.tells(*slot);
         for piece in 0..4 {
             for begin in (0..piece_bytes).step_by(BUFFER_BYTES_MAX as usize) {
-                let raw = RawBlock { index: piece, begin, length: BLOCK_BYTES };
+                let raw = RawBlock {
+                    index: piece,
+                    begin,
+                    length: BLOCK_BYTES,
+                };
                 story.hears(*slot, Message::Request(raw));
             }
         }

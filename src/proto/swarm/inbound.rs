@@ -21,7 +21,11 @@ impl Swarm {
         peer.heard_at = now;
         let taken = self.take_message(now, slot, message);
         let unheard = self.peer(slot).replies.len() > REPLIES_MAX;
-        if let Err(why) = taken.and(if unheard { Err("it asks and does not listen") } else { Ok(()) }) {
+        if let Err(why) = taken.and(if unheard {
+            Err("it asks and does not listen")
+        } else {
+            Ok(())
+        }) {
             self.close(now, slot, Ending::Failed, why);
         }
     }
@@ -33,15 +37,22 @@ impl Swarm {
         message: Message,
     ) -> Result<(), &'static str> {
         let layout = self.metainfo.layout;
-        let check_piece = |index| layout.check_piece(index).ok_or("it named a piece that does not exist");
+        let check_piece = |index| {
+            layout
+                .check_piece(index)
+                .ok_or("it named a piece that does not exist")
+        };
         let check_block = |raw: RawBlock| {
-            layout.check_block(raw.index, raw.begin, raw.length).ok_or("it named a block that does not exist")
+            layout
+                .check_block(raw.index, raw.begin, raw.length)
+                .ok_or("it named a block that does not exist")
         };
         let may_send_bitfield = self.peer(slot).may_send_bitfield;
         match message {
             Message::Bitfield(bytes) => {
                 let field = Bitfield::from_bytes(layout.piece_count(), &bytes);
-                return self.take_bitfield(slot, field.map_err(|_| "its bitfield has another length")?);
+                return self
+                    .take_bitfield(slot, field.map_err(|_| "its bitfield has another length")?);
             }
             Message::HaveAll if may_send_bitfield => {
                 return self.take_bitfield(slot, Bitfield::full(layout.piece_count()));
@@ -52,7 +63,10 @@ impl Swarm {
             Message::HaveAll | Message::HaveNone => return Err("it sent its bitfield too late"),
             _ => {}
         }
-        if !matches!(message, Message::KeepAlive | Message::Extended { .. } | Message::Port(_)) {
+        if !matches!(
+            message,
+            Message::KeepAlive | Message::Extended { .. } | Message::Port(_)
+        ) {
             self.peer(slot).may_send_bitfield = false;
         }
         match message {
@@ -86,33 +100,49 @@ impl Swarm {
                 check_piece(index)?;
             }
             Message::Extended { id: 0, payload } => {
-                let handshake =
-                    ExtendedHandshake::parse(&payload).map_err(|_| "its extension handshake is broken")?;
+                let handshake = ExtendedHandshake::parse(&payload)
+                    .map_err(|_| "its extension handshake is broken")?;
                 if let Some(reqq) = handshake.reqq {
                     self.peer(slot).requests_max = reqq.clamp(1, PIPELINE_MAX);
                 }
                 let peer = self.peer(slot);
                 (peer.upload_only, peer.deals, peer.nothing_at) =
                     (handshake.upload_only, handshake.deals, None);
-                // Further handshakes add to the first (BEP 10). Who repeats itself is told nothing twice.
+                // Further handshakes add to the first (BEP 10). Who repeats itself is told nothing
+                // twice.
                 if self.peer(slot).dont_have.is_none() && handshake.dont_have.is_some() {
                     self.peer(slot).dont_have = handshake.dont_have;
                     self.tell_losses(slot);
                 }
             }
-            Message::Extended { id: DONT_HAVE_ID, payload } => {
-                let index =
-                    <[u8; 4]>::try_from(&payload[..]).map_err(|_| "it lost a piece without a number")?;
+            Message::Extended {
+                id: DONT_HAVE_ID,
+                payload,
+            } => {
+                let index = <[u8; 4]>::try_from(&payload[..])
+                    .map_err(|_| "it lost a piece without a number")?;
                 self.take_dont_have(slot, check_piece(u32::from_be_bytes(index))?);
             }
-            Message::KeepAlive | Message::Port(_) | Message::Extended { .. } | Message::Unknown(_) => {}
-            Message::Bitfield(_) | Message::HaveAll | Message::HaveNone => unreachable!("taken above"),
+            Message::KeepAlive
+            | Message::Port(_)
+            | Message::Extended { .. }
+            | Message::Unknown(_) => {}
+            Message::Bitfield(_) | Message::HaveAll | Message::HaveNone => {
+                unreachable!("taken above")
+            }
         }
         Ok(())
     }
 
-    pub(super) fn take_bitfield(&mut self, slot: PeerSlot, field: Bitfield) -> Result<(), &'static str> {
-        let lacking = field.ones().filter(|piece| self.picker.wanted().get(*piece)).count() as u32;
+    pub(super) fn take_bitfield(
+        &mut self,
+        slot: PeerSlot,
+        field: Bitfield,
+    ) -> Result<(), &'static str> {
+        let lacking = field
+            .ones()
+            .filter(|piece| self.picker.wanted().get(*piece))
+            .count() as u32;
         let peer = self.peer(slot);
         if !peer.may_send_bitfield {
             // aria2 sends one in place of many `have` whenever it is shorter.
@@ -141,7 +171,8 @@ impl Swarm {
         self.picker.piece_appeared(piece);
     }
 
-    /// What was lost between our bitfield and the word for it could not be said: from there on it is told again.
+    /// What was lost between our bitfield and the word for it could not be said: from there on it
+    /// is told again.
     fn tell_losses(&mut self, slot: PeerSlot) {
         let (first, told) = (self.peer(slot).told_at_first, self.peer(slot).told);
         let lost = |place: &usize| !self.have().get(self.news[*place]);
@@ -172,19 +203,23 @@ impl Swarm {
         peer.peer_choking = true;
         // What it suggested it may suggest to others now.
         peer.suggested.clear();
-        // With the fast extension each request is answered or rejected; without it a choke drops them all.
+        // With the fast extension each request is answered or rejected; without it a choke drops
+        // them all.
         if !peer.fast {
             self.release_requests(slot);
         }
         self.picker.forsake(slot);
     }
 
-    /// Gives every request of a peer back, but for the block whose bytes are arriving: nobody else may write there.
+    /// Gives every request of a peer back, but for the block whose bytes are arriving: nobody else
+    /// may write there.
     pub(super) fn release_requests(&mut self, slot: PeerSlot) -> Vec<Block> {
         let peer = self.peer(slot);
         let arriving = peer.receiving.filter(|(_, kept)| *kept).map(|(raw, _)| raw);
-        let (keep, drop): (VecDeque<Block>, VecDeque<Block>) =
-            peer.requests.drain(..).partition(|block| Some(RawBlock::from(*block)) == arriving);
+        let (keep, drop): (VecDeque<Block>, VecDeque<Block>) = peer
+            .requests
+            .drain(..)
+            .partition(|block| Some(RawBlock::from(*block)) == arriving);
         peer.requests = keep;
         for block in &drop {
             self.config.max_down.give_back(block.length);
@@ -207,11 +242,13 @@ impl Swarm {
     }
 
     pub(super) fn take_request(&mut self, slot: PeerSlot, block: Block) {
-        let crosses = block.begin / self.buffer_bytes != (block.begin + block.length - 1) / self.buffer_bytes;
+        let crosses =
+            block.begin / self.buffer_bytes != (block.begin + block.length - 1) / self.buffer_bytes;
         let (have, buffer_bytes) = (self.have().get(block.piece), self.buffer_bytes);
         let peer = self.peer(slot);
         if peer.am_choking || !have || crosses || peer.uploads.len() >= UPLOAD_QUEUE_MAX {
-            // Without the fast extension there is no word for "no"; the peer asks again after its own time-out.
+            // Without the fast extension there is no word for "no"; the peer asks again after its
+            // own time-out.
             if peer.fast {
                 peer.replies.push_back(Message::Reject(block.into()));
             }
@@ -225,7 +262,8 @@ impl Swarm {
         let dealt = peer.dealt.len();
         peer.dealt.retain(|piece| *piece != block.piece);
         // Anybody may ask for the same block for ever; the count stops where it can hold no more.
-        if dealt == peer.dealt.len() && block.begin == 0 && self.sent.count(block.piece) < u16::MAX {
+        if dealt == peer.dealt.len() && block.begin == 0 && self.sent.count(block.piece) < u16::MAX
+        {
             self.sent.increment(block.piece, &mut self.rng);
         }
         if begins_chunk {
@@ -243,9 +281,10 @@ impl Swarm {
         }
     }
 
-    // ---- payload in -------------------------------------------------------------------------------------------------
+    // ---- payload in
 
-    /// The head of a `piece` message has arrived: where do its bytes go? Followed by `handle_block` or `handle_closed`.
+    /// The head of a `piece` message has arrived: where do its bytes go? Followed by `handle_block`
+    /// or `handle_closed`.
     pub fn begin_block(&mut self, now: Instant, slot: PeerSlot, raw: RawBlock) -> Sink {
         let sink = self.sink_for(slot, raw);
         let peer = self.peer(slot);
@@ -256,25 +295,43 @@ impl Swarm {
     }
 
     pub(super) fn sink_for(&mut self, slot: PeerSlot, raw: RawBlock) -> Sink {
-        let Some(block) = self.metainfo.layout.check_block(raw.index, raw.begin, raw.length) else {
+        let Some(block) = self
+            .metainfo
+            .layout
+            .check_block(raw.index, raw.begin, raw.length)
+        else {
             return Sink::Discard;
         };
         if !self.peer(slot).requests.contains(&block) {
             return Sink::Discard;
         }
         let place = self.picker.begin(block, slot);
-        place.map_or(Sink::Discard, |(buffer, offset)| Sink::Buffer { buffer, offset })
+        place.map_or(Sink::Discard, |(buffer, offset)| Sink::Buffer {
+            buffer,
+            offset,
+        })
     }
 
     /// All bytes of the block that `begin_block` named are where it said.
     pub fn handle_block(&mut self, now: Instant, slot: PeerSlot, raw: RawBlock) {
         self.fetched += u64::from(raw.length);
         let peer = self.peer(slot);
-        let Some((begun, kept)) = peer.receiving.take() else { panic!("a block ended that never began") };
+        let Some((begun, kept)) = peer.receiving.take() else {
+            panic!("a block ended that never began")
+        };
         assert_eq!(begun, raw);
         peer.heard_at = now;
-        let Some(block) = self.metainfo.layout.check_block(raw.index, raw.begin, raw.length) else {
-            return self.close(now, slot, Ending::Failed, "it sent a block that does not exist");
+        let Some(block) = self
+            .metainfo
+            .layout
+            .check_block(raw.index, raw.begin, raw.length)
+        else {
+            return self.close(
+                now,
+                slot,
+                Ending::Failed,
+                "it sent a block that does not exist",
+            );
         };
         let peer = self.peer(slot);
         let asked = peer.forget_request(block);
@@ -312,21 +369,30 @@ impl Swarm {
     pub fn handle_hashed(&mut self, now: Instant, of: HashOf, digest: PieceHash) {
         match of {
             HashOf::Download(piece) => self.judge(now, piece, digest),
-            HashOf::Disk(piece) => self.inspected(now, piece, self.metainfo.hashes[piece.index()] == digest),
+            HashOf::Disk(piece) => {
+                self.inspected(now, piece, self.metainfo.hashes[piece.index()] == digest)
+            }
         }
         self.advance(now);
     }
 
     pub(super) fn judge(&mut self, now: Instant, piece: PieceIndex, digest: PieceHash) {
-        match self.picker.judge(piece, self.metainfo.hashes[piece.index()] == digest) {
+        match self
+            .picker
+            .judge(piece, self.metainfo.hashes[piece.index()] == digest)
+        {
             // Nothing new is started by those who leave: it might come after their last flush.
             Verdict::Good if !self.is_open() => {}
             Verdict::Good => self.write(piece),
             Verdict::Bad { liar } => {
                 self.wasted += u64::from(self.metainfo.layout.piece_length(piece));
-                let address =
-                    liar.and_then(|slot| self.peers[slot.index()].as_ref()).map(|peer| peer.address);
-                self.tell(Event::PieceBad { piece, liar: address });
+                let address = liar
+                    .and_then(|slot| self.peers[slot.index()].as_ref())
+                    .map(|peer| peer.address);
+                self.tell(Event::PieceBad {
+                    piece,
+                    liar: address,
+                });
                 if let (Some(slot), Some(address)) = (liar, address) {
                     self.mesh.ban(address);
                     self.close(now, slot, Ending::Failed, "it sent bad data");

@@ -1,10 +1,11 @@
 //! What is really on the disk: pieces read from it, one after the other, and hashed.
 //!
-//! One reader for all who ask: the survey of what a target holds, the proof of what was written to it, and a seeder that
-//! looks at a piece before it gives it away. Pieces queue up; their chunks are read ahead of the hash, INSPECT_MAX at a
-//! time, and may come back in any order; hashing goes strictly in order within a piece. Two pieces at a time, the first two
-//! of the queue, because the hash unit does two in little more time than one. A few lines, because "done" is said on
-//! their word.
+//! One reader for all who ask: the survey of what a target holds, the proof of what was written to
+//! it, and a seeder that looks at a piece before it gives it away. Pieces queue up; their chunks
+//! are read ahead of the hash, INSPECT_MAX at a time, and may come back in any order; hashing goes
+//! strictly in order within a piece. Two pieces at a time, the first two of the queue, because the
+//! hash unit does two in little more time than one. A few lines, because "done" is said on their
+//! word.
 //!
 //! ```text
 //! piece     9  8  7  7  7  6  6  6
@@ -78,8 +79,14 @@ impl Inspection {
 
     /// The next chunk to read, if the window has room. With a buffer for it, call `start_read`.
     pub fn next_read(&self) -> Option<Chunk> {
-        let piece = *self.queue.get(self.reading_piece).filter(|_| self.buffer_count() < INSPECT_MAX)?;
-        Some(Chunk { piece, index: self.next_read })
+        let piece = *self
+            .queue
+            .get(self.reading_piece)
+            .filter(|_| self.buffer_count() < INSPECT_MAX)?;
+        Some(Chunk {
+            piece,
+            index: self.next_read,
+        })
     }
 
     /// The chunk of `next_read` is being read.
@@ -99,12 +106,17 @@ impl Inspection {
 
     /// The places in the queue of pieces of which the next chunk can be hashed.
     pub fn hashable(&self) -> impl Iterator<Item = usize> {
-        (0..HASHED_AT_ONCE)
-            .filter(|place| self.hash_at(*place).is_some_and(|at| self.arrived.contains_key(&at)))
+        (0..HASHED_AT_ONCE).filter(|place| {
+            self.hash_at(*place)
+                .is_some_and(|at| self.arrived.contains_key(&at))
+        })
     }
 
     fn hash_at(&self, place: usize) -> Option<Chunk> {
-        Some(Chunk { piece: *self.queue.get(place)?, index: self.next_hash[place] })
+        Some(Chunk {
+            piece: *self.queue.get(place)?,
+            index: self.next_hash[place],
+        })
     }
 
     /// The next chunk to hash of one of these. Its buffer is the caller's again after hashing.
@@ -122,7 +134,11 @@ impl Inspection {
 
     /// The hash of one of the first pieces is known; the next one may begin.
     pub fn judged(&mut self, piece: PieceIndex) {
-        let place = self.queue.iter().position(|queued| *queued == piece).expect("it was added");
+        let place = self
+            .queue
+            .iter()
+            .position(|queued| *queued == piece)
+            .expect("it was added");
         assert_eq!(self.next_hash[place], self.chunk_count(piece));
         self.queue.remove(place);
         self.next_hash.copy_within(place + 1.., place);
@@ -147,8 +163,8 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    /// Whatever pieces are asked for and in whatever order the disk and the hash unit answer, the chunks of each piece are
-    /// hashed in order, each once, within the window.
+    /// Whatever pieces are asked for and in whatever order the disk and the hash unit answer, the
+    /// chunks of each piece are hashed in order, each once, within the window.
     #[test]
     fn hashes_in_order_whatever_the_disk_does() {
         for seed in 0..200 {
@@ -156,12 +172,16 @@ mod tests {
             let (piece, total) = (65536 + 16384 * rng.below(5), 1 + rng.below(3_000_000));
             let layout = Layout::new(u64::from(total), piece).unwrap();
             let mut inspection = Inspection::new(layout, 32768);
-            let mut wanted: Vec<PieceIndex> = layout.pieces().filter(|_| rng.chance(2, 3)).collect();
+            let mut wanted: Vec<PieceIndex> =
+                layout.pieces().filter(|_| rng.chance(2, 3)).collect();
             rng.shuffle(&mut wanted);
             let mut coming = wanted.iter();
             let (mut reading, mut hashed) = (Vec::new(), Vec::new());
             loop {
-                coming.by_ref().take(rng.below(4) as usize).for_each(|piece| inspection.add(*piece));
+                coming
+                    .by_ref()
+                    .take(rng.below(4) as usize)
+                    .for_each(|piece| inspection.add(*piece));
                 while let Some(chunk) = inspection.next_read() {
                     inspection.start_read();
                     reading.push(chunk);
@@ -183,9 +203,18 @@ mod tests {
                 }
             }
             let count = |p: PieceIndex| layout.piece_length(p).div_ceil(32768);
-            let chunks =
-                |piece: &PieceIndex| (0..count(*piece)).map(|index| Chunk { piece: *piece, index }).collect();
-            let all: Vec<Chunk> = wanted.iter().flat_map(|piece| -> Vec<Chunk> { chunks(piece) }).collect();
+            let chunks = |piece: &PieceIndex| {
+                (0..count(*piece))
+                    .map(|index| Chunk {
+                        piece: *piece,
+                        index,
+                    })
+                    .collect()
+            };
+            let all: Vec<Chunk> = wanted
+                .iter()
+                .flat_map(|piece| -> Vec<Chunk> { chunks(piece) })
+                .collect();
             let place = |chunk: &Chunk| wanted.iter().position(|piece| *piece == chunk.piece);
             hashed.sort_by_key(place);
             assert_eq!(hashed, all, "seed {seed}");

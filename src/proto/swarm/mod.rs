@@ -1,19 +1,21 @@
-//! One torrent on one disk, as decisions only: from "nothing is here" to "it is all there, read back, and passed on".
+//! One torrent on one disk, as decisions only: from "nothing is here" to "it is all there, read
+//! back, and passed on".
 //!
-//! Words of what happened go in by `handle_*`, words of what is to be done come out by `poll_*`; neither carries payload.
-//! The parts: `picker` (what to ask for), `peer` (what stands with each peer), `choker` (whom to serve), `cache` (which
-//! buffer holds what), `contents` (what needs no peer), `inspection` (what is really there), `tracker` and `mesh` (where
-//! the others are).
+//! Words of what happened go in by `handle_*`, words of what is to be done come out by `poll_*`;
+//! neither carries payload. The parts: `picker` (what to ask for), `peer` (what stands with each
+//! peer), `choker` (whom to serve), `cache` (which buffer holds what), `contents` (what needs no
+//! peer), `inspection` (what is really there), `tracker` and `mesh` (where the others are).
 //!
-//! A block's way through: `poll_send` asks for it, `begin_block` names the buffer, `handle_block` puts it to the hash,
-//! `handle_hashed` of its whole piece puts it to the disk, `handle_disk` tells everybody we have it. In that order, so
-//! nothing is announced that is not on the disk.
+//! A block's way through: `poll_send` asks for it, `begin_block` names the buffer, `handle_block`
+//! puts it to the hash, `handle_hashed` of its whole piece puts it to the disk, `handle_disk` tells
+//! everybody we have it. In that order, so nothing is announced that is not on the disk.
 //!
-//! A leecher's way: Scanning (a sample of what the target holds, then all of it if the sample says so), Downloading what
-//! it lacks, Verifying what was written by reading it back, Seeding.
+//! A leecher's way: Scanning (a sample of what the target holds, then all of it if the sample says
+//! so), Downloading what it lacks, Verifying what was written by reading it back, Seeding.
 //!
-//! Here: the agent as a whole, its connections, and how it ends. `words`: what crosses the border to the shell. `inbound`
-//! and `outbound`: what peers say, and what is said to them. `storage`: what the disk does.
+//! Here: the agent as a whole, its connections, and how it ends. `words`: what crosses the border
+//! to the shell. `inbound` and `outbound`: what peers say, and what is said to them. `storage`:
+//! what the disk does.
 
 #[cfg(test)]
 mod disk_tests;
@@ -58,7 +60,8 @@ enum Pending {
         piece: PieceIndex,
         from: Option<PieceIndex>,
     },
-    /// Not `good` any more: the piece was lost meanwhile, and what comes may be what was there before.
+    /// Not `good` any more: the piece was lost meanwhile, and what comes may be what was there
+    /// before.
     Load {
         chunk: Chunk,
         buffer: BufferId,
@@ -78,12 +81,13 @@ enum Survey {
     Rest,
 }
 
-/// After any batch of `handle_*` call `poll_send` for each peer that has room, then `poll_hash`, `poll_disk`, `poll_close`,
-/// `poll_connect`, `poll_announce`, `poll_event`, each until None, and last `poll_timeout`.
+/// After any batch of `handle_*` call `poll_send` for each peer that has room, then `poll_hash`,
+/// `poll_disk`, `poll_close`, `poll_connect`, `poll_announce`, `poll_event`, each until None, and
+/// last `poll_timeout`.
 ///
-/// Invariants: a piece whose place on the disk has changed sides is in `news`; what is on the disk is neither wanted nor
-/// `unknown`; every buffer is free, stored, or owned by exactly one open piece, pending read or inspection; every pinned
-/// buffer has its block in some peer's `sending`.
+/// Invariants: a piece whose place on the disk has changed sides is in `news`; what is on the disk
+/// is neither wanted nor `unknown`; every buffer is free, stored, or owned by exactly one open
+/// piece, pending read or inspection; every pinned buffer has its block in some peer's `sending`.
 pub struct Swarm {
     metainfo: Arc<Metainfo>,
     config: Config,
@@ -98,7 +102,8 @@ pub struct Swarm {
     survey: Survey,
     /// Pieces of the target that nobody has looked at yet.
     unknown: Bitfield,
-    /// Of the pieces that are being looked at, those that could not be read; and how many there were.
+    /// Of the pieces that are being looked at, those that could not be read; and how many there
+    /// were.
     unread: BTreeSet<PieceIndex>,
     unread_count: u32,
     /// Pieces on the disk that were written since they were last read.
@@ -114,7 +119,8 @@ pub struct Swarm {
     copies: VecDeque<(PieceIndex, PieceIndex)>,
     /// Pieces that are being written, or wait in `copies`.
     coming: Bitfield,
-    /// Pieces in the order in which they got onto the disk here, or were lost again; peers are told in this order.
+    /// Pieces in the order in which they got onto the disk here, or were lost again; peers are told
+    /// in this order.
     news: Vec<PieceIndex>,
     /// How often each piece was sent or suggested.
     sent: Ranking,
@@ -154,10 +160,17 @@ impl Swarm {
         assert!(config.buffer_count >= buffer_count_min(&layout));
         let mut rng = Rng::new(config.rng_seed);
         let mut mesh = Mesh::default();
-        config.peers.iter().for_each(|address| mesh.learn(now, *address, true));
+        config
+            .peers
+            .iter()
+            .for_each(|address| mesh.learn(now, *address, true));
         let seeder = config.role == Role::Seeder;
         let pieces = layout.piece_count();
-        let have = if seeder { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
+        let have = if seeder {
+            Bitfield::full(pieces)
+        } else {
+            Bitfield::new(pieces)
+        };
         let picker_rng = Rng::new(rng.next_u64());
         // A seeder has looked at nothing yet, but says that it is all there; a leecher does not.
         let (unknown, unproven) = if seeder {
@@ -167,7 +180,11 @@ impl Swarm {
         };
         let mut swarm = Swarm {
             buffer_bytes,
-            state: if seeder { State::Seeding } else { State::Scanning },
+            state: if seeder {
+                State::Seeding
+            } else {
+                State::Scanning
+            },
             peers: Vec::new(),
             picker: Picker::new(layout, buffer_bytes, have, picker_rng),
             cache: Cache::new(config.buffer_count),
@@ -188,7 +205,12 @@ impl Swarm {
             sent: Ranking::new(pieces, &mut rng),
             // Two seeders are not to deal the same pieces at the same time.
             next_deal: PieceIndex(rng.below(pieces)),
-            tracker: Tracker::new(now, metainfo.trackers.clone(), config.tracker_grace, &mut rng),
+            tracker: Tracker::new(
+                now,
+                metainfo.trackers.clone(),
+                config.tracker_grace,
+                &mut rng,
+            ),
             mesh,
             pending: BTreeMap::new(),
             next_ticket: 0,
@@ -213,7 +235,11 @@ impl Swarm {
             config,
         };
         // Nobody asks for these.
-        swarm.contents.needless().ones().for_each(|piece| swarm.sent.remove(piece));
+        swarm
+            .contents
+            .needless()
+            .ones()
+            .for_each(|piece| swarm.sent.remove(piece));
         match (seeder, swarm.config.look) {
             (true, true) => {}
             (true, false) => swarm.unproven = Bitfield::new(pieces),
@@ -249,7 +275,12 @@ impl Swarm {
             fetched: self.fetched,
             wasted: self.wasted,
             uploaded: self.uploaded,
-            peers: self.peers.iter().flatten().filter(|peer| peer.is_live()).count() as u32,
+            peers: self
+                .peers
+                .iter()
+                .flatten()
+                .filter(|peer| peer.is_live())
+                .count() as u32,
         }
     }
 
@@ -272,7 +303,9 @@ impl Swarm {
     }
 
     fn peer(&mut self, slot: PeerSlot) -> &mut Peer {
-        self.peers[slot.index()].as_mut().expect("the shell names only open slots")
+        self.peers[slot.index()]
+            .as_mut()
+            .expect("the shell names only open slots")
     }
 
     fn slots(&self) -> impl Iterator<Item = PeerSlot> + use<> {
@@ -282,7 +315,11 @@ impl Swarm {
     fn disk_offset(&self, piece: PieceIndex) -> DiskOffset {
         let layout = &self.metainfo.layout;
         let start = layout.piece_start(piece);
-        let first = self.metainfo.extents.ranges(start, u64::from(layout.piece_length(piece))).next();
+        let first = self
+            .metainfo
+            .extents
+            .ranges(start, u64::from(layout.piece_length(piece)))
+            .next();
         first.expect("every piece lies on the disk").disk
     }
 
@@ -292,14 +329,20 @@ impl Swarm {
         }
     }
 
-    // ---- connections ------------------------------------------------------------------------------------------------
+    // ---- connections
 
-    /// A connection came in whose handshake names our info-hash: take it and call `handle_handshake`, or, on None, close it.
+    /// A connection came in whose handshake names our info-hash: take it and call
+    /// `handle_handshake`, or, on None, close it.
     pub fn handle_incoming(&mut self, now: Instant, address: SocketAddr) -> Option<PeerSlot> {
         if !self.is_open() || self.mesh.is_banned(address) {
             return None;
         }
-        let count = self.peers.iter().flatten().filter(|peer| peer.phase != Phase::Closing).count();
+        let count = self
+            .peers
+            .iter()
+            .flatten()
+            .filter(|peer| peer.phase != Phase::Closing)
+            .count();
         if count >= self.links_max() {
             let settled = self.settled(now)?;
             self.close(now, settled, Ending::Normal, "its place is needed");
@@ -307,8 +350,8 @@ impl Swarm {
         Some(self.add_peer(now, address, false))
     }
 
-    /// Who has called us longest ago, and may well have other neighbours by now. Not a source, and none that we called: whatever
-    /// calls, those stay.
+    /// Who has called us longest ago, and may well have other neighbours by now. Not a source, and
+    /// none that we called: whatever calls, those stay.
     fn settled(&self, now: Instant) -> Option<PeerSlot> {
         let called = |slot: &PeerSlot| {
             let peer = self.peers[slot.index()].as_ref()?;
@@ -316,12 +359,18 @@ impl Swarm {
             (settled && overdue(now, peer.since, LINK_KEPT)).then_some(peer.since)
         };
         let may_go = self.config.role == Role::Leecher;
-        self.slots().filter(|slot| may_go && called(slot).is_some()).min_by_key(called)
+        self.slots()
+            .filter(|slot| may_go && called(slot).is_some())
+            .min_by_key(called)
     }
 
     fn add_peer(&mut self, now: Instant, address: SocketAddr, outgoing: bool) -> PeerSlot {
         let peer = Peer::new(now, address, outgoing, self.have().len());
-        let slot = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
+        let slot = self
+            .peers
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.peers.len());
         if slot == self.peers.len() {
             self.peers.push(None);
         }
@@ -329,7 +378,8 @@ impl Swarm {
         PeerSlot(slot as u32)
     }
 
-    /// A connection that `poll_connect` asked for stands. If it could not be set up: `handle_closed`.
+    /// A connection that `poll_connect` asked for stands. If it could not be set up:
+    /// `handle_closed`.
     pub fn handle_connected(&mut self, now: Instant, slot: PeerSlot) {
         let peer = self.peer(slot);
         if peer.phase == Phase::Connecting {
@@ -346,7 +396,8 @@ impl Swarm {
             return self.close(now, slot, Ending::Failed, "it is in another swarm");
         }
         if handshake.peer_id == self.config.peer_id {
-            // The end that called learns it from our handshake, and never calls that address again; so it closes.
+            // The end that called learns it from our handshake, and never calls that address again;
+            // so it closes.
             if self.peer(slot).outgoing {
                 self.close(now, slot, Ending::Own, "it is ourselves");
             }
@@ -366,22 +417,32 @@ impl Swarm {
         (peer.heard_at, peer.spoke_at, peer.progress_at) = (now, now, now);
     }
 
-    /// Of two connections with one peer, the one to drop. Both sides must come to the same answer: the connection stays that
-    /// was set up by the smaller peer id; of two in the same direction, the older.
+    /// Of two connections with one peer, the one to drop. Both sides must come to the same answer:
+    /// the connection stays that was set up by the smaller peer id; of two in the same direction,
+    /// the older.
     fn duplicate_of(&mut self, slot: PeerSlot, peer_id: PeerId) -> Option<PeerSlot> {
         let same = |peer: &Peer| peer.is_live() && peer.peer_id == Some(peer_id);
-        let other = self.slots().find(|s| *s != slot && self.peers[s.index()].as_ref().is_some_and(same))?;
+        let other = self
+            .slots()
+            .find(|s| *s != slot && self.peers[s.index()].as_ref().is_some_and(same))?;
         let (new_is_ours, old_is_ours) = (self.peer(slot).outgoing, self.peer(other).outgoing);
         if new_is_ours == old_is_ours {
             return Some(slot);
         }
         let ours_stays = self.config.peer_id < peer_id;
-        Some(if new_is_ours == ours_stays { other } else { slot })
+        Some(if new_is_ours == ours_stays {
+            other
+        } else {
+            slot
+        })
     }
 
-    /// The connection is gone: an error, its end, a failed set-up, or the answer to `poll_close`. The slot may be reused.
+    /// The connection is gone: an error, its end, a failed set-up, or the answer to `poll_close`.
+    /// The slot may be reused.
     pub fn handle_closed(&mut self, now: Instant, slot: PeerSlot) {
-        let Some(mut peer) = self.peers[slot.index()].take() else { return };
+        let Some(mut peer) = self.peers[slot.index()].take() else {
+            return;
+        };
         self.closing.retain(|(closing, _)| *closing != slot);
         for block in peer.requests.drain(..) {
             self.config.max_down.give_back(block.length);
@@ -421,7 +482,7 @@ impl Swarm {
         self.closing.push_back((slot, why));
     }
 
-    // ---- tracker, clock, leaving ------------------------------------------------------------------------------------
+    // ---- tracker, clock, leaving
 
     /// The tracker's answer, or why there was none.
     pub fn handle_announced(&mut self, now: Instant, answer: Result<Answer, String>) {
@@ -429,7 +490,9 @@ impl Swarm {
         match answer {
             Ok(Answer::Peers { peers, warning, .. }) => {
                 self.tracker.answered(now);
-                peers.into_iter().for_each(|address| self.mesh.learn(now, address, false));
+                peers
+                    .into_iter()
+                    .for_each(|address| self.mesh.learn(now, address, false));
                 if let Some(text) = warning {
                     self.tell(Event::TrackerWarned(text));
                 }
@@ -467,7 +530,8 @@ impl Swarm {
             self.seed_or_go(now);
         }
         if self.farewell_by.is_some_and(|by| now >= by) {
-            // Over: from here on only the disk is waited for, and a past time in `poll_timeout` would make the shell spin.
+            // Over: from here on only the disk is waited for, and a past time in `poll_timeout`
+            // would make the shell spin.
             self.farewell_by = None;
         }
         self.advance(now);
@@ -486,8 +550,13 @@ impl Swarm {
             (peer.deals, peer.nothing_at) = (false, None);
         }
         let (complete, told) = (peer.is_complete(), peer.said_complete || !peer.extended);
-        let (progress_at, snubbed, since, heard_at, spoke_at) =
-            (peer.progress_at, peer.snubbed, peer.since, peer.heard_at, peer.spoke_at);
+        let (progress_at, snubbed, since, heard_at, spoke_at) = (
+            peer.progress_at,
+            peer.snubbed,
+            peer.since,
+            peer.heard_at,
+            peer.spoke_at,
+        );
         match peer.phase {
             Phase::Connecting | Phase::Greeting if overdue(now, since, GREETING_MAX) => {
                 self.close(now, slot, Ending::Failed, "it did not answer");
@@ -495,7 +564,8 @@ impl Swarm {
             Phase::Live if waiting && overdue(now, progress_at, SILENCE_MAX) => {
                 self.close(now, slot, Ending::Failed, "it was asked and sent nothing");
             }
-            // What it does not read stays pinned in the pool, and a few like it would pin all of it.
+            // What it does not read stays pinned in the pool, and a few like it would pin all of
+            // it.
             Phase::Live if sending && overdue(now, spoke_at, SILENCE_MAX) => {
                 self.close(now, slot, Ending::Failed, "it asks and does not read");
             }
@@ -516,7 +586,9 @@ impl Swarm {
     fn snub(&mut self, slot: PeerSlot) {
         self.peer(slot).snubbed = true;
         for block in self.release_requests(slot) {
-            self.peer(slot).replies.push_back(Message::Cancel(block.into()));
+            self.peer(slot)
+                .replies
+                .push_back(Message::Cancel(block.into()));
         }
         self.picker.forsake(slot);
     }
@@ -531,21 +603,33 @@ impl Swarm {
                 since: peer.choke_changed,
             })
         };
-        let candidates: Vec<_> = self.peers.iter().enumerate().filter_map(candidate).collect();
-        for (slot, unchoke) in choker::decide(now, &candidates, self.upload_slots(), CHOKE_QUANTUM) {
+        let candidates: Vec<_> = self
+            .peers
+            .iter()
+            .enumerate()
+            .filter_map(candidate)
+            .collect();
+        for (slot, unchoke) in choker::decide(now, &candidates, self.upload_slots(), CHOKE_QUANTUM)
+        {
             let peer = self.peer(slot);
             (peer.unchoke, peer.choke_changed) = (unchoke, now);
         }
     }
 
     fn links_max(&self) -> usize {
-        if self.config.role == Role::Seeder { SEED_LINKS_MAX } else { LINKS_MAX }
+        if self.config.role == Role::Seeder {
+            SEED_LINKS_MAX
+        } else {
+            LINKS_MAX
+        }
     }
 
-    /// Enough for all; with `--max-up` only for as many as can be sent what they ask for at once while they have their slots:
-    /// the others would wait behind them.
+    /// Enough for all; with `--max-up` only for as many as can be sent what they ask for at once
+    /// while they have their slots: the others would wait behind them.
     fn upload_slots(&self) -> usize {
-        let Some(rate) = self.config.max_up.bytes_per_second() else { return self.links_max() };
+        let Some(rate) = self.config.max_up.bytes_per_second() else {
+            return self.links_max();
+        };
         let in_quantum = rate * CHOKE_QUANTUM.as_secs() / u64::from(PIPELINE_MIN * BLOCK_BYTES);
         in_quantum.clamp(1, self.links_max() as u64) as usize
     }
@@ -564,7 +648,8 @@ impl Swarm {
             return;
         }
         // Who calls and has not said yet what it has may call for nothing.
-        let incomplete = |peer: &Peer| peer.is_live() && !peer.may_send_bitfield && !peer.is_complete();
+        let incomplete =
+            |peer: &Peer| peer.is_live() && !peer.may_send_bitfield && !peer.is_complete();
         if self.peers.iter().flatten().any(incomplete) {
             self.needed_at = now;
         }
@@ -572,11 +657,18 @@ impl Swarm {
         let enough = match self.config.seed_for {
             Some(limit) => overdue(now, complete_at, limit),
             // A seed may be started before its tracker.
-            None if self.config.role == Role::Seeder => self.tracker.was_there() && self.tracker.is_gone(),
+            None if self.config.role == Role::Seeder => {
+                self.tracker.was_there() && self.tracker.is_gone()
+            }
             None if self.tracker.exists() => self.tracker.is_gone(),
-            // Nobody can tell us to stop: stay as long as somebody who lacks something is connected.
+            // Nobody can tell us to stop: stay as long as somebody who lacks something is
+            // connected.
             None => {
-                let since = if self.needed_at > complete_at { self.needed_at } else { complete_at };
+                let since = if self.needed_at > complete_at {
+                    self.needed_at
+                } else {
+                    complete_at
+                };
                 overdue(now, since, self.config.tracker_grace)
             }
         };
@@ -590,7 +682,14 @@ impl Swarm {
         if self.is_open() {
             // Who passes on what is complete and proven has done what was asked for.
             let done = self.state == State::Seeding;
-            self.finish(now, if done { Outcome::Complete } else { Outcome::Interrupted });
+            self.finish(
+                now,
+                if done {
+                    Outcome::Complete
+                } else {
+                    Outcome::Interrupted
+                },
+            );
         }
     }
 
@@ -612,7 +711,9 @@ impl Swarm {
     }
 
     fn try_to_go(&mut self, now: Instant) {
-        let State::Leaving(outcome) = &self.state else { return };
+        let State::Leaving(outcome) = &self.state else {
+            return;
+        };
         let outcome = outcome.clone();
         if !self.pending.is_empty() {
             return;
@@ -627,7 +728,7 @@ impl Swarm {
         }
     }
 
-    // ---- what is to be done -----------------------------------------------------------------------------------------
+    // ---- what is to be done
 
     /// What the disk is to do. For what is to be hashed: `poll_hash`.
     pub fn poll_disk(&mut self) -> Option<Work> {
@@ -640,7 +741,9 @@ impl Swarm {
         self.poll_disk().or_else(|| {
             let [first, second] = self.poll_hash(false);
             // Before whatever is to be read into its buffer.
-            second.into_iter().for_each(|second| self.work.push_front(Work::Hash(second)));
+            second
+                .into_iter()
+                .for_each(|second| self.work.push_front(Work::Hash(second)));
             first.map(Work::Hash)
         })
     }
@@ -690,7 +793,11 @@ impl Swarm {
             downloaded: self.fetched - self.wasted.min(self.fetched),
             left,
             event,
-            numwant: if event == AnnounceEvent::Stopped { 0 } else { NUMWANT },
+            numwant: if event == AnnounceEvent::Stopped {
+                0
+            } else {
+                NUMWANT
+            },
             key: self.announce_key,
         };
         Some(request.url(tracker))
@@ -716,7 +823,11 @@ impl Swarm {
         match self.complete_at {
             Some(_) => 0,
             None if self.have().is_full() => u64::from(layout.piece_bytes()),
-            None => self.have().zeros().map(|piece| u64::from(layout.piece_length(piece))).sum(),
+            None => self
+                .have()
+                .zeros()
+                .map(|piece| u64::from(layout.piece_length(piece)))
+                .sum(),
         }
     }
 
@@ -728,19 +839,30 @@ impl Swarm {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let need = self.need()?;
         let announce = self.tracker.next(need);
-        // While the disk still works there is nothing to do about the farewell, however late it gets.
+        // While the disk still works there is nothing to do about the farewell, however late it
+        // gets.
         let farewell = self.farewell_by.filter(|_| self.pending.is_empty());
         let tick = self.is_open().then_some(self.next_tick);
         let limits = [self.config.max_up.next(), self.config.max_down.next()];
-        let limit = limits.into_iter().flatten().min().filter(|_| self.is_open());
-        [announce, farewell, tick, limit].into_iter().flatten().min()
+        let limit = limits
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| self.is_open());
+        [announce, farewell, tick, limit]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// What is missing is made, or being written, or fetched itself, or comes with one equal piece; one of these.
+    /// What is missing is made, or being written, or fetched itself, or comes with one equal piece;
+    /// one of these.
     fn ways_to_come(&self, piece: PieceIndex) -> usize {
         let made = self.zeros.iter().filter(|zeros| **zeros == piece).count();
         let ring = || [piece].into_iter().chain(self.contents.equals(piece));
-        let fetched = ring().filter(|equal| self.picker.wanted().get(*equal)).count();
+        let fetched = ring()
+            .filter(|equal| self.picker.wanted().get(*equal))
+            .count();
         made + fetched + usize::from(self.coming.get(piece))
     }
 
@@ -748,23 +870,39 @@ impl Swarm {
     pub fn check_invariants(&self) {
         self.cache.check_invariants();
         self.sent.check_invariants();
-        let peers: Vec<(PeerSlot, &Peer)> =
-            (0..).map(PeerSlot).zip(&self.peers).filter_map(|(s, p)| Some((s, p.as_ref()?))).collect();
-        let asked: Vec<(PeerSlot, Block)> =
-            peers.iter().flat_map(|(slot, peer)| peer.requests.iter().map(|block| (*slot, *block))).collect();
+        let peers: Vec<(PeerSlot, &Peer)> = (0..)
+            .map(PeerSlot)
+            .zip(&self.peers)
+            .filter_map(|(s, p)| Some((s, p.as_ref()?)))
+            .collect();
+        let asked: Vec<(PeerSlot, Block)> = peers
+            .iter()
+            .flat_map(|(slot, peer)| peer.requests.iter().map(|block| (*slot, *block)))
+            .collect();
         let fields: Vec<&Bitfield> = peers.iter().map(|(_, peer)| &peer.has).collect();
         self.picker.check_invariants(&asked, &fields);
 
         let pins: usize = peers.iter().map(|(_, peer)| peer.sending.len()).sum();
         assert_eq!(self.cache.pin_count() as usize, pins);
-        let loading = self.pending.values().filter(|p| matches!(p, Pending::Load { .. })).count();
+        let loading = self
+            .pending
+            .values()
+            .filter(|p| matches!(p, Pending::Load { .. }))
+            .count();
         assert_eq!(self.loads, loading);
         if self.is_open() {
             let inspected = self.inspection.buffer_count();
-            assert_eq!(self.cache.taken_count(), self.picker.buffer_count() + loading + inspected);
+            assert_eq!(
+                self.cache.taken_count(),
+                self.picker.buffer_count() + loading + inspected
+            );
         }
         for (_, peer) in &peers {
-            let wanted = peer.has.ones().filter(|piece| self.picker.wanted().get(*piece)).count();
+            let wanted = peer
+                .has
+                .ones()
+                .filter(|piece| self.picker.wanted().get(*piece))
+                .count();
             assert_eq!(peer.wanted as usize, wanted);
             assert!(peer.uploads.len() <= UPLOAD_QUEUE_MAX);
             assert!(peer.told <= self.news.len());
@@ -773,7 +911,11 @@ impl Swarm {
             let (have, unknown) = (self.have().get(piece), self.unknown.get(piece));
             assert!(have || !self.unproven.get(piece));
             assert!(!unknown || !have && !self.picker.wanted().get(piece));
-            assert!(have || !self.cache.holds(piece), "piece {} could be sent, and is not there", piece.0);
+            assert!(
+                have || !self.cache.holds(piece),
+                "piece {} could be sent, and is not there",
+                piece.0
+            );
             if self.is_open() && self.config.role == Role::Leecher && !have && !unknown {
                 let ways = self.ways_to_come(piece);
                 assert_eq!(ways, 1, "piece {} comes in {ways} ways", piece.0);

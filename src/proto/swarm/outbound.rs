@@ -1,5 +1,6 @@
-//! What is said to one peer next: who we are, what we want, what we got, which blocks it shall send, and the blocks it
-//! asked for. Pulled by the shell while there is room, so nothing queues up here but what must not be forgotten.
+//! What is said to one peer next: who we are, what we want, what we got, which blocks it shall
+//! send, and the blocks it asked for. Pulled by the shell while there is room, so nothing queues up
+//! here but what must not be forgotten.
 
 use alloc::string::String;
 
@@ -31,22 +32,38 @@ impl Swarm {
         if !peer.said_handshake {
             peer.said_handshake = true;
             let (info_hash, peer_id) = (self.metainfo.info_hash, self.config.peer_id);
-            return Some(Send::Handshake(Handshake { fast: true, extended: true, info_hash, peer_id }));
+            return Some(Send::Handshake(Handshake {
+                fast: true,
+                extended: true,
+                info_hash,
+                peer_id,
+            }));
         }
         if peer.phase != Phase::Live {
             return None;
         }
-        let word = self.introduction(slot).or_else(|| self.wish(now, slot)).or_else(|| self.news(slot));
-        if let Some(message) = word.or_else(|| self.request(now, slot)).or_else(|| self.deal(slot)) {
+        let word = self
+            .introduction(slot)
+            .or_else(|| self.wish(now, slot))
+            .or_else(|| self.news(slot));
+        if let Some(message) = word
+            .or_else(|| self.request(now, slot))
+            .or_else(|| self.deal(slot))
+        {
             return Some(Send::Message(message));
         }
-        self.upload(now, slot).or_else(|| self.keep_alive(now, slot))
+        self.upload(now, slot)
+            .or_else(|| self.keep_alive(now, slot))
     }
 
-    /// The extension handshake, then the bitfield, which must come before anything that it would contradict.
+    /// The extension handshake, then the bitfield, which must come before anything that it would
+    /// contradict.
     pub(super) fn introduction(&mut self, slot: PeerSlot) -> Option<Message> {
         let (count, full, told) = (self.have().count(), self.have().is_full(), self.news.len());
-        let (seeder, complete) = (self.config.role == Role::Seeder, self.state == State::Seeding);
+        let (seeder, complete) = (
+            self.config.role == Role::Seeder,
+            self.state == State::Seeding,
+        );
         let peer = self.peer(slot);
         if !peer.said_bitfield {
             (peer.said_bitfield, peer.said_deals) = (true, seeder);
@@ -82,7 +99,10 @@ impl Swarm {
             deals,
             ..ExtendedHandshake::default()
         };
-        Message::Extended { id: 0, payload: handshake.encode() }
+        Message::Extended {
+            id: 0,
+            payload: handshake.encode(),
+        }
     }
 
     /// Choking and interest, where they differ from what was said last; then rejects and cancels.
@@ -94,8 +114,9 @@ impl Swarm {
             if peer.unchoke {
                 return Some(Message::Unchoke);
             }
-            // What was asked for already is still sent, where there is a word for it (BEP 6): most likely the rest of a
-            // piece that would be of no use to anybody until this peer's next turn.
+            // What was asked for already is still sent, where there is a word for it (BEP 6): most
+            // likely the rest of a piece that would be of no use to anybody until this peer's next
+            // turn.
             if !peer.fast {
                 peer.uploads.clear();
             }
@@ -106,13 +127,17 @@ impl Swarm {
         if peer.am_interested != interested {
             peer.am_interested = interested;
             peer.progress_at = now;
-            return Some(if interested { Message::Interested } else { Message::NotInterested });
+            return Some(if interested {
+                Message::Interested
+            } else {
+                Message::NotInterested
+            });
         }
         peer.replies.pop_front()
     }
 
-    /// A piece that got onto the disk since we last told this peer, or was lost. Who has a piece and still fetches others is
-    /// not told that we have it too: half of all `have` would be that.
+    /// A piece that got onto the disk since we last told this peer, or was lost. Who has a piece
+    /// and still fetches others is not told that we have it too: half of all `have` would be that.
     pub(super) fn news(&mut self, slot: PeerSlot) -> Option<Message> {
         loop {
             let peer = self.peers[slot.index()].as_mut()?;
@@ -129,10 +154,14 @@ impl Swarm {
         }
     }
 
-    /// The next request, as long as the pipeline of this peer is not full and it has something we want.
+    /// The next request, as long as the pipeline of this peer is not full and it has something we
+    /// want.
     pub(super) fn request(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
         let peer = self.peers[slot.index()].as_ref()?;
-        if !self.is_fetching() || !peer.may_request(now) || peer.requests.len() >= peer.pipeline_depth() {
+        if !self.is_fetching()
+            || !peer.may_request(now)
+            || peer.requests.len() >= peer.pipeline_depth()
+        {
             return None;
         }
         if peer.nothing_at == Some((self.picker.version(), self.has_room())) {
@@ -179,9 +208,14 @@ impl Swarm {
         }
     }
 
-    /// Whether another piece may be opened: buffers for the longest, and a part of the pool left to serve from.
+    /// Whether another piece may be opened: buffers for the longest, and a part of the pool left to
+    /// serve from.
     pub(super) fn has_room(&self) -> bool {
-        let needed = self.metainfo.layout.piece_bytes().div_ceil(self.buffer_bytes) as usize;
+        let needed = self
+            .metainfo
+            .layout
+            .piece_bytes()
+            .div_ceil(self.buffer_bytes) as usize;
         let reserve = self.config.buffer_count as usize / SERVING_PART;
         let owned = self.picker.buffer_count();
         let fits = owned + needed + reserve <= self.config.buffer_count as usize || owned == 0;
@@ -189,35 +223,50 @@ impl Swarm {
     }
 
     pub(super) fn open_piece(&mut self, piece: PieceIndex) {
-        let count = self.metainfo.layout.piece_length(piece).div_ceil(self.buffer_bytes);
-        let buffers = (0..count).map(|_| self.cache.take().expect("there was room")).collect();
+        let count = self
+            .metainfo
+            .layout
+            .piece_length(piece)
+            .div_ceil(self.buffer_bytes);
+        let buffers = (0..count)
+            .map(|_| self.cache.take().expect("there was room"))
+            .collect();
         self.picker.open(piece, buffers);
     }
 
     /// Gives up an open piece that nobody here can finish. False if there is none.
     pub(super) fn make_room(&mut self) -> bool {
-        let Some((_, buffers)) = self.picker.abandon_orphan() else { return false };
-        buffers.into_iter().for_each(|buffer| self.cache.give_back(buffer));
+        let Some((_, buffers)) = self.picker.abandon_orphan() else {
+            return false;
+        };
+        buffers
+            .into_iter()
+            .for_each(|buffer| self.cache.give_back(buffer));
         true
     }
 
-    /// The seed deals its pieces like cards (BEP 6 suggest): each to one peer before any to a second.
+    /// The seed deals its pieces like cards (BEP 6 suggest): each to one peer before any to a
+    /// second.
     pub(super) fn deal(&mut self, slot: PeerSlot) -> Option<Message> {
         if self.config.role != Role::Seeder {
             return None;
         }
-        let ahead = (DEALT_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, DEALT_AHEAD_MAX) as usize;
+        let ahead =
+            (DEALT_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, DEALT_AHEAD_MAX) as usize;
         let peer = self.peers[slot.index()].as_ref()?;
         if !peer.is_dealt_to() || peer.dealt.len() >= ahead {
             return None;
         }
-        let is_new = |piece: &PieceIndex| self.sent.is_ranked(*piece) && self.sent.count(*piece) == 0;
-        let useful = |piece: &PieceIndex| is_new(piece) && self.have().get(*piece) && !peer.has.get(*piece);
-        // In the order of the disk: what everybody writes at the same time lies together, and heads move less.
+        let is_new =
+            |piece: &PieceIndex| self.sent.is_ranked(*piece) && self.sent.count(*piece) == 0;
+        let useful =
+            |piece: &PieceIndex| is_new(piece) && self.have().get(*piece) && !peer.has.get(*piece);
+        // In the order of the disk: what everybody writes at the same time lies together, and heads
+        // move less.
         let (next, count) = (self.next_deal.0, self.have().len());
         let Some(piece) = (next..count).chain(0..next).map(PieceIndex).find(useful) else {
-            // Everything has been out, and the others pass it on; to suggest it would only send it twice. What was lost on
-            // the way they ask for themselves.
+            // Everything has been out, and the others pass it on; to suggest it would only send it
+            // twice. What was lost on the way they ask for themselves.
             let peer = self.peer(slot);
             peer.said_deals = false;
             return peer.extended.then(|| self.extended_handshake(false));
@@ -229,7 +278,8 @@ impl Swarm {
         Some(Message::Suggest(piece.0))
     }
 
-    /// Pieces that were suggested to a peer and that it has not asked for: somebody else may have them first.
+    /// Pieces that were suggested to a peer and that it has not asked for: somebody else may have
+    /// them first.
     pub(super) fn take_back_dealt(&mut self, slot: PeerSlot) {
         for piece in core::mem::take(&mut self.peer(slot).dealt) {
             self.sent.decrement(piece, &mut self.rng);
@@ -243,7 +293,10 @@ impl Swarm {
         if !self.config.max_up.may_take(now, &turn) {
             return None;
         }
-        let chunk = Chunk { piece: block.piece, index: block.begin / self.buffer_bytes };
+        let chunk = Chunk {
+            piece: block.piece,
+            index: block.begin / self.buffer_bytes,
+        };
         let looked_at = !self.must_look_at(block.piece);
         let Some(buffer) = looked_at.then(|| self.cache.pin(chunk)).flatten() else {
             self.load_for(slot);
@@ -253,14 +306,22 @@ impl Swarm {
         peer.uploads.pop_front();
         self.config.max_up.take(&mut peer.up_turn, block.length);
         peer.sending.push_back((block, buffer));
-        Some(Send::Block { block, buffer, offset: block.begin % self.buffer_bytes })
+        Some(Send::Block {
+            block,
+            buffer,
+            offset: block.begin % self.buffer_bytes,
+        })
     }
 
-    /// The first block that `poll_send` gave out for this peer and that was not confirmed yet is in the kernel's hands.
+    /// The first block that `poll_send` gave out for this peer and that was not confirmed yet is in
+    /// the kernel's hands.
     pub fn handle_sent(&mut self, now: Instant, slot: PeerSlot) {
         let peer = self.peer(slot);
         peer.spoke_at = now;
-        let (block, buffer) = peer.sending.pop_front().expect("only what was given out is sent");
+        let (block, buffer) = peer
+            .sending
+            .pop_front()
+            .expect("only what was given out is sent");
         self.cache.unpin(buffer);
         self.uploaded += u64::from(block.length);
         // One more chunk can be read when one is through.

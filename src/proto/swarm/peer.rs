@@ -1,7 +1,8 @@
 //! What stands between us and one peer: who chokes whom, what was asked for, what is being sent.
 //!
-//! Read first: BEP 3 (choking, interest), BEP 6 (fast extension), BEP 10 (`reqq`). Wishes are compared with what was last
-//! said (`am_choking` against `unchoke`, interest against `lacks`), so there is no queue of state changes to overflow.
+//! Read first: BEP 3 (choking, interest), BEP 6 (fast extension), BEP 10 (`reqq`). Wishes are
+//! compared with what was last said (`am_choking` against `unchoke`, interest against `lacks`), so
+//! there is no queue of state changes to overflow.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -73,9 +74,11 @@ pub struct Peer {
     pub receiving: Option<(RawBlock, bool)>,
     pub requests_max: u32,
     pub rate: Rate,
-    /// The pipeline is so many times longer than it need be for the rate: they answer seldom, and many requests at once.
+    /// The pipeline is so many times longer than it need be for the rate: they answer seldom, and
+    /// many requests at once.
     pub stretch: u32,
-    /// The pipeline was full when we last asked; since then all of it was answered, and they had nothing to do.
+    /// The pipeline was full when we last asked; since then all of it was answered, and they had
+    /// nothing to do.
     pub filled: bool,
     pub ran_dry: bool,
     /// The last moment that a block arrived, or that waiting for one began.
@@ -84,7 +87,8 @@ pub struct Peer {
     /// They refused requests: ask again from here on.
     pub pause_until: Instant,
     pub refusals: u32,
-    /// `Picker::version` at which they had nothing for us, and whether there was room to open a piece.
+    /// `Picker::version` at which they had nothing for us, and whether there was room to open a
+    /// piece.
     pub nothing_at: Option<(u64, bool)>,
     /// Pieces they suggested, oldest first.
     pub suggested: Vec<PieceIndex>,
@@ -111,7 +115,11 @@ impl Peer {
         Peer {
             address,
             outgoing,
-            phase: if outgoing { Phase::Connecting } else { Phase::Greeting },
+            phase: if outgoing {
+                Phase::Connecting
+            } else {
+                Phase::Greeting
+            },
             since: now,
             peer_id: None,
             fast: false,
@@ -181,12 +189,17 @@ impl Peer {
         self.ran_dry |= self.filled && self.requests.is_empty();
     }
 
-    /// Closes the window of the rate when it is full. A pipeline that ran dry in it was too short, whatever the rate:
-    /// transmission answers once a second, and at 64 KiB a second no rate would ever be seen to be too low.
+    /// Closes the window of the rate when it is full. A pipeline that ran dry in it was too short,
+    /// whatever the rate: transmission answers once a second, and at 64 KiB a second no rate would
+    /// ever be seen to be too low.
     pub fn measure(&mut self, now: Instant) {
         if self.rate.roll(now) {
             let dry = core::mem::take(&mut self.ran_dry);
-            let stretch = if dry { self.stretch * 2 } else { self.stretch / 2 };
+            let stretch = if dry {
+                self.stretch * 2
+            } else {
+                self.stretch / 2
+            };
             self.stretch = stretch.clamp(1, PIPELINE_MAX / PIPELINE_MIN);
         }
     }
@@ -211,8 +224,8 @@ impl Peer {
         at.and_then(|at| self.requests.remove(at)).is_some()
     }
 
-    /// The peer refused a request: it may be asked again after a pause that doubles each time. What it refuses during the
-    /// pause was asked for before it, and is no new refusal.
+    /// The peer refused a request: it may be asked again after a pause that doubles each time. What
+    /// it refuses during the pause was asked for before it, and is no new refusal.
     pub fn refused(&mut self, now: Instant) {
         if now < self.pause_until {
             return;
@@ -221,7 +234,8 @@ impl Peer {
         self.refusals += 1;
     }
 
-    /// We do not have this piece any more (BEP 54). None for those who have not said that they understand it.
+    /// We do not have this piece any more (BEP 54). None for those who have not said that they
+    /// understand it.
     pub fn loss_of(&self, piece: PieceIndex) -> Option<Message> {
         let payload = piece.0.to_be_bytes().to_vec();
         self.dont_have.map(|id| Message::Extended { id, payload })
@@ -253,8 +267,8 @@ impl Rate {
         self.bytes_per_second
     }
 
-    /// Closes the window when it is full; true if anything came in it. Rising rates count at once, falling ones by half: a
-    /// pipeline that was cut too short measures its own shortness.
+    /// Closes the window when it is full; true if anything came in it. Rising rates count at once,
+    /// falling ones by half: a pipeline that was cut too short measures its own shortness.
     pub fn roll(&mut self, now: Instant) -> bool {
         let elapsed = now.since(self.window_start);
         if elapsed < RATE_WINDOW {
@@ -287,7 +301,11 @@ mod tests {
         for tick in 0..100 {
             peer.received(Instant(tick * 10_000), 1_000_000);
         }
-        assert_eq!(peer.pipeline_depth(), peer.requests_max.min(PIPELINE_MAX) as usize, "100 MB/s");
+        assert_eq!(
+            peer.pipeline_depth(),
+            peer.requests_max.min(PIPELINE_MAX) as usize,
+            "100 MB/s"
+        );
         peer.requests_max = 20;
         assert_eq!(peer.pipeline_depth(), 20);
         peer.snubbed = true;
@@ -321,7 +339,11 @@ mod tests {
         for _ in 0..16 {
             peer.refused(Instant(0));
         }
-        assert_eq!(peer.pause_until.since(Instant(0)), first, "a pipeline refused at once is one refusal");
+        assert_eq!(
+            peer.pause_until.since(Instant(0)),
+            first,
+            "a pipeline refused at once is one refusal"
+        );
         let second = peer.pause_until;
         peer.refused(second);
         assert_eq!(peer.pause_until.since(second), first * 2);

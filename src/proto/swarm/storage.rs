@@ -1,5 +1,5 @@
-//! What is on the disk, what goes there and what comes back: the survey, pieces written and zeroed, chunks read to be
-//! served, the flush, the read-back.
+//! What is on the disk, what goes there and what comes back: the survey, pieces written and zeroed,
+//! chunks read to be served, the flush, the read-back.
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -21,7 +21,10 @@ impl Swarm {
     }
 
     pub fn handle_disk(&mut self, now: Instant, ticket: Ticket, result: Result<(), DiskError>) {
-        let pending = self.pending.remove(&ticket).expect("a ticket is answered once");
+        let pending = self
+            .pending
+            .remove(&ticket)
+            .expect("a ticket is answered once");
         match (result, self.config.role) {
             (Ok(()), _) => self.done(now, pending),
             (Err(error), Role::Leecher) => self.target_fails(now, pending, error),
@@ -33,7 +36,11 @@ impl Swarm {
     fn done(&mut self, now: Instant, pending: Pending) {
         match pending {
             Pending::Write { piece, from } => self.written(now, piece, from),
-            Pending::Load { chunk, buffer, good } => {
+            Pending::Load {
+                chunk,
+                buffer,
+                good,
+            } => {
                 self.loads -= 1;
                 if good {
                     self.cache.store(buffer, chunk);
@@ -41,13 +48,16 @@ impl Swarm {
                     self.cache.give_back(buffer);
                 }
             }
-            Pending::Inspect { chunk, buffer } if self.is_open() => self.inspection.arrived(chunk, buffer),
+            Pending::Inspect { chunk, buffer } if self.is_open() => {
+                self.inspection.arrived(chunk, buffer)
+            }
             Pending::Inspect { buffer, .. } => self.cache.give_back(buffer),
             Pending::Flush => self.flushed(now),
         }
     }
 
-    /// A disk operation failed: its buffers are free again (an open piece keeps its own; it will not be used any more).
+    /// A disk operation failed: its buffers are free again (an open piece keeps its own; it will
+    /// not be used any more).
     fn abort(&mut self, pending: Pending) {
         match pending {
             Pending::Load { buffer, .. } => {
@@ -59,18 +69,22 @@ impl Swarm {
         }
     }
 
-    /// What the survey cannot read is not there: many a sector torn by a power cut is healed by writing it. A disk that is
-    /// gone fails at the first write.
+    /// What the survey cannot read is not there: many a sector torn by a power cut is healed by
+    /// writing it. A disk that is gone fails at the first write.
     fn target_fails(&mut self, now: Instant, pending: Pending, error: DiskError) {
         match pending {
-            Pending::Inspect { chunk: Chunk { piece, .. }, .. } if self.state == State::Scanning => {
+            Pending::Inspect {
+                chunk: Chunk { piece, .. },
+                ..
+            } if self.state == State::Scanning => {
                 if self.unread.insert(piece) {
                     self.unread_count += 1;
                     if self.unread_count <= UNREAD_TOLD_MAX {
                         self.tell(Event::TargetBad { piece, error });
                     }
                 }
-                // Its turn at the hash must come, or those behind it would wait for ever; the verdict is known already.
+                // Its turn at the hash must come, or those behind it would wait for ever; the
+                // verdict is known already.
                 self.done(now, pending);
             }
             _ => {
@@ -87,29 +101,34 @@ impl Swarm {
         };
         self.lose_source(now, chunk.piece, Some(error));
         match pending {
-            // Its turn at the hash must come, or those behind it would wait for ever; the verdict is known already.
+            // Its turn at the hash must come, or those behind it would wait for ever; the verdict
+            // is known already.
             Pending::Inspect { .. } => self.done(now, pending),
             _ => self.abort(pending),
         }
     }
 
-    /// The target cannot be relied on any more, and that is what is reported, also by those who were leaving already.
+    /// The target cannot be relied on any more, and that is what is reported, also by those who
+    /// were leaving already.
     pub(super) fn fail(&mut self, now: Instant, failure: Failure) {
         let outcome = Outcome::Failed(failure);
         self.finish(now, outcome.clone());
-        if let State::Leaving(before @ (Outcome::Complete | Outcome::Interrupted)) = &mut self.state {
+        if let State::Leaving(before @ (Outcome::Complete | Outcome::Interrupted)) = &mut self.state
+        {
             *before = outcome;
             self.flushed_for_leaving = true;
         }
         self.try_to_go(now);
     }
 
-    // ---- what is there, and what is missing -------------------------------------------------------------------------
+    // ---- what is there, and what is missing
 
     /// A few pieces first: a disk that holds none of them is not worth a full reading.
     pub(super) fn take_sample(&mut self, now: Instant) {
         let sample = self.contents.sample(&self.metainfo.layout, &mut self.rng);
-        sample.into_iter().for_each(|piece| self.inspection.add(piece));
+        sample
+            .into_iter()
+            .for_each(|piece| self.inspection.add(piece));
         self.advance(now);
     }
 
@@ -117,7 +136,9 @@ impl Swarm {
     fn surveyed(&mut self, now: Instant) {
         if self.survey == (Survey::Sample { good: true }) {
             self.survey = Survey::Rest;
-            self.unknown.ones().for_each(|piece| self.inspection.add(piece));
+            self.unknown
+                .ones()
+                .for_each(|piece| self.inspection.add(piece));
             self.read_ahead();
         }
         if self.inspection.is_idle() {
@@ -133,12 +154,16 @@ impl Swarm {
         }
         self.state = State::Downloading;
         // The endgame may have begun.
-        self.peers.iter_mut().flatten().for_each(|peer| peer.nothing_at = None);
+        self.peers
+            .iter_mut()
+            .flatten()
+            .for_each(|peer| peer.nothing_at = None);
         self.progress_at = now;
         self.advance(now);
     }
 
-    /// A piece is known not to be on the disk. Zeros are made there; of equal pieces one is fetched, for all.
+    /// A piece is known not to be on the disk. Zeros are made there; of equal pieces one is
+    /// fetched, for all.
     fn miss(&mut self, piece: PieceIndex) {
         if self.have().get(piece) || self.coming.get(piece) {
             return;
@@ -175,7 +200,8 @@ impl Swarm {
         }
     }
 
-    /// What was thought to be on the disk is not. Who asked for it is refused, and everybody is told.
+    /// What was thought to be on the disk is not. Who asked for it is refused, and everybody is
+    /// told.
     fn lose(&mut self, piece: PieceIndex) {
         self.picker.lost(piece);
         self.news.push(piece);
@@ -188,11 +214,15 @@ impl Swarm {
         }
         for peer in self.peers.iter_mut().flatten() {
             peer.dealt.retain(|dealt| *dealt != piece);
-            let (asked, others) = peer.uploads.drain(..).partition(|block: &Block| block.piece == piece);
+            let (asked, others) = peer
+                .uploads
+                .drain(..)
+                .partition(|block: &Block| block.piece == piece);
             peer.uploads = others;
             if peer.fast {
                 let asked: VecDeque<Block> = asked;
-                peer.replies.extend(asked.into_iter().map(|block| Message::Reject(block.into())));
+                peer.replies
+                    .extend(asked.into_iter().map(|block| Message::Reject(block.into())));
             }
         }
     }
@@ -251,9 +281,10 @@ impl Swarm {
         }
     }
 
-    // ---- onto the disk ----------------------------------------------------------------------------------------------
+    // ---- onto the disk
 
-    /// A piece came whole and good: it goes to its place, and to those of all equal pieces that are missing.
+    /// A piece came whole and good: it goes to its place, and to those of all equal pieces that are
+    /// missing.
     pub(super) fn write(&mut self, piece: PieceIndex) {
         let missing = |equal: &PieceIndex| {
             !self.have().get(*equal) && !self.coming.get(*equal) && !self.picker.is_open(*equal)
@@ -272,17 +303,27 @@ impl Swarm {
         self.unwant(place);
         self.coming.set(place);
         let buffers = self.picker.buffers(from).to_vec();
-        let ticket = self.ticket(Pending::Write { piece: place, from: Some(from) });
-        self.work.push_back(Work::Write { ticket, piece: place, buffers });
+        let ticket = self.ticket(Pending::Write {
+            piece: place,
+            from: Some(from),
+        });
+        self.work.push_back(Work::Write {
+            ticket,
+            piece: place,
+            buffers,
+        });
     }
 
-    /// A disk may be full of one byte: its pieces are written a few at a time, or the list of what is being written would
-    /// need more memory than the pool.
+    /// A disk may be full of one byte: its pieces are written a few at a time, or the list of what
+    /// is being written would need more memory than the pool.
     fn write_copies(&mut self) {
-        let is_copy = |p: &&Pending| matches!(p, Pending::Write { piece, from: Some(from) } if piece != from);
+        let is_copy =
+            |p: &&Pending| matches!(p, Pending::Write { piece, from: Some(from) } if piece != from);
         let room = COPY_WRITES_MAX - self.pending.values().filter(is_copy).count();
         for _ in 0..room {
-            let Some((place, from)) = self.copies.pop_front() else { return };
+            let Some((place, from)) = self.copies.pop_front() else {
+                return;
+            };
             self.write_to(place, from);
         }
     }
@@ -292,7 +333,9 @@ impl Swarm {
         let zeroing = |p: &&Pending| matches!(p, Pending::Write { from: None, .. });
         let room = ZERO_WRITES_MAX - self.pending.values().filter(zeroing).count();
         for _ in 0..room {
-            let Some(piece) = self.zeros.pop_front() else { return };
+            let Some(piece) = self.zeros.pop_front() else {
+                return;
+            };
             self.coming.set(piece);
             let ticket = self.ticket(Pending::Write { piece, from: None });
             self.work.push_back(Work::Zero { ticket, piece });
@@ -308,7 +351,13 @@ impl Swarm {
             && let Some(buffers) = self.picker.written(from)
         {
             for (index, buffer) in buffers.into_iter().enumerate() {
-                self.cache.store(buffer, Chunk { piece: from, index: index as u32 });
+                self.cache.store(
+                    buffer,
+                    Chunk {
+                        piece: from,
+                        index: index as u32,
+                    },
+                );
             }
         }
     }
@@ -317,7 +366,9 @@ impl Swarm {
         match self.state {
             State::Verifying if self.config.verify => {
                 self.inspection.restart();
-                self.unproven.ones().for_each(|piece| self.inspection.add(piece));
+                self.unproven
+                    .ones()
+                    .for_each(|piece| self.inspection.add(piece));
                 if self.inspection.is_idle() {
                     self.verified(now);
                 }
@@ -378,20 +429,29 @@ impl Swarm {
         self.pending.values().any(|p| matches!(p, Pending::Flush))
     }
 
-    // ---- from the disk ----------------------------------------------------------------------------------------------
+    // ---- from the disk
 
     fn read_ahead(&mut self) {
         while let Some(chunk) = self.inspection.next_read() {
-            let Some(buffer) = self.cache.take() else { return };
+            let Some(buffer) = self.cache.take() else {
+                return;
+            };
             self.inspection.start_read();
             let (begin, length) = self.span(chunk);
             let ticket = self.ticket(Pending::Inspect { chunk, buffer });
-            self.work.push_back(Work::Read { ticket, piece: chunk.piece, begin, length, buffer });
+            self.work.push_back(Work::Read {
+                ticket,
+                piece: chunk.piece,
+                begin,
+                length,
+                buffer,
+            });
         }
     }
 
-    /// What is to be hashed next, of two pieces if there are two: the hash unit does both in little more time than one. Who is
-    /// `patient` gets nothing of one alone as long as a second one may come.
+    /// What is to be hashed next, of two pieces if there are two: the hash unit does both in little
+    /// more time than one. Who is `patient` gets nothing of one alone as long as a second one may
+    /// come.
     pub fn poll_hash(&mut self, patient: bool) -> [Option<Hash>; 2] {
         if !self.is_open() {
             return [None; 2];
@@ -399,7 +459,9 @@ impl Swarm {
         let places = first_two(self.inspection.hashable());
         match (places, first_two(self.picker.hashable())) {
             ([Some(_), Some(_)], _) => self.hash_read(places),
-            ([Some(_), None], _) if !patient || self.inspection.waits_for_hash() => self.hash_read(places),
+            ([Some(_), None], _) if !patient || self.inspection.waits_for_hash() => {
+                self.hash_read(places)
+            }
             (_, [Some(first), Some(second)]) => {
                 let blocks = first.blocks.min(second.blocks);
                 [first.piece, second.piece].map(|piece| Some(self.hash_received(piece, blocks)))
@@ -414,37 +476,54 @@ impl Swarm {
     /// Whether `poll_hash` has something for those who are not patient.
     pub fn has_to_hash(&self) -> bool {
         self.is_open()
-            && (self.inspection.hashable().next().is_some() || self.picker.hashable().next().is_some())
+            && (self.inspection.hashable().next().is_some()
+                || self.picker.hashable().next().is_some())
     }
 
     fn hash_received(&mut self, piece: PieceIndex, blocks: u32) -> Hash {
         let run = self.picker.next_hash_run(piece, blocks);
         let (begin, length) = (run.begin, run.length);
-        Hash { of: HashOf::Download(piece), begin, length, buffer: run.buffer, offset: run.offset }
+        Hash {
+            of: HashOf::Download(piece),
+            begin,
+            length,
+            buffer: run.buffer,
+            offset: run.offset,
+        }
     }
 
     fn hash_read(&mut self, places: [Option<usize>; 2]) -> [Option<Hash>; 2] {
         let chunks = places.map(|place| self.inspection.next_hash(place?));
-        let hashes = chunks.map(|chunk| chunk.map(|(chunk, buffer)| self.hash_chunk(chunk, buffer)));
+        let hashes =
+            chunks.map(|chunk| chunk.map(|(chunk, buffer)| self.hash_chunk(chunk, buffer)));
         self.read_ahead();
         hashes
     }
 
     fn hash_chunk(&mut self, chunk: Chunk, buffer: BufferId) -> Hash {
         let (begin, length) = self.span(chunk);
-        // Hashing happens before anything else, so others may have the buffer. What a seeder looked at is asked for next;
-        // it is not sent before the verdict.
+        // Hashing happens before anything else, so others may have the buffer. What a seeder looked
+        // at is asked for next; it is not sent before the verdict.
         match self.config.role {
             Role::Seeder if self.have().get(chunk.piece) => self.cache.store(buffer, chunk),
             _ => self.cache.give_back(buffer),
         }
-        Hash { of: HashOf::Disk(chunk.piece), begin, length, buffer, offset: 0 }
+        Hash {
+            of: HashOf::Disk(chunk.piece),
+            begin,
+            length,
+            buffer,
+            offset: 0,
+        }
     }
 
     /// The bytes of a chunk inside its piece.
     pub(super) fn span(&self, chunk: Chunk) -> (u32, u32) {
         let begin = chunk.index * self.buffer_bytes;
-        (begin, (self.metainfo.layout.piece_length(chunk.piece) - begin).min(self.buffer_bytes))
+        (
+            begin,
+            (self.metainfo.layout.piece_length(chunk.piece) - begin).min(self.buffer_bytes),
+        )
     }
 
     /// Reads what a peer asked for first, a few chunks ahead of what is being sent to it.
@@ -459,12 +538,27 @@ impl Swarm {
                 if !self.inspection.contains(chunk.piece) {
                     self.inspection.add(chunk.piece);
                 }
-            } else if self.loads < READS_MAX && !self.cache.contains(chunk) && !self.is_loading(chunk) {
-                let Some(buffer) = self.take_to_load(place == 0) else { return };
+            } else if self.loads < READS_MAX
+                && !self.cache.contains(chunk)
+                && !self.is_loading(chunk)
+            {
+                let Some(buffer) = self.take_to_load(place == 0) else {
+                    return;
+                };
                 self.loads += 1;
                 let (begin, length) = self.span(chunk);
-                let ticket = self.ticket(Pending::Load { chunk, buffer, good: true });
-                self.work.push_back(Work::Read { ticket, piece: chunk.piece, begin, length, buffer });
+                let ticket = self.ticket(Pending::Load {
+                    chunk,
+                    buffer,
+                    good: true,
+                });
+                self.work.push_back(Work::Read {
+                    ticket,
+                    piece: chunk.piece,
+                    begin,
+                    length,
+                    buffer,
+                });
             }
         }
         self.read_ahead();
@@ -475,17 +569,25 @@ impl Swarm {
         self.config.role == Role::Seeder && self.unproven.get(piece)
     }
 
-    /// A buffer to read into, but none that holds what somebody is sent next: with few buffers each peer's read would throw
-    /// out what was just read for another, and nothing would ever be sent. What is only read ahead throws out less.
+    /// A buffer to read into, but none that holds what somebody is sent next: with few buffers each
+    /// peer's read would throw out what was just read for another, and nothing would ever be sent.
+    /// What is only read ahead throws out less.
     pub(super) fn take_to_load(&mut self, is_next: bool) -> Option<BufferId> {
-        let (buffer_bytes, depth) = (self.buffer_bytes, if is_next { 1 } else { READS_PER_PEER_MAX });
+        let (buffer_bytes, depth) = (
+            self.buffer_bytes,
+            if is_next { 1 } else { READS_PER_PEER_MAX },
+        );
         let peers = self.peers.iter().flatten();
-        let spared: BTreeSet<Chunk> = peers.flat_map(|peer| next_chunks(peer, buffer_bytes, depth)).collect();
+        let spared: BTreeSet<Chunk> = peers
+            .flat_map(|peer| next_chunks(peer, buffer_bytes, depth))
+            .collect();
         self.cache.take_but(&spared)
     }
 
     pub(super) fn is_loading(&self, chunk: Chunk) -> bool {
-        self.pending.values().any(|p| matches!(p, Pending::Load { chunk: loading, .. } if *loading == chunk))
+        self.pending
+            .values()
+            .any(|p| matches!(p, Pending::Load { chunk: loading, .. } if *loading == chunk))
     }
 }
 
@@ -497,7 +599,10 @@ fn first_two<T>(mut all: impl Iterator<Item = T>) -> [Option<T>; 2] {
 fn next_chunks(peer: &Peer, buffer_bytes: u32, count_max: usize) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     for block in &peer.uploads {
-        let chunk = Chunk { piece: block.piece, index: block.begin / buffer_bytes };
+        let chunk = Chunk {
+            piece: block.piece,
+            index: block.begin / buffer_bytes,
+        };
         if !chunks.contains(&chunk) {
             if chunks.len() == count_max {
                 break;

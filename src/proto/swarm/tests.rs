@@ -18,7 +18,8 @@ fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, host], 6881))
 }
 
-/// `pieces` whole pieces, of which piece `n` has the hash `[n; 20]`; with as few buffers as will do.
+/// `pieces` whole pieces, of which piece `n` has the hash `[n; 20]`; with as few buffers as will
+/// do.
 fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
     let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
     let torrent = metainfo::write(&Description {
@@ -29,7 +30,9 @@ fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swa
         private: false,
         piece_bytes,
         hashes: &hashes,
-        content: Content::Single { length: u64::from(pieces) * u64::from(piece_bytes) },
+        content: Content::Single {
+            length: u64::from(pieces) * u64::from(piece_bytes),
+        },
         disk_bytes: None,
         sector_bytes: None,
     });
@@ -54,7 +57,12 @@ fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swa
 
 fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
     let info_hash = swarm.metainfo.info_hash;
-    let handshake = Handshake { fast, extended: false, info_hash, peer_id: PeerId([host; 20]) };
+    let handshake = Handshake {
+        fast,
+        extended: false,
+        info_hash,
+        peer_id: PeerId([host; 20]),
+    };
     swarm.handle_handshake(at(0), slot, &handshake);
     assert!(swarm.peer(slot).is_live());
 }
@@ -63,7 +71,8 @@ fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
 fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> PeerSlot {
     let slot = swarm.handle_incoming(at(0), address(host)).unwrap();
     shake_hands(swarm, slot, host, fast);
-    has.iter().for_each(|piece| swarm.handle_message(at(0), slot, Message::Have(*piece)));
+    has.iter()
+        .for_each(|piece| swarm.handle_message(at(0), slot, Message::Have(*piece)));
     slot
 }
 
@@ -76,15 +85,26 @@ fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
 
 /// The blocks it would be asked for now.
 fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
-    let request = |send| if let Send::Message(Message::Request(raw)) = send { Some(raw) } else { None };
-    said(swarm, now, slot).into_iter().filter_map(request).collect()
+    let request = |send| {
+        if let Send::Message(Message::Request(raw)) = send {
+            Some(raw)
+        } else {
+            None
+        }
+    };
+    said(swarm, now, slot)
+        .into_iter()
+        .filter_map(request)
+        .collect()
 }
 
 /// The disk does all it was asked to, and every hash is the right one.
 fn work(swarm: &mut Swarm, now: Instant) {
     while let Some(work) = swarm.poll_work() {
         match work {
-            Work::Hash(Hash { of, begin, length, .. }) => {
+            Work::Hash(Hash {
+                of, begin, length, ..
+            }) => {
                 let piece = of.piece();
                 if begin + length == swarm.metainfo.layout.piece_length(piece) {
                     swarm.handle_hashed(now, of, PieceHash([piece.0 as u8; 20]));
@@ -101,7 +121,11 @@ fn work(swarm: &mut Swarm, now: Instant) {
 }
 
 fn first_block(piece: u32) -> RawBlock {
-    RawBlock { index: piece, begin: 0, length: BLOCK_BYTES }
+    RawBlock {
+        index: piece,
+        begin: 0,
+        length: BLOCK_BYTES,
+    }
 }
 
 /// What a handshake among these says of dealing.
@@ -138,7 +162,10 @@ fn a_seeder_deals_until_everything_was_out() {
     }
     assert_eq!(over, [false], "once");
     assert_eq!(dealt.len(), 40);
-    let in_order = dealt.iter().zip(&dealt[1..]).all(|(one, next)| *next == (one + 1) % 40);
+    let in_order = dealt
+        .iter()
+        .zip(&dealt[1..])
+        .all(|(one, next)| *next == (one + 1) % 40);
     assert!(in_order, "not in the order of the disk: {dealt:?}");
 }
 
@@ -146,7 +173,11 @@ fn a_seeder_deals_until_everything_was_out() {
 fn who_is_dealt_nothing_for_a_while_asks() {
     let mut swarm = swarm(Role::Leecher, 4, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[0, 1, 2, 3]);
-    let payload = ExtendedHandshake { deals: true, ..ExtendedHandshake::default() }.encode();
+    let payload = ExtendedHandshake {
+        deals: true,
+        ..ExtendedHandshake::default()
+    }
+    .encode();
     swarm.handle_message(at(0), slot, Message::Extended { id: 0, payload });
     said(&mut swarm, at(0), slot);
     swarm.handle_message(at(0), slot, Message::Unchoke);
@@ -154,9 +185,21 @@ fn who_is_dealt_nothing_for_a_while_asks() {
     swarm.handle_message(at(0), slot, Message::Suggest(2));
     assert_eq!(
         asked(&mut swarm, at(0), slot),
-        [first_block(2), RawBlock { begin: BLOCK_BYTES, ..first_block(2) }]
+        [
+            first_block(2),
+            RawBlock {
+                begin: BLOCK_BYTES,
+                ..first_block(2)
+            }
+        ]
     );
-    for block in [first_block(2), RawBlock { begin: BLOCK_BYTES, ..first_block(2) }] {
+    for block in [
+        first_block(2),
+        RawBlock {
+            begin: BLOCK_BYTES,
+            ..first_block(2)
+        },
+    ] {
         swarm.begin_block(at(0), slot, block);
         swarm.handle_block(at(0), slot, block);
     }
@@ -194,10 +237,14 @@ fn who_asks_and_cancels_and_never_reads_is_closed() {
         swarm.handle_message(at(0), slot, Message::Cancel(first_block(0)));
     }
     assert!(swarm.peer(slot).replies.len() <= REPLIES_MAX + 1);
-    assert_eq!(swarm.poll_close(), Some((slot, "it asks and does not listen")));
+    assert_eq!(
+        swarm.poll_close(),
+        Some((slot, "it asks and does not listen"))
+    );
 }
 
-/// With pieces of 16 MiB there is room for one open piece: once nobody can finish it, it makes room for another.
+/// With pieces of 16 MiB there is room for one open piece: once nobody can finish it, it makes room
+/// for another.
 #[test]
 fn a_piece_whose_last_holder_left_makes_room() {
     let mut swarm = swarm(Role::Leecher, 3, 16 * MIB, &[]);
@@ -208,7 +255,11 @@ fn a_piece_whose_last_holder_left_makes_room() {
     }
     assert_eq!(asked(&mut swarm, at(0), holder)[0], first_block(0));
     swarm.handle_message(at(0), holder, Message::Choke);
-    assert_eq!(asked(&mut swarm, at(0), other), [], "piece 0 has the buffers");
+    assert_eq!(
+        asked(&mut swarm, at(0), other),
+        [],
+        "piece 0 has the buffers"
+    );
     swarm.handle_closed(at(0), holder);
     assert_eq!(asked(&mut swarm, at(0), other)[0], first_block(1));
 }
@@ -224,7 +275,11 @@ fn who_had_nothing_for_us_is_asked_again_when_it_has() {
     assert_eq!(asked(&mut swarm, at(0), slots[1]), []);
     let version = swarm.picker.version();
     swarm.handle_message(at(0), slots[0], Message::Have(1));
-    assert_eq!(swarm.picker.version(), version, "no use to look through all pieces again for the other");
+    assert_eq!(
+        swarm.picker.version(),
+        version,
+        "no use to look through all pieces again for the other"
+    );
     swarm.handle_message(at(0), slots[1], Message::Have(1));
     assert_eq!(asked(&mut swarm, at(0), slots[1])[0], first_block(1));
 }
@@ -246,7 +301,10 @@ fn who_does_not_take_what_it_asked_for_is_closed() {
         swarm.handle_message(at(second), slot, Message::KeepAlive);
         swarm.handle_timeout(at(second));
     }
-    assert_eq!(swarm.poll_close(), Some((slot, "it asks and does not read")));
+    assert_eq!(
+        swarm.poll_close(),
+        Some((slot, "it asks and does not read"))
+    );
     swarm.handle_closed(at(unread), slot);
     swarm.check_invariants();
 }
@@ -261,7 +319,10 @@ fn written_not_proven() -> (Swarm, PeerSlot) {
     swarm.handle_message(at(0), slot, Message::HaveAll);
     swarm.handle_message(at(0), slot, Message::Unchoke);
     assert_eq!(asked(&mut swarm, at(0), slot), [first_block(0)]);
-    assert_ne!(swarm.begin_block(at(0), slot, first_block(0)), Sink::Discard);
+    assert_ne!(
+        swarm.begin_block(at(0), slot, first_block(0)),
+        Sink::Discard
+    );
     swarm.handle_block(at(0), slot, first_block(0));
     while swarm.state == State::Downloading {
         match swarm.poll_work().expect("hash and write come first") {
@@ -314,8 +375,13 @@ fn some_places_are_left_to_callers() {
     let peers = (1..=200).map(address).collect::<Vec<_>>();
     for (role, all) in [(Role::Leecher, LINKS_MAX), (Role::Seeder, SEED_LINKS_MAX)] {
         let mut swarm = swarm(role, 1, 16 * KIB, &peers);
-        assert_eq!(core::iter::from_fn(|| swarm.poll_connect(at(0))).count(), LINKS);
-        let taken = (1..=200).filter_map(|host| swarm.handle_incoming(at(0), address(host))).count();
+        assert_eq!(
+            core::iter::from_fn(|| swarm.poll_connect(at(0))).count(),
+            LINKS
+        );
+        let taken = (1..=200)
+            .filter_map(|host| swarm.handle_incoming(at(0), address(host)))
+            .count();
         assert_eq!(LINKS + taken, all);
     }
 }
@@ -328,9 +394,14 @@ fn a_newcomer_gets_the_place_of_whoever_has_called_first() {
     swarm.handle_connected(at(0), called);
     shake_hands(&mut swarm, called, 200, true);
     let source = caller(&mut swarm, 1, true, &[0, 1]);
-    let callers: Vec<PeerSlot> =
-        (2..LINKS_MAX as u8).map(|host| caller(&mut swarm, host, true, &[0])).collect();
-    assert_eq!(swarm.handle_incoming(at(0), address(100)), None, "all have just come");
+    let callers: Vec<PeerSlot> = (2..LINKS_MAX as u8)
+        .map(|host| caller(&mut swarm, host, true, &[0]))
+        .collect();
+    assert_eq!(
+        swarm.handle_incoming(at(0), address(100)),
+        None,
+        "all have just come"
+    );
     for (host, first) in (100..).zip(&callers) {
         assert!(swarm.handle_incoming(at(1), address(host)).is_some());
         let (slot, _) = swarm.poll_close().unwrap();
@@ -341,7 +412,8 @@ fn a_newcomer_gets_the_place_of_whoever_has_called_first() {
     assert!(swarm.peer(called).is_live() && swarm.peer(source).is_live());
 }
 
-/// Ten neighbours who lack the same, and a source that calls nobody (aria2 does not) and came after them.
+/// Ten neighbours who lack the same, and a source that calls nobody (aria2 does not) and came after
+/// them.
 #[test]
 fn who_gets_nothing_calls_one_more_now_and_then() {
     let peers = (1..=100).map(address).collect::<Vec<_>>();
@@ -353,6 +425,10 @@ fn who_gets_nothing_calls_one_more_now_and_then() {
     assert_eq!(called(&mut swarm, at(patience - 1)), 0);
     for round in 1..100 {
         let more = usize::from(round + LINKS as u64 <= SEED_LINKS_MAX as u64);
-        assert_eq!(called(&mut swarm, at(round * patience)), more, "round {round}");
+        assert_eq!(
+            called(&mut swarm, at(round * patience)),
+            more,
+            "round {round}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The words between the core and the shell: what goes into a [`Swarm`](super::Swarm), and what comes out of it.
+//! The words between the core and the shell: what goes into a [`Swarm`](super::Swarm), and what
+//! comes out of it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -22,7 +23,8 @@ pub struct Config {
     pub buffer_count: u32,
     /// Called for ever, with or without a tracker.
     pub peers: Vec<SocketAddr>,
-    /// A leecher: look first what the target holds of the image. A seeder: hash each piece before its first upload.
+    /// A leecher: look first what the target holds of the image. A seeder: hash each piece before
+    /// its first upload.
     pub look: bool,
     /// Read every piece that was written back before saying `completed`.
     pub verify: bool,
@@ -46,17 +48,22 @@ pub enum Role {
 
 /// Size of each pool buffer for this torrent: a piece, or a part of one; a multiple of 4096.
 pub fn buffer_bytes(layout: &Layout) -> u32 {
-    layout.piece_bytes().next_multiple_of(4096).min(BUFFER_BYTES_MAX)
+    layout
+        .piece_bytes()
+        .next_multiple_of(4096)
+        .min(BUFFER_BYTES_MAX)
 }
 
-/// Fewest buffers a swarm of this layout works with: one piece on its way in, and as much again to write and to serve.
+/// Fewest buffers a swarm of this layout works with: one piece on its way in, and as much again to
+/// write and to serve.
 pub fn buffer_count_min(layout: &Layout) -> u32 {
     2 * layout.piece_bytes().div_ceil(buffer_bytes(layout)) + INSPECT_MAX as u32
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// What the target holds already is being found out; what it lacks for certain is fetched meanwhile.
+    /// What the target holds already is being found out; what it lacks for certain is fetched
+    /// meanwhile.
     Scanning,
     Downloading,
     /// All pieces are there; the disk is flushed, and what was written is read back.
@@ -77,7 +84,8 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     Disk(DiskError),
-    /// So many pieces are not on the disk as they were written, twice; `disk` is where the first of them begins.
+    /// So many pieces are not on the disk as they were written, twice; `disk` is where the first of
+    /// them begins.
     ReadBack {
         piece: PieceIndex,
         disk: DiskOffset,
@@ -108,19 +116,30 @@ pub enum Work {
     /// Only in tests: what `poll_hash` gives.
     #[cfg(test)]
     Hash(Hash),
-    /// Write a whole piece: `buffers[i]` holds its bytes from `i * buffer_bytes` on. Answer `handle_disk` once, when no part
-    /// of it is in flight any more.
-    Write { ticket: Ticket, piece: PieceIndex, buffers: Vec<BufferId> },
+    /// Write a whole piece: `buffers[i]` holds its bytes from `i * buffer_bytes` on. Answer
+    /// `handle_disk` once, when no part of it is in flight any more.
+    Write {
+        ticket: Ticket,
+        piece: PieceIndex,
+        buffers: Vec<BufferId>,
+    },
     /// Make the whole piece zeros. Answer like `Write`.
     Zero { ticket: Ticket, piece: PieceIndex },
     /// Read `length` bytes at `begin` of `piece` into the start of `buffer`.
-    Read { ticket: Ticket, piece: PieceIndex, begin: u32, length: u32, buffer: BufferId },
+    Read {
+        ticket: Ticket,
+        piece: PieceIndex,
+        begin: u32,
+        length: u32,
+        buffer: BufferId,
+    },
     /// Make everything written so far durable.
     Flush { ticket: Ticket },
 }
 
-/// Hash `length` bytes at `offset` of `buffer` as the next bytes of a piece, at once, before anything else is done.
-/// At `begin == 0` a new hash starts; when `begin + length` is the length of the piece, answer `handle_hashed`.
+/// Hash `length` bytes at `offset` of `buffer` as the next bytes of a piece, at once, before
+/// anything else is done. At `begin == 0` a new hash starts; when `begin + length` is the length of
+/// the piece, answer `handle_hashed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash {
     pub of: HashOf,
@@ -149,8 +168,8 @@ impl HashOf {
 pub enum Send {
     Handshake(Handshake),
     Message(Message),
-    /// `wire::piece_header`, then `block.length` bytes at `offset` of `buffer`. They stay as they are until `handle_sent` or
-    /// `handle_closed`.
+    /// `wire::piece_header`, then `block.length` bytes at `offset` of `buffer`. They stay as they
+    /// are until `handle_sent` or `handle_closed`.
     Block {
         block: Block,
         buffer: BufferId,
@@ -200,12 +219,14 @@ pub struct Progress {
     pub state: State,
     pub have: u32,
     pub pieces: u32,
-    /// Pieces that were read from the disk and found good; those written since do not count before they are read back.
+    /// Pieces that were read from the disk and found good; those written since do not count before
+    /// they are read back.
     pub verified: u32,
     /// Of the scan or the read-back that is on: pieces looked at, and pieces to look at.
     pub checked: u32,
     pub to_check: u32,
-    /// Where the disk failed, or where on it the first piece begins that was bad when it was read back for the last time.
+    /// Where the disk failed, or where on it the first piece begins that was bad when it was read
+    /// back for the last time.
     pub bad_offset: Option<DiskOffset>,
     /// Payload bytes received, wasted ones too.
     pub fetched: u64,
@@ -221,7 +242,11 @@ impl fmt::Display for DiskError {
             DiskOperation::Write => "write",
             DiskOperation::Flush => "flush",
         };
-        write!(f, "{verb} failed at byte {} of the disk (errno {})", self.offset.0, self.errno)
+        write!(
+            f,
+            "{verb} failed at byte {} of the disk (errno {})",
+            self.offset.0, self.errno
+        )
     }
 }
 
@@ -229,8 +254,16 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Disk(error) => error.fmt(f),
-            Failure::ReadBack { piece, disk, bad: 1 } => {
-                write!(f, "piece {} at byte {} is not on the disk as it was written", piece.0, disk.0)
+            Failure::ReadBack {
+                piece,
+                disk,
+                bad: 1,
+            } => {
+                write!(
+                    f,
+                    "piece {} at byte {} is not on the disk as it was written",
+                    piece.0, disk.0
+                )
             }
             Failure::ReadBack { piece, disk, bad } => write!(
                 f,
@@ -238,7 +271,9 @@ impl fmt::Display for Failure {
                 piece.0, disk.0
             ),
             Failure::Stalled(limit) => write!(f, "nothing arrived for {} s", limit.as_secs()),
-            Failure::NothingToServe => f.write_str("no piece of the source is what the torrent says"),
+            Failure::NothingToServe => {
+                f.write_str("no piece of the source is what the torrent says")
+            }
         }
     }
 }
@@ -250,23 +285,52 @@ impl fmt::Display for Event {
             Event::TrackerWarned(text) => write!(f, "the tracker warns: {text}"),
             Event::TrackerLost(text) => write!(f, "the tracker does not answer: {text}"),
             Event::TrackerBack => f.write_str("the tracker answers again"),
-            Event::PieceBad { piece, liar: Some(address) } => {
-                write!(f, "piece {} came bad from {address} alone, which is banned", piece.0)
+            Event::PieceBad {
+                piece,
+                liar: Some(address),
+            } => {
+                write!(
+                    f,
+                    "piece {} came bad from {address} alone, which is banned",
+                    piece.0
+                )
             }
             Event::PieceBad { piece, liar: None } => {
-                write!(f, "piece {} came bad from several peers, asking one alone", piece.0)
+                write!(
+                    f,
+                    "piece {} came bad from several peers, asking one alone",
+                    piece.0
+                )
             }
             Event::ReadBackBad { piece, disk, again } => {
-                let then = if *again { ", fetching it once more" } else { " for the second time" };
-                write!(f, "piece {} at byte {} of the disk is not what was written{then}", piece.0, disk.0)
+                let then = if *again {
+                    ", fetching it once more"
+                } else {
+                    " for the second time"
+                };
+                write!(
+                    f,
+                    "piece {} at byte {} of the disk is not what was written{then}",
+                    piece.0, disk.0
+                )
             }
-            Event::TargetBad { piece, error } => write!(f, "piece {} is written anew: {error}", piece.0),
-            Event::SourceBad { piece, disk, error: None } => write!(
+            Event::TargetBad { piece, error } => {
+                write!(f, "piece {} is written anew: {error}", piece.0)
+            }
+            Event::SourceBad {
+                piece,
+                disk,
+                error: None,
+            } => write!(
                 f,
                 "piece {} at byte {} of the source is not what the torrent says, it is not served",
                 piece.0, disk.0
             ),
-            Event::SourceBad { piece, error: Some(error), .. } => {
+            Event::SourceBad {
+                piece,
+                error: Some(error),
+                ..
+            } => {
                 write!(f, "piece {} is not served: {error}", piece.0)
             }
         }

@@ -1,7 +1,8 @@
 //! What do we tell a tracker, and what does it answer?
 //!
-//! Read first: BEP 3 (trackers), BEP 23 (compact peer lists), BEP 7 (IPv6). The exchange is one HTTP GET (`http`); its
-//! answer is worth parsing whatever the HTTP status says, because some trackers refuse with both.
+//! Read first: BEP 3 (trackers), BEP 23 (compact peer lists), BEP 7 (IPv6). The exchange is one
+//! HTTP GET (`http`); its answer is worth parsing whatever the HTTP status says, because some
+//! trackers refuse with both.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,8 +12,8 @@ use core::time::Duration;
 
 use crate::format::bencode::{self, BencodeError, Dict, Value};
 use crate::limits::{
-    ANNOUNCE_INTERVAL_DEFAULT, ANNOUNCE_INTERVAL_MAX, ANNOUNCE_INTERVAL_MIN, ANNOUNCE_PEER_COUNT_MAX,
-    TEXT_BYTES_MAX,
+    ANNOUNCE_INTERVAL_DEFAULT, ANNOUNCE_INTERVAL_MAX, ANNOUNCE_INTERVAL_MIN,
+    ANNOUNCE_PEER_COUNT_MAX, TEXT_BYTES_MAX,
 };
 use crate::text;
 use crate::units::{InfoHash, PeerId};
@@ -70,7 +71,10 @@ impl AnnounceRequest {
         ] {
             push(&mut url, format_args!("&{name}={number}"));
         }
-        push(&mut url, format_args!("&key={:08X}&compact=1&no_peer_id=1", self.key));
+        push(
+            &mut url,
+            format_args!("&key={:08X}&compact=1&no_peer_id=1", self.key),
+        );
         url.push_str(match self.event {
             Event::None => "",
             Event::Started => "&event=started",
@@ -89,7 +93,9 @@ fn push(url: &mut String, arguments: fmt::Arguments<'_>) {
 fn push_encoded(url: &mut String, bytes: &[u8]) {
     for &byte in bytes {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => url.push(byte as char),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                url.push(byte as char)
+            }
             byte => push(url, format_args!("%{byte:02X}")),
         }
     }
@@ -114,8 +120,9 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Takes what it knows; an entry that is missing, of another type or out of range counts as absent. Bytes behind the
-    /// dictionary are ignored: some trackers end their answer with a line break.
+    /// Takes what it knows; an entry that is missing, of another type or out of range counts as
+    /// absent. Bytes behind the dictionary are ignored: some trackers end their answer with a line
+    /// break.
     pub fn parse(body: &[u8]) -> Result<Answer, AnnounceError> {
         let (value, _) = bencode::parse_prefix(body).map_err(AnnounceError::Bencode)?;
         let dict = value.as_dict().ok_or(AnnounceError::NotADict)?;
@@ -134,7 +141,10 @@ impl Answer {
 }
 
 fn text_of(dict: &Dict<'_>, key: &str) -> Option<String> {
-    Some(text::printable(dict.get(key.as_bytes())?.as_bytes()?, TEXT_BYTES_MAX))
+    Some(text::printable(
+        dict.get(key.as_bytes())?.as_bytes()?,
+        TEXT_BYTES_MAX,
+    ))
 }
 
 fn interval_of(dict: &Dict<'_>, key: &str) -> Option<Duration> {
@@ -147,19 +157,28 @@ fn count_of(dict: &Dict<'_>, key: &str) -> Option<u32> {
     u32::try_from(dict.get(key.as_bytes())?.as_integer()?).ok()
 }
 
-/// The addresses of `peers`, packed or as a list, and of `peers6`; no more than ANNOUNCE_PEER_COUNT_MAX.
+/// The addresses of `peers`, packed or as a list, and of `peers6`; no more than
+/// ANNOUNCE_PEER_COUNT_MAX.
 fn peers_in(dict: &Dict<'_>) -> Vec<SocketAddr> {
     let peers = dict.get(b"peers");
     let listed = peers.and_then(Value::as_list);
-    let listed = listed.iter().flat_map(|list| list.iter()).filter_map(listed_peer);
+    let listed = listed
+        .iter()
+        .flat_map(|list| list.iter())
+        .filter_map(listed_peer);
     let packed = peers.and_then(Value::as_bytes).unwrap_or_default();
-    let packed6 = dict.get(b"peers6").and_then(Value::as_bytes).unwrap_or_default();
-    let all = compact::v4(packed).chain(listed).chain(compact::v6(packed6));
+    let packed6 = dict
+        .get(b"peers6")
+        .and_then(Value::as_bytes)
+        .unwrap_or_default();
+    let all = compact::v4(packed)
+        .chain(listed)
+        .chain(compact::v6(packed6));
     all.take(ANNOUNCE_PEER_COUNT_MAX).collect()
 }
 
-/// One peer as a dictionary with `ip` and `port`. BEP 3 would allow a host name; we could not look it up without
-/// blocking, and no tracker knows one.
+/// One peer as a dictionary with `ip` and `port`. BEP 3 would allow a host name; we could not look
+/// it up without blocking, and no tracker knows one.
 fn listed_peer(peer: Value<'_>) -> Option<SocketAddr> {
     let peer = peer.as_dict()?;
     let ip = peer.get(b"ip")?.as_str()?.parse().ok()?;
@@ -210,11 +229,20 @@ mod tests {
         let query = "info_hash=%00%01%7F%80%FF%20a90Z-._~%21%25%26%3D%2B%0A&peer_id=-SD0100-abcdefghijkl&port=6881\
             &uploaded=0&downloaded=5000000000&left=1&numwant=50&key=0000BEEF&compact=1&no_peer_id=1";
         for (tracker, start) in [
-            ("http://10.77.0.1:6969/announce", "http://10.77.0.1:6969/announce?"),
+            (
+                "http://10.77.0.1:6969/announce",
+                "http://10.77.0.1:6969/announce?",
+            ),
             ("http://tracker/announce#part", "http://tracker/announce?"),
             ("http://tracker/announce?", "http://tracker/announce?"),
-            ("http://tracker/announce?pass=1", "http://tracker/announce?pass=1&"),
-            ("http://tracker/announce?pass=1&", "http://tracker/announce?pass=1&"),
+            (
+                "http://tracker/announce?pass=1",
+                "http://tracker/announce?pass=1&",
+            ),
+            (
+                "http://tracker/announce?pass=1&",
+                "http://tracker/announce?pass=1&",
+            ),
         ] {
             let url = REQUEST.url(tracker);
             assert_eq!(url, format!("{start}{query}"));
@@ -250,17 +278,26 @@ mod tests {
             warning: None,
         };
         assert_eq!(Answer::parse(OPENTRACKER), Ok(expected.clone()));
-        assert_eq!(Answer::parse(&[OPENTRACKER, b"\r\n"].concat()), Ok(expected));
+        assert_eq!(
+            Answer::parse(&[OPENTRACKER, b"\r\n"].concat()),
+            Ok(expected)
+        );
         for cut in 0..OPENTRACKER.len() {
             let result = Answer::parse(&OPENTRACKER[..cut]);
-            assert!(matches!(result, Err(AnnounceError::Bencode(_))), "cut at {cut}: {result:?}");
+            assert!(
+                matches!(result, Err(AnnounceError::Bencode(_))),
+                "cut at {cut}: {result:?}"
+            );
         }
         let refusal =
             b"d14:failure reason63:Requested download is not authorized for use with this tracker.e";
         let reason = "Requested download is not authorized for use with this tracker.";
         assert_eq!(Answer::parse(refusal), Ok(Answer::Failure(reason.into())));
-        let stopped = b"d8:completei1e10:incompletei0e8:intervali1749e12:min intervali874e5:peers0:e";
-        assert!(matches!(Answer::parse(stopped), Ok(Answer::Peers { peers, .. }) if peers.is_empty()));
+        let stopped =
+            b"d8:completei1e10:incompletei0e8:intervali1749e12:min intervali874e5:peers0:e";
+        assert!(
+            matches!(Answer::parse(stopped), Ok(Answer::Peers { peers, .. }) if peers.is_empty())
+        );
     }
 
     fn peers_of(body: &[u8]) -> Vec<SocketAddr> {
@@ -274,7 +311,10 @@ mod tests {
     fn peers_come_in_three_forms() {
         let both = b"d5:peers12:\x0a\x4d\x00\x01\x1a\xe1\x0a\x4d\x00\x02\x00\x006:peers618:\
             \xfd\x77\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x1a\xe1e";
-        assert_eq!(peers_of(both), addresses(&["10.77.0.1:6881", "[fd77::1]:6881"]));
+        assert_eq!(
+            peers_of(both),
+            addresses(&["10.77.0.1:6881", "[fd77::1]:6881"])
+        );
 
         let listed = b"d5:peersl\
             d2:ip9:10.77.0.17:peer id20:aaaaaaaaaaaaaaaaaaaa4:porti6881ee\
@@ -287,7 +327,10 @@ mod tests {
             de\
             i5e\
             ee";
-        assert_eq!(peers_of(listed), addresses(&["10.77.0.1:6881", "[fd77::1]:6882", "10.77.0.3:6883"]));
+        assert_eq!(
+            peers_of(listed),
+            addresses(&["10.77.0.1:6881", "[fd77::1]:6882", "10.77.0.3:6883"])
+        );
         assert_eq!(peers_of(b"de"), []);
         assert_eq!(peers_of(b"d5:peersi5e6:peers6lee"), []);
     }
@@ -303,37 +346,65 @@ mod tests {
     #[test]
     fn numbers_are_kept_sane() {
         let interval_in = |text: &str| match Answer::parse(text.as_bytes()).unwrap() {
-            Answer::Peers { interval, min_interval, complete, incomplete, .. } => {
-                (interval, min_interval, complete, incomplete)
-            }
+            Answer::Peers {
+                interval,
+                min_interval,
+                complete,
+                incomplete,
+                ..
+            } => (interval, min_interval, complete, incomplete),
             Answer::Failure(reason) => panic!("{reason}"),
         };
         let (least, most) = (ANNOUNCE_INTERVAL_MIN, ANNOUNCE_INTERVAL_MAX);
-        assert_eq!(interval_in("de"), (ANNOUNCE_INTERVAL_DEFAULT, None, None, None));
-        assert_eq!(interval_in("d8:interval1:xe"), (ANNOUNCE_INTERVAL_DEFAULT, None, None, None));
+        assert_eq!(
+            interval_in("de"),
+            (ANNOUNCE_INTERVAL_DEFAULT, None, None, None)
+        );
+        assert_eq!(
+            interval_in("d8:interval1:xe"),
+            (ANNOUNCE_INTERVAL_DEFAULT, None, None, None)
+        );
         let low = "d8:completei-1e10:incompletei4294967296e8:intervali0e12:min intervali-7ee";
         assert_eq!(interval_in(low), (least, Some(least), None, None));
-        let high =
-            "d8:completei0e10:incompletei4294967295e8:intervali9223372036854775807e12:min intervali99999ee";
-        assert_eq!(interval_in(high), (most, Some(most), Some(0), Some(u32::MAX)));
+        let high = "d8:completei0e10:incompletei4294967295e8:intervali9223372036854775807e12:min intervali99999ee";
+        assert_eq!(
+            interval_in(high),
+            (most, Some(most), Some(0), Some(u32::MAX))
+        );
     }
 
     #[test]
     fn texts_can_be_printed() {
         let failure = Answer::parse(b"d14:failure reason9:\x1b[2J no\r\ne");
-        assert_eq!(failure, Ok(Answer::Failure("\u{fffd}[2J no\u{fffd}\u{fffd}".into())));
+        assert_eq!(
+            failure,
+            Ok(Answer::Failure("\u{fffd}[2J no\u{fffd}\u{fffd}".into()))
+        );
         let mut body = Vec::from(b"d15:warning message");
         bencode::put_bytes(&mut body, &[b'x'; 5000]);
         body.push(b'e');
-        let Ok(Answer::Peers { warning: Some(warning), .. }) = Answer::parse(&body) else { panic!() };
+        let Ok(Answer::Peers {
+            warning: Some(warning),
+            ..
+        }) = Answer::parse(&body)
+        else {
+            panic!()
+        };
         assert_eq!(warning.len(), TEXT_BYTES_MAX);
     }
 
     #[test]
     fn what_is_no_answer_says_so() {
-        assert_eq!(Answer::parse(b"le").unwrap_err().to_string(), "tracker's answer is not a dictionary");
+        assert_eq!(
+            Answer::parse(b"le").unwrap_err().to_string(),
+            "tracker's answer is not a dictionary"
+        );
         let html = Answer::parse(b"<title>Invalid Request</title>\n").unwrap_err();
-        assert!(html.to_string().starts_with("tracker's answer cannot be read: "), "{html}");
+        assert!(
+            html.to_string()
+                .starts_with("tracker's answer cannot be read: "),
+            "{html}"
+        );
     }
 
     /// Good answers with a few bytes overwritten, and plain noise.

@@ -1,7 +1,8 @@
-//! How are peer addresses packed into a string? Address and port, big-endian, one entry behind the other.
+//! How are peer addresses packed into a string? Address and port, big-endian, one entry behind the
+//! other.
 //!
-//! Used by tracker answers (BEP 23, BEP 7) and peer exchange (BEP 11). Entries nobody can connect to are left out, and so
-//! is a last entry that is not whole.
+//! Used by tracker answers (BEP 23, BEP 7) and peer exchange (BEP 11). Entries nobody can connect
+//! to are left out, and so is a last entry that is not whole.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,9 +12,16 @@ const V6_BYTES: usize = 18;
 
 /// The addresses in a string of 6-byte entries.
 pub fn v4(packed: &[u8]) -> impl Iterator<Item = SocketAddr> {
-    packed.as_chunks::<V4_BYTES>().0.iter().filter_map(|&[a, b, c, d, port @ ..]| {
-        connectable(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), u16::from_be_bytes(port))
-    })
+    packed
+        .as_chunks::<V4_BYTES>()
+        .0
+        .iter()
+        .filter_map(|&[a, b, c, d, port @ ..]| {
+            connectable(
+                IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+                u16::from_be_bytes(port),
+            )
+        })
 }
 
 /// The addresses in a string of 18-byte entries.
@@ -25,8 +33,8 @@ pub fn v6(packed: &[u8]) -> impl Iterator<Item = SocketAddr> {
     })
 }
 
-/// The address of a peer, if it can be one. An IPv4 address dressed as IPv6 (`::ffff:10.77.0.1`) is undressed, so that
-/// the same peer is not known twice.
+/// The address of a peer, if it can be one. An IPv4 address dressed as IPv6 (`::ffff:10.77.0.1`) is
+/// undressed, so that the same peer is not known twice.
 pub fn connectable(ip: IpAddr, port: u16) -> Option<SocketAddr> {
     let ip = ip.to_canonical();
     let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
@@ -70,7 +78,10 @@ mod tests {
         assert_eq!(v4(TWO).collect::<Vec<_>>(), known);
         let known_v6 = addresses(&["[fd77::1]:6881"]);
         assert_eq!(v6(ONE_V6).collect::<Vec<_>>(), known_v6);
-        assert_eq!(pack(&[&known[..], &known_v6].concat()), (TWO.to_vec(), ONE_V6.to_vec()));
+        assert_eq!(
+            pack(&[&known[..], &known_v6].concat()),
+            (TWO.to_vec(), ONE_V6.to_vec())
+        );
         for cut in 0..TWO.len() {
             assert_eq!(v4(&TWO[..cut]).count(), cut / 6);
         }
@@ -90,7 +101,10 @@ mod tests {
         assert_eq!(v4(&entries.concat()).count(), 0);
         assert_eq!(v6(&[0; 18]).count(), 0);
         let mapped = b"\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\x4d\x00\x01\x1a\xe1";
-        assert_eq!(v6(mapped).collect::<Vec<_>>(), addresses(&["10.77.0.1:6881"]));
+        assert_eq!(
+            v6(mapped).collect::<Vec<_>>(),
+            addresses(&["10.77.0.1:6881"])
+        );
     }
 
     #[test]

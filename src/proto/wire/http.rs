@@ -1,8 +1,10 @@
-//! What does an HTTP/1.1 client say, and what was it answered? (RFC 9110, RFC 9112, RFC 3986 for URLs.)
+//! What does an HTTP/1.1 client say, and what was it answered? (RFC 9110, RFC 9112, RFC 3986 for
+//! URLs.)
 //!
-//! Only what torrents, trackers, reports and web seeds need: one request, one answer, then the connection is closed. The
-//! shell connects to `Url::host` and `Url::port`, sends the bytes of [`get`], [`get_range`] or [`post`], and feeds what
-//! comes back to a [`ResponseReader`] until it is done.
+//! Only what torrents, trackers, reports and web seeds need: one request, one answer, then the
+//! connection is closed. The shell connects to `Url::host` and `Url::port`, sends the bytes of
+//! [`get`], [`get_range`] or [`post`], and feeds what comes back to a [`ResponseReader`] until it
+//! is done.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -13,7 +15,8 @@ use core::net::Ipv6Addr;
 
 use crate::limits::{HTTP_HEAD_BYTES_MAX, URL_BYTES_MAX};
 
-/// An `http://` URL, taken apart. Made only of visible ASCII, so that it can stand in a request as it is.
+/// An `http://` URL, taken apart. Made only of visible ASCII, so that it can stand in a request as
+/// it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// A name, an IPv4 address, or an IPv6 address without its brackets.
@@ -36,12 +39,18 @@ impl Url {
             Some(scheme) if scheme.eq_ignore_ascii_case("http") => &text[scheme.len() + 1..],
             _ => return Err(UrlError::NotHttp(text.to_owned())),
         };
-        let rest = rest.strip_prefix("//").ok_or_else(|| UrlError::NotHttp(text.to_owned()))?;
+        let rest = rest
+            .strip_prefix("//")
+            .ok_or_else(|| UrlError::NotHttp(text.to_owned()))?;
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let (host, port) = parse_authority(authority)?;
         let target = before(target, '#');
         let slash = if target.starts_with('/') { "" } else { "/" };
-        Ok(Url { host, port, target: format!("{slash}{target}") })
+        Ok(Url {
+            host,
+            port,
+            target: format!("{slash}{target}"),
+        })
     }
 
     /// Where a redirect or another reference found at this URL leads (RFC 3986, section 5.2).
@@ -70,9 +79,14 @@ impl Url {
         Url::parse(&format!("http://{authority}{path}{query}"))
     }
 
-    /// Host and port as they stand in a URL and in the `Host` header: IPv6 in brackets, no port if it is 80.
+    /// Host and port as they stand in a URL and in the `Host` header: IPv6 in brackets, no port if
+    /// it is 80.
     pub fn authority(&self) -> String {
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        let (open, close) = if self.host.contains(':') {
+            ("[", "]")
+        } else {
+            ("", "")
+        };
         let host = &self.host;
         match self.port {
             80 => format!("{open}{host}{close}"),
@@ -99,8 +113,8 @@ impl core::str::FromStr for Url {
 fn scheme_of(text: &str) -> Option<&str> {
     let (scheme, _) = text.split_once(':')?;
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    let is_scheme =
-        scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(letters);
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(letters);
     is_scheme.then_some(scheme)
 }
 
@@ -123,7 +137,10 @@ fn parse_authority(authority: &str) -> Result<(String, u16), UrlError> {
     };
     let port = match port {
         "" | ":" => 80, // RFC 3986 allows a colon with nothing behind it
-        _ => port.strip_prefix(':').and_then(parse_port).ok_or_else(bad_host)?,
+        _ => port
+            .strip_prefix(':')
+            .and_then(parse_port)
+            .ok_or_else(bad_host)?,
     };
     Ok((host.to_owned(), port))
 }
@@ -169,14 +186,20 @@ impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UrlError::TooLong { bytes } => {
-                write!(f, "URL is {bytes} bytes long, at most {URL_BYTES_MAX} are accepted")
+                write!(
+                    f,
+                    "URL is {bytes} bytes long, at most {URL_BYTES_MAX} are accepted"
+                )
             }
             UrlError::Character(character) => {
-                write!(f, "URL contains {character:?}, which must be percent-encoded")
+                write!(
+                    f,
+                    "URL contains {character:?}, which must be percent-encoded"
+                )
             }
-            UrlError::Https => {
-                f.write_str("https:// is not supported: what is fetched is pinned by --info-hash, not by TLS")
-            }
+            UrlError::Https => f.write_str(
+                "https:// is not supported: what is fetched is pinned by --info-hash, not by TLS",
+            ),
             UrlError::NotHttp(text) => write!(f, "'{text}' is not a URL beginning with http://"),
             UrlError::UserInfo => f.write_str("URL contains a user name, which is not supported"),
             UrlError::Host(text) => write!(f, "URL has no valid host and port in '{text}'"),
@@ -194,13 +217,21 @@ pub fn get(url: &Url) -> Vec<u8> {
 /// The request for some bytes of what is at `url`, the last one included (RFC 9110, section 14).
 pub fn get_range(url: &Url, start: u64, end_inclusive: u64) -> Vec<u8> {
     assert!(start <= end_inclusive);
-    request("GET", url, &format!("Range: bytes={start}-{end_inclusive}\r\n"), &[])
+    request(
+        "GET",
+        url,
+        &format!("Range: bytes={start}-{end_inclusive}\r\n"),
+        &[],
+    )
 }
 
 /// The request that hands `body` to what is at `url`.
 pub fn post(url: &Url, content_type: &str, body: &[u8]) -> Vec<u8> {
     assert!(!content_type.contains(char::is_control));
-    let headers = format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
+    let headers = format!(
+        "Content-Type: {content_type}\r\nContent-Length: {}\r\n",
+        body.len()
+    );
     request("POST", url, &headers, body)
 }
 
@@ -223,9 +254,9 @@ fn request(method: &str, url: &Url, headers: &str, body: &[u8]) -> Vec<u8> {
 
 /// Takes an answer apart as it arrives, in pieces of any size.
 ///
-/// Call [`push`](Self::push) with what was read and [`close`](Self::close) when the server closed the connection, until
-/// [`is_done`](Self::is_done) or an error. Bytes behind the answer are ignored. Memory grows only by what has arrived,
-/// whatever length the server announces.
+/// Call [`push`](Self::push) with what was read and [`close`](Self::close) when the server closed
+/// the connection, until [`is_done`](Self::is_done) or an error. Bytes behind the answer are
+/// ignored. Memory grows only by what has arrived, whatever length the server announces.
 #[derive(Debug)]
 pub struct ResponseReader {
     state: State,
@@ -295,7 +326,11 @@ impl ResponseReader {
             State::Done | State::BodyUntilClose => State::Done,
             State::Failed(error) => State::Failed(error),
             State::StatusLine | State::Headers => State::Failed(HttpError::ClosedInHead),
-            State::Body(_) | State::ChunkSize | State::Chunk(_) | State::ChunkEnd | State::Trailers => {
+            State::Body(_)
+            | State::ChunkSize
+            | State::Chunk(_)
+            | State::ChunkEnd
+            | State::Trailers => {
                 let (received, expected) = (self.body.len(), self.head.content_length);
                 State::Failed(HttpError::ClosedInBody { received, expected })
             }
@@ -337,17 +372,27 @@ impl ResponseReader {
     /// Consumes at least one byte.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
         match self.state {
-            State::StatusLine | State::Headers | State::ChunkSize | State::ChunkEnd | State::Trailers => {
-                self.take_line(bytes)
-            }
+            State::StatusLine
+            | State::Headers
+            | State::ChunkSize
+            | State::ChunkEnd
+            | State::Trailers => self.take_line(bytes),
             State::Body(missing) => {
                 let (taken, missing) = self.take_body(bytes, missing);
-                self.state = if missing == 0 { State::Done } else { State::Body(missing) };
+                self.state = if missing == 0 {
+                    State::Done
+                } else {
+                    State::Body(missing)
+                };
                 Ok(taken)
             }
             State::Chunk(missing) => {
                 let (taken, missing) = self.take_body(bytes, missing);
-                self.state = if missing == 0 { State::ChunkEnd } else { State::Chunk(missing) };
+                self.state = if missing == 0 {
+                    State::ChunkEnd
+                } else {
+                    State::Chunk(missing)
+                };
                 Ok(taken)
             }
             State::BodyUntilClose => {
@@ -404,7 +449,11 @@ impl ResponseReader {
             State::ChunkEnd => return Err(HttpError::BadChunk),
             State::Trailers if line.is_empty() => State::Done,
             State::Trailers => State::Trailers,
-            State::Body(_) | State::BodyUntilClose | State::Chunk(_) | State::Done | State::Failed(_) => {
+            State::Body(_)
+            | State::BodyUntilClose
+            | State::Chunk(_)
+            | State::Done
+            | State::Failed(_) => {
                 unreachable!("bodies have no lines")
             }
         };
@@ -434,10 +483,14 @@ impl ResponseReader {
         }
     }
 
-    /// Size in hexadecimal, perhaps followed by extensions; size 0 is the end (RFC 9112, section 7.1).
+    /// Size in hexadecimal, perhaps followed by extensions; size 0 is the end (RFC 9112, section
+    /// 7.1).
     fn after_chunk_size(&mut self, line: &[u8]) -> Result<State, HttpError> {
         self.line_bytes = 0;
-        let size = line.split(|byte| b"; \t".contains(byte)).next().unwrap_or_default();
+        let size = line
+            .split(|byte| b"; \t".contains(byte))
+            .next()
+            .unwrap_or_default();
         let size = parse_number(size, 16).ok_or(HttpError::BadChunk)?;
         if size == 0 {
             return Ok(State::Trailers);
@@ -448,8 +501,13 @@ impl ResponseReader {
     /// The number of bytes that are to be added to the body, if there may be so many.
     fn check_fits(&self, length: u64) -> Result<usize, HttpError> {
         let free = self.body_bytes_max - self.body.len();
-        let too_long = HttpError::BodyTooLong { bytes_max: self.body_bytes_max };
-        usize::try_from(length).ok().filter(|&length| length <= free).ok_or(too_long)
+        let too_long = HttpError::BodyTooLong {
+            bytes_max: self.body_bytes_max,
+        };
+        usize::try_from(length)
+            .ok()
+            .filter(|&length| length <= free)
+            .ok_or(too_long)
     }
 }
 
@@ -458,7 +516,10 @@ impl Head {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return Ok(()); // An obsolete continuation (RFC 9112, section 5.2); of nothing we read.
         }
-        let colon = line.iter().position(|&byte| byte == b':').ok_or(HttpError::BadHeader)?;
+        let colon = line
+            .iter()
+            .position(|&byte| byte == b':')
+            .ok_or(HttpError::BadHeader)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             self.take_content_length(value)
@@ -470,7 +531,11 @@ impl Head {
             Ok(())
         } else if name.eq_ignore_ascii_case(b"content-encoding") {
             let identity = value.is_empty() || value.eq_ignore_ascii_case(b"identity");
-            if identity { Ok(()) } else { Err(HttpError::Encoding) }
+            if identity {
+                Ok(())
+            } else {
+                Err(HttpError::Encoding)
+            }
         } else {
             if name.eq_ignore_ascii_case(b"location") {
                 self.location = Some(String::from_utf8_lossy(value).into_owned());
@@ -494,7 +559,9 @@ impl Head {
 
 /// The three digits of `HTTP/1.1 200 OK`; the reason behind them may be missing.
 fn parse_status(line: &[u8]) -> Option<u16> {
-    let [b'0'..=b'9', b' ', digits @ ..] = line.strip_prefix(b"HTTP/1.")? else { return None };
+    let [b'0'..=b'9', b' ', digits @ ..] = line.strip_prefix(b"HTTP/1.")? else {
+        return None;
+    };
     let (digits, rest) = digits.split_at_checked(3)?;
     let status = u16::try_from(parse_number(digits, 10)?).ok()?;
     (status >= 100 && (rest.is_empty() || rest.starts_with(b" "))).then_some(status)
@@ -504,7 +571,10 @@ fn parse_status(line: &[u8]) -> Option<u16> {
 fn parse_number(digits: &[u8], radix: u32) -> Option<u64> {
     let digits = core::str::from_utf8(digits).ok()?;
     let number = u64::from_str_radix(digits, radix).ok()?;
-    digits.chars().all(|digit| digit.is_digit(radix)).then_some(number)
+    digits
+        .chars()
+        .all(|digit| digit.is_digit(radix))
+        .then_some(number)
 }
 
 /// Why an answer cannot be used.
@@ -516,9 +586,14 @@ pub enum HttpError {
     BadContentLength,
     Encoding,
     BadChunk,
-    BodyTooLong { bytes_max: usize },
+    BodyTooLong {
+        bytes_max: usize,
+    },
     ClosedInHead,
-    ClosedInBody { received: usize, expected: Option<u64> },
+    ClosedInBody {
+        received: usize,
+        expected: Option<u64>,
+    },
 }
 
 impl fmt::Display for HttpError {
@@ -526,21 +601,43 @@ impl fmt::Display for HttpError {
         match self {
             HttpError::NotHttp => f.write_str("server does not answer in HTTP/1"),
             HttpError::HeadTooLong => {
-                write!(f, "server sent a head of more than {HTTP_HEAD_BYTES_MAX} bytes")
+                write!(
+                    f,
+                    "server sent a head of more than {HTTP_HEAD_BYTES_MAX} bytes"
+                )
             }
             HttpError::BadHeader => f.write_str("server sent a header without a colon"),
-            HttpError::BadContentLength => f.write_str("server sent a bad or contradicting Content-Length"),
+            HttpError::BadContentLength => {
+                f.write_str("server sent a bad or contradicting Content-Length")
+            }
             HttpError::Encoding => f.write_str("server sent an encoding that was not asked for"),
             HttpError::BadChunk => f.write_str("server sent a bad chunk"),
             HttpError::BodyTooLong { bytes_max } => {
-                write!(f, "server sends more than the {bytes_max} bytes that are accepted")
+                write!(
+                    f,
+                    "server sends more than the {bytes_max} bytes that are accepted"
+                )
             }
-            HttpError::ClosedInHead => f.write_str("server closed the connection before it answered"),
-            HttpError::ClosedInBody { received, expected: Some(expected) } => {
-                write!(f, "server closed the connection after {received} of {expected} bytes")
+            HttpError::ClosedInHead => {
+                f.write_str("server closed the connection before it answered")
             }
-            HttpError::ClosedInBody { received, expected: None } => {
-                write!(f, "server closed the connection after {received} bytes, before the end")
+            HttpError::ClosedInBody {
+                received,
+                expected: Some(expected),
+            } => {
+                write!(
+                    f,
+                    "server closed the connection after {received} of {expected} bytes"
+                )
+            }
+            HttpError::ClosedInBody {
+                received,
+                expected: None,
+            } => {
+                write!(
+                    f,
+                    "server closed the connection after {received} bytes, before the end"
+                )
             }
         }
     }
@@ -562,22 +659,56 @@ mod tests {
     fn url_is_taken_apart_and_put_together() {
         let cases = [
             // What is given, host, port, target, what is given back if different.
-            ("http://10.77.0.1/a.torrent", "10.77.0.1", 80, "/a.torrent", ""),
-            ("http://server:6969/announce", "server", 6969, "/announce", ""),
+            (
+                "http://10.77.0.1/a.torrent",
+                "10.77.0.1",
+                80,
+                "/a.torrent",
+                "",
+            ),
+            (
+                "http://server:6969/announce",
+                "server",
+                6969,
+                "/announce",
+                "",
+            ),
             ("HTTP://server/", "server", 80, "/", "http://server/"),
             ("http://server", "server", 80, "/", "http://server/"),
             ("http://server:80", "server", 80, "/", "http://server/"),
             ("http://server:/x", "server", 80, "/x", "http://server/x"),
-            ("http://server?mac=1:2", "server", 80, "/?mac=1:2", "http://server/?mac=1:2"),
-            ("http://server/x?a=b/c#part", "server", 80, "/x?a=b/c", "http://server/x?a=b/c"),
+            (
+                "http://server?mac=1:2",
+                "server",
+                80,
+                "/?mac=1:2",
+                "http://server/?mac=1:2",
+            ),
+            (
+                "http://server/x?a=b/c#part",
+                "server",
+                80,
+                "/x?a=b/c",
+                "http://server/x?a=b/c",
+            ),
             ("http://server#part", "server", 80, "/", "http://server/"),
             ("http://[fd77::1]:8080/x", "fd77::1", 8080, "/x", ""),
             ("http://[::1]", "::1", 80, "/", "http://[::1]/"),
-            ("http://my_host.example-lab.org/x%20y", "my_host.example-lab.org", 80, "/x%20y", ""),
+            (
+                "http://my_host.example-lab.org/x%20y",
+                "my_host.example-lab.org",
+                80,
+                "/x%20y",
+                "",
+            ),
         ];
         for (text, host, port, target, shown) in cases {
             let parsed = url(text);
-            assert_eq!((&*parsed.host, parsed.port, &*parsed.target), (host, port, target), "{text}");
+            assert_eq!(
+                (&*parsed.host, parsed.port, &*parsed.target),
+                (host, port, target),
+                "{text}"
+            );
             let shown = if shown.is_empty() { text } else { shown };
             assert_eq!(parsed.to_string(), shown);
             assert_eq!(url(shown), parsed);
@@ -591,31 +722,76 @@ mod tests {
                 "https://server/",
                 "https:// is not supported: what is fetched is pinned by --info-hash, not by TLS",
             ),
-            ("ftp://server/", "'ftp://server/' is not a URL beginning with http://"),
+            (
+                "ftp://server/",
+                "'ftp://server/' is not a URL beginning with http://",
+            ),
             ("server/x", "'server/x' is not a URL beginning with http://"),
-            ("http:/server", "'http:/server' is not a URL beginning with http://"),
+            (
+                "http:/server",
+                "'http:/server' is not a URL beginning with http://",
+            ),
             ("", "'' is not a URL beginning with http://"),
             ("http://", "URL has no valid host and port in ''"),
             ("http:///x", "URL has no valid host and port in ''"),
-            ("http://server:0/", "URL has no valid host and port in 'server:0'"),
-            ("http://server:65536/", "URL has no valid host and port in 'server:65536'"),
-            ("http://server:+80/", "URL has no valid host and port in 'server:+80'"),
-            ("http://a:80:80/", "URL has no valid host and port in 'a:80:80'"),
+            (
+                "http://server:0/",
+                "URL has no valid host and port in 'server:0'",
+            ),
+            (
+                "http://server:65536/",
+                "URL has no valid host and port in 'server:65536'",
+            ),
+            (
+                "http://server:+80/",
+                "URL has no valid host and port in 'server:+80'",
+            ),
+            (
+                "http://a:80:80/",
+                "URL has no valid host and port in 'a:80:80'",
+            ),
             ("http://a*b/", "URL has no valid host and port in 'a*b'"),
             ("http://[::1/", "URL has no valid host and port in '[::1'"),
-            ("http://[::1]80/", "URL has no valid host and port in '[::1]80'"),
-            ("http://[server]/", "URL has no valid host and port in '[server]'"),
-            ("http://user:word@server/", "URL contains a user name, which is not supported"),
-            ("http://server/a b", "URL contains ' ', which must be percent-encoded"),
-            ("http://server/\r\nX: y", "URL contains '\\r', which must be percent-encoded"),
-            ("http://server/ä", "URL contains 'ä', which must be percent-encoded"),
+            (
+                "http://[::1]80/",
+                "URL has no valid host and port in '[::1]80'",
+            ),
+            (
+                "http://[server]/",
+                "URL has no valid host and port in '[server]'",
+            ),
+            (
+                "http://user:word@server/",
+                "URL contains a user name, which is not supported",
+            ),
+            (
+                "http://server/a b",
+                "URL contains ' ', which must be percent-encoded",
+            ),
+            (
+                "http://server/\r\nX: y",
+                "URL contains '\\r', which must be percent-encoded",
+            ),
+            (
+                "http://server/ä",
+                "URL contains 'ä', which must be percent-encoded",
+            ),
         ];
         for (text, sentence) in cases {
-            assert_eq!(Url::parse(text).unwrap_err().to_string(), sentence, "{text}");
+            assert_eq!(
+                Url::parse(text).unwrap_err().to_string(),
+                sentence,
+                "{text}"
+            );
         }
         let long = format!("http://server/{}", "x".repeat(URL_BYTES_MAX - 14));
         assert!(Url::parse(&long).is_ok());
-        assert_eq!(Url::parse(&format!("{long}x")), Err(UrlError::TooLong { bytes: URL_BYTES_MAX + 1 }));
+        assert_eq!(
+            Url::parse(&format!("{long}x")),
+            Err(UrlError::TooLong {
+                bytes: URL_BYTES_MAX + 1
+            })
+        );
     }
 
     #[test]
@@ -637,19 +813,27 @@ mod tests {
         ];
         let base = url("http://[fd77::1]:8080/a/b/c?query=/1/2");
         for (location, expected) in cases {
-            assert_eq!(base.join(location).map(|url| url.to_string()), Ok(expected.into()), "{location}");
+            assert_eq!(
+                base.join(location).map(|url| url.to_string()),
+                Ok(expected.into()),
+                "{location}"
+            );
         }
         assert_eq!(base.join("https://server/"), Err(UrlError::Https));
         assert!(base.join("x y").is_err());
         assert!(base.join(&"x".repeat(URL_BYTES_MAX)).is_err());
-        assert_eq!(url("http://server").join("x").unwrap().to_string(), "http://server/x");
+        assert_eq!(
+            url("http://server").join("x").unwrap().to_string(),
+            "http://server/x"
+        );
     }
 
     #[test]
     fn requests_are_these_bytes() {
         let version = env!("CARGO_PKG_VERSION");
-        let common =
-            format!("User-Agent: swarmdd/{version}\r\nAccept-Encoding: identity\r\nConnection: close\r\n");
+        let common = format!(
+            "User-Agent: swarmdd/{version}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
+        );
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         assert_eq!(
             text(get(&url("http://server:6969/announce?x=%00"))),
@@ -660,7 +844,11 @@ mod tests {
             format!("GET /i HTTP/1.1\r\nHost: [::1]\r\n{common}Range: bytes=0-99\r\n\r\n")
         );
         assert_eq!(
-            text(post(&url("http://server/report"), "application/json", b"{}")),
+            text(post(
+                &url("http://server/report"),
+                "application/json",
+                b"{}"
+            )),
             format!(
                 "POST /report HTTP/1.1\r\nHost: server\r\n{common}\
                  Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
@@ -668,7 +856,8 @@ mod tests {
         );
     }
 
-    /// Status, location and body of an answer that the server ends by closing, or why there is none.
+    /// Status, location and body of an answer that the server ends by closing, or why there is
+    /// none.
     type Answer = Result<(u16, Option<String>, String), HttpError>;
 
     fn read(parts: &[&[u8]]) -> Answer {
@@ -678,8 +867,15 @@ mod tests {
         }
         reader.close()?;
         assert!(reader.is_done());
-        let (status, location) = (reader.status().unwrap(), reader.location().map(ToOwned::to_owned));
-        Ok((status, location, String::from_utf8(reader.into_body()).unwrap()))
+        let (status, location) = (
+            reader.status().unwrap(),
+            reader.location().map(ToOwned::to_owned),
+        );
+        Ok((
+            status,
+            location,
+            String::from_utf8(reader.into_body()).unwrap(),
+        ))
     }
 
     /// Reads an answer in one go, cut in two everywhere, and byte by byte; it must not matter.
@@ -687,30 +883,62 @@ mod tests {
         let bytes = text.as_bytes();
         let answer = read(&[bytes]);
         for cut in 0..=bytes.len() {
-            assert_eq!(read(&[&bytes[..cut], &bytes[cut..]]), answer, "cut at {cut}");
+            assert_eq!(
+                read(&[&bytes[..cut], &bytes[cut..]]),
+                answer,
+                "cut at {cut}"
+            );
         }
-        assert_eq!(read(&bytes.chunks(1).collect::<Vec<_>>()), answer, "byte by byte");
+        assert_eq!(
+            read(&bytes.chunks(1).collect::<Vec<_>>()),
+            answer,
+            "byte by byte"
+        );
         answer
     }
 
     #[test]
     fn answers_are_read() {
         let cases = [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello and more", 200, "hello"),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+                200,
+                "hello",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello and more",
+                200,
+                "hello",
+            ),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n01234567890123456789",
                 200,
                 "01234567890123456789",
             ),
             ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, ""),
-            ("HTTP/1.1 200 OK\r\ncontent-LENGTH:5\r\nContent-Length: 5, 5\r\n\r\nhello", 200, "hello"),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-LENGTH:5\r\nContent-Length: 5, 5\r\n\r\nhello",
+                200,
+                "hello",
+            ),
             ("HTTP/1.0 200 OK\r\n\r\nuntil the end", 200, "until the end"),
             ("HTTP/1.1 200\nContent-Length: 2\n\nok", 200, "ok"),
-            ("HTTP/1.1 404 Not Found\r\nServer: nginx/1.22.1\r\n\r\nno", 404, "no"),
-            ("HTTP/1.1 204 No Content\r\nContent-Length: 500\r\n\r\n", 204, ""),
+            (
+                "HTTP/1.1 404 Not Found\r\nServer: nginx/1.22.1\r\n\r\nno",
+                404,
+                "no",
+            ),
+            (
+                "HTTP/1.1 204 No Content\r\nContent-Length: 500\r\n\r\n",
+                204,
+                "",
+            ),
             ("HTTP/1.1 304 Not Modified\r\n\r\n", 304, ""),
-            ("HTTP/1.1 100 Continue\r\nContent-Length: 9\r\n\r\nHTTP/1.1 200 OK\r\n\r\nx", 200, "x"),
+            (
+                "HTTP/1.1 100 Continue\r\nContent-Length: 9\r\n\r\nHTTP/1.1 200 OK\r\n\r\nx",
+                200,
+                "x",
+            ),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n00A;ext=\"1\"\r\n, everyone\r\n0\r\n\r\n",
                 200,
@@ -721,13 +949,25 @@ mod tests {
                 200,
                 "hello",
             ),
-            ("HTTP/1.1 200 OK\r\nX: a\r\n b: folded\r\nContent-Encoding: identity\r\n\r\nx", 200, "x"),
+            (
+                "HTTP/1.1 200 OK\r\nX: a\r\n b: folded\r\nContent-Encoding: identity\r\n\r\nx",
+                200,
+                "x",
+            ),
         ];
         for (text, status, body) in cases {
-            assert_eq!(read_every_way(text), Ok((status, None, body.into())), "{text}");
+            assert_eq!(
+                read_every_way(text),
+                Ok((status, None, body.into())),
+                "{text}"
+            );
         }
-        let moved = "HTTP/1.1 302 Found\r\nLocation:  /images/a.torrent \r\nContent-Length: 4\r\n\r\nmove";
-        assert_eq!(read_every_way(moved), Ok((302, Some("/images/a.torrent".into()), "move".into())));
+        let moved =
+            "HTTP/1.1 302 Found\r\nLocation:  /images/a.torrent \r\nContent-Length: 4\r\n\r\nmove";
+        assert_eq!(
+            read_every_way(moved),
+            Ok((302, Some("/images/a.torrent".into()), "move".into()))
+        );
     }
 
     #[test]
@@ -736,7 +976,10 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", true),
             ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
             ("HTTP/1.1 204 No Content\r\n\r\n", true),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", true),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+                true,
+            ),
             ("HTTP/1.1 200 OK\r\n\r\nhello", false),
         ];
         for (text, done) in cases {
@@ -750,8 +993,13 @@ mod tests {
             }
         }
         let mut reader = ResponseReader::new(20);
-        reader.push(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe").unwrap();
-        assert_eq!((reader.content_length(), reader.body()), (Some(5), &b"he"[..]));
+        reader
+            .push(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+            .unwrap();
+        assert_eq!(
+            (reader.content_length(), reader.body()),
+            (Some(5), &b"he"[..])
+        );
     }
 
     #[test]
@@ -764,13 +1012,18 @@ mod tests {
             for cut in 0..text.len() {
                 match read(&[&text.as_bytes()[..cut]]) {
                     Err(HttpError::ClosedInHead) => assert!(cut < head),
-                    Err(HttpError::ClosedInBody { received, .. }) => assert!(cut >= head && received <= 5),
+                    Err(HttpError::ClosedInBody { received, .. }) => {
+                        assert!(cut >= head && received <= 5)
+                    }
                     other => panic!("cut at {cut}: {other:?}"),
                 }
             }
         }
         let short = read(&[b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"]).unwrap_err();
-        assert_eq!(short.to_string(), "server closed the connection after 4 of 5 bytes");
+        assert_eq!(
+            short.to_string(),
+            "server closed the connection after 4 of 5 bytes"
+        );
     }
 
     #[test]
@@ -789,26 +1042,68 @@ mod tests {
                 "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
                 HttpError::BadContentLength,
             ),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n", HttpError::BadContentLength),
-            ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", HttpError::BadContentLength),
-            ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", HttpError::BadContentLength),
-            ("HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", HttpError::BadContentLength),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n", HttpError::BadContentLength),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n", too_long),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n",
+                HttpError::BadContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+                HttpError::BadContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n",
+                HttpError::BadContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+                HttpError::BadContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+                HttpError::BadContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n",
+                too_long,
+            ),
             ("HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n", too_long),
             ("HTTP/1.1 200 OK\r\n\r\n012345678901234567890", too_long),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n", too_long),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n14\r\n", too_long),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n", too_long),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n",
+                too_long,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n14\r\n",
+                too_long,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n",
+                too_long,
+            ),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\n",
                 HttpError::BadChunk,
             ),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n", HttpError::BadChunk),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n", HttpError::BadChunk),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", HttpError::BadChunk),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", HttpError::Encoding),
-            ("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", HttpError::Encoding),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n",
+                HttpError::BadChunk,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n",
+                HttpError::BadChunk,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
+                HttpError::BadChunk,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+                HttpError::Encoding,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n",
+                HttpError::Encoding,
+            ),
         ];
         for (text, error) in cases {
             assert_eq!(read_every_way(text), Err(error), "{text}");
@@ -819,12 +1114,16 @@ mod tests {
     fn error_stays() {
         let mut reader = ResponseReader::new(20);
         assert_eq!(reader.push(b"nonsense\n"), Err(HttpError::NotHttp));
-        assert_eq!(reader.push(b"HTTP/1.1 200 OK\r\n\r\n"), Err(HttpError::NotHttp));
+        assert_eq!(
+            reader.push(b"HTTP/1.1 200 OK\r\n\r\n"),
+            Err(HttpError::NotHttp)
+        );
         assert_eq!(reader.close(), Err(HttpError::NotHttp));
         assert!(!reader.is_done());
     }
 
-    /// Endless lines, headers, interim answers, chunk extensions and trailers all end at the same bound.
+    /// Endless lines, headers, interim answers, chunk extensions and trailers all end at the same
+    /// bound.
     #[test]
     fn heads_are_bounded() {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -838,7 +1137,8 @@ mod tests {
         for (start, repeated) in cases {
             let mut reader = ResponseReader::new(20);
             reader.push(start.as_bytes()).unwrap();
-            let refused = (1..=HTTP_HEAD_BYTES_MAX + 1).find(|_| reader.push(repeated.as_bytes()).is_err());
+            let refused =
+                (1..=HTTP_HEAD_BYTES_MAX + 1).find(|_| reader.push(repeated.as_bytes()).is_err());
             let pushed = refused.expect("there is a bound") * repeated.len();
             assert!(pushed <= HTTP_HEAD_BYTES_MAX + repeated.len(), "{repeated}");
             assert_eq!(reader.push(b"x"), Err(HttpError::HeadTooLong));
@@ -849,14 +1149,19 @@ mod tests {
     #[test]
     fn announced_length_reserves_nothing() {
         let mut reader = ResponseReader::new(usize::MAX);
-        reader.push(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000000000000000\r\n\r\nx").unwrap();
+        reader
+            .push(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000000000000000\r\n\r\nx")
+            .unwrap();
         assert!(reader.body.capacity() < 100);
         let mut reader = ResponseReader::new(usize::MAX);
-        reader.push(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7fffffffffffffff\r\nx").unwrap();
+        reader
+            .push(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7fffffffffffffff\r\nx")
+            .unwrap();
         assert!(reader.body.capacity() < 100);
     }
 
-    /// Good answers with bytes overwritten, removed and repeated, in pieces of random size; and plain noise.
+    /// Good answers with bytes overwritten, removed and repeated, in pieces of random size; and
+    /// plain noise.
     #[test]
     fn garbage_never_panics() {
         let good = [

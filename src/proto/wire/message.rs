@@ -1,11 +1,14 @@
-//! Which bytes two peers exchange: the handshake, the messages behind it, and the extension messages inside those.
+//! Which bytes two peers exchange: the handshake, the messages behind it, and the extension
+//! messages inside those.
 //!
-//! Read first: BEP 3 (peer protocol), BEP 6 (fast extension), BEP 10 (extension protocol), BEP 11 (peer exchange).
+//! Read first: BEP 3 (peer protocol), BEP 6 (fast extension), BEP 10 (extension protocol), BEP 11
+//! (peer exchange).
 //!
-//! Every message is `length: u32, id: u8, body`, big-endian; a length of 0 is a keep-alive. [`decode`] takes one off the
-//! front of what has arrived. The payload of a `piece` never comes here: `decode` consumes its 13 bytes of header and
-//! tells how many bytes follow, and the shell reads those straight into a pool buffer. The length of everything else is
-//! checked against its bound as soon as length and id are there, so nobody makes us wait for, or store, more than that.
+//! Every message is `length: u32, id: u8, body`, big-endian; a length of 0 is a keep-alive.
+//! [`decode`] takes one off the front of what has arrived. The payload of a `piece` never comes
+//! here: `decode` consumes its 13 bytes of header and tells how many bytes follow, and the shell
+//! reads those straight into a pool buffer. The length of everything else is checked against its
+//! bound as soon as length and id are there, so nobody makes us wait for, or store, more than that.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,7 +18,8 @@ use core::ops::RangeInclusive;
 
 use crate::format::bencode::{self, BencodeError, Dict, put_bytes, put_integer};
 use crate::limits::{
-    BLOCK_BYTES, EXTENDED_BYTES_MAX, MESSAGE_BYTES_MAX, PEX_PEER_COUNT_MAX, TEXT_BYTES_MAX, UNKNOWN_BYTES_MAX,
+    BLOCK_BYTES, EXTENDED_BYTES_MAX, MESSAGE_BYTES_MAX, PEX_PEER_COUNT_MAX, TEXT_BYTES_MAX,
+    UNKNOWN_BYTES_MAX,
 };
 use crate::text;
 use crate::units::{Block, InfoHash, PeerId};
@@ -47,13 +51,16 @@ impl Handshake {
         bytes
     }
 
-    /// `None`: not all of it has arrived. Whoever speaks something else is refused at the first byte that differs.
+    /// `None`: not all of it has arrived. Whoever speaks something else is refused at the first
+    /// byte that differs.
     pub fn parse(bytes: &[u8]) -> Result<Option<Handshake>, WireError> {
         let arrived = bytes.len().min(PROTOCOL.len());
         if bytes[..arrived] != PROTOCOL[..arrived] {
             return Err(WireError::NotBitTorrent);
         }
-        let Some(bytes) = bytes.first_chunk::<HANDSHAKE_BYTES>() else { return Ok(None) };
+        let Some(bytes) = bytes.first_chunk::<HANDSHAKE_BYTES>() else {
+            return Ok(None);
+        };
         Ok(Some(Handshake {
             extended: bytes[25] & 0x10 != 0,
             fast: bytes[27] & 0x04 != 0,
@@ -63,7 +70,8 @@ impl Handshake {
     }
 }
 
-/// A block as a peer named it. It becomes a [`Block`] only by being checked against the layout of the torrent.
+/// A block as a peer named it. It becomes a [`Block`] only by being checked against the layout of
+/// the torrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RawBlock {
     pub index: u32,
@@ -73,7 +81,11 @@ pub struct RawBlock {
 
 impl From<Block> for RawBlock {
     fn from(block: Block) -> RawBlock {
-        RawBlock { index: block.piece.0, begin: block.begin, length: block.length }
+        RawBlock {
+            index: block.piece.0,
+            begin: block.begin,
+            length: block.length,
+        }
     }
 }
 
@@ -86,7 +98,8 @@ pub enum Message {
     Interested,
     NotInterested,
     Have(u32),
-    /// Not longer than asked for; whether it is exactly as long as the torrent needs is for the caller to see.
+    /// Not longer than asked for; whether it is exactly as long as the torrent needs is for the
+    /// caller to see.
     Bitfield(Vec<u8>),
     Request(RawBlock),
     Cancel(RawBlock),
@@ -163,10 +176,19 @@ fn put(out: &mut Vec<u8>, id: u8, body: &[&[u8]]) {
 }
 
 fn put_block(out: &mut Vec<u8>, id: u8, block: &RawBlock) {
-    put(out, id, &[&block.index.to_be_bytes(), &block.begin.to_be_bytes(), &block.length.to_be_bytes()]);
+    put(
+        out,
+        id,
+        &[
+            &block.index.to_be_bytes(),
+            &block.begin.to_be_bytes(),
+            &block.length.to_be_bytes(),
+        ],
+    );
 }
 
-/// What stands before the payload of an outgoing `piece`; the shell sends the payload itself from a pool buffer.
+/// What stands before the payload of an outgoing `piece`; the shell sends the payload itself from a
+/// pool buffer.
 pub fn piece_header(block: Block) -> [u8; PIECE_HEADER_BYTES] {
     assert!(block.length > 0);
     assert!(block.length <= BLOCK_BYTES);
@@ -190,15 +212,22 @@ const LENGTH_BYTES: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     Message(Message),
-    /// The header of a `piece`; its payload of `length` bytes, 1 to BLOCK_BYTES, follows what was consumed.
+    /// The header of a `piece`; its payload of `length` bytes, 1 to BLOCK_BYTES, follows what was
+    /// consumed.
     Piece(RawBlock),
 }
 
-/// Takes one frame off the front of `bytes`; the number is how many bytes it took. `None`: more bytes are needed, how
-/// many in all says [`bytes_needed`]. `bitfield_bytes_max` is the size of a bitfield of this torrent.
-pub fn decode(bytes: &[u8], bitfield_bytes_max: usize) -> Result<Option<(Frame, usize)>, WireError> {
+/// Takes one frame off the front of `bytes`; the number is how many bytes it took. `None`: more
+/// bytes are needed, how many in all says [`bytes_needed`]. `bitfield_bytes_max` is the size of a
+/// bitfield of this torrent.
+pub fn decode(
+    bytes: &[u8],
+    bitfield_bytes_max: usize,
+) -> Result<Option<(Frame, usize)>, WireError> {
     let consumed = bytes_needed(bytes, bitfield_bytes_max)?;
-    let Some(frame) = bytes.get(..consumed) else { return Ok(None) };
+    let Some(frame) = bytes.get(..consumed) else {
+        return Ok(None);
+    };
     let Some((&id, body)) = frame[LENGTH_BYTES..].split_first() else {
         return Ok(Some((Frame::Message(Message::KeepAlive), consumed)));
     };
@@ -213,7 +242,11 @@ pub fn decode(bytes: &[u8], bitfield_bytes_max: usize) -> Result<Option<(Frame, 
         id::REQUEST => Message::Request(block_in(body)),
         id::PIECE => {
             let length = u32_at(frame, 0) - PIECE_LENGTH_BASE;
-            let block = RawBlock { index: u32_at(body, 0), begin: u32_at(body, 4), length };
+            let block = RawBlock {
+                index: u32_at(body, 0),
+                begin: u32_at(body, 4),
+                length,
+            };
             return Ok(Some((Frame::Piece(block), consumed)));
         }
         id::CANCEL => Message::Cancel(block_in(body)),
@@ -223,14 +256,18 @@ pub fn decode(bytes: &[u8], bitfield_bytes_max: usize) -> Result<Option<(Frame, 
         id::HAVE_NONE => Message::HaveNone,
         id::REJECT => Message::Reject(block_in(body)),
         id::ALLOWED_FAST => Message::AllowedFast(u32_at(body, 0)),
-        id::EXTENDED => Message::Extended { id: body[0], payload: body[1..].to_vec() },
+        id::EXTENDED => Message::Extended {
+            id: body[0],
+            payload: body[1..].to_vec(),
+        },
         unknown => Message::Unknown(unknown),
     };
     Ok(Some((Frame::Message(message), consumed)))
 }
 
-/// How many bytes, from the first of `bytes`, must be there before [`decode`] gives a frame or knows more: 4 at first,
-/// then 5, then the frame's size (for a `piece` that of its header). Never more than [`frame_bytes_max`].
+/// How many bytes, from the first of `bytes`, must be there before [`decode`] gives a frame or
+/// knows more: 4 at first, then 5, then the frame's size (for a `piece` that of its header). Never
+/// more than [`frame_bytes_max`].
 pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, WireError> {
     if bytes.len() < LENGTH_BYTES {
         return Ok(LENGTH_BYTES);
@@ -239,17 +276,30 @@ pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, Wi
     if length == 0 {
         return Ok(LENGTH_BYTES);
     }
-    let Some(&id) = bytes.get(LENGTH_BYTES) else { return Ok(LENGTH_BYTES + 1) };
+    let Some(&id) = bytes.get(LENGTH_BYTES) else {
+        return Ok(LENGTH_BYTES + 1);
+    };
     let allowed = lengths(id, bitfield_bytes_max);
     if !allowed.contains(&length) {
-        return Err(WireError::Length { id, length, min: *allowed.start(), max: *allowed.end() });
+        return Err(WireError::Length {
+            id,
+            length,
+            min: *allowed.start(),
+            max: *allowed.end(),
+        });
     }
-    Ok(if id == id::PIECE { PIECE_HEADER_BYTES } else { LENGTH_BYTES + length as usize })
+    Ok(if id == id::PIECE {
+        PIECE_HEADER_BYTES
+    } else {
+        LENGTH_BYTES + length as usize
+    })
 }
 
 /// The most [`bytes_needed`] ever asks for: what a peer's receive buffer must be able to grow to.
 pub fn frame_bytes_max(bitfield_bytes_max: usize) -> usize {
-    let length = (1 + bitfield_bytes_max).max(EXTENDED_BYTES_MAX as usize).max(UNKNOWN_BYTES_MAX as usize);
+    let length = (1 + bitfield_bytes_max)
+        .max(EXTENDED_BYTES_MAX as usize)
+        .max(UNKNOWN_BYTES_MAX as usize);
     LENGTH_BYTES + length
 }
 
@@ -258,7 +308,12 @@ fn lengths(id: u8, bitfield_bytes_max: usize) -> RangeInclusive<u32> {
     assert!(bitfield_bytes_max > 0);
     assert!(bitfield_bytes_max < MESSAGE_BYTES_MAX as usize);
     match id {
-        id::CHOKE | id::UNCHOKE | id::INTERESTED | id::NOT_INTERESTED | id::HAVE_ALL | id::HAVE_NONE => 1..=1,
+        id::CHOKE
+        | id::UNCHOKE
+        | id::INTERESTED
+        | id::NOT_INTERESTED
+        | id::HAVE_ALL
+        | id::HAVE_NONE => 1..=1,
         id::HAVE | id::SUGGEST | id::ALLOWED_FAST => 5..=5,
         id::BITFIELD => 2..=1 + bitfield_bytes_max as u32,
         id::REQUEST | id::CANCEL | id::REJECT => 13..=13,
@@ -270,7 +325,11 @@ fn lengths(id: u8, bitfield_bytes_max: usize) -> RangeInclusive<u32> {
 }
 
 fn block_in(body: &[u8]) -> RawBlock {
-    RawBlock { index: u32_at(body, 0), begin: u32_at(body, 4), length: u32_at(body, 8) }
+    RawBlock {
+        index: u32_at(body, 0),
+        begin: u32_at(body, 4),
+        length: u32_at(body, 8),
+    }
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
@@ -284,7 +343,8 @@ fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     array
 }
 
-/// What each side may tell once the handshake is done: its extensions and a little about itself (BEP 10).
+/// What each side may tell once the handshake is done: its extensions and a little about itself
+/// (BEP 10).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExtendedHandshake {
     /// The id by which the sender wants to hear that a piece is lost again (BEP 54).
@@ -298,7 +358,8 @@ pub struct ExtendedHandshake {
     pub listen_port: Option<u16>,
     /// The sender wants nothing: it is a seed, or nothing it lacks is selected (BEP 21).
     pub upload_only: bool,
-    /// The sender suggests (BEP 6) what to ask it for, and wants to be asked for nothing else; our own entry.
+    /// The sender suggests (BEP 6) what to ask it for, and wants to be asked for nothing else; our
+    /// own entry.
     pub deals: bool,
 }
 
@@ -372,7 +433,8 @@ impl Pex {
         let (added, added6) = compact::pack(&self.added);
         let (dropped, dropped6) = compact::pack(&self.dropped);
         let mut out = Vec::from(b"d");
-        // One byte of flags for each address added. We claim nothing by them, but libtorrent ignores addresses without.
+        // One byte of flags for each address added. We claim nothing by them, but libtorrent
+        // ignores addresses without.
         let strings = [
             ("added", &added),
             ("added.f", &alloc::vec![0; added.len() / 6]),
@@ -392,12 +454,21 @@ impl Pex {
     /// Takes at most PEX_PEER_COUNT_MAX of each; what is missing or of another type is empty.
     pub fn parse(payload: &[u8]) -> Result<Pex, WireError> {
         let dict = dict_in(payload)?;
-        let string =
-            |key: &str| dict.get(key.as_bytes()).and_then(|value| value.as_bytes()).unwrap_or_default();
-        let list = |key: &str, key6: &str| {
-            compact::v4(string(key)).chain(compact::v6(string(key6))).take(PEX_PEER_COUNT_MAX).collect()
+        let string = |key: &str| {
+            dict.get(key.as_bytes())
+                .and_then(|value| value.as_bytes())
+                .unwrap_or_default()
         };
-        Ok(Pex { added: list("added", "added6"), dropped: list("dropped", "dropped6") })
+        let list = |key: &str, key6: &str| {
+            compact::v4(string(key))
+                .chain(compact::v6(string(key6)))
+                .take(PEX_PEER_COUNT_MAX)
+                .collect()
+        };
+        Ok(Pex {
+            added: list("added", "added6"),
+            dropped: list("dropped", "dropped6"),
+        })
     }
 }
 
@@ -407,19 +478,30 @@ fn put_entry(out: &mut Vec<u8>, key: &str, integer: i64) {
 }
 
 fn dict_in(payload: &[u8]) -> Result<Dict<'_>, WireError> {
-    bencode::parse(payload).map_err(WireError::Extended)?.as_dict().ok_or(WireError::ExtendedNotADict)
+    bencode::parse(payload)
+        .map_err(WireError::Extended)?
+        .as_dict()
+        .ok_or(WireError::ExtendedNotADict)
 }
 
-/// The number as a smaller type, if it fits and is not 0: in BEP 10 an id of 0 switches an extension off.
+/// The number as a smaller type, if it fits and is not 0: in BEP 10 an id of 0 switches an
+/// extension off.
 fn positive<N: TryFrom<i64> + PartialEq + Default>(number: i64) -> Option<N> {
-    N::try_from(number).ok().filter(|number| *number != N::default())
+    N::try_from(number)
+        .ok()
+        .filter(|number| *number != N::default())
 }
 
 /// Why a peer's bytes are not the peer protocol; the answer is always to close the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError {
     NotBitTorrent,
-    Length { id: u8, length: u32, min: u32, max: u32 },
+    Length {
+        id: u8,
+        length: u32,
+        min: u32,
+        max: u32,
+    },
     Extended(BencodeError),
     ExtendedNotADict,
 }
@@ -427,12 +509,30 @@ pub enum WireError {
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WireError::NotBitTorrent => f.write_str("peer does not begin with a BitTorrent handshake"),
-            WireError::Length { id, length, min, max } if min == max => {
-                write!(f, "peer sent message {id} with a length of {length}, must be {max}")
+            WireError::NotBitTorrent => {
+                f.write_str("peer does not begin with a BitTorrent handshake")
             }
-            WireError::Length { id, length, min, max } => {
-                write!(f, "peer sent message {id} with a length of {length}, must be {min} to {max}")
+            WireError::Length {
+                id,
+                length,
+                min,
+                max,
+            } if min == max => {
+                write!(
+                    f,
+                    "peer sent message {id} with a length of {length}, must be {max}"
+                )
+            }
+            WireError::Length {
+                id,
+                length,
+                min,
+                max,
+            } => {
+                write!(
+                    f,
+                    "peer sent message {id} with a length of {length}, must be {min} to {max}"
+                )
             }
             WireError::Extended(error) => write!(f, "peer sent a bad extension message: {error}"),
             WireError::ExtendedNotADict => {
@@ -456,10 +556,16 @@ mod tests {
     const BITFIELD_BYTES: usize = 3;
 
     fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let digits: Vec<u8> = text
+            .bytes()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect();
         assert!(digits.len().is_multiple_of(2));
         let digit = |byte: u8| (byte as char).to_digit(16).unwrap() as u8;
-        digits.chunks(2).map(|pair| digit(pair[0]) * 16 + digit(pair[1])).collect()
+        digits
+            .chunks(2)
+            .map(|pair| digit(pair[0]) * 16 + digit(pair[1]))
+            .collect()
     }
 
     #[test]
@@ -485,8 +591,12 @@ mod tests {
     #[test]
     fn handshake_bits_stand_for_themselves() {
         for (fast, extended) in [(false, false), (false, true), (true, false)] {
-            let handshake =
-                Handshake { fast, extended, info_hash: InfoHash([7; 20]), peer_id: PeerId([9; 20]) };
+            let handshake = Handshake {
+                fast,
+                extended,
+                info_hash: InfoHash([7; 20]),
+                peer_id: PeerId([9; 20]),
+            };
             assert_eq!(Handshake::parse(&handshake.encode()), Ok(Some(handshake)));
         }
         // Bits of others (DHT, v2, …) do not matter.
@@ -499,13 +609,23 @@ mod tests {
     #[test]
     fn handshake_of_another_protocol_is_refused_at_once() {
         assert_eq!(Handshake::parse(b"G"), Err(WireError::NotBitTorrent));
-        assert_eq!(Handshake::parse(b"GET / HTTP/1.1\r\n\r\n"), Err(WireError::NotBitTorrent));
-        assert_eq!(Handshake::parse(b"\x13BitTorrent Protocol"), Err(WireError::NotBitTorrent));
+        assert_eq!(
+            Handshake::parse(b"GET / HTTP/1.1\r\n\r\n"),
+            Err(WireError::NotBitTorrent)
+        );
+        assert_eq!(
+            Handshake::parse(b"\x13BitTorrent Protocol"),
+            Err(WireError::NotBitTorrent)
+        );
     }
 
     /// Every message but `piece`, and what it looks like on the wire.
     fn vectors() -> Vec<(Message, &'static str)> {
-        let block = RawBlock { index: 1, begin: 0x8000, length: 0x4000 };
+        let block = RawBlock {
+            index: 1,
+            begin: 0x8000,
+            length: 0x4000,
+        };
         vec![
             (Message::KeepAlive, "00000000"),
             (Message::Choke, "00000001 00"),
@@ -513,18 +633,42 @@ mod tests {
             (Message::Interested, "00000001 02"),
             (Message::NotInterested, "00000001 03"),
             (Message::Have(0x01020304), "00000005 04 01020304"),
-            (Message::Bitfield(vec![0xff, 0x80, 0x01]), "00000004 05 ff8001"),
+            (
+                Message::Bitfield(vec![0xff, 0x80, 0x01]),
+                "00000004 05 ff8001",
+            ),
             (Message::Bitfield(vec![0xff]), "00000002 05 ff"),
-            (Message::Request(block), "0000000d 06 00000001 00008000 00004000"),
-            (Message::Cancel(block), "0000000d 08 00000001 00008000 00004000"),
+            (
+                Message::Request(block),
+                "0000000d 06 00000001 00008000 00004000",
+            ),
+            (
+                Message::Cancel(block),
+                "0000000d 08 00000001 00008000 00004000",
+            ),
             (Message::Port(6881), "00000003 09 1ae1"),
             (Message::Suggest(7), "00000005 0d 00000007"),
             (Message::HaveAll, "00000001 0e"),
             (Message::HaveNone, "00000001 0f"),
-            (Message::Reject(block), "0000000d 10 00000001 00008000 00004000"),
+            (
+                Message::Reject(block),
+                "0000000d 10 00000001 00008000 00004000",
+            ),
             (Message::AllowedFast(0xffff_ffff), "00000005 11 ffffffff"),
-            (Message::Extended { id: 0, payload: b"de".to_vec() }, "00000004 14 00 6465"),
-            (Message::Extended { id: 3, payload: vec![] }, "00000002 14 03"),
+            (
+                Message::Extended {
+                    id: 0,
+                    payload: b"de".to_vec(),
+                },
+                "00000004 14 00 6465",
+            ),
+            (
+                Message::Extended {
+                    id: 3,
+                    payload: vec![],
+                },
+                "00000002 14 03",
+            ),
             (Message::Unknown(21), "00000001 15"),
         ]
     }
@@ -543,16 +687,27 @@ mod tests {
             assert_eq!(decode(&bytes, BITFIELD_BYTES), expected);
             assert_eq!(decode(&stream, BITFIELD_BYTES), expected);
             for cut in 0..bytes.len() {
-                assert_eq!(decode(&bytes[..cut], BITFIELD_BYTES), Ok(None), "{message:?} cut at {cut}");
+                assert_eq!(
+                    decode(&bytes[..cut], BITFIELD_BYTES),
+                    Ok(None),
+                    "{message:?} cut at {cut}"
+                );
                 let needed = bytes_needed(&bytes[..cut], BITFIELD_BYTES).unwrap();
-                assert!(needed > cut && needed <= bytes.len(), "{message:?} cut at {cut} needs {needed}");
+                assert!(
+                    needed > cut && needed <= bytes.len(),
+                    "{message:?} cut at {cut} needs {needed}"
+                );
             }
         }
     }
 
     #[test]
     fn piece_is_consumed_up_to_its_payload() {
-        let block = Block { piece: PieceIndex(258), begin: 0x4000, length: 0x4000 };
+        let block = Block {
+            piece: PieceIndex(258),
+            begin: 0x4000,
+            length: 0x4000,
+        };
         let bytes = hex("00004009 07 00000102 00004000");
         assert_eq!(piece_header(block).to_vec(), bytes);
         let expected = Ok(Some((Frame::Piece(block.into()), PIECE_HEADER_BYTES)));
@@ -561,20 +716,34 @@ mod tests {
         stream.resize(40_000, 0xaa);
         assert_eq!(decode(&stream, BITFIELD_BYTES), expected);
         for cut in 0..bytes.len() {
-            assert_eq!(decode(&bytes[..cut], BITFIELD_BYTES), Ok(None), "cut at {cut}");
+            assert_eq!(
+                decode(&bytes[..cut], BITFIELD_BYTES),
+                Ok(None),
+                "cut at {cut}"
+            );
         }
         assert_eq!(bytes_needed(&bytes[..5], BITFIELD_BYTES), Ok(13));
 
-        let one = RawBlock { index: 0, begin: 0, length: 1 };
+        let one = RawBlock {
+            index: 0,
+            begin: 0,
+            length: 1,
+        };
         let bytes = hex("0000000a 07 00000000 00000000");
-        assert_eq!(decode(&bytes, BITFIELD_BYTES), Ok(Some((Frame::Piece(one), 13))));
+        assert_eq!(
+            decode(&bytes, BITFIELD_BYTES),
+            Ok(Some((Frame::Piece(one), 13)))
+        );
     }
 
     #[test]
     fn unknown_messages_are_skipped_whole() {
         let mut bytes = hex("00000008 15 01020304050607");
         bytes.extend_from_slice(&hex("00000001 01"));
-        assert_eq!(decode(&bytes, BITFIELD_BYTES), Ok(Some((Frame::Message(Message::Unknown(21)), 12))));
+        assert_eq!(
+            decode(&bytes, BITFIELD_BYTES),
+            Ok(Some((Frame::Message(Message::Unknown(21)), 12)))
+        );
         assert_eq!(decode(&bytes[..11], BITFIELD_BYTES), Ok(None));
     }
 
@@ -621,17 +790,30 @@ mod tests {
         for text in cases {
             let bytes = hex(text);
             let result = decode(&bytes, BITFIELD_BYTES);
-            assert!(matches!(result, Err(WireError::Length { .. })), "{text}: {result:?}");
+            assert!(
+                matches!(result, Err(WireError::Length { .. })),
+                "{text}: {result:?}"
+            );
         }
         let long = decode(&hex("00000006 04"), BITFIELD_BYTES).unwrap_err();
-        assert_eq!(long.to_string(), "peer sent message 4 with a length of 6, must be 5");
+        assert_eq!(
+            long.to_string(),
+            "peer sent message 4 with a length of 6, must be 5"
+        );
         let long = decode(&hex("00010009 07"), BITFIELD_BYTES).unwrap_err();
-        assert_eq!(long.to_string(), "peer sent message 7 with a length of 65545, must be 10 to 16393");
+        assert_eq!(
+            long.to_string(),
+            "peer sent message 7 with a length of 65545, must be 10 to 16393"
+        );
     }
 
     #[test]
     fn longest_allowed_messages_are_taken() {
-        for (header, length) in [("00000004 05", 4), ("00010000 14", 65536), ("00010000 15", 65536)] {
+        for (header, length) in [
+            ("00000004 05", 4),
+            ("00010000 14", 65536),
+            ("00010000 15", 65536),
+        ] {
             let mut bytes = hex(header);
             assert_eq!(bytes_needed(&bytes, BITFIELD_BYTES), Ok(4 + length));
             assert!(4 + length <= frame_bytes_max(BITFIELD_BYTES));
@@ -665,7 +847,10 @@ mod tests {
             assert_eq!(ExtendedHandshake::parse(text.as_bytes()), Ok(handshake));
             for cut in 0..text.len() {
                 let result = ExtendedHandshake::parse(&text.as_bytes()[..cut]);
-                assert!(matches!(result, Err(WireError::Extended(_))), "cut at {cut}: {result:?}");
+                assert!(
+                    matches!(result, Err(WireError::Extended(_))),
+                    "cut at {cut}: {result:?}"
+                );
             }
         }
     }
@@ -702,13 +887,19 @@ mod tests {
         }
         let coloured = ExtendedHandshake::parse(b"d1:v5:\x1b[31me").unwrap();
         assert_eq!(coloured.client.unwrap(), "\u{fffd}[31m");
-        assert_eq!(ExtendedHandshake::parse(b"le"), Err(WireError::ExtendedNotADict));
+        assert_eq!(
+            ExtendedHandshake::parse(b"le"),
+            Err(WireError::ExtendedNotADict)
+        );
     }
 
     #[test]
     fn pex_both_ways_and_cut_short() {
         let pex = Pex {
-            added: vec!["10.77.0.1:6881".parse().unwrap(), "[fd77::1]:6882".parse().unwrap()],
+            added: vec![
+                "10.77.0.1:6881".parse().unwrap(),
+                "[fd77::1]:6882".parse().unwrap(),
+            ],
             dropped: vec!["10.77.0.2:6881".parse().unwrap()],
         };
         let payload = b"d5:added6:\x0a\x4d\x00\x01\x1a\xe17:added.f1:\x006:added618:\xfd\x77\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\
@@ -716,7 +907,10 @@ mod tests {
         assert_eq!(pex.encode(), payload);
         assert_eq!(Pex::parse(payload), Ok(pex));
         for cut in 0..payload.len() {
-            assert!(matches!(Pex::parse(&payload[..cut]), Err(WireError::Extended(_))), "cut at {cut}");
+            assert!(
+                matches!(Pex::parse(&payload[..cut]), Err(WireError::Extended(_))),
+                "cut at {cut}"
+            );
         }
         assert_eq!(Pex::parse(b"d5:addedi6e7:droppedlee"), Ok(Pex::default()));
     }
@@ -726,10 +920,14 @@ mod tests {
         let mut payload = Vec::from(b"d5:added");
         put_bytes(&mut payload, &[1; 6 * 1000]);
         payload.push(b'e');
-        assert_eq!(Pex::parse(&payload).unwrap().added.len(), PEX_PEER_COUNT_MAX);
+        assert_eq!(
+            Pex::parse(&payload).unwrap().added.len(),
+            PEX_PEER_COUNT_MAX
+        );
     }
 
-    /// Whatever arrives: no panic, no more bytes consumed than there are, no more wanted than the bound.
+    /// Whatever arrives: no panic, no more bytes consumed than there are, no more wanted than the
+    /// bound.
     #[test]
     fn random_bytes_never_panic() {
         let mut rng = Rng::new(0x5eed);
@@ -742,7 +940,9 @@ mod tests {
             }
             let needed = bytes_needed(&bytes, BITFIELD_BYTES);
             match decode(&bytes, BITFIELD_BYTES) {
-                Ok(Some((_, consumed))) => assert!(consumed <= bytes.len() && needed == Ok(consumed)),
+                Ok(Some((_, consumed))) => {
+                    assert!(consumed <= bytes.len() && needed == Ok(consumed))
+                }
                 Ok(None) => {
                     let needed = needed.unwrap();
                     assert!(needed > bytes.len() && needed <= frame_bytes_max(BITFIELD_BYTES));
