@@ -10,7 +10,7 @@
 //! the core asks for until it asks for nothing. A connection that always has more gets a bounded
 //! part of each turn.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -25,9 +25,9 @@ use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::{ANNOUNCE_BYTES_MAX, BLOCK_BYTES, GREETING_MAX, HASH_PATIENCE};
 use swarm_proto::policy::throttle::Throttle;
 use swarm_proto::swarm::{
-    self, Config, DiskError, DiskOperation, Failure, Hash, HashOf, Outcome, Role, State, Swarm,
+    self, Config, DiskError, DiskOperation, Failure, Outcome, Role, State, Swarm,
 };
-use swarm_proto::units::{Instant, PeerId, PeerSlot, PieceHash};
+use swarm_proto::units::{Instant, PeerId, PeerSlot};
 use swarm_proto::wire::announce::Answer;
 use swarm_proto::wire::message::Handshake;
 
@@ -38,10 +38,10 @@ use crate::os::clock;
 use crate::os::errno;
 use crate::os::net;
 use crate::os::pool::Pool;
-use crate::os::sha1::Sha1;
 use crate::os::signal::Signals;
 use crate::report;
-use crate::storage::disk::Disk;
+use crate::storage::disk::Storage;
+use crate::storage::hasher::Hasher;
 use crate::storage::partition_table;
 use crate::target::Identity;
 
@@ -192,9 +192,9 @@ struct Runner<'a> {
 struct Job {
     swarm: Swarm,
     // Before the pool: dropping the disk waits for the kernel to be done with the buffers.
-    disk: Option<Disk>,
+    disk: Option<Storage>,
     pool: Pool,
-    hashes: BTreeMap<HashOf, Sha1>,
+    hasher: Hasher,
     /// When what is there of one piece will have waited long enough for a second one.
     hash_by: Option<Instant>,
     /// The link of each slot.
@@ -319,7 +319,7 @@ impl<'a> Runner<'a> {
             .jobs
             .iter()
             .filter_map(|job| job.disk.as_ref())
-            .any(Disk::is_stuck);
+            .any(Storage::is_stuck);
         let submit = stuck.then(|| now + SUBMIT_PAUSE);
         let cores = self
             .jobs
@@ -821,10 +821,10 @@ impl Job {
         Ok(Job {
             path: device.path.clone(),
             identity,
-            disk: Some(Disk::new(device, metainfo.clone())?),
+            disk: Some(Storage::new(device, metainfo.clone())?),
             pool: Pool::new(buffer_bytes, buffer_count)?,
             swarm: Swarm::new(now, metainfo, config),
-            hashes: BTreeMap::new(),
+            hasher: Hasher::default(),
             hash_by: None,
             slots: Vec::new(),
             announce: None,
@@ -875,7 +875,7 @@ impl Job {
             self.hash_by = None;
             // The disk shall have something to do meanwhile.
             self.do_work();
-            self.disk.iter_mut().for_each(Disk::submit);
+            self.disk.iter_mut().for_each(Storage::submit);
         }
         let waits = self.swarm.has_to_hash();
         self.hash_by = waits.then(|| self.hash_by.unwrap_or(now + HASH_PATIENCE));
@@ -883,48 +883,16 @@ impl Job {
 
     /// Done here and now: afterwards the buffers may be others'. False if there is nothing to do.
     fn hash(&mut self, patient: bool, now: Instant) -> bool {
-        let hashes = self.swarm.poll_hash(patient);
-        let mut running = hashes.map(|hash| Some(self.running_hash(&hash?)));
-        let bytes = hashes.map(|hash| match hash {
-            Some(Hash {
-                buffer,
-                offset,
-                length,
-                ..
-            }) => &self.pool.bytes(buffer)[offset as usize..][..length as usize],
-            None => &[],
-        });
-        match &mut running {
-            [Some(first), Some(second)] => Sha1::update_two([first, second], bytes),
-            [Some(alone), _] => alone.update(bytes[0]),
-            [None, _] => return false,
+        let steps = self.swarm.poll_hash(patient);
+        if steps[0].is_none() {
+            return false;
         }
-        for (hash, running) in hashes
-            .into_iter()
-            .flatten()
-            .zip(running.into_iter().flatten())
-        {
-            // The core is told once all bytes of the piece have been hashed.
-            if hash.begin + hash.length
-                == self.swarm.metainfo().layout.piece_length(hash.of.piece())
-            {
-                self.swarm
-                    .handle_hashed(now, hash.of, PieceHash(running.finish()));
-            } else {
-                self.hashes.insert(hash.of, running);
-            }
+        let layout = &self.swarm.metainfo().layout;
+        let finished = self.hasher.hash(steps, &self.pool, layout);
+        for (of, hash) in finished.into_iter().flatten() {
+            self.swarm.handle_hashed(now, of, hash);
         }
         true
-    }
-
-    /// The hash of what stands before these bytes.
-    fn running_hash(&mut self, hash: &Hash) -> Sha1 {
-        let before = self.hashes.remove(&hash.of).filter(|_| hash.begin > 0);
-        assert!(
-            before.is_some() || hash.begin == 0,
-            "every hash begins at 0"
-        );
-        before.unwrap_or_else(Sha1::new)
     }
 
     fn has_done_already(&self) -> bool {
@@ -936,7 +904,7 @@ impl Job {
         disk.advance(&mut self.pool);
         // What is done at once meanwhile has its turn when the others had theirs.
         for _ in 0..disk.done_count() {
-            let Some((ticket, result)) = self.disk.as_mut().and_then(Disk::poll_done) else {
+            let Some((ticket, result)) = self.disk.as_mut().and_then(Storage::poll_done) else {
                 return;
             };
             self.swarm.handle_disk(now, ticket, result);
@@ -1157,9 +1125,11 @@ impl From<io::Error> for RunError {
 mod tests {
     use super::*;
     use crate::os::blockdev::TargetOptions;
+    use crate::os::sha1::Sha1;
     use crate::os::testing::Scratch;
     use swarm_proto::format::metainfo::{self, Content, Description};
     use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, ZERO_WRITES_MAX};
+    use swarm_proto::units::PieceHash;
 
     fn metainfo(length: u64, piece_bytes: u32) -> Metainfo {
         of_hash(PieceHash([0; 20]), length, piece_bytes)

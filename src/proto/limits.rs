@@ -209,8 +209,8 @@ pub const SAMPLE_BYTES: u32 = 256 * 1024 * 1024;
 /// thousands.
 pub const UNREAD_TOLD_MAX: u32 = 16;
 
-/// Chunks of an inspection in flight: 16 x 256 KiB keep any disk busy.
-pub const INSPECT_MAX: usize = 16;
+/// Chunks of an read_queue in flight: 16 x 256 KiB keep any disk busy.
+pub const READ_AHEAD_MAX: usize = 16;
 
 /// Pieces of zeros being written. Where the disk makes them by itself each takes no time, else each
 /// is a piece of writing.
@@ -236,13 +236,13 @@ pub const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 pub const SUGGESTED_MAX: usize = 32;
 
 /// Most suggestions that a peer has ahead.
-pub const DEALT_AHEAD_MAX: u32 = 4;
+pub const OFFERED_AHEAD_MAX: u32 = 4;
 
-/// A seed that deals and has not suggested anything of use for so long is asked for anything.
-pub const DEAL_PATIENCE: Duration = Duration::from_secs(3);
+/// A seed that offers and has not suggested anything of use for so long is asked for anything.
+pub const OFFER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes that a seed suggests to a peer ahead of its requests (at least two pieces).
-pub const DEALT_BYTES: u32 = 1024 * 1024;
+pub const OFFERED_BYTES: u32 = 1024 * 1024;
 
 /// A peer that was asked and sent nothing for so long is snubbed: others are asked for its blocks.
 pub const SNUB_AFTER: Duration = Duration::from_secs(5);

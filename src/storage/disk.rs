@@ -52,7 +52,7 @@ const SEGMENT_COUNT_MAX: usize = 1024;
 ///
 /// Invariants: a job is in `jobs` as long as `parts` of it are in flight or wait in `edges`; every
 /// request in flight is in `requests`; `edge_in_flight` belongs to the first of `edges`.
-pub struct Disk {
+pub struct Storage {
     // Dropped first, and waits: what is in flight points into the pool and is done on the device.
     aio: Aio,
     device: Device,
@@ -111,12 +111,12 @@ struct Edge {
     memory_offset: u32,
 }
 
-impl Disk {
-    pub fn new(device: Device, metainfo: Arc<Metainfo>) -> io::Result<Disk> {
+impl Storage {
+    pub fn new(device: Device, metainfo: Arc<Metainfo>) -> io::Result<Storage> {
         let alignment = device.alignment;
         assert!(alignment.is_power_of_two());
         let quick_zeros = !device.read_only && zero::is_quick(&device);
-        Ok(Disk {
+        Ok(Storage {
             aio: Aio::new(QUEUE_DEPTH)?,
             device,
             metainfo,
@@ -241,7 +241,7 @@ impl Disk {
 
     /// Lets the disk make a piece zeros; false if that has to be done by writing.
     fn zero(&mut self, piece: PieceIndex, length: u32) -> bool {
-        let Disk {
+        let Storage {
             device,
             metainfo,
             alignment,
@@ -684,7 +684,7 @@ mod tests {
         Arc::new(Metainfo::parse(&torrent).unwrap())
     }
 
-    fn disk(path: &std::path::Path, metainfo: &Arc<Metainfo>, alignment: u32) -> Disk {
+    fn disk(path: &std::path::Path, metainfo: &Arc<Metainfo>, alignment: u32) -> Storage {
         let needed = metainfo.extents.disk_end().0;
         let mut device = Device::open_target(path, needed, TargetOptions::default()).unwrap();
         assert!(
@@ -693,12 +693,12 @@ mod tests {
             device.alignment
         );
         device.alignment = alignment;
-        Disk::new(device, metainfo.clone()).unwrap()
+        Storage::new(device, metainfo.clone()).unwrap()
     }
 
     /// Runs until `count` works are through; at most ten seconds.
     fn wait(
-        disk: &mut Disk,
+        disk: &mut Storage,
         pool: &mut Pool,
         count: usize,
     ) -> Vec<(Ticket, Result<(), DiskError>)> {

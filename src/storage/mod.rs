@@ -2,5 +2,6 @@
 //! them.
 
 pub mod disk;
+pub mod hasher;
 pub mod partition_table;
 pub mod reader;

@@ -8,7 +8,7 @@
 //!                    └──── give_back ────> Free
 //! ```
 //!
-//! *Taken* buffers belong to one owner: a piece being received, a disk read, an inspection.
+//! *Taken* buffers belong to one owner: a piece being received, a disk read, an read_queue.
 //! *Stored* ones hold bytes that are on the disk and may be sent; each block being sent pins its
 //! buffer, and a pinned buffer is never taken. If they turn out not to be on the disk the chunk is
 //! *forgotten*: nobody finds it any more, and the last pin frees its buffer.

@@ -5,5 +5,6 @@ pub mod choker;
 pub mod mesh;
 pub mod picker;
 pub mod ranking;
+pub mod read_queue;
 pub mod throttle;
 pub mod tracker;

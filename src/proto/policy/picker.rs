@@ -14,8 +14,8 @@
 //! 1. the rest of an open piece that nobody else has: the whole swarm waits for it, and a peer that
 //!    was choked in the
 //!    middle of a piece must not come back to begin another one;
-//! 2. what this peer suggested (BEP 6): a seed deals every piece once before it deals one twice,
-//!    and who deals is asked
+//! 2. what this peer suggested (BEP 6): a seed offers every piece once before it offers one twice,
+//!    and who offers is asked
 //!    for nothing of 3 and 4 as long as there is room for what it suggests;
 //! 3. the oldest open piece: a piece can be passed on only when it is whole, so finish before
 //!    opening;
@@ -73,7 +73,7 @@ pub struct Asked<'a> {
     /// Pieces it suggested to us, oldest first.
     pub suggested: &'a [PieceIndex],
     /// It wants to be asked for nothing else.
-    pub deals: bool,
+    pub offers: bool,
     /// Blocks it was asked for already.
     pub requested: &'a dyn Fn(Block) -> bool,
 }
@@ -269,14 +269,14 @@ impl Picker {
             }
         }
         // Without room for what it suggests it may help to make some.
-        let deals = peer.deals && room;
-        if !deals && let Some(block) = open.iter().find_map(|open| self.free_block(open, peer)) {
+        let offers = peer.offers && room;
+        if !offers && let Some(block) = open.iter().find_map(|open| self.free_block(open, peer)) {
             return Pick::Block(block);
         }
         // Most peers have nothing new most of the time, and that is seen without looking at every
         // piece.
         if room
-            && !deals
+            && !offers
             && self.unopened.meets(peer.has)
             && let Some(piece) = self.ranking.iter().find(wanted)
         {
@@ -677,7 +677,7 @@ mod tests {
             slot: PeerSlot(slot),
             has: &field(has),
             suggested: &suggested,
-            deals: false,
+            offers: false,
             requested: &|_| false,
         };
         picker.pick(&asked, true, true)
@@ -732,7 +732,7 @@ mod tests {
     }
 
     #[test]
-    fn who_deals_is_asked_for_what_it_suggests() {
+    fn a_peer_that_offers_is_asked_only_for_what_it_suggests() {
         let mut picker = picker("3123", "....");
         let ask = |picker: &Picker, suggested: &[PieceIndex], room| {
             let has = field("####");
@@ -740,7 +740,7 @@ mod tests {
                 slot: PeerSlot(0),
                 has: &has,
                 suggested,
-                deals: true,
+                offers: true,
                 requested: &|_| false,
             };
             picker.pick(&asked, room, true)
@@ -769,7 +769,7 @@ mod tests {
             slot: PeerSlot(0),
             has: &field("##"),
             suggested: &[],
-            deals: false,
+            offers: false,
             requested: &|_| false,
         };
         assert_eq!(picker.pick(&nobody, false, true), Pick::Nothing);

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::checker::{Ledger, Meter, Watched};
-use super::disk::{Disk, random_part};
+use super::disk::{SimDisk, random_part};
 use super::image::{Cell, Image, ZEROS};
 use super::links::Packet;
 use super::options::{AgentOptions, Canary};
@@ -35,7 +35,7 @@ pub struct Agent {
     meter: Meter,
     image: Image,
     pool: Pool,
-    disk: Disk,
+    disk: SimDisk,
     rng: Rng,
     canary: Canary,
     alert: bool,
@@ -75,7 +75,7 @@ impl Agent {
         image: &Image,
         options: &AgentOptions,
         identity: Identity,
-        disk: Disk,
+        disk: SimDisk,
         (canary, alert): (Canary, bool),
     ) -> Agent {
         let layout = &image.metainfo.layout;
@@ -159,7 +159,7 @@ impl Agent {
     }
 
     /// The process dies, and perhaps the power goes: what the disk holds then.
-    pub fn dies(mut self, power: bool) -> Disk {
+    pub fn dies(mut self, power: bool) -> SimDisk {
         if power {
             self.disk.loses_power(&mut self.rng);
         }

@@ -410,18 +410,18 @@ fn suggested(said: Vec<Send>) -> Vec<u32> {
 /// The table: pieces suggested to a peer that left, or was choked, before it asked for them counted
 /// as sent, and were suggested to nobody again until every other one had been sent.
 #[test]
-fn what_was_dealt_and_not_asked_for_is_dealt_again() {
+fn what_was_offered_and_not_asked_for_is_offered_again() {
     let mut bench = Bench::new(Role::Seeder, 2, 16384, 0);
     let slot = bench.peer(2, Message::HaveNone);
     bench.hears(slot, Message::Interested);
-    let mut dealt = suggested(bench.said(slot));
+    let mut offered = suggested(bench.said(slot));
     bench.closes(slot);
     let slot = bench.peer(3, Message::HaveNone);
     bench.hears(slot, Message::Interested);
     let mut again = suggested(bench.said(slot));
-    dealt.sort();
+    offered.sort();
     again.sort();
-    assert_eq!((dealt, again), (vec![0, 1], vec![0, 1]));
+    assert_eq!((offered, again), (vec![0, 1], vec![0, 1]));
 }
 
 /// The table: a peer that was choked in the middle of a piece began the next one when its turn came

@@ -49,7 +49,7 @@ pub struct Ledger {
     /// often.
     fetched_good: Vec<u32>,
     lost_good: Vec<u32>,
-    /// Pieces that the survey could not read.
+    /// Pieces that the scan could not read.
     unread: BTreeSet<PieceIndex>,
     /// Pieces that were found before anything was flushed.
     pub found: u32,
@@ -348,7 +348,7 @@ impl Ledger {
         }
     }
 
-    /// The survey. What came meanwhile is written to all places where it lacks, looked at or not.
+    /// The scan. What came meanwhile is written to all places where it lacks, looked at or not.
     fn finds(&mut self, piece: PieceIndex, good: bool) {
         let index = piece.index();
         let came = !self.image.is_zero(piece)
@@ -429,8 +429,8 @@ impl Ledger {
                     begin + length <= self.image.piece_length(*piece),
                     "read past the end of its piece"
                 );
-                let surveys = self.look && self.flushes == 0;
-                let may = self.is_seeder || surveys || self.on_disk[piece.index()];
+                let scans = self.look && self.flushes == 0;
+                let may = self.is_seeder || scans || self.on_disk[piece.index()];
                 assert!(may, "piece {} is read and not written", piece.0);
             }
             Work::Hash(_) => unreachable!("hashing has no ticket"),
@@ -464,7 +464,7 @@ impl Ledger {
         work
     }
 
-    /// The survey could not read it all: whatever it is, it does not count as being there.
+    /// The scan could not read it all: whatever it is, it does not count as being there.
     pub fn cannot_read(&mut self, piece: PieceIndex) {
         self.there[piece.index()] = false;
         self.unread.insert(piece);

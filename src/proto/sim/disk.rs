@@ -52,7 +52,7 @@ pub enum DiskFault {
     },
 }
 
-pub struct Disk {
+pub struct SimDisk {
     options: DiskOptions,
     cells: Vec<Cell>,
     free_at: Instant,
@@ -66,8 +66,8 @@ pub struct Disk {
     overwritten: Vec<(usize, Cell)>,
 }
 
-impl Disk {
-    pub fn new(options: DiskOptions, image: &Image, rng: &mut Rng) -> Disk {
+impl SimDisk {
+    pub fn new(options: DiskOptions, image: &Image, rng: &mut Rng) -> SimDisk {
         let background = if options.holds == Holds::Garbage || rng.chance(1, 2) {
             None
         } else {
@@ -102,7 +102,7 @@ impl Disk {
                 .collect(),
             _ => BTreeSet::new(),
         };
-        Disk {
+        SimDisk {
             options,
             cells,
             free_at: Instant(0),

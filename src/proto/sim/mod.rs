@@ -286,7 +286,7 @@ mod tests {
     /// The same for those who believe that all of a half right target is right,
     #[test]
     #[should_panic(expected = "is sent with other bytes")]
-    fn sim_canary_a_blind_survey() {
+    fn sim_canary_a_blind_scan() {
         let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
         options.agents[2].disk.holds = Holds::Part(50);
         options

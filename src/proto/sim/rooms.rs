@@ -204,7 +204,7 @@ fn a_source_of_something_else_gives_up() {
 fn a_target_that_fails_fails_alone() {
     let fails = |operation, from| DiskFault::Fails { operation, from };
     let faults = [
-        // In the survey, when serving or reading back, and so on.
+        // In the scan, when serving or reading back, and so on.
         (Holds::Part(50), fails(DiskOperation::Read, 100)),
         (Holds::Garbage, fails(DiskOperation::Read, 150)),
         (Holds::Garbage, fails(DiskOperation::Write, 50)),

@@ -12,7 +12,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use super::agent::{Agent, Identity};
-use super::disk::{Disk, DiskFault, random_part};
+use super::disk::{DiskFault, SimDisk, random_part};
 use super::fake_peer::{FakePeer, Wish};
 use super::image::Image;
 use super::links::{Network, Packet, Receiving, Segment};
@@ -71,7 +71,7 @@ pub enum NodeRole {
 /// What starts on a machine when its time comes.
 pub enum Plan {
     /// With the disk that an earlier process left.
-    Agent(Box<AgentOptions>, Option<Disk>),
+    Agent(Box<AgentOptions>, Option<SimDisk>),
     Fake(FakeOptions),
 }
 
@@ -288,8 +288,9 @@ impl World {
                     tracker_grace: self.options.tracker_grace,
                     seed: self.rng.next_u64(),
                 };
-                let disk = disk
-                    .unwrap_or_else(|| Disk::new(options.disk.clone(), &self.image, &mut self.rng));
+                let disk = disk.unwrap_or_else(|| {
+                    SimDisk::new(options.disk.clone(), &self.image, &mut self.rng)
+                });
                 let manner = (self.options.canary, self.options.alert);
                 let agent = Agent::new(self.now, &self.image, &options, identity, disk, manner);
                 self.nodes[node].role = NodeRole::Agent(Box::new(agent));

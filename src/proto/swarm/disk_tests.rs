@@ -335,7 +335,7 @@ fn many() -> String {
         .collect()
 }
 
-// ---- the survey
+// ---- the scan
 
 #[test]
 fn a_sample_in_which_nothing_is_right_is_enough() {
@@ -406,7 +406,7 @@ fn who_holds_everything_seeds_without_a_peer() {
 
 /// What is not there is asked for while the rest is still being read, and nothing else.
 #[test]
-fn only_what_is_known_to_be_missing_is_asked_for_during_the_survey() {
+fn only_what_is_known_to_be_missing_is_asked_for_during_the_scan() {
     let mut story = leecher("ABCD", "ABC.");
     let peer = story.peer(2, "####");
     assert_eq!(story.asked(peer), [], "nobody has looked yet");
@@ -418,7 +418,7 @@ fn only_what_is_known_to_be_missing_is_asked_for_during_the_survey() {
 }
 
 #[test]
-fn the_endgame_waits_for_the_end_of_the_survey() {
+fn the_endgame_waits_for_the_end_of_the_scan() {
     let mut story = leecher("ABCD", ".BCD");
     let (slow, fast) = (story.peer(2, "####"), story.peer(3, "####"));
     story.step();
@@ -453,7 +453,7 @@ fn who_is_not_to_look_reads_nothing() {
 /// The buffer held the same bytes before, so the hash is the right one; but the disk does not hold
 /// them.
 #[test]
-fn what_the_survey_cannot_read_is_not_there() {
+fn what_the_scan_cannot_read_is_not_there() {
     let mut story = leecher("AB", "AB");
     let peer = story.peer(2, "##");
     let error = DiskError {
@@ -498,7 +498,7 @@ fn what_the_survey_cannot_read_is_not_there() {
 }
 
 #[test]
-fn who_leaves_during_the_survey_flushes_and_goes() {
+fn a_leaver_during_the_scan_flushes_and_goes() {
     let mut story = leecher("ABCD", "ABCD");
     story.step();
     story.swarm.leave(NOW);
@@ -580,7 +580,7 @@ fn a_thousand_equal_pieces_are_written_a_few_at_a_time() {
     story.hash_all();
     assert_eq!(story.waiting.len(), 1 + COPY_WRITES_MAX);
     while story.step().is_some() {
-        assert!(story.waiting.len() <= COPY_WRITES_MAX.max(INSPECT_MAX));
+        assert!(story.waiting.len() <= COPY_WRITES_MAX.max(READ_AHEAD_MAX));
     }
     assert_eq!(
         (&story.swarm.state, &story.disk[..]),

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::Swarm;
-use super::words::*;
+use super::interface::*;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
 use crate::policy::mesh::Ending;
@@ -106,8 +106,8 @@ impl Swarm {
                     self.peer(slot).requests_max = reqq.clamp(1, PIPELINE_MAX);
                 }
                 let peer = self.peer(slot);
-                (peer.upload_only, peer.deals, peer.nothing_at) =
-                    (handshake.upload_only, handshake.deals, None);
+                (peer.upload_only, peer.offers, peer.nothing_at) =
+                    (handshake.upload_only, handshake.offers, None);
                 // Further handshakes add to the first (BEP 10). Who repeats itself is told nothing
                 // twice.
                 if self.peer(slot).dont_have.is_none() && handshake.dont_have.is_some() {
@@ -167,7 +167,7 @@ impl Swarm {
         }
         peer.wanted += u32::from(lacking);
         peer.nothing_at = None;
-        peer.dealt.retain(|dealt| *dealt != piece);
+        peer.offered.retain(|offered| *offered != piece);
         self.picker.piece_appeared(piece);
     }
 
@@ -259,10 +259,12 @@ impl Swarm {
         if !peer.uploads.contains(&block) {
             peer.uploads.push_back(block);
         }
-        let dealt = peer.dealt.len();
-        peer.dealt.retain(|piece| *piece != block.piece);
+        let offered = peer.offered.len();
+        peer.offered.retain(|piece| *piece != block.piece);
         // Anybody may ask for the same block for ever; the count stops where it can hold no more.
-        if dealt == peer.dealt.len() && block.begin == 0 && self.sent.count(block.piece) < u16::MAX
+        if offered == peer.offered.len()
+            && block.begin == 0
+            && self.sent.count(block.piece) < u16::MAX
         {
             self.sent.increment(block.piece, &mut self.rng);
         }

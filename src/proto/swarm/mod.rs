@@ -4,7 +4,7 @@
 //! Words of what happened go in by `handle_*`, words of what is to be done come out by `poll_*`;
 //! neither carries payload. The parts: `picker` (what to ask for), `peer` (what stands with each
 //! peer), `choker` (whom to serve), `cache` (which buffer holds what), `contents` (what needs no
-//! peer), `inspection` (what is really there), `tracker` and `mesh` (where the others are).
+//! peer), `read_queue` (what is really there), `tracker` and `mesh` (where the others are).
 //!
 //! A block's way through: `poll_send` asks for it, `begin_block` names the buffer, `handle_block`
 //! puts it to the hash, `handle_hashed` of its whole piece puts it to the disk, `handle_disk` tells
@@ -13,22 +13,21 @@
 //! A leecher's way: Scanning (a sample of what the target holds, then all of it if the sample says
 //! so), Downloading what it lacks, Verifying what was written by reading it back, Seeding.
 //!
-//! Here: the agent as a whole, its connections, and how it ends. `words`: what crosses the border
+//! Here: the agent as a whole, its connections, and how it ends. `interface`: what crosses the border
 //! to the shell. `inbound` and `outbound`: what peers say, and what is said to them. `storage`:
 //! what the disk does.
 
 #[cfg(test)]
 mod disk_tests;
 mod inbound;
-mod inspection;
+mod interface;
 mod outbound;
 mod peer;
 mod storage;
 #[cfg(test)]
 mod tests;
-mod words;
 
-pub use words::*;
+pub use interface::*;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -45,9 +44,9 @@ use crate::policy::choker;
 use crate::policy::mesh::{Ending, Mesh, Whom};
 use crate::policy::picker::Picker;
 use crate::policy::ranking::Ranking;
+use crate::policy::read_queue::ReadQueue;
 use crate::policy::tracker::{Need, Tracker};
 use crate::rng::Rng;
-use crate::swarm::inspection::Inspection;
 use crate::swarm::peer::{Peer, Phase, overdue};
 use crate::units::*;
 use crate::wire::announce::{AnnounceRequest, Answer, Event as AnnounceEvent};
@@ -67,7 +66,7 @@ enum Pending {
         buffer: BufferId,
         good: bool,
     },
-    Inspect {
+    ReadAndHash {
         chunk: Chunk,
         buffer: BufferId,
     },
@@ -76,7 +75,7 @@ enum Pending {
 
 /// How far the look at what a target holds has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Survey {
+enum ScanStage {
     Sample { good: bool },
     Rest,
 }
@@ -87,7 +86,7 @@ enum Survey {
 ///
 /// Invariants: a piece whose place on the disk has changed sides is in `news`; what is on the disk
 /// is neither wanted nor `unknown`; every buffer is free, stored, or owned by exactly one open
-/// piece, pending read or inspection; every pinned buffer has its block in some peer's `sending`.
+/// piece, pending read or read_queue; every pinned buffer has its block in some peer's `sending`.
 pub struct Swarm {
     metainfo: Arc<Metainfo>,
     config: Config,
@@ -98,8 +97,8 @@ pub struct Swarm {
     picker: Picker,
     cache: Cache,
     contents: Contents,
-    inspection: Inspection,
-    survey: Survey,
+    read_queue: ReadQueue,
+    scan: ScanStage,
     /// Pieces of the target that nobody has looked at yet.
     unknown: Bitfield,
     /// Of the pieces that are being looked at, those that could not be read; and how many there
@@ -124,8 +123,8 @@ pub struct Swarm {
     news: Vec<PieceIndex>,
     /// How often each piece was sent or suggested.
     sent: Ranking,
-    /// Where the seeder goes on dealing.
-    next_deal: PieceIndex,
+    /// Where the seeder goes on offering.
+    next_offer: PieceIndex,
     tracker: Tracker,
     mesh: Mesh,
     pending: BTreeMap<Ticket, Pending>,
@@ -189,8 +188,8 @@ impl Swarm {
             picker: Picker::new(layout, buffer_bytes, have, picker_rng),
             cache: Cache::new(config.buffer_count),
             contents: Contents::new(&layout, &metainfo.hashes),
-            inspection: Inspection::new(layout, buffer_bytes),
-            survey: Survey::Sample { good: false },
+            read_queue: ReadQueue::new(layout, buffer_bytes),
+            scan: ScanStage::Sample { good: false },
             unknown,
             unread: BTreeSet::new(),
             unread_count: 0,
@@ -203,8 +202,8 @@ impl Swarm {
             coming: Bitfield::new(pieces),
             news: Vec::new(),
             sent: Ranking::new(pieces, &mut rng),
-            // Two seeders are not to deal the same pieces at the same time.
-            next_deal: PieceIndex(rng.below(pieces)),
+            // Two seeders are not to offer the same pieces at the same time.
+            next_offer: PieceIndex(rng.below(pieces)),
             tracker: Tracker::new(
                 now,
                 metainfo.trackers.clone(),
@@ -263,7 +262,7 @@ impl Swarm {
     }
 
     pub fn progress(&self) -> Progress {
-        let (checked, to_check) = self.inspection.progress();
+        let (checked, to_check) = self.read_queue.progress();
         Progress {
             state: self.state.clone(),
             have: self.have().count(),
@@ -448,7 +447,7 @@ impl Swarm {
             self.config.max_down.give_back(block.length);
             self.picker.release(block, slot);
         }
-        for piece in peer.dealt.drain(..) {
+        for piece in peer.offered.drain(..) {
             self.sent.decrement(piece, &mut self.rng);
         }
         self.picker.left(slot);
@@ -546,8 +545,8 @@ impl Swarm {
         let sending = !peer.sending.is_empty();
         // Whatever the reason: who is left without a word asks for what it needs.
         let may_ask = peer.may_request(now) && peer.requests.is_empty();
-        if peer.deals && may_ask && overdue(now, peer.progress_at, DEAL_PATIENCE) {
-            (peer.deals, peer.nothing_at) = (false, None);
+        if peer.offers && may_ask && overdue(now, peer.progress_at, OFFER_PATIENCE) {
+            (peer.offers, peer.nothing_at) = (false, None);
         }
         let (complete, told) = (peer.is_complete(), peer.said_complete || !peer.extended);
         let (progress_at, snubbed, since, heard_at, spoke_at) = (
@@ -891,7 +890,7 @@ impl Swarm {
             .count();
         assert_eq!(self.loads, loading);
         if self.is_open() {
-            let inspected = self.inspection.buffer_count();
+            let inspected = self.read_queue.buffer_count();
             assert_eq!(
                 self.cache.taken_count(),
                 self.picker.buffer_count() + loading + inspected
@@ -921,7 +920,7 @@ impl Swarm {
                 assert_eq!(ways, 1, "piece {} comes in {ways} ways", piece.0);
             }
         }
-        let surveying = self.state == State::Scanning && self.config.look;
-        assert!(surveying || self.unknown.is_empty() || !self.is_open());
+        let scanning = self.state == State::Scanning && self.config.look;
+        assert!(scanning || self.unknown.is_empty() || !self.is_open());
     }
 }

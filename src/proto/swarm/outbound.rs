@@ -5,7 +5,7 @@
 use alloc::string::String;
 
 use super::Swarm;
-use super::words::*;
+use super::interface::*;
 use crate::limits::*;
 use crate::policy::cache::Chunk;
 use crate::policy::picker::{Asked, Pick};
@@ -48,7 +48,7 @@ impl Swarm {
             .or_else(|| self.news(slot));
         if let Some(message) = word
             .or_else(|| self.request(now, slot))
-            .or_else(|| self.deal(slot))
+            .or_else(|| self.offer(slot))
         {
             return Some(Send::Message(message));
         }
@@ -66,7 +66,7 @@ impl Swarm {
         );
         let peer = self.peer(slot);
         if !peer.said_bitfield {
-            (peer.said_bitfield, peer.said_deals) = (true, seeder);
+            (peer.said_bitfield, peer.said_offers) = (true, seeder);
             (peer.told, peer.told_at_first) = (told, told);
             return match (peer.fast, full, count) {
                 (true, true, _) => Some(Message::HaveAll),
@@ -82,13 +82,13 @@ impl Swarm {
         // Of the pieces that it had itself it was not told, so it cannot count.
         if peer.extended && complete && !peer.said_complete {
             peer.said_complete = true;
-            let deals = peer.said_deals;
-            return Some(self.extended_handshake(deals));
+            let offers = peer.said_offers;
+            return Some(self.extended_handshake(offers));
         }
         None
     }
 
-    fn extended_handshake(&self, deals: bool) -> Message {
+    fn extended_handshake(&self, offers: bool) -> Message {
         let handshake = ExtendedHandshake {
             dont_have: Some(DONT_HAVE_ID),
             reqq: Some(UPLOAD_QUEUE_MAX as u32),
@@ -96,7 +96,7 @@ impl Swarm {
             listen_port: Some(self.config.listen_port),
             // A source without some of its pieces does not want them back.
             upload_only: self.state == State::Seeding,
-            deals,
+            offers,
             ..ExtendedHandshake::default()
         };
         Message::Extended {
@@ -120,7 +120,7 @@ impl Swarm {
             if !peer.fast {
                 peer.uploads.clear();
             }
-            self.take_back_dealt(slot);
+            self.take_back_offers(slot);
             return Some(Message::Choke);
         }
         let interested = downloading && peer.wanted > 0;
@@ -177,7 +177,7 @@ impl Swarm {
                 slot,
                 has: &peer.has,
                 suggested: &peer.suggested,
-                deals: peer.deals,
+                offers: peer.offers,
                 requested: &requested,
             };
             // While the target is still being scanned there may be more to come.
@@ -245,16 +245,16 @@ impl Swarm {
         true
     }
 
-    /// The seed deals its pieces like cards (BEP 6 suggest): each to one peer before any to a
+    /// The seed offers its pieces like cards (BEP 6 suggest): each to one peer before any to a
     /// second.
-    pub(super) fn deal(&mut self, slot: PeerSlot) -> Option<Message> {
+    pub(super) fn offer(&mut self, slot: PeerSlot) -> Option<Message> {
         if self.config.role != Role::Seeder {
             return None;
         }
-        let ahead =
-            (DEALT_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, DEALT_AHEAD_MAX) as usize;
+        let ahead = (OFFERED_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, OFFERED_AHEAD_MAX)
+            as usize;
         let peer = self.peers[slot.index()].as_ref()?;
-        if !peer.is_dealt_to() || peer.dealt.len() >= ahead {
+        if !peer.is_offered_to() || peer.offered.len() >= ahead {
             return None;
         }
         let is_new =
@@ -263,25 +263,25 @@ impl Swarm {
             |piece: &PieceIndex| is_new(piece) && self.have().get(*piece) && !peer.has.get(*piece);
         // In the order of the disk: what everybody writes at the same time lies together, and heads
         // move less.
-        let (next, count) = (self.next_deal.0, self.have().len());
+        let (next, count) = (self.next_offer.0, self.have().len());
         let Some(piece) = (next..count).chain(0..next).map(PieceIndex).find(useful) else {
             // Everything has been out, and the others pass it on; to suggest it would only send it
             // twice. What was lost on the way they ask for themselves.
             let peer = self.peer(slot);
-            peer.said_deals = false;
+            peer.said_offers = false;
             return peer.extended.then(|| self.extended_handshake(false));
         };
-        self.next_deal = PieceIndex((piece.0 + 1) % count);
+        self.next_offer = PieceIndex((piece.0 + 1) % count);
         self.sent.increment(piece, &mut self.rng);
         let peer = self.peer(slot);
-        peer.dealt.push(piece);
+        peer.offered.push(piece);
         Some(Message::Suggest(piece.0))
     }
 
     /// Pieces that were suggested to a peer and that it has not asked for: somebody else may have
     /// them first.
-    pub(super) fn take_back_dealt(&mut self, slot: PeerSlot) {
-        for piece in core::mem::take(&mut self.peer(slot).dealt) {
+    pub(super) fn take_back_offers(&mut self, slot: PeerSlot) {
+        for piece in core::mem::take(&mut self.peer(slot).offered) {
             self.sent.decrement(piece, &mut self.rng);
         }
     }

@@ -40,9 +40,9 @@ pub struct Peer {
     /// They want nothing more, whatever they lack (BEP 21).
     pub upload_only: bool,
     /// They suggest what to ask them for, and are asked for nothing else.
-    pub deals: bool,
-    /// We still deal to them, and have told them so if they have a word for it (BEP 10).
-    pub said_deals: bool,
+    pub offers: bool,
+    /// We still offer to them, and have told them so if they have a word for it (BEP 10).
+    pub said_offers: bool,
     /// We have told them that we want nothing more.
     pub said_complete: bool,
     /// The id under which they want to hear that we lost a piece.
@@ -98,7 +98,7 @@ pub struct Peer {
     /// Blocks that the shell is sending, with their pinned buffers.
     pub sending: VecDeque<(Block, BufferId)>,
     /// Pieces we suggested that they have not asked for yet.
-    pub dealt: Vec<PieceIndex>,
+    pub offered: Vec<PieceIndex>,
     /// Rejects and cancels to be said.
     pub replies: VecDeque<Message>,
 
@@ -125,8 +125,8 @@ impl Peer {
             fast: false,
             extended: false,
             upload_only: false,
-            deals: false,
-            said_deals: false,
+            offers: false,
+            said_offers: false,
             said_complete: false,
             dont_have: None,
             said_handshake: false,
@@ -158,7 +158,7 @@ impl Peer {
             suggested: Vec::new(),
             uploads: VecDeque::new(),
             sending: VecDeque::new(),
-            dealt: Vec::new(),
+            offered: Vec::new(),
             replies: VecDeque::new(),
             down_turn: Turn::default(),
             up_turn: Turn::default(),
@@ -210,8 +210,8 @@ impl Peer {
     }
 
     /// A seed suggests pieces to them.
-    pub fn is_dealt_to(&self) -> bool {
-        self.is_live() && self.fast && self.said_deals && !self.am_choking && self.peer_interested
+    pub fn is_offered_to(&self) -> bool {
+        self.is_live() && self.fast && self.said_offers && !self.am_choking && self.peer_interested
     }
 
     pub fn may_request(&self, now: Instant) -> bool {

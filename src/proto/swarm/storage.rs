@@ -1,11 +1,11 @@
-//! What is on the disk, what goes there and what comes back: the survey, pieces written and zeroed,
+//! What is on the disk, what goes there and what comes back: the scan, pieces written and zeroed,
 //! chunks read to be served, the flush, the read-back.
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use super::words::*;
-use super::{Pending, Survey, Swarm};
+use super::interface::*;
+use super::{Pending, ScanStage, Swarm};
 use crate::limits::*;
 use crate::policy::cache::Chunk;
 use crate::swarm::peer::Peer;
@@ -48,10 +48,10 @@ impl Swarm {
                     self.cache.give_back(buffer);
                 }
             }
-            Pending::Inspect { chunk, buffer } if self.is_open() => {
-                self.inspection.arrived(chunk, buffer)
+            Pending::ReadAndHash { chunk, buffer } if self.is_open() => {
+                self.read_queue.arrived(chunk, buffer)
             }
-            Pending::Inspect { buffer, .. } => self.cache.give_back(buffer),
+            Pending::ReadAndHash { buffer, .. } => self.cache.give_back(buffer),
             Pending::Flush => self.flushed(now),
         }
     }
@@ -64,16 +64,16 @@ impl Swarm {
                 self.loads -= 1;
                 self.cache.give_back(buffer);
             }
-            Pending::Inspect { buffer, .. } => self.cache.give_back(buffer),
+            Pending::ReadAndHash { buffer, .. } => self.cache.give_back(buffer),
             Pending::Write { .. } | Pending::Flush => {}
         }
     }
 
-    /// What the survey cannot read is not there: many a sector torn by a power cut is healed by
+    /// What the scan cannot read is not there: many a sector torn by a power cut is healed by
     /// writing it. A disk that is gone fails at the first write.
     fn target_fails(&mut self, now: Instant, pending: Pending, error: DiskError) {
         match pending {
-            Pending::Inspect {
+            Pending::ReadAndHash {
                 chunk: Chunk { piece, .. },
                 ..
             } if self.state == State::Scanning => {
@@ -96,14 +96,14 @@ impl Swarm {
 
     /// A seeder goes on with what it can read.
     fn unreadable(&mut self, now: Instant, pending: Pending, error: DiskError) {
-        let (Pending::Load { chunk, .. } | Pending::Inspect { chunk, .. }) = &pending else {
+        let (Pending::Load { chunk, .. } | Pending::ReadAndHash { chunk, .. }) = &pending else {
             unreachable!("a seeder only reads")
         };
         self.lose_source(now, chunk.piece, Some(error));
         match pending {
             // Its turn at the hash must come, or those behind it would wait for ever; the verdict
             // is known already.
-            Pending::Inspect { .. } => self.done(now, pending),
+            Pending::ReadAndHash { .. } => self.done(now, pending),
             _ => self.abort(pending),
         }
     }
@@ -128,20 +128,20 @@ impl Swarm {
         let sample = self.contents.sample(&self.metainfo.layout, &mut self.rng);
         sample
             .into_iter()
-            .for_each(|piece| self.inspection.add(piece));
+            .for_each(|piece| self.read_queue.add(piece));
         self.advance(now);
     }
 
     /// All pieces that were to be looked at have been.
-    fn surveyed(&mut self, now: Instant) {
-        if self.survey == (Survey::Sample { good: true }) {
-            self.survey = Survey::Rest;
+    fn scanned(&mut self, now: Instant) {
+        if self.scan == (ScanStage::Sample { good: true }) {
+            self.scan = ScanStage::Rest;
             self.unknown
                 .ones()
-                .for_each(|piece| self.inspection.add(piece));
+                .for_each(|piece| self.read_queue.add(piece));
             self.read_ahead();
         }
-        if self.inspection.is_idle() {
+        if self.read_queue.is_idle() {
             self.miss_unknown(now);
         }
     }
@@ -213,7 +213,7 @@ impl Swarm {
             }
         }
         for peer in self.peers.iter_mut().flatten() {
-            peer.dealt.retain(|dealt| *dealt != piece);
+            peer.offered.retain(|offered| *offered != piece);
             let (asked, others) = peer
                 .uploads
                 .drain(..)
@@ -242,14 +242,14 @@ impl Swarm {
 
     /// A piece was read from the disk and hashed.
     pub(super) fn inspected(&mut self, now: Instant, piece: PieceIndex, good: bool) {
-        self.inspection.judged(piece);
+        self.read_queue.judged(piece);
         // Its buffer may have held the same bytes before.
         let good = !self.unread.remove(&piece) && good;
         match (&self.state, good) {
             // It came with an equal one while it was being read; the end of the write will tell.
             (State::Scanning, _) if self.coming.get(piece) => {}
             (State::Scanning, true) => {
-                if let Survey::Sample { good } = &mut self.survey {
+                if let ScanStage::Sample { good } = &mut self.scan {
                     *good = true;
                 }
                 self.got(piece);
@@ -365,11 +365,11 @@ impl Swarm {
     fn flushed(&mut self, now: Instant) {
         match self.state {
             State::Verifying if self.config.verify => {
-                self.inspection.restart();
+                self.read_queue.restart();
                 self.unproven
                     .ones()
-                    .for_each(|piece| self.inspection.add(piece));
-                if self.inspection.is_idle() {
+                    .for_each(|piece| self.read_queue.add(piece));
+                if self.read_queue.is_idle() {
                     self.verified(now);
                 }
             }
@@ -402,7 +402,7 @@ impl Swarm {
         self.tracker.complete(now);
     }
 
-    /// Drives what needs nobody from outside: the inspection, zeros, the next state, leaving.
+    /// Drives what needs nobody from outside: the read_queue, zeros, the next state, leaving.
     pub(super) fn advance(&mut self, now: Instant) {
         if self.is_open() {
             self.read_ahead();
@@ -410,9 +410,9 @@ impl Swarm {
                 self.write_copies();
                 self.write_zeros();
             }
-            let read_through = self.inspection.is_idle() && !self.is_flushing();
+            let read_through = self.read_queue.is_idle() && !self.is_flushing();
             match self.state {
-                State::Scanning if read_through => self.surveyed(now),
+                State::Scanning if read_through => self.scanned(now),
                 State::Downloading if self.have().is_full() => {
                     self.state = State::Verifying;
                     let ticket = self.ticket(Pending::Flush);
@@ -432,13 +432,13 @@ impl Swarm {
     // ---- from the disk
 
     fn read_ahead(&mut self) {
-        while let Some(chunk) = self.inspection.next_read() {
+        while let Some(chunk) = self.read_queue.next_read() {
             let Some(buffer) = self.cache.take() else {
                 return;
             };
-            self.inspection.start_read();
+            self.read_queue.start_read();
             let (begin, length) = self.span(chunk);
-            let ticket = self.ticket(Pending::Inspect { chunk, buffer });
+            let ticket = self.ticket(Pending::ReadAndHash { chunk, buffer });
             self.work.push_back(Work::Read {
                 ticket,
                 piece: chunk.piece,
@@ -456,10 +456,10 @@ impl Swarm {
         if !self.is_open() {
             return [None; 2];
         }
-        let places = first_two(self.inspection.hashable());
+        let places = first_two(self.read_queue.hashable());
         match (places, first_two(self.picker.hashable())) {
             ([Some(_), Some(_)], _) => self.hash_read(places),
-            ([Some(_), None], _) if !patient || self.inspection.waits_for_hash() => {
+            ([Some(_), None], _) if !patient || self.read_queue.waits_for_hash() => {
                 self.hash_read(places)
             }
             (_, [Some(first), Some(second)]) => {
@@ -476,7 +476,7 @@ impl Swarm {
     /// Whether `poll_hash` has something for those who are not patient.
     pub fn has_to_hash(&self) -> bool {
         self.is_open()
-            && (self.inspection.hashable().next().is_some()
+            && (self.read_queue.hashable().next().is_some()
                 || self.picker.hashable().next().is_some())
     }
 
@@ -493,7 +493,7 @@ impl Swarm {
     }
 
     fn hash_read(&mut self, places: [Option<usize>; 2]) -> [Option<Hash>; 2] {
-        let chunks = places.map(|place| self.inspection.next_hash(place?));
+        let chunks = places.map(|place| self.read_queue.next_hash(place?));
         let hashes =
             chunks.map(|chunk| chunk.map(|(chunk, buffer)| self.hash_chunk(chunk, buffer)));
         self.read_ahead();
@@ -535,8 +535,8 @@ impl Swarm {
         let ahead = next_chunks(self.peer(slot), buffer_bytes, READS_PER_PEER_MAX);
         for (place, chunk) in ahead.into_iter().enumerate() {
             if self.must_look_at(chunk.piece) {
-                if !self.inspection.contains(chunk.piece) {
-                    self.inspection.add(chunk.piece);
+                if !self.read_queue.contains(chunk.piece) {
+                    self.read_queue.add(chunk.piece);
                 }
             } else if self.loads < READS_MAX
                 && !self.cache.contains(chunk)

@@ -128,11 +128,11 @@ fn first_block(piece: u32) -> RawBlock {
     }
 }
 
-/// What a handshake among these says of dealing.
-fn deals(said: &[Send]) -> Vec<bool> {
+/// What a handshake among these says of offering.
+fn offers(said: &[Send]) -> Vec<bool> {
     let handshake = |send: &Send| match send {
         Send::Message(Message::Extended { id: 0, payload }) => {
-            Some(ExtendedHandshake::parse(payload).unwrap().deals)
+            Some(ExtendedHandshake::parse(payload).unwrap().offers)
         }
         _ => None,
     };
@@ -140,41 +140,41 @@ fn deals(said: &[Send]) -> Vec<bool> {
 }
 
 #[test]
-fn a_seeder_deals_until_everything_was_out() {
+fn a_seeder_offers_until_everything_was_out() {
     let mut swarm = swarm(Role::Seeder, 40, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[]);
     swarm.peer(slot).extended = true;
-    assert_eq!(deals(&said(&mut swarm, at(0), slot)), [true]);
+    assert_eq!(offers(&said(&mut swarm, at(0), slot)), [true]);
     swarm.handle_message(at(0), slot, Message::Interested);
-    let (mut dealt, mut over) = (Vec::new(), Vec::new());
+    let (mut offered, mut over) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         let said = said(&mut swarm, at(0), slot);
-        over.extend(deals(&said));
+        over.extend(offers(&said));
         for send in said {
             if let Send::Message(Message::Suggest(piece)) = send {
-                dealt.push(piece);
+                offered.push(piece);
                 // With the last one it would have everything, and go.
-                if dealt.len() < 40 {
+                if offered.len() < 40 {
                     swarm.handle_message(at(0), slot, Message::Have(piece));
                 }
             }
         }
     }
     assert_eq!(over, [false], "once");
-    assert_eq!(dealt.len(), 40);
-    let in_order = dealt
+    assert_eq!(offered.len(), 40);
+    let in_order = offered
         .iter()
-        .zip(&dealt[1..])
+        .zip(&offered[1..])
         .all(|(one, next)| *next == (one + 1) % 40);
-    assert!(in_order, "not in the order of the disk: {dealt:?}");
+    assert!(in_order, "not in the order of the disk: {offered:?}");
 }
 
 #[test]
-fn who_is_dealt_nothing_for_a_while_asks() {
+fn a_peer_without_offers_for_a_while_asks() {
     let mut swarm = swarm(Role::Leecher, 4, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[0, 1, 2, 3]);
     let payload = ExtendedHandshake {
-        deals: true,
+        offers: true,
         ..ExtendedHandshake::default()
     }
     .encode();
@@ -207,7 +207,7 @@ fn who_is_dealt_nothing_for_a_while_asks() {
     assert_eq!(asked(&mut swarm, at(0), slot), []);
     swarm.handle_timeout(at(1));
     assert_eq!(asked(&mut swarm, at(1), slot), []);
-    let later = at(DEAL_PATIENCE.as_secs());
+    let later = at(OFFER_PATIENCE.as_secs());
     swarm.handle_timeout(later);
     assert!(!asked(&mut swarm, later, slot).is_empty());
 }

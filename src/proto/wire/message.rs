@@ -360,7 +360,7 @@ pub struct ExtendedHandshake {
     pub upload_only: bool,
     /// The sender suggests (BEP 6) what to ask it for, and wants to be asked for nothing else; our
     /// own entry.
-    pub deals: bool,
+    pub offers: bool,
 }
 
 /// The id under which we want to hear that a piece is lost again: four bytes, the piece (BEP 54).
@@ -373,7 +373,7 @@ impl ExtendedHandshake {
     /// The payload of the message.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::from(b"d");
-        if self.deals {
+        if self.offers {
             put_entry(&mut out, "deals", 1);
         }
         out.extend_from_slice(b"1:md");
@@ -413,7 +413,7 @@ impl ExtendedHandshake {
             client: client.map(|client| text::printable(client, TEXT_BYTES_MAX)),
             listen_port: integer("p").and_then(positive),
             upload_only: integer("upload_only").is_some_and(|value| value != 0),
-            deals: integer("deals").is_some_and(|value| value != 0),
+            offers: integer("deals").is_some_and(|value| value != 0),
         })
     }
 }
@@ -837,7 +837,7 @@ mod tests {
                     client: Some("swarmdd/0.1.0".into()),
                     listen_port: Some(6881),
                     upload_only: true,
-                    deals: true,
+                    offers: true,
                 },
                 "d5:dealsi1e1:md11:lt_donthavei7e6:ut_pexi1ee1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
             ),
@@ -867,7 +867,7 @@ mod tests {
             client: Some("libtorrent/2.0.8.0".into()),
             listen_port: None,
             upload_only: true,
-            deals: false,
+            offers: false,
         };
         assert_eq!(ExtendedHandshake::parse(payload), Ok(expected));
     }

@@ -57,7 +57,7 @@ pub fn buffer_bytes(layout: &Layout) -> u32 {
 /// Fewest buffers a swarm of this layout works with: one piece on its way in, and as much again to
 /// write and to serve.
 pub fn buffer_count_min(layout: &Layout) -> u32 {
-    2 * layout.piece_bytes().div_ceil(buffer_bytes(layout)) + INSPECT_MAX as u32
+    2 * layout.piece_bytes().div_ceil(buffer_bytes(layout)) + READ_AHEAD_MAX as u32
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ pub struct Hash {
     pub offset: u32,
 }
 
-/// Downloads and inspections hash side by side: one running hash for each of these.
+/// Downloads and read queues hash side by side: one running hash for each of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HashOf {
     Download(PieceIndex),
@@ -200,7 +200,7 @@ pub enum Event {
         disk: DiskOffset,
         again: bool,
     },
-    /// The survey could not read this piece; it is written like one that is not there.
+    /// The scan could not read this piece; it is written like one that is not there.
     TargetBad {
         piece: PieceIndex,
         error: DiskError,

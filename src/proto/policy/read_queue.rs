@@ -1,8 +1,8 @@
 //! What is really on the disk: pieces read from it, one after the other, and hashed.
 //!
-//! One reader for all who ask: the survey of what a target holds, the proof of what was written to
+//! One reader for all who ask: the scan of what a target holds, the proof of what was written to
 //! it, and a seeder that looks at a piece before it gives it away. Pieces queue up; their chunks
-//! are read ahead of the hash, INSPECT_MAX at a time, and may come back in any order; hashing goes
+//! are read ahead of the hash, READ_AHEAD_MAX at a time, and may come back in any order; hashing goes
 //! strictly in order within a piece. Two pieces at a time, the first two of the queue, because the
 //! hash unit does two in little more time than one. A few lines, because "done" is said on their
 //! word.
@@ -16,14 +16,14 @@
 use alloc::collections::{BTreeMap, VecDeque};
 
 use crate::format::metainfo::Layout;
-use crate::limits::INSPECT_MAX;
+use crate::limits::READ_AHEAD_MAX;
 use crate::policy::cache::Chunk;
 use crate::units::{BufferId, PieceIndex};
 
 const HASHED_AT_ONCE: usize = 2;
 
 /// Invariant: a piece is in `queue` from `add` until `judged`.
-pub struct Inspection {
+pub struct ReadQueue {
     layout: Layout,
     buffer_bytes: u32,
     /// The first two are those being hashed, the one at `reading_piece` the one being read.
@@ -38,9 +38,9 @@ pub struct Inspection {
     added: u32,
 }
 
-impl Inspection {
-    pub fn new(layout: Layout, buffer_bytes: u32) -> Inspection {
-        Inspection {
+impl ReadQueue {
+    pub fn new(layout: Layout, buffer_bytes: u32) -> ReadQueue {
+        ReadQueue {
             layout,
             buffer_bytes,
             queue: VecDeque::new(),
@@ -82,7 +82,7 @@ impl Inspection {
         let piece = *self
             .queue
             .get(self.reading_piece)
-            .filter(|_| self.buffer_count() < INSPECT_MAX)?;
+            .filter(|_| self.buffer_count() < READ_AHEAD_MAX)?;
         Some(Chunk {
             piece,
             index: self.next_read,
@@ -171,7 +171,7 @@ mod tests {
             let mut rng = Rng::new(seed);
             let (piece, total) = (65536 + 16384 * rng.below(5), 1 + rng.below(3_000_000));
             let layout = Layout::new(u64::from(total), piece).unwrap();
-            let mut inspection = Inspection::new(layout, 32768);
+            let mut read_queue = ReadQueue::new(layout, 32768);
             let mut wanted: Vec<PieceIndex> =
                 layout.pieces().filter(|_| rng.chance(2, 3)).collect();
             rng.shuffle(&mut wanted);
@@ -181,24 +181,24 @@ mod tests {
                 coming
                     .by_ref()
                     .take(rng.below(4) as usize)
-                    .for_each(|piece| inspection.add(*piece));
-                while let Some(chunk) = inspection.next_read() {
-                    inspection.start_read();
+                    .for_each(|piece| read_queue.add(*piece));
+                while let Some(chunk) = read_queue.next_read() {
+                    read_queue.start_read();
                     reading.push(chunk);
                 }
-                assert!(reading.len() <= INSPECT_MAX);
+                assert!(reading.len() <= READ_AHEAD_MAX);
                 if !reading.is_empty() {
                     let chunk = reading.swap_remove(rng.below(reading.len() as u32) as usize);
-                    inspection.arrived(chunk, BufferId(0));
+                    read_queue.arrived(chunk, BufferId(0));
                 }
-                while let Some(place) = inspection.hashable().max_by_key(|_| rng.next_u64()) {
-                    let (chunk, _) = inspection.next_hash(place).expect("it can be hashed");
+                while let Some(place) = read_queue.hashable().max_by_key(|_| rng.next_u64()) {
+                    let (chunk, _) = read_queue.next_hash(place).expect("it can be hashed");
                     hashed.push(chunk);
                     if (chunk.index + 1) * 32768 >= layout.piece_length(chunk.piece) {
-                        inspection.judged(chunk.piece);
+                        read_queue.judged(chunk.piece);
                     }
                 }
-                if inspection.is_idle() && coming.len() == 0 {
+                if read_queue.is_idle() && coming.len() == 0 {
                     break;
                 }
             }
@@ -219,7 +219,7 @@ mod tests {
             hashed.sort_by_key(place);
             assert_eq!(hashed, all, "seed {seed}");
             assert_eq!(
-                (inspection.progress(), inspection.buffer_count()),
+                (read_queue.progress(), read_queue.buffer_count()),
                 ((all_pieces(&wanted), all_pieces(&wanted)), 0)
             );
         }
