@@ -6,8 +6,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use swarm_proto::size::decimal;
+
 use super::{Failure, say};
-use crate::os::blockdev::decimal;
 use crate::target::inventory::{Disk, Inventory, Partition, Use};
 
 /// Prints all disks and their partitions.

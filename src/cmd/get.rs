@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
+use swarm_proto::size::exact;
 use swarm_proto::swarm::Role;
 
 use super::{Failure, plan, say};
 use crate::agent::{self, Reporter, Settings, Setup};
 use crate::cli::{GetJob, GetOptions};
 use crate::net::fetch::{self, Patience};
-use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, exact};
+use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions};
 use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::report::{self, State, Status};

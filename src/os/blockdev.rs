@@ -9,7 +9,6 @@
 //! for the ioctls.
 
 use super::check;
-use std::fmt;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek};
 use std::os::fd::{AsRawFd, RawFd};
@@ -628,100 +627,6 @@ pub enum DeviceError {
     },
 }
 
-impl fmt::Display for DeviceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeviceError::Ask { path, error } => {
-                write!(f, "cannot ask {} what it is: {error}", path.display())
-            }
-            DeviceError::Busy { path, by } if by.is_empty() => {
-                write!(
-                    f,
-                    "target {} is in use: mounted, swap, or held by another program",
-                    path.display()
-                )
-            }
-            DeviceError::Busy { path, by } => {
-                write!(f, "target {} is in use: {}", path.display(), by.join(", "))
-            }
-            DeviceError::Changed { path } => {
-                write!(
-                    f,
-                    "{} became another file while it was being opened",
-                    path.display()
-                )
-            }
-            DeviceError::NoSuchDevice { path } => {
-                write!(f, "target {}: there is no such device", path.display())
-            }
-            DeviceError::Open { role, path, error } => {
-                write!(f, "cannot open {role} {}: {error}", path.display())
-            }
-            DeviceError::ReadOnly { path } => write!(f, "target {} is read-only", path.display()),
-            DeviceError::Resize {
-                path,
-                length_bytes,
-                error,
-            } => {
-                write!(
-                    f,
-                    "cannot make {} {length_bytes} bytes long: {error}",
-                    path.display()
-                )
-            }
-            DeviceError::TooSmall {
-                path,
-                holds_bytes,
-                needed_bytes,
-            } => {
-                let (holds, needs) = (exact(*holds_bytes), exact(*needed_bytes));
-                write!(
-                    f,
-                    "target {} holds {holds}, image needs {needs}",
-                    path.display()
-                )
-            }
-            DeviceError::WrongKind { role, path, what } => {
-                let path = path.display();
-                write!(
-                    f,
-                    "{role} {path} is {what}; it must be a block device or a regular file"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for DeviceError {}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Role::Target => "target",
-            Role::Source => "source",
-        })
-    }
-}
-
-/// A size as it is printed on a disk: powers of 1000, one decimal.
-pub fn decimal(bytes: u64) -> String {
-    let mut divisor = 1_u128;
-    for unit in ["kB", "MB", "GB", "TB", "PB", "EB"] {
-        divisor *= 1000;
-        let tenths = (u128::from(bytes) * 10 + divisor / 2) / divisor;
-        // What would be printed as 1000.0 is 1.0 of the next unit.
-        if bytes >= 1000 && tenths < 10_000 {
-            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
-        }
-    }
-    format!("{bytes} B")
-}
-
-/// The same, and the number itself: disks of one printed size differ by a few sectors.
-pub fn exact(bytes: u64) -> String {
-    format!("{} ({bytes} bytes)", decimal(bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::Scratch;
@@ -894,45 +799,6 @@ mod tests {
             let device = device.unwrap();
             assert!(device.read_only);
             assert_eq!(device.size_bytes, 777);
-        }
-    }
-
-    #[test]
-    fn too_small_says_how_much() {
-        let error = |holds_bytes, needed_bytes| {
-            let path = PathBuf::from("/dev/sda");
-            DeviceError::TooSmall {
-                path,
-                holds_bytes,
-                needed_bytes,
-            }
-            .to_string()
-        };
-        assert_eq!(
-            error(120_034_123_776, 250_059_350_016),
-            "target /dev/sda holds 120.0 GB (120034123776 bytes), image needs 250.1 GB (250059350016 bytes)"
-        );
-        assert_eq!(
-            error(120_034_123_264, 120_034_123_776),
-            "target /dev/sda holds 120.0 GB (120034123264 bytes), image needs 120.0 GB (120034123776 bytes)"
-        );
-    }
-
-    #[test]
-    fn sizes_as_printed_on_the_disk() {
-        let cases = [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 kB"),
-            (1049, "1.0 kB"),
-            (1050, "1.1 kB"),
-            (999_949, "999.9 kB"),
-            (999_950, "1.0 MB"),
-            (1_000_204_886_016, "1.0 TB"),
-            (u64::MAX, "18.4 EB"),
-        ];
-        for (bytes, text) in cases {
-            assert_eq!(decimal(bytes), text);
         }
     }
 }

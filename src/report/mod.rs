@@ -14,6 +14,7 @@ use std::fmt;
 use std::io::{Stderr, Stdout, Write};
 use std::time::Duration;
 
+use swarm_proto::size::binary;
 use swarm_proto::units::Instant;
 
 use crate::os::tty::{self, Patient};
@@ -540,11 +541,11 @@ impl Outcome {
         let rate = self.bytes_per_second();
         format!(
             "done: {} in {} ({}/s), {verified}, fetched {}, uploaded {}",
-            Bytes(self.bytes),
+            binary(self.bytes),
             Clock(self.took.as_secs()),
-            Bytes(rate),
-            Bytes(self.fetched),
-            Bytes(uploaded),
+            binary(rate),
+            binary(self.fetched),
+            binary(uploaded),
         )
     }
 }
@@ -654,10 +655,10 @@ impl View {
     /// Only what says something in this state.
     fn numbers(&self) -> String {
         let plural = if self.peers == 1 { "" } else { "s" };
-        let swarm = format!(", up {}/s, {} peer{plural}", Bytes(self.up), self.peers);
+        let swarm = format!(", up {}/s, {} peer{plural}", binary(self.up), self.peers);
         let numbers = match self.state {
-            State::Scanning | State::Verifying => format!(", {}/s", Bytes(self.advance)),
-            State::Downloading => format!(", down {}/s{swarm}", Bytes(self.down)),
+            State::Scanning | State::Verifying => format!(", {}/s", binary(self.advance)),
+            State::Downloading => format!(", down {}/s{swarm}", binary(self.down)),
             State::Seeding => swarm,
             State::Fetching | State::Done | State::Failed => String::new(),
         };
@@ -705,28 +706,6 @@ impl Rate {
     /// Half a second is the shortest time that says anything about speed.
     fn bytes_per_second(&self) -> u64 {
         (self.bytes / self.seconds.max(0.5)).round() as u64
-    }
-}
-
-/// A number of bytes for people: `512 B`, `1.5 KiB`, `56.9 MiB`.
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        if self.0 < 1024 {
-            return write!(f, "{} B", self.0);
-        }
-        // 1024 has 11 bits: each further 10 bits are the next unit.
-        let unit = (63 - self.0.leading_zeros()) / 10 - 1;
-        let tenths = (u128::from(self.0) * 10) >> (10 * (unit + 1));
-        write!(
-            f,
-            "{}.{} {}",
-            tenths / 10,
-            tenths % 10,
-            UNITS[unit as usize]
-        )
     }
 }
 
@@ -1150,19 +1129,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_sizes_and_times() {
-        let sizes = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            ((1 << 20) - 1, "1023.9 KiB"),
-            (5 << 30, "5.0 GiB"),
-            (u64::MAX, "15.9 EiB"),
-        ];
-        for (bytes, text) in sizes {
-            assert_eq!(Bytes(bytes).to_string(), text);
-        }
+    fn people_read_times() {
         for (seconds, text) in [
             (0, "0:00"),
             (65, "1:05"),

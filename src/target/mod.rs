@@ -16,13 +16,16 @@
 //! whoever does mean that one gives its path, and then it must be unused as the kernel sees it.
 
 pub mod inventory;
+mod refusal;
 
-use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, decimal, device_number};
+pub use self::refusal::TargetError;
+
+use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, device_number};
 use crate::target::inventory::{DeviceNumber, Disk, Inventory, InventoryError, Transport};
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use swarm_proto::size::{SizeError, parse_size};
+use swarm_proto::size::{SizeError, decimal, parse_size};
 
 /// TARGET as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -432,49 +435,6 @@ impl fmt::Display for SelectError {
             })
     }
 }
-
-/// Why TARGET was not opened.
-#[derive(Debug)]
-pub enum TargetError {
-    Device(DeviceError),
-    Inventory(String),
-    /// Two targets are a disk and a partition of it; `path` is the second of them.
-    Overlap {
-        path: PathBuf,
-        part: PathBuf,
-        whole: PathBuf,
-    },
-    Select(SelectError),
-    Twice {
-        path: PathBuf,
-    },
-}
-
-impl From<DeviceError> for TargetError {
-    fn from(error: DeviceError) -> TargetError {
-        TargetError::Device(error)
-    }
-}
-
-impl fmt::Display for TargetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TargetError::Device(error) => error.fmt(f),
-            TargetError::Inventory(error) => f.write_str(error),
-            TargetError::Overlap { path, part, whole } => {
-                let (path, part, whole) = (path.display(), part.display(), whole.display());
-                write!(
-                    f,
-                    "target {path}: {part} is a part of {whole}, and both are targets"
-                )
-            }
-            TargetError::Select(error) => error.fmt(f),
-            TargetError::Twice { path } => write!(f, "target {} is given twice", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for TargetError {}
 
 #[cfg(test)]
 mod tests {
