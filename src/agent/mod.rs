@@ -33,8 +33,8 @@ use swarm_proto::wire::message::Handshake;
 
 use crate::net::fetch::{Exchange, Haste, Resolver};
 use crate::net::peer_socket::{Conn, ConnError, Input, Opening};
-use crate::os::blockdev::{Device, Kind};
 use crate::os::clock;
+use crate::os::device::{Device, Kind};
 use crate::os::errno;
 use crate::os::net;
 use crate::os::pool::Pool;
@@ -1124,7 +1124,7 @@ impl From<io::Error> for RunError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::blockdev::TargetOptions;
+    use crate::os::device::TargetOptions;
     use crate::os::sha1::Sha1;
     use crate::os::testing::Scratch;
     use swarm_proto::format::metainfo::{self, Content, Description};

@@ -27,7 +27,7 @@ use swarm_proto::units::DiskOffset;
 
 use super::{Failure, Reading, say};
 use crate::cli::MakeOptions;
-use crate::os::blockdev::Device;
+use crate::os::device::Device;
 use crate::os::{sectors, sparse};
 use crate::report::{Mode, State};
 use crate::storage::partition_table::{self, Table, TableKind};

@@ -17,7 +17,7 @@ use swarm_proto::size::exact;
 use swarm_proto::units::PieceIndex;
 
 use crate::cli::{GetJob, GetOptions};
-use crate::os::blockdev::{Device, Kind};
+use crate::os::device::{Device, Kind};
 use crate::os::signal::Signals;
 use crate::storage::reader::{self, ScanError};
 use crate::target::inventory::Inventory;

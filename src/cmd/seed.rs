@@ -9,7 +9,7 @@ use super::{Failure, verify};
 use crate::agent::{self, Setup};
 use crate::cli::{SeedJob, SeedOptions};
 use crate::net::fetch::{self, Patience};
-use crate::os::blockdev::Device;
+use crate::os::device::Device;
 use crate::os::signal::Signals;
 use crate::report;
 use crate::target::Identity;

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use swarm_proto::format::signatures::{HEAD_BYTES, Signatures, TAIL_BYTES};
 
-use crate::os::blockdev;
+use crate::os::device;
 
 /// Every block device with a medium in it, also those that are no candidates for a target (loop,
 /// dm, md, zram …): they may still be named by path, and then it matters who uses them.
@@ -124,13 +124,13 @@ impl Inventory {
     /// Does somebody hold the device exclusively? The kernel knows also what neither sysfs nor the
     /// mounts tell: ZFS, a mount in another namespace, another agent.
     pub fn is_held(&self, path: &Path) -> bool {
-        blockdev::is_held(&self.rooted(path))
+        device::is_held(&self.rooted(path))
     }
 
     /// What is on a disk or a partition. Reads, and waits for that.
     pub fn signatures(&self, path: &Path) -> io::Result<Signatures> {
         let (head, tail, size_bytes) =
-            blockdev::read_ends(&self.rooted(path), HEAD_BYTES, TAIL_BYTES)?;
+            device::read_ends(&self.rooted(path), HEAD_BYTES, TAIL_BYTES)?;
         Ok(Signatures::of(&head, &tail, size_bytes))
     }
 

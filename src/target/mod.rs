@@ -20,7 +20,7 @@ mod refusal;
 
 pub use self::refusal::TargetError;
 
-use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, device_number};
+use crate::os::device::{Device, DeviceError, Kind, TargetOptions, device_number};
 use crate::target::inventory::{DeviceNumber, Disk, Inventory, InventoryError, Transport};
 use std::ffi::OsStr;
 use std::fmt;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use swarm_proto::size::exact;
 
 use super::SelectError;
-use crate::os::blockdev::{DeviceError, Role};
+use crate::os::device::{DeviceError, Role};
 
 /// Why TARGET was not opened.
 #[derive(Debug)]
