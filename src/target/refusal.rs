@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use swarm_proto::size::exact;
 
-use super::SelectError;
+use super::selector::SelectError;
 use crate::os::device::{DeviceError, Role};
 
 /// Why TARGET was not opened.
