@@ -1002,7 +1002,7 @@ impl Job {
             bytes: metainfo.layout.total_bytes(),
             fetched: progress.fetched,
             info_hash: metainfo.info_hash.to_string(),
-            disk: known_disk(&self.identity),
+            disk: self.identity.clone(),
             error,
         }
     }
@@ -1055,16 +1055,6 @@ fn explain_disk(error: &DiskError, path: &Path) -> String {
         "{what}: {}{meaning}",
         io::Error::from_raw_os_error(error.errno)
     )
-}
-
-/// What a report says of the disk, if there is anything to say.
-fn known_disk(identity: &Identity) -> Option<report::Disk> {
-    let Identity { model, serial } = identity.clone();
-    let known = model.is_some() || serial.is_some();
-    known.then(|| report::Disk {
-        model: model.unwrap_or_default(),
-        serial: serial.unwrap_or_default(),
-    })
 }
 
 fn disk_token(job: usize) -> Token {
