@@ -1,8 +1,8 @@
 //! What is known of an opened block device or file?
 //!
-//! A `Device` knows its size, its sectors, and the alignment O_DIRECT wants of every request. `open`
-//! says whether and how it is opened, `aio` reads and writes it. Only the length of a regular file
-//! is changed here.
+//! A `Device` knows its size, its sectors, and the alignment O_DIRECT wants of every request.
+//! `open` says whether and how it is opened, `aio` reads and writes it. Only the length of a
+//! regular file is changed here.
 //!
 //! Read first: open(2) on O_DIRECT and O_EXCL.
 

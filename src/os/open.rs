@@ -177,8 +177,8 @@ impl Opening<'_> {
         })
     }
 
-    /// Opens with O_DIRECT and returns true. Where the file system answers EINVAL to that (open(2)),
-    /// opens without and returns false.
+    /// Opens with O_DIRECT and returns true. Where the file system answers EINVAL to that
+    /// (open(2)), opens without and returns false.
     fn open(self, how: &OpenOptions, flags: libc::c_int) -> Result<(File, bool), DeviceError> {
         let open = |flags| how.clone().custom_flags(flags).open(self.path);
         match open(flags | libc::O_DIRECT) {

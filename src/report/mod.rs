@@ -136,9 +136,9 @@ impl Outcome {
         }
     }
 
-    /// The length of the image by the time it took, even if little of it had to be fetched. The time
-    /// counts as a hundredth of a second at least. A job that failed has no speed, because nobody
-    /// knows how much of the image it wrote.
+    /// The length of the image by the time it took, even if little of it had to be fetched. The
+    /// time counts as a hundredth of a second at least. A job that failed has no speed, because
+    /// nobody knows how much of the image it wrote.
     fn bytes_per_second(&self) -> u64 {
         if self.error.is_some() {
             return 0;
@@ -177,7 +177,8 @@ pub struct Reporter<Out: Write, Err: Write> {
 }
 
 impl<Out: Write, Err: Write> Reporter<Out, Err> {
-    /// `columns` is used by `Mode::Auto` only, which becomes `Mode::Plain` if it returns `None` now.
+    /// `columns` is used by `Mode::Auto` only, which becomes `Mode::Plain` if it returns `None`
+    /// now.
     pub fn new(mode: Mode, columns: fn() -> Option<u16>, out: Out, err: Err) -> Self {
         let mode = if mode == Mode::Auto && columns().is_none() {
             Mode::Plain
@@ -261,8 +262,8 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         !unfinished.is_empty()
     }
 
-    /// Prints something the user should know, in every mode: usually one line on stderr, sometimes a
-    /// table below it.
+    /// Prints something the user should know, in every mode: usually one line on stderr, sometimes
+    /// a table below it.
     pub fn note(&mut self, text: &str) {
         self.clear();
         let lines: String = text

@@ -47,8 +47,8 @@ impl Progress {
         self.status.clone_from(status);
     }
 
-    /// A change of state is due at once, other changes once per `interval`. An incomplete job counts
-    /// as changing: a log must show that nothing arrives.
+    /// A change of state is due at once, other changes once per `interval`. An incomplete job
+    /// counts as changing: a log must show that nothing arrives.
     pub(super) fn is_due(&self, now: Instant, interval: Duration) -> bool {
         let Some((last, printed)) = &self.printed else {
             return true;

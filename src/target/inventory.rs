@@ -1,7 +1,7 @@
 //! Which disks does this machine have, and what are they?
 //!
-//! All of it comes from sysfs, three files of proc and the variables of the EFI firmware, so no disk
-//! is opened, woken up or changed. Only `is_held` and `signatures` open a disk, to read.
+//! All of it comes from sysfs, three files of proc and the variables of the EFI firmware, so no
+//! disk is opened, woken up or changed. Only `is_held` and `signatures` open a disk, to read.
 //!
 //! Read first: Documentation/ABI/stable/sysfs-block and testing/sysfs-block-device of the kernel.
 
@@ -74,8 +74,8 @@ pub enum Transport {
 }
 
 impl Inventory {
-    /// Reads sys, proc/self/mountinfo, proc/swaps and proc/cmdline below `root`, which is "/" except
-    /// in tests.
+    /// Reads sys, proc/self/mountinfo, proc/swaps and proc/cmdline below `root`, which is "/"
+    /// except in tests.
     pub fn read(root: &Path) -> Result<Inventory, InventoryError> {
         let usage = Usage::read(root)?;
         let block = root.join("sys/block");
@@ -127,7 +127,7 @@ impl Inventory {
     /// The devices above a device, as sentences. The kernel does not hold it for all of them
     /// (`Usage::add_loops`).
     pub(super) fn holders_of(&self, number: DeviceNumber) -> Vec<String> {
-        let is_holder = |one: &Use| matches!(one, Use::Held { .. });
+        let is_holder = |found: &Use| matches!(found, Use::Held { .. });
         self.disk_of(number)
             .map_or_else(Vec::new, |disk| disk.users_of(number, is_holder))
     }
@@ -138,8 +138,8 @@ impl Disk {
         device_path(&self.name)
     }
 
-    /// Whether it is a disk for an image: not memory, not a file, not a layer above other disks, not
-    /// a CD.
+    /// Whether it is a disk for an image: not memory, not a file, not a layer above other disks,
+    /// not a CD.
     pub fn is_real(&self) -> bool {
         const OTHERS: [&str; 9] = [
             "dm-", "fd", "loop", "md", "mtdblock", "nbd", "ram", "sr", "zram",
@@ -184,17 +184,18 @@ impl Disk {
         self.users_of(self.number, |_| true)
     }
 
+    /// The uses that are `wanted` of the disk or of one of its partitions, as sentences.
     fn users_of(&self, number: DeviceNumber, wanted: fn(&Use) -> bool) -> Vec<String> {
         let mut sentences = Vec::new();
-        let mut tell = |name: &str, uses: &[Use]| {
-            for one in uses.iter().filter(|one| wanted(one)) {
-                sentences.push(format!("{} is {one}", device_path(name).display()));
+        let mut add = |name: &str, uses: &[Use]| {
+            for found in uses.iter().filter(|found| wanted(found)) {
+                sentences.push(format!("{} is {found}", device_path(name).display()));
             }
         };
-        tell(&self.name, &self.uses);
+        add(&self.name, &self.uses);
         for partition in &self.partitions {
             if number == self.number || number == partition.number {
-                tell(&partition.name, &partition.uses);
+                add(&partition.name, &partition.uses);
             }
         }
         sentences
@@ -212,8 +213,8 @@ fn device_path(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-/// The disk of one directory of /sys/block. `None` if it has no medium, or if the kernel hides it (a
-/// path of NVMe multipath).
+/// The disk of one directory of /sys/block. `None` if it has no medium, or if the kernel hides it
+/// (a path of NVMe multipath).
 fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
     let number_of = |attribute: &str| read_text(directory, attribute)?.parse::<u32>().ok();
     let size_bytes = read_bytes(directory, "size").filter(|&bytes| bytes > 0)?;

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Two matches are as bad as none: then nothing is opened, and the answer lists every disk with the
-//! reason. A disk that is in use never matches, nor does the disk from which the system booted. That
-//! disk can only be given by path.
+//! reason. A disk that is in use never matches, nor does the disk from which the system booted.
+//! That disk can only be given by path.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! Who uses a disk or a partition, so that it must not be overwritten?
 //!
 //! It is in use when it or a partition is mounted, is swap, or carries another device (md, dm,
-//! loop). A file on it that is a loop device, a lower layer of an overlay or swap needs a mount, and
-//! the mount counts already. A mount that can no longer be seen (umount -l, another namespace) still
-//! holds the device, which `Inventory::is_held` finds out.
+//! loop). A file on it that is a loop device, a lower layer of an overlay or swap needs a mount,
+//! and the mount counts already. A mount that can no longer be seen (umount -l, another namespace)
+//! still holds the device, which `Inventory::is_held` finds out.
 //!
 //! The disk from which the system booted is in use, too, even if nothing of it is mounted: a live
 //! system that was copied to RAM (toram) is gone for good when its stick is overwritten. A machine
@@ -92,9 +92,9 @@ impl Usage {
         self.by_device.push((number.to_string(), mounted));
     }
 
-    fn add_path(&mut self, path: &str, one: Use) {
+    fn add_path(&mut self, path: &str, usage: Use) {
         if let Some(name) = path.strip_prefix("/dev/") {
-            self.by_device.push((name.replace('/', "!"), one));
+            self.by_device.push((name.replace('/', "!"), usage));
         }
     }
 
@@ -142,7 +142,7 @@ impl Usage {
         let find = |wanted: &str| self.by_device.iter().find(|(device, _)| device == wanted);
         let found = find(number)
             .or_else(|| find(name))
-            .map(|(_, one)| one.clone());
+            .map(|(_, first)| first.clone());
         found.into_iter().chain(holders(directory)).collect()
     }
 
@@ -342,13 +342,13 @@ mod tests {
                 machine.link(&format!("dev/disk/{link}"), "../../sdb1");
             }
             let inventory = machine.inventory();
-            let said = match expected {
+            let users = match expected {
                 "" => vec![],
                 word => vec![format!(
                     "/dev/sdb1 is what this system was booted from ({word})"
                 )],
             };
-            assert_eq!(inventory.users_of((8, 16)), said, "{line}");
+            assert_eq!(inventory.users_of((8, 16)), users, "{line}");
             assert_eq!(inventory.users_of((259, 0)), [""; 0]);
         }
     }
@@ -390,8 +390,8 @@ mod tests {
         machine
             .file(&efi("BootCurrent"), b"\x06\0\0\0\x0a\0")
             .file(&efi("Boot000A"), &option);
-        let said = "/dev/sdb1 is what this system was booted from (EFI BootCurrent)";
-        assert_eq!(machine.inventory().users_of((8, 16)), [said]);
+        let user = "/dev/sdb1 is what this system was booted from (EFI BootCurrent)";
+        assert_eq!(machine.inventory().users_of((8, 16)), [user]);
         machine.partition(&format!("{usb}/sdb1"), "8:17", 1 << 29);
         assert_eq!(machine.inventory().users_of((8, 16)), [""; 0]);
     }
