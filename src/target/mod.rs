@@ -15,6 +15,7 @@ pub use self::refusal::TargetError;
 pub use self::selector::GrammarError;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use self::inventory::{DeviceNumber, Inventory};
@@ -92,6 +93,15 @@ impl Target {
                 .map_err(TargetError::Select)?
                 .path()),
             (Target::Selector(_), Err(error)) => Err(TargetError::Inventory(error.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Path(path) => path.display().fmt(f),
+            Target::Selector(selector) => f.write_str(&selector.text),
         }
     }
 }

@@ -25,7 +25,7 @@ use super::inventory::{DeviceNumber, Disk, Inventory, Transport};
 /// What follows "disk:" as criteria, all of which must be met, and the whole text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
-    text: String,
+    pub(super) text: String,
     criteria: Vec<Criterion>,
 }
 
