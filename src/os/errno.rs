@@ -1,5 +1,5 @@
 //! What does each error of a disk mean, and what is done about it? One table for every call that
-//! reaches a disk once it is open. (Errors of opening are refusals: `open`.)
+//! reaches a disk once it is open. (Errors of opening are refusals: `blockdev`.)
 //!
 //! ```text
 //! call        errno             then
