@@ -194,10 +194,7 @@ fn rehearse(
     others: &[(Device, Identity)],
 ) -> Result<(Device, Identity), String> {
     let target = Target::parse(&job.target).map_err(|error| error.to_string())?;
-    let options = TargetOptions {
-        dry_run: true,
-        force: false,
-    };
+    let options = TargetOptions { dry_run: true };
     let opened = target.open(
         needed_bytes(metainfo, allow_smaller),
         options,

@@ -47,8 +47,6 @@ pub enum Kind {
 pub struct TargetOptions {
     /// Refuse what would be refused without this, but create and change nothing.
     pub dry_run: bool,
-    /// Open a block device even if it is mounted or held.
-    pub force: bool,
 }
 
 impl Device {
@@ -300,10 +298,7 @@ mod tests {
     #[test]
     fn a_dry_run_changes_nothing() {
         let scratch = Scratch::new("dry");
-        let options = TargetOptions {
-            dry_run: true,
-            force: false,
-        };
+        let options = TargetOptions { dry_run: true };
         let device = Device::open_target(scratch.path(), 5000, options).unwrap();
         assert!(device.created && device.direct);
         assert_eq!(device.size_bytes, 5000);

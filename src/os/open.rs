@@ -26,7 +26,7 @@ pub(super) fn target(
     };
     match opening.find()? {
         Some(found) if found.file_type().is_block_device() => {
-            opening.block_target(&found, needed_bytes, options)
+            opening.block_target(&found, needed_bytes)
         }
         found => opening.regular_target(found.as_ref(), needed_bytes, options),
     }
@@ -70,19 +70,13 @@ impl Opening<'_> {
         })
     }
 
-    fn block_target(
-        self,
-        found: &Metadata,
-        needed_bytes: u64,
-        options: TargetOptions,
-    ) -> Result<Device, DeviceError> {
+    fn block_target(self, found: &Metadata, needed_bytes: u64) -> Result<Device, DeviceError> {
         // O_EXCL without O_CREAT fails with EBUSY if the device, the disk it is a part of, or a
         // part of it is mounted, used as swap or held by md, dm or another O_EXCL (block/bdev.c,
         // bd_may_claim).
-        let exclusive = if options.force { 0 } else { libc::O_EXCL };
         let mut how = File::options();
         how.read(true).write(true);
-        let (file, direct) = self.open(&how, exclusive)?;
+        let (file, direct) = self.open(&how, libc::O_EXCL)?;
         self.check_same(found, &file)?;
         let device = self.block_device(file, direct)?;
         if device.read_only {
