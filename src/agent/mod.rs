@@ -31,7 +31,7 @@ use swarm_proto::units::{Instant, PeerId, PeerSlot};
 use swarm_proto::wire::announce::Answer;
 use swarm_proto::wire::message::Handshake;
 
-use crate::net::fetch::{Exchange, Haste, Resolver};
+use crate::net::http::{Exchange, Resolver, TimeLimit};
 use crate::net::peer_socket::{Conn, ConnError, Input, Opening};
 use crate::os::blockdev::{Device, Kind};
 use crate::os::clock;
@@ -697,7 +697,7 @@ impl<'a> Runner<'a> {
             &mut self.resolver,
             url,
             ANNOUNCE_BYTES_MAX,
-            Haste::Hasty,
+            TimeLimit::Total,
             now,
         ) {
             Ok(exchange) => {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN, URL_BYTES_MAX};
 use swarm_proto::units::InfoHash;
 
+use crate::net::torrent::TorrentPlace;
 use crate::report::Mode;
 use crate::target::{GrammarError, Target};
 use swarm_proto::size::parse_size;
@@ -113,23 +114,6 @@ pub struct MakeOptions {
     /// One file from offset 0 instead of the used ranges.
     pub single: bool,
     pub skip_holes: bool,
-}
-
-/// Where a torrent is read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TorrentPlace {
-    /// Begins with `http://`.
-    Url(String),
-    File(PathBuf),
-}
-
-impl fmt::Display for TorrentPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TorrentPlace::Url(url) => f.write_str(url),
-            TorrentPlace::File(path) => write!(f, "{}", path.display()),
-        }
-    }
 }
 
 /// What was wrong with the command line, and after which command.

@@ -16,7 +16,7 @@ use swarm_proto::swarm::Role;
 use super::{Failure, plan, say};
 use crate::agent::{self, Reporter, Settings, Setup};
 use crate::cli::{GetJob, GetOptions};
-use crate::net::fetch::{self, Patience};
+use crate::net::torrent::{self, Patience, TorrentError};
 use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, exact};
 use crate::os::clock;
 use crate::os::signal::Signals;
@@ -162,7 +162,7 @@ fn fetch_torrent(
     signals: &mut Signals,
     reporter: &mut Reporter,
     status: &Status,
-) -> Result<Metainfo, fetch::FetchError> {
+) -> Result<Metainfo, TorrentError> {
     let job = &options.jobs[index];
     // A machine that has booted before its server goes on asking; somebody who wants to see a plan
     // is waiting.
@@ -172,7 +172,7 @@ fn fetch_torrent(
         Patience::Forever
     };
     reporter.update(clock::now(), index, status);
-    fetch::torrent(
+    torrent::load(
         &job.torrent,
         job.info_hash,
         patience,

@@ -6,7 +6,7 @@ use swarm_proto::format::metainfo::{FileLayout, Metainfo};
 use swarm_proto::units::PieceIndex;
 
 use super::{Failure, say, torrent};
-use crate::cli::TorrentPlace;
+use crate::net::torrent::TorrentPlace;
 use crate::report::{Bytes, printable};
 
 pub fn run(place: &TorrentPlace) -> Result<(), Failure> {

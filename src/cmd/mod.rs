@@ -10,8 +10,8 @@ use swarm_proto::policy::throttle::Throttle;
 use swarm_proto::units::{PieceHash, PieceIndex};
 
 use crate::agent::{Reporter, RunError, Settings};
-use crate::cli::{Command, SwarmOptions, TorrentPlace};
-use crate::net::fetch::{self, FetchError, Patience};
+use crate::cli::{Command, SwarmOptions};
+use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
 use crate::os::blockdev::Device;
 use crate::os::clock;
 use crate::os::signal::Signals;
@@ -67,16 +67,16 @@ fn say(text: &str) {
 
 /// The torrent of `info` and `verify`, for which a person waits.
 fn torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
-    let retrying = &mut |error: &FetchError, _| {
+    let on_retry = &mut |error: &TorrentError, _| {
         // When stderr is gone, the exit status still says how it ended.
         let _ = writeln!(std::io::stderr(), "swarmdd: {error}; trying again");
     };
-    Ok(fetch::torrent(
+    Ok(torrent::load(
         place,
         None,
         Patience::Tries(TRIES),
         None,
-        retrying,
+        on_retry,
     )?)
 }
 

@@ -7,7 +7,7 @@ use swarm_proto::swarm::Role;
 use super::{Failure, verify};
 use crate::agent::{self, Setup};
 use crate::cli::{SeedJob, SeedOptions};
-use crate::net::fetch::{self, Patience};
+use crate::net::torrent::{self, Patience, TorrentError};
 use crate::os::blockdev::{Device, decimal};
 use crate::os::signal::Signals;
 use crate::report;
@@ -18,9 +18,9 @@ pub fn run(options: &SeedOptions) -> Result<(), Failure> {
     let mut reporter = report::standard(options.swarm.progress);
     let mut setups = Vec::new();
     for job in &options.jobs {
-        let mut retrying = |error: &fetch::FetchError, _| reporter.note(&error.to_string());
+        let mut retrying = |error: &TorrentError, _| reporter.note(&error.to_string());
         let patience = Patience::Tries(super::TRIES);
-        let metainfo = fetch::torrent(
+        let metainfo = torrent::load(
             &job.torrent,
             None,
             patience,

@@ -6,7 +6,7 @@ use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::units::{DiskOffset, PieceIndex};
 
 use super::{Failure, Reading, say, torrent};
-use crate::cli::TorrentPlace;
+use crate::net::torrent::TorrentPlace;
 use crate::os::blockdev::Device;
 use crate::report::{Mode, State};
 use crate::target::Target;

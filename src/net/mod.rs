@@ -1,4 +1,5 @@
-//! Sockets: connections to peers, HTTP exchanges, torrents from files and URLs.
+//! How do bytes get here over the network: connections to peers, HTTP exchanges, torrents?
 
-pub mod fetch;
+pub mod http;
 pub mod peer_socket;
+pub mod torrent;
