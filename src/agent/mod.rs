@@ -32,7 +32,7 @@ use swarm_proto::wire::announce::Answer;
 use swarm_proto::wire::message::Handshake;
 
 use crate::net::http::{Exchange, Resolver, TimeLimit};
-use crate::net::peer_socket::{Conn, ConnError, Input, Opening};
+use crate::net::peer_socket::{Input, Opening, PeerSocket, SocketError};
 use crate::os::blockdev::{Device, Kind};
 use crate::os::clock;
 use crate::os::errno;
@@ -217,7 +217,7 @@ struct Job {
 }
 
 struct Link {
-    conn: Conn,
+    conn: PeerSocket,
     owner: Owner,
     /// Stands in `Runner::ready`.
     queued: bool,
@@ -438,7 +438,7 @@ impl<'a> Runner<'a> {
             }
             // One address for one machine, whether it came over IPv4 or IPv6.
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            if let Ok(conn) = Conn::accepted(stream, address) {
+            if let Ok(conn) = PeerSocket::accepted(stream, address) {
                 let _ = self.add_link(
                     conn,
                     Owner::Guest {
@@ -456,7 +456,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Registers a connection; its index, or the error of the kernel.
-    fn add_link(&mut self, mut conn: Conn, owner: Owner) -> io::Result<usize> {
+    fn add_link(&mut self, mut conn: PeerSocket, owner: Owner) -> io::Result<usize> {
         let free = self.links.iter().position(Option::is_none);
         let index = free.unwrap_or(self.links.len());
         conn.register(self.poll.registry(), Token(LINK_TOKENS + index))?;
@@ -506,7 +506,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Takes a bounded number of things from one connection.
-    fn read_link(&mut self, index: usize, now: Instant) -> Result<(), ConnError> {
+    fn read_link(&mut self, index: usize, now: Instant) -> Result<(), SocketError> {
         for _ in 0..INPUTS_PER_TURN {
             let Some(link) = self.links[index].as_mut() else {
                 return Ok(());
@@ -655,7 +655,7 @@ impl<'a> Runner<'a> {
         slot: PeerSlot,
         index: usize,
         now: Instant,
-    ) -> Result<u32, ConnError> {
+    ) -> Result<u32, SocketError> {
         let job = &mut self.jobs[job];
         let Some(link) = self.links[index].as_mut() else {
             return Ok(0);
@@ -683,8 +683,8 @@ impl<'a> Runner<'a> {
     }
 
     fn connect(&mut self, job: usize, slot: PeerSlot, address: SocketAddr, now: Instant) {
-        let link =
-            Conn::connect(address).and_then(|conn| self.add_link(conn, Owner::Peer { job, slot }));
+        let link = PeerSocket::connect(address)
+            .and_then(|conn| self.add_link(conn, Owner::Peer { job, slot }));
         match link {
             Ok(link) => self.jobs[job].set_link(slot, Some(link)),
             // No route, or no more descriptors.
