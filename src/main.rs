@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: cli::Command) -> ExitCode {
+fn run(command: cmd::Command) -> ExitCode {
     match cmd::run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cmd::Failure::Because(reason)) => {

@@ -5,31 +5,53 @@
 //! so that two of them cannot be the same disk or parts of one another, and only then are they
 //! opened in earnest.
 
-use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
 use swarm_proto::swarm::Role;
+use swarm_proto::units::InfoHash;
 
 use super::{Failure, plan, say};
 use crate::agent::{self, Reporter, Settings, Setup};
-use crate::cli::{GetJob, GetOptions};
-use crate::net::torrent::{self, Patience, TorrentError};
+use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
 use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, exact};
 use crate::os::clock;
 use crate::os::signal::Signals;
-use crate::report::{self, State, Status};
+use crate::report::{self, Mode, State, Status};
 use crate::storage::partition_table;
 use crate::target::inventory::DeviceNumber;
 use crate::target::{Identity, Target, TargetError};
 
-pub fn run(options: &GetOptions) -> Result<(), Failure> {
+/// What `get` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub jobs: Vec<Job>,
+    pub settings: Settings,
+    pub progress: Mode,
+    /// `--fresh`: fetch everything, whatever the target holds.
+    pub fresh: bool,
+    pub dry_run: bool,
+    /// A disk that is smaller than the one the image was made on is accepted if it holds all that
+    /// the image uses.
+    pub allow_smaller: bool,
+}
+
+/// One TORRENT TARGET pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub torrent: TorrentPlace,
+    pub target: Target,
+    /// The only info-hash that is accepted.
+    pub info_hash: Option<InfoHash>,
+}
+
+pub fn run(options: &Options) -> Result<(), Failure> {
     // From here on signals are asked for politely. `run` must have them from the start, so that
     // none is lost.
     let mut signals = Signals::new()?;
-    let mut reporter = report::standard(options.swarm.progress);
+    let mut reporter = report::standard(options.progress);
     let mut statuses: Vec<Status> = options.jobs.iter().map(fetching).collect();
     let prepared = prepare(options, &mut signals, &mut reporter, &mut statuses);
     let setups = match prepared {
@@ -45,13 +67,7 @@ pub fn run(options: &GetOptions) -> Result<(), Failure> {
             return Err(Failure::AlreadySaid);
         }
     };
-    let settings = Settings {
-        verify: options.verify,
-        stall: options.stall,
-        grow_last: options.grow_last,
-        ..super::settings(&options.swarm)
-    };
-    let result = agent::run(setups, &settings, signals, &mut reporter);
+    let result = agent::run(setups, &options.settings, signals, &mut reporter);
     super::conclude(result, &mut reporter)
 }
 
@@ -68,7 +84,7 @@ enum Prepared {
 }
 
 fn prepare(
-    options: &GetOptions,
+    options: &Options,
     signals: &mut Signals,
     reporter: &mut Reporter,
     statuses: &mut [Status],
@@ -84,7 +100,7 @@ fn prepare(
         metainfos.push(Arc::new(metainfo));
     }
     let all: Vec<&Metainfo> = metainfos.iter().map(|metainfo| &**metainfo).collect();
-    let share = agent::divide_memory(&all, options.swarm.memory_mib).map_err(because(0))?;
+    let share = agent::divide_memory(&all, options.settings.memory_mib).map_err(because(0))?;
 
     let mut rehearsed = Vec::new();
     for (index, (job, metainfo)) in jobs.iter().zip(&all).enumerate() {
@@ -134,7 +150,7 @@ fn prepare(
                 "{path}: its file system knows no O_DIRECT, writing through the page cache"
             ));
         }
-        let target = jobs[index].target.to_string_lossy().into_owned();
+        let target = jobs[index].target.to_string();
         // In a file that was not there nothing can be.
         let look = !options.fresh && !device.created;
         setups.push(Setup {
@@ -158,7 +174,7 @@ fn because<E: std::fmt::Display>(job: usize) -> impl FnOnce(E) -> Refusal {
 
 fn fetch_torrent(
     index: usize,
-    options: &GetOptions,
+    options: &Options,
     signals: &mut Signals,
     reporter: &mut Reporter,
     status: &Status,
@@ -187,17 +203,16 @@ fn fetch_torrent(
 /// Opens a target without changing it. It is held as long as the answer lives, so that none of
 /// `others` is a part of it.
 fn rehearse(
-    job: &GetJob,
+    job: &Job,
     metainfo: &Metainfo,
     allow_smaller: bool,
     others: &[(Device, Identity)],
 ) -> Result<(Device, Identity), String> {
-    let target = Target::parse(&job.target).map_err(|error| error.to_string())?;
     let options = TargetOptions {
         dry_run: true,
         force: false,
     };
-    let opened = target.open(
+    let opened = job.target.open(
         needed_bytes(metainfo, allow_smaller),
         options,
         &numbers(others),
@@ -206,13 +221,13 @@ fn rehearse(
         TargetError::Device(DeviceError::TooSmall { holds_bytes, .. }) => {
             too_small(&error, metainfo, holds_bytes)
         }
-        _ if twin(&job.target, others) => {
-            format!("target {} is given twice", job.target.to_string_lossy())
+        _ if matches!(&job.target, Target::Path(path) if twin(path, others)) => {
+            format!("target {} is given twice", job.target)
         }
         _ => error.to_string(),
     })?;
     // Files that do not exist yet cannot be held.
-    if device.created && twin(device.path.as_os_str(), others) {
+    if device.created && twin(&device.path, others) {
         return Err(format!("target {} is given twice", device.path.display()));
     }
     check_sectors(&device, metainfo)?;
@@ -269,7 +284,7 @@ fn numbers(targets: &[(Device, Identity)]) -> Vec<DeviceNumber> {
 }
 
 /// Does one of `others` have this path, by whatever name of its directory?
-fn twin(path: &OsStr, others: &[(Device, Identity)]) -> bool {
+fn twin(path: &Path, others: &[(Device, Identity)]) -> bool {
     let place = |path: &Path| {
         let parent = path
             .parent()
@@ -283,7 +298,7 @@ fn twin(path: &OsStr, others: &[(Device, Identity)]) -> bool {
             )
         })
     };
-    let wanted = place(Path::new(path)).ok();
+    let wanted = place(path).ok();
     wanted.is_some()
         && others
             .iter()
@@ -291,11 +306,11 @@ fn twin(path: &OsStr, others: &[(Device, Identity)]) -> bool {
 }
 
 /// Where a pair stands before anything is known about it.
-fn fetching(job: &GetJob) -> Status {
+fn fetching(job: &Job) -> Status {
     Status {
         state: State::Fetching,
         torrent: job.torrent.to_string(),
-        target: job.target.to_string_lossy().into_owned(),
+        target: job.target.to_string(),
         have: 0,
         pieces: 0,
         checked: 0,

@@ -9,8 +9,14 @@ use super::{Failure, say, torrent};
 use crate::net::torrent::TorrentPlace;
 use crate::report::{Bytes, printable};
 
-pub fn run(place: &TorrentPlace) -> Result<(), Failure> {
-    say(&describe(&torrent(place)?));
+/// What `info` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub torrent: TorrentPlace,
+}
+
+pub fn run(options: &Options) -> Result<(), Failure> {
+    say(&describe(&torrent(&options.torrent)?));
     Ok(())
 }
 

@@ -6,11 +6,9 @@ use std::ops::ControlFlow;
 
 use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::metainfo::{Layout, Metainfo};
-use swarm_proto::policy::throttle::Throttle;
 use swarm_proto::units::{PieceHash, PieceIndex};
 
-use crate::agent::{Reporter, RunError, Settings};
-use crate::cli::{Command, SwarmOptions};
+use crate::agent::{Reporter, RunError};
 use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
 use crate::os::blockdev::Device;
 use crate::os::clock;
@@ -19,12 +17,26 @@ use crate::report::{self, Mode, State, Status};
 use crate::storage::reader;
 
 mod disks;
-mod get;
-mod info;
-mod make;
+pub mod get;
+pub mod info;
+pub mod make;
 mod plan;
-mod seed;
-mod verify;
+pub mod seed;
+pub mod verify;
+
+/// One command with all its options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Get(get::Options),
+    Seed(seed::Options),
+    Make(make::Options),
+    Verify(verify::Options),
+    Info(info::Options),
+    Disks,
+    /// Prints this text.
+    Help(&'static str),
+    Version,
+}
 
 /// How often a server is asked when a person waits: one that does not answer three times will not
 /// answer.
@@ -49,11 +61,11 @@ pub fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Help(text) => say(text),
         Command::Version => say(concat!("swarmdd ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Make(options) => make::run(&options)?,
-        Command::Verify { torrent, target } => verify::run(&torrent, &target)?,
-        Command::Info { torrent } => info::run(&torrent)?,
         Command::Get(options) => get::run(&options)?,
         Command::Seed(options) => seed::run(&options)?,
+        Command::Make(options) => make::run(&options)?,
+        Command::Verify(options) => verify::run(&options)?,
+        Command::Info(options) => info::run(&options)?,
         Command::Disks => disks::run()?,
     }
     Ok(())
@@ -78,26 +90,6 @@ fn torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
         None,
         on_retry,
     )?)
-}
-
-/// The options that `get` and `seed` share, in the words of the loop.
-fn settings(options: &SwarmOptions) -> Settings {
-    Settings {
-        listen: options.listen,
-        peers: options.peers.clone(),
-        memory_mib: options.memory_mib,
-        verify: false,
-        tracker_grace: options.tracker_grace,
-        seed_for: options.seed_limit,
-        stall: None,
-        max_up: throttle(options.max_up),
-        max_down: throttle(options.max_down),
-        grow_last: false,
-    }
-}
-
-fn throttle(limit: Option<u64>) -> Throttle {
-    limit.map(Throttle::limited).unwrap_or_default()
 }
 
 /// The exit status of a run. One that broke off still owes each target its last line.

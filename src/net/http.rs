@@ -62,12 +62,11 @@ impl Exchange {
     /// Looks the name up. Nothing is sent before the first `advance`.
     pub fn new(
         resolver: &mut Resolver,
-        url: &str,
+        url: Url,
         body_bytes_max: usize,
         time_limit: TimeLimit,
         now: Instant,
     ) -> Result<Exchange, ExchangeError> {
-        let url = Url::parse(url)?;
         let mut exchange = Exchange {
             url,
             body_bytes_max,
@@ -478,7 +477,14 @@ mod tests {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let (mut resolver, now) = (Resolver::default(), Instant(0));
         let poll = Poll::new().unwrap();
-        let mut exchange = Exchange::new(&mut resolver, &url, 1000, TimeLimit::Total, now).unwrap();
+        let mut exchange = Exchange::new(
+            &mut resolver,
+            url.parse().unwrap(),
+            1000,
+            TimeLimit::Total,
+            now,
+        )
+        .unwrap();
         let mut advance = |now| exchange.advance(poll.registry(), Token(0), &mut resolver, now);
         assert!(advance(now).is_none());
         let _peer = listener.accept().unwrap();

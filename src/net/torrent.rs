@@ -26,15 +26,14 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Where a torrent is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TorrentPlace {
-    /// Begins with `http://`.
-    Url(String),
+    Url(Url),
     File(PathBuf),
 }
 
 impl fmt::Display for TorrentPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TorrentPlace::Url(url) => f.write_str(url),
+            TorrentPlace::Url(url) => url.fmt(f),
             TorrentPlace::File(path) => write!(f, "{}", path.display()),
         }
     }
@@ -92,12 +91,11 @@ fn read_file(path: &Path) -> Result<Vec<u8>, TorrentError> {
 }
 
 fn download(
-    url: &str,
+    url: &Url,
     patience: Patience,
     signals: Option<&mut Signals>,
     on_retry: &mut dyn FnMut(&TorrentError, Duration),
 ) -> Result<Vec<u8>, TorrentError> {
-    Url::parse(url).map_err(ExchangeError::Url)?;
     let mut waiter = Waiter::new(signals)?;
     let mut wait = Duration::from_secs(1);
     for tries in 1.. {
@@ -137,10 +135,15 @@ impl Waiter<'_> {
     }
 
     /// One try.
-    fn get(&mut self, url: &str) -> Result<Vec<u8>, TorrentError> {
+    fn get(&mut self, url: &Url) -> Result<Vec<u8>, TorrentError> {
         let (mut resolver, now) = (Resolver::default(), clock::now());
-        let mut exchange =
-            Exchange::new(&mut resolver, url, METAINFO_BYTES_MAX, TimeLimit::Idle, now)?;
+        let mut exchange = Exchange::new(
+            &mut resolver,
+            url.clone(),
+            METAINFO_BYTES_MAX,
+            TimeLimit::Idle,
+            now,
+        )?;
         loop {
             let (registry, now) = (self.poll.registry(), clock::now());
             if let Some(result) = exchange.advance(registry, EXCHANGE, &mut resolver, now) {
@@ -275,10 +278,14 @@ mod tests {
         (base, thread)
     }
 
-    fn fetch(url: &str, tries: u32) -> (Result<Vec<u8>, String>, Vec<String>) {
+    fn url(text: &str) -> Url {
+        text.parse().unwrap()
+    }
+
+    fn fetch(text: &str, tries: u32) -> (Result<Vec<u8>, String>, Vec<String>) {
         let mut failures = Vec::new();
         let mut on_retry = |error: &TorrentError, wait| failures.push(format!("{error}; {wait:?}"));
-        let body = download(url, Patience::Tries(tries), None, &mut on_retry);
+        let body = download(&url(text), Patience::Tries(tries), None, &mut on_retry);
         (body.map_err(|error| error.to_string()), failures)
     }
 
@@ -354,12 +361,14 @@ mod tests {
 
     #[test]
     fn a_failure_that_no_retry_can_cure_is_final() {
-        assert!(
-            fetch("https://10.77.0.1/", u32::MAX)
-                .0
-                .unwrap_err()
-                .starts_with("https://")
-        );
+        let elsewhere =
+            "HTTP/1.1 302 Found\r\nLocation: https://10.77.0.1/\r\nContent-Length: 0\r\n\r\n";
+        let (base, elsewhere) = server(vec![elsewhere.into()]);
+        let (body, failures) = fetch(&base, u32::MAX);
+        assert!(body.unwrap_err().starts_with("https://"));
+        assert!(failures.is_empty());
+        elsewhere.join().unwrap();
+
         let place = TorrentPlace::File("/nonexistent".into());
         let error = load(&place, None, Patience::Forever, None, &mut |_, _| panic!()).unwrap_err();
         assert_eq!(
@@ -367,7 +376,7 @@ mod tests {
             "cannot read /nonexistent: No such file or directory (os error 2)"
         );
         let (base, server) = server(vec![ok("d4:infode")]);
-        let place = TorrentPlace::Url(base);
+        let place = TorrentPlace::Url(url(&base));
         let error = load(&place, None, Patience::Forever, None, &mut |_, _| panic!()).unwrap_err();
         assert!(matches!(error, TorrentError::Metainfo(_)), "{error}");
         server.join().unwrap();

@@ -138,6 +138,15 @@ impl Target {
     }
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Path(path) => path.display().fmt(f),
+            Target::Selector(selector) => f.write_str(&selector.text),
+        }
+    }
+}
+
 impl Identity {
     fn of(device: &Device, inventory: Option<&Inventory>) -> Identity {
         let Kind::Block { number } = device.kind else {
