@@ -344,7 +344,7 @@ fn make_refuses_what_it_cannot_describe() {
     );
 }
 
-/// The port is looked at last, when both targets are open already.
+/// When the last pair or the port is refused, the other targets are open already.
 #[test]
 fn a_refused_get_leaves_every_target_as_it_was() {
     let place = Place::new("refused-get");
@@ -354,6 +354,13 @@ fn a_refused_get_leaves_every_target_as_it_was() {
     );
     succeed(&["make", &image, "-o", &torrent]);
     let (short, none) = (place.write("short.img", b"abc"), place.path("none.img"));
+    let refused = [&torrent, &short, &torrent, &none, &torrent, "/dev/null"];
+    let output = swarmdd(&[&["get"], &refused[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/dev/null is a character device"));
+    assert_eq!(fs::read(&short).unwrap(), b"abc");
+    assert!(!Path::new(&none).exists());
+
     // No address of this machine.
     let listen = ["--listen", "198.51.100.1:6881", "--progress", "json"];
     let output = swarmdd(&[&["get", &torrent, &short, &torrent, &none], &listen[..]].concat());
