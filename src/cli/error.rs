@@ -11,11 +11,11 @@ use crate::target::GrammarError;
 pub struct UsageError {
     /// `None` if the mistake stands before the command.
     pub command: Option<&'static str>,
-    pub wrong: Wrong,
+    pub(super) wrong: Wrong,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wrong {
+pub(super) enum Wrong {
     BadTarget(GrammarError),
     BadOperand {
         takes: &'static str,
@@ -48,7 +48,7 @@ pub enum Wrong {
 
 /// What exactly is wrong with a value, where "takes this, not that" does not say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(super) enum Fault {
     NotWhatItTakes,
     Url(UrlError),
 }

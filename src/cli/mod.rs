@@ -1,10 +1,10 @@
-//! What did the user ask for? The words of the command line go in, one checked [`Command`] comes out.
+//! What did the user ask for? The words of the command line go in, a checked [`Command`] comes out.
 //!
-//! A parser for each command (`get`, `seed`, `make`, and below those without options) fills the
-//! options struct of that command. Each option is converted to its type where it is read; required
-//! operands are checked at the end. An option that would have no effect is refused as unknown: if it
-//! were accepted silently, the user would believe that it works. The texts of `--help` are in
-//! `help.rs`.
+//! A parser for each command fills the options struct of that command: `get`, `seed` and `make` in
+//! files of their own, the commands without options below. Each option is converted to its type
+//! where it is read; required operands are checked at the end. An option that would have no effect
+//! is refused as unknown: a user whose option is silently accepted believes that it works. The
+//! texts of `--help` are in `help.rs`.
 
 mod error;
 mod get;

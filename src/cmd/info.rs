@@ -5,7 +5,7 @@ use std::fmt::Write;
 use swarm_proto::format::metainfo::{FileLayout, Metainfo};
 use swarm_proto::units::PieceIndex;
 
-use super::{Failure, say, torrent};
+use super::{Failure, load_torrent, say};
 use crate::net::torrent::TorrentPlace;
 use crate::report::{Bytes, printable};
 
@@ -16,7 +16,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<(), Failure> {
-    say(&describe(&torrent(&options.torrent)?));
+    say(&describe(&load_torrent(&options.torrent)?));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Which code runs for which command, and what several commands need.
+//! Which code runs for which command? And what do several commands need?
 
 use std::fmt;
 use std::io::Write;
@@ -38,16 +38,16 @@ pub enum Command {
     Version,
 }
 
-/// How often a server is asked when a person waits: one that does not answer three times will not
-/// answer.
+/// How often a server is asked while a person waits. One that fails three times is assumed to be
+/// away.
 const TRIES: u32 = 3;
 
 /// The command ends with exit status 1.
 #[derive(Debug)]
 pub enum Failure {
-    /// The reason stands on stderr already, one line for each target that failed.
+    /// The reason is on stderr already: one line for each target that failed.
     AlreadySaid,
-    /// The one line that stderr still has to get.
+    /// The line that is still to be printed on stderr.
     Because(String),
 }
 
@@ -71,16 +71,16 @@ pub fn run(command: Command) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What was asked for goes to stdout; where nobody reads it (`swarmdd info x | head -1`), nothing
-/// is lost.
+/// Prints the result of a command on stdout. If the reader has closed it (`swarmdd info x | head
+/// -1`), nothing is lost.
 fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// The torrent of `info` and `verify`, for which a person waits.
-fn torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
+/// Loads the torrent of `info` or `verify` while a person waits.
+fn load_torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
     let on_retry = &mut |error: &TorrentError, _| {
-        // When stderr is gone, the exit status still says how it ended.
+        // If stderr is closed, the exit status still reports the result.
         let _ = writeln!(std::io::stderr(), "swarmdd: {error}; trying again");
     };
     Ok(torrent::load(
@@ -92,7 +92,7 @@ fn torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
     )?)
 }
 
-/// The exit status of a run. One that broke off still owes each target its last line.
+/// The exit status of a run. A run that was broken off still reports each target as failed.
 fn conclude(result: Result<bool, RunError>, reporter: &mut Reporter) -> Result<(), Failure> {
     match result {
         Ok(true) => Ok(()),

@@ -3,7 +3,7 @@
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::units::{DiskOffset, PieceIndex};
 
-use super::{Failure, Reading, say, torrent};
+use super::{Failure, Reading, load_torrent, say};
 use crate::net::torrent::TorrentPlace;
 use crate::os::blockdev::Device;
 use crate::report::{Mode, State};
@@ -17,7 +17,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let metainfo = torrent(&options.torrent)?;
+    let metainfo = load_torrent(&options.torrent)?;
     let (device, _) = options.target.open_readonly()?;
     let found = compare(&metainfo, &device, Mode::Auto)?;
     say(&format!(

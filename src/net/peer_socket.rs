@@ -6,9 +6,9 @@
 //! payload, except the few hundred that were read together with the message before them.
 //!
 //! Readiness is edge-triggered: after an event we read, or write, until the kernel reports that no
-//! more is possible. A read or write that moved less than was asked for reports that, too (epoll(7),
-//! questions and answers), and saves a system call. A peer that has closed its side is the
-//! exception: it must be read to the end, because its end of file makes no further edge.
+//! more is possible. A read or write that moved less than was asked for reports that, too
+//! (epoll(7), questions and answers), and saves a system call. A peer that has closed its side is
+//! the exception: it must be read to the end, because its end of file makes no further edge.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -35,8 +35,8 @@ const BEHIND_PAYLOAD_BYTES: usize = 512;
 /// One TCP connection.
 ///
 /// Calling order: `ready` with each event. While `is_readable`, `next` until it returns `Nothing`;
-/// after `BlockBegins`, `receive_into` must come before the next `next`. While `is_writable`, `push`
-/// while `has_room`, then `flush`.
+/// after `BlockBegins`, `receive_into` must come before the next `next`. While `is_writable`,
+/// `push` while `has_room`, then `flush`.
 pub struct PeerSocket {
     stream: TcpStream,
     address: SocketAddr,
@@ -259,7 +259,8 @@ impl PeerSocket {
         Some(Input::BlockEnds(block))
     }
 
-    /// One system call reads the rest of the payload into its sink, and what follows into the inbox.
+    /// One system call reads the rest of the payload into its sink, and the bytes behind it into
+    /// the inbox.
     fn fill(&mut self, pool: &mut Pool, scratch: &mut [u8]) -> Result<(), SocketError> {
         let (wanted, payload_wanted, outcome) = match &self.payload {
             None => {
@@ -322,8 +323,8 @@ impl PeerSocket {
         !self.outbox.is_empty()
     }
 
-    /// Gives the kernel as much of the queue as it takes. Returns how many blocks are now completely
-    /// sent.
+    /// Gives the kernel as much of the queue as it takes. Returns how many blocks have been sent
+    /// completely.
     pub fn flush(&mut self, pool: &Pool) -> Result<u32, SocketError> {
         let mut blocks_sent = 0;
         while self.writable && !self.outbox.is_empty() {
@@ -453,6 +454,7 @@ impl From<WireError> for SocketError {
 mod tests {
     use super::*;
     use crate::net::outbox;
+    use crate::os::testing::closed_address;
     use std::net::{Shutdown, TcpListener};
     use swarm_proto::rng::Rng;
     use swarm_proto::units::{Block, BufferId, InfoHash, PeerId, PieceIndex};
@@ -736,12 +738,7 @@ mod tests {
 
     #[test]
     fn a_refused_connection_is_an_error() {
-        // A port that was free a moment ago.
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let mut socket = PeerSocket::connect(address).unwrap();
+        let mut socket = PeerSocket::connect(closed_address()).unwrap();
         let outcome = loop {
             match socket.poll_open() {
                 Ok(Opening::Pending) => {}

@@ -246,6 +246,7 @@ impl From<MetainfoError> for TorrentError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::testing::closed_address;
     use std::io::Write;
     use std::net::TcpListener;
     use std::thread::JoinHandle;
@@ -345,10 +346,7 @@ mod tests {
 
     #[test]
     fn a_refused_connection_is_an_error() {
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let address = closed_address();
         let (body, failures) = fetch(&format!("http://{address}/"), 1);
         assert_eq!(
             body,

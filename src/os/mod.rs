@@ -1,8 +1,8 @@
 //! How do we call the kernel: memory, disks, clocks, signals, sockets? The only `unsafe` of the
 //! program.
 //!
-//! Every module offers a safe API; every `unsafe` states who owns the memory and until when. Nothing
-//! here knows torrents: from the core it uses units and limits only.
+//! Every module offers a safe API; every `unsafe` states who owns the memory and until when.
+//! Nothing here knows torrents: from the core it uses units and limits only.
 
 pub mod aio;
 pub mod blockdev;
@@ -35,7 +35,8 @@ pub mod testing {
     use std::ffi::CString;
     use std::fs::File;
     use std::io::Read;
-    use std::os::fd::{FromRawFd, OwnedFd};
+    use std::net::{SocketAddr, TcpListener};
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::OpenOptionsExt;
     use std::path::{Path, PathBuf};
@@ -52,7 +53,9 @@ pub mod testing {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let program = std::env::current_exe().expect("a test program has a path");
-            let directory = program.parent().expect("a test program lies in a directory");
+            let directory = program
+                .parent()
+                .expect("a test program lies in a directory");
             Scratch(directory.join(format!("scratch-{}-{number}-{name}", std::process::id())))
         }
 
@@ -82,8 +85,15 @@ pub mod testing {
         }
     }
 
-    /// Learns whether anybody who had a file open for writing has closed it (inotify(7)). A lock or
-    /// an exclusive hold on the file ends no later than with that.
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            // Some tests do not create the file, and some create a directory tree here.
+            let _ = std::fs::remove_file(&self.0).or_else(|_| std::fs::remove_dir_all(&self.0));
+        }
+    }
+
+    /// Tells whether a file that was open for writing has been closed (inotify(7)). Closing ends a
+    /// lock or an exclusive hold on it.
     pub struct CloseWatch(File);
 
     impl CloseWatch {
@@ -95,7 +105,7 @@ pub mod testing {
                 super::check(libc::inotify_init1(flags)).map(|fd| OwnedFd::from_raw_fd(fd))
             };
             let watch = CloseWatch(fd.expect("inotify").into());
-            let raw = std::os::fd::AsRawFd::as_raw_fd(&watch.0);
+            let raw = watch.0.as_raw_fd();
             // SAFETY: the kernel reads a string that ends with a zero.
             let added =
                 unsafe { libc::inotify_add_watch(raw, path.as_ptr(), libc::IN_CLOSE_WRITE) };
@@ -103,16 +113,17 @@ pub mod testing {
             watch
         }
 
-        /// Since the last call, or since the watch began.
+        /// Since the watch began, or since the last call that returned true.
         pub fn was_closed(&mut self) -> bool {
             matches!(self.0.read(&mut [0; 4096]), Ok(count) if count > 0)
         }
     }
 
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            // Some tests do not create the file, and some create a directory tree here.
-            let _ = std::fs::remove_file(&self.0).or_else(|_| std::fs::remove_dir_all(&self.0));
-        }
+    /// An address of this machine at which nothing listens: its port was free a moment ago.
+    pub fn closed_address() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener
+            .local_addr()
+            .expect("a bound socket has an address")
     }
 }

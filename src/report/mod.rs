@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use swarm_proto::units::Instant;
 
-use crate::os::tty::{self, Patient};
+use crate::os::tty::{self, TimedWriter};
 
 /// A program that watches wants at least one object a second; a little less leaves room for a late
 /// wake-up.
@@ -83,7 +83,7 @@ impl fmt::Display for State {
     }
 }
 
-pub type Standard = Reporter<Patient<Stdout>, Patient<Stderr>>;
+pub type Standard = Reporter<TimedWriter<Stdout>, TimedWriter<Stderr>>;
 
 /// What is so at this moment in one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -322,8 +322,8 @@ pub fn standard(mode: Mode) -> Standard {
     // A terminal that does not know its width is a serial console: somebody keeps a log of it, so
     // lines are better.
     let (out, err) = (
-        Patient::new(std::io::stdout()),
-        Patient::new(std::io::stderr()),
+        TimedWriter::new(std::io::stdout()),
+        TimedWriter::new(std::io::stderr()),
     );
     Reporter::new(mode, || tty::columns(std::io::stderr()), out, err)
 }
