@@ -90,7 +90,7 @@ Options:
   --no-seed             Leave as soon as TARGET is complete: --seed-secs 0
   --stall-secs SECS     Fail when incomplete and, for this long, no block has
                         arrived and no piece has been written.
-                        Default: never; keep trying
+                        Default: no limit, keep trying
   --dry-run             Print the plan and change nothing: target, ranges, what
                         would be overwritten (partition table, file systems,
                         labels), how much would be fetched.

@@ -326,12 +326,15 @@ fn numbers(targets: &[Held]) -> Vec<DeviceNumber> {
 
 /// Is this the path of one of `others`, possibly through another name of its directory?
 fn is_one_of(path: &Path, others: &[Held]) -> bool {
-    let wanted = place(path);
-    wanted.is_some() && others.iter().any(|held| place(&held.device.path) == wanted)
+    let wanted = real_path(path);
+    wanted.is_some()
+        && others
+            .iter()
+            .any(|held| real_path(&held.device.path) == wanted)
 }
 
 /// The path without links, also of a file that does not exist yet.
-fn place(path: &Path) -> Option<PathBuf> {
+fn real_path(path: &Path) -> Option<PathBuf> {
     let parent = path
         .parent()
         .filter(|parent| *parent != Path::new(""))

@@ -57,7 +57,7 @@ enum Phase {
     Connecting,
     /// The next 68 bytes are the peer's handshake.
     Greeting,
-    /// Before messages can be read, `expect_torrent` must be called.
+    /// The handshake has been read. `expect_torrent` must come before the first message.
     Greeted,
     Frames {
         bitfield_bytes_max: usize,
@@ -69,6 +69,7 @@ struct Payload {
     block: RawBlock,
     /// None until `receive_into`.
     sink: Option<Sink>,
+    /// Bytes that have arrived.
     done: u32,
 }
 
@@ -169,7 +170,7 @@ impl PeerSocket {
         self.phase = Phase::Frames { bitfield_bytes_max };
     }
 
-    // --- in
+    // --- input
 
     /// May `next` return something?
     pub fn is_readable(&self) -> bool {
@@ -301,7 +302,7 @@ impl PeerSocket {
         Ok(())
     }
 
-    // --- out
+    // --- output
 
     /// May the kernel take bytes?
     pub fn is_writable(&self) -> bool {
