@@ -9,7 +9,7 @@
 //! The tests need root and losetup. Without them, they print that they were skipped.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -1069,4 +1069,37 @@ fn the_plan_says_what_happens_to_the_partition_table() {
         grown
     );
     assert_eq!(entry(&plan(&[&disk_image, &part]), "afterwards"), fitted);
+}
+
+/// From its check until the agent ends, no other program can have the disk.
+#[test]
+fn a_disk_is_held_while_the_agent_runs() {
+    let Some(mut stage) = Stage::new("held") else {
+        return;
+    };
+    let disk = stage.disk("disk", 16 * MIB, 512, &[]);
+    let image = stage.torrent("image", &[(0, 16 * MIB)], Some(16 * MIB), Some(512));
+    let open_exclusively = || {
+        File::options()
+            .read(true)
+            .custom_flags(libc::O_EXCL)
+            .open(&disk)
+    };
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+        .args(["get", "--progress", "json", "--listen", "127.0.0.1:0"])
+        .args([&image, &disk])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+    let runs = lines
+        .map_while(Result::ok)
+        .any(|line| line.contains("\"state\":\"downloading\""));
+    let opened = open_exclusively();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    assert!(runs, "the agent ended before it ran");
+    assert_eq!(opened.unwrap_err().raw_os_error(), Some(libc::EBUSY));
+    open_exclusively().unwrap();
 }

@@ -29,10 +29,11 @@ use swarm_proto::swarm::{
 };
 use swarm_proto::units::{Instant, PeerId, PeerSlot};
 use swarm_proto::wire::announce::Answer;
+use swarm_proto::wire::http::Url;
 use swarm_proto::wire::message::Handshake;
 
-use crate::net::fetch::{Exchange, Haste, Resolver};
-use crate::net::peer_socket::{Conn, ConnError, Input, Opening};
+use crate::net::http::{Exchange, ExchangeError, Resolver, TimeLimit};
+use crate::net::peer_socket::{Input, Opening, PeerSocket, SocketError};
 use crate::os::clock;
 use crate::os::device::{Device, Kind};
 use crate::os::errno;
@@ -96,6 +97,7 @@ pub struct Setup {
 }
 
 /// What all pairs have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub listen: SocketAddr,
     pub peers: Vec<SocketAddr>,
@@ -104,11 +106,44 @@ pub struct Settings {
     pub tracker_grace: Duration,
     pub seed_for: Option<Duration>,
     pub stall: Option<Duration>,
-    /// All pairs together.
-    pub max_up: Throttle,
-    pub max_down: Throttle,
+    /// Payload bytes per second, all pairs together.
+    pub max_up: Option<u64>,
+    pub max_down: Option<u64>,
     /// Enlarge the last partition to the end of the disk.
     pub grow_last: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            listen: SocketAddr::from(([0u16; 8], 6881)),
+            peers: Vec::new(),
+            memory_mib: 64,
+            verify: true,
+            tracker_grace: Duration::from_secs(30),
+            seed_for: None,
+            stall: None,
+            max_up: None,
+            max_down: None,
+            grow_last: false,
+        }
+    }
+}
+
+/// The limits of all pairs together.
+struct Limits {
+    up: Throttle,
+    down: Throttle,
+}
+
+impl Limits {
+    fn new(settings: &Settings) -> Limits {
+        let limit = |rate: Option<u64>| rate.map(Throttle::limited).unwrap_or_default();
+        Limits {
+            up: limit(settings.max_up),
+            down: limit(settings.max_down),
+        }
+    }
 }
 
 pub type Reporter = report::Standard;
@@ -217,7 +252,7 @@ struct Job {
 }
 
 struct Link {
-    conn: Conn,
+    conn: PeerSocket,
     owner: Owner,
     /// Stands in `Runner::ready`.
     queued: bool,
@@ -254,9 +289,10 @@ impl<'a> Runner<'a> {
             .register(&mut SourceFd(&signals.fd()), SIGNALS, Interest::READABLE)?;
         let port = listener.local_addr()?.port();
         let now = clock::now();
+        let limits = Limits::new(settings);
         let mut jobs = Vec::new();
         for (index, setup) in setups.into_iter().enumerate() {
-            let job = Job::new(setup, settings, share, port, now)?;
+            let job = Job::new(setup, settings, &limits, share, port, now)?;
             let fd = job.disk.as_ref().expect("just made").event_fd();
             poll.registry()
                 .register(&mut SourceFd(&fd), disk_token(index), Interest::READABLE)?;
@@ -438,7 +474,7 @@ impl<'a> Runner<'a> {
             }
             // One address for one machine, whether it came over IPv4 or IPv6.
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            if let Ok(conn) = Conn::accepted(stream, address) {
+            if let Ok(conn) = PeerSocket::accepted(stream, address) {
                 let _ = self.add_link(
                     conn,
                     Owner::Guest {
@@ -456,7 +492,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Registers a connection; its index, or the error of the kernel.
-    fn add_link(&mut self, mut conn: Conn, owner: Owner) -> io::Result<usize> {
+    fn add_link(&mut self, mut conn: PeerSocket, owner: Owner) -> io::Result<usize> {
         let free = self.links.iter().position(Option::is_none);
         let index = free.unwrap_or(self.links.len());
         conn.register(self.poll.registry(), Token(LINK_TOKENS + index))?;
@@ -506,7 +542,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Takes a bounded number of things from one connection.
-    fn read_link(&mut self, index: usize, now: Instant) -> Result<(), ConnError> {
+    fn read_link(&mut self, index: usize, now: Instant) -> Result<(), SocketError> {
         for _ in 0..INPUTS_PER_TURN {
             let Some(link) = self.links[index].as_mut() else {
                 return Ok(());
@@ -655,7 +691,7 @@ impl<'a> Runner<'a> {
         slot: PeerSlot,
         index: usize,
         now: Instant,
-    ) -> Result<u32, ConnError> {
+    ) -> Result<u32, SocketError> {
         let job = &mut self.jobs[job];
         let Some(link) = self.links[index].as_mut() else {
             return Ok(0);
@@ -683,8 +719,8 @@ impl<'a> Runner<'a> {
     }
 
     fn connect(&mut self, job: usize, slot: PeerSlot, address: SocketAddr, now: Instant) {
-        let link =
-            Conn::connect(address).and_then(|conn| self.add_link(conn, Owner::Peer { job, slot }));
+        let link = PeerSocket::connect(address)
+            .and_then(|conn| self.add_link(conn, Owner::Peer { job, slot }));
         match link {
             Ok(link) => self.jobs[job].set_link(slot, Some(link)),
             // No route, or no more descriptors.
@@ -693,13 +729,16 @@ impl<'a> Runner<'a> {
     }
 
     fn announce(&mut self, index: usize, url: &str, now: Instant) {
-        match Exchange::new(
-            &mut self.resolver,
-            url,
-            ANNOUNCE_BYTES_MAX,
-            Haste::Hasty,
-            now,
-        ) {
+        let begin = |url| {
+            Exchange::new(
+                &mut self.resolver,
+                url,
+                ANNOUNCE_BYTES_MAX,
+                TimeLimit::Total,
+                now,
+            )
+        };
+        match Url::parse(url).map_err(ExchangeError::Url).and_then(begin) {
             Ok(exchange) => {
                 self.jobs[index].announce = Some(exchange);
                 self.advance_announce(index, now);
@@ -780,6 +819,7 @@ impl Job {
     fn new(
         setup: Setup,
         settings: &Settings,
+        limits: &Limits,
         pool_bytes: u64,
         listen_port: u16,
         now: Instant,
@@ -815,8 +855,8 @@ impl Job {
             tracker_grace: settings.tracker_grace,
             seed_for: settings.seed_for,
             stall: settings.stall,
-            max_up: settings.max_up.clone(),
-            max_down: settings.max_down.clone(),
+            max_up: limits.up.clone(),
+            max_down: limits.down.clone(),
         };
         Ok(Job {
             path: device.path.clone(),
@@ -1204,11 +1244,19 @@ mod tests {
             tracker_grace: Duration::ZERO,
             seed_for: None,
             stall: None,
-            max_up: Throttle::default(),
-            max_down: Throttle::default(),
+            max_up: None,
+            max_down: None,
             grow_last: false,
         };
-        let mut job = Job::new(setup, &settings, 1 << 20, 6881, Instant(0)).unwrap();
+        let mut job = Job::new(
+            setup,
+            &settings,
+            &Limits::new(&settings),
+            1 << 20,
+            6881,
+            Instant(0),
+        )
+        .unwrap();
         job.do_work();
         let mut turns = 0;
         while job.has_done_already() {

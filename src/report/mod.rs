@@ -23,7 +23,7 @@ use swarm_proto::units::Instant;
 
 use self::lines::View;
 use self::progress::Progress;
-use crate::os::tty::{self, Patient};
+use crate::os::tty::{self, TimedWriter};
 use crate::target::Identity;
 
 /// A program that watches wants at least one object a second. The rest of the second is room for a
@@ -148,14 +148,14 @@ impl Outcome {
     }
 }
 
-pub type Standard = Reporter<Patient<Stdout>, Patient<Stderr>>;
+pub type Standard = Reporter<TimedWriter<Stdout>, TimedWriter<Stderr>>;
 
 /// A reporter to stdout and stderr of this process. A reader that stops must not stop the disk:
 /// lines for which a pipe has no room are lost.
 pub fn standard(mode: Mode) -> Standard {
     let (out, err) = (
-        Patient::new(std::io::stdout()),
-        Patient::new(std::io::stderr()),
+        TimedWriter::new(std::io::stdout()),
+        TimedWriter::new(std::io::stderr()),
     );
     // A terminal that does not know its width is a serial console. Its output is often kept as a
     // log, in which lines are better than a bar.
