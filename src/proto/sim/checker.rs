@@ -15,11 +15,11 @@ use alloc::vec::Vec;
 
 use super::image::{Cell, Image};
 use super::tracker::parameter;
-use crate::limits::{BLOCK_BYTES, THROTTLE_BURST};
+use crate::limits::BLOCK_BYTES;
 use crate::swarm::{
     DiskError, DiskOperation, Failure, HashOf, Outcome, Progress, Role, State, Work,
 };
-use crate::units::{Block, DiskOffset, Instant, PieceIndex, Ticket};
+use crate::units::{Block, DiskOffset, PieceIndex, Ticket};
 use crate::wire::message::{DONT_HAVE_ID, Message};
 
 /// Who is watched.
@@ -63,36 +63,6 @@ pub struct Ledger {
     pub fetched: u64,
     pub uploaded: u64,
     pub first_error: Option<DiskError>,
-}
-
-/// Whether a limit is held, in every stretch of time: what passes fills it, and it leaks as fast as
-/// the limit allows.
-pub struct Meter {
-    limit: Option<u64>,
-    level: f64,
-    at: Instant,
-}
-
-impl Meter {
-    pub fn new(limit: Option<u64>) -> Meter {
-        Meter {
-            limit,
-            level: 0.0,
-            at: Instant(0),
-        }
-    }
-
-    pub fn passes(&mut self, now: Instant, bytes: u32) {
-        let Some(limit) = self.limit else { return };
-        let leaked = now.since(self.at).as_secs_f64() * limit as f64;
-        (self.level, self.at) = ((self.level - leaked).max(0.0) + f64::from(bytes), now);
-        let burst = THROTTLE_BURST.as_secs_f64() * limit as f64 + f64::from(BLOCK_BYTES);
-        assert!(
-            self.level <= burst + 1.0,
-            "{} bytes at once, with {limit} a second",
-            self.level
-        );
-    }
 }
 
 struct RunningHash {

@@ -8,6 +8,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::image::{Cell, Image, ZEROS};
+use super::random::random_part;
 use crate::rng::Rng;
 use crate::swarm::DiskOperation;
 use crate::units::{Instant, PieceIndex};
@@ -194,10 +195,4 @@ impl SimDisk {
             .collect();
         self.put(places, &torn);
     }
-}
-
-/// Anything from nothing to all of it.
-pub fn random_part(whole: Duration, rng: &mut Rng) -> Duration {
-    let micros = u32::try_from(whole.as_micros()).expect("over an hour is no latency");
-    Duration::from_micros(u64::from(rng.below(micros.saturating_add(1).max(1))))
 }

@@ -6,9 +6,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::ids::EndId;
 use super::image::Image;
-use super::links::Packet;
-use super::queue::EndId;
+use super::packet::Packet;
 use crate::limits::BLOCK_BYTES;
 use crate::rng::Rng;
 use crate::units::{PeerId, PieceIndex};

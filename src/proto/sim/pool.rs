@@ -8,8 +8,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::ids::EndId;
 use super::image::Cell;
-use super::queue::EndId;
 use crate::limits::BLOCK_BYTES;
 use crate::units::{BufferId, Ticket};
 

@@ -9,8 +9,10 @@ use core::time::Duration;
 use std::{env, format, fs, println};
 
 use super::options::{AgentOptions, Fate, Options};
+use super::report::Report;
+use super::run::run;
 use super::world::MOMENT;
-use super::{Report, run};
+
 use crate::limits::BLOCK_BYTES;
 use crate::units::Instant;
 use crate::wire::message::PIECE_HEADER_BYTES;

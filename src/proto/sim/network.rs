@@ -18,49 +18,12 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
-use super::queue::{EndId, Happening, Life, NodeId, Queue};
+use super::event::Happening;
+use super::ids::{EndId, Life, NodeId};
+use super::packet::{Packet, Segment};
+use super::queue::Queue;
 use crate::units::{BufferId, Instant, PeerSlot};
-use crate::wire::message::{HANDSHAKE_BYTES, Handshake, Message, PIECE_HEADER_BYTES, RawBlock};
-
-/// What travels. Of the payload only this: whether it is what the torrent says.
-#[derive(Clone, Debug)]
-pub enum Packet {
-    Handshake(Box<Handshake>),
-    Message(Message),
-    Block { block: RawBlock, good: bool },
-}
-
-impl Packet {
-    fn bytes(&self) -> u32 {
-        match self {
-            Packet::Handshake(_) => HANDSHAKE_BYTES as u32,
-            Packet::Block { block, .. } => PIECE_HEADER_BYTES as u32 + block.length,
-            Packet::Message(message) => match message {
-                Message::KeepAlive => 4,
-                Message::Bitfield(bits) => 5 + bits.len() as u32,
-                Message::Extended { payload, .. } => 6 + payload.len() as u32,
-                Message::Have(_) | Message::Suggest(_) | Message::AllowedFast(_) => 9,
-                Message::Request(_) | Message::Cancel(_) | Message::Reject(_) => 17,
-                Message::Port(_) => 7,
-                _ => 5,
-            },
-        }
-    }
-}
-
-/// A run of messages of one connection on its way.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment {
-    /// Who sent it.
-    pub from: EndId,
-    /// Messages before the block.
-    pub small_count: u32,
-    pub has_block: bool,
-    pub bytes: u32,
-    /// How long the sender's uplink took; when the receiver's downlink is through.
-    pub sending: Duration,
-    pub ends_at: Instant,
-}
+use crate::wire::message::RawBlock;
 
 /// One direction of a connection.
 #[derive(Default)]
