@@ -3,17 +3,15 @@
 //!
 //! Every method is told what the agent does and panics when it must not. Nothing here asks the
 //! agent for its opinion except [`Ledger::compare`], which holds its counts against ours.
-//!
-//! A piece is *on the disk* when it was written and reported as written, or was read from there and
-//! found good; what a seeder starts with counts too, until it turns out otherwise. It is *proven*
-//! when it was read since it was written.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::hashes::RunningHashes;
 use super::image::{Cell, Image};
+use super::pieces::Pieces;
 use super::tracker::parameter;
 use crate::limits::BLOCK_BYTES;
 use crate::swarm::{
@@ -37,18 +35,8 @@ pub struct Ledger {
     look: bool,
     verify: bool,
     there: Vec<bool>,
-    on_disk: Vec<bool>,
-    on_disk_count: u32,
-    proven: Vec<bool>,
+    pieces: Pieces,
     writing: Vec<bool>,
-    /// Pieces that were not what had been written when they were read back: once, and again, in
-    /// this order.
-    lost: Vec<bool>,
-    bad_again: Vec<PieceIndex>,
-    /// By the first piece of the same bytes: came in whole and good so often, and was lost so
-    /// often.
-    fetched_good: Vec<u32>,
-    lost_good: Vec<u32>,
     /// Pieces that the scan could not read.
     unread: BTreeSet<PieceIndex>,
     /// Pieces that were found before anything was flushed.
@@ -59,16 +47,10 @@ pub struct Ledger {
     unflushed: bool,
     writes_in_flight: u32,
     tickets: BTreeMap<Ticket, Work>,
-    hashes: BTreeMap<HashOf, RunningHash>,
+    hashes: RunningHashes,
     pub fetched: u64,
     pub uploaded: u64,
     pub first_error: Option<DiskError>,
-}
-
-struct RunningHash {
-    next: u32,
-    good: bool,
-    finished: bool,
 }
 
 impl Ledger {
@@ -80,21 +62,14 @@ impl Ledger {
             there,
         } = watched;
         let is_seeder = role == Role::Seeder;
-        let count = image.piece_count as usize;
         Ledger {
             image: image.clone(),
             is_seeder,
             look,
             verify,
             there,
-            on_disk: vec![is_seeder; count],
-            on_disk_count: if is_seeder { image.piece_count } else { 0 },
-            proven: vec![is_seeder && !look; count],
-            writing: vec![false; count],
-            lost: vec![false; count],
-            bad_again: Vec::new(),
-            fetched_good: vec![0; count],
-            lost_good: vec![0; count],
+            pieces: Pieces::new(image, is_seeder, is_seeder && !look),
+            writing: vec![false; image.piece_count as usize],
             unread: BTreeSet::new(),
             found: 0,
             reread: vec![false; image.cell_count()],
@@ -102,23 +77,19 @@ impl Ledger {
             unflushed: false,
             writes_in_flight: 0,
             tickets: BTreeMap::new(),
-            hashes: BTreeMap::new(),
+            hashes: RunningHashes::default(),
             fetched: 0,
             uploaded: 0,
             first_error: None,
         }
     }
 
-    fn is_whole(&self) -> bool {
-        self.on_disk_count == self.image.piece_count
-    }
-
     pub fn has_nothing(&self) -> bool {
-        self.on_disk_count == 0
+        self.pieces.count() == 0
     }
 
     pub fn has_lost(&self, piece: PieceIndex) -> bool {
-        self.lost[piece.index()]
+        self.pieces.was_lost(piece)
     }
 
     /// Bytes that were not on the disk as the process began and that no disk makes by itself, equal
@@ -148,22 +119,23 @@ impl Ledger {
         match message {
             Message::Have(index) => {
                 assert!(
-                    self.on_disk[*index as usize],
+                    self.pieces.is_on_disk(PieceIndex(*index)),
                     "HAVE of piece {index}, which is not written"
                 );
             }
             Message::HaveAll => {
                 assert!(
-                    self.is_whole(),
+                    self.pieces.are_all_on_disk(),
                     "HAVE_ALL with {} pieces written",
-                    self.on_disk_count
+                    self.pieces.count()
                 )
             }
             Message::Bitfield(bits) => {
-                assert_eq!(bits.len(), self.on_disk.len().div_ceil(8));
+                assert_eq!(bits.len(), self.image.piece_count.div_ceil(8) as usize);
                 for index in 0..bits.len() * 8 {
                     let set = bits[index / 8] & (0x80 >> (index % 8)) != 0;
-                    let on_disk = self.on_disk.get(index).copied().unwrap_or(false);
+                    let piece = PieceIndex(index as u32);
+                    let on_disk = piece.0 < self.image.piece_count && self.pieces.is_on_disk(piece);
                     assert!(
                         !set || on_disk,
                         "BITFIELD names piece {index}, which is not written"
@@ -176,7 +148,7 @@ impl Ledger {
             } => {
                 let index = u32::from_be_bytes(payload[..].try_into().expect("four bytes"));
                 assert!(
-                    !self.on_disk[index as usize],
+                    !self.pieces.is_on_disk(PieceIndex(index)),
                     "says that it lost piece {index}, which it has"
                 );
             }
@@ -193,12 +165,13 @@ impl Ledger {
             "asks for piece {index}, which is zeros"
         );
         assert!(
-            !self.on_disk[index],
+            !self.pieces.is_on_disk(piece),
             "asks for piece {index}, which is on the disk"
         );
         // A sample that saw nothing good may be unlucky; otherwise every piece is looked at before
         // it is asked for.
-        let in_vain = self.look && self.found > 0 && self.there[index] && !self.lost[index];
+        let in_vain =
+            self.look && self.found > 0 && self.there[index] && !self.pieces.was_lost(piece);
         assert!(
             !in_vain,
             "asks for piece {index}, which was on the disk from the start"
@@ -217,11 +190,11 @@ impl Ledger {
             "{block:?} passes the end of its piece"
         );
         assert!(
-            self.on_disk[piece.index()],
+            self.pieces.is_on_disk(piece),
             "{block:?} is sent and its piece is not written"
         );
         assert!(
-            !self.is_seeder || self.proven[piece.index()],
+            !self.is_seeder || self.pieces.is_proven(piece),
             "{block:?} is sent before it was looked at"
         );
         assert_eq!(
@@ -260,120 +233,44 @@ impl Ledger {
                 "{of:?} before a flush"
             );
         }
-        if begin == 0 {
-            let before = self.hashes.insert(
-                of,
-                RunningHash {
-                    next: 0,
-                    good: true,
-                    finished: false,
-                },
-            );
-            assert!(
-                before.is_none_or(|before| !before.finished),
-                "{of:?} starts anew before it was told how it ended"
-            );
-        }
-        let running = self
-            .hashes
-            .get_mut(&of)
-            .unwrap_or_else(|| panic!("{of:?} goes on at {begin} and never began"));
-        assert_eq!(running.next, begin, "{of:?} goes on elsewhere");
-        assert!(!running.finished, "{of:?} goes on after its end");
-        running.next += length;
-        running.good &= all_good;
-        running.finished = running.next == self.image.piece_length(piece);
-        running.finished.then_some(running.good)
+        let piece_length = self.image.piece_length(piece);
+        self.hashes.take(of, begin, length, piece_length, all_good)
     }
 
     /// The agent is told how a hash came out. Who is leaving does not listen any more.
     pub fn hashed(&mut self, of: HashOf, good: bool, listens: bool) {
-        self.hashes.remove(&of).expect("a hash is told once");
+        self.hashes.report(of);
         match of {
             _ if !listens => {}
-            HashOf::Download(piece) if good => self.fetches(piece),
+            HashOf::Download(piece) if good => self.pieces.fetch(piece),
             HashOf::Download(_) => {}
-            HashOf::Disk(piece) if self.is_seeder => self.looks(piece, good),
+            HashOf::Disk(piece) if self.is_seeder => self.pieces.check_source(piece, good),
             HashOf::Disk(piece) if self.flushes == 0 => self.finds(piece, good),
-            HashOf::Disk(piece) => self.reads_back(piece, good),
-        }
-    }
-
-    /// A piece came in whole and good: of equal ones only one, unless what came is lost again.
-    fn fetches(&mut self, piece: PieceIndex) {
-        let first = self.image.first_equal(piece).index();
-        self.fetched_good[first] += 1;
-        let (came, lost) = (self.fetched_good[first], self.lost_good[first]);
-        assert!(
-            came <= 1 + lost,
-            "piece {} or its equals came {came} times, {lost} were lost",
-            piece.0
-        );
-    }
-
-    fn looks(&mut self, piece: PieceIndex, good: bool) {
-        self.proven[piece.index()] = good;
-        if !good {
-            self.loses_source(piece);
+            HashOf::Disk(piece) => self.pieces.read_back(piece, good),
         }
     }
 
     /// The scan. What came meanwhile is written to all places where it lacks, looked at or not.
     fn finds(&mut self, piece: PieceIndex, good: bool) {
-        let index = piece.index();
-        let came = !self.image.is_zero(piece)
-            && self.fetched_good[self.image.first_equal(piece).index()] > 0;
+        let came = !self.image.is_zero(piece) && self.pieces.was_fetched(piece);
         let unread = self.unread.remove(&piece);
         if good && !came && !unread {
-            self.gets(piece);
-            self.proven[index] = true;
+            self.pieces.find(piece);
             self.found += 1;
-        }
-    }
-
-    fn reads_back(&mut self, piece: PieceIndex, good: bool) {
-        let index = piece.index();
-        assert!(
-            self.on_disk[index],
-            "piece {index} is read back and was not written"
-        );
-        self.proven[index] = good;
-        if good {
-            return;
-        }
-        if core::mem::replace(&mut self.lost[index], true) {
-            return self.bad_again.push(piece);
-        }
-        self.drops(piece);
-        if !self.image.is_zero(piece) {
-            self.lost_good[self.image.first_equal(piece).index()] += 1;
         }
     }
 
     /// A seeder cannot read this piece, or it is another one.
     pub fn loses_source(&mut self, piece: PieceIndex) {
-        if self.on_disk[piece.index()] {
-            self.drops(piece);
-        }
-    }
-
-    fn gets(&mut self, piece: PieceIndex) {
-        assert!(!core::mem::replace(&mut self.on_disk[piece.index()], true));
-        self.on_disk_count += 1;
-    }
-
-    fn drops(&mut self, piece: PieceIndex) {
-        assert!(core::mem::replace(&mut self.on_disk[piece.index()], false));
-        self.on_disk_count -= 1;
+        self.pieces.lose_source(piece);
     }
 
     /// A ticket is handed out that no other operation holds.
     pub fn submits(&mut self, ticket: Ticket, work: Work) {
         match &work {
             Work::Write { piece, .. } => {
-                let first = self.image.first_equal(*piece).index();
                 assert!(
-                    self.fetched_good[first] > 0,
+                    self.pieces.was_fetched(*piece),
                     "piece {} is written before its hash was found good",
                     piece.0
                 );
@@ -400,7 +297,7 @@ impl Ledger {
                     "read past the end of its piece"
                 );
                 let scans = self.look && self.flushes == 0;
-                let may = self.is_seeder || scans || self.on_disk[piece.index()];
+                let may = self.is_seeder || scans || self.pieces.is_on_disk(*piece);
                 assert!(may, "piece {} is read and not written", piece.0);
             }
             Work::Hash(_) => unreachable!("hashing has no ticket"),
@@ -412,7 +309,10 @@ impl Ledger {
     fn starts_write(&mut self, piece: PieceIndex) {
         let index = piece.index();
         assert!(!self.is_seeder, "a seeder writes piece {index}");
-        assert!(!self.on_disk[index], "piece {index} is written twice");
+        assert!(
+            !self.pieces.is_on_disk(piece),
+            "piece {index} is written twice"
+        );
         assert!(
             !core::mem::replace(&mut self.writing[index], true),
             "piece {index} is being written"
@@ -445,8 +345,7 @@ impl Ledger {
     }
 
     pub fn wrote(&mut self, piece: PieceIndex) {
-        self.gets(piece);
-        self.proven[piece.index()] = false;
+        self.pieces.write(piece);
     }
 
     pub fn read(&mut self, piece: PieceIndex, begin: u32, length: u32) {
@@ -478,13 +377,13 @@ impl Ledger {
             return;
         }
         assert!(
-            self.is_whole(),
+            self.pieces.are_all_on_disk(),
             "{who} with {} pieces written",
-            self.on_disk_count
+            self.pieces.count()
         );
         assert!(!self.unflushed, "{who} with writes that were not flushed");
         if self.verify {
-            let bad = self.proven.iter().position(|good| !good);
+            let bad = self.pieces.first_unproven();
             assert!(
                 bad.is_none(),
                 "{who} and piece {} was not read back",
@@ -497,7 +396,8 @@ impl Ledger {
     pub fn compare(&self, progress: &Progress) {
         assert_eq!(progress.pieces, self.image.piece_count);
         assert_eq!(
-            progress.have, self.on_disk_count,
+            progress.have,
+            self.pieces.count(),
             "pieces it says it has, pieces written"
         );
         assert_eq!(
@@ -509,20 +409,17 @@ impl Ledger {
             "payload bytes it says it sent, bytes sent"
         );
         assert!(progress.wasted <= progress.fetched);
-        let proven = self
-            .proven
-            .iter()
-            .zip(&self.on_disk)
-            .filter(|(proven, there)| **proven && **there);
         assert_eq!(
             progress.verified as usize,
-            proven.count(),
+            self.pieces.proven_count(),
             "pieces it says it read, pieces read"
         );
         assert_eq!(progress.bad_offset, self.bad_offset(&progress.state));
         match progress.state {
             State::Seeding => self.is_done("seeds"),
-            State::Verifying => assert!(self.is_whole() || self.lost.contains(&true)),
+            State::Verifying => {
+                assert!(self.pieces.are_all_on_disk() || self.pieces.any_was_lost())
+            }
             _ => {}
         }
     }
@@ -537,12 +434,7 @@ impl Ledger {
                 .filter(|e| e.operation != DiskOperation::Flush)
                 .map(|e| e.offset);
         }
-        self.first_bad_offset()
-    }
-
-    fn first_bad_offset(&self) -> Option<DiskOffset> {
-        let offset = |piece: &PieceIndex| u64::from(piece.0) * u64::from(self.image.piece_bytes);
-        self.bad_again.first().map(offset).map(DiskOffset)
+        self.pieces.first_bad_offset()
     }
 
     /// The agent is through. The shell now frees its buffers and closes the disk, which holds these
@@ -576,9 +468,9 @@ impl Ledger {
             ),
             Outcome::Failed(Failure::Disk(error)) => assert_eq!(Some(*error), self.first_error),
             Outcome::Failed(Failure::ReadBack { piece, disk, bad }) => {
-                assert_eq!(Some(piece), self.bad_again.first());
-                assert_eq!(Some(*disk), self.first_bad_offset());
-                assert_eq!(*bad as usize, self.bad_again.len());
+                assert_eq!(Some(piece), self.pieces.bad_again().first());
+                assert_eq!(Some(*disk), self.pieces.first_bad_offset());
+                assert_eq!(*bad as usize, self.pieces.bad_again().len());
             }
             Outcome::Failed(Failure::NothingToServe) => {
                 assert!(self.is_seeder && self.has_nothing())

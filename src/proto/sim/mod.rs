@@ -10,7 +10,8 @@
 //! disk tracker pool packet fake_peer       what one machine has, and whom it talks to
 //! options seed                             what is chosen about a run, and what a seed chooses
 //! event queue network                      what happens next, and when a message arrives
-//! checker agent machine                    one machine, and the truth about it
+//! hashes pieces checker                    the truth about one agent
+//! agent machine                            one agent, and one machine
 //! world connections claims rounds          the room, and what one process does in it
 //! arrivals lives                           what comes to a process, and its start and end
 //! report run                               a run from its start to its report
@@ -33,6 +34,7 @@ mod connections;
 mod disk;
 mod event;
 mod fake_peer;
+mod hashes;
 mod ids;
 mod image;
 mod lives;
@@ -41,6 +43,7 @@ mod meter;
 mod network;
 mod options;
 mod packet;
+mod pieces;
 mod pool;
 mod queue;
 mod random;
