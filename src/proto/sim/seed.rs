@@ -37,7 +37,8 @@ impl Options {
         let rate = (image_bytes / u64::from(2 + rng.below(29))).max(SLOWEST);
         let span = Duration::from_millis(image_bytes * 1000 / rate);
         let leecher_count = 19 + rng.below(31);
-        let leechers = leechers(leecher_count, rate, span, rng);
+        let common = Leechers::new(rate, span, rng);
+        let leechers: Vec<AgentOptions> = (0..leecher_count).map(|_| common.one(rng)).collect();
         let seeder = agent(Role::Seeder, rate, span, rng);
         let mut agents: Vec<AgentOptions> = core::iter::once(seeder).chain(leechers).collect();
         let aside = &mut Rng::new(!seed);
@@ -149,40 +150,80 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
     }
 }
 
-fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOptions> {
-    let [
-        late,
-        slow,
-        failing,
-        lying,
-        leaving,
-        dying,
-        unplugged,
-        hasty,
-        further_seeder,
-        damaged,
-    ] = core::array::from_fn(|_| wildness(rng));
-    let verify = rng.chance(9, 10);
-    let look = rng.chance(3, 4);
-    let prepared = rng.chance(1, 2);
-    let moment = |spans: u32, rng: &mut Rng| Instant(0) + random_part(span * spans, rng);
-    let one = |rng: &mut Rng| {
-        let role = if rng.chance(further_seeder, 400) {
+/// How wild a run is in each respect, and what all leechers have in common.
+struct Leechers {
+    rate: u64,
+    /// How long the image takes on one link.
+    span: Duration,
+    late: u32,
+    slow: u32,
+    failing: u32,
+    lying: u32,
+    leaving: u32,
+    dying: u32,
+    unplugged: u32,
+    hasty: u32,
+    further_seeder: u32,
+    damaged: u32,
+    verify: bool,
+    look: bool,
+    prepared: bool,
+}
+
+impl Leechers {
+    fn new(rate: u64, span: Duration, rng: &mut Rng) -> Leechers {
+        // Fields are drawn in this order.
+        Leechers {
+            rate,
+            span,
+            late: wildness(rng),
+            slow: wildness(rng),
+            failing: wildness(rng),
+            lying: wildness(rng),
+            leaving: wildness(rng),
+            dying: wildness(rng),
+            unplugged: wildness(rng),
+            hasty: wildness(rng),
+            further_seeder: wildness(rng),
+            damaged: wildness(rng),
+            verify: rng.chance(9, 10),
+            look: rng.chance(3, 4),
+            prepared: rng.chance(1, 2),
+        }
+    }
+
+    /// One leecher, or now and then a further seeder.
+    fn one(&self, rng: &mut Rng) -> AgentOptions {
+        let role = if rng.chance(self.further_seeder, 400) {
             Role::Seeder
         } else {
             Role::Leecher
         };
-        let mut agent = agent(role, rate, span, rng);
-        agent.verify = verify;
+        let mut agent = agent(role, self.rate, self.span, rng);
+        agent.verify = self.verify;
         agent.starts_at = Instant(u64::from(rng.below(2_000_000)));
-        if rng.chance(late, 100) {
-            agent.starts_at = moment(4, rng);
+        if rng.chance(self.late, 100) {
+            agent.starts_at = self.moment(4, rng);
         }
-        if rng.chance(slow, 100) {
-            agent.up_rate = (rate / u64::from(1 + rng.below(20))).max(SLOWEST);
-            agent.down_rate = (rate / u64::from(1 + rng.below(5))).max(SLOWEST);
+        if rng.chance(self.slow, 100) {
+            agent.up_rate = (self.rate / u64::from(1 + rng.below(20))).max(SLOWEST);
+            agent.down_rate = (self.rate / u64::from(1 + rng.below(5))).max(SLOWEST);
         }
-        if rng.chance(failing, 300) {
+        self.disk_fault(&mut agent, rng);
+        self.disk_contents(&mut agent, rng);
+        agent.fate = self.fate(rng);
+        if rng.chance(self.unplugged, 200) {
+            let from = self.moment(2, rng);
+            agent.unplugged = Some((from, random_part(Duration::from_secs(60), rng)));
+        }
+        if rng.chance(self.hasty, 200) {
+            agent.seed_for = Some(Duration::from_secs(u64::from(rng.below(20))));
+        }
+        agent
+    }
+
+    fn disk_fault(&self, agent: &mut AgentOptions, rng: &mut Rng) {
+        if rng.chance(self.failing, 300) {
             let operation = [
                 DiskOperation::Read,
                 DiskOperation::Write,
@@ -194,44 +235,48 @@ fn leechers(count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<AgentOp
                 rng.below(60)
             };
             agent.disk.fault = DiskFault::Fails { operation, from };
-        } else if rng.chance(lying, 300) && verify && role == Role::Leecher {
+        } else if rng.chance(self.lying, 300) && self.verify && agent.role == Role::Leecher {
             agent.disk.fault = DiskFault::Forgets {
                 write: rng.below(30),
                 always: rng.chance(1, 2),
             };
         }
-        if role == Role::Leecher {
-            agent.look = look;
-            agent.disk.holds = if prepared {
+    }
+
+    fn disk_contents(&self, agent: &mut AgentOptions, rng: &mut Rng) {
+        if agent.role == Role::Leecher {
+            agent.look = self.look;
+            agent.disk.holds = if self.prepared {
                 anything(rng)
             } else {
                 Holds::Garbage
             };
-        } else if rng.chance(damaged, 100) {
+        } else if rng.chance(self.damaged, 100) {
             damage(&mut agent.disk, rng);
         } else {
             agent.look = rng.chance(3, 4);
         }
-        if rng.chance(leaving, 200) {
-            agent.fate = Fate::Leaves(moment(3, rng));
-        } else if rng.chance(dying, 100) {
-            let at = moment(3, rng);
-            let returns_at = rng.chance(2, 3).then(|| at + random_part(span, rng));
-            agent.fate = Fate::Dies {
+    }
+
+    fn fate(&self, rng: &mut Rng) -> Fate {
+        if rng.chance(self.leaving, 200) {
+            Fate::Leaves(self.moment(3, rng))
+        } else if rng.chance(self.dying, 100) {
+            let at = self.moment(3, rng);
+            let returns_at = rng.chance(2, 3).then(|| at + random_part(self.span, rng));
+            Fate::Dies {
                 at,
                 returns_at,
                 power: rng.chance(1, 2),
-            };
+            }
+        } else {
+            Fate::None
         }
-        if rng.chance(unplugged, 200) {
-            agent.unplugged = Some((moment(2, rng), random_part(Duration::from_secs(60), rng)));
-        }
-        if rng.chance(hasty, 200) {
-            agent.seed_for = Some(Duration::from_secs(u64::from(rng.below(20))));
-        }
-        agent
-    };
-    (0..count).map(|_| one(rng)).collect()
+    }
+
+    fn moment(&self, spans: u32, rng: &mut Rng) -> Instant {
+        Instant(0) + random_part(self.span * spans, rng)
+    }
 }
 
 /// Some keep to a limit. Drawn aside, so that a seed without limits stays the run it was.
