@@ -1,21 +1,21 @@
-//! Does the simulator notice when an agent is wrong?
+//! Does the simulator notice an agent or a disk with a defect?
 
-use super::disk::{DiskFault, Holds};
-use super::fake_peer::Manner;
+use super::disk::{Contents, DiskFault};
+use super::fake_peer::Behaviour;
 use super::options::{AgentOptions, Canary, FakeOptions, Options};
 use super::run::run;
 use crate::units::Instant;
 
-/// A disk that loses what was written is found out by the read-back, and by nothing else. Once
-/// is forgiven.
+/// Only the read-back notices a disk that loses a write. The piece is written once more; if it is
+/// lost again, the agent fails.
 #[test]
-fn sim_canary_a_disk_that_forgets() {
+fn sim_canary_disk_loses_writes() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
-    options.agents[2].disk.fault = DiskFault::Forgets {
+    options.agents[2].disk.fault = DiskFault::LosesWrite {
         write: 7,
         always: true,
     };
-    options.agents[3].disk.fault = DiskFault::Forgets {
+    options.agents[3].disk.fault = DiskFault::LosesWrite {
         write: 7,
         always: false,
     };
@@ -23,79 +23,79 @@ fn sim_canary_a_disk_that_forgets() {
     assert_eq!((report.complete, report.failed), (4, 1));
 }
 
-/// If hashes were not compared, bad pieces would be written; the checker must see it.
+/// Without a comparison of hashes bad pieces are written.
 #[test]
 #[should_panic(expected = "is written and is not good")]
-fn sim_canary_a_blind_hash() {
+fn sim_canary_bad_downloads_are_accepted() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
     options.fakes.push(FakeOptions {
-        manner: Manner::Corrupts { one_in: 2 },
+        behaviour: Behaviour::Corrupts { one_in: 2 },
         rate: 1 << 20,
         starts_at: Instant(0),
     });
-    options.canary = Canary::BlindToDownloads;
+    options.canary = Canary::AcceptsBadDownloads;
     run(options);
 }
 
-/// The same for those who believe that all of a half right target is right,
+/// A scan that accepts every piece announces pieces of a half correct target that are bad.
 #[test]
 #[should_panic(expected = "is sent with other bytes")]
-fn sim_canary_a_blind_scan() {
+fn sim_canary_bad_pieces_of_a_target_are_accepted() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
-    options.agents[2].disk.holds = Holds::Part(50);
+    options.agents[2].disk.contents = Contents::Part(50);
     options
         .agents
         .iter_mut()
-        .for_each(|agent| agent.look = false);
-    options.agents[2].look = true;
-    options.canary = Canary::BlindToTheDisk;
+        .for_each(|agent| agent.scan = false);
+    options.agents[2].scan = true;
+    options.canary = Canary::AcceptsBadReads;
     run(options);
 }
 
-/// that a source is what its torrent says,
+/// A seeder that does not compare its source with the torrent sends bad pieces.
 #[test]
 #[should_panic(expected = "is sent with other bytes")]
-fn sim_canary_a_blind_seeder() {
+fn sim_canary_bad_pieces_of_a_source_are_accepted() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
     options.agents[1] = AgentOptions {
         starts_at: Instant(0),
         ..options.agents[0].clone()
     };
-    options.agents[1].disk.holds = Holds::Part(50);
+    options.agents[1].disk.contents = Contents::Part(50);
     options.agents[2..]
         .iter_mut()
-        .for_each(|agent| agent.look = false);
-    options.canary = Canary::BlindToTheDisk;
+        .for_each(|agent| agent.scan = false);
+    options.canary = Canary::AcceptsBadReads;
     run(options);
 }
 
-/// or that what was written is there;
+/// A read-back that accepts every piece makes an agent complete on a bad disk.
 #[test]
 #[should_panic(expected = "it is complete, and its disk is not")]
-fn sim_canary_a_blind_read_back() {
+fn sim_canary_bad_read_backs_are_accepted() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
-    options.agents[2].disk.fault = DiskFault::Forgets {
+    options.agents[2].disk.fault = DiskFault::LosesWrite {
         write: 7,
         always: true,
     };
-    options.canary = Canary::BlindToTheDisk;
+    options.canary = Canary::AcceptsBadReads;
     run(options);
 }
 
-/// who does not read it back at all,
+/// Without a read-back an agent is complete with pieces that nobody has read.
 #[test]
 #[should_panic(expected = "was not read back")]
-fn sim_canary_no_read_back() {
+fn sim_canary_read_back_is_skipped() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
     options.canary = Canary::SkipsReadBack;
     run(options);
 }
 
-/// and who speaks of it too early.
+/// A piece must not be announced before its write has finished.
 #[test]
 #[should_panic(expected = "which is not written")]
-fn sim_canary_announced_before_it_is_written() {
+fn sim_canary_pieces_are_announced_before_they_are_written() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
-    options.canary = Canary::AnnouncesEarly;
+    options.canary = Canary::AnnouncesUnwritten;
     run(options);
 }

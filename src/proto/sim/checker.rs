@@ -1,8 +1,8 @@
-//! Is what an agent says and does so? The truth about one agent, kept apart from it and in the
-//! plainest way.
+//! Does an agent do and say only what it may? The checker keeps the truth about one agent, apart
+//! from the agent and in the plainest way.
 //!
-//! Every method is told what the agent does and panics when it must not. Nothing here asks the
-//! agent for its opinion except [`Ledger::compare`], which holds its counts against ours.
+//! Every method is told what the agent does, and panics if the agent must not do it. Only
+//! [`Checker::compare`] asks the agent, to compare its counts with those of the checker.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -20,26 +20,26 @@ use crate::swarm::{
 use crate::units::{Block, DiskOffset, PieceIndex, Ticket};
 use crate::wire::message::{DONT_HAVE_ID, Message};
 
-/// Who is watched.
+/// What the checker has to know of an agent.
 pub struct Watched {
     pub role: Role,
-    pub look: bool,
+    pub scan: bool,
     pub verify: bool,
-    /// Pieces that are on the disk in truth as the process begins.
+    /// Pieces that the disk really holds when the process starts.
     pub there: Vec<bool>,
 }
 
-pub struct Ledger {
+pub struct Checker {
     image: Image,
     is_seeder: bool,
-    look: bool,
+    scan: bool,
     verify: bool,
     there: Vec<bool>,
     pieces: Pieces,
     writing: Vec<bool>,
     /// Pieces that the scan could not read.
     unread: BTreeSet<PieceIndex>,
-    /// Pieces that were found before anything was flushed.
+    /// Number of pieces that the scan found.
     pub found: u32,
     /// Places on the disk that were read since the last flush ended.
     reread: Vec<bool>,
@@ -53,22 +53,22 @@ pub struct Ledger {
     pub first_error: Option<DiskError>,
 }
 
-impl Ledger {
-    pub fn new(image: &Image, watched: Watched) -> Ledger {
+impl Checker {
+    pub fn new(image: &Image, watched: Watched) -> Checker {
         let Watched {
             role,
-            look,
+            scan,
             verify,
             there,
         } = watched;
         let is_seeder = role == Role::Seeder;
-        Ledger {
+        Checker {
             image: image.clone(),
             is_seeder,
-            look,
+            scan,
             verify,
             there,
-            pieces: Pieces::new(image, is_seeder, is_seeder && !look),
+            pieces: Pieces::new(image, is_seeder, is_seeder && !scan),
             writing: vec![false; image.piece_count as usize],
             unread: BTreeSet::new(),
             found: 0,
@@ -92,9 +92,9 @@ impl Ledger {
         self.pieces.was_lost(piece)
     }
 
-    /// Bytes that were not on the disk as the process began and that no disk makes by itself, equal
-    /// ones once.
-    pub fn lacking(&self) -> u64 {
+    /// Bytes that the agent has to fetch: those that were not on the disk when the process started,
+    /// without zeros, and equal pieces once.
+    pub fn missing_bytes(&self) -> u64 {
         let mut first: Vec<PieceIndex> = self.image.all_pieces().collect();
         first.retain(|piece| !self.there[piece.index()] && !self.image.is_zero(*piece));
         first
@@ -108,14 +108,14 @@ impl Ledger {
             .sum()
     }
 
-    /// What the disk was doing when its process died.
+    /// The operations that the disk has not finished.
     pub fn in_flight(&self) -> impl Iterator<Item = &Work> {
         self.tickets.values()
     }
 
-    /// A message leaves: nothing is announced that is not on the disk, nothing asked for that is,
-    /// or needs no peer.
-    pub fn says(&self, message: &Message) {
+    /// The agent sends a message. It must not announce a piece that is not on the disk, and must
+    /// not request one that is on the disk or that is zeros.
+    pub fn message_sent(&self, message: &Message) {
         match message {
             Message::Have(index) => {
                 assert!(
@@ -152,12 +152,12 @@ impl Ledger {
                     "says that it lost piece {index}, which it has"
                 );
             }
-            Message::Request(block) => self.asks_for(PieceIndex(block.index)),
+            Message::Request(block) => self.check_request(PieceIndex(block.index)),
             _ => {}
         }
     }
 
-    fn asks_for(&self, piece: PieceIndex) {
+    fn check_request(&self, piece: PieceIndex) {
         let index = piece.index();
         assert!(!self.is_seeder, "a seeder asks for piece {index}");
         assert!(
@@ -168,18 +168,19 @@ impl Ledger {
             !self.pieces.is_on_disk(piece),
             "asks for piece {index}, which is on the disk"
         );
-        // A sample that saw nothing good may be unlucky; otherwise every piece is looked at before
-        // it is asked for.
+        // If the sample finds no good piece, the scan ends there, and pieces that are on the disk
+        // may be requested. Otherwise every piece is read before it is requested.
         let in_vain =
-            self.look && self.found > 0 && self.there[index] && !self.pieces.was_lost(piece);
+            self.scan && self.found > 0 && self.there[index] && !self.pieces.was_lost(piece);
         assert!(
             !in_vain,
             "asks for piece {index}, which was on the disk from the start"
         );
     }
 
-    /// A block leaves: it was announced, and its bytes (the answer says) are those of the torrent.
-    pub fn sends(&self, block: Block, offset: u32, cells: &[Cell]) -> bool {
+    /// The agent sends a block, which must have been announced. Returns whether its bytes are those
+    /// of the torrent.
+    pub fn block_sent(&self, block: Block, offset: u32, cells: &[Cell]) -> bool {
         let Block {
             piece,
             begin,
@@ -195,7 +196,7 @@ impl Ledger {
         );
         assert!(
             !self.is_seeder || self.pieces.is_proven(piece),
-            "{block:?} is sent before it was looked at"
+            "{block:?} is sent before it was read from the source"
         );
         assert_eq!(
             begin % BLOCK_BYTES,
@@ -205,7 +206,7 @@ impl Ledger {
         self.all_good(piece, begin - begin % BLOCK_BYTES, cells)
     }
 
-    /// Are these cells what ought to stand at `begin` of the piece?
+    /// Whether these cells are the blocks of the piece from `begin` on.
     pub fn all_good(&self, piece: PieceIndex, begin: u32, cells: &[Cell]) -> bool {
         let first = self.image.place(piece, begin);
         cells
@@ -214,8 +215,14 @@ impl Ledger {
             .all(|(index, cell)| *cell == self.image.content(first + index))
     }
 
-    /// Bytes go into the running hash. `Some(good)` when the piece is through.
-    pub fn hashes(&mut self, of: HashOf, begin: u32, length: u32, cells: &[Cell]) -> Option<bool> {
+    /// Bytes go into the running hash. Returns whether the piece is good when it is complete.
+    pub fn bytes_hashed(
+        &mut self,
+        of: HashOf,
+        begin: u32,
+        length: u32,
+        cells: &[Cell],
+    ) -> Option<bool> {
         let piece = of.piece();
         assert!(
             begin + length <= self.image.piece_length(piece),
@@ -237,21 +244,23 @@ impl Ledger {
         self.hashes.take(of, begin, length, piece_length, all_good)
     }
 
-    /// The agent is told how a hash came out. Who is leaving does not listen any more.
-    pub fn hashed(&mut self, of: HashOf, good: bool, listens: bool) {
+    /// The agent is told the result of a hash. An agent that is leaving ignores it (`listens`).
+    pub fn hash_finished(&mut self, of: HashOf, good: bool, listens: bool) {
         self.hashes.report(of);
         match of {
             _ if !listens => {}
             HashOf::Download(piece) if good => self.pieces.fetch(piece),
             HashOf::Download(_) => {}
             HashOf::Disk(piece) if self.is_seeder => self.pieces.check_source(piece, good),
-            HashOf::Disk(piece) if self.flushes == 0 => self.finds(piece, good),
+            HashOf::Disk(piece) if self.flushes == 0 => self.found_by_scan(piece, good),
             HashOf::Disk(piece) => self.pieces.read_back(piece, good),
         }
     }
 
-    /// The scan. What came meanwhile is written to all places where it lacks, looked at or not.
-    fn finds(&mut self, piece: PieceIndex, good: bool) {
+    /// The scan has read a piece. It does not count as found if an equal piece was fetched
+    /// meanwhile, because that is written to every place where it is missing, whether the scan has
+    /// been there or not.
+    fn found_by_scan(&mut self, piece: PieceIndex, good: bool) {
         let came = !self.image.is_zero(piece) && self.pieces.was_fetched(piece);
         let unread = self.unread.remove(&piece);
         if good && !came && !unread {
@@ -260,13 +269,13 @@ impl Ledger {
         }
     }
 
-    /// A seeder cannot read this piece, or it is another one.
-    pub fn loses_source(&mut self, piece: PieceIndex) {
+    /// A seeder cannot read this piece.
+    pub fn source_lost(&mut self, piece: PieceIndex) {
         self.pieces.lose_source(piece);
     }
 
-    /// A ticket is handed out that no other operation holds.
-    pub fn submits(&mut self, ticket: Ticket, work: Work) {
+    /// An operation is submitted. No other operation may have its ticket.
+    pub fn submitted(&mut self, ticket: Ticket, work: Work) {
         match &work {
             Work::Write { piece, .. } => {
                 assert!(
@@ -274,11 +283,11 @@ impl Ledger {
                     "piece {} is written before its hash was found good",
                     piece.0
                 );
-                self.starts_write(*piece);
+                self.write_submitted(*piece);
             }
             Work::Zero { piece, .. } => {
                 assert!(self.image.is_zero(*piece), "piece {} is not zeros", piece.0);
-                self.starts_write(*piece);
+                self.write_submitted(*piece);
             }
             Work::Flush { .. } => {
                 assert_eq!(
@@ -296,17 +305,17 @@ impl Ledger {
                     begin + length <= self.image.piece_length(*piece),
                     "read past the end of its piece"
                 );
-                let scans = self.look && self.flushes == 0;
+                let scans = self.scan && self.flushes == 0;
                 let may = self.is_seeder || scans || self.pieces.is_on_disk(*piece);
                 assert!(may, "piece {} is read and not written", piece.0);
             }
-            Work::Hash(_) => unreachable!("hashing has no ticket"),
+            Work::Hash(_) => unreachable!("a hash has no ticket"),
         }
         let other = self.tickets.insert(ticket, work);
         assert!(other.is_none(), "{ticket:?} is still held by {other:?}");
     }
 
-    fn starts_write(&mut self, piece: PieceIndex) {
+    fn write_submitted(&mut self, piece: PieceIndex) {
         let index = piece.index();
         assert!(!self.is_seeder, "a seeder writes piece {index}");
         assert!(
@@ -321,8 +330,8 @@ impl Ledger {
         self.unflushed = true;
     }
 
-    /// The disk answers, once.
-    pub fn completes(&mut self, ticket: Ticket) -> Work {
+    /// The disk has finished an operation.
+    pub fn completed(&mut self, ticket: Ticket) -> Work {
         let work = self
             .tickets
             .remove(&ticket)
@@ -334,17 +343,17 @@ impl Ledger {
         work
     }
 
-    /// The scan could not read it all: whatever it is, it does not count as being there.
-    pub fn cannot_read(&mut self, piece: PieceIndex) {
+    /// The scan could not read all of a piece, so the piece does not count as being on the disk.
+    pub fn scan_read_failed(&mut self, piece: PieceIndex) {
         self.there[piece.index()] = false;
         self.unread.insert(piece);
     }
 
-    pub fn fails(&mut self, error: DiskError) {
+    pub fn disk_failed(&mut self, error: DiskError) {
         self.first_error.get_or_insert(error);
     }
 
-    pub fn wrote(&mut self, piece: PieceIndex) {
+    pub fn written(&mut self, piece: PieceIndex) {
         self.pieces.write(piece);
     }
 
@@ -360,19 +369,19 @@ impl Ledger {
         self.reread.fill(false);
     }
 
-    /// An announce goes out.
-    pub fn announces(&mut self, url: &str) {
+    /// The agent announces to its tracker.
+    pub fn announced(&mut self, url: &str) {
         if parameter(url, "event") == Some("completed") {
             assert!(!self.is_seeder, "a seeder says that it completed");
-            self.is_done("says `completed`");
+            self.check_done("says `completed`");
         }
         if parameter(url, "left") == Some("0") && !self.is_seeder {
-            self.is_done("says that nothing is left");
+            self.check_done("says that nothing is left");
         }
     }
 
-    /// Everything is written, flushed and, if asked for, read back and good.
-    fn is_done(&self, who: &str) {
+    /// Everything must be written, flushed and, with `verify`, read back and good.
+    fn check_done(&self, who: &str) {
         if self.is_seeder {
             return;
         }
@@ -392,7 +401,7 @@ impl Ledger {
         }
     }
 
-    /// The agent's counts are ours.
+    /// The agent's counts must be those of the checker.
     pub fn compare(&self, progress: &Progress) {
         assert_eq!(progress.pieces, self.image.piece_count);
         assert_eq!(
@@ -416,7 +425,7 @@ impl Ledger {
         );
         assert_eq!(progress.bad_offset, self.bad_offset(&progress.state));
         match progress.state {
-            State::Seeding => self.is_done("seeds"),
+            State::Seeding => self.check_done("seeds"),
             State::Verifying => {
                 assert!(self.pieces.are_all_on_disk() || self.pieces.any_was_lost())
             }
@@ -424,7 +433,8 @@ impl Ledger {
         }
     }
 
-    /// Where the disk failed, if that ended it; a flush has no place.
+    /// The offset that the agent must report as bad: where the disk failed, if that ended the agent
+    /// (a flush has no offset), otherwise the first piece that was bad in its second read-back.
     fn bad_offset(&self, state: &State) -> Option<DiskOffset> {
         if let State::Leaving(Outcome::Failed(Failure::Disk(_)))
         | State::Over(Outcome::Failed(Failure::Disk(_))) = state
@@ -437,9 +447,9 @@ impl Ledger {
         self.pieces.first_bad_offset()
     }
 
-    /// The agent is through. The shell now frees its buffers and closes the disk, which holds these
+    /// The agent has ended. The shell now frees its buffers and closes the disk, which holds these
     /// cells.
-    pub fn ends(&self, outcome: &Outcome, cells: &[Cell]) {
+    pub fn ended(&self, outcome: &Outcome, cells: &[Cell]) {
         let open: Vec<String> = self
             .tickets
             .values()
@@ -452,7 +462,7 @@ impl Ledger {
         match outcome {
             Outcome::Complete if self.is_seeder => {}
             Outcome::Complete => {
-                self.is_done("ends complete");
+                self.check_done("ends complete");
                 let bad = self
                     .image
                     .all_pieces()
@@ -475,7 +485,9 @@ impl Ledger {
             Outcome::Failed(Failure::NothingToServe) => {
                 assert!(self.is_seeder && self.has_nothing())
             }
-            Outcome::Failed(Failure::Stalled(_)) => panic!("nobody asked it to give up"),
+            Outcome::Failed(Failure::Stalled(_)) => {
+                panic!("it gives up, and has no time limit for stalls")
+            }
         }
         assert!(
             self.is_seeder || self.first_error.is_none() || matches!(outcome, Outcome::Failed(_)),

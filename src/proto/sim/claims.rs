@@ -1,24 +1,24 @@
-//! Is what an agent reports true, and may it leave?
+//! Is an event that an agent reports true, and may the agent leave?
 
 use alloc::format;
 use core::net::IpAddr;
 use core::time::Duration;
 
 use super::disk::DiskFault;
-use super::ids::NodeId;
-use super::machine::{NodeRole, Plan};
+use super::ids::MachineId;
+use super::machine::{MachineState, Plan};
 use super::world::World;
 use crate::limits::{ANNOUNCE_RETRY_MAX, HTTP_TIMEOUT};
 use crate::swarm::{Event, Failure, Outcome, Role, State};
 use crate::units::Instant;
 
 impl World {
-    /// Whom an agent calls a liar must be one, and so must a disk.
-    pub fn judge_event(&mut self, node: NodeId, event: &Event) {
-        self.trace(|| format!("{node}: {event}"));
-        self.mix(format!("{event}").len() as u64);
-        let NodeRole::Agent(agent) = &self.nodes[node].role else {
-            unreachable!("agents tell")
+    /// A peer that an agent reports as a liar must be one, and so must a disk.
+    pub fn check_event(&mut self, machine: MachineId, event: &Event) {
+        self.trace(|| format!("{machine}: {event}"));
+        self.log_word(format!("{event}").len() as u64);
+        let MachineState::Agent(agent) = &self.machines[machine].state else {
+            unreachable!("only agents report events")
         };
         let is_true = match event {
             Event::PieceBad {
@@ -26,25 +26,31 @@ impl World {
                 ..
             } => self.may_be_a_liar(address.ip()),
             Event::ReadBackBad { piece, .. } => {
-                agent.has_lying_disk() && agent.ledger.has_lost(*piece)
+                agent.has_lying_disk() && agent.checker.has_lost(*piece)
             }
             Event::SourceBad {
                 piece, error: None, ..
             } => !agent.holds(*piece),
             Event::TargetBad { .. } => agent.options.disk.fault != DiskFault::None,
-            Event::SourceBad { error: Some(_), .. } => agent.ledger.first_error.is_some(),
+            Event::SourceBad { error: Some(_), .. } => agent.checker.first_error.is_some(),
             _ => true,
         };
-        assert!(is_true, "machine {node} tells what is not so: {event}");
+        assert!(
+            is_true,
+            "machine {machine} reports what is not true: {event}"
+        );
         self.read_back_bad += u32::from(matches!(event, Event::ReadBackBad { .. }));
         self.sources_bad += u32::from(matches!(event, Event::SourceBad { .. }));
     }
 
     fn may_be_a_liar(&self, ip: IpAddr) -> bool {
-        let culprit = self.nodes.iter().find(|node| node.address.ip() == ip);
-        match culprit.map(|node| &node.role) {
-            Some(NodeRole::Agent(agent)) => agent.has_lying_disk(),
-            Some(NodeRole::Off(plan)) => match &**plan {
+        let culprit = self
+            .machines
+            .iter()
+            .find(|machine| machine.address.ip() == ip);
+        match culprit.map(|machine| &machine.state) {
+            Some(MachineState::Agent(agent)) => agent.has_lying_disk(),
+            Some(MachineState::Off(plan)) => match &**plan {
                 Plan::Agent(options, _) => options.has_lying_disk(),
                 Plan::Fake(_) => true,
             },
@@ -52,45 +58,48 @@ impl World {
         }
     }
 
-    /// May it leave, and why?
-    pub fn judge_leaving(&self, node: NodeId, away_since: Option<Instant>) {
-        let NodeRole::Agent(agent) = &self.nodes[node].role else {
-            unreachable!("agents leave")
+    /// An agent begins to leave: its reason must be true.
+    pub fn check_leaving(&self, machine: MachineId, away_since: Option<Instant>) {
+        let MachineState::Agent(agent) = &self.machines[machine].state else {
+            unreachable!("only agents leave")
         };
         let (State::Leaving(outcome) | State::Over(outcome)) = agent.swarm.state() else {
             unreachable!("it leaves")
         };
         match outcome {
             Outcome::Interrupted => {
-                assert!(agent.told_to_leave, "nobody told machine {node} to leave")
+                assert!(
+                    agent.told_to_leave,
+                    "nobody told machine {machine} to leave"
+                )
             }
             Outcome::Failed(Failure::Disk(_)) => {
                 assert!(
-                    agent.ledger.first_error.is_some(),
-                    "no I/O error on machine {node}"
+                    agent.checker.first_error.is_some(),
+                    "no I/O error on machine {machine}"
                 )
             }
             Outcome::Failed(Failure::ReadBack { .. }) => {
                 assert!(
                     agent.has_lying_disk(),
-                    "machine {node} finds its good disk bad: {outcome:?}"
+                    "machine {machine} finds its good disk bad: {outcome:?}"
                 );
             }
             Outcome::Failed(Failure::NothingToServe) => {
                 assert!(
-                    agent.ledger.has_nothing(),
-                    "machine {node} has something to serve"
+                    agent.checker.has_nothing(),
+                    "machine {machine} has something to serve"
                 )
             }
             Outcome::Failed(Failure::Stalled(_)) => {
-                panic!("nobody asked machine {node} to give up")
+                panic!("nobody asked machine {machine} to give up")
             }
             Outcome::Complete if agent.told_to_leave => {}
             Outcome::Complete => {
                 let complete_at = agent.complete_at.unwrap_or(self.now);
-                // It knows a turn before we look.
-                let seeded = self.now.since(complete_at) + self.options.turn;
-                // An announce that was lost just before the tracker went counts as well.
+                // The agent knows of it up to one round before it is checked.
+                let seeded = self.now.since(complete_at) + self.options.loop_time;
+                // To the agent the tracker is away since an announce that was lost just before.
                 let loses = self
                     .options
                     .tracker
@@ -110,14 +119,14 @@ impl World {
                 };
                 assert!(
                     may,
-                    "machine {node} leaves after seeding {seeded:?}, with the tracker away for {away:?}"
+                    "machine {machine} leaves after seeding {seeded:?}, with the tracker away for {away:?}"
                 );
             }
         }
     }
 }
 
-/// Everybody has ended as it must.
+/// Every agent has ended as it must.
 pub fn check_end(world: &World) {
     let stops_early = world
         .options
@@ -127,20 +136,31 @@ pub fn check_end(world: &World) {
     for agent in world.agents() {
         let state = agent.swarm.state();
         match (agent.options.disk.fault, agent.outcome()) {
-            // Whoever was left alone with too little waits, and does not leave.
+            // An agent that nobody can complete waits, and does not leave.
             (_, None) if stops_early && *state == State::Downloading => continue,
             // A seeder that never saw the tracker still waits for it.
             (_, None) if agent.options.role == Role::Seeder && !agent.met_tracker => continue,
-            (_, None) => panic!("machine {} has not left:\n{}", agent.node, world.picture()),
+            (_, None) => panic!(
+                "machine {} has not left:\n{}",
+                agent.machine,
+                world.describe()
+            ),
             (_, Some(Outcome::Interrupted)) => {
-                assert!(agent.told_to_leave, "machine {} left unasked", agent.node)
+                assert!(
+                    agent.told_to_leave,
+                    "machine {} left unasked",
+                    agent.machine
+                )
             }
             (DiskFault::None, Some(Outcome::Failed(failure)))
                 if *failure != Failure::NothingToServe =>
             {
-                panic!("machine {} failed with a good disk: {failure}", agent.node)
+                panic!(
+                    "machine {} failed with a good disk: {failure}",
+                    agent.machine
+                )
             }
-            // What it was allowed to say was looked at when it said it.
+            // Checked when the agent began to leave.
             (_, Some(Outcome::Complete | Outcome::Failed(_))) => {}
         }
     }

@@ -1,77 +1,86 @@
-//! How does a process open and close connections, and what is left of one when its process is gone?
+//! How is a connection opened and closed?
 
 use core::net::SocketAddr;
 
-use super::event::Happening;
-use super::ids::{EndId, NodeId};
-use super::machine::NodeRole;
+use super::event::SimEvent;
+use super::ids::{EndId, MachineId};
+use super::machine::MachineState;
 use super::packet::Packet;
-use super::random::random_part;
+use super::random::random_up_to;
 use super::world::World;
 
 impl World {
-    pub fn call(&mut self, node: NodeId, address: SocketAddr) -> EndId {
+    /// Asks for a connection to an address. An event follows, unless nothing answers there at all.
+    pub fn connect(&mut self, machine: MachineId, address: SocketAddr) -> EndId {
         let now = self.now;
-        let target = self.nodes.iter().position(|other| other.address == address);
+        let target = self
+            .machines
+            .iter()
+            .position(|other| other.address == address);
         let latency = self.options.latency.start
-            + random_part(
+            + random_up_to(
                 self.options.latency.end - self.options.latency.start,
                 &mut self.rng,
             );
-        let life = self.nodes[node].life;
-        let (target_node, listens) =
-            target.map_or((node, false), |target| (target, self.is_up(target)));
-        let target_life = self.nodes[target_node].life;
-        let end = self
-            .network
-            .connect((node, life), (target_node, target_life), latency);
+        let process = self.machines[machine].process;
+        let (target_machine, listens) =
+            target.map_or((machine, false), |target| (target, self.is_up(target)));
+        let target_process = self.machines[target_machine].process;
+        let end = self.network.connect(
+            (machine, process),
+            (target_machine, target_process),
+            latency,
+        );
         if listens {
             self.queue
-                .plan(now + latency * 2, Happening::Connected { end });
+                .schedule(now + latency * 2, SimEvent::Connects { end });
         } else if self.rng.chance(1, 2) {
             self.queue
-                .plan(now + latency * 2, Happening::Unconnected { end });
+                .schedule(now + latency * 2, SimEvent::ConnectFails { end });
         }
-        // Otherwise nobody answers at all, and giving up is up to the caller.
+        // Otherwise nothing answers, and the timeout of the caller must notice.
         end
     }
 
-    fn is_up(&self, node: NodeId) -> bool {
-        match &self.nodes[node].role {
-            NodeRole::Off(_) => false,
-            NodeRole::Agent(agent) => agent.over_at.is_none(),
-            NodeRole::Fake(_) => true,
+    fn is_up(&self, machine: MachineId) -> bool {
+        match &self.machines[machine].state {
+            MachineState::Off(_) => false,
+            MachineState::Agent(agent) => agent.over_at.is_none(),
+            MachineState::Fake(_) => true,
         }
     }
 
     /// Whether the process at this end still runs.
     pub fn is_there(&self, end: EndId) -> bool {
         let end = self.network.end(end);
-        self.nodes[end.node].life == end.life && self.is_up(end.node)
+        self.machines[end.machine].process == end.process && self.is_up(end.machine)
     }
 
-    /// This side closes: at once here, and the other side learns of it a little later.
-    pub fn hang_up(&mut self, end: EndId) {
+    /// This side closes the connection; the other side learns of it one latency later.
+    pub fn close(&mut self, end: EndId) {
         let was_open = self.network.end(end).open;
         self.forget_end(end);
         if was_open {
             let at = self.now + self.network.latency(end);
-            self.queue.plan(at, Happening::Lost { end: end.other() });
+            self.queue
+                .schedule(at, SimEvent::ConnectionLost { end: end.other() });
         }
     }
 
-    /// The process is gone, and the kernel closes what it had open, also what it had not accepted
-    /// yet.
-    pub fn hang_up_all(&mut self, node: NodeId) {
-        let ends = self.network.ends_of(node, self.nodes[node].life);
-        ends.into_iter().for_each(|end| self.hang_up(end));
+    /// The process has ended: the kernel closes its connections, also those that it had not
+    /// accepted yet.
+    pub fn close_all(&mut self, machine: MachineId) {
+        let ends = self
+            .network
+            .ends_of(machine, self.machines[machine].process);
+        ends.into_iter().for_each(|end| self.close(end));
     }
 
-    /// This end exists no more: its process, if it lives, is told so.
+    /// This end is gone: its process, if it still runs, is told.
     pub fn forget_end(&mut self, end: EndId) {
         let there = self.is_there(end);
         let now = self.now;
-        let (node, slot) = (self.network.end(end).node, self.network.end(end).slot);
+        let (machine, slot) = (self.network.end(end).machine, self.network.end(end).slot);
         let receiving = self
             .network
             .end(end)
@@ -83,9 +92,9 @@ impl World {
         if !there {
             return;
         }
-        match &mut self.nodes[node].role {
-            NodeRole::Fake(fake) => fake.closed(end),
-            NodeRole::Agent(agent) => {
+        match &mut self.machines[machine].state {
+            MachineState::Fake(fake) => fake.closed(end),
+            MachineState::Agent(agent) => {
                 if let Some(slot) = slot {
                     let (receiving, pinned) = (
                         receiving.map(|place| place.0),
@@ -95,17 +104,17 @@ impl World {
                     agent.swarm.handle_closed(now, slot);
                 }
             }
-            NodeRole::Off(_) => {}
+            MachineState::Off(_) => {}
         }
     }
 
-    /// A small message goes its own way.
-    pub fn post(&mut self, from: EndId, packet: Packet) {
-        let at = self.network.squeeze(self.now, from, &packet);
-        let node = self.network.end(from.other()).node;
-        if let NodeRole::Agent(_) = self.nodes[node].role {
-            self.nodes[node].inbox.push_back((at, from, packet));
-            self.plan_turn(node, at);
+    /// Sends a small message between two segments, into the inbox of its receiver.
+    pub fn send_small(&mut self, from: EndId, packet: Packet) {
+        let at = self.network.send_small(self.now, from, &packet);
+        let machine = self.network.end(from.other()).machine;
+        if let MachineState::Agent(_) = self.machines[machine].state {
+            self.machines[machine].inbox.push_back((at, from, packet));
+            self.schedule_loop(machine, at);
         }
     }
 }

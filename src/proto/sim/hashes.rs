@@ -1,4 +1,4 @@
-//! Does every hash take the bytes of its piece in order, each once?
+//! Does every hash take the bytes of its piece in order, each byte once?
 
 use alloc::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ struct RunningHash {
 }
 
 impl RunningHashes {
-    /// Bytes go into the running hash. `Some(good)` when they were the last ones of the piece, with
-    /// `good` for the whole of it.
+    /// Bytes go into the running hash. When they are the last ones, returns whether all bytes of
+    /// the piece were good.
     pub fn take(
         &mut self,
         of: HashOf,
@@ -35,13 +35,13 @@ impl RunningHashes {
             );
             assert!(
                 before.is_none_or(|before| !before.finished),
-                "{of:?} starts anew before it was told how it ended"
+                "{of:?} starts again before its result was reported"
             );
         }
         let running = self
             .0
             .get_mut(&of)
-            .unwrap_or_else(|| panic!("{of:?} goes on at {begin} and never began"));
+            .unwrap_or_else(|| panic!("{of:?} goes on at {begin} and has not begun"));
         assert_eq!(running.next, begin, "{of:?} goes on elsewhere");
         assert!(!running.finished, "{of:?} goes on after its end");
         running.next += length;

@@ -1,12 +1,13 @@
 //! How are machines, their processes and the ends of connections numbered?
 
-/// A machine of the world, from 0. The first one is the seeder that never fails.
-pub type NodeId = usize;
+/// A machine of the room, from 0. Machine 0 is the seeder that never fails.
+pub type MachineId = usize;
 
-/// Which process on a machine: what was planned for one that is gone must not reach its successor.
-pub type Life = u32;
+/// Counts the processes of one machine, so that an event scheduled for a process that has ended
+/// does not reach the next one.
+pub type ProcessId = u32;
 
-/// One side of a connection: 0 connected, 1 accepted.
+/// One side of a connection: side 0 connected, side 1 accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndId {
     pub connection: u32,

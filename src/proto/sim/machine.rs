@@ -1,4 +1,4 @@
-//! What is on a machine of the room at a given moment?
+//! What runs on a machine of the room?
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -6,56 +6,56 @@ use core::net::SocketAddr;
 
 use super::agent::Agent;
 use super::disk::SimDisk;
-use super::fake_peer::{FakePeer, Manner};
-use super::ids::{EndId, Life};
+use super::fake_peer::{Behaviour, FakePeer};
+use super::ids::{EndId, ProcessId};
 use super::options::{AgentOptions, FakeOptions};
 use super::packet::Packet;
 use crate::units::Instant;
 
-pub struct Node {
+pub struct Machine {
     pub address: SocketAddr,
-    pub life: Life,
-    pub role: NodeRole,
-    /// Small messages that are there, or will be at that moment; read when the loop comes round.
-    /// These are here and not in the agent because every `have` for it is put here while somebody
-    /// else is being looked at.
+    pub process: ProcessId,
+    pub state: MachineState,
+    /// Small messages with their arrival times, oldest first; the event loop reads those that have
+    /// arrived. They are here and not in the agent because `World` adds a `have` for each machine
+    /// while it handles the sender.
     pub inbox: VecDeque<(Instant, EndId, Packet)>,
-    pub turn_planned: bool,
-    /// When its loop came round last.
-    pub settled_at: Instant,
+    pub loop_scheduled: bool,
+    /// When its event loop ran last.
+    pub loop_ran_at: Instant,
 }
 
-pub enum NodeRole {
-    /// Not started yet, or dead.
+pub enum MachineState {
+    /// Not started yet, or killed.
     Off(Box<Plan>),
     Agent(Box<Agent>),
     Fake(Box<FakePeer>),
 }
 
-/// What starts on a machine when its time comes.
+/// What starts on a machine at its next `SimEvent::Starts`.
 pub enum Plan {
-    /// With the disk that an earlier process left.
+    /// With the disk of an earlier process, if there was one.
     Agent(Box<AgentOptions>, Option<SimDisk>),
     Fake(FakeOptions),
 }
 
-impl Node {
+impl Machine {
     pub fn downloaded_at(&self) -> Option<Instant> {
-        match &self.role {
-            NodeRole::Agent(agent) => agent.downloaded_at,
+        match &self.state {
+            MachineState::Agent(agent) => agent.downloaded_at,
             _ => None,
         }
     }
 }
 
-impl NodeRole {
-    pub fn off(plan: Plan) -> NodeRole {
-        NodeRole::Off(Box::new(plan))
+impl MachineState {
+    pub fn off(plan: Plan) -> MachineState {
+        MachineState::Off(Box::new(plan))
     }
 
-    pub fn manner(&self) -> Option<Manner> {
+    pub fn behaviour(&self) -> Option<Behaviour> {
         match self {
-            NodeRole::Fake(fake) => Some(fake.manner()),
+            MachineState::Fake(fake) => Some(fake.behaviour()),
             _ => None,
         }
     }

@@ -3,8 +3,8 @@
 use crate::limits::{BLOCK_BYTES, THROTTLE_BURST};
 use crate::units::Instant;
 
-/// Whether a limit is held, in every stretch of time: what passes fills it, and it leaks as fast as
-/// the limit allows.
+/// A leaky bucket: bytes fill it, and it leaks as fast as the limit allows. Its level stays below
+/// the allowed burst exactly if the limit is held over every stretch of time.
 pub struct Meter {
     limit: Option<u64>,
     level: f64,

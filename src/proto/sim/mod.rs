@@ -1,26 +1,27 @@
-//! Does a whole swarm of these cores finish, and is everything it says on the way true?
+//! Does a whole swarm of these cores finish, and is everything that an agent says on the way true?
 //!
-//! A discrete-event simulator: real [`Swarm`](crate::swarm::Swarm) values, in virtual time, with
-//! simulated links, disks, tracker and rude peers, all from one seed.
+//! A discrete-event simulator: real [`Swarm`](crate::swarm::Swarm) values in virtual time, with
+//! simulated links, disks, a tracker and peers that break the rules, all from one seed.
 //!
-//! Files are layers; each uses only those above it in this list, and none uses this one.
+//! Files are layers. Each uses only those above it in this list, and none uses this file.
 //!
 //! ```text
-//! ids random image meter                   names and amounts, and the image that all share
-//! disk tracker pool packet fake_peer       what one machine has, and whom it talks to
-//! options seed                             what is chosen about a run, and what a seed chooses
-//! event queue network                      what happens next, and when a message arrives
-//! hashes pieces checker                    the truth about one agent
-//! agent machine                            one agent, and one machine
-//! world connections claims rounds          the room, and what one process does in it
-//! arrivals lives                           what comes to a process, and its start and end
-//! report run                               a run from its start to its report
-//! cases canaries rooms table               single agents; wrong agents; whole rooms; measurements
+//! ids random image packet         numbers of machines, delays, the shared image, what travels
+//! disk tracker pool fake_peer     what a machine has, and the other participants
+//! options seed                    what can be chosen about a run, and what a seed chooses
+//! event queue network             what can happen, what happens next, when a message arrives
+//! meter hashes pieces checker     the truth about one agent
+//! agent machine                   one agent with its disk and buffers, and what runs on a machine
+//! world                           the state of a room
+//! connections claims              opening and closing, and whether an event or an end is justified
+//! fakes rounds arrivals lives     what processes do, what reaches them, their start and end
+//! report run                      the result of a run, and the run itself
+//! cases canaries rooms table      single agents, known defects, rooms with one fault, measurements
 //! ```
 //!
-//! To repeat a run: `SWARMDD_SIM_SEED=… cargo test --lib sim_seed -- --nocapture`; with
-//! `SWARMDD_SIM_TRACE=1` it tells what happens to connections. The table for tuning policies:
-//! `scripts/sim`.
+//! To repeat a run: `SWARMDD_SIM_SEED=… cargo test --lib sim_seed -- --nocapture`. With
+//! `SWARMDD_SIM_TRACE=1` it also prints what happens to connections. `scripts/sim` prints the table
+//! for tuning policies.
 
 mod agent;
 mod arrivals;
@@ -34,6 +35,7 @@ mod connections;
 mod disk;
 mod event;
 mod fake_peer;
+mod fakes;
 mod hashes;
 mod ids;
 mod image;

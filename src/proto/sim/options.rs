@@ -4,56 +4,59 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
-use super::disk::{DiskFault, DiskOptions, Holds};
-use super::fake_peer::Manner;
+use super::disk::{Contents, DiskFault, DiskOptions};
+use super::fake_peer::Behaviour;
 use super::image::Shape;
 use super::tracker::TrackerOptions;
 use crate::limits::BUFFER_BYTES_MAX;
 use crate::swarm::Role;
 use crate::units::Instant;
 
+/// Everything that is chosen about a run before it begins.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub seed: u64,
     pub shape: Shape,
-    /// The first one is a seeder that nothing happens to.
+    /// Agent 0 is a seeder that nothing happens to.
     pub agents: Vec<AgentOptions>,
     pub fakes: Vec<FakeOptions>,
-    /// What the cable of each rack carries, each way.
+    /// Bytes per second that the cable of each rack carries, each way.
     pub rack_rates: Vec<u64>,
-    /// None: agents know each other from the command line.
+    /// Without a tracker, agents know each other from the command line.
     pub tracker: Option<TrackerOptions>,
     pub tracker_grace: Duration,
-    /// One way; each connection has its own.
+    /// One way. Each connection draws its own.
     pub latency: Range<Duration>,
-    /// What a connection's send window holds.
+    /// Size of the send window of a connection.
     pub window_bytes: u32,
-    /// Connections break, about so often.
-    pub cut_every: Option<Duration>,
-    /// How long a process works between two rounds of its loop; zero: it runs after every event.
-    pub turn: Duration,
-    /// For measuring large rooms: the loop comes round at once if its last turn was long enough
-    /// ago, hashes are ready at once, and small messages have no events of their own.
-    pub alert: bool,
-    /// Invariants are recounted after one round in so many.
+    /// Mean time between two broken connections.
+    pub cut_interval: Option<Duration>,
+    /// How long one round of a process's event loop takes. Zero: the loop runs after every event.
+    pub loop_time: Duration,
+    /// Simulates with fewer events, to measure large rooms: an event loop runs at once if its last
+    /// round is `loop_time` ago, hashes are ready at once, and small messages have no events of
+    /// their own.
+    pub coarse: bool,
+    /// Rounds of an agent between two checks of its invariants.
     pub check_every: u64,
-    /// Nobody may need longer than this.
-    pub patience: Duration,
+    /// A run that takes longer than this has failed.
+    pub time_max: Duration,
     pub canary: Canary,
-    /// Print what happens to connections.
+    /// Prints what happens to connections.
     pub trace: bool,
 }
 
-/// What is wrong with every agent: the checker must notice.
+/// A defect that every agent of a run has, and that the checker must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canary {
     None,
-    /// The hash unit finds every piece good that came in, or that was read from the disk.
-    BlindToDownloads,
-    BlindToTheDisk,
+    /// The hash unit finds every downloaded piece good.
+    AcceptsBadDownloads,
+    /// The hash unit finds every piece good that was read from the disk.
+    AcceptsBadReads,
     SkipsReadBack,
-    /// Writes count before they are over.
-    AnnouncesEarly,
+    /// A write is reported as done when it is submitted.
+    AnnouncesUnwritten,
 }
 
 #[derive(Clone, Debug)]
@@ -62,54 +65,56 @@ pub struct AgentOptions {
     pub up_rate: u64,
     pub down_rate: u64,
     pub rack: Option<usize>,
-    /// What it was told to keep to (`--max-up`, `--max-down`).
+    /// `--max-up` and `--max-down`, in bytes per second.
     pub max_up: Option<u64>,
     pub max_down: Option<u64>,
     pub disk: DiskOptions,
-    /// Buffers beyond the fewest possible.
+    /// Buffers beyond the smallest possible number.
     pub spare_buffers: u32,
     pub starts_at: Instant,
-    pub look: bool,
+    pub scan: bool,
     pub verify: bool,
     pub seed_for: Option<Duration>,
-    pub fate: Fate,
-    /// Its cable is out: from, how long.
+    pub interruption: Interruption,
+    /// When its cable is pulled out, and for how long.
     pub unplugged: Option<(Instant, Duration)>,
 }
 
-/// What happens to the process.
+/// What happens to the process of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Interruption {
     None,
-    Leaves(Instant),
-    /// Dies without a word, and perhaps starts again with what the disk holds then. Without power
-    /// that is less.
-    Dies {
+    /// The process gets SIGTERM.
+    Terminated(Instant),
+    /// The process ends without a warning, and perhaps starts again with what the disk holds then.
+    /// A power cut also loses some of what was not flushed.
+    Killed {
         at: Instant,
-        returns_at: Option<Instant>,
-        power: bool,
+        restarts_at: Option<Instant>,
+        power_cut: bool,
     },
 }
 
 impl AgentOptions {
-    /// Its disk is not what it says: others may rightly find it a liar.
+    /// Its disk loses writes without an error, so other agents may rightly find that it sends bad
+    /// blocks.
     pub fn has_lying_disk(&self) -> bool {
-        matches!(self.disk.fault, DiskFault::Forgets { .. })
+        matches!(self.disk.fault, DiskFault::LosesWrite { .. })
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct FakeOptions {
-    pub manner: Manner,
+    pub behaviour: Behaviour,
     pub rate: u64,
     pub starts_at: Instant,
 }
 
 impl FakeOptions {
-    /// Holds a place for a moment.
-    pub fn nobody() -> FakeOptions {
+    /// A placeholder while a machine changes its state.
+    pub fn placeholder() -> FakeOptions {
         FakeOptions {
-            manner: Manner::Ignores,
+            behaviour: Behaviour::NeverAnswers,
             rate: 1,
             starts_at: Instant(0),
         }
@@ -119,15 +124,15 @@ impl FakeOptions {
 const MIB: u64 = 1024 * 1024;
 
 impl Options {
-    /// A swarm of `leechers` with equal links and nothing going wrong, for measuring.
+    /// A room of `leechers` with equal links in which nothing goes wrong, for measuring.
     pub fn equal_links(leechers: u32, piece_count: u32, piece_bytes: u32, rate: u64) -> Options {
         let disk = |role| DiskOptions {
             rate: 100 * rate,
             latency_max: Duration::from_micros(200),
-            holds: if role == Role::Seeder {
-                Holds::Image
+            contents: if role == Role::Seeder {
+                Contents::Image
             } else {
-                Holds::Zeros
+                Contents::Zeros
             },
             fault: DiskFault::None,
         };
@@ -141,10 +146,10 @@ impl Options {
             disk: disk(role),
             spare_buffers: (48 * MIB / u64::from(piece_bytes.min(BUFFER_BYTES_MAX))) as u32,
             starts_at: Instant(0),
-            look: true,
+            scan: true,
             verify: true,
             seed_for: None,
-            fate: Fate::None,
+            interruption: Interruption::None,
             unplugged: None,
         };
         let leechers = (0..leechers).map(|index| AgentOptions {
@@ -167,11 +172,11 @@ impl Options {
             tracker_grace: Duration::from_secs(30),
             latency: Duration::from_micros(100)..Duration::from_micros(200),
             window_bytes: 256 * 1024,
-            cut_every: None,
-            turn: Duration::ZERO,
-            alert: false,
+            cut_interval: None,
+            loop_time: Duration::ZERO,
+            coarse: false,
             check_every: 10_000,
-            patience: Duration::from_secs(100_000),
+            time_max: Duration::from_secs(100_000),
             canary: Canary::None,
             trace: false,
         }

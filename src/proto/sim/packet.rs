@@ -7,7 +7,7 @@ use super::ids::EndId;
 use crate::units::Instant;
 use crate::wire::message::{HANDSHAKE_BYTES, Handshake, Message, PIECE_HEADER_BYTES, RawBlock};
 
-/// What travels. Of the payload only this: whether it is what the torrent says.
+/// One message. No payload travels, only whether the bytes are those of the torrent (`good`).
 #[derive(Clone, Debug)]
 pub enum Packet {
     Handshake(Box<Handshake>),
@@ -33,16 +33,17 @@ impl Packet {
     }
 }
 
-/// A run of messages of one connection on its way.
+/// Consecutive messages of one connection that an uplink sends as a whole.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// Who sent it.
+    /// The end that sent it.
     pub from: EndId,
     /// Messages before the block.
     pub small_count: u32,
     pub has_block: bool,
     pub bytes: u32,
-    /// How long the sender's uplink took; when the receiver's downlink is through.
+    /// Time that the uplink of the sender takes.
     pub sending: Duration,
+    /// When the downlink of the receiver has received it.
     pub ends_at: Instant,
 }

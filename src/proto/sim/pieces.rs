@@ -1,8 +1,8 @@
 //! Which pieces are on the target or source of one agent, in truth?
 //!
-//! A piece is *on the disk* when it was written and reported as written, or was read from there and
-//! found good; what a seeder starts with counts too, until it turns out otherwise. It is *proven*
-//! when it was read since it was written.
+//! A piece is *on the disk* if it was written and reported as written, or was read from the disk
+//! and found good. All pieces of a seeder count as on the disk until one is found bad. A piece is
+//! *proven* if it was read since it was written.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -15,18 +15,18 @@ pub struct Pieces {
     on_disk: Vec<bool>,
     on_disk_count: u32,
     proven: Vec<bool>,
-    /// Pieces that were not what had been written when they were read back: the first time, and
-    /// again, in this order.
+    /// Pieces that were bad in a read-back, and those that were bad in a second one, in that order.
     lost: Vec<bool>,
     bad_again: Vec<PieceIndex>,
-    /// By the first piece of the same bytes: how often it came in whole and good, and how often it
-    /// was lost.
+    /// How often a piece was fetched whole and good, and how often it was lost again. Equal pieces
+    /// are counted together, at the first of them.
     fetched_good: Vec<u32>,
     lost_good: Vec<u32>,
 }
 
 impl Pieces {
-    /// A seeder starts with all of them, which are proven if nobody reads them first.
+    /// All pieces start alike. A seeder that does not read its source first starts with proven
+    /// pieces.
     pub fn new(image: &Image, on_disk: bool, proven: bool) -> Pieces {
         let count = image.piece_count as usize;
         Pieces {
@@ -41,7 +41,7 @@ impl Pieces {
         }
     }
 
-    /// How many are on the disk.
+    /// Number of pieces on the disk.
     pub fn count(&self) -> u32 {
         self.on_disk_count
     }
@@ -77,30 +77,31 @@ impl Pieces {
         self.lost.contains(&true)
     }
 
-    /// Pieces that were bad in their second read-back too.
+    /// Pieces that were bad in two read-backs.
     pub fn bad_again(&self) -> &[PieceIndex] {
         &self.bad_again
     }
 
-    /// Where the first of them lies.
+    /// The offset of the first of them.
     pub fn first_bad_offset(&self) -> Option<DiskOffset> {
         let offset = |piece: &PieceIndex| u64::from(piece.0) * u64::from(self.image.piece_bytes);
         self.bad_again.first().map(offset).map(DiskOffset)
     }
 
-    /// The piece, or one of the same bytes, came in whole and good.
+    /// The piece, or one with the same bytes, was fetched whole and good.
     pub fn was_fetched(&self, piece: PieceIndex) -> bool {
         self.fetched_good[self.image.first_equal(piece).index()] > 0
     }
 
-    /// A piece came in whole and good: of equal ones only one, unless what came is lost again.
+    /// A piece was fetched whole and good. Equal pieces are fetched once, and once more for each
+    /// one that was lost again.
     pub fn fetch(&mut self, piece: PieceIndex) {
         let first = self.image.first_equal(piece).index();
         self.fetched_good[first] += 1;
         let (came, lost) = (self.fetched_good[first], self.lost_good[first]);
         assert!(
             came <= 1 + lost,
-            "piece {} or its equals came {came} times, {lost} were lost",
+            "piece {} or its equals were fetched {came} times, {lost} were lost",
             piece.0
         );
     }
@@ -110,7 +111,7 @@ impl Pieces {
         self.proven[piece.index()] = false;
     }
 
-    /// The scan found it good where it belongs.
+    /// The scan found a good piece.
     pub fn find(&mut self, piece: PieceIndex) {
         self.add(piece);
         self.proven[piece.index()] = true;
@@ -124,7 +125,7 @@ impl Pieces {
         }
     }
 
-    /// A seeder cannot read this piece, or it is another one.
+    /// A seeder cannot read this piece, or it is not the one of the torrent.
     pub fn lose_source(&mut self, piece: PieceIndex) {
         if self.on_disk[piece.index()] {
             self.remove(piece);

@@ -1,16 +1,15 @@
-//! What happens in one round of the event loop of a process?
+//! What happens in one round of the event loop of an agent?
 
 use alloc::boxed::Box;
 use alloc::format;
 use core::time::Duration;
 
 use super::agent::Agent;
-use super::event::Happening;
-use super::fake_peer::Wish;
-use super::ids::{EndId, Life, NodeId};
-use super::machine::{Node, NodeRole};
+use super::event::SimEvent;
+use super::ids::{EndId, MachineId, ProcessId};
+use super::machine::{Machine, MachineState};
 use super::packet::Packet;
-use super::random::random_part;
+use super::random::random_up_to;
 use super::tracker;
 use super::world::{LISTEN_PORT, World};
 use crate::limits::HTTP_TIMEOUT;
@@ -18,116 +17,135 @@ use crate::swarm::{Role, State};
 use crate::units::{Instant, PeerSlot};
 
 impl World {
-    /// Something happened to this agent: its loop runs, now or when it comes round.
-    pub fn touch(&mut self, node: NodeId) {
-        if self.options.turn.is_zero() {
-            return self.settle(node);
+    /// Something happened to this agent: its event loop runs, now or after `loop_time`.
+    pub fn wake_loop(&mut self, machine: MachineId) {
+        if self.options.loop_time.is_zero() {
+            return self.run_loop(machine);
         }
-        let life = self.nodes[node].life;
-        if self.agent(node, life).is_some() {
-            let at = if self.options.alert {
+        let process = self.machines[machine].process;
+        if self.agent(machine, process).is_some() {
+            let at = if self.options.coarse {
                 self.now
             } else {
-                self.now + self.options.turn
+                self.now + self.options.loop_time
             };
-            self.plan_turn(node, at);
+            self.schedule_loop(machine, at);
         }
     }
 
-    /// Tells an agent something, if it still lives, and carries out what it decides.
-    pub fn with_agent(&mut self, node: NodeId, life: Life, tell: impl FnOnce(&mut Agent)) {
-        if let Some(agent) = self.agent(node, life) {
+    /// Tells an agent something, if its process still runs, and carries out what the agent decides.
+    pub fn with_agent(
+        &mut self,
+        machine: MachineId,
+        process: ProcessId,
+        tell: impl FnOnce(&mut Agent),
+    ) {
+        if let Some(agent) = self.agent(machine, process) {
             tell(agent);
-            self.touch(node);
+            self.wake_loop(machine);
         }
     }
 
-    /// Polls an agent until it has nothing more to say.
-    pub fn settle(&mut self, node: NodeId) {
-        let life = self.nodes[node].life;
+    /// Polls an agent until no poll has an answer.
+    pub fn run_loop(&mut self, machine: MachineId) {
+        let process = self.machines[machine].process;
         for round in 0.. {
-            assert!(round < 10_000, "it never comes to rest");
-            if self.agent(node, life).is_none() || !self.settle_once(node, life) {
+            assert!(
+                round < 10_000,
+                "machine {machine} has an answer to every poll, without end"
+            );
+            if self.agent(machine, process).is_none() || !self.poll_once(machine, process) {
                 break;
             }
         }
-        self.nodes[node].settled_at = self.now;
-        self.plan_wake(node);
-        self.inspect(node);
+        self.machines[machine].loop_ran_at = self.now;
+        self.schedule_timer(machine);
+        self.check_agent(machine);
     }
 
-    /// One round, in the order that `Swarm` asks for. True if the agent was told something in the
-    /// course of it.
-    fn settle_once(&mut self, node: NodeId, life: Life) -> bool {
-        // What was sent makes work and no words, and work is asked for next; but nobody has to rely
-        // on that.
-        let mut told = self.send_all(node, life) && !self.options.alert;
+    /// Calls every poll, in the order that `Swarm` asks for. True if the agent was told something
+    /// meanwhile, so that polls may have new answers.
+    fn poll_once(&mut self, machine: MachineId, process: ProcessId) -> bool {
+        // After `handle_sent` there is new work and nothing new to send, and work is polled next.
+        // So a coarse run needs no second round; other runs do not rely on that.
+        let mut told = self.send_all(machine, process) && !self.options.coarse;
         let now = self.now;
         while let Some(work) = self
-            .agent(node, life)
+            .agent(machine, process)
             .and_then(|agent| agent.swarm.poll_work())
         {
-            let NodeRole::Agent(agent) = &mut self.nodes[node].role else {
-                unreachable!("it was one above")
+            let MachineState::Agent(agent) = &mut self.machines[machine].state else {
+                unreachable!("an agent gave the work")
             };
-            // Pieces that a seeder has looked at can be sent now.
+            // A seeder can send the pieces that were hashed at once.
             told |= agent.start(now, work, &mut self.queue) && agent.options.role == Role::Seeder;
         }
         while let Some((slot, why)) = self
-            .agent(node, life)
+            .agent(machine, process)
             .and_then(|agent| agent.swarm.poll_close())
         {
-            let end = self.agent(node, life).expect("it asked").end(slot);
-            self.mix(why.len() as u64);
+            let end = self
+                .agent(machine, process)
+                .expect("an agent that answered a poll still runs")
+                .end(slot);
+            self.log_word(why.len() as u64);
             self.trace(|| {
                 format!(
-                    "{node} closes {slot:?} to {}: {why}",
-                    self.network.end(end.other()).node
+                    "{machine} closes {slot:?} to {}: {why}",
+                    self.network.end(end.other()).machine
                 )
             });
-            self.hang_up(end);
+            self.close(end);
             told = true;
         }
         while let Some((slot, address)) = self
-            .agent(node, life)
+            .agent(machine, process)
             .and_then(|agent| agent.swarm.poll_connect(now))
         {
-            let end = self.call(node, address);
+            let end = self.connect(machine, address);
             self.network.end_mut(end).slot = Some(slot);
-            self.agent(node, life).expect("it asked").add_end(slot, end);
+            self.agent(machine, process)
+                .expect("an agent that answered a poll still runs")
+                .add_end(slot, end);
         }
         while let Some(url) = self
-            .agent(node, life)
+            .agent(machine, process)
             .and_then(|agent| agent.swarm.poll_announce(now))
         {
-            self.announce(node, life, &url);
+            self.announce(machine, process, &url);
         }
         while let Some(event) = self
-            .agent(node, life)
+            .agent(machine, process)
             .and_then(|agent| agent.swarm.poll_event())
         {
-            self.judge_event(node, &event);
+            self.check_event(machine, &event);
         }
         told
     }
 
-    fn send_all(&mut self, node: NodeId, life: Life) -> bool {
+    fn send_all(&mut self, machine: MachineId, process: ProcessId) -> bool {
         let mut told = false;
         let mut index = 0;
         while let Some(&(slot, end)) = self
-            .agent(node, life)
+            .agent(machine, process)
             .and_then(|agent| agent.live.get(index))
         {
-            told |= self.send_on(node, life, slot, end);
+            told |= self.send_on(machine, process, slot, end);
             index += 1;
         }
         told
     }
 
-    fn send_on(&mut self, node: NodeId, life: Life, slot: PeerSlot, end: EndId) -> bool {
+    fn send_on(
+        &mut self,
+        machine: MachineId,
+        process: ProcessId,
+        slot: PeerSlot,
+        end: EndId,
+    ) -> bool {
         let (now, mut told) = (self.now, false);
         while self.network.has_room(end) {
-            let Some(agent) = self.agent(node, life) else {
+            let Some(agent) = self.agent(machine, process) else {
                 break;
             };
             let Some(send) = agent.swarm.poll_send(now, slot) else {
@@ -139,15 +157,15 @@ impl World {
             } else {
                 0
             };
-            if self.options.alert && buffer.is_none() && self.network.is_clear(end) {
-                self.post(end, packet);
+            if self.options.coarse && buffer.is_none() && self.network.is_clear(end) {
+                self.send_small(end, packet);
                 continue;
             }
             let whole = self.network.push(now, end, packet, &mut self.queue);
             match buffer {
                 Some(buffer) if whole => {
-                    self.agent(node, life)
-                        .expect("it spoke")
+                    self.agent(machine, process)
+                        .expect("an agent that answered a poll still runs")
                         .sent(now, slot, buffer, bytes);
                     told = true;
                 }
@@ -160,44 +178,49 @@ impl World {
         told
     }
 
-    fn announce(&mut self, node: NodeId, life: Life, url: &str) {
+    fn announce(&mut self, machine: MachineId, process: ProcessId, url: &str) {
         tracker::check_url(url, LISTEN_PORT);
-        self.agent(node, life)
-            .expect("it asked")
-            .ledger
-            .announces(url);
-        let (now, address) = (self.now, self.nodes[node].address);
+        self.agent(machine, process)
+            .expect("an agent that answered a poll still runs")
+            .checker
+            .announced(url);
+        let (now, address) = (self.now, self.machines[machine].address);
         let answer = self.tracker.announce(now, address, url, &mut self.rng);
-        // A tracker that is gone refuses at once; a lost answer is noticed by the time-out of the
-        // shell.
+        // A tracker that is gone refuses at once. A lost answer is noticed when the shell's timeout
+        // is over.
         let after = match answer {
             Err("no answer") => HTTP_TIMEOUT,
-            _ => random_part(Duration::from_millis(50), &mut self.rng),
+            _ => random_up_to(Duration::from_millis(50), &mut self.rng),
         };
-        self.queue.plan(
+        self.queue.schedule(
             now + after,
-            Happening::Announced {
-                node,
-                life,
+            SimEvent::Announced {
+                machine,
+                process,
                 answer: Box::new(answer),
             },
         );
     }
 
-    /// After every round: the invariants, the counts, and what its state says.
-    fn inspect(&mut self, node: NodeId) {
-        let (now, life, check_every) = (self.now, self.nodes[node].life, self.options.check_every);
+    /// After every round: checks the invariants, the counts, and what the state of the agent
+    /// claims.
+    fn check_agent(&mut self, machine: MachineId) {
+        let (now, process, check_every) = (
+            self.now,
+            self.machines[machine].process,
+            self.options.check_every,
+        );
         let away_since = self.tracker.away_since(now);
-        let NodeRole::Agent(agent) = &mut self.nodes[node].role else {
+        let MachineState::Agent(agent) = &mut self.machines[machine].state else {
             return;
         };
-        if agent.life != life || agent.over_at.is_some() {
+        if agent.process != process || agent.over_at.is_some() {
             return;
         }
         agent.rounds += 1;
         if agent.rounds.is_multiple_of(check_every) {
             agent.swarm.check_invariants();
-            agent.ledger.compare(&agent.swarm.progress());
+            agent.checker.compare(&agent.swarm.progress());
         }
         let mut changed = false;
         let first_time = |when: &mut Option<Instant>| when.replace(now).is_none();
@@ -222,8 +245,8 @@ impl World {
             State::Over(outcome) => {
                 agent.leaving_at.get_or_insert(now);
                 agent.over_at = Some(now);
-                agent.ledger.compare(&agent.swarm.progress());
-                agent.ledger.ends(outcome, agent.cells());
+                agent.checker.compare(&agent.swarm.progress());
+                agent.checker.ended(outcome, agent.cells());
                 changed = true;
             }
         }
@@ -231,30 +254,31 @@ impl World {
             return;
         }
         agent.swarm.check_invariants();
-        agent.ledger.compare(&agent.swarm.progress());
+        agent.checker.compare(&agent.swarm.progress());
         if agent.leaving_at == Some(now) {
-            self.judge_leaving(node, away_since);
+            self.check_leaving(machine, away_since);
         }
-        if let NodeRole::Agent(agent) = &self.nodes[node].role
+        if let MachineState::Agent(agent) = &self.machines[machine].state
             && agent.over_at == Some(now)
         {
-            self.hang_up_all(node);
+            self.close_all(machine);
         }
-        self.see_who_is_done();
+        self.stop_tracker_when_done();
     }
 
-    /// When everybody who can be complete is: the tracker is stopped, as the server script does it.
-    pub fn see_who_is_done(&mut self) {
-        if self.released || self.still_to_start > 0 {
+    /// Schedules the end of the tracker when every agent that can be complete is, as the server
+    /// script does.
+    pub fn stop_tracker_when_done(&mut self) {
+        if self.released || self.starts_pending > 0 {
             return;
         }
-        let waits = |node: &Node| match &node.role {
-            NodeRole::Agent(agent) => {
+        let waits = |machine: &Machine| match &machine.state {
+            MachineState::Agent(agent) => {
                 agent.over_at.is_none() && agent.complete_at.is_none() && agent.leaving_at.is_none()
             }
             _ => false,
         };
-        if self.nodes.iter().any(waits) {
+        if self.machines.iter().any(waits) {
             return;
         }
         if self
@@ -266,25 +290,20 @@ impl World {
             return;
         }
         self.released = true;
-        let at = self.now + random_part(Duration::from_secs(20), &mut self.rng);
-        self.queue.plan(at, Happening::TrackerStops);
+        let at = self.now + random_up_to(Duration::from_secs(20), &mut self.rng);
+        self.queue.schedule(at, SimEvent::TrackerStops);
     }
 
-    pub fn wake(&mut self, node: NodeId, life: Life) {
-        if self.nodes[node].life != life {
+    /// A timeout of this process is due.
+    pub fn timer_fires(&mut self, machine: MachineId, process: ProcessId) {
+        if self.machines[machine].process != process {
             return;
         }
-        if let NodeRole::Fake(fake) = &mut self.nodes[node].role {
-            let wishes = fake.turn(self.tracker.peers());
-            wishes.into_iter().for_each(|wish| self.grant(node, wish));
-            self.settle_fake(node);
-            let pause = Duration::from_millis(u64::from(300 + self.rng.below(1700)));
-            self.queue
-                .plan(self.now + pause, Happening::Wakes { node, life });
-            return;
+        if let MachineState::Fake(_) = self.machines[machine].state {
+            return self.fake_acts(machine, process);
         }
         let now = self.now;
-        let Some(agent) = self.agent(node, life) else {
+        let Some(agent) = self.agent(machine, process) else {
             return;
         };
         if agent.wakes_at != Some(now) {
@@ -299,37 +318,13 @@ impl World {
         agent.woken_at = now;
         assert!(
             agent.idle_wakes < 100,
-            "machine {node} asks to be woken at once, again and again"
+            "machine {machine} asks to be woken at once, again and again"
         );
         if agent.swarm.poll_timeout().is_some_and(|at| at <= now) {
             agent.swarm.handle_timeout(now);
-            self.touch(node);
+            self.wake_loop(machine);
         } else {
-            self.plan_wake(node);
-        }
-    }
-
-    fn grant(&mut self, node: NodeId, wish: Wish) {
-        match wish {
-            Wish::Close(end) => self.hang_up(end),
-            Wish::Call(address) => {
-                self.call(node, address);
-            }
-        }
-    }
-
-    pub fn settle_fake(&mut self, node: NodeId) {
-        let now = self.now;
-        let NodeRole::Fake(fake) = &mut self.nodes[node].role else {
-            return;
-        };
-        for end in fake.ends() {
-            while self.network.has_room(end) {
-                let Some(packet) = fake.next_packet(end) else {
-                    break;
-                };
-                self.network.push(now, end, packet, &mut self.queue);
-            }
+            self.schedule_timer(machine);
         }
     }
 }

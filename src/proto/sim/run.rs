@@ -1,32 +1,32 @@
-//! Does a whole swarm finish?
+//! Does a whole room of agents finish?
 
 use alloc::string::String;
 use std::{env, eprintln, println, thread};
 
 use super::claims::check_end;
-use super::event::Happening;
+use super::event::SimEvent;
 use super::options::Options;
 use super::report::{Report, report};
 use super::world::World;
 use crate::units::Instant;
 
-/// Runs the swarm of this seed to its end. Panics where something is wrong, and then says how to
-/// repeat it.
+/// Runs the room of this seed to its end.
 fn simulate(seed: u64) -> Report {
     run(Options::from_seed(seed))
 }
 
+/// Runs a room to its end. Panics if something is wrong, and then prints how to repeat the run.
 pub fn run(options: Options) -> Report {
-    let _says_how = SaysHowToRepeat(options.seed);
+    let _print_seed = PrintSeedOnPanic(options.seed);
     let mut world = World::new(options);
     world.run();
     check_end(&world);
     report(&world)
 }
 
-struct SaysHowToRepeat(u64);
+struct PrintSeedOnPanic(u64);
 
-impl Drop for SaysHowToRepeat {
+impl Drop for PrintSeedOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!(
@@ -38,84 +38,97 @@ impl Drop for SaysHowToRepeat {
 }
 
 impl World {
-    /// Runs to the end: everybody who can has finished, has been released, and has gone.
+    /// Handles event after event until the run ends.
     pub fn run(&mut self) {
-        while !self.closed {
-            let (at, happening) = self.queue.next().expect("somebody always has a timer");
+        while !self.ended {
+            let (at, event) = self
+                .queue
+                .next()
+                .expect("a running room always has a scheduled event");
             assert!(at >= self.now);
             self.now = at;
             self.events += 1;
             assert!(
-                self.now.since(Instant(0)) < self.options.patience,
-                "no end in sight:\n{}",
-                self.picture()
+                self.now.since(Instant(0)) < self.options.time_max,
+                "the run takes too long:\n{}",
+                self.describe()
             );
-            self.note(&happening);
-            self.happen(happening);
+            self.log_event(&event);
+            self.handle(event);
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn handle(&mut self, event: SimEvent) {
         let now = self.now;
-        match happening {
-            Happening::UplinkFree { node } => self.network.uplink_free(now, node, &mut self.queue),
-            Happening::Reaches(segment) => {
+        match event {
+            SimEvent::UplinkFree { machine } => {
+                self.network.uplink_free(now, machine, &mut self.queue)
+            }
+            SimEvent::SegmentReaches(segment) => {
                 if let Some(segment) = self.network.reach(now, segment, &mut self.queue) {
                     self.begin_segment(segment);
                 }
             }
-            Happening::Begins(segment) => self.begin_segment(segment),
-            Happening::Ends(segment) => self.end_block(segment),
-            Happening::Connected { end } => self.connected(end),
-            Happening::Unconnected { end } => self.end_is_lost(end),
-            Happening::Lost { end } => self.end_is_lost(end),
-            Happening::Disk { node, life, ticket } => {
-                self.trace(|| format!("{node} disk {ticket:?}"));
-                self.with_agent(node, life, |agent| agent.disk_done(now, ticket));
+            SimEvent::SegmentBegins(segment) => self.begin_segment(segment),
+            SimEvent::BlockEnds(segment) => self.end_block(segment),
+            SimEvent::Connects { end } => self.connected(end),
+            SimEvent::ConnectFails { end } => self.end_is_lost(end),
+            SimEvent::ConnectionLost { end } => self.end_is_lost(end),
+            SimEvent::DiskDone {
+                machine,
+                process,
+                ticket,
+            } => {
+                self.trace(|| format!("{machine} disk {ticket:?}"));
+                self.with_agent(machine, process, |agent| agent.disk_done(now, ticket));
             }
-            Happening::Hashed {
-                node,
-                life,
+            SimEvent::Hashed {
+                machine,
+                process,
                 of,
                 good,
             } => {
-                self.with_agent(node, life, |agent| agent.hashed(now, of, good));
+                self.with_agent(machine, process, |agent| agent.hashed(now, of, good));
             }
-            Happening::Announced { node, life, answer } => {
+            SimEvent::Announced {
+                machine,
+                process,
+                answer,
+            } => {
                 let answer = (*answer).map_err(String::from);
-                self.with_agent(node, life, |agent| {
+                self.with_agent(machine, process, |agent| {
                     agent.met_tracker |= answer.is_ok();
                     agent.swarm.handle_announced(now, answer);
                 });
             }
-            Happening::Wakes { node, life } => self.wake(node, life),
-            Happening::Turns { node, life } => {
-                if self.agent(node, life).is_some() {
-                    self.nodes[node].turn_planned = false;
-                    self.read_inbox(node);
-                    self.settle(node);
-                    self.plan_to_read(node);
+            SimEvent::TimerFires { machine, process } => self.timer_fires(machine, process),
+            SimEvent::LoopRuns { machine, process } => {
+                if self.agent(machine, process).is_some() {
+                    self.machines[machine].loop_scheduled = false;
+                    self.read_inbox(machine);
+                    self.run_loop(machine);
+                    self.schedule_inbox(machine);
                 }
             }
-            Happening::Starts { node } => self.start(node),
-            Happening::Dies { node, power } => self.die(node, power),
-            Happening::Leaves { node } => {
-                let life = self.nodes[node].life;
-                self.with_agent(node, life, |agent| {
+            SimEvent::Starts { machine } => self.start(machine),
+            SimEvent::Killed { machine, power_cut } => self.kill(machine, power_cut),
+            SimEvent::Terminated { machine } => {
+                let process = self.machines[machine].process;
+                self.with_agent(machine, process, |agent| {
                     agent.told_to_leave = true;
                     agent.swarm.leave(now);
                 });
             }
-            Happening::Cut => self.cut(),
-            Happening::Unplugged { node, until } => self.network.unplug(node, until),
-            Happening::TrackerStops => self.stop_tracker(),
-            Happening::Closes => self.closed = true,
+            SimEvent::ConnectionCut => self.cut_connection(),
+            SimEvent::Unplugged { machine, until } => self.network.unplug(machine, until),
+            SimEvent::TrackerStops => self.stop_tracker(),
+            SimEvent::RunEnds => self.ended = true,
         }
     }
 
-    fn note(&mut self, happening: &Happening) {
-        self.mix(self.now.0);
-        self.mix(happening.fingerprint());
+    fn log_event(&mut self, event: &SimEvent) {
+        self.log_word(self.now.0);
+        self.log_word(event.fingerprint());
     }
 }
 
@@ -132,7 +145,7 @@ mod tests {
 
     #[test]
     fn sim_200_seeds() {
-        // For other seeds, and for the quick look of `scripts/check`.
+        // Set to run other seeds; `scripts/check` runs 20.
         let (first, count) = (
             number("SWARMDD_SIM_FIRST", 1),
             number("SWARMDD_SIM_COUNT", 200),

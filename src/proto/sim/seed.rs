@@ -1,4 +1,4 @@
-//! What happens in the run of a seed? Everything about it is drawn here, before it begins.
+//! What happens in the run of a seed? All options of a run are drawn here, before it begins.
 //!
 //! Each kind of fault is off in many runs and wild in some ("swarm testing", Groce et al., ISSTA
 //! 2012): a fault that is always there hides what happens without it.
@@ -6,19 +6,20 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::disk::{DiskFault, DiskOptions, Holds};
-use super::fake_peer::MANNERS;
+use super::disk::{Contents, DiskFault, DiskOptions};
+use super::fake_peer::BEHAVIOURS;
 use super::image::{Bytes, Shape};
-use super::options::{AgentOptions, Canary, FakeOptions, Fate, Options};
-use super::random::random_part;
+use super::options::{AgentOptions, Canary, FakeOptions, Interruption, Options};
+use super::random::random_up_to;
 use super::tracker::TrackerOptions;
 use crate::limits::RATE_MIN;
 use crate::rng::Rng;
 use crate::swarm::{DiskOperation, Role};
 use crate::units::Instant;
 
-/// On slower links what a few peers have in flight takes longer than GREETING_MAX, and connections
-/// that break now and then are never set up again. No cable is as slow.
+/// The slowest link, in bytes per second. On a slower one the blocks that a few peers have in
+/// flight take longer than GREETING_MAX, and broken connections are never set up again. No cable is
+/// as slow.
 const SLOWEST: u64 = 32 * 1024;
 impl Options {
     pub fn from_seed(seed: u64) -> Options {
@@ -33,30 +34,32 @@ impl Options {
                 0
             };
         let image_bytes = u64::from(piece_count) * u64::from(piece_bytes);
-        // The link rate: the image takes 2 to 30 seconds.
+        // On one link the image takes 2 to 30 seconds.
         let rate = (image_bytes / u64::from(2 + rng.below(29))).max(SLOWEST);
         let span = Duration::from_millis(image_bytes * 1000 / rate);
         let leecher_count = 19 + rng.below(31);
-        let common = Leechers::new(rate, span, rng);
-        let leechers: Vec<AgentOptions> = (0..leecher_count).map(|_| common.one(rng)).collect();
+        let odds = LeecherOdds::new(rate, span, rng);
+        let leechers: Vec<AgentOptions> =
+            (0..leecher_count).map(|_| odds.draw_agent(rng)).collect();
         let seeder = agent(Role::Seeder, rate, span, rng);
         let mut agents: Vec<AgentOptions> = core::iter::once(seeder).chain(leechers).collect();
+        // From a generator of their own, so that these faults change no other choice of the seed.
         let aside = &mut Rng::new(!seed);
-        limit(&mut agents, aside);
-        tear(&mut agents[1..], aside);
+        limit_rates(&mut agents, aside);
+        damage_targets(&mut agents[1..], aside);
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
-        // Most loops take a moment for a round; where they take none, everything is polled after
-        // every event.
-        let turn = if rng.chance(1, 8) {
+        // Most event loops take 1 to 10 ms for a round; one that takes no time polls after every
+        // event.
+        let loop_micros = if rng.chance(1, 8) {
             0
         } else {
             1000 + rng.below(9000)
         };
-        let turn = Duration::from_micros(u64::from(turn));
-        let patience = span * 60 + Duration::from_secs(900);
-        // Where the tracker goes early it is the waiting that is to be seen.
+        let loop_time = Duration::from_micros(u64::from(loop_micros));
+        let time_max = span * 60 + Duration::from_secs(900);
+        // If the tracker stops early, incomplete agents wait for it until the end.
         let stops_early = tracker
             .as_ref()
             .is_some_and(|tracker| tracker.stops_at.is_some());
@@ -71,14 +74,14 @@ impl Options {
             latency: Duration::from_micros(50)
                 ..Duration::from_micros(100 + u64::from(rng.below(20_000))),
             window_bytes: (16 * 1024) << rng.below(5),
-            cut_every: rng.chance(1, 3).then(|| span / (1 + rng.below(60))),
-            turn,
-            alert: false,
+            cut_interval: rng.chance(1, 3).then(|| span / (1 + rng.below(60))),
+            loop_time,
+            coarse: false,
             check_every: 64,
-            patience: if stops_early {
+            time_max: if stops_early {
                 Duration::from_secs(100_000)
             } else {
-                patience
+                time_max
             },
             canary: Canary::None,
             trace: false,
@@ -86,8 +89,8 @@ impl Options {
     }
 }
 
-/// How wild a run is in one respect: chance in percent for each agent or event, usually none.
-fn wildness(rng: &mut Rng) -> u32 {
+/// How likely one kind of fault is in a run: percent for each agent or event, often 0.
+fn fault_percent(rng: &mut Rng) -> u32 {
     match rng.below(6) {
         0..3 => 0,
         3 => 5,
@@ -96,7 +99,7 @@ fn wildness(rng: &mut Rng) -> u32 {
     }
 }
 
-/// Which pieces are zeros, and which are like an earlier one.
+/// Chooses the pieces that are zeros, and those that repeat an earlier one.
 fn shape(piece_count: u32, piece_bytes: u32, rng: &mut Rng) -> Shape {
     let last_piece_bytes = if rng.chance(1, 4) {
         piece_bytes
@@ -119,7 +122,7 @@ fn shape(piece_count: u32, piece_bytes: u32, rng: &mut Rng) -> Shape {
     shape
 }
 
-/// The seeder, and what every agent starts from.
+/// An agent with nothing wrong yet.
 fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
     let disk_rate = rate * u64::from(1 + rng.below(20)) / 2;
     let disk_latency = (span / 20).min(Duration::from_millis(200));
@@ -132,68 +135,68 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
         max_down: None,
         disk: DiskOptions {
             rate: disk_rate,
-            latency_max: random_part(disk_latency, rng),
-            holds: if role == Role::Seeder {
-                Holds::Image
+            latency_max: random_up_to(disk_latency, rng),
+            contents: if role == Role::Seeder {
+                Contents::Image
             } else {
-                Holds::Garbage
+                Contents::Garbage
             },
             fault: DiskFault::None,
         },
         spare_buffers: if rng.chance(1, 3) { 0 } else { rng.below(64) },
         starts_at: Instant(0),
-        look: true,
+        scan: true,
         verify: true,
         seed_for: None,
-        fate: Fate::None,
+        interruption: Interruption::None,
         unplugged: None,
     }
 }
 
-/// How wild a run is in each respect, and what all leechers have in common.
-struct Leechers {
+/// How likely each kind of trouble is for a leecher, and what all leechers of a run have in common.
+struct LeecherOdds {
     rate: u64,
     /// How long the image takes on one link.
     span: Duration,
     late: u32,
-    slow: u32,
-    failing: u32,
-    lying: u32,
-    leaving: u32,
-    dying: u32,
+    slow_link: u32,
+    failing_disk: u32,
+    losing_writes: u32,
+    terminated: u32,
+    killed: u32,
     unplugged: u32,
-    hasty: u32,
+    limited_seeding: u32,
     further_seeder: u32,
-    damaged: u32,
+    damaged_source: u32,
     verify: bool,
-    look: bool,
-    prepared: bool,
+    scan: bool,
+    used_targets: bool,
 }
 
-impl Leechers {
-    fn new(rate: u64, span: Duration, rng: &mut Rng) -> Leechers {
-        // Fields are drawn in this order.
-        Leechers {
+impl LeecherOdds {
+    fn new(rate: u64, span: Duration, rng: &mut Rng) -> LeecherOdds {
+        // Drawn in the order of this text: another order would change the run of every seed.
+        LeecherOdds {
             rate,
             span,
-            late: wildness(rng),
-            slow: wildness(rng),
-            failing: wildness(rng),
-            lying: wildness(rng),
-            leaving: wildness(rng),
-            dying: wildness(rng),
-            unplugged: wildness(rng),
-            hasty: wildness(rng),
-            further_seeder: wildness(rng),
-            damaged: wildness(rng),
+            late: fault_percent(rng),
+            slow_link: fault_percent(rng),
+            failing_disk: fault_percent(rng),
+            losing_writes: fault_percent(rng),
+            terminated: fault_percent(rng),
+            killed: fault_percent(rng),
+            unplugged: fault_percent(rng),
+            limited_seeding: fault_percent(rng),
+            further_seeder: fault_percent(rng),
+            damaged_source: fault_percent(rng),
             verify: rng.chance(9, 10),
-            look: rng.chance(3, 4),
-            prepared: rng.chance(1, 2),
+            scan: rng.chance(3, 4),
+            used_targets: rng.chance(1, 2),
         }
     }
 
-    /// One leecher, or now and then a further seeder.
-    fn one(&self, rng: &mut Rng) -> AgentOptions {
+    /// A leecher, or now and then a further seeder.
+    fn draw_agent(&self, rng: &mut Rng) -> AgentOptions {
         let role = if rng.chance(self.further_seeder, 400) {
             Role::Seeder
         } else {
@@ -203,27 +206,27 @@ impl Leechers {
         agent.verify = self.verify;
         agent.starts_at = Instant(u64::from(rng.below(2_000_000)));
         if rng.chance(self.late, 100) {
-            agent.starts_at = self.moment(4, rng);
+            agent.starts_at = self.random_instant(4, rng);
         }
-        if rng.chance(self.slow, 100) {
+        if rng.chance(self.slow_link, 100) {
             agent.up_rate = (self.rate / u64::from(1 + rng.below(20))).max(SLOWEST);
             agent.down_rate = (self.rate / u64::from(1 + rng.below(5))).max(SLOWEST);
         }
-        self.disk_fault(&mut agent, rng);
-        self.disk_contents(&mut agent, rng);
-        agent.fate = self.fate(rng);
+        self.draw_disk_fault(&mut agent, rng);
+        self.draw_disk_contents(&mut agent, rng);
+        agent.interruption = self.draw_interruption(rng);
         if rng.chance(self.unplugged, 200) {
-            let from = self.moment(2, rng);
-            agent.unplugged = Some((from, random_part(Duration::from_secs(60), rng)));
+            let from = self.random_instant(2, rng);
+            agent.unplugged = Some((from, random_up_to(Duration::from_secs(60), rng)));
         }
-        if rng.chance(self.hasty, 200) {
+        if rng.chance(self.limited_seeding, 200) {
             agent.seed_for = Some(Duration::from_secs(u64::from(rng.below(20))));
         }
         agent
     }
 
-    fn disk_fault(&self, agent: &mut AgentOptions, rng: &mut Rng) {
-        if rng.chance(self.failing, 300) {
+    fn draw_disk_fault(&self, agent: &mut AgentOptions, rng: &mut Rng) {
+        if rng.chance(self.failing_disk, 300) {
             let operation = [
                 DiskOperation::Read,
                 DiskOperation::Write,
@@ -235,53 +238,54 @@ impl Leechers {
                 rng.below(60)
             };
             agent.disk.fault = DiskFault::Fails { operation, from };
-        } else if rng.chance(self.lying, 300) && self.verify && agent.role == Role::Leecher {
-            agent.disk.fault = DiskFault::Forgets {
+        } else if rng.chance(self.losing_writes, 300) && self.verify && agent.role == Role::Leecher
+        {
+            agent.disk.fault = DiskFault::LosesWrite {
                 write: rng.below(30),
                 always: rng.chance(1, 2),
             };
         }
     }
 
-    fn disk_contents(&self, agent: &mut AgentOptions, rng: &mut Rng) {
+    fn draw_disk_contents(&self, agent: &mut AgentOptions, rng: &mut Rng) {
         if agent.role == Role::Leecher {
-            agent.look = self.look;
-            agent.disk.holds = if self.prepared {
-                anything(rng)
+            agent.scan = self.scan;
+            agent.disk.contents = if self.used_targets {
+                used_target(rng)
             } else {
-                Holds::Garbage
+                Contents::Garbage
             };
-        } else if rng.chance(self.damaged, 100) {
-            damage(&mut agent.disk, rng);
+        } else if rng.chance(self.damaged_source, 100) {
+            damage_source(&mut agent.disk, rng);
         } else {
-            agent.look = rng.chance(3, 4);
+            agent.scan = rng.chance(3, 4);
         }
     }
 
-    fn fate(&self, rng: &mut Rng) -> Fate {
-        if rng.chance(self.leaving, 200) {
-            Fate::Leaves(self.moment(3, rng))
-        } else if rng.chance(self.dying, 100) {
-            let at = self.moment(3, rng);
-            let returns_at = rng.chance(2, 3).then(|| at + random_part(self.span, rng));
-            Fate::Dies {
+    fn draw_interruption(&self, rng: &mut Rng) -> Interruption {
+        if rng.chance(self.terminated, 200) {
+            Interruption::Terminated(self.random_instant(3, rng))
+        } else if rng.chance(self.killed, 100) {
+            let at = self.random_instant(3, rng);
+            let restarts_at = rng.chance(2, 3).then(|| at + random_up_to(self.span, rng));
+            Interruption::Killed {
                 at,
-                returns_at,
-                power: rng.chance(1, 2),
+                restarts_at,
+                power_cut: rng.chance(1, 2),
             }
         } else {
-            Fate::None
+            Interruption::None
         }
     }
 
-    fn moment(&self, spans: u32, rng: &mut Rng) -> Instant {
-        Instant(0) + random_part(self.span * spans, rng)
+    fn random_instant(&self, spans: u32, rng: &mut Rng) -> Instant {
+        Instant(0) + random_up_to(self.span * spans, rng)
     }
 }
 
-/// Some keep to a limit. Drawn aside, so that a seed without limits stays the run it was.
-fn limit(agents: &mut [AgentOptions], rng: &mut Rng) {
-    let share = wildness(rng);
+/// Gives some agents a rate limit.
+fn limit_rates(agents: &mut [AgentOptions], rng: &mut Rng) {
+    let share = fault_percent(rng);
     for agent in agents {
         let mut draw = |rate: u64| {
             let limit = (rate / u64::from(1 + rng.below(8))).max(RATE_MIN);
@@ -291,9 +295,9 @@ fn limit(agents: &mut [AgentOptions], rng: &mut Rng) {
     }
 }
 
-/// Some have sectors that a power cut has torn.
-fn tear(agents: &mut [AgentOptions], rng: &mut Rng) {
-    let share = wildness(rng);
+/// Gives some targets sectors that cannot be read, as after a power cut.
+fn damage_targets(agents: &mut [AgentOptions], rng: &mut Rng) {
+    let share = fault_percent(rng);
     for agent in agents
         .iter_mut()
         .filter(|agent| agent.disk.fault == DiskFault::None)
@@ -306,22 +310,22 @@ fn tear(agents: &mut [AgentOptions], rng: &mut Rng) {
     }
 }
 
-/// What a target may hold.
-fn anything(rng: &mut Rng) -> Holds {
+/// What a target holds that was in use before.
+fn used_target(rng: &mut Rng) -> Contents {
     match rng.below(5) {
-        0 => Holds::Zeros,
-        1 => Holds::Garbage,
-        2 => Holds::Image,
-        3 => Holds::Part(95),
-        _ => Holds::Part(rng.below(100)),
+        0 => Contents::Zeros,
+        1 => Contents::Garbage,
+        2 => Contents::Image,
+        3 => Contents::Part(95),
+        _ => Contents::Part(rng.below(100)),
     }
 }
 
-/// A source that is not what the torrent says, or cannot be read everywhere.
-fn damage(disk: &mut DiskOptions, rng: &mut Rng) {
+/// Makes a source differ from the torrent, or unreadable in places.
+fn damage_source(disk: &mut DiskOptions, rng: &mut Rng) {
     match rng.below(4) {
-        0 => disk.holds = Holds::Garbage,
-        1 => disk.holds = Holds::Part(rng.below(100)),
+        0 => disk.contents = Contents::Garbage,
+        1 => disk.contents = Contents::Part(rng.below(100)),
         _ => {
             disk.fault = DiskFault::Unreadable {
                 one_in: 1 + rng.below(20),
@@ -331,20 +335,20 @@ fn damage(disk: &mut DiskOptions, rng: &mut Rng) {
 }
 
 fn fakes(leecher_count: u32, rate: u64, span: Duration, rng: &mut Rng) -> Vec<FakeOptions> {
-    let share = wildness(rng);
+    let share = fault_percent(rng);
     let count = leecher_count * share / 100;
-    // A run has one or two kinds of rude peers, or all of them.
+    // A run has one or two kinds of fake peers, or all of them.
     let kinds = if rng.chance(1, 3) {
-        MANNERS.len() as u32
+        BEHAVIOURS.len() as u32
     } else {
         1 + rng.below(2)
     };
-    let mut manners = MANNERS;
-    rng.shuffle(&mut manners);
+    let mut behaviours = BEHAVIOURS;
+    rng.shuffle(&mut behaviours);
     let one = |index: u32, rng: &mut Rng| FakeOptions {
-        manner: manners[(index % kinds) as usize],
+        behaviour: behaviours[(index % kinds) as usize],
         rate: rate / u64::from(1 + rng.below(4)),
-        starts_at: Instant(0) + random_part(span, rng),
+        starts_at: Instant(0) + random_up_to(span, rng),
     };
     (0..count).map(|index| one(index, rng)).collect()
 }
@@ -354,8 +358,9 @@ fn tracker(span: Duration, grace: Duration, rng: &mut Rng) -> TrackerOptions {
         peers_max: 10 + rng.below(190) as usize,
         ..TrackerOptions::default()
     };
-    let wild = wildness(rng);
-    // Both at once could look like one long absence to an agent that asks at the wrong moments.
+    let wild = fault_percent(rng);
+    // Outages and lost announces together could look like one long outage to an agent that
+    // announces at unlucky times.
     let outage_count = if rng.chance(1, 2) { wild / 5 } else { 0 };
     if wild > 0 && outage_count == 0 {
         options.loses_one_in = 5 + rng.below(20);
@@ -363,14 +368,14 @@ fn tracker(span: Duration, grace: Duration, rng: &mut Rng) -> TrackerOptions {
     }
     let mut from = Instant(0);
     for _ in 0..outage_count {
-        // Shorter than the grace time: releases nobody.
-        from = from + random_part(span * 2, rng);
-        let length = random_part(grace - Duration::from_secs(1), rng);
+        // Shorter than the grace time, so that no agent may leave because of it.
+        from = from + random_up_to(span * 2, rng);
+        let length = random_up_to(grace - Duration::from_secs(1), rng);
         options.outages.push((from, length));
         from = from + length + Duration::from_secs(20);
     }
     if rng.chance(1, 20) {
-        options.stops_at = Some(Instant(0) + random_part(span * 2, rng));
+        options.stops_at = Some(Instant(0) + random_up_to(span * 2, rng));
     }
     options
 }

@@ -1,4 +1,4 @@
-//! What is the state of a simulated swarm?
+//! What is the state of a simulated room?
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -9,44 +9,48 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use super::agent::Agent;
-use super::event::Happening;
-use super::ids::{Life, NodeId};
+use super::event::SimEvent;
+use super::ids::{MachineId, ProcessId};
 use super::image::Image;
-use super::machine::{Node, NodeRole, Plan};
+use super::machine::{Machine, MachineState, Plan};
 use super::network::Network;
-use super::options::{Fate, Options};
+use super::options::{AgentOptions, Interruption, Options};
 use super::queue::Queue;
 use super::tracker::Tracker;
 use crate::rng::Rng;
 use crate::units::Instant;
 
+/// Everything that a run consists of. This file has what all questions need; the files below it in
+/// the list of `mod.rs` have the other methods, by question, and call those of files above them.
 pub struct World {
     pub options: Options,
     pub now: Instant,
     pub image: Image,
     pub queue: Queue,
     pub network: Network,
-    pub nodes: Vec<Node>,
+    pub machines: Vec<Machine>,
     pub tracker: Tracker,
     pub rng: Rng,
-    /// Agents that were planned to start, or to start again, and have not.
-    pub still_to_start: u32,
+    /// Starts and restarts of agents that are still in the queue.
+    pub starts_pending: u32,
+    /// Every agent that can be complete is, and the end of the tracker is scheduled.
     pub released: bool,
-    pub closed: bool,
-    pub fetched_by_the_dead: u64,
+    pub ended: bool,
+    /// Payload bytes that processes had fetched when they were killed, without wasted ones.
+    pub fetched_by_killed: u64,
     pub read_back_bad: u32,
     pub sources_bad: u32,
     pub events: u64,
-    /// Payload bytes that arrived in each MOMENT: anywhere, and from the first seeder.
+    /// Payload bytes that arrived in each ARRIVALS_INTERVAL: anywhere, and from the first seeder.
     pub arrivals: Vec<[u64; 2]>,
-    /// A hash over everything that happened.
+    /// A hash over all events: equal for two runs that are the same.
     pub log: u64,
 }
 
 pub const LISTEN_PORT: u16 = 6881;
 
-/// The grain of `World::arrivals`.
-pub const MOMENT: Duration = Duration::from_millis(50);
+/// The length of one entry of `World::arrivals`.
+pub const ARRIVALS_INTERVAL: Duration = Duration::from_millis(50);
 
 impl World {
     pub fn new(options: Options) -> World {
@@ -56,13 +60,13 @@ impl World {
             image,
             queue: Queue::default(),
             network: Network::new(options.window_bytes),
-            nodes: Vec::new(),
+            machines: Vec::new(),
             tracker: Tracker::new(options.tracker.clone().unwrap_or_default()),
             rng: Rng::new(options.seed ^ 0x5eed),
-            still_to_start: 0,
+            starts_pending: 0,
             released: false,
-            closed: false,
-            fetched_by_the_dead: 0,
+            ended: false,
+            fetched_by_killed: 0,
             read_back_bad: 0,
             sources_bad: 0,
             events: 0,
@@ -70,145 +74,161 @@ impl World {
             log: 0xcbf2_9ce4_8422_2325,
             options,
         };
-        world.plan_everything();
+        world.schedule_options();
         world
     }
 
-    /// Puts what the options say into the queue.
-    fn plan_everything(&mut self) {
+    /// Adds the machines that the options name, and schedules what happens to them.
+    fn schedule_options(&mut self) {
         let options = self.options.clone();
         options
             .rack_rates
             .iter()
             .for_each(|rate| self.network.add_rack(*rate));
         for agent in &options.agents {
-            self.network
-                .add_node(agent.up_rate, agent.down_rate, agent.rack);
-            let node = self.add_node(Plan::Agent(Box::new(agent.clone()), None));
-            self.queue.plan(agent.starts_at, Happening::Starts { node });
-            self.still_to_start += 1;
-            match agent.fate {
-                Fate::None => {}
-                Fate::Leaves(at) => self
-                    .queue
-                    .plan(at.max(agent.starts_at), Happening::Leaves { node }),
-                Fate::Dies {
-                    at,
-                    returns_at,
-                    power,
-                } => {
-                    self.queue
-                        .plan(at.max(agent.starts_at), Happening::Dies { node, power });
-                    if let Some(returns_at) = returns_at {
-                        self.queue
-                            .plan(returns_at.max(agent.starts_at), Happening::Starts { node });
-                        self.still_to_start += 1;
-                    }
-                }
-            }
-            if let Some((from, length)) = agent.unplugged {
-                self.queue.plan(
-                    from,
-                    Happening::Unplugged {
-                        node,
-                        until: from + length,
-                    },
-                );
-            }
+            self.schedule_agent(agent);
         }
         for fake in &options.fakes {
-            self.network.add_node(fake.rate, fake.rate, None);
-            let node = self.add_node(Plan::Fake(fake.clone()));
-            self.queue.plan(fake.starts_at, Happening::Starts { node });
+            self.network.add_machine(fake.rate, fake.rate, None);
+            let machine = self.add_machine(Plan::Fake(fake.clone()));
+            self.queue
+                .schedule(fake.starts_at, SimEvent::Starts { machine });
         }
         if let Some(stops_at) = options
             .tracker
             .as_ref()
             .and_then(|tracker| tracker.stops_at)
         {
-            self.queue.plan(stops_at, Happening::TrackerStops);
+            self.queue.schedule(stops_at, SimEvent::TrackerStops);
         }
-        if let Some(every) = options.cut_every {
-            self.queue.plan(Instant(0) + every, Happening::Cut);
-        }
-    }
-
-    fn add_node(&mut self, plan: Plan) -> NodeId {
-        let index = self.nodes.len();
-        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 77, 1, 1)) + index as u32);
-        self.nodes.push(Node {
-            address: SocketAddr::new(IpAddr::V4(ip), LISTEN_PORT),
-            life: 0,
-            role: NodeRole::off(plan),
-            inbox: VecDeque::new(),
-            turn_planned: false,
-            settled_at: Instant(0),
-        });
-        index
-    }
-
-    pub fn agent(&mut self, node: NodeId, life: Life) -> Option<&mut Agent> {
-        let node = &mut self.nodes[node];
-        match &mut node.role {
-            NodeRole::Agent(agent) if node.life == life && agent.over_at.is_none() => Some(agent),
-            _ => None,
+        if let Some(every) = options.cut_interval {
+            self.queue
+                .schedule(Instant(0) + every, SimEvent::ConnectionCut);
         }
     }
 
-    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
-        self.nodes.iter().filter_map(|node| match &node.role {
-            NodeRole::Agent(agent) => Some(&**agent),
-            _ => None,
-        })
-    }
-
-    /// All that were ever asked for.
-    pub fn connection_count(&self) -> u32 {
-        self.network.connection_count()
-    }
-
-    /// Its loop comes round then, or a little later.
-    pub fn plan_turn(&mut self, node: NodeId, at: Instant) {
-        let machine = &mut self.nodes[node];
-        if !core::mem::replace(&mut machine.turn_planned, true) {
-            let at = if self.options.alert {
-                at.max(machine.settled_at + self.options.turn)
-            } else {
-                at
-            };
-            self.queue.plan(
+    fn schedule_agent(&mut self, agent: &AgentOptions) {
+        self.network
+            .add_machine(agent.up_rate, agent.down_rate, agent.rack);
+        let machine = self.add_machine(Plan::Agent(Box::new(agent.clone()), None));
+        self.queue
+            .schedule(agent.starts_at, SimEvent::Starts { machine });
+        self.starts_pending += 1;
+        match agent.interruption {
+            Interruption::None => {}
+            Interruption::Terminated(at) => self
+                .queue
+                .schedule(at.max(agent.starts_at), SimEvent::Terminated { machine }),
+            Interruption::Killed {
                 at,
-                Happening::Turns {
-                    node,
-                    life: machine.life,
+                restarts_at,
+                power_cut,
+            } => {
+                self.queue.schedule(
+                    at.max(agent.starts_at),
+                    SimEvent::Killed { machine, power_cut },
+                );
+                if let Some(restarts_at) = restarts_at {
+                    self.queue.schedule(
+                        restarts_at.max(agent.starts_at),
+                        SimEvent::Starts { machine },
+                    );
+                    self.starts_pending += 1;
+                }
+            }
+        }
+        if let Some((from, length)) = agent.unplugged {
+            self.queue.schedule(
+                from,
+                SimEvent::Unplugged {
+                    machine,
+                    until: from + length,
                 },
             );
         }
     }
 
-    pub fn plan_to_read(&mut self, node: NodeId) {
-        if let Some((at, ..)) = self.nodes[node].inbox.front() {
-            self.plan_turn(node, *at);
+    fn add_machine(&mut self, plan: Plan) -> MachineId {
+        let index = self.machines.len();
+        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 77, 1, 1)) + index as u32);
+        self.machines.push(Machine {
+            address: SocketAddr::new(IpAddr::V4(ip), LISTEN_PORT),
+            process: 0,
+            state: MachineState::off(plan),
+            inbox: VecDeque::new(),
+            loop_scheduled: false,
+            loop_ran_at: Instant(0),
+        });
+        index
+    }
+
+    /// The agent of this process, if the process still runs.
+    pub fn agent(&mut self, machine: MachineId, process: ProcessId) -> Option<&mut Agent> {
+        let machine = &mut self.machines[machine];
+        match &mut machine.state {
+            MachineState::Agent(agent) if machine.process == process && agent.over_at.is_none() => {
+                Some(agent)
+            }
+            _ => None,
         }
     }
 
-    pub fn plan_wake(&mut self, node: NodeId) {
-        let (now, life) = (self.now, self.nodes[node].life);
-        let Some(agent) = self.agent(node, life) else {
+    /// The last agent on each machine that is not off.
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.machines
+            .iter()
+            .filter_map(|machine| match &machine.state {
+                MachineState::Agent(agent) => Some(&**agent),
+                _ => None,
+            })
+    }
+
+    /// Connections that any process ever asked for.
+    pub fn connection_count(&self) -> u32 {
+        self.network.connection_count()
+    }
+
+    /// The event loop of a process runs at `at`, or a little later, unless it is scheduled already.
+    pub fn schedule_loop(&mut self, machine: MachineId, at: Instant) {
+        let state = &mut self.machines[machine];
+        if !core::mem::replace(&mut state.loop_scheduled, true) {
+            let at = if self.options.coarse {
+                at.max(state.loop_ran_at + self.options.loop_time)
+            } else {
+                at
+            };
+            let process = state.process;
+            self.queue
+                .schedule(at, SimEvent::LoopRuns { machine, process });
+        }
+    }
+
+    /// The event loop runs when the first message of the inbox is there.
+    pub fn schedule_inbox(&mut self, machine: MachineId) {
+        if let Some((at, ..)) = self.machines[machine].inbox.front() {
+            self.schedule_loop(machine, *at);
+        }
+    }
+
+    /// An agent is woken when its next timeout is due.
+    pub fn schedule_timer(&mut self, machine: MachineId) {
+        let (now, process) = (self.now, self.machines[machine].process);
+        let Some(agent) = self.agent(machine, process) else {
             return;
         };
         let Some(at) = agent.swarm.poll_timeout() else {
             return;
         };
-        // A clock of microseconds; asking for a time that has passed means at once.
+        // A timeout that has passed is due at once.
         let at = at.max(now);
-        if agent.wakes_at.is_none_or(|planned| at < planned) {
+        if agent.wakes_at.is_none_or(|scheduled| at < scheduled) {
             agent.wakes_at = Some(at);
-            self.queue.plan(at, Happening::Wakes { node, life });
+            self.queue
+                .schedule(at, SimEvent::TimerFires { machine, process });
         }
     }
 
-    /// One line about what happens, if anybody asked for it.
+    /// Prints one line about what happens, if `SWARMDD_SIM_TRACE` asked for it.
     pub fn trace(&self, line: impl FnOnce() -> String) {
         if self.options.trace {
             std::println!(
@@ -219,27 +239,27 @@ impl World {
         }
     }
 
-    /// Who still has not finished, and how far everybody is.
-    pub fn picture(&self) -> String {
-        let mut picture = format!("at {:?}\n", self.now.since(Instant(0)));
-        for (index, node) in self.nodes.iter().enumerate() {
-            picture += &match &node.role {
-                NodeRole::Off(_) => format!("{index}: off\n"),
-                NodeRole::Fake(_) => format!("{index}: fake {:?}\n", node.role.manner()),
-                NodeRole::Agent(agent) => format!(
-                    "{index}: {:?} fault {:?} life {} {:?}\n",
+    /// The state of every machine, for the message of a panic.
+    pub fn describe(&self) -> String {
+        let mut text = format!("at {:?}\n", self.now.since(Instant(0)));
+        for (index, machine) in self.machines.iter().enumerate() {
+            text += &match &machine.state {
+                MachineState::Off(_) => format!("{index}: off\n"),
+                MachineState::Fake(_) => format!("{index}: fake {:?}\n", machine.state.behaviour()),
+                MachineState::Agent(agent) => format!(
+                    "{index}: {:?} fault {:?} process {} {:?}\n",
                     agent.options.role,
                     agent.options.disk.fault,
-                    node.life,
+                    machine.process,
                     agent.swarm.progress()
                 ),
             };
         }
-        picture
+        text
     }
 
-    /// FNV-1a, a word at a time.
-    pub fn mix(&mut self, word: u64) {
+    /// Adds a word to `log`: FNV-1a, a word at a time.
+    pub fn log_word(&mut self, word: u64) {
         self.log = (self.log ^ word).wrapping_mul(0x0000_0100_0000_01b3);
     }
 }
