@@ -2,20 +2,24 @@
 //! cells instead of bytes.
 //!
 //! It does what `run.rs` does for a real one, and holds everything that passes against its
-//! [`Ledger`].
+//! [`Checker`].
 
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::checker::{Ledger, Meter, Watched};
-use super::disk::{SimDisk, random_part};
+use super::checker::{Checker, Watched};
+use super::disk::SimDisk;
+use super::event::SimEvent;
+use super::ids::{EndId, MachineId, ProcessId};
 use super::image::{Cell, Image, ZEROS};
-use super::links::Packet;
+use super::meter::Meter;
 use super::options::{AgentOptions, Canary};
+use super::packet::Packet;
 use super::pool::{Claimant, Pool};
-use super::queue::{EndId, Happening, Life, NodeId, Queue};
+use super::queue::Queue;
+use super::random::random_up_to;
 use crate::limits::BLOCK_BYTES;
 use crate::policy::throttle::Throttle;
 use crate::rng::Rng;
@@ -28,17 +32,17 @@ use crate::wire::message::RawBlock;
 
 pub struct Agent {
     pub options: AgentOptions,
-    pub node: NodeId,
-    pub life: Life,
+    pub machine: MachineId,
+    pub process: ProcessId,
     pub swarm: Swarm,
-    pub ledger: Ledger,
+    pub checker: Checker,
     meter: Meter,
     image: Image,
     pool: Pool,
     disk: SimDisk,
     rng: Rng,
     canary: Canary,
-    alert: bool,
+    coarse: bool,
     /// Connections by the name the agent gave them, and in the order in which they are served.
     ends: Vec<Option<EndId>>,
     pub live: Vec<(PeerSlot, EndId)>,
@@ -61,8 +65,8 @@ fn limit(bytes_per_second: Option<u64>) -> Throttle {
 
 /// Who this process is.
 pub struct Identity {
-    pub node: NodeId,
-    pub life: Life,
+    pub machine: MachineId,
+    pub process: ProcessId,
     pub peers: Vec<core::net::SocketAddr>,
     pub listen_port: u16,
     pub tracker_grace: Duration,
@@ -76,7 +80,7 @@ impl Agent {
         options: &AgentOptions,
         identity: Identity,
         disk: SimDisk,
-        (canary, alert): (Canary, bool),
+        (canary, coarse): (Canary, bool),
     ) -> Agent {
         let layout = &image.metainfo.layout;
         let buffer_count = swarm::buffer_count_min(layout) + options.spare_buffers;
@@ -90,7 +94,7 @@ impl Agent {
             rng_seed: rng.next_u64(),
             buffer_count,
             peers: identity.peers,
-            look: options.look,
+            look: options.scan,
             verify: options.verify && canary != Canary::SkipsReadBack,
             tracker_grace: identity.tracker_grace,
             seed_for: options.seed_for,
@@ -103,19 +107,19 @@ impl Agent {
             .map(|piece| image.is_on(disk.cells(), piece))
             .collect();
         let AgentOptions {
-            role, look, verify, ..
+            role, scan, verify, ..
         } = *options;
         Agent {
             options: options.clone(),
-            node: identity.node,
-            life: identity.life,
+            machine: identity.machine,
+            process: identity.process,
             swarm: Swarm::new(now, image.metainfo.clone(), config),
             meter: Meter::new(options.max_up),
-            ledger: Ledger::new(
+            checker: Checker::new(
                 image,
                 Watched {
                     role,
-                    look,
+                    scan,
                     verify,
                     there,
                 },
@@ -125,7 +129,7 @@ impl Agent {
             disk,
             rng,
             canary,
-            alert,
+            coarse,
             ends: Vec::new(),
             live: Vec::new(),
             wakes_at: None,
@@ -161,9 +165,9 @@ impl Agent {
     /// The process dies, and perhaps the power goes: what the disk holds then.
     pub fn dies(mut self, power: bool) -> SimDisk {
         if power {
-            self.disk.loses_power(&mut self.rng);
+            self.disk.cut_power(&mut self.rng);
         }
-        for work in self.ledger.in_flight() {
+        for work in self.checker.in_flight() {
             let (Work::Write { piece, .. } | Work::Zero { piece, .. }) = work else {
                 continue;
             };
@@ -172,7 +176,7 @@ impl Agent {
                 .clone()
                 .map(|place| self.image.content(place))
                 .collect();
-            self.disk.tears(places, &written, &mut self.rng);
+            self.disk.tear_write(places, &written, &mut self.rng);
         }
         self.disk
     }
@@ -258,7 +262,7 @@ impl Agent {
             let range = offset..offset + block.length;
             self.pool.cells_mut(buffer, &range)[0] = if good && whole { content } else { None };
         }
-        self.ledger.fetched += u64::from(block.length);
+        self.checker.fetched += u64::from(block.length);
         self.swarm.handle_block(now, slot, block);
     }
 
@@ -273,7 +277,7 @@ impl Agent {
         match send {
             Send::Handshake(handshake) => (Packet::Handshake(Box::new(handshake)), None),
             Send::Message(message) => {
-                self.ledger.says(&message);
+                self.checker.message_sent(&message);
                 (Packet::Message(message), None)
             }
             Send::Block {
@@ -283,9 +287,11 @@ impl Agent {
             } => {
                 self.meter.passes(now, block.length);
                 let range = offset..offset + block.length;
-                let good =
-                    self.ledger
-                        .sends(block, offset, self.pool.look(buffer, range.clone(), "send"));
+                let good = self.checker.block_sent(
+                    block,
+                    offset,
+                    self.pool.read(buffer, range.clone(), "send"),
+                );
                 assert!(
                     good || self.has_lying_disk(),
                     "{block:?} is sent with other bytes"
@@ -305,7 +311,7 @@ impl Agent {
 
     pub fn sent(&mut self, now: Instant, slot: PeerSlot, buffer: BufferId, bytes: u32) {
         self.pool.release(buffer, Claimant::Sends(self.end(slot)));
-        self.ledger.uploaded += u64::from(bytes);
+        self.checker.uploaded += u64::from(bytes);
         self.swarm.handle_sent(now, slot);
     }
 
@@ -354,17 +360,17 @@ impl Agent {
         else {
             unreachable!("a hash has no ticket")
         };
-        let early = self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
-        self.ledger.submits(ticket, work);
+        let early = self.canary == Canary::AnnouncesUnwritten && matches!(work, Work::Write { .. });
+        self.checker.submitted(ticket, work);
         if early {
             self.swarm.handle_disk(now, ticket, Ok(()));
         }
         let done_at = self.disk.submit(now, bytes, &mut self.rng);
-        queue.plan(
+        queue.schedule(
             done_at,
-            Happening::Disk {
-                node: self.node,
-                life: self.life,
+            SimEvent::DiskDone {
+                machine: self.machine,
+                process: self.process,
                 ticket,
             },
         );
@@ -394,41 +400,41 @@ impl Agent {
         (buffer, offset): (BufferId, u32),
         queue: &mut Queue,
     ) -> bool {
-        let cells = self.pool.look(buffer, offset..offset + length, "hash");
-        let Some(good) = self.ledger.hashes(of, begin, length, cells) else {
+        let cells = self.pool.read(buffer, offset..offset + length, "hash");
+        let Some(good) = self.checker.bytes_hashed(of, begin, length, cells) else {
             return false;
         };
-        if self.alert {
+        if self.coarse {
             self.hashed(now, of, good);
         } else {
             // The real unit answers at once; a slower one must do no harm.
-            let at = now + random_part(Duration::from_micros(300), &mut self.rng);
-            queue.plan(
+            let at = now + random_up_to(Duration::from_micros(300), &mut self.rng);
+            queue.schedule(
                 at,
-                Happening::Hashed {
-                    node: self.node,
-                    life: self.life,
+                SimEvent::Hashed {
+                    machine: self.machine,
+                    process: self.process,
                     of,
                     good,
                 },
             );
         }
-        self.alert
+        self.coarse
     }
 
     pub fn hashed(&mut self, now: Instant, of: HashOf, good: bool) {
         let blind = match of {
-            HashOf::Download(_) => self.canary == Canary::BlindToDownloads,
-            HashOf::Disk(_) => self.canary == Canary::BlindToTheDisk,
+            HashOf::Download(_) => self.canary == Canary::AcceptsBadDownloads,
+            HashOf::Disk(_) => self.canary == Canary::AcceptsBadReads,
         };
         let listens = !matches!(self.swarm.state(), State::Leaving(_) | State::Over(_));
-        self.ledger.hashed(of, good || blind, listens);
+        self.checker.hash_finished(of, good || blind, listens);
         self.swarm
             .handle_hashed(now, of, self.image.hash(of.piece(), good || blind));
     }
 
     pub fn disk_done(&mut self, now: Instant, ticket: Ticket) {
-        let work = self.ledger.completes(ticket);
+        let work = self.checker.completed(ticket);
         let result = match &work {
             Work::Write { piece, buffers, .. } => self.write_done(*piece, buffers, ticket),
             Work::Zero { piece, .. } => self.zero_done(*piece),
@@ -452,23 +458,23 @@ impl Agent {
                 },
                 _,
             ) => {
-                self.ledger.read(*piece, *begin, *length);
+                self.checker.read(*piece, *begin, *length);
                 if result.is_err() && self.options.role == Role::Seeder {
-                    self.ledger.loses_source(*piece);
+                    self.checker.source_lost(*piece);
                 }
             }
             (Work::Write { piece, .. } | Work::Zero { piece, .. }, Ok(())) => {
-                self.ledger.wrote(*piece)
+                self.checker.written(*piece)
             }
             (_, Ok(())) => {
                 self.disk.flushed();
-                self.ledger.flushed();
+                self.checker.flushed();
             }
             (_, Err(_)) => {}
         }
         let scanning = *self.swarm.state() == State::Scanning;
         let told_before =
-            self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
+            self.canary == Canary::AnnouncesUnwritten && matches!(work, Work::Write { .. });
         if !told_before {
             self.swarm.handle_disk(now, ticket, result);
         }
@@ -477,9 +483,9 @@ impl Agent {
             (Err(_), Work::Read { piece, .. })
                 if scanning && *self.swarm.state() == State::Scanning =>
             {
-                self.ledger.cannot_read(piece);
+                self.checker.scan_read_failed(piece);
             }
-            (Err(error), _) => self.ledger.fails(error),
+            (Err(error), _) => self.checker.disk_failed(error),
             (Ok(()), _) => {}
         }
     }
@@ -513,11 +519,11 @@ impl Agent {
     ) -> Result<(), DiskError> {
         let mut written = vec![];
         for (buffer, length) in self.parts(piece, buffers) {
-            written.extend_from_slice(self.pool.look(buffer, 0..length, "write"));
+            written.extend_from_slice(self.pool.read(buffer, 0..length, "write"));
             self.pool.release(buffer, Claimant::WritesDisk(ticket));
         }
         assert!(
-            self.ledger.all_good(piece, 0, &written),
+            self.checker.all_good(piece, 0, &written),
             "piece {} is written and is not good",
             piece.0
         );
