@@ -1,5 +1,6 @@
 //! What is wrong with a command line, and which sentence tells the user?
 
+use std::ffi::OsString;
 use std::fmt;
 
 use swarm_proto::wire::http::UrlError;
@@ -112,4 +113,9 @@ impl fmt::Display for UsageError {
             Wrong::UnknownOption(option) => write!(f, "no option {option}"),
         }
     }
+}
+
+/// What was typed, for a message. It may not be UTF-8.
+pub(super) fn lossy(text: OsString) -> String {
+    text.to_string_lossy().into_owned()
 }

@@ -18,9 +18,9 @@ mod words;
 use std::ffi::OsString;
 
 pub use error::UsageError;
-use error::Wrong;
+use error::{Wrong, lossy};
 use values::{target, torrent_place};
-use words::{Word, Words, lossy};
+use words::{Word, Words};
 
 use crate::cmd::{Command, info, verify};
 

@@ -12,8 +12,7 @@ use swarm_proto::size::parse_size;
 use swarm_proto::units::InfoHash;
 use swarm_proto::wire::http::Url;
 
-use super::error::{Fault, Wrong};
-use super::words::lossy;
+use super::error::{Fault, Wrong, lossy};
 use crate::net::torrent::TorrentPlace;
 use crate::report::Mode;
 use crate::target::Target;

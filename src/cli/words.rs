@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 use swarm_proto::wire::http::Url;
 
-use super::error::{Fault, UsageError, Wrong};
+use super::error::{Fault, UsageError, Wrong, lossy};
 use super::values::{HTTP_URL, Value, torrent_place};
 use crate::net::torrent::TorrentPlace;
 
@@ -161,8 +161,4 @@ fn wrong(error: lexopt::Error) -> Wrong {
         lexopt::Error::UnexpectedValue { option, .. } => Wrong::UnexpectedValue(option),
         other => Wrong::TooMany(other.to_string()),
     }
-}
-
-pub(super) fn lossy(text: OsString) -> String {
-    text.to_string_lossy().into_owned()
 }

@@ -6,7 +6,6 @@
 //!
 //! Read first: open(2) on O_DIRECT and O_EXCL.
 
-use super::open;
 use std::fs::{File, Metadata};
 use std::io::{self, Seek};
 use std::os::fd::{AsRawFd, RawFd};
@@ -50,26 +49,6 @@ pub struct TargetOptions {
 }
 
 impl Device {
-    /// Opens a target to write it. A block device is held exclusively until the `Device` is
-    /// dropped; a regular file is created if missing and grown, sparse, to `needed_bytes`.
-    pub fn open_target(
-        path: &Path,
-        needed_bytes: u64,
-        options: TargetOptions,
-    ) -> Result<Device, DeviceError> {
-        open::target(path, needed_bytes, options)
-    }
-
-    /// Opens a source. It may be mounted, and other programs may change it meanwhile.
-    pub fn open_source(path: &Path) -> Result<Device, DeviceError> {
-        open::read_only(path, Role::Source)
-    }
-
-    /// Opens a target to read it and nothing else (`verify`).
-    pub fn open_readonly(path: &Path) -> Result<Device, DeviceError> {
-        open::read_only(path, Role::Target)
-    }
-
     pub fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }

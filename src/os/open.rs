@@ -14,27 +14,35 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
 
-/// Opens what is to be written: see `Device::open_target`.
-pub(super) fn target(
-    path: &Path,
-    needed_bytes: u64,
-    options: TargetOptions,
-) -> Result<Device, DeviceError> {
-    let opening = Opening {
-        path,
-        role: Role::Target,
-    };
-    match opening.find()? {
-        Some(found) if found.file_type().is_block_device() => {
-            opening.block_target(&found, needed_bytes)
+impl Device {
+    /// Opens a target to write it. A block device is held exclusively until the `Device` is
+    /// dropped; a regular file is created if missing and grown, sparse, to `needed_bytes`.
+    pub fn open_target(
+        path: &Path,
+        needed_bytes: u64,
+        options: TargetOptions,
+    ) -> Result<Device, DeviceError> {
+        let role = Role::Target;
+        let opening = Opening { path, role };
+        match opening.find()? {
+            Some(found) if found.file_type().is_block_device() => {
+                opening.block_target(&found, needed_bytes)
+            }
+            found => opening.regular_target(found.as_ref(), needed_bytes, options),
         }
-        found => opening.regular_target(found.as_ref(), needed_bytes, options),
     }
-}
 
-/// Opens a target or a source to read it and nothing else.
-pub(super) fn read_only(path: &Path, role: Role) -> Result<Device, DeviceError> {
-    Opening { path, role }.read_only()
+    /// Opens a source. It may be mounted, and other programs may change it meanwhile.
+    pub fn open_source(path: &Path) -> Result<Device, DeviceError> {
+        let role = Role::Source;
+        Opening { path, role }.read_only()
+    }
+
+    /// Opens a target to read it and nothing else (`verify`).
+    pub fn open_readonly(path: &Path) -> Result<Device, DeviceError> {
+        let role = Role::Target;
+        Opening { path, role }.read_only()
+    }
 }
 
 /// A path that is being opened, and what error messages say of it.
