@@ -10,12 +10,17 @@
 //! the core asks for until it asks for nothing. A connection that always has more gets a bounded
 //! part of each turn.
 
+mod messages;
+mod setup;
+
+pub use messages::RunError;
+pub use setup::{Settings, Setup, divide_memory};
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mio::net::TcpListener;
@@ -23,19 +28,15 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::{ANNOUNCE_BYTES_MAX, BLOCK_BYTES, GREETING_MAX, HASH_PATIENCE};
-use swarm_proto::policy::throttle::Throttle;
-use swarm_proto::swarm::{
-    self, Config, DiskError, DiskOperation, Failure, Outcome, Role, State, Swarm,
-};
+use swarm_proto::swarm::{self, Config, Outcome, Role, State, Swarm};
 use swarm_proto::units::{Instant, PeerId, PeerSlot};
 use swarm_proto::wire::announce::Answer;
 use swarm_proto::wire::message::Handshake;
 
 use crate::net::fetch::{Exchange, Haste, Resolver};
 use crate::net::peer_socket::{Conn, ConnError, Input, Opening};
-use crate::os::blockdev::{Device, Kind};
+use crate::os::blockdev::Kind;
 use crate::os::clock;
-use crate::os::errno;
 use crate::os::net;
 use crate::os::pool::Pool;
 use crate::os::signal::Signals;
@@ -45,10 +46,7 @@ use crate::storage::hasher::Hasher;
 use crate::storage::partition_table;
 use crate::target::Identity;
 
-/// What the process needs besides pool and metainfo: measured, 0.7 MiB for the program and 0.5 MiB
-/// for 80 connections at rest. The rest is for the queues of peers that ask for much and read
-/// slowly, at most 0.4 MiB each.
-const RESERVE_BYTES: u64 = 10 << 20;
+use messages::{explain, explain_disk};
 
 /// Ports tried from the one of `--listen` on.
 const PORT_COUNT: u16 = 100;
@@ -82,35 +80,6 @@ const JOB_TOKENS: usize = 2;
 /// From here on one token for each connection.
 const LINK_TOKENS: usize = 1 << 20;
 
-/// One TORRENT TARGET (or SOURCE) pair, ready to run.
-pub struct Setup {
-    pub metainfo: Arc<Metainfo>,
-    pub device: Device,
-    /// What is known of the disk.
-    pub identity: Identity,
-    /// As the user named it.
-    pub target: String,
-    pub role: Role,
-    /// `Config::look`.
-    pub look: bool,
-}
-
-/// What all pairs have in common.
-pub struct Settings {
-    pub listen: SocketAddr,
-    pub peers: Vec<SocketAddr>,
-    pub memory_mib: u32,
-    pub verify: bool,
-    pub tracker_grace: Duration,
-    pub seed_for: Option<Duration>,
-    pub stall: Option<Duration>,
-    /// All pairs together.
-    pub max_up: Throttle,
-    pub max_down: Throttle,
-    /// Enlarge the last partition to the end of the disk.
-    pub grow_last: bool,
-}
-
 pub type Reporter = report::Standard;
 
 /// Runs all pairs to their end; true if each of them is complete. Whatever failed has been reported
@@ -127,44 +96,6 @@ pub fn run(
         .jobs
         .iter()
         .all(|job| job.swarm.state() == &State::Over(Outcome::Complete) && !job.failed))
-}
-
-/// Bytes of pool for each of these torrents, or why that is not enough. Every job gets the same
-/// share.
-pub fn divide_memory(metainfos: &[&Metainfo], memory_mib: u32) -> Result<u64, RunError> {
-    assert!(!metainfos.is_empty());
-    let jobs = metainfos.len() as u64;
-    let kept: u64 = RESERVE_BYTES
-        + metainfos
-            .iter()
-            .map(|metainfo| metainfo_bytes(metainfo))
-            .sum::<u64>();
-    let share = (u64::from(memory_mib) << 20).saturating_sub(kept) / jobs;
-    let needed = metainfos
-        .iter()
-        .map(|metainfo| pool_bytes_min(metainfo))
-        .max()
-        .unwrap_or(0);
-    if share < needed {
-        let needed_mib = (kept + jobs * needed).div_ceil(1 << 20);
-        return Err(RunError::Memory {
-            memory_mib,
-            needed_mib,
-        });
-    }
-    Ok(share)
-}
-
-fn pool_bytes_min(metainfo: &Metainfo) -> u64 {
-    let layout = &metainfo.layout;
-    u64::from(swarm::buffer_count_min(layout)) * u64::from(swarm::buffer_bytes(layout))
-}
-
-/// What the core keeps for a torrent: measured, 43 bytes a piece, and 60 if all are equal; 4 to 8
-/// more in each of the lists of what is to be read, written and told; a bit of it for each of 80
-/// peers; and the extents.
-fn metainfo_bytes(metainfo: &Metainfo) -> u64 {
-    96 * u64::from(metainfo.layout.piece_count()) + 24 * metainfo.extents.extents().len() as u64
 }
 
 struct Runner<'a> {
@@ -1034,29 +965,6 @@ impl Job {
     }
 }
 
-/// A failure in the words of the system: the core knows numbers only.
-fn explain(failure: &Failure, path: &Path) -> String {
-    match failure {
-        Failure::Disk(error) => explain_disk(error, path),
-        failure => failure.to_string(),
-    }
-}
-
-fn explain_disk(error: &DiskError, path: &Path) -> String {
-    let path = path.display();
-    let what = match error.operation {
-        DiskOperation::Read => format!("cannot read {path} at byte {}", error.offset.0),
-        DiskOperation::Write => format!("cannot write {path} at byte {}", error.offset.0),
-        DiskOperation::Flush => format!("cannot flush {path}"),
-    };
-    let meaning =
-        errno::meaning(error.errno).map_or(String::new(), |meaning| format!("; {meaning}"));
-    format!(
-        "{what}: {}{meaning}",
-        io::Error::from_raw_os_error(error.errno)
-    )
-}
-
 /// What a report says of the disk, if there is anything to say.
 fn known_disk(identity: &Identity) -> Option<report::Disk> {
     let Identity { model, serial } = identity.clone();
@@ -1078,114 +986,17 @@ fn random_peer_id() -> io::Result<PeerId> {
     Ok(PeerId(id))
 }
 
-/// Why nothing could be run, or not to its end. What happens to one pair alone is in its
-/// `report::Outcome`.
-#[derive(Debug)]
-pub enum RunError {
-    Io(io::Error),
-    Listen {
-        address: SocketAddr,
-        error: io::Error,
-    },
-    Memory {
-        memory_mib: u32,
-        needed_mib: u64,
-    },
-    Impatient,
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RunError::Io(error) => write!(f, "cannot wait for the network and the disk: {error}"),
-            RunError::Listen { address, error } => write!(f, "cannot listen at {address}: {error}"),
-            RunError::Memory {
-                memory_mib,
-                needed_mib,
-            } => {
-                write!(
-                    f,
-                    "--memory {memory_mib} is too little for pieces of this size, use --memory {needed_mib}"
-                )
-            }
-            RunError::Impatient => f.write_str("interrupted twice, left without saying good-bye"),
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
-
-impl From<io::Error> for RunError {
-    fn from(error: io::Error) -> RunError {
-        RunError::Io(error)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::setup::tests::of_hash;
     use super::*;
-    use crate::os::blockdev::TargetOptions;
+    use crate::os::blockdev::{Device, TargetOptions};
     use crate::os::sha1::Sha1;
     use crate::os::testing::Scratch;
-    use swarm_proto::format::metainfo::{self, Content, Description};
-    use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, ZERO_WRITES_MAX};
+    use std::sync::Arc;
+    use swarm_proto::limits::{PIECE_BYTES_MIN, ZERO_WRITES_MAX};
+    use swarm_proto::policy::throttle::Throttle;
     use swarm_proto::units::PieceHash;
-
-    fn metainfo(length: u64, piece_bytes: u32) -> Metainfo {
-        of_hash(PieceHash([0; 20]), length, piece_bytes)
-    }
-
-    /// All pieces have this hash.
-    fn of_hash(hash: PieceHash, length: u64, piece_bytes: u32) -> Metainfo {
-        let hashes = vec![hash; length.div_ceil(piece_bytes.into()) as usize];
-        let torrent = metainfo::write(&Description {
-            name: "image",
-            trackers: &[],
-            webseeds: &[],
-            created_by: "test",
-            private: false,
-            piece_bytes,
-            hashes: &hashes,
-            content: Content::Single { length },
-            disk_bytes: None,
-            sector_bytes: None,
-        });
-        Metainfo::parse(&torrent).unwrap()
-    }
-
-    #[test]
-    fn the_default_memory_holds_the_largest_pieces() {
-        let image = metainfo(50 << 30, PIECE_BYTES_MAX);
-        let share = divide_memory(&[&image], 64).unwrap();
-        assert!(share > 3 * u64::from(PIECE_BYTES_MAX));
-        assert!(share < 64 << 20);
-    }
-
-    #[test]
-    fn what_is_too_little_says_what_would_do() {
-        let (large, small) = (
-            metainfo(1 << 30, PIECE_BYTES_MAX),
-            metainfo(1 << 30, 1 << 20),
-        );
-        for metainfos in [
-            &[&large][..],
-            &[&small],
-            &[&large, &small],
-            &[&large, &large, &large],
-        ] {
-            let Err(RunError::Memory { needed_mib, .. }) = divide_memory(metainfos, 1) else {
-                panic!("one MiB is enough for {} torrents", metainfos.len());
-            };
-            let needed_mib = u32::try_from(needed_mib).unwrap();
-            let share = divide_memory(metainfos, needed_mib).unwrap();
-            assert!(
-                metainfos
-                    .iter()
-                    .all(|metainfo| pool_bytes_min(metainfo) <= share)
-            );
-            assert!(divide_memory(metainfos, needed_mib - 1).is_err());
-        }
-    }
 
     /// A disk that makes zeros at once may have a terabyte of them to make, and the others would
     /// wait.

@@ -1,0 +1,149 @@
+//! What is run, with which settings, and how is the memory divided?
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::policy::throttle::Throttle;
+use swarm_proto::swarm::{self, Role};
+
+use super::RunError;
+use crate::os::blockdev::Device;
+use crate::target::Identity;
+
+/// What the process needs besides pool and metainfo: measured, 0.7 MiB for the program and 0.5 MiB
+/// for 80 connections at rest. The rest is for the queues of peers that ask for much and read
+/// slowly, at most 0.4 MiB each.
+const RESERVE_BYTES: u64 = 10 << 20;
+
+/// One TORRENT TARGET (or SOURCE) pair, ready to run.
+pub struct Setup {
+    pub metainfo: Arc<Metainfo>,
+    pub device: Device,
+    /// What is known of the disk.
+    pub identity: Identity,
+    /// As the user named it.
+    pub target: String,
+    pub role: Role,
+    /// `Config::look`.
+    pub look: bool,
+}
+
+/// What all pairs have in common.
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub peers: Vec<SocketAddr>,
+    pub memory_mib: u32,
+    pub verify: bool,
+    pub tracker_grace: Duration,
+    pub seed_for: Option<Duration>,
+    pub stall: Option<Duration>,
+    /// All pairs together.
+    pub max_up: Throttle,
+    pub max_down: Throttle,
+    /// Enlarge the last partition to the end of the disk.
+    pub grow_last: bool,
+}
+
+/// Bytes of pool for each of these torrents, or why that is not enough. Every job gets the same
+/// share.
+pub fn divide_memory(metainfos: &[&Metainfo], memory_mib: u32) -> Result<u64, RunError> {
+    assert!(!metainfos.is_empty());
+    let jobs = metainfos.len() as u64;
+    let kept: u64 = RESERVE_BYTES
+        + metainfos
+            .iter()
+            .map(|metainfo| metainfo_bytes(metainfo))
+            .sum::<u64>();
+    let share = (u64::from(memory_mib) << 20).saturating_sub(kept) / jobs;
+    let needed = metainfos
+        .iter()
+        .map(|metainfo| pool_bytes_min(metainfo))
+        .max()
+        .unwrap_or(0);
+    if share < needed {
+        let needed_mib = (kept + jobs * needed).div_ceil(1 << 20);
+        return Err(RunError::Memory {
+            memory_mib,
+            needed_mib,
+        });
+    }
+    Ok(share)
+}
+
+fn pool_bytes_min(metainfo: &Metainfo) -> u64 {
+    let layout = &metainfo.layout;
+    u64::from(swarm::buffer_count_min(layout)) * u64::from(swarm::buffer_bytes(layout))
+}
+
+/// What the core keeps for a torrent: measured, 43 bytes a piece, and 60 if all are equal; 4 to 8
+/// more in each of the lists of what is to be read, written and told; a bit of it for each of 80
+/// peers; and the extents.
+fn metainfo_bytes(metainfo: &Metainfo) -> u64 {
+    96 * u64::from(metainfo.layout.piece_count()) + 24 * metainfo.extents.extents().len() as u64
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use swarm_proto::format::metainfo::{self, Content, Description};
+    use swarm_proto::limits::PIECE_BYTES_MAX;
+    use swarm_proto::units::PieceHash;
+
+    fn metainfo(length: u64, piece_bytes: u32) -> Metainfo {
+        of_hash(PieceHash([0; 20]), length, piece_bytes)
+    }
+
+    /// All pieces have this hash.
+    pub fn of_hash(hash: PieceHash, length: u64, piece_bytes: u32) -> Metainfo {
+        let hashes = vec![hash; length.div_ceil(piece_bytes.into()) as usize];
+        let torrent = metainfo::write(&Description {
+            name: "image",
+            trackers: &[],
+            webseeds: &[],
+            created_by: "test",
+            private: false,
+            piece_bytes,
+            hashes: &hashes,
+            content: Content::Single { length },
+            disk_bytes: None,
+            sector_bytes: None,
+        });
+        Metainfo::parse(&torrent).unwrap()
+    }
+
+    #[test]
+    fn the_default_memory_holds_the_largest_pieces() {
+        let image = metainfo(50 << 30, PIECE_BYTES_MAX);
+        let share = divide_memory(&[&image], 64).unwrap();
+        assert!(share > 3 * u64::from(PIECE_BYTES_MAX));
+        assert!(share < 64 << 20);
+    }
+
+    #[test]
+    fn what_is_too_little_says_what_would_do() {
+        let (large, small) = (
+            metainfo(1 << 30, PIECE_BYTES_MAX),
+            metainfo(1 << 30, 1 << 20),
+        );
+        for metainfos in [
+            &[&large][..],
+            &[&small],
+            &[&large, &small],
+            &[&large, &large, &large],
+        ] {
+            let Err(RunError::Memory { needed_mib, .. }) = divide_memory(metainfos, 1) else {
+                panic!("one MiB is enough for {} torrents", metainfos.len());
+            };
+            let needed_mib = u32::try_from(needed_mib).unwrap();
+            let share = divide_memory(metainfos, needed_mib).unwrap();
+            assert!(
+                metainfos
+                    .iter()
+                    .all(|metainfo| pool_bytes_min(metainfo) <= share)
+            );
+            assert!(divide_memory(metainfos, needed_mib - 1).is_err());
+        }
+    }
+}
