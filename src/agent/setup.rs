@@ -1,15 +1,18 @@
 //! What is run, with which settings, and how is the memory divided?
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::format::metainfo::{Layout, Metainfo};
 use swarm_proto::policy::throttle::Throttle;
-use swarm_proto::swarm::{self, Role};
+use swarm_proto::swarm::{self, Config, Role};
+use swarm_proto::units::PeerId;
 
 use super::RunError;
 use crate::os::blockdev::Device;
+use crate::os::clock;
 use crate::target::Identity;
 
 /// What the process needs besides pool and metainfo: measured, 0.7 MiB for the program and 0.5 MiB
@@ -39,9 +42,9 @@ pub struct Settings {
     pub tracker_grace: Duration,
     pub seed_for: Option<Duration>,
     pub stall: Option<Duration>,
-    /// All pairs together.
-    pub max_up: Throttle,
-    pub max_down: Throttle,
+    /// Payload in bytes per second, of all pairs together.
+    pub max_up: Option<u64>,
+    pub max_down: Option<u64>,
     /// Enlarge the last partition to the end of the disk.
     pub grow_last: bool,
 }
@@ -84,19 +87,119 @@ fn metainfo_bytes(metainfo: &Metainfo) -> u64 {
     96 * u64::from(metainfo.layout.piece_count()) + 24 * metainfo.extents.extents().len() as u64
 }
 
+/// Buffers in the pool of a job whose share of the memory is `pool_bytes`.
+pub(super) fn buffer_count(layout: &Layout, pool_bytes: u64) -> u32 {
+    let buffer_bytes = u64::from(swarm::buffer_bytes(layout));
+    let fits = pool_bytes / buffer_bytes;
+    // More buffers than the torrent has bytes are never used.
+    let whole = layout.total_bytes().div_ceil(buffer_bytes);
+    u32::try_from(fits.min(whole))
+        .unwrap_or(u32::MAX)
+        .max(swarm::buffer_count_min(layout))
+}
+
+/// What the core of a job is told at the start.
+pub(super) fn config(
+    settings: &Settings,
+    role: Role,
+    look: bool,
+    listen_port: u16,
+    buffer_count: u32,
+    throttles: &Throttles,
+) -> io::Result<Config> {
+    Ok(Config {
+        role,
+        peer_id: random_peer_id()?,
+        listen_port,
+        rng_seed: clock::random_seed()?,
+        buffer_count,
+        peers: settings.peers.clone(),
+        look,
+        verify: settings.verify,
+        tracker_grace: settings.tracker_grace,
+        seed_for: settings.seed_for,
+        stall: settings.stall,
+        max_up: throttles.up.clone(),
+        max_down: throttles.down.clone(),
+    })
+}
+
+/// BEP 20: two letters and a version, then bytes that no other agent has.
+fn random_peer_id() -> io::Result<PeerId> {
+    let mut id = *b"-SD0100-............";
+    clock::random_bytes(&mut id[8..])?;
+    Ok(PeerId(id))
+}
+
+/// The limits that all jobs of the process share.
+pub(super) struct Throttles {
+    up: Throttle,
+    down: Throttle,
+}
+
+impl Throttles {
+    pub fn new(settings: &Settings) -> Throttles {
+        let throttle = |limit: Option<u64>| limit.map(Throttle::limited).unwrap_or_default();
+        Throttles {
+            up: throttle(settings.max_up),
+            down: throttle(settings.max_down),
+        }
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::os::blockdev::TargetOptions;
+    use crate::os::sha1::Sha1;
+    use crate::os::testing::Scratch;
     use swarm_proto::format::metainfo::{self, Content, Description};
-    use swarm_proto::limits::PIECE_BYTES_MAX;
+    use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN};
     use swarm_proto::units::PieceHash;
 
-    fn metainfo(length: u64, piece_bytes: u32) -> Metainfo {
+    /// A leecher that listens at a port of its own and leaves when it is complete.
+    pub fn settings() -> Settings {
+        Settings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            peers: Vec::new(),
+            memory_mib: 64,
+            verify: true,
+            tracker_grace: Duration::ZERO,
+            seed_for: Some(Duration::ZERO),
+            stall: None,
+            max_up: None,
+            max_down: None,
+            grow_last: false,
+        }
+    }
+
+    /// A target in a new file.
+    pub fn leecher(metainfo: Metainfo, scratch: &Scratch) -> Setup {
+        let length = metainfo.layout.total_bytes();
+        Setup {
+            metainfo: Arc::new(metainfo),
+            device: Device::open_target(scratch.path(), length, TargetOptions::default()).unwrap(),
+            identity: Identity::default(),
+            target: "target".into(),
+            role: Role::Leecher,
+            look: false,
+        }
+    }
+
+    /// An image of zeros in the shortest pieces. No peer is needed for it.
+    pub fn zeros(piece_count: u32) -> Metainfo {
+        let mut hash = Sha1::new();
+        hash.update(&[0; PIECE_BYTES_MIN as usize]);
+        let length = u64::from(piece_count * PIECE_BYTES_MIN);
+        of_hash(PieceHash(hash.finish()), length, PIECE_BYTES_MIN)
+    }
+
+    pub fn metainfo(length: u64, piece_bytes: u32) -> Metainfo {
         of_hash(PieceHash([0; 20]), length, piece_bytes)
     }
 
     /// All pieces have this hash.
-    pub fn of_hash(hash: PieceHash, length: u64, piece_bytes: u32) -> Metainfo {
+    fn of_hash(hash: PieceHash, length: u64, piece_bytes: u32) -> Metainfo {
         let hashes = vec![hash; length.div_ceil(piece_bytes.into()) as usize];
         let torrent = metainfo::write(&Description {
             name: "image",
@@ -122,7 +225,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_too_little_says_what_would_do() {
+    fn a_refusal_of_memory_names_an_amount_that_is_accepted() {
         let (large, small) = (
             metainfo(1 << 30, PIECE_BYTES_MAX),
             metainfo(1 << 30, 1 << 20),

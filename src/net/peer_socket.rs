@@ -143,6 +143,16 @@ impl Conn {
         )
     }
 
+    /// Gives later events another token. The kernel repeats what is ready, so no edge is lost
+    /// (epoll_ctl(2), EPOLL_CTL_MOD).
+    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.reregister(
+            &mut self.stream,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )
+    }
+
     /// Notes what an event says.
     pub fn ready(&mut self, event: &Event) {
         // An error shows itself in the read that follows.
@@ -185,6 +195,24 @@ impl Conn {
         !self.is_connecting() && (self.readable || self.inbox.has_news)
     }
 
+    /// The handshake of an accepted connection, once all of it has come. Unlike `next`, it needs no
+    /// pool: before the handshake nobody knows whose pool that is.
+    pub fn poll_handshake(&mut self) -> Result<Option<Handshake>, ConnError> {
+        assert_eq!(self.phase, Phase::Greeting);
+        loop {
+            if let Some(handshake) = self.take_handshake()? {
+                return Ok(Some(handshake));
+            }
+            self.inbox.has_news = false;
+            if !self.readable {
+                return Ok(None);
+            }
+            let room = self.inbox.room(INBOX_BYTES);
+            let (wanted, outcome) = (room.len(), self.stream.read(room));
+            self.arrived(outcome, wanted, 0)?;
+        }
+    }
+
     /// The next thing the peer says. `waste` takes the bytes of blocks nobody wants.
     pub fn next(&mut self, pool: &mut Pool, waste: &mut [u8]) -> Result<Input, ConnError> {
         assert!(waste.len() >= BLOCK_BYTES as usize);
@@ -214,14 +242,7 @@ impl Conn {
         }
         match self.phase {
             Phase::Connecting => unreachable!("poll_open comes first"),
-            Phase::Greeting => {
-                let Some(handshake) = Handshake::parse(self.inbox.unread())? else {
-                    return Ok(None);
-                };
-                self.inbox.consume(wire::HANDSHAKE_BYTES);
-                self.phase = Phase::Greeted;
-                Ok(Some(Input::Handshake(handshake)))
-            }
+            Phase::Greeting => Ok(self.take_handshake()?.map(Input::Handshake)),
             Phase::Greeted => unreachable!("expect_torrent comes before the first message"),
             Phase::Frames { bitfield_bytes_max } => {
                 let Some((frame, consumed)) =
@@ -246,6 +267,15 @@ impl Conn {
                 }))
             }
         }
+    }
+
+    fn take_handshake(&mut self) -> Result<Option<Handshake>, ConnError> {
+        let Some(handshake) = Handshake::parse(self.inbox.unread())? else {
+            return Ok(None);
+        };
+        self.inbox.consume(wire::HANDSHAKE_BYTES);
+        self.phase = Phase::Greeted;
+        Ok(Some(handshake))
     }
 
     /// Moves what the inbox caught of the payload to where it belongs.
@@ -290,6 +320,17 @@ impl Conn {
                 (wanted, missing, self.stream.read_vectored(&mut slices))
             }
         };
+        self.arrived(outcome, wanted, payload_wanted)
+    }
+
+    /// Notes what a read of at most `wanted` bytes has brought, the first `payload_wanted` of them
+    /// payload.
+    fn arrived(
+        &mut self,
+        outcome: io::Result<usize>,
+        wanted: usize,
+        payload_wanted: usize,
+    ) -> Result<(), ConnError> {
         let arrived = match outcome {
             Ok(0) => return Err(ConnError::Closed),
             Ok(arrived) => arrived,
@@ -845,6 +886,35 @@ mod tests {
         );
         assert_eq!(conn.next(&mut pool, &mut waste).unwrap(), Input::Nothing);
         assert!(!conn.is_readable());
+    }
+
+    #[test]
+    fn an_accepted_connection_gives_its_handshake_without_a_pool() {
+        let (mut conn, mut peer) = fresh_pair();
+        let handshake = Handshake {
+            info_hash: InfoHash([7; 20]),
+            peer_id: PeerId([8; 20]),
+            fast: true,
+            extended: true,
+        };
+        let mut bytes = handshake.encode().to_vec();
+        Message::Have(7).encode(&mut bytes);
+        peer.write_all(&bytes[..40]).unwrap();
+        assert_eq!(conn.poll_handshake().unwrap(), None);
+        assert!(!conn.is_readable());
+        peer.write_all(&bytes[40..]).unwrap();
+        conn.readable = true;
+        assert_eq!(conn.poll_handshake().unwrap(), Some(handshake));
+        assert!(
+            conn.is_readable(),
+            "a message has been read along with the handshake"
+        );
+        conn.expect_torrent(BITFIELD_BYTES);
+        let (mut pool, mut waste) = memory();
+        assert_eq!(
+            conn.next(&mut pool, &mut waste).unwrap(),
+            Input::Message(Message::Have(7))
+        );
     }
 
     #[test]
