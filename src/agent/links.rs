@@ -5,8 +5,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 
+use mio::Token;
 use mio::event::Event;
 use swarm_proto::swarm::Swarm;
 use swarm_proto::units::{Instant, PeerSlot};
@@ -137,8 +139,8 @@ impl Links {
             busy = true;
         }
         while let Some((peer, address)) = core.poll_connect(now) {
-            // No route, or no more descriptors.
             if let Err(error) = self.connect(peer, address, shared) {
+                // No route, or no more descriptors.
                 self.close(peer, &error, core, shared, now);
             }
             busy = true;
@@ -146,12 +148,7 @@ impl Links {
         busy
     }
 
-    fn connect(
-        &mut self,
-        peer: PeerSlot,
-        address: SocketAddr,
-        shared: &Shared,
-    ) -> std::io::Result<()> {
+    fn connect(&mut self, peer: PeerSlot, address: SocketAddr, shared: &Shared) -> io::Result<()> {
         let mut conn = Conn::connect(address)?;
         conn.register(shared.poll.registry(), self.token(peer))?;
         self.insert(peer, conn);
@@ -208,7 +205,7 @@ impl Links {
         }
     }
 
-    fn token(&self, peer: PeerSlot) -> mio::Token {
+    fn token(&self, peer: PeerSlot) -> Token {
         Origin::Peer(self.job, peer).token()
     }
 
@@ -282,8 +279,10 @@ impl Link {
         let mut blocks = 0;
         for _ in 0..FLUSHES_PER_TURN {
             if !self.conn.is_writable() {
-                let more = false;
-                return Ok(Sent { blocks, more });
+                return Ok(Sent {
+                    blocks,
+                    more: false,
+                });
             }
             while self.conn.has_room()
                 && let Some(send) = core.poll_send(now, peer)
@@ -291,15 +290,16 @@ impl Link {
                 self.conn.push(send);
             }
             if !self.conn.has_output() {
-                let more = false;
-                return Ok(Sent { blocks, more });
+                return Ok(Sent {
+                    blocks,
+                    more: false,
+                });
             }
             let sent = self.conn.flush(pool)?;
             (0..sent).for_each(|_| core.handle_sent(now, peer));
             blocks += sent;
         }
-        let more = true;
-        Ok(Sent { blocks, more })
+        Ok(Sent { blocks, more: true })
     }
 }
 

@@ -121,3 +121,66 @@ fn disk_error(error: &DiskError, path: &Path) -> String {
         io::Error::from_raw_os_error(error.errno)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarm_proto::units::{DiskOffset, PieceIndex};
+
+    const READ_ERROR: DiskError = DiskError {
+        operation: DiskOperation::Read,
+        offset: DiskOffset(4096),
+        errno: libc::EIO,
+    };
+
+    #[test]
+    fn a_disk_error_names_the_device_the_place_and_the_meaning() {
+        let bad = Event::TargetBad {
+            piece: PieceIndex(7),
+            error: READ_ERROR,
+        };
+        assert_eq!(
+            event(&bad, Path::new("/dev/sdx")),
+            format!(
+                "piece 7 is written anew: cannot read /dev/sdx at byte 4096: {}; {}",
+                io::Error::from_raw_os_error(libc::EIO),
+                errno::meaning(libc::EIO).unwrap()
+            )
+        );
+    }
+
+    #[test]
+    fn a_job_that_is_not_complete_says_why_and_how_far_it_got() {
+        let why = |outcome, reported| {
+            let progress = Progress {
+                state: State::Over(outcome),
+                have: 3,
+                pieces: 4,
+                verified: 2,
+                checked: 0,
+                to_check: 0,
+                bad_offset: None,
+                fetched: 0,
+                wasted: 0,
+                uploaded: 0,
+                peers: 0,
+            };
+            why_incomplete(&progress, Some(reported), Path::new("/dev/sdx"))
+        };
+        let (downloading, verifying) = (report::State::Downloading, report::State::Verifying);
+        assert_eq!(why(Outcome::Complete, verifying), None);
+        assert_eq!(
+            why(Outcome::Interrupted, downloading).unwrap(),
+            "interrupted; 3 of 4 pieces are on the target"
+        );
+        assert_eq!(
+            why(Outcome::Interrupted, verifying).unwrap(),
+            "interrupted; 3 of 4 pieces are on the target, 2 of them read back"
+        );
+        let stalled = Outcome::Failed(Failure::Stalled(std::time::Duration::from_secs(5)));
+        assert_eq!(
+            why(stalled, downloading).unwrap(),
+            "nothing arrived for 5 s; 3 of 4 pieces are on the target"
+        );
+    }
+}

@@ -15,42 +15,48 @@ use crate::os::blockdev::Device;
 use crate::os::clock;
 use crate::target::Identity;
 
-/// What the process needs besides pool and metainfo: measured, 0.7 MiB for the program and 0.5 MiB
-/// for 80 connections at rest. The rest is for the queues of peers that ask for much and read
-/// slowly, at most 0.4 MiB each.
+/// Memory that the process needs besides pools and torrents. Measured: 0.7 MiB for the program and
+/// 0.5 MiB for 80 connections at rest. The remainder is for the send queues of peers that request
+/// much and read slowly, at most 0.4 MiB each.
 const RESERVE_BYTES: u64 = 10 << 20;
 
 /// One TORRENT TARGET (or SOURCE) pair, ready to run.
 pub struct Setup {
     pub metainfo: Arc<Metainfo>,
     pub device: Device,
-    /// What is known of the disk.
+    /// What the disk says about itself, for the result.
     pub identity: Identity,
     /// As the user named it.
     pub target: String,
     pub role: Role,
-    /// `Config::look`.
+    /// Whether the core reads the target or source before it relies on it: `Config::look`.
     pub look: bool,
 }
 
-/// What all pairs have in common.
+/// What all pairs have in common, as the command line says it.
 pub struct Settings {
     pub listen: SocketAddr,
+    /// Connected to in any case, with or without a tracker.
     pub peers: Vec<SocketAddr>,
+    /// All memory of the process.
     pub memory_mib: u32,
+    /// Read back what was written.
     pub verify: bool,
+    /// How long a complete job stays after the tracker was last reached.
     pub tracker_grace: Duration,
+    /// How long a complete job seeds; None until the tracker is gone.
     pub seed_for: Option<Duration>,
+    /// How long an incomplete job waits without progress before it fails; None for ever.
     pub stall: Option<Duration>,
-    /// Payload in bytes per second, of all pairs together.
+    /// Payload in bytes per second, all pairs together.
     pub max_up: Option<u64>,
     pub max_down: Option<u64>,
     /// Enlarge the last partition to the end of the disk.
     pub grow_last: bool,
 }
 
-/// Bytes of pool for each of these torrents, or why that is not enough. Every job gets the same
-/// share.
+/// The bytes of pool that each of these torrents gets. All get the same share, which must be enough
+/// for the torrent with the largest pieces.
 pub fn divide_memory(metainfos: &[&Metainfo], memory_mib: u32) -> Result<u64, RunError> {
     assert!(!metainfos.is_empty());
     let jobs = metainfos.len() as u64;
@@ -80,9 +86,9 @@ fn pool_bytes_min(metainfo: &Metainfo) -> u64 {
     u64::from(swarm::buffer_count_min(layout)) * u64::from(swarm::buffer_bytes(layout))
 }
 
-/// What the core keeps for a torrent: measured, 43 bytes a piece, and 60 if all are equal; 4 to 8
-/// more in each of the lists of what is to be read, written and told; a bit of it for each of 80
-/// peers; and the extents.
+/// What the core keeps for a torrent. Measured: 43 bytes a piece, or 60 if all pieces are equal. To
+/// these come 4 to 8 bytes a piece in each of the queues of pieces to read, to write and to
+/// announce; a bit a piece for each of 80 peers; and the extents.
 fn metainfo_bytes(metainfo: &Metainfo) -> u64 {
     96 * u64::from(metainfo.layout.piece_count()) + 24 * metainfo.extents.extents().len() as u64
 }
@@ -98,7 +104,7 @@ pub(super) fn buffer_count(layout: &Layout, pool_bytes: u64) -> u32 {
         .max(swarm::buffer_count_min(layout))
 }
 
-/// What the core of a job is told at the start.
+/// Everything that the core of a job needs to know at the start.
 pub(super) fn config(
     settings: &Settings,
     role: Role,
