@@ -24,7 +24,7 @@ use super::setup::{self, Settings, Setup};
 use super::tokens::Origin;
 use super::{Reporter, Shared};
 use crate::net::peer_socket::Conn;
-use crate::os::blockdev::{Device, Kind};
+use crate::os::device::{Device, Kind};
 use crate::os::pool::Pool;
 use crate::storage::disk::Storage;
 use crate::storage::partition_table;

@@ -142,18 +142,8 @@ impl Reporting {
             bytes: metainfo.layout.total_bytes(),
             fetched: progress.fetched,
             info_hash: metainfo.info_hash.to_string(),
-            disk: known_disk(&self.identity),
+            disk: self.identity.clone(),
             error,
         }
     }
-}
-
-/// What the result says of the disk, if anything is known about it.
-fn known_disk(identity: &Identity) -> Option<report::Disk> {
-    let Identity { model, serial } = identity.clone();
-    let known = model.is_some() || serial.is_some();
-    known.then(|| report::Disk {
-        model: model.unwrap_or_default(),
-        serial: serial.unwrap_or_default(),
-    })
 }

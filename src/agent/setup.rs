@@ -11,8 +11,8 @@ use swarm_proto::swarm::{self, Config, Role};
 use swarm_proto::units::PeerId;
 
 use super::RunError;
-use crate::os::blockdev::Device;
 use crate::os::clock;
+use crate::os::device::Device;
 use crate::target::Identity;
 
 /// Memory that the process needs besides pools and torrents. Measured: 0.7 MiB for the program and
@@ -156,7 +156,7 @@ impl Throttles {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::os::blockdev::TargetOptions;
+    use crate::os::device::TargetOptions;
     use crate::os::sha1::Sha1;
     use crate::os::testing::Scratch;
     use swarm_proto::format::metainfo::{self, Content, Description};

@@ -6,9 +6,11 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use swarm_proto::size::decimal;
+
 use super::{Failure, say};
-use crate::os::blockdev::decimal;
-use crate::target::inventory::{Disk, Inventory, Partition, Use};
+use crate::target::inventory::{Disk, Inventory, Partition};
+use crate::target::usage::Use;
 
 /// Prints all disks and their partitions.
 pub fn run() -> Result<(), Failure> {
@@ -152,7 +154,7 @@ fn folded(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::inventory::testing::{Machine, desktop};
+    use crate::target::testing::{Machine, desktop};
 
     #[test]
     fn a_desktop() {

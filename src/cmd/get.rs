@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
+use swarm_proto::size::exact;
 use swarm_proto::swarm::Role;
 
 use super::{Failure, plan, say};
 use crate::agent::{self, Reporter, Settings, Setup};
 use crate::cli::{GetJob, GetOptions};
 use crate::net::fetch::{self, Patience};
-use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, exact};
 use crate::os::clock;
+use crate::os::device::{Device, DeviceError, Kind, TargetOptions};
 use crate::os::signal::Signals;
 use crate::report::{self, State, Status};
 use crate::storage::partition_table;
@@ -193,10 +194,7 @@ fn rehearse(
     others: &[(Device, Identity)],
 ) -> Result<(Device, Identity), String> {
     let target = Target::parse(&job.target).map_err(|error| error.to_string())?;
-    let options = TargetOptions {
-        dry_run: true,
-        force: false,
-    };
+    let options = TargetOptions { dry_run: true };
     let opened = target.open(
         needed_bytes(metainfo, allow_smaller),
         options,

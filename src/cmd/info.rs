@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use swarm_proto::format::metainfo::{FileLayout, Metainfo};
+use swarm_proto::size::binary;
 use swarm_proto::units::PieceIndex;
 
 use super::{Failure, say, torrent};
 use crate::cli::TorrentPlace;
-use crate::report::{Bytes, printable};
+use crate::report::printable;
 
 pub fn run(place: &TorrentPlace) -> Result<(), Failure> {
     say(&describe(&torrent(place)?));
@@ -72,7 +73,7 @@ fn describe(metainfo: &Metainfo) -> String {
 }
 
 fn bytes(count: u64) -> String {
-    format!("{count} bytes ({})", Bytes(count))
+    format!("{count} bytes ({})", binary(count))
 }
 
 #[cfg(test)]

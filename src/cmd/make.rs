@@ -22,13 +22,14 @@ use std::path::{Path, PathBuf};
 use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::metainfo::{self, Content, Description, Layout, Metainfo};
 use swarm_proto::limits::FILE_COUNT_MAX;
+use swarm_proto::size::binary;
 use swarm_proto::units::DiskOffset;
 
 use super::{Failure, Reading, say};
 use crate::cli::MakeOptions;
-use crate::os::blockdev::Device;
+use crate::os::device::Device;
 use crate::os::{sectors, sparse};
-use crate::report::{Bytes, Mode, State};
+use crate::report::{Mode, State};
 use crate::storage::partition_table::{self, Table, TableKind};
 
 /// Ranges grow to multiples of this: the page of every file system, and the sector of every disk.
@@ -312,7 +313,7 @@ fn summary(
     let (total, count) = (layout.total_bytes(), layout.piece_count());
     let mut text = format!(
         "info-hash: {info_hash}\nsize: {total} bytes ({})\npieces: {count} of {} bytes\n",
-        Bytes(total),
+        binary(total),
         layout.piece_bytes(),
     );
     if let Some(table) = table {
@@ -343,7 +344,7 @@ fn summary(
             Some(_) => "zeros outside partitions",
             None => "holes",
         };
-        let size = Bytes(left_out);
+        let size = binary(left_out);
         text += &format!(
             "left out: {left_out} bytes of {what} ({size}), a target keeps what lies there\n"
         );

@@ -13,10 +13,11 @@ use swarm_proto::format::contents::Contents;
 use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::metainfo::{Layout, Metainfo};
 use swarm_proto::rng::Rng;
+use swarm_proto::size::exact;
 use swarm_proto::units::PieceIndex;
 
 use crate::cli::{GetJob, GetOptions};
-use crate::os::blockdev::{Device, Kind, exact};
+use crate::os::device::{Device, Kind};
 use crate::os::signal::Signals;
 use crate::storage::reader::{self, ScanError};
 use crate::target::inventory::Inventory;

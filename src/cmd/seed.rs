@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use swarm_proto::size::decimal;
 use swarm_proto::swarm::Role;
 
 use super::{Failure, verify};
 use crate::agent::{self, Setup};
 use crate::cli::{SeedJob, SeedOptions};
 use crate::net::fetch::{self, Patience};
-use crate::os::blockdev::{Device, decimal};
+use crate::os::device::Device;
 use crate::os::signal::Signals;
 use crate::report;
 use crate::target::Identity;

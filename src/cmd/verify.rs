@@ -7,7 +7,7 @@ use swarm_proto::units::{DiskOffset, PieceIndex};
 
 use super::{Failure, Reading, say, torrent};
 use crate::cli::TorrentPlace;
-use crate::os::blockdev::Device;
+use crate::os::device::Device;
 use crate::report::{Mode, State};
 use crate::target::Target;
 

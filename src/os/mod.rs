@@ -5,10 +5,13 @@
 //! here knows about torrents: it uses the core's units and limits and no more.
 
 pub mod aio;
-pub mod blockdev;
 pub mod clock;
+pub mod device;
+mod direct;
 pub mod errno;
+mod ioctl;
 pub mod net;
+mod open;
 pub mod pool;
 pub mod sectors;
 pub mod sha1;
