@@ -135,6 +135,16 @@ impl PeerSocket {
         )
     }
 
+    /// Gives later events another token. The kernel repeats what is ready, so no edge is lost
+    /// (epoll_ctl(2), EPOLL_CTL_MOD).
+    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.reregister(
+            &mut self.stream,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )
+    }
+
     /// Records the readiness that an event reports.
     pub fn ready(&mut self, event: &Event) {
         // An error shows itself in the read that follows.
@@ -177,6 +187,24 @@ impl PeerSocket {
         !self.is_connecting() && (self.readable || self.inbox.has_new)
     }
 
+    /// The handshake of an accepted connection, once all of it has come. Unlike `next`, it needs no
+    /// pool: before the handshake nobody knows whose pool that is.
+    pub fn poll_handshake(&mut self) -> Result<Option<Handshake>, SocketError> {
+        assert_eq!(self.phase, Phase::Greeting);
+        loop {
+            if let Some(handshake) = self.take_handshake()? {
+                return Ok(Some(handshake));
+            }
+            self.inbox.has_new = false;
+            if !self.readable {
+                return Ok(None);
+            }
+            let room = self.inbox.room(INBOX_BYTES);
+            let (wanted, outcome) = (room.len(), self.stream.read(room));
+            self.arrived(outcome, wanted, 0)?;
+        }
+    }
+
     /// The next thing the peer sent. The bytes of discarded blocks are read into `scratch`.
     pub fn next(&mut self, pool: &mut Pool, scratch: &mut [u8]) -> Result<Input, SocketError> {
         assert!(scratch.len() >= BLOCK_BYTES as usize);
@@ -206,14 +234,7 @@ impl PeerSocket {
         }
         match self.phase {
             Phase::Connecting => unreachable!("poll_open comes first"),
-            Phase::Greeting => {
-                let Some(handshake) = Handshake::parse(self.inbox.unread())? else {
-                    return Ok(None);
-                };
-                self.inbox.consume(wire::HANDSHAKE_BYTES);
-                self.phase = Phase::Greeted;
-                Ok(Some(Input::Handshake(handshake)))
-            }
+            Phase::Greeting => Ok(self.take_handshake()?.map(Input::Handshake)),
             Phase::Greeted => unreachable!("expect_torrent comes before the first message"),
             Phase::Frames { bitfield_bytes_max } => {
                 let Some((frame, consumed)) =
@@ -238,6 +259,15 @@ impl PeerSocket {
                 }))
             }
         }
+    }
+
+    fn take_handshake(&mut self) -> Result<Option<Handshake>, SocketError> {
+        let Some(handshake) = Handshake::parse(self.inbox.unread())? else {
+            return Ok(None);
+        };
+        self.inbox.consume(wire::HANDSHAKE_BYTES);
+        self.phase = Phase::Greeted;
+        Ok(Some(handshake))
     }
 
     /// Copies the part of the payload that was read into the inbox to its sink.
@@ -283,6 +313,17 @@ impl PeerSocket {
                 (wanted, missing, self.stream.read_vectored(&mut slices))
             }
         };
+        self.arrived(outcome, wanted, payload_wanted)
+    }
+
+    /// Records what a read of at most `wanted` bytes has brought; the first `payload_wanted` of them
+    /// are payload.
+    fn arrived(
+        &mut self,
+        outcome: io::Result<usize>,
+        wanted: usize,
+        payload_wanted: usize,
+    ) -> Result<(), SocketError> {
         let arrived = match outcome {
             Ok(0) => return Err(SocketError::Closed),
             Ok(arrived) => arrived,
@@ -707,6 +748,35 @@ mod tests {
             Input::Nothing
         );
         assert!(!socket.is_readable());
+    }
+
+    #[test]
+    fn an_accepted_connection_gives_its_handshake_without_a_pool() {
+        let (mut conn, mut peer) = fresh_pair();
+        let handshake = Handshake {
+            info_hash: InfoHash([7; 20]),
+            peer_id: PeerId([8; 20]),
+            fast: true,
+            extended: true,
+        };
+        let mut bytes = handshake.encode().to_vec();
+        Message::Have(7).encode(&mut bytes);
+        peer.write_all(&bytes[..40]).unwrap();
+        assert_eq!(conn.poll_handshake().unwrap(), None);
+        assert!(!conn.is_readable());
+        peer.write_all(&bytes[40..]).unwrap();
+        conn.readable = true;
+        assert_eq!(conn.poll_handshake().unwrap(), Some(handshake));
+        assert!(
+            conn.is_readable(),
+            "a message has been read along with the handshake"
+        );
+        conn.expect_torrent(BITFIELD_BYTES);
+        let (mut pool, mut scratch) = memory();
+        assert_eq!(
+            conn.next(&mut pool, &mut scratch).unwrap(),
+            Input::Message(Message::Have(7))
+        );
     }
 
     #[test]
