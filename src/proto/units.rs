@@ -1,7 +1,7 @@
 //! The words of the field as types: time, pieces, blocks, disk offsets, buffers, peers.
 //!
 //! A number with a meaning is a type, so that a piece index cannot be used as a block index. A
-//! number that came off the network is a plain `u32` until `metainfo::Layout` has checked it; only
+//! number that came off the network is a plain `u32` until `layout::Layout` has checked it; only
 //! then does it get one of these types.
 
 use core::fmt;

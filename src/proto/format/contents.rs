@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use crate::bitfield::Bitfield;
-use crate::format::metainfo::Layout;
+use crate::format::layout::Layout;
 use crate::limits::{SAMPLE_BYTES, SAMPLE_PIECES_MAX};
 use crate::rng::Rng;
 use crate::units::{PieceHash, PieceIndex};

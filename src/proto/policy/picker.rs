@@ -31,7 +31,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::bitfield::Bitfield;
-use crate::format::metainfo::Layout;
+use crate::format::layout::Layout;
 use crate::limits::{BLOCK_BYTES, ENDGAME_REQUESTS_MAX};
 use crate::policy::ranking::Ranking;
 use crate::rng::Rng;

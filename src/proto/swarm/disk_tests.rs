@@ -8,7 +8,7 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use super::*;
-use crate::format::metainfo::{self, Content, Description};
+use crate::format::metainfo_write::{self, Content, Description};
 use crate::policy::throttle::Throttle;
 use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, RawBlock};
 
@@ -55,7 +55,7 @@ impl Story {
             .bytes()
             .map(|letter| hash(letter, piece_bytes))
             .collect();
-        let torrent = metainfo::write(&Description {
+        let torrent = metainfo_write::write(&Description {
             name: "test",
             trackers: &["http://10.77.0.9/announce".into()],
             webseeds: &[],

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::*;
-use crate::format::metainfo::{self, Content, Description};
+use crate::format::metainfo_write::{self, Content, Description};
 use crate::policy::throttle::Throttle;
 use crate::wire::message::{ExtendedHandshake, RawBlock};
 
@@ -22,7 +22,7 @@ fn address(host: u8) -> SocketAddr {
 /// do.
 fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
     let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
-    let torrent = metainfo::write(&Description {
+    let torrent = metainfo_write::write(&Description {
         name: "test",
         trackers: &["http://10.77.0.9/announce".into()],
         webseeds: &[],
