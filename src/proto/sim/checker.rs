@@ -20,7 +20,8 @@ use crate::swarm::{
     DiskError, DiskOperation, Failure, HashOf, Outcome, Progress, Role, State, Work,
 };
 use crate::units::{Block, DiskOffset, Instant, PieceIndex, Ticket};
-use crate::wire::message::{DONT_HAVE_ID, Message};
+use crate::wire::extension::DONT_HAVE_ID;
+use crate::wire::message::Message;
 
 /// Who is watched.
 pub struct Watched {

@@ -10,7 +10,8 @@ use core::time::Duration;
 use super::*;
 use crate::format::metainfo_write::{self, Content, Description};
 use crate::policy::throttle::Throttle;
-use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, RawBlock};
+use crate::wire::extension::{DONT_HAVE_ID, ExtendedHandshake};
+use crate::wire::message::RawBlock;
 
 const NOW: Instant = Instant(1_000_000);
 const PIECE: u32 = BLOCK_BYTES;

@@ -10,7 +10,8 @@ use crate::limits::*;
 use crate::policy::mesh::Ending;
 use crate::policy::picker::Verdict;
 use crate::units::*;
-use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, Message, RawBlock};
+use crate::wire::extension::{DONT_HAVE_ID, ExtendedHandshake};
+use crate::wire::message::{Message, RawBlock};
 
 impl Swarm {
     pub fn handle_message(&mut self, now: Instant, slot: PeerSlot, message: Message) {

@@ -5,7 +5,8 @@ use core::time::Duration;
 use super::*;
 use crate::format::metainfo_write::{self, Content, Description};
 use crate::policy::throttle::Throttle;
-use crate::wire::message::{ExtendedHandshake, RawBlock};
+use crate::wire::extension::ExtendedHandshake;
+use crate::wire::message::RawBlock;
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * 1024;

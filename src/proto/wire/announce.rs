@@ -208,7 +208,7 @@ impl core::error::Error for AnnounceError {}
 mod tests {
     use super::*;
     use crate::rng::Rng;
-    use crate::wire::http::Url;
+    use crate::wire::url::Url;
     use std::format;
     use std::string::ToString;
 

@@ -2,5 +2,7 @@
 
 pub mod announce;
 pub mod compact;
+pub mod extension;
 pub mod http;
 pub mod message;
+pub mod url;
