@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod choker;
 pub mod mesh;
+mod open_piece;
 pub mod picker;
 pub mod ranking;
 pub mod read_queue;

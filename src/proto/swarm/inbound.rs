@@ -209,7 +209,7 @@ impl Swarm {
         if !peer.fast {
             self.release_requests(slot);
         }
-        self.picker.forsake(slot);
+        self.picker.restart_pieces_of(slot);
     }
 
     /// Gives every request of a peer back, but for the block whose bytes are arriving: nobody else
@@ -235,7 +235,7 @@ impl Swarm {
         }
         self.config.max_down.give_back(block.length);
         self.picker.release(block, slot);
-        self.picker.forsake(slot);
+        self.picker.restart_pieces_of(slot);
         let peer = self.peer(slot);
         if !peer.peer_choking {
             peer.refused(now);

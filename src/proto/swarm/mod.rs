@@ -589,7 +589,7 @@ impl Swarm {
                 .replies
                 .push_back(Message::Cancel(block.into()));
         }
-        self.picker.forsake(slot);
+        self.picker.restart_pieces_of(slot);
     }
 
     fn rechoke(&mut self, now: Instant) {
