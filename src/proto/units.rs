@@ -43,12 +43,6 @@ impl PieceIndex {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockIndex(pub u32);
 
-impl BlockIndex {
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
 /// A checked run of bytes inside one piece: `begin + length` never passes the end of the piece,
 /// `length` is not 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

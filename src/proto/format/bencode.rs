@@ -90,11 +90,6 @@ impl<'a> List<'a> {
             rest: inside(self.raw),
         }
     }
-
-    /// The list exactly as it was written.
-    pub fn raw(&self) -> &'a [u8] {
-        self.raw
-    }
 }
 
 /// A dictionary; `raw` runs from its `d` to its `e`.
@@ -561,7 +556,7 @@ mod tests {
         assert!(info.raw().starts_with(b"d5:filesl") && info.raw().ends_with(b"4:sda1e"));
         assert_eq!(info.get(b"name"), Some(Value::Bytes(b"sda1")));
         let files = info.get(b"files").unwrap().as_list().unwrap();
-        assert!(files.raw().starts_with(b"ld6:") && files.raw().ends_with(b"feee"));
+        assert!(files.raw.starts_with(b"ld6:") && files.raw.ends_with(b"feee"));
         let lengths: Vec<i64> = files
             .iter()
             .map(|file| {

@@ -1,6 +1,6 @@
 //! Bytes at rest: torrent files, and what lies on a disk.
 
-pub mod bencode;
+pub(crate) mod bencode;
 pub mod contents;
 pub mod extents;
 pub mod gpt;

@@ -1,11 +1,11 @@
 //! The single decisions: which block, of whom, to whom, how fast, and when to ask the tracker.
 
-pub mod cache;
-pub mod choker;
-pub mod mesh;
+pub(crate) mod cache;
+pub(crate) mod choker;
+pub(crate) mod mesh;
 mod open_piece;
-pub mod picker;
-pub mod ranking;
-pub mod read_queue;
+pub(crate) mod picker;
+pub(crate) mod ranking;
+pub(crate) mod read_queue;
 pub mod throttle;
-pub mod tracker;
+pub(crate) mod tracker;

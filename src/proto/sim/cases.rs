@@ -172,10 +172,6 @@ impl Bench {
 
 fn nobody() -> Result<Answer, String> {
     Ok(Answer::Peers {
-        interval: Duration::from_secs(1800),
-        min_interval: None,
-        complete: None,
-        incomplete: None,
         peers: Vec::new(),
         warning: None,
     })

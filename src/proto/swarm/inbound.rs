@@ -10,7 +10,7 @@ use crate::limits::*;
 use crate::policy::mesh::Ending;
 use crate::policy::picker::Verdict;
 use crate::units::*;
-use crate::wire::extension::{DONT_HAVE_ID, ExtendedHandshake};
+use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake};
 use crate::wire::message::{Message, RawBlock};
 
 impl Swarm {
@@ -100,7 +100,10 @@ impl Swarm {
                 // Only matters while choked, and in our swarms nobody is for long.
                 check_piece(index)?;
             }
-            Message::Extended { id: 0, payload } => {
+            Message::Extended {
+                id: EXTENDED_HANDSHAKE_ID,
+                payload,
+            } => {
                 let handshake = ExtendedHandshake::parse(&payload)
                     .map_err(|_| "its extension handshake is broken")?;
                 if let Some(reqq) = handshake.reqq {

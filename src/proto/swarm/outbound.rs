@@ -11,7 +11,7 @@ use crate::policy::cache::Chunk;
 use crate::policy::picker::{Asked, Pick};
 use crate::swarm::peer::{Phase, overdue};
 use crate::units::*;
-use crate::wire::extension::{DONT_HAVE_ID, ExtendedHandshake};
+use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake};
 use crate::wire::message::{Handshake, Message};
 
 impl Swarm {
@@ -101,7 +101,7 @@ impl Swarm {
             ..ExtendedHandshake::default()
         };
         Message::Extended {
-            id: 0,
+            id: EXTENDED_HANDSHAKE_ID,
             payload: handshake.encode(),
         }
     }

@@ -2,19 +2,16 @@
 //!
 //! Read first: BEP 3 (trackers), BEP 23 (compact peer lists), BEP 7 (IPv6). The exchange is one
 //! HTTP GET (`http`); its answer is worth parsing whatever the HTTP status says, because some
-//! trackers refuse with both.
+//! trackers refuse with both. The interval that a tracker asks for is not read: `tracker` announces
+//! as often as a room needs it, see `limits::ANNOUNCE_ALONE`.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::net::SocketAddr;
-use core::time::Duration;
 
 use crate::format::bencode::{self, BencodeError, Dict, Value};
-use crate::limits::{
-    ANNOUNCE_INTERVAL_DEFAULT, ANNOUNCE_INTERVAL_MAX, ANNOUNCE_INTERVAL_MIN,
-    ANNOUNCE_PEER_COUNT_MAX, TEXT_BYTES_MAX,
-};
+use crate::limits::{ANNOUNCE_PEER_COUNT_MAX, TEXT_BYTES_MAX};
 use crate::text;
 use crate::units::{InfoHash, PeerId};
 use crate::wire::compact;
@@ -105,12 +102,6 @@ fn push_encoded(url: &mut String, bytes: &[u8]) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Peers {
-        /// When it wants to hear from us again, and the soonest it allows.
-        interval: Duration,
-        min_interval: Option<Duration>,
-        /// How many seeds and how many leechers it knows.
-        complete: Option<u32>,
-        incomplete: Option<u32>,
         /// We are among them ourselves, as a rule.
         peers: Vec<SocketAddr>,
         warning: Option<String>,
@@ -130,10 +121,6 @@ impl Answer {
             return Ok(Answer::Failure(reason));
         }
         Ok(Answer::Peers {
-            interval: interval_of(&dict, "interval").unwrap_or(ANNOUNCE_INTERVAL_DEFAULT),
-            min_interval: interval_of(&dict, "min interval"),
-            complete: count_of(&dict, "complete"),
-            incomplete: count_of(&dict, "incomplete"),
             peers: peers_in(&dict),
             warning: text_of(&dict, "warning message"),
         })
@@ -145,16 +132,6 @@ fn text_of(dict: &Dict<'_>, key: &str) -> Option<String> {
         dict.get(key.as_bytes())?.as_bytes()?,
         TEXT_BYTES_MAX,
     ))
-}
-
-fn interval_of(dict: &Dict<'_>, key: &str) -> Option<Duration> {
-    let seconds = dict.get(key.as_bytes())?.as_integer()?;
-    let interval = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    Some(interval.clamp(ANNOUNCE_INTERVAL_MIN, ANNOUNCE_INTERVAL_MAX))
-}
-
-fn count_of(dict: &Dict<'_>, key: &str) -> Option<u32> {
-    u32::try_from(dict.get(key.as_bytes())?.as_integer()?).ok()
 }
 
 /// The addresses of `peers`, packed or as a list, and of `peers6`; no more than
@@ -270,10 +247,6 @@ mod tests {
     #[test]
     fn answer_of_opentracker_and_cut_short() {
         let expected = Answer::Peers {
-            interval: Duration::from_secs(1638),
-            min_interval: Some(Duration::from_secs(819)),
-            complete: Some(1),
-            incomplete: Some(1),
             peers: addresses(&["10.77.0.2:6882", "10.77.0.1:6881"]),
             warning: None,
         };
@@ -344,33 +317,20 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_kept_sane() {
-        let interval_in = |text: &str| match Answer::parse(text.as_bytes()).unwrap() {
-            Answer::Peers {
-                interval,
-                min_interval,
-                complete,
-                incomplete,
-                ..
-            } => (interval, min_interval, complete, incomplete),
-            Answer::Failure(reason) => panic!("{reason}"),
-        };
-        let (least, most) = (ANNOUNCE_INTERVAL_MIN, ANNOUNCE_INTERVAL_MAX);
-        assert_eq!(
-            interval_in("de"),
-            (ANNOUNCE_INTERVAL_DEFAULT, None, None, None)
-        );
-        assert_eq!(
-            interval_in("d8:interval1:xe"),
-            (ANNOUNCE_INTERVAL_DEFAULT, None, None, None)
-        );
-        let low = "d8:completei-1e10:incompletei4294967296e8:intervali0e12:min intervali-7ee";
-        assert_eq!(interval_in(low), (least, Some(least), None, None));
-        let high = "d8:completei0e10:incompletei4294967295e8:intervali9223372036854775807e12:min intervali99999ee";
-        assert_eq!(
-            interval_in(high),
-            (most, Some(most), Some(0), Some(u32::MAX))
-        );
+    fn numbers_of_any_size_do_no_harm() {
+        for numbers in [
+            "8:interval1:x",
+            "8:completei-1e10:incompletei4294967296e8:intervali0e12:min intervali-7e",
+            "8:completei0e8:intervali9223372036854775807e12:min intervali99999e",
+        ] {
+            let body = [
+                b"d",
+                numbers.as_bytes(),
+                b"5:peers6:\x0a\x4d\x00\x01\x1a\xe1e",
+            ]
+            .concat();
+            assert_eq!(peers_of(&body), addresses(&["10.77.0.1:6881"]), "{numbers}");
+        }
     }
 
     #[test]

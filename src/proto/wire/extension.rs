@@ -99,6 +99,13 @@ pub struct Pex {
     pub dropped: Vec<SocketAddr>,
 }
 
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "peers are not exchanged yet; both ways are tested"
+    )
+)]
 impl Pex {
     /// The payload of the message.
     pub fn encode(&self) -> Vec<u8> {
