@@ -46,11 +46,7 @@ pub const EXTENDED_HANDSHAKE_ID: u8 = 0;
 impl ExtendedHandshake {
     /// The payload of the message.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::from(b"d");
-        if self.offers {
-            put_entry(&mut out, "deals", 1);
-        }
-        out.extend_from_slice(b"1:md");
+        let mut out = Vec::from(b"d1:md");
         if let Some(id) = self.dont_have {
             put_entry(&mut out, "lt_donthave", i64::from(id));
         }
@@ -58,6 +54,9 @@ impl ExtendedHandshake {
             put_entry(&mut out, "ut_pex", i64::from(id));
         }
         out.push(b'e');
+        if self.offers {
+            put_entry(&mut out, "offers", 1);
+        }
         if let Some(port) = self.listen_port {
             put_entry(&mut out, "p", i64::from(port));
         }
@@ -87,7 +86,7 @@ impl ExtendedHandshake {
             client: client.map(|client| text::printable(client, TEXT_BYTES_MAX)),
             listen_port: integer("p").and_then(positive),
             upload_only: integer("upload_only").is_some_and(|value| value != 0),
-            offers: integer("deals").is_some_and(|value| value != 0),
+            offers: integer("offers").is_some_and(|value| value != 0),
         })
     }
 }
@@ -193,7 +192,7 @@ mod tests {
                     upload_only: true,
                     offers: true,
                 },
-                "d5:dealsi1e1:md11:lt_donthavei7e6:ut_pexi1ee1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
+                "d1:md11:lt_donthavei7e6:ut_pexi1ee6:offersi1e1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
             ),
         ];
         for (handshake, text) in cases {
