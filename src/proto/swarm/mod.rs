@@ -705,7 +705,7 @@ impl Swarm {
         let interrupted = outcome == Outcome::Interrupted;
         self.state = State::Leaving(outcome);
         self.flushed_for_leaving = !interrupted || self.config.role == Role::Seeder;
-        self.farewell_by = self.tracker.stop(now).then_some(now + FAREWELL_MAX);
+        self.farewell_by = self.tracker.stop(now).then_some(now + LEAVING_MAX);
         self.try_to_go(now);
     }
 
