@@ -1,7 +1,7 @@
 //! How large, how many, how long? Every bound and every timeout, each with its reason.
 //!
 //! Nothing in the program grows past a number on this page. "The limit" in a measurement is the
-//! time that the image takes over one link of the network at full speed.
+//! shortest time in which a whole room can have the image (`sim/table.rs` computes it).
 
 use core::time::Duration;
 

@@ -6,12 +6,11 @@ use crate::limits;
 use crate::units::{Block, BlockIndex, PieceIndex};
 use core::fmt;
 
-/// How the torrent's bytes are cut into pieces and blocks. Numbers from the network become typed
-/// ones here.
+/// The pieces of a torrent. Numbers from the network are checked here and become typed ones.
 ///
-/// Invariant: `1 <= piece_count <= PIECE_COUNT_MAX`, and the pieces are as many as hold
-/// `total_bytes`, the last one cut. 10,000,000 bytes in pieces of 1 MiB are nine whole pieces and
-/// one of 562,816 bytes, which is 35 blocks, the last of them 5,760 bytes.
+/// Invariants: `1 <= piece_count <= PIECE_COUNT_MAX`; `piece_count` pieces hold `total_bytes`, and
+/// only the last may be shorter than the others. Worked case: 10,000,000 bytes in pieces of 1 MiB
+/// are nine whole pieces and one of 562,816 bytes, which has 35 blocks, the last of 5,760 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     total_bytes: u64,
@@ -93,13 +92,13 @@ impl Layout {
         }
     }
 
-    /// A piece index off the network.
+    /// Checks a piece index from the network.
     pub fn check_piece(&self, index: u32) -> Option<PieceIndex> {
         (index < self.piece_count).then_some(PieceIndex(index))
     }
 
-    /// A request or block off the network: inside its piece, at least one byte and at most
-    /// `BLOCK_BYTES`. It need not begin at a multiple of them.
+    /// Checks a request or block from the network: it must lie inside its piece and have one byte to
+    /// `BLOCK_BYTES`. It need not begin at a multiple of `BLOCK_BYTES`.
     pub fn check_block(&self, index: u32, begin: u32, length: u32) -> Option<Block> {
         let piece = self.check_piece(index)?;
         let end = begin.checked_add(length)?;
@@ -113,8 +112,8 @@ impl Layout {
 }
 
 /// The piece length for an image of this size: the largest of 1, 2 and 4 MiB that gives at least
-/// 2000 pieces, because a swarm of few pieces spreads badly; beyond 4 MiB only to keep their number
-/// within the limit (from 16 TiB).
+/// 2000 pieces, because few pieces spread badly in a swarm. From 16 TiB on pieces are longer than
+/// 4 MiB, to keep their number within PIECE_COUNT_MAX.
 pub fn default_piece_bytes(total_bytes: u64) -> u32 {
     const MIB: u32 = 1024 * 1024;
     const ENOUGH_PIECES: u64 = 2000;
@@ -165,7 +164,7 @@ mod tests {
     use crate::rng::Rng;
 
     #[test]
-    fn layout_of_the_worked_case() {
+    fn the_worked_case() {
         let layout = Layout::new(10_000_000, 1 << 20).unwrap();
         let (first, last) = (PieceIndex(0), PieceIndex(9));
         assert_eq!(
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_off_the_network_are_checked() {
+    fn numbers_from_the_network_are_checked() {
         let layout = Layout::new(100_000, 50_000).unwrap();
         assert_eq!(layout.check_piece(1), Some(PieceIndex(1)));
         assert_eq!(
@@ -227,9 +226,10 @@ mod tests {
         });
     }
 
-    /// Pieces and blocks laid end to end are the torrent, with no byte twice and none left out.
+    /// Pieces and blocks laid end to end are the torrent: no byte is there twice, and none is left
+    /// out.
     #[test]
-    fn blocks_cover_the_torrent() {
+    fn blocks_cover_the_torrent_once() {
         let mut rng = Rng::new(6);
         for _ in 0..200 {
             let piece_bytes = limits::PIECE_BYTES_MIN + rng.below(100_000);

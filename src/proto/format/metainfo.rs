@@ -10,8 +10,8 @@
 //! the path). A name that is no offset is refused and not guessed at: EZIO reads `torrent.info` as
 //! 0 and writes there.
 //!
-//! Two keys of our own in `info` say what disk the image is of: `disk size` and `sector size`, both
-//! in bytes. There the info-hash covers them, and other clients pass over them: libtorrent 2.0.8,
+//! Two keys of our own in `info` describe the disk of the image: `disk size` and `sector size`, both
+//! in bytes. The info-hash covers them there, and other clients ignore them: libtorrent 2.0.8,
 //! aria2 1.36 and transmission 3.00 read such a torrent and name the same info-hash.
 
 use crate::format::bencode::{self, BencodeError, Dict, List, Value};
@@ -25,38 +25,38 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Logical sectors of disks that exist, among the powers of two.
+/// Logical sectors that exist; of these numbers only the powers of two.
 const SECTOR_BYTES: core::ops::RangeInclusive<u32> = limits::SECTOR_BYTES_MIN..=4096;
 
-/// A torrent file that has been understood and checked.
+/// A torrent file that has been read and checked.
 ///
 /// Invariants: `hashes` holds one hash for each piece of `layout`; `extents` holds exactly the
 /// bytes of `layout`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metainfo {
     pub info_hash: InfoHash,
-    /// A label, and the directory of an FSBT image. Fit to be printed and to be one component of a
-    /// path.
+    /// A label, and the directory of an FSBT image. It can be printed, and can be one component of
+    /// a path.
     pub name: String,
     /// Tiers of trackers (BEP 12), any scheme. `announce` alone is one tier of one.
     pub trackers: Vec<Vec<String>>,
     /// BEP 19.
     pub webseeds: Vec<String>,
-    /// No peers but from the tracker (BEP 27).
+    /// Peers may come from the tracker only (BEP 27).
     pub private: bool,
     pub layout: Layout,
     pub extents: ExtentMap,
     pub hashes: Vec<PieceHash>,
     pub files: FileLayout,
-    /// Size of the disk the image was made of, at least where the last extent ends.
+    /// Size of the disk that the image was made from. The last extent ends within it.
     pub disk_bytes: Option<u64>,
-    /// Logical sector of that disk, which the numbers in its partition table count: a power of two
-    /// from 512 to 4096.
+    /// Logical sector of that disk, the unit of its partition table: a power of two from 512 to
+    /// 4096.
     pub sector_bytes: Option<u32>,
 }
 
-/// How the bytes are cut into files, for those who read them from files. On a disk only the extents
-/// matter, so the files themselves are not kept; [`fsbt_files`] gives them.
+/// How the bytes are cut into files. On a disk only the extents matter, so the files themselves are
+/// not kept; [`fsbt_files`] lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileLayout {
     Single,
@@ -89,16 +89,16 @@ impl Metainfo {
 /// One slice of an FSBT image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FsbtFile<'a> {
-    /// Last component of the path, hexadecimal digits only, as many as the maker liked.
+    /// Last component of the path: hexadecimal digits only, any number of them.
     pub name: &'a str,
     pub disk: DiskOffset,
     pub torrent_offset: u64,
     pub length: u64,
 }
 
-/// The files of an FSBT torrent in torrent order, unmerged, empty ones included; none of a
-/// single-file torrent. Made anew from the bytes of the torrent, because there can be a million of
-/// them and only a seeder of a directory asks.
+/// The files of an FSBT torrent in torrent order, not merged, with the empty ones. A single-file
+/// torrent has none. They are read from the bytes of the torrent again, because there can be a
+/// million of them and only a seeder of a directory needs them.
 #[cfg_attr(
     not(test),
     expect(
@@ -211,8 +211,8 @@ impl fmt::Display for MetainfoError {
     }
 }
 
-/// The torrent file's own dictionary, walked once: `info` can be 90 MB, and each look-up behind it
-/// would pass over it.
+/// The outer dictionary of the torrent file. It is walked once, because `info` can be 90 MB and
+/// every lookup of a key after it would walk over all of it.
 struct Outer<'a> {
     info: Dict<'a>,
     announce: Option<Value<'a>>,
@@ -348,7 +348,8 @@ impl<'a> Info<'a> {
     }
 }
 
-/// The slices go from the list to the extents one by one, because there can be a million of them.
+/// The slices go from the list to the extents one by one, without a list in between, because there
+/// can be a million of them.
 fn lay_out_slices(files: List<'_>) -> Result<(ExtentMap, FileLayout), MetainfoError> {
     let mut count = 0;
     let mut refused = None;
@@ -433,7 +434,7 @@ fn bytes_in_file(value: Value<'_>) -> Option<u64> {
     u64::try_from(value.as_integer()?).ok()
 }
 
-/// Digits only, any number of them in front as long as they are zeros.
+/// A number of hexadecimal digits and nothing else. It may have any number of leading zeros.
 fn hexadecimal(name: &str) -> Option<u64> {
     name.chars().try_fold(0u64, |offset, digit| {
         offset
@@ -472,7 +473,7 @@ fn tiers(announce: Option<Value<'_>>, announce_list: Option<Value<'_>>) -> Vec<V
         }
     }
     if tiers.is_empty() {
-        // BEP 12: only if there is no announce-list, or none one could use.
+        // BEP 12: `announce` counts only if there is no announce-list, or none that is usable.
         tiers.extend(announce.and_then(url).map(|url| vec![url]));
     }
     tiers
@@ -491,8 +492,8 @@ fn webseeds(url_list: Option<Value<'_>>) -> Vec<String> {
     }
 }
 
-/// A URL that can be put into a request without becoming two: not too long and without line breaks.
-/// Others are left out; the torrent is good without them.
+/// A URL that can be put into a request: not too long, and without line breaks, which would make
+/// two requests of one. Other URLs are left out; the torrent is good without them.
 fn url(value: Value<'_>) -> Option<String> {
     let url = value.as_str()?;
     let fits =
@@ -515,15 +516,14 @@ pub(crate) mod tests {
         d6:lengthi1050112e4:pathl32:00000000000000000000000004800400eee\
         4:name4:sda112:piece lengthi1048576e6:pieces40:AAAAAAAAAAAAAAAAAAAABBBBBBBBBBBBBBBBBBBBee";
 
-    /// One hash after the other: AAAA…, BBBB…, or 0101…, 0202…
+    /// Hashes of one repeated byte each: AAAA…, BBBB…, or 0101…, 0202…
     pub(crate) fn hashes(count: u8, first: u8) -> Vec<PieceHash> {
         (0..count)
             .map(|index| PieceHash([first + index; 20]))
             .collect()
     }
 
-    /// A torrent with one tracker and this inside `info`, which gets pieces of 16 KiB and `count`
-    /// hashes.
+    /// A torrent with one tracker, with `layout` inside `info`, pieces of 16 KiB and `count` hashes.
     fn torrent(layout: &str, count: usize) -> Vec<u8> {
         let pieces = "h".repeat(20 * count);
         let tail = format!(
@@ -661,7 +661,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn odd_dictionaries_are_refused() {
+    fn unusable_dictionaries_are_refused() {
         let cases = [
             (torrent("5:filesli1ee", 1), "torrent has no usable 'files'"),
             (torrent("5:filesde", 1), "torrent has no usable 'files'"),
@@ -746,7 +746,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_disk_of_the_image() {
+    fn size_and_sector_of_the_disk_are_checked() {
         let with = |keys: &str| {
             let metainfo = Metainfo::parse(&torrent(&format!("{keys}6:lengthi512e"), 1));
             metainfo.map(|metainfo| (metainfo.disk_bytes, metainfo.sector_bytes))
@@ -823,10 +823,10 @@ pub(crate) mod tests {
         }
     }
 
-    /// Both written by libtorrent 2.0.8, shortened: a hybrid directory needs pad files, version 2
-    /// alone has no `pieces`.
+    /// Both torrents were written by libtorrent 2.0.8 and then shortened. A hybrid directory needs
+    /// pad files; version 2 alone has no `pieces`.
     #[test]
-    fn version_2() {
+    fn hybrids_are_read_and_version_2_alone_is_refused() {
         let tree = "9:file treed8:disk.imgd0:d6:lengthi512e11:pieces root32:0123456789abcdef0123456789abcdefeee";
         let hybrid = torrent(&format!("{tree}6:lengthi512e12:meta versioni2e"), 1);
         assert_eq!(
@@ -856,7 +856,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn trackers_come_in_tiers() {
+    fn trackers_are_kept_in_tiers_and_bounded() {
         let with = |head: &str| {
             let info =
                 "4:infod6:lengthi1e4:name1:n12:piece lengthi16384e6:pieces20:hhhhhhhhhhhhhhhhhhhhe";
@@ -908,9 +908,9 @@ pub(crate) mod tests {
         }
     }
 
-    /// A torrent with a few bytes changed is refused, or it is as consistent as any other.
+    /// A torrent with a few bytes changed is refused, or else it keeps all invariants.
     #[test]
-    fn nothing_panics() {
+    fn changed_torrents_never_panic() {
         let mut rng = Rng::new(21);
         let (mut good, mut refused) = (0, 0);
         for _ in 0..30_000 {

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug)]
 pub struct Description<'a> {
     pub name: &'a str,
-    /// Each becomes a tier of its own.
+    /// Each tracker becomes a tier of its own.
     pub trackers: &'a [String],
     pub webseeds: &'a [String],
     pub created_by: &'a str,
@@ -26,16 +26,18 @@ pub struct Description<'a> {
     pub sector_bytes: Option<u32>,
 }
 
-/// What the bytes are: one image, or (disk offset, length) of each slice in torrent order.
+/// Where the bytes belong: one image from offset 0 on, or slices as (disk offset, length) in torrent
+/// order.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
     Single { length: u64 },
     Fsbt { files: &'a [(DiskOffset, u64)] },
 }
 
-/// A torrent file. There is no date in it: the same image gives the same bytes. `announce` comes
-/// first and is a plain URL, because Clonezilla replaces the address in it with `strings` and a
-/// pattern. What is described must be what [`Layout::new`] accepts, with as many hashes as it says.
+/// The bytes of a torrent file. It has no date, so that the same image gives the same bytes.
+/// `announce` comes first and is a plain URL, because Clonezilla replaces the address in it with
+/// `strings` and a pattern. [`Layout::new`] must accept the described content, and there must be one
+/// hash for each piece.
 pub fn write(description: &Description) -> Vec<u8> {
     let Description {
         trackers,
@@ -115,7 +117,7 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
     out.push(b'e');
 }
 
-/// The offset in 32 digits, as partclone writes it.
+/// One slice. Its name is the offset in 32 digits, as partclone writes it.
 fn put_file(out: &mut Vec<u8>, disk: DiskOffset, length: u64) {
     out.push(b'd');
     put_length(out, length);
@@ -134,7 +136,7 @@ fn put_bytes_count(out: &mut Vec<u8>, key: &str, bytes: u64) {
     put_bytes(out, key.as_bytes());
     put_integer(
         out,
-        i64::try_from(bytes).expect("no file and no disk is longer than off_t"),
+        i64::try_from(bytes).expect("no file and no disk is longer than i64::MAX"),
     );
 }
 
@@ -281,8 +283,8 @@ mod tests {
         }
     }
 
-    /// As many files as a badly fragmented file system has: no tree of them, one extent for each,
-    /// and no waiting.
+    /// As many files as a badly fragmented file system has. Each becomes one extent, and reading
+    /// them takes no noticeable time.
     #[test]
     fn a_hundred_thousand_files() {
         let list: Vec<(DiskOffset, u64)> = (0..100_000)

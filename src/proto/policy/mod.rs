@@ -1,4 +1,9 @@
-//! The single decisions: which block, of whom, to whom, how fast, and when to ask the tracker.
+//! The single decisions: which block, from which peer, to which peer, how fast, and when to announce?
+//!
+//! `picker` chooses the blocks to request, with `open_piece` and `ranking` as its memory. `choker`
+//! chooses the peers to serve, `mesh` those to connect to, `throttle` keeps to the rate limits, and
+//! `tracker` decides when to announce. `cache` decides what the buffers hold, `read_queue` which
+//! chunks are read and hashed in a scan.
 
 pub(crate) mod cache;
 pub(crate) mod choker;

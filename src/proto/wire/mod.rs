@@ -1,4 +1,8 @@
-//! Bytes in flight: messages between peers, and HTTP with a tracker or a web server.
+//! Bytes in flight: what do peers, trackers and web servers send each other?
+//!
+//! `message` and `extension` are the protocol between peers. `url` and `http` fetch torrents and
+//! carry announces, `announce` is what a tracker is told and answers, `compact` is how peer
+//! addresses are packed.
 
 pub mod announce;
 pub(crate) mod compact;
