@@ -1,9 +1,9 @@
 //! What do we tell a tracker, and what does it answer?
 //!
 //! Read first: BEP 3 (trackers), BEP 23 (compact peer lists), BEP 7 (IPv6). The exchange is one
-//! HTTP GET (`http`); its answer is worth parsing whatever the HTTP status says, because some
-//! trackers refuse with both. The interval that a tracker asks for is not read: `tracker` announces
-//! as often as a room needs it, see `limits::ANNOUNCE_ALONE`.
+//! HTTP GET (`http`). The answer is parsed whatever the HTTP status is, because some trackers refuse
+//! with an error status and a failure reason together. The interval that a tracker asks for is not
+//! read: `policy::tracker` announces as often as a room needs it, see `limits::ANNOUNCE_ALONE`.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -19,7 +19,7 @@ use crate::wire::compact;
 /// Why we announce now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Event {
-    /// The interval is over, or more peers are wanted.
+    /// The interval has passed, or more peers are wanted.
     #[default]
     None,
     Started,
@@ -27,12 +27,12 @@ pub enum Event {
     Stopped,
 }
 
-/// What a tracker is told.
+/// What we tell a tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceRequest {
     pub info_hash: InfoHash,
     pub peer_id: PeerId,
-    /// Where we listen.
+    /// The port on which we listen.
     pub port: u16,
     /// Payload bytes since `Started`.
     pub uploaded: u64,
@@ -40,14 +40,14 @@ pub struct AnnounceRequest {
     /// Bytes missing; 0 makes us a seed.
     pub left: u64,
     pub event: Event,
-    /// How many addresses we would like.
+    /// The number of addresses that we ask for.
     pub numwant: u32,
-    /// Tells the tracker it is still us after our address has changed.
+    /// Tells the tracker that it is still us when our address has changed.
     pub key: u32,
 }
 
 impl AnnounceRequest {
-    /// The URL to get, made from that of the tracker.
+    /// The URL of this announce, made from the URL of the tracker.
     pub fn url(&self, tracker: &str) -> String {
         let mut url = String::from(tracker.split('#').next().unwrap_or_default());
         match url.chars().next_back() {
@@ -98,21 +98,21 @@ fn push_encoded(url: &mut String, bytes: &[u8]) {
     }
 }
 
-/// What a tracker says.
+/// What a tracker answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Peers {
-        /// We are among them ourselves, as a rule.
+        /// As a rule our own address is among them.
         peers: Vec<SocketAddr>,
         warning: Option<String>,
     },
-    /// It is there, but will not serve us.
+    /// The tracker was reached, but refuses to serve us. The text is its reason.
     Failure(String),
 }
 
 impl Answer {
-    /// Takes what it knows; an entry that is missing, of another type or out of range counts as
-    /// absent. Bytes behind the dictionary are ignored: some trackers end their answer with a line
+    /// Reads the entries that it knows. An entry of a wrong type or out of range counts as absent.
+    /// Bytes behind the dictionary are ignored, because some trackers end their answer with a line
     /// break.
     pub fn parse(body: &[u8]) -> Result<Answer, AnnounceError> {
         let (value, _) = bencode::parse_prefix(body).map_err(AnnounceError::Bencode)?;
@@ -134,8 +134,7 @@ fn text_of(dict: &Dict<'_>, key: &str) -> Option<String> {
     ))
 }
 
-/// The addresses of `peers`, packed or as a list, and of `peers6`; no more than
-/// ANNOUNCE_PEER_COUNT_MAX.
+/// The addresses of `peers`, packed or as a list, and of `peers6`: at most ANNOUNCE_PEER_COUNT_MAX.
 fn peers_in(dict: &Dict<'_>) -> Vec<SocketAddr> {
     let peers = dict.get(b"peers");
     let listed = peers.and_then(Value::as_list);
@@ -154,8 +153,8 @@ fn peers_in(dict: &Dict<'_>) -> Vec<SocketAddr> {
     all.take(ANNOUNCE_PEER_COUNT_MAX).collect()
 }
 
-/// One peer as a dictionary with `ip` and `port`. BEP 3 would allow a host name; we could not look
-/// it up without blocking, and no tracker knows one.
+/// One peer as a dictionary with `ip` and `port`. BEP 3 also allows a host name, which is ignored:
+/// the core cannot look it up, and no tracker sends one.
 fn listed_peer(peer: Value<'_>) -> Option<SocketAddr> {
     let peer = peer.as_dict()?;
     let ip = peer.get(b"ip")?.as_str()?.parse().ok()?;
@@ -163,7 +162,7 @@ fn listed_peer(peer: Value<'_>) -> Option<SocketAddr> {
     compact::connectable(ip, u16::try_from(port).ok()?)
 }
 
-/// Why a body is not a tracker's answer.
+/// Why a body is not the answer of a tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnnounceError {
     Bencode(BencodeError),
@@ -239,7 +238,7 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    /// What Debian's opentracker (0.0~git20210823) answered a leecher; the second peer is the seed.
+    /// The answer of Debian's opentracker (0.0~git20210823) to a leecher. The second peer is the seed.
     const OPENTRACKER: &[u8] =
         b"d8:completei1e10:downloadedi0e10:incompletei1e8:intervali1638e12:min intervali819e\
         5:peers12:\x0a\x4d\x00\x02\x1a\xe2\x0a\x4d\x00\x01\x1a\xe1e";
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn crowd_is_cut() {
+    fn too_many_peers_are_cut() {
         let mut body = Vec::from(b"d5:peers");
         bencode::put_bytes(&mut body, &[1; 6 * (ANNOUNCE_PEER_COUNT_MAX + 5)]);
         body.push(b'e');
@@ -334,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_can_be_printed() {
+    fn texts_are_made_printable_and_cut() {
         let failure = Answer::parse(b"d14:failure reason9:\x1b[2J no\r\ne");
         assert_eq!(
             failure,
@@ -354,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_says_so() {
+    fn other_bodies_are_refused() {
         assert_eq!(
             Answer::parse(b"le").unwrap_err().to_string(),
             "tracker's answer is not a dictionary"
@@ -367,9 +366,9 @@ mod tests {
         );
     }
 
-    /// Good answers with a few bytes overwritten, and plain noise.
+    /// Good answers with a few bytes overwritten, and random bytes.
     #[test]
-    fn garbage_never_panics() {
+    fn changed_and_random_bodies_never_panic() {
         let listed =
             b"d8:intervali900e5:peersld2:ip9:10.77.0.14:porti6881eed2:ip3:::14:porti6881eee6:peers63:abce";
         let mut rng = Rng::new(0x5eed);

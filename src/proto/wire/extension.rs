@@ -17,27 +17,28 @@ use crate::text;
 use crate::wire::compact;
 use crate::wire::message::WireError;
 
-/// What each side may tell once the handshake is done: its extensions and a little about itself
+/// What each side may tell after the handshake of BEP 3: its extensions and a little about itself
 /// (BEP 10).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExtendedHandshake {
-    /// The id by which the sender wants to hear that a piece is lost again (BEP 54).
+    /// The id of the message that tells the sender that we have lost a piece (BEP 54).
     pub dont_have: Option<u8>,
-    /// The id by which the sender wants PEX messages to be sent to it; none if it wants none.
+    /// The id of PEX messages that are sent to the sender. `None` if it wants no such messages.
     pub ut_pex: Option<u8>,
-    /// How many requests the sender keeps before it drops some.
+    /// Requests that the sender keeps before it drops some.
     pub reqq: Option<u32>,
     /// Name and version of the client, printable.
     pub client: Option<String>,
     pub listen_port: Option<u16>,
-    /// The sender wants nothing: it is a seed, or nothing it lacks is selected (BEP 21).
+    /// The sender will not download: it is a seed, or has all that it wants (BEP 21).
     pub upload_only: bool,
-    /// The sender suggests (BEP 6) what to ask it for, and wants to be asked for nothing else; our
-    /// own entry.
+    /// The sender suggests pieces (BEP 6), and wants to be asked for nothing else. This entry is our
+    /// own.
     pub offers: bool,
 }
 
-/// The id under which we want to hear that a piece is lost again: four bytes, the piece (BEP 54).
+/// The id of the message that tells us that a peer has lost a piece: four bytes, the index of the
+/// piece (BEP 54).
 pub const DONT_HAVE_ID: u8 = 1;
 
 /// The extended message id of an [`ExtendedHandshake`].
@@ -72,7 +73,7 @@ impl ExtendedHandshake {
         out
     }
 
-    /// Takes what it knows; an entry of another type or out of range counts as absent.
+    /// Reads the entries that it knows. An entry of a wrong type or out of range counts as absent.
     pub fn parse(payload: &[u8]) -> Result<ExtendedHandshake, WireError> {
         let dict = dict_in(payload)?;
         let integer = |key: &str| dict.get(key.as_bytes())?.as_integer();
@@ -91,7 +92,7 @@ impl ExtendedHandshake {
     }
 }
 
-/// Who joined and who left, as one peer tells another (BEP 11).
+/// Peers that the sender has connected to and has lost since its last message (BEP 11).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pex {
     pub added: Vec<SocketAddr>,
@@ -113,8 +114,8 @@ impl Pex {
         let (added, added6) = compact::pack(&self.added);
         let (dropped, dropped6) = compact::pack(&self.dropped);
         let mut out = Vec::from(b"d");
-        // One byte of flags for each address added. We claim nothing by them, but libtorrent
-        // ignores addresses without.
+        // One byte of flags for each added address. All flags are 0, but libtorrent ignores addresses
+        // that have no flags.
         let strings = [
             ("added", &added),
             ("added.f", &alloc::vec![0; added.len() / 6]),
@@ -131,7 +132,8 @@ impl Pex {
         out
     }
 
-    /// Takes at most PEX_PEER_COUNT_MAX of each; what is missing or of another type is empty.
+    /// Takes at most PEX_PEER_COUNT_MAX of each list. A list that is missing or of a wrong type is
+    /// empty.
     pub fn parse(payload: &[u8]) -> Result<Pex, WireError> {
         let dict = dict_in(payload)?;
         let string = |key: &str| {
@@ -164,8 +166,8 @@ fn dict_in(payload: &[u8]) -> Result<Dict<'_>, WireError> {
         .ok_or(WireError::ExtendedNotADict)
 }
 
-/// The number as a smaller type, if it fits and is not 0: in BEP 10 an id of 0 switches an
-/// extension off.
+/// The number as a smaller type, if it fits and is not 0. In BEP 10 an id of 0 switches an extension
+/// off.
 fn positive<N: TryFrom<i64> + PartialEq + Default>(number: i64) -> Option<N> {
     N::try_from(number)
         .ok()
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn extension_handshake_takes_only_what_makes_sense() {
+    fn extension_handshake_ignores_wrong_entries() {
         let nothing = Ok(ExtendedHandshake::default());
         let cases = [
             "de",
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn pex_of_a_crowd_is_cut() {
+    fn pex_of_too_many_peers_is_cut() {
         let mut payload = Vec::from(b"d5:added");
         put_bytes(&mut payload, &[1; 6 * 1000]);
         payload.push(b'e');
@@ -279,9 +281,9 @@ mod tests {
         );
     }
 
-    /// Good extension messages with a few bytes overwritten.
+    /// Good extension messages with a few bytes overwritten give an error or a value.
     #[test]
-    fn spoiled_extension_messages_never_panic() {
+    fn changed_extension_messages_never_panic() {
         let mut rng = Rng::new(0x5eed);
         let good = b"d1:md6:ut_pexi1ee1:pi6881e5:added12:aaaabbccccdd6:added618:aaaaaaaaaaaaaaaabb1:v3:abce";
         for _ in 0..50_000 {

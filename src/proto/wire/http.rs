@@ -1,9 +1,8 @@
-//! What does an HTTP/1.1 client say, and what was it answered? (RFC 9110, RFC 9112.)
+//! What does an HTTP/1.1 client send, and what is the answer? (RFC 9110, RFC 9112.)
 //!
-//! Only what torrents, trackers, reports and web seeds need: one request, one answer, then the
-//! connection is closed. The shell connects to `Url::host` and `Url::port`, sends the bytes of
-//! [`get`] or [`post`], and feeds what comes back to a [`ResponseReader`] until it
-//! is done.
+//! It does what torrents and trackers need: one request, one answer, then the connection is closed.
+//! The shell connects to `Url::host` and `Url::port`, sends the bytes of [`get`] or [`post`], and
+//! feeds the answer to a [`ResponseReader`] until it is done.
 
 use alloc::format;
 use alloc::string::String;
@@ -13,12 +12,12 @@ use core::fmt;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
 use crate::wire::url::Url;
 
-/// The request for what is at `url`.
+/// The bytes that request what is at `url`.
 pub fn get(url: &Url) -> Vec<u8> {
     request("GET", url, "", &[])
 }
 
-/// The request that hands `body` to what is at `url`.
+/// The bytes that send `body` to what is at `url`.
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "reports are not sent yet; its bytes are tested")
@@ -49,24 +48,25 @@ fn request(method: &str, url: &Url, headers: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Takes an answer apart as it arrives, in pieces of any size.
+/// Reads an answer as it arrives, in parts of any size.
 ///
-/// Call [`push`](Self::push) with what was read and [`close`](Self::close) when the server closed
-/// the connection, until [`is_done`](Self::is_done) or an error. Bytes behind the answer are
-/// ignored. Memory grows only by what has arrived, whatever length the server announces.
+/// Call [`push`](Self::push) with the bytes that were read, and [`close`](Self::close) when the
+/// server has closed the connection, until [`is_done`](Self::is_done) or an error. Bytes behind the
+/// answer are ignored. Memory grows only with the bytes that have arrived, whatever length the
+/// server announces.
 #[derive(Debug)]
 pub struct ResponseReader {
     state: State,
     body_bytes_max: usize,
     /// The line that is being received; empty while the body is.
     line: Vec<u8>,
-    /// Bytes of lines since the answer, a chunk line or the trailers began.
+    /// Bytes of lines since the head, the line of a chunk or the trailers began.
     line_bytes: usize,
     head: Head,
     body: Vec<u8>,
 }
 
-/// What the lines of the head said.
+/// What the lines of the head say.
 #[derive(Debug, Default)]
 struct Head {
     status: Option<u16>,
@@ -75,7 +75,7 @@ struct Head {
     location: Option<String>,
 }
 
-/// What comes next. The numbers are bytes still missing, never 0.
+/// What comes next. The numbers are missing bytes, never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     StatusLine,
@@ -91,7 +91,7 @@ enum State {
 }
 
 impl ResponseReader {
-    /// An answer with a longer body is refused.
+    /// An answer with a body of more than `body_bytes_max` is refused.
     pub fn new(body_bytes_max: usize) -> ResponseReader {
         ResponseReader {
             state: State::StatusLine,
@@ -103,7 +103,7 @@ impl ResponseReader {
         }
     }
 
-    /// Takes bytes that arrived. After an error it gives the same error for ever.
+    /// Takes bytes that have arrived. After an error every call returns the same error.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), HttpError> {
         while !bytes.is_empty() {
             match self.step(bytes) {
@@ -117,7 +117,8 @@ impl ResponseReader {
         Ok(())
     }
 
-    /// The server closed the connection: the end of some bodies, too early for the others.
+    /// The server has closed the connection. This ends a body without a length, and is an error
+    /// before the end of any other answer.
     pub fn close(&mut self) -> Result<(), HttpError> {
         self.state = match self.state {
             State::Done | State::BodyUntilClose => State::Done,
@@ -138,7 +139,7 @@ impl ResponseReader {
         }
     }
 
-    /// The whole answer is there.
+    /// True when the whole answer has arrived.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
@@ -147,7 +148,7 @@ impl ResponseReader {
         self.head.status
     }
 
-    /// Where a redirect leads, as the server wrote it; for [`Url::join`].
+    /// The target of a redirect as the server wrote it, for [`Url::join`].
     pub fn location(&self) -> Option<&str> {
         self.head.location.as_deref()
     }
@@ -156,7 +157,7 @@ impl ResponseReader {
         self.body
     }
 
-    /// Consumes at least one byte.
+    /// Takes bytes from the front. Returns how many, at least one.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
         match self.state {
             State::StatusLine
@@ -247,11 +248,11 @@ impl ResponseReader {
         Ok(())
     }
 
-    /// How long the body is (RFC 9112, section 6.3).
+    /// The head has ended: how long is the body? (RFC 9112, section 6.3.)
     fn after_head(&mut self) -> Result<State, HttpError> {
         let status = self.head.status.expect("the status line comes first");
         if status < 200 {
-            // An interim answer; line_bytes goes on counting, so there cannot be many.
+            // This is an interim answer. line_bytes is not reset, which bounds their number.
             self.head = Head::default();
             return Ok(State::StatusLine);
         }
@@ -270,8 +271,8 @@ impl ResponseReader {
         }
     }
 
-    /// Size in hexadecimal, perhaps followed by extensions; size 0 is the end (RFC 9112, section
-    /// 7.1).
+    /// The line has the size in hexadecimal, perhaps followed by extensions. Size 0 is the end
+    /// (RFC 9112, section 7.1).
     fn after_chunk_size(&mut self, line: &[u8]) -> Result<State, HttpError> {
         self.line_bytes = 0;
         let size = line
@@ -285,7 +286,7 @@ impl ResponseReader {
         Ok(State::Chunk(self.check_fits(size)?))
     }
 
-    /// The number of bytes that are to be added to the body, if there may be so many.
+    /// The length as a number of bytes, if the body may grow by that many.
     fn check_fits(&self, length: u64) -> Result<usize, HttpError> {
         let free = self.body_bytes_max - self.body.len();
         let too_long = HttpError::BodyTooLong {
@@ -301,7 +302,9 @@ impl ResponseReader {
 impl Head {
     fn take_header(&mut self, line: &[u8]) -> Result<(), HttpError> {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
-            return Ok(()); // An obsolete continuation (RFC 9112, section 5.2); of nothing we read.
+            // An obsolete continuation of the header before (RFC 9112, section 5.2). No header that
+            // we read is long enough to be continued.
+            return Ok(());
         }
         let colon = line
             .iter()
@@ -331,7 +334,7 @@ impl Head {
         }
     }
 
-    /// The same length may be said several times, in one header or many (RFC 9110, section 8.6).
+    /// The same length may be repeated, in one header or in several (RFC 9110, section 8.6).
     fn take_content_length(&mut self, value: &[u8]) -> Result<(), HttpError> {
         for part in value.split(|&byte| byte == b',') {
             let length = parse_number(part.trim_ascii(), 10).ok_or(HttpError::BadContentLength)?;
@@ -344,7 +347,7 @@ impl Head {
     }
 }
 
-/// The three digits of `HTTP/1.1 200 OK`; the reason behind them may be missing.
+/// The three digits of `HTTP/1.1 200 OK`. The reason after them may be missing.
 fn parse_status(line: &[u8]) -> Option<u16> {
     let [b'0'..=b'9', b' ', digits @ ..] = line.strip_prefix(b"HTTP/1.")? else {
         return None;
@@ -354,7 +357,7 @@ fn parse_status(line: &[u8]) -> Option<u16> {
     (status >= 100 && (rest.is_empty() || rest.starts_with(b" "))).then_some(status)
 }
 
-/// Digits and nothing else: `from_str_radix` alone would let a plus sign through.
+/// A number of digits and nothing else. `from_str_radix` alone would accept a plus sign.
 fn parse_number(digits: &[u8], radix: u32) -> Option<u64> {
     let digits = core::str::from_utf8(digits).ok()?;
     let number = u64::from_str_radix(digits, radix).ok()?;
@@ -444,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_these_bytes() {
+    fn requests_have_these_bytes() {
         let version = env!("CARGO_PKG_VERSION");
         let common = format!(
             "User-Agent: swarmdd/{version}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
@@ -471,8 +474,7 @@ mod tests {
         );
     }
 
-    /// Status, location and body of an answer that the server ends by closing, or why there is
-    /// none.
+    /// Status, location and body of an answer, after which the server closes the connection.
     type Answer = Result<(u16, Option<String>, String), HttpError>;
 
     fn read(parts: &[&[u8]]) -> Answer {
@@ -493,7 +495,7 @@ mod tests {
         ))
     }
 
-    /// Reads an answer in one go, cut in two everywhere, and byte by byte; it must not matter.
+    /// Reads an answer at once, cut in two everywhere, and byte by byte. The result must not differ.
     fn read_every_way(text: &str) -> Answer {
         let bytes = text.as_bytes();
         let answer = read(&[bytes]);
@@ -513,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read() {
+    fn good_answers_are_read() {
         let cases = [
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
@@ -586,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_is_done_without_being_closed_when_its_length_is_known() {
+    fn an_answer_of_known_length_is_done_before_it_is_closed() {
         let cases = [
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", true),
             ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
@@ -726,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn error_stays() {
+    fn every_call_after_an_error_returns_it() {
         let mut reader = ResponseReader::new(20);
         assert_eq!(reader.push(b"nonsense\n"), Err(HttpError::NotHttp));
         assert_eq!(
@@ -737,8 +739,8 @@ mod tests {
         assert!(!reader.is_done());
     }
 
-    /// Endless lines, headers, interim answers, chunk extensions and trailers all end at the same
-    /// bound.
+    /// Endless lines, headers, interim answers, chunk extensions and trailers are all refused at the
+    /// same bound.
     #[test]
     fn heads_are_bounded() {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -762,7 +764,7 @@ mod tests {
     }
 
     #[test]
-    fn announced_length_reserves_nothing() {
+    fn an_announced_length_allocates_nothing() {
         let mut reader = ResponseReader::new(usize::MAX);
         reader
             .push(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000000000000000\r\n\r\nx")
@@ -775,10 +777,10 @@ mod tests {
         assert!(reader.body.capacity() < 100);
     }
 
-    /// Good answers with bytes overwritten, removed and repeated, in pieces of random size; and
-    /// plain noise.
+    /// Good answers with bytes overwritten, removed and repeated, in parts of random size, and random
+    /// bytes.
     #[test]
-    fn garbage_never_panics() {
+    fn changed_and_random_answers_never_panic() {
         let good = [
             &b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\nContent-Length: 15\r\n\r\n0123456789abcdef"[..],
             b"HTTP/1.1 301 x\r\nLocation: ../x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n",

@@ -4,10 +4,11 @@
 //! (BEP 10) is in `extension`.
 //!
 //! Every message is `length: u32, id: u8, body`, big-endian; a length of 0 is a keep-alive.
-//! [`decode`] takes one off the front of what has arrived. The payload of a `piece` never comes
-//! here: `decode` consumes its 13 bytes of header and tells how many bytes follow, and the shell
-//! reads those straight into a pool buffer. The length of everything else is checked against its
-//! bound as soon as length and id are there, so nobody makes us wait for, or store, more than that.
+//! [`decode`] takes one message off the front of what has arrived. The payload of a `piece` never
+//! comes here: `decode` consumes the 13 bytes of its header and tells how many bytes follow, and the
+//! shell reads those straight into a pool buffer. The length of every other message is checked
+//! against its bound as soon as length and id have arrived, so a peer cannot make us wait for more,
+//! or store more.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -17,12 +18,12 @@ use crate::format::bencode::BencodeError;
 use crate::limits::{BLOCK_BYTES, EXTENDED_BYTES_MAX, MESSAGE_BYTES_MAX, UNKNOWN_BYTES_MAX};
 use crate::units::{Block, InfoHash, PeerId};
 
-/// What each side sends first, once.
+/// The first bytes that each side sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handshake {
-    /// Understands the messages of BEP 6.
+    /// The sender understands the messages of BEP 6.
     pub fast: bool,
-    /// Understands the extension protocol of BEP 10.
+    /// The sender understands the extension protocol of BEP 10.
     pub extended: bool,
     pub info_hash: InfoHash,
     pub peer_id: PeerId,
@@ -43,8 +44,8 @@ impl Handshake {
         bytes
     }
 
-    /// `None`: not all of it has arrived. Whoever speaks something else is refused at the first
-    /// byte that differs.
+    /// `None` until all of it has arrived. Another protocol is refused at the first byte that
+    /// differs.
     pub fn parse(bytes: &[u8]) -> Result<Option<Handshake>, WireError> {
         let arrived = bytes.len().min(PROTOCOL.len());
         if bytes[..arrived] != PROTOCOL[..arrived] {
@@ -62,7 +63,7 @@ impl Handshake {
     }
 }
 
-/// A block as a peer named it. It becomes a [`Block`] only by being checked against the layout of
+/// A block as a peer named it. It becomes a [`Block`] only when it is checked against the layout of
 /// the torrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RawBlock {
@@ -90,8 +91,7 @@ pub enum Message {
     Interested,
     NotInterested,
     Have(u32),
-    /// Not longer than asked for; whether it is exactly as long as the torrent needs is for the
-    /// caller to see.
+    /// At most as long as the torrent needs. The caller must check that it is exactly as long.
     Bitfield(Vec<u8>),
     Request(RawBlock),
     Cancel(RawBlock),
@@ -102,12 +102,13 @@ pub enum Message {
     HaveNone,
     Reject(RawBlock),
     AllowedFast(u32),
-    /// `id` is EXTENDED_HANDSHAKE_ID, or what we called an extension in our own handshake (BEP 10).
+    /// `id` is EXTENDED_HANDSHAKE_ID, or the id that we gave an extension in our own handshake
+    /// (BEP 10).
     Extended {
         id: u8,
         payload: Vec<u8>,
     },
-    /// A message of some other extension; its body has been skipped.
+    /// A message with an id that we do not know. Its body has been skipped.
     Unknown(u8),
 }
 
@@ -179,8 +180,7 @@ fn put_block(out: &mut Vec<u8>, id: u8, block: &RawBlock) {
     );
 }
 
-/// What stands before the payload of an outgoing `piece`; the shell sends the payload itself from a
-/// pool buffer.
+/// The header of an outgoing `piece`. The shell sends the payload after it, from a pool buffer.
 pub fn piece_header(block: Block) -> [u8; PIECE_HEADER_BYTES] {
     assert!(block.length > 0);
     assert!(block.length <= BLOCK_BYTES);
@@ -195,7 +195,7 @@ pub fn piece_header(block: Block) -> [u8; PIECE_HEADER_BYTES] {
 /// Length, id, index and begin of a `piece`.
 pub const PIECE_HEADER_BYTES: usize = 13;
 
-/// What the length of a `piece` counts besides its payload: id, index and begin.
+/// Bytes that the length of a `piece` counts besides its payload: id, index and begin.
 const PIECE_LENGTH_BASE: u32 = 9;
 
 const LENGTH_BYTES: usize = 4;
@@ -204,14 +204,14 @@ const LENGTH_BYTES: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     Message(Message),
-    /// The header of a `piece`; its payload of `length` bytes, 1 to BLOCK_BYTES, follows what was
-    /// consumed.
+    /// The header of a `piece`. Its payload of `length` bytes, 1 to BLOCK_BYTES, follows the
+    /// consumed bytes.
     Piece(RawBlock),
 }
 
-/// Takes one frame off the front of `bytes`; the number is how many bytes it took. `None`: more
-/// bytes are needed, how many in all says [`bytes_needed`]. `bitfield_bytes_max` is the size of a
-/// bitfield of this torrent.
+/// Takes one frame off the front of `bytes`, and returns it with the number of bytes it took. `None`
+/// if more bytes are needed; [`bytes_needed`] gives their number. `bitfield_bytes_max` is the size
+/// of a bitfield of this torrent.
 pub fn decode(
     bytes: &[u8],
     bitfield_bytes_max: usize,
@@ -223,7 +223,7 @@ pub fn decode(
     let Some((&id, body)) = frame[LENGTH_BYTES..].split_first() else {
         return Ok(Some((Frame::Message(Message::KeepAlive), consumed)));
     };
-    // The size of every body has been checked by bytes_needed.
+    // bytes_needed has checked the size of the body.
     let message = match id {
         id::CHOKE => Message::Choke,
         id::UNCHOKE => Message::Unchoke,
@@ -257,9 +257,9 @@ pub fn decode(
     Ok(Some((Frame::Message(message), consumed)))
 }
 
-/// How many bytes, from the first of `bytes`, must be there before [`decode`] gives a frame or
-/// knows more: 4 at first, then 5, then the frame's size (for a `piece` that of its header). Never
-/// more than [`frame_bytes_max`].
+/// Length that `bytes` must have before [`decode`] gives a frame, as far as it is known: 4 at first,
+/// then 5, then the size of the frame (for a `piece` the size of its header). It is never more than
+/// [`frame_bytes_max`].
 pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, WireError> {
     if bytes.len() < LENGTH_BYTES {
         return Ok(LENGTH_BYTES);
@@ -287,7 +287,7 @@ pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, Wi
     })
 }
 
-/// The most [`bytes_needed`] ever asks for: what a peer's receive buffer must be able to grow to.
+/// The most that [`bytes_needed`] ever asks for. Tests hold the receive buffer of a peer to it.
 pub fn frame_bytes_max(bitfield_bytes_max: usize) -> usize {
     let length = (1 + bitfield_bytes_max)
         .max(EXTENDED_BYTES_MAX as usize)
@@ -295,7 +295,7 @@ pub fn frame_bytes_max(bitfield_bytes_max: usize) -> usize {
     LENGTH_BYTES + length
 }
 
-/// Which lengths (id and body) a message may have.
+/// The lengths (of id and body) that a message may have.
 fn lengths(id: u8, bitfield_bytes_max: usize) -> RangeInclusive<u32> {
     assert!(bitfield_bytes_max > 0);
     assert!(bitfield_bytes_max < MESSAGE_BYTES_MAX as usize);
@@ -328,14 +328,14 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     u32::from_be_bytes(array_at(bytes, offset))
 }
 
-/// The `N` bytes at `offset`, which the caller knows are there.
+/// The `N` bytes at `offset`, which the caller has made sure of.
 fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[offset..offset + N]);
     array
 }
 
-/// Why a peer's bytes are not the peer protocol; the answer is always to close the connection.
+/// Why a peer's bytes are not the peer protocol. The connection is always closed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError {
     NotBitTorrent,
@@ -395,7 +395,7 @@ mod tests {
     use std::string::ToString;
     use std::vec;
 
-    /// Bitfields of these tests are of torrents with 17 to 24 pieces.
+    /// The bitfields in these tests belong to torrents of 17 to 24 pieces.
     const BITFIELD_BYTES: usize = 3;
 
     fn hex(text: &str) -> Vec<u8> {
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn handshake_bits_stand_for_themselves() {
+    fn handshake_bits_are_independent() {
         for (fast, extended) in [(false, false), (false, true), (true, false)] {
             let handshake = Handshake {
                 fast,
@@ -442,7 +442,7 @@ mod tests {
             };
             assert_eq!(Handshake::parse(&handshake.encode()), Ok(Some(handshake)));
         }
-        // Bits of others (DHT, v2, …) do not matter.
+        // The bits of other extensions (DHT, version 2, …) do not matter.
         let mut bytes = [0xff; HANDSHAKE_BYTES];
         bytes[..20].copy_from_slice(PROTOCOL);
         let handshake = Handshake::parse(&bytes).unwrap().unwrap();
@@ -462,7 +462,7 @@ mod tests {
         );
     }
 
-    /// Every message but `piece`, and what it looks like on the wire.
+    /// Every message except `piece`, and its bytes on the wire.
     fn vectors() -> Vec<(Message, &'static str)> {
         let block = RawBlock {
             index: 1,
@@ -668,10 +668,10 @@ mod tests {
         assert_eq!(frame_bytes_max(500_000), 500_005);
     }
 
-    /// Whatever arrives: no panic, no more bytes consumed than there are, no more wanted than the
-    /// bound.
+    /// Random bytes never cause a panic. No more bytes are consumed than have arrived, and no more
+    /// are asked for than the bound.
     #[test]
-    fn random_bytes_never_panic() {
+    fn random_bytes_keep_to_the_bounds() {
         let mut rng = Rng::new(0x5eed);
         for _ in 0..100_000 {
             let mut bytes: Vec<u8> = (0..rng.below(40)).map(|_| rng.below(256) as u8).collect();

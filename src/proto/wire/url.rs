@@ -12,14 +12,14 @@ use core::net::Ipv6Addr;
 
 use crate::limits::URL_BYTES_MAX;
 
-/// An `http://` URL, taken apart. Made only of visible ASCII, so that it can stand in a request as
-/// it is.
+/// An `http://` URL in its parts. It has only visible ASCII, so that it can be put into a request
+/// unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// A name, an IPv4 address, or an IPv6 address without its brackets.
     pub host: String,
     pub port: u16,
-    /// Path and query; begins with a slash.
+    /// Path and query. It begins with a slash.
     pub target: String,
 }
 
@@ -50,7 +50,7 @@ impl Url {
         })
     }
 
-    /// Where a redirect or another reference found at this URL leads (RFC 3986, section 5.2).
+    /// The URL that a reference at this URL means, for example a redirect (RFC 3986, section 5.2).
     pub fn join(&self, location: &str) -> Result<Url, UrlError> {
         let authority = self.authority();
         let location = before(location, '#');
@@ -76,8 +76,7 @@ impl Url {
         Url::parse(&format!("http://{authority}{path}{query}"))
     }
 
-    /// Host and port as they stand in a URL and in the `Host` header: IPv6 in brackets, no port if
-    /// it is 80.
+    /// Host and port as in a URL and in the `Host` header: IPv6 in brackets, and no port if it is 80.
     pub fn authority(&self) -> String {
         let (open, close) = if self.host.contains(':') {
             ("[", "]")
@@ -106,7 +105,7 @@ impl core::str::FromStr for Url {
     }
 }
 
-/// What stands before the first colon, if that makes it a scheme and not a part of a path.
+/// The text before the first colon, if it is a scheme and not a part of a path.
 fn scheme_of(text: &str) -> Option<&str> {
     let (scheme, _) = text.split_once(':')?;
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -152,7 +151,7 @@ fn before(text: &str, mark: char) -> &str {
     text.split_once(mark).map_or(text, |(before, _)| before)
 }
 
-/// A path with its `.` and `..` worked out; it begins with a slash and never leads above it.
+/// The path without its `.` and `..` segments. It begins with a slash and never leads above it.
 fn without_dots(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     for segment in path.split('/').skip(1) {
@@ -168,7 +167,7 @@ fn without_dots(path: &str) -> String {
     format!("/{}", kept.join("/"))
 }
 
-/// Why a text is not a URL we can fetch.
+/// Why a text is not a URL that we can fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UrlError {
     TooLong { bytes: usize },
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn url_says_what_is_wrong() {
+    fn errors_say_what_is_wrong() {
         let cases = [
             (
                 "https://server/",
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_lead_where_they_say() {
+    fn references_are_joined() {
         let cases = [
             ("http://other/x", "http://other/x"),
             ("//other:81/x", "http://other:81/x"),
