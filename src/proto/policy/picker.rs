@@ -466,8 +466,8 @@ impl Picker {
 mod tests {
     use super::*;
 
-    /// Two blocks a piece, one buffer a piece. `counts` is how many peers have each piece, `disk`
-    /// what we have (`#`).
+    /// Each piece has two blocks and one buffer. `counts` says how many peers have each piece, `disk`
+    /// which pieces we have (`#`).
     fn picker(counts: &str, disk: &str) -> Picker {
         let pieces = counts.len() as u32;
         let layout = Layout::new(u64::from(pieces * 2 * BLOCK_BYTES), 2 * BLOCK_BYTES).unwrap();
@@ -497,7 +497,7 @@ mod tests {
         }
     }
 
-    /// What peer `slot` with these pieces and suggestions would be asked; it was asked nothing yet.
+    /// What peer `slot` with these pieces and suggestions would be asked for. It has no requests yet.
     fn pick(picker: &Picker, slot: u32, has: &str, suggested: &[u32]) -> Pick {
         let suggested: Vec<PieceIndex> = suggested.iter().copied().map(PieceIndex).collect();
         let asked = Asked {
@@ -514,7 +514,7 @@ mod tests {
         picker.open(PieceIndex(piece), alloc::vec![BufferId(piece)]);
     }
 
-    /// `slot` is asked for the block and sends it.
+    /// The block is requested from `slot`, which sends it.
     fn deliver(picker: &mut Picker, slot: u32, block: Block) {
         picker.request(block, PeerSlot(slot));
         picker.begin(block, PeerSlot(slot)).unwrap();
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn rarest_first_among_what_the_peer_has_and_we_lack() {
+    fn rarest_first_among_the_pieces_the_peer_has_and_we_lack() {
         assert_eq!(
             pick(&picker("3123", "...."), 0, "####", &[]),
             Pick::Open(PieceIndex(1))
@@ -592,16 +592,16 @@ mod tests {
     #[test]
     fn without_room_only_open_pieces_are_picked() {
         let mut picker = picker("11", "..");
-        let nobody = Asked {
+        let asked = Asked {
             slot: PeerSlot(0),
             has: &field("##"),
             suggested: &[],
             offers: false,
             requested: &|_| false,
         };
-        assert_eq!(picker.pick(&nobody, false, true), Pick::Nothing);
+        assert_eq!(picker.pick(&asked, false, true), Pick::Nothing);
         open(&mut picker, 1);
-        assert_eq!(picker.pick(&nobody, false, true), Pick::Block(block(1, 0)));
+        assert_eq!(picker.pick(&asked, false, true), Pick::Block(block(1, 0)));
     }
 
     #[test]
@@ -621,7 +621,7 @@ mod tests {
         assert_eq!(
             pick(&picker, 2, "#.", &[]),
             Pick::Block(block(0, 1)),
-            "the one asked of fewest"
+            "the block requested from the fewest peers"
         );
         assert!(picker.begin(block(0, 0), PeerSlot(1)).is_some());
         assert!(
@@ -636,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_follows_the_prefix() {
+    fn hashing_follows_the_received_prefix() {
         let mut picker = picker("1", ".");
         open(&mut picker, 0);
         deliver(&mut picker, 0, block(0, 1));
@@ -670,7 +670,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_piece_is_filled_again_by_one_alone_and_then_there_is_a_liar() {
+    fn a_bad_piece_is_filled_again_by_a_single_peer_which_is_blamed_next() {
         let mut picker = picker("1", ".");
         open(&mut picker, 0);
         deliver(&mut picker, 0, block(0, 0));
@@ -696,7 +696,7 @@ mod tests {
     }
 
     #[test]
-    fn one_alone_who_leaves_is_replaced() {
+    fn a_single_filler_that_stops_is_replaced() {
         let mut picker = picker("1", ".");
         open(&mut picker, 0);
         deliver(&mut picker, 0, block(0, 0));
@@ -710,10 +710,10 @@ mod tests {
     }
 
     #[test]
-    fn an_orphan_gives_its_buffers_back() {
+    fn a_piece_that_no_peer_has_gives_its_buffers_back() {
         let mut picker = picker("11", "..");
         open(&mut picker, 0);
-        assert_eq!(picker.abandon_orphan(), None, "somebody has it");
+        assert_eq!(picker.abandon_orphan(), None, "a peer has it");
         picker.piece_vanished(PieceIndex(0));
         assert_eq!(
             picker.abandon_orphan(),

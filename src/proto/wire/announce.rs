@@ -184,6 +184,7 @@ impl core::error::Error for AnnounceError {}
 mod tests {
     use super::*;
     use crate::rng::Rng;
+    use crate::wire::compact::tests::addresses;
     use crate::wire::url::Url;
     use std::format;
     use std::string::ToString;
@@ -232,10 +233,6 @@ mod tests {
             let url = AnnounceRequest { event, ..REQUEST }.url("http://tracker/announce");
             assert_eq!(url, format!("http://tracker/announce?{query}{end}"));
         }
-    }
-
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     /// The answer of Debian's opentracker (0.0~git20210823) to a leecher. The second peer is the seed.

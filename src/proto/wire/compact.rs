@@ -62,13 +62,13 @@ pub fn pack(addresses: &[SocketAddr]) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const TWO: &[u8] = b"\x0a\x4d\x00\x01\x1a\xe1\x0a\x4d\x00\x02\x1a\xe2";
     const ONE_V6: &[u8] = b"\xfd\x77\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x1a\xe1";
 
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 

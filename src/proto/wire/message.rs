@@ -114,22 +114,22 @@ pub enum Message {
 
 /// Message ids of BEP 3, 5, 6 and 10.
 mod id {
-    pub const CHOKE: u8 = 0;
-    pub const UNCHOKE: u8 = 1;
-    pub const INTERESTED: u8 = 2;
-    pub const NOT_INTERESTED: u8 = 3;
-    pub const HAVE: u8 = 4;
-    pub const BITFIELD: u8 = 5;
-    pub const REQUEST: u8 = 6;
-    pub const PIECE: u8 = 7;
-    pub const CANCEL: u8 = 8;
-    pub const PORT: u8 = 9;
-    pub const SUGGEST: u8 = 13;
-    pub const HAVE_ALL: u8 = 14;
-    pub const HAVE_NONE: u8 = 15;
-    pub const REJECT: u8 = 16;
-    pub const ALLOWED_FAST: u8 = 17;
-    pub const EXTENDED: u8 = 20;
+    pub(super) const CHOKE: u8 = 0;
+    pub(super) const UNCHOKE: u8 = 1;
+    pub(super) const INTERESTED: u8 = 2;
+    pub(super) const NOT_INTERESTED: u8 = 3;
+    pub(super) const HAVE: u8 = 4;
+    pub(super) const BITFIELD: u8 = 5;
+    pub(super) const REQUEST: u8 = 6;
+    pub(super) const PIECE: u8 = 7;
+    pub(super) const CANCEL: u8 = 8;
+    pub(super) const PORT: u8 = 9;
+    pub(super) const SUGGEST: u8 = 13;
+    pub(super) const HAVE_ALL: u8 = 14;
+    pub(super) const HAVE_NONE: u8 = 15;
+    pub(super) const REJECT: u8 = 16;
+    pub(super) const ALLOWED_FAST: u8 = 17;
+    pub(super) const EXTENDED: u8 = 20;
 }
 
 impl Message {
@@ -193,7 +193,7 @@ pub fn piece_header(block: Block) -> [u8; PIECE_HEADER_BYTES] {
 }
 
 /// Length, id, index and begin of a `piece`.
-pub const PIECE_HEADER_BYTES: usize = 13;
+pub(crate) const PIECE_HEADER_BYTES: usize = 13;
 
 /// Bytes that the length of a `piece` counts besides its payload: id, index and begin.
 const PIECE_LENGTH_BASE: u32 = 9;
