@@ -4,7 +4,7 @@ use swarm_proto::limits::ANNOUNCE_BYTES_MAX;
 use swarm_proto::swarm::Swarm;
 use swarm_proto::units::Instant;
 use swarm_proto::wire::announce::Answer;
-use swarm_proto::wire::http::Url;
+use swarm_proto::wire::url::Url;
 
 use super::Shared;
 use super::jobs::JobIndex;

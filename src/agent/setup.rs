@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_proto::format::metainfo::{Layout, Metainfo};
+use swarm_proto::format::layout::Layout;
+use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::policy::throttle::Throttle;
 use swarm_proto::swarm::{self, Config, Role};
 use swarm_proto::units::PeerId;
@@ -177,7 +178,7 @@ pub(super) mod tests {
     use crate::os::device::TargetOptions;
     use crate::os::sha1::Sha1;
     use crate::os::testing::Scratch;
-    use swarm_proto::format::metainfo::{self, Content, Description};
+    use swarm_proto::format::metainfo_write::{self, Content, Description};
     use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN};
     use swarm_proto::units::PieceHash;
 
@@ -225,7 +226,7 @@ pub(super) mod tests {
     /// All pieces have this hash.
     fn of_hash(hash: PieceHash, length: u64, piece_bytes: u32) -> Metainfo {
         let hashes = vec![hash; length.div_ceil(piece_bytes.into()) as usize];
-        let torrent = metainfo::write(&Description {
+        let torrent = metainfo_write::write(&Description {
             name: "image",
             trackers: &[],
             webseeds: &[],

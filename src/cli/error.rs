@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use swarm_proto::wire::http::UrlError;
+use swarm_proto::wire::url::UrlError;
 
 use crate::target::GrammarError;
 

@@ -82,7 +82,7 @@ mod tests {
     use crate::target::Target;
     use std::path::PathBuf;
     use std::time::Duration;
-    use swarm_proto::wire::http::Url;
+    use swarm_proto::wire::url::Url;
 
     const HASH: &str = "00ff10ef0123456789abcdef0123456789abcdef";
 

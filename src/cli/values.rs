@@ -10,7 +10,7 @@ use std::time::Duration;
 use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN};
 use swarm_proto::size::parse_size;
 use swarm_proto::units::InfoHash;
-use swarm_proto::wire::http::Url;
+use swarm_proto::wire::url::Url;
 
 use super::error::{Fault, Wrong, lossy};
 use crate::net::torrent::TorrentPlace;

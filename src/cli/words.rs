@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 
-use swarm_proto::wire::http::Url;
+use swarm_proto::wire::url::Url;
 
 use super::error::{Fault, UsageError, Wrong, lossy};
 use super::values::{HTTP_URL, Value, torrent_place};

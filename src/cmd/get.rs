@@ -383,7 +383,7 @@ mod tests {
     use super::*;
     use crate::os::testing::{CloseWatch, Scratch};
     use std::fs;
-    use swarm_proto::format::metainfo::{Content, Description, write};
+    use swarm_proto::format::metainfo_write::{Content, Description, write};
     use swarm_proto::units::PieceHash;
 
     const IMAGE_BYTES: u64 = 50_000;

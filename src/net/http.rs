@@ -17,7 +17,8 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use swarm_proto::limits::{HTTP_TIMEOUT, REDIRECTS_MAX};
 use swarm_proto::units::Instant;
-use swarm_proto::wire::http::{self, HttpError, ResponseReader, Url, UrlError};
+use swarm_proto::wire::http::{self, HttpError, ResponseReader};
+use swarm_proto::wire::url::{Url, UrlError};
 
 /// Bytes read from a socket in one call; a torrent of 1 MB takes 16 reads.
 const READ_BYTES: usize = 64 * 1024;

@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use swarm_proto::format::metainfo::{Metainfo, MetainfoError};
 use swarm_proto::limits::METAINFO_BYTES_MAX;
 use swarm_proto::units::{InfoHash, Instant};
-use swarm_proto::wire::http::Url;
+use swarm_proto::wire::url::Url;
 
 use super::http::{Exchange, ExchangeError, Resolver, TimeLimit};
 use crate::os::clock;

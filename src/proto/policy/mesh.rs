@@ -161,10 +161,6 @@ impl Mesh {
     pub fn is_banned(&self, address: SocketAddr) -> bool {
         self.banned.contains(&address.ip())
     }
-
-    pub fn address_count(&self) -> usize {
-        self.known.len()
-    }
 }
 
 fn pause(failures: u32) -> Duration {
@@ -236,14 +232,14 @@ mod tests {
         let mut mesh = Mesh::default();
         mesh.learn(at(0), "10.77.0.1:0".parse().unwrap(), false);
         mesh.learn(at(0), "0.0.0.0:6881".parse().unwrap(), true);
-        assert_eq!(mesh.address_count(), 0);
+        assert_eq!(mesh.known.len(), 0);
         for n in 0..u16::MAX {
             mesh.learn(at(0), SocketAddr::from(([10, 77, 1, 1], n)), false);
         }
-        assert_eq!(mesh.address_count(), ADDRESSES_MAX);
+        assert_eq!(mesh.known.len(), ADDRESSES_MAX);
         mesh.learn(at(0), address(1), true);
         assert_eq!(
-            mesh.address_count(),
+            mesh.known.len(),
             ADDRESSES_MAX + 1,
             "the command line always counts"
         );
@@ -291,7 +287,7 @@ mod tests {
         for n in 1..=ADDRESSES_MAX as u16 {
             mesh.learn(at(0), SocketAddr::from(([10, 77, 1, 1], n)), false);
         }
-        assert_eq!(mesh.address_count(), ADDRESSES_MAX);
+        assert_eq!(mesh.known.len(), ADDRESSES_MAX);
         assert!(
             !mesh.known.contains_key(&address(1)),
             "it made room for one that may answer"

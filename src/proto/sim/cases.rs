@@ -172,10 +172,6 @@ impl Bench {
 
 fn nobody() -> Result<Answer, String> {
     Ok(Answer::Peers {
-        interval: Duration::from_secs(1800),
-        min_interval: None,
-        complete: None,
-        incomplete: None,
         peers: Vec::new(),
         warning: None,
     })
@@ -207,7 +203,7 @@ fn a_late_farewell_does_not_spin() {
             .poll_announce(bench.now)
             .is_some_and(|url| url.contains("event=stopped"))
     );
-    bench.now = bench.now + FAREWELL_MAX * 2;
+    bench.now = bench.now + LEAVING_MAX * 2;
     assert!(bench.swarm.poll_timeout().is_none_or(|at| at > bench.now));
     bench.swarm.handle_disk(bench.now, tickets[0], Ok(()));
     assert_eq!(*bench.swarm.state(), State::Over(Outcome::Complete));

@@ -8,9 +8,10 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use super::*;
-use crate::format::metainfo::{self, Content, Description};
+use crate::format::metainfo_write::{self, Content, Description};
 use crate::policy::throttle::Throttle;
-use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, RawBlock};
+use crate::wire::extension::{DONT_HAVE_ID, ExtendedHandshake};
+use crate::wire::message::RawBlock;
 
 const NOW: Instant = Instant(1_000_000);
 const PIECE: u32 = BLOCK_BYTES;
@@ -55,7 +56,7 @@ impl Story {
             .bytes()
             .map(|letter| hash(letter, piece_bytes))
             .collect();
-        let torrent = metainfo::write(&Description {
+        let torrent = metainfo_write::write(&Description {
             name: "test",
             trackers: &["http://10.77.0.9/announce".into()],
             webseeds: &[],

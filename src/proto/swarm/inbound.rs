@@ -10,7 +10,8 @@ use crate::limits::*;
 use crate::policy::mesh::Ending;
 use crate::policy::picker::Verdict;
 use crate::units::*;
-use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, Message, RawBlock};
+use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake};
+use crate::wire::message::{Message, RawBlock};
 
 impl Swarm {
     pub fn handle_message(&mut self, now: Instant, slot: PeerSlot, message: Message) {
@@ -99,7 +100,10 @@ impl Swarm {
                 // Only matters while choked, and in our swarms nobody is for long.
                 check_piece(index)?;
             }
-            Message::Extended { id: 0, payload } => {
+            Message::Extended {
+                id: EXTENDED_HANDSHAKE_ID,
+                payload,
+            } => {
                 let handshake = ExtendedHandshake::parse(&payload)
                     .map_err(|_| "its extension handshake is broken")?;
                 if let Some(reqq) = handshake.reqq {
@@ -208,7 +212,7 @@ impl Swarm {
         if !peer.fast {
             self.release_requests(slot);
         }
-        self.picker.forsake(slot);
+        self.picker.restart_pieces_of(slot);
     }
 
     /// Gives every request of a peer back, but for the block whose bytes are arriving: nobody else
@@ -234,7 +238,7 @@ impl Swarm {
         }
         self.config.max_down.give_back(block.length);
         self.picker.release(block, slot);
-        self.picker.forsake(slot);
+        self.picker.restart_pieces_of(slot);
         let peer = self.peer(slot);
         if !peer.peer_choking {
             peer.refused(now);

@@ -7,7 +7,7 @@ use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use crate::format::metainfo::Layout;
+use crate::format::layout::Layout;
 use crate::limits::*;
 use crate::policy::throttle::Throttle;
 use crate::units::*;

@@ -589,7 +589,7 @@ impl Swarm {
                 .replies
                 .push_back(Message::Cancel(block.into()));
         }
-        self.picker.forsake(slot);
+        self.picker.restart_pieces_of(slot);
     }
 
     fn rechoke(&mut self, now: Instant) {
@@ -705,7 +705,7 @@ impl Swarm {
         let interrupted = outcome == Outcome::Interrupted;
         self.state = State::Leaving(outcome);
         self.flushed_for_leaving = !interrupted || self.config.role == Role::Seeder;
-        self.farewell_by = self.tracker.stop(now).then_some(now + FAREWELL_MAX);
+        self.farewell_by = self.tracker.stop(now).then_some(now + LEAVING_MAX);
         self.try_to_go(now);
     }
 

@@ -3,9 +3,10 @@
 use core::time::Duration;
 
 use super::*;
-use crate::format::metainfo::{self, Content, Description};
+use crate::format::metainfo_write::{self, Content, Description};
 use crate::policy::throttle::Throttle;
-use crate::wire::message::{ExtendedHandshake, RawBlock};
+use crate::wire::extension::ExtendedHandshake;
+use crate::wire::message::RawBlock;
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * 1024;
@@ -22,7 +23,7 @@ fn address(host: u8) -> SocketAddr {
 /// do.
 fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
     let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
-    let torrent = metainfo::write(&Description {
+    let torrent = metainfo_write::write(&Description {
         name: "test",
         trackers: &["http://10.77.0.9/announce".into()],
         webseeds: &[],
