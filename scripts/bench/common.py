@@ -214,7 +214,7 @@ class Libtorrent(Contender):
         return self.peer(job.leecher, job.torrent, job.target.parent) + [*alone, "--marker", job.marker]
 
     def peer(self, node, torrent, directory):
-        program = Path(__file__).with_name("bench_libtorrent.py")
+        program = Path(__file__).with_name("libtorrent_client.py")
         return [sys.executable, "-B", program, "--address", node.address, "--port", PEER_PORT, "--torrent", torrent,
                 "--directory", directory]
 

@@ -2,7 +2,7 @@
 """How fast, and at what cost, does each contender copy one image? Called by scripts/bench, whose --help is the manual.
 
 Here are two of its modes: pair(), one seeder and one leecher, and disk(), how fast one disk is read. The third, swarm(),
-has a file of its own, and what they share is bench_common.py.
+has a file of its own, and what they share is common.py.
 
 In a pair a *run* is one copy by one contender, measured from the start of the leecher until it says that it is complete.
 What it costs is read from /proc for the seeder and the leecher separately, and only between these two moments: what a
@@ -22,12 +22,12 @@ import sys
 import time
 from pathlib import Path
 
-from bench_common import (
+from .common import (
     CONGESTION_CONTROL, CONTENDERS, DISTURBED, GIB, MIB, PAIR, PEER_PORT, READY_SECONDS_MAX, SATURATED, CORES, Failure,
     HostTime, Job, Node, accepts, describe_host, last_words, make_image, make_torrent, read_or_empty, say,
     start_tracker, versions, wait_until,
 )
-from bench_swarm import swarm
+from .swarm import swarm
 
 # Completion is seen this late at most (1 % of the fastest run), memory is looked at more rarely: it
 # only grows.
@@ -586,7 +586,7 @@ def disk_markdown(report):
 def parse(argv):
     parser = argparse.ArgumentParser(prog="bench", add_help=False, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    top = Path(__file__).resolve().parent.parent
+    top = Path(__file__).resolve().parents[2]
 
     def positive(text):
         if int(text) < 1:

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from bench_common import CONGESTION_CONTROL, Failure, Node, Process
+from .common import CONGESTION_CONTROL, Failure, Node, Process
 
 TRACKER_ADDRESS = "10.77.255.1"
 # As many bytes as TCP hands down in one piece, and as many as the shaper lets through at once. Were

@@ -15,12 +15,12 @@ import shutil
 import statistics
 import time
 
-from bench_common import (
+from .common import (
     CONGESTION_CONTROL, CONTENDERS, CORES, DISTURBED, GIB, MIB, SATURATED, TICKS_PER_SECOND, Failure, Gate, HostTime,
     Job, Node, describe_host, last_words, make_image, make_torrent, read_or_empty, say, start_tracker, versions, wait_until,
 )
-from bench_net import TRACKER_ADDRESS, Network
-from bench_trace import draw
+from .links import TRACKER_ADDRESS, Network
+from .trace import draw
 
 # Completion is seen this late at most: 0.1 % of the shortest run that says anything.
 POLL_SECONDS = 0.02
