@@ -202,7 +202,7 @@ case_deploy_killed_agent_is_told_apart() {
 	good_network
 	agent 137
 	boot "$MINIMAL swarmdd.onfail=poweroff"
-	framed "swarmdd was killed, probably for want of memory"
+	framed "swarmdd was killed, probably for lack of memory"
 }
 
 case_onfail_reboot_lets_one_read() {

@@ -145,7 +145,7 @@ case_network_speed_is_told_and_slow_links_are_pointed_out() {
 	echo full >"$ROOT/sys/class/net/eth1/duplex"
 	boot "$MINIMAL"
 	said "eth0: virtio_net, 52:54:00:00:00:01, 1000 Mb/s full duplex, 10.77.0.5/24"
-	said "eth1: slow link, look at the cable and the switch port"
+	said "eth1: slow link, check the cable and the switch port"
 	not_said "eth0: slow link"
 }
 
