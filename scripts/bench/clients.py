@@ -10,7 +10,7 @@ sizes, limits and hooks.
 import json
 from pathlib import Path
 
-from .common import Command, Word
+from .common import Argument, Command
 
 # Debian's Python, whichever runs this file: python3-libtorrent belongs to it.
 LIBTORRENT_CLIENT: Command = [
@@ -25,7 +25,7 @@ TRANSMISSION_SETTINGS = {
 }
 
 
-def aria2(torrent: Path, directory: Path, port: int, *options: Word) -> Command:
+def aria2(torrent: Path, directory: Path, port: int, *options: Argument) -> Command:
     return [
         "aria2c", "--no-conf=true", "--enable-dht=false", "--enable-dht6=false",
         "--bt-enable-lpd=false", "--enable-peer-exchange=false", "--file-allocation=none",
@@ -35,7 +35,7 @@ def aria2(torrent: Path, directory: Path, port: int, *options: Word) -> Command:
 
 
 def transmission(
-    torrent: Path, directory: Path, port: int, config: Path, settings: dict, *options: Word
+    torrent: Path, directory: Path, port: int, config: Path, settings: dict, *options: Argument
 ) -> Command:
     """`config` is an empty directory, in which transmission keeps its settings and its memory."""
     merged = {**TRANSMISSION_SETTINGS, "peer-port": port, **settings}
@@ -47,7 +47,7 @@ def transmission(
 
 
 def libtorrent(
-    torrent: Path, directory: Path, address: str, port: int, *options: Word
+    torrent: Path, directory: Path, address: str, port: int, *options: Argument
 ) -> Command:
     """The options are those of libtorrent_client.py."""
     return [

@@ -11,10 +11,10 @@ GIB = 1 << 30
 CORES = os.cpu_count() or 1
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
-# One word of a command line, and a whole one.
-Word = str | int | Path
-Command = list[Word]
-# What is measured becomes JSON as it is.
+# One argument of a command line, and a whole command line.
+Argument = str | int | Path
+Command = list[Argument]
+# Measured figures, written to JSON as they are.
 Result = dict[str, Any]
 
 

@@ -18,7 +18,7 @@ STOP_SECONDS_MAX = 10
 
 
 class Node:
-    """An address to run processes on, and the words before a command that run it there."""
+    """An address to run processes on, and the prefix of a command that runs it there."""
 
     def __init__(self, name: str, address: str, prefix: Iterable[str] = ()) -> None:
         self.name, self.address, self.prefix = name, address, list(prefix)

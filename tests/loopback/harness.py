@@ -98,11 +98,11 @@ class Process:
 class Agent(Process):
     """`swarmdd get` or `swarmdd seed` with `--progress json`."""
 
-    def __init__(self, stage, *words, prefix=(), **options):
-        command = [*prefix, AGENT, words[0], "--progress", "json", *words[1:]]
+    def __init__(self, stage, *arguments, prefix=(), **options):
+        command = [*prefix, AGENT, arguments[0], "--progress", "json", *arguments[1:]]
         self.json = stage.directory / f"agent-{len(stage.processes)}.json"
         with open(self.json, "wb") as out:
-            super().__init__(stage, f"agent-{words[0]}", command, stdout=out, **options)
+            super().__init__(stage, f"agent-{arguments[0]}", command, stdout=out, **options)
 
     def reports(self):
         # The last line may be half written.
@@ -193,20 +193,20 @@ class Stage:
         self.processes.append(process)
         return process
 
-    def agent(self, *words, **options):
-        agent = Agent(self, *words, **options)
+    def agent(self, *arguments, **options):
+        agent = Agent(self, *arguments, **options)
         self.processes.append(agent)
         return agent
 
-    def seed(self, torrent, source, *words, host="127.0.0.1"):
+    def seed(self, torrent, source, *arguments, host="127.0.0.1"):
         """An agent that serves, and its port."""
         port = self.port()
-        agent = self.agent("seed", "--listen", f"{host}:{port}", *words, torrent.path, source)
+        agent = self.agent("seed", "--listen", f"{host}:{port}", *arguments, torrent.path, source)
         wait_until_listens("the seeder", agent, port, host)
         return agent, port
 
-    def get(self, *words, **options):
-        return self.agent("get", "--listen", f"127.0.0.1:{self.port()}", *words, **options)
+    def get(self, *arguments, **options):
+        return self.agent("get", "--listen", f"127.0.0.1:{self.port()}", *arguments, **options)
 
     def tracker(self):
         return Tracker(self, self.port())

@@ -125,7 +125,7 @@ def a_failing_target_names_the_place_and_harms_no_peer(stage):
     thin, dead = stage.attach(places[1] / "sparse"), stage.attach(places[2] / "sparse")
     shut_down(places[2])
     own = stage.port()
-    words = ["--peer", f"127.0.0.1:{port}", "--peer", f"127.0.0.1:{own}", torrent.path]
+    options = ["--peer", f"127.0.0.1:{port}", "--peer", f"127.0.0.1:{own}", torrent.path]
     other = stage.agent("get", "--listen", f"127.0.0.1:{own}", "--peer", f"127.0.0.1:{port}",
                         "--seed-secs", 3, torrent.path, "other")
     cases = [
@@ -136,7 +136,7 @@ def a_failing_target_names_the_place_and_harms_no_peer(stage):
         (["--fresh"], dead, "write", IO_ERROR),
     ]
     for more, target, operation, reason in cases:
-        agent = stage.get(*more, *words, target)
+        agent = stage.get(*more, *options, target)
         agent.expect(1, 30)
         expect_failure(agent, target, operation, reason)
     other.expect(0, 40)

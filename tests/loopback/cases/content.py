@@ -81,21 +81,21 @@ def a_foreign_target_costs_only_a_sample(stage):
         (["--fresh", "--no-verify"], 0, False, 96 * MIB),
         ([], 96 * MIB, True, 0),
     ]
-    for words, most, verified, fetched in cases:
+    for options, most, verified, fetched in cases:
         before = traffic(device)[0]
-        agent = stage.get(*words, "--peer", f"127.0.0.1:{port}", "--no-seed",
+        agent = stage.get(*options, "--peer", f"127.0.0.1:{port}", "--no-seed",
                           torrent.path, device)
         agent.expect(0, 30)
         read = traffic(device)[0] - before
-        check(same_bytes(image, device), f"{words}: the disk differs")
+        check(same_bytes(image, device), f"{options}: the disk differs")
         result = agent.result(device)
-        check(read <= most + MIB, f"{words}: {read} bytes were read, not {most}")
-        check(result["verified"] is verified, f"{words}: the result is {result}")
+        check(read <= most + MIB, f"{options}: {read} bytes were read, not {most}")
+        check(result["verified"] is verified, f"{options}: the result is {result}")
         check(fetched <= result["fetched"] <= 1.02 * fetched,
-              f"{words}: {result['fetched']} bytes were fetched")
-        check(("scanning" in agent.states()) == ("--fresh" not in words),
-              f"{words}: it went through {agent.states()}")
-        if "--fresh" in words:
+              f"{options}: {result['fetched']} bytes were fetched")
+        check(("scanning" in agent.states()) == ("--fresh" not in options),
+              f"{options}: it went through {agent.states()}")
+        if "--fresh" in options:
             subprocess.run(["blockdev", "--flushbufs", device], check=True)
 
 

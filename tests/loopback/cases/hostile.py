@@ -36,8 +36,8 @@ def hostile_trackers_cannot_stop_a_download(stage):
         port = stage.port()
         with Server(port, [answer]) as server:
             torrent = Torrent(stage.directory, image, 256 * KIB, server)
-            words = ["--memory", MEMORY_MIB, "--peer", f"127.0.0.1:{peer}", "--seed-secs", 1]
-            agent = stage.get(*words, torrent.path, f"target-{port}")
+            options = ["--memory", MEMORY_MIB, "--peer", f"127.0.0.1:{peer}", "--seed-secs", 1]
+            agent = stage.get(*options, torrent.path, f"target-{port}")
             peak = watch_memory(agent)
             agent.expect(0, 40)
             check(server.asked, f"{what}: the tracker was never asked")

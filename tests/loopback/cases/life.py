@@ -40,13 +40,13 @@ def too_little_memory_is_refused(stage):
     image = stage.image("image", 40 * MIB)
     torrent = Torrent(stage.directory, image, 16 * MIB)
     _, port = stage.seed(torrent, image)
-    words = ["--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, "target"]
-    agent = stage.get("--memory", 20, *words)
+    options = ["--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, "target"]
+    agent = stage.get("--memory", 20, *options)
     agent.expect(1, 10)
     found = re.search(r"--memory 20 is too little .* use --memory (\d+)", agent.output())
     check(found, f"it says:\n{agent.tail()}")
     check(not stage.path("target").exists(), "the target was created")
-    stage.get("--memory", found.group(1), *words).expect(0, 30)
+    stage.get("--memory", found.group(1), *options).expect(0, 30)
     check(same_bytes(image, stage.path("target")), "the target differs")
 
 
@@ -94,12 +94,12 @@ def no_seed_and_seed_secs_end_the_job_in_time(stage):
     image = stage.image("image", MIB)
     torrent = Torrent(stage.directory, image, 256 * KIB)
     _, port = stage.seed(torrent, image)
-    for words, least, most in [(["--no-seed"], 0, 3), (["--seed-secs", 3], 3, 7)]:
+    for options, least, most in [(["--no-seed"], 0, 3), (["--seed-secs", 3], 3, 7)]:
         start = time.monotonic()
-        agent = stage.get("--peer", f"127.0.0.1:{port}", *words, torrent.path, f"target{least}")
+        agent = stage.get("--peer", f"127.0.0.1:{port}", *options, torrent.path, f"target{least}")
         agent.expect(0, 20)
         seconds = time.monotonic() - start
-        check(least <= seconds <= most, f"{words} took {seconds:.1f} s")
+        check(least <= seconds <= most, f"{options} took {seconds:.1f} s")
 
 
 def a_signal_ends_the_job_and_says_how_far_it_got(stage):

@@ -22,20 +22,20 @@ def twenty_power_cuts_of_one_machine(stage):
     stage.mount("none", "memory", "tmpfs")
     device = stage.loop("memory/disk", 288 * MIB)
     seeder, port = stage.seed(torrent, image)
-    words = ["--memory", 16, "--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, device]
+    options = ["--memory", 16, "--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, device]
     with slow_network(200):
-        lives = [cut_after(stage.get(*words), rng.uniform(0, 1.1)) for _ in range(20)]
-    check(lives.count(None) <= 5, f"{lives.count(None)} of 20 cuts came too late")
-    last = stage.get(*words)
+        fetched = [cut_after(stage.get(*options), rng.uniform(0, 1.1)) for _ in range(20)]
+    check(fetched.count(None) <= 5, f"{fetched.count(None)} of 20 cuts came too late")
+    last = stage.get(*options)
     last.expect(0, 60)
     result = last.result(device)
     check(same_bytes(image, device), "the disk differs")
     check(result["verified"] is True and result["good"] == torrent.pieces,
           f"the result is {result}")
     total = total_uploaded(seeder, image)
-    print(f"      {20 - lives.count(None)} cuts, {total / (288 * MIB):.3f} x the image",
+    print(f"      {20 - fetched.count(None)} cuts, {total / (288 * MIB):.3f} x the image",
           flush=True)
-    known = sum(life or 0 for life in lives) + result["fetched"]
+    known = sum(before_cut or 0 for before_cut in fetched) + result["fetched"]
     check(max(known, total) <= 1.15 * 288 * MIB,
           f"{total} bytes were sent, {known} are known to have arrived")
 

@@ -44,11 +44,11 @@ def refused_targets_are_unchanged(stage):
         ([image, big], ""),
         (["/no/such.torrent", big], "No such file"),
     ]
-    for words, reason in cases:
-        agent = stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", *words)
+    for options, reason in cases:
+        agent = stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", *options)
         agent.expect(1, 20)
         check(reason in agent.output(),
-              f"{words}: expected '{reason}', it says:\n{agent.tail()}")
+              f"{options}: expected '{reason}', it says:\n{agent.tail()}")
         check(set(agent.states()) <= {"fetching", "failed"}, "it began")
         last = agent.last().values()
         check(last and all(report["state"] == "failed" for report in last),

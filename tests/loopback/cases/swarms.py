@@ -109,8 +109,8 @@ def several_targets_and_one_of_them_fails(stage):
     pairs = [(one, first), (two, second), (two, whole), (one, "file")]
     thin = stage.attach(full_file_system(stage, "thin") / "sparse")
     for more in [[], [(two, thin)]]:
-        words = [word for torrent, target in pairs + more for word in (torrent.path, target)]
-        agent = stage.get("--fresh", "--seed-secs", 1, *words)
+        options = [word for torrent, target in pairs + more for word in (torrent.path, target)]
+        agent = stage.get("--fresh", "--seed-secs", 1, *options)
         agent.expect(1 if more else 0, 60)
         for torrent, target in pairs:
             result = agent.result(target)
