@@ -1,17 +1,17 @@
 # shellcheck shell=sh disable=SC2015,SC2034,SC2046,SC2086
-# deploy.sh: the agent, the server's scripts around it, telling the server, and what comes after.
+# deploy.sh: the agent, scripts from the server, reports to the server, and the end of the job.
 
 # Sourced by init after net.sh, whose MAC, IP, NIC and MACHINE_NAME it uses.
 
-# A small answer from a server one switch away; busybox' wget has no timeout of its own.
+# For a small answer from a server one switch away; wget of busybox has no timeout of its own.
 HTTP_WAIT_SECS=15
-# A message nobody could read is none: so long it stands before a machine reboots or powers off over
-# it.
+# How long a failure stays on the screen before the machine reboots or powers off, so that somebody
+# can read it.
 READ_SECS=30
-# The agent writes about one JSON line a second; a room of machines need not send each.
+# The agent writes about one JSON line a second. The machines of a room need not send each line.
 REPORT_EVERY=5
-# First and longest pause of onfail=retry; doubled each time, so a dead server is not asked 100
-# times a minute by a room.
+# First and longest pause of onfail=retry. Doubled each time, so that a room does not ask a dead
+# server 100 times a minute.
 RETRY_SECS_MIN=10
 RETRY_SECS_MAX=300
 
@@ -19,11 +19,11 @@ RETRY_SECS=$RETRY_SECS_MIN
 
 # --- the agent
 
-# The exit status decides; the last line it said is the reason.
+# The exit status decides. If it is a failure, the last line of the agent is the reason.
 run_agent() {
 	local torrent target hash status progress=plain
 	export_machine
-	# Where a server listens, it gets what the agent says to programs.
+	# JSON lines become reports, if there is a server for them.
 	[ -z "$OPT_REPORT" ] || progress=json
 	# Options first, then TORRENT TARGET pairs.
 	set -- get --progress "$progress"
@@ -35,7 +35,7 @@ run_agent() {
 	*) set -- "$@" $(memory_option) ;;
 	esac
 	set -f
-	# shellcheck disable=SC2086 # the words of swarmdd.args are meant to be split
+	# shellcheck disable=SC2086 # swarmdd.args is split into words
 	set -- "$@" $OPT_ARGS
 	set +f
 	printf '%s\n' "$OPT_TARGETS" >"$ROOT/run/swarmdd/targets"
@@ -57,9 +57,9 @@ run_agent() {
 	[ "$status" -eq 0 ] || fail "$(agent_failure "$status")"
 }
 
-# A machine with 128 MiB has 60 left when we come here, and the agent's default of 64 gets it
-# killed: half of what is left, for the kernel needs the rest for packets and disk requests. 16: the
-# least the agent takes; 64: its default.
+# Half of the available memory: the kernel needs the rest for packets and disk requests. A machine
+# with 128 MiB has 60 MiB available at this point, and the agent's default of 64 would get it
+# killed. 16 is the least that the agent accepts, 64 its default.
 memory_option() {
 	awk '/^MemAvailable:/ {
 		mib = int($2 / 2048)
@@ -67,11 +67,11 @@ memory_option() {
 	}' "$ROOT/proc/meminfo" 2>/dev/null
 }
 
-# What the agent says as JSON goes to the server, word for word, and on in short for the consoles:
-# each change of state, and every REPORT_EVERY-th line between. Everything else goes on as it is;
-# the reason of a failure comes last.
+# Sends JSON lines of the agent to the server unchanged, and prints them in short for the consoles:
+# each change of state, and every REPORT_EVERY-th line between. Prints other lines unchanged; the
+# reason of a failure is the last of them.
 relay_json() {
-	local line state target name heard count=0 dir="$ROOT/run/swarmdd/reports"
+	local line state target name last_state count=0 dir="$ROOT/run/swarmdd/reports"
 	mkdir -p "$dir"
 	rm -f "$dir"/*
 	while IFS= read -r line || [ -n "$line" ]; do
@@ -82,30 +82,35 @@ relay_json() {
 		state=$(json_field state "$line")
 		target=$(json_field target "$line")
 		name=$(printf '%s\n' "$target" | tr -c 'a-zA-Z0-9\n' -)
-		heard=""
-		[ ! -e "$dir/$name.state" ] || read -r heard <"$dir/$name.state"
+		last_state=""
+		[ ! -e "$dir/$name.state" ] || read -r last_state <"$dir/$name.state"
 		count=$((count + 1))
-		[ "$state" != "$heard" ] || [ $((count % REPORT_EVERY)) -eq 0 ] || continue
+		[ "$state" != "$last_state" ] || [ $((count % REPORT_EVERY)) -eq 0 ] || continue
 		echo "$state" >"$dir/$name.state"
 		progress_line "$target" "$state" "$line"
 		queue_report "$name" "$line"
 	done
-	# What the server did not get yet, it gets now or never.
+	# Reports that could not be sent get their last chance.
 	wait
 	send_reports
 }
 
 progress_line() {
 	case $2 in
-	downloading) echo "$1: $2 $(json_field percent "$3") %, $(megabytes "$(json_field down "$3")") MB/s," \
-		"$(json_field peers "$3") peers" ;;
+	downloading)
+		echo "$1: $2 $(json_field percent "$3") %," \
+			"$(megabytes "$(json_field down "$3")") MB/s, $(json_field peers "$3") peers"
+		;;
 	scanning | verifying) echo "$1: $2 $(json_field percent "$3") %" ;;
-	seeding) echo "$1: $2 at $(megabytes "$(json_field up "$3")") MB/s, $(json_field peers "$3") peers" ;;
+	seeding)
+		echo "$1: $2 at $(megabytes "$(json_field up "$3")") MB/s," \
+			"$(json_field peers "$3") peers"
+		;;
 	*) echo "$1: $2" ;;
 	esac
 }
 
-# Arithmetic on anything but digits would end the shell, and with it the agent's pipe.
+# Arithmetic on anything but digits would end the shell and break the pipe of the agent.
 megabytes() {
 	case $1 in
 	"" | *[!0-9]*) echo 0 ;;
@@ -113,29 +118,29 @@ megabytes() {
 	esac
 }
 
-# json_field NAME LINE: of a flat object as the agent writes it; a text with a quote in it ends
-# there.
+# json_field NAME LINE: a field of a flat object as the agent writes it. A text that contains a
+# quote is cut there.
 json_field() {
 	local value=${2#*\""$1"\":}
 	value=${value#\"}
 	printf '%s\n' "${value%%[\",\}]*}"
 }
 
-# queue_report NAME LINE: takes the place of what was not sent about this target yet, for only the
-# latest counts. Sent in the background: a server that swallows packets must not stop the agent,
-# which waits when the pipe is full.
+# queue_report NAME LINE: replaces the report of this target that was not sent yet, since only the
+# latest counts. Sends in the background: a server that drops packets must not stop the agent, which
+# blocks when the pipe is full.
 queue_report() {
 	local file="$ROOT/run/swarmdd/reports/$1"
 	printf '%s\n' "$2" >"$file.new"
 	mv "$file.new" "$file.json"
 	send_reports &
-	# A mocked server answers at once; without this the next line might overtake.
+	# The mocked server answers at once. Without this line the next report might come first.
 	[ -z "$MOCK" ] || wait "$!"
 }
 
-# One sender at a time, so that the server hears things in their order. Who comes meanwhile leaves
-# it to the sender, who therefore looks once more after it has let go: the word "seeding" may be
-# followed by none for minutes.
+# One sender at a time, so that the server gets the reports in order; `mkdir` is the lock. A second
+# sender leaves its report to the first. So the first checks for reports again after it has released
+# the lock: after "seeding" there may be no other report for minutes.
 send_reports() {
 	local file failed="" dir="$ROOT/run/swarmdd/reports"
 	while [ -z "$failed" ] && are_there "$dir"/*.json && mkdir "$dir/sending" 2>/dev/null; do
@@ -143,7 +148,7 @@ send_reports() {
 			[ -e "$file" ] || continue
 			mv "$file" "$dir/sending/line"
 			post_json "$(cat "$dir/sending/line")" && continue
-			# Back in its place, unless there is something newer.
+			# Queued again, unless there is a newer report.
 			[ -e "$file" ] || mv "$dir/sending/line" "$file"
 			failed=yes
 		done
@@ -151,30 +156,31 @@ send_reports() {
 	done
 }
 
-# are_there FILE...: a pattern that matches nothing stays as it is.
+# are_there FILE...: a pattern without a match stays a pattern, which is no file.
 are_there() { [ -e "$1" ]; }
 
 agent_failure() {
 	local line
 	line=$(cat "$ROOT/run/swarmdd/last-line")
 	case $1 in
-	1) echo "${line:-swarmdd get failed without a word}" ;;
+	1) echo "${line:-swarmdd get failed without a message}" ;;
 	2) echo "swarmdd did not understand its options: $line" ;;
-	137) echo "swarmdd was killed, probably for want of memory; last words: ${line:-none}" ;;
+	137) echo "swarmdd was killed, probably for lack of memory; last message: ${line:-none}" ;;
 	*) echo "swarmdd ended with status $1: ${line:-no message}" ;;
 	esac
 }
 
-# For the agent and for scripts: who this machine is and what was asked.
+# For the agent and for scripts: the identity of this machine, and its options.
 export_machine() {
 	export SWARMDD_MAC="$MAC" SWARMDD_IP="$IP" SWARMDD_NIC="$NIC" SWARMDD_HOSTNAME="$MACHINE_NAME"
-	export SWARMDD_TORRENTS="$OPT_TORRENTS" SWARMDD_TARGETS="$OPT_TARGETS" SWARMDD_REPORT="$OPT_REPORT"
+	export SWARMDD_TORRENTS="$OPT_TORRENTS" SWARMDD_TARGETS="$OPT_TARGETS"
+	export SWARMDD_REPORT="$OPT_REPORT"
 }
 
 # --- scripts from the server
 
-# run_script pre|post URL: fetched over HTTP and run by sh with SWARMDD_* set; failing, it stops the
-# deployment.
+# run_script pre|post URL: fetches a script over HTTP and runs it by sh, with SWARMDD_* set. A
+# failing script stops the deployment.
 run_script() {
 	local file="$ROOT/run/swarmdd/$1" status
 	[ -n "$2" ] || return 0
@@ -187,31 +193,34 @@ run_script() {
 		echo "$?" >"$ROOT/run/swarmdd/status"
 	} | say_lines "$ROOT/run/swarmdd/last-line"
 	status=$(cat "$ROOT/run/swarmdd/status")
-	[ "$status" -eq 0 ] || fail "the swarmdd.$1 script $2 ended with status $status: $(cat "$ROOT/run/swarmdd/last-line")"
+	[ "$status" -eq 0 ] ||
+		fail "the swarmdd.$1 script $2 ended with status $status:" \
+			"$(cat "$ROOT/run/swarmdd/last-line")"
 }
 
 # --- the server
 
-# post_state STATE [ERROR]: what comes before the agent's own words, and after them.
+# post_state STATE [ERROR]: a report before or after those of the agent.
 post_state() {
 	[ -n "${OPT_REPORT-}" ] || return 0
 	post_json "$(state_json "$@")" || say "could not report '$1' to $OPT_REPORT"
 }
 
-# A server that does not listen stops nobody.
+# False if the server does not answer; that never stops a deployment.
 post_json() {
 	$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O /dev/null --header "Content-Type: application/json" \
 		--post-data "$1" "$OPT_REPORT" >/dev/null 2>&1
 }
 
 state_json() {
-	printf '{"state":"%s","mac":"%s","hostname":"%s","ip":"%s","nic":"%s"' "$1" "$(json_text "$MAC")" \
-		"$(json_text "$MACHINE_NAME")" "$(json_text "$IP")" "$(json_text "$NIC")"
+	printf '{"state":"%s","mac":"%s","hostname":"%s","ip":"%s","nic":"%s"' "$1" \
+		"$(json_text "$MAC")" "$(json_text "$MACHINE_NAME")" "$(json_text "$IP")" \
+		"$(json_text "$NIC")"
 	[ $# -lt 2 ] || printf ',"error":"%s"' "$(json_text "$2")"
 	printf '}\n'
 }
 
-# Escapes what may not stand in a JSON string (RFC 8259); control characters become spaces.
+# Escapes quotes and backslashes for a JSON string (RFC 8259); control characters become spaces.
 json_text() { printf '%s' "$1" | tr '\001-\037' ' ' | sed 's/["\\]/\\&/g'; }
 
 # --- afterwards
@@ -227,12 +236,13 @@ after_success() {
 	esac
 }
 
-# What to start only the image knows, so the post script loads it (kexec -l) and we jump.
+# Only the image knows which kernel to start, so the post script loads it (kexec -l).
 start_deployed_kernel() {
 	if [ ! -x "$ROOT/sbin/kexec" ]; then
 		say "this initramfs was packed without kexec; rebooting instead"
 	elif [ "$(cat "$ROOT/sys/kernel/kexec_loaded" 2>/dev/null)" != 1 ]; then
-		say "no kernel was loaded (the swarmdd.post script has to call 'kexec -l'); rebooting instead"
+		say "no kernel was loaded (the swarmdd.post script has to call 'kexec -l');" \
+			"rebooting instead"
 	else
 		$MOCK "$ROOT/sbin/kexec" -e
 		say "kexec failed; rebooting instead"
@@ -258,7 +268,7 @@ after_failure() {
 	esac
 }
 
-# A misspelled option stops us before there is a network, and the server shall still hear of it.
+# A misspelled option stops a machine before it has a network, and the server should be told, too.
 report_failure() {
 	local reason="$FAILURE"
 	[ -n "${OPT_REPORT-}" ] || return 0
@@ -269,19 +279,19 @@ report_failure() {
 	post_state failed "$reason"
 }
 
-# -f: there is no init to ask but us. Should even that fail, the caller goes on with its message
-# standing.
+# -f: the first process is this script, and there is no other init to ask. If even that fails, the
+# caller goes on, and the message stays on the screen.
 halt_machine() {
 	$MOCK sync
 	$MOCK "$1" -f
-	# The kernel needs a moment; the first process must not return meanwhile.
+	# The kernel needs a moment, and the first process must not end meanwhile.
 	$MOCK sleep 60
 }
 
-# The reason, in a frame that is found at a glance in a rack of screens. 76 columns: serial consoles
+# The reason, in a frame that is found at a glance among many screens. 76 columns: serial consoles
 # have 80.
 show_failure() {
-	local rule="+--------------------------------------------------------------------------+" line
+	local line rule="+--------------------------------------------------------------------------+"
 	say "$rule"
 	{
 		echo "SWARMDD FAILED ON THIS MACHINE"
@@ -290,7 +300,8 @@ show_failure() {
 		echo ""
 		echo "machine ${MAC:-without network card} $MACHINE_NAME $IP"
 		if [ "${AGENT_STARTED:-no}" = yes ]; then
-			echo "If writing had begun, the disk holds part of an image: deploy again before booting from it."
+			echo "If writing had begun, the disk holds part of an image:" \
+				"deploy again before booting from it."
 		else
 			echo "The disk was not touched."
 		fi

@@ -1,12 +1,12 @@
 # shellcheck shell=sh disable=SC2015,SC2034,SC2046,SC2086
-# lib.sh: saying things on every console, the kernel command line, drivers, waiting, the shell.
+# lib.sh: messages on every console, the kernel command line, drivers, waiting, the shell.
 
 # Sourced by init, which sets ROOT and MOCK. (SC2034: most variables are set in one file and used in
 # another. SC2086, SC2046: an empty $MOCK must vanish, and lists are split, so these stay unquoted.
-# SC2015: `a && b || continue` is meant as it stands.)
+# SC2015: `a && b || continue` means what it says.)
 
-# How long a device may take to show up after its driver was loaded: USB disks and staggered spin-up
-# need 10 to 20 s.
+# The longest time from the loading of a driver until its device appears: USB disks and staggered
+# spin-up need 10 to 20 s.
 DISK_WAIT_SECS=60
 
 FAILURE=""
@@ -14,24 +14,24 @@ CONSOLES="console"
 
 # --- messages
 
-# say TEXT...: one line on every console, and in the kernel's log where `dmesg` shows it beside the
-# drivers' messages.
+# say TEXT...: one line on every console, and in the log of the kernel, so that `dmesg` shows it
+# beside the messages of the drivers.
 say() {
 	local console
 	for console in $CONSOLES; do
 		write_to "$console" "swarmdd: $*"
 	done
-	# <7>: below every console's log level, else consoles would print it twice.
+	# <7>: below the log level of every console, or consoles would print the line twice.
 	write_to kmsg "<7>swarmdd: $*"
 }
 
-# A console= without a device behind it (no such serial port) must not stop us.
+# A console= without a device (no such serial port) must not stop init.
 write_to() {
 	[ ! -e "$ROOT/dev/$1" ] || printf '%s\n' "$2" 2>/dev/null >>"$ROOT/dev/$1" || :
 }
 
-# say_lines FILE: copies standard input to every console; the last line stays in FILE, for it says
-# why something ended.
+# say_lines FILE: copies standard input to every console. Keeps the last line in FILE, since it says
+# why a program ended.
 say_lines() {
 	local line
 	: >"$1"
@@ -43,8 +43,8 @@ say_lines() {
 	done
 }
 
-# fail REASON: remembers why, for the frame and the server; false, so `fail "..." || return` and
-# `return` alike read well.
+# fail REASON: keeps the reason for the frame and for the server. Returns false, so that both
+# `fail "..."` as the last command and `fail "..." || return 1` end a step.
 fail() {
 	FAILURE="$*"
 	return 1
@@ -67,19 +67,18 @@ mount_all() {
 	$MOCK mount -t devtmpfs -o mode=0755,nosuid,noexec devtmpfs "$ROOT/dev"
 	mkdir -p "$ROOT/run/swarmdd/net"
 	# The archive has no /dev/console (only root could pack one), so until now there may have been
-	# nothing to write to. Tried first in a subshell: a failing redirection of `exec` would end the
-	# shell.
+	# no console to write to. A subshell tries it first: a failing redirection of `exec` would end
+	# the shell.
 	[ -n "$MOCK" ] || ! (: <>/dev/console) 2>/dev/null || exec <>/dev/console >&0 2>&1
 }
 
-# Every console= of the command line, as the kernel understood it; /dev/console is only the last
-# one.
+# All consoles that the kernel took from the command line; /dev/console is only the last of them.
 find_consoles() {
 	local active
 	active=$(cat "$ROOT/sys/class/tty/console/active" 2>/dev/null)
 	CONSOLES=${active:-console}
-	# Loading hundreds of drivers would scroll our messages away; warnings still show. `debug` asks
-	# for all of it.
+	# Hundreds of drivers print when they are loaded, and the messages of init would scroll away.
+	# Warnings are still shown. `debug` and its like ask for all messages.
 	case " $(cat "$ROOT/proc/cmdline" 2>/dev/null) " in
 	*" debug "* | *" ignore_loglevel "* | *" loglevel="*) ;;
 	*) $MOCK dmesg -n 5 ;;
@@ -90,11 +89,12 @@ kernel_release() { cat "$ROOT/proc/sys/kernel/osrelease" 2>/dev/null || echo unk
 
 # --- kernel command line
 
-# What parse_options knows. A new option: here, in the case below, in tests/init and in the README.
+# The options of parse_options. A new option belongs here, into the case below, into tests/init and
+# into the README.
 KNOWN_OPTIONS="torrent target info_hash then onfail report pre post args net"
 
-# One option a line. As in the kernel's next_arg() (lib/cmdline.c), double quotes keep spaces
-# together, stand anywhere (GRUB moves them in front of the name), and are dropped.
+# Prints one option a line. As in the kernel's next_arg() (lib/cmdline.c), double quotes protect
+# spaces, may stand anywhere (GRUB moves them in front of the name), and are removed.
 split_options() {
 	awk -F '"' '{
 		for (i = 1; i <= NF; i++) {
@@ -107,10 +107,9 @@ split_options() {
 
 # Sets OPT_*; lists (torrents, targets, hashes) hold one value a line.
 parse_options() {
-	local option value
-	OPT_TORRENTS="" OPT_TARGETS="" OPT_INFO_HASHES="" OPT_THEN=reboot OPT_ONFAIL=shell OPT_REPORT="" OPT_PRE=""
-	OPT_POST="" OPT_ARGS="" OPT_NET=dhcp BOOTIF=""
-	local bad=""
+	local option value bad=""
+	OPT_TORRENTS="" OPT_TARGETS="" OPT_INFO_HASHES="" OPT_THEN=reboot OPT_ONFAIL=shell
+	OPT_REPORT="" OPT_PRE="" OPT_POST="" OPT_ARGS="" OPT_NET=dhcp BOOTIF=""
 
 	split_options >"$ROOT/run/swarmdd/options"
 	while IFS= read -r option; do
@@ -131,18 +130,19 @@ parse_options() {
 		esac
 	done <"$ROOT/run/swarmdd/options"
 
-	# The rest is checked only now, so that a failure already knows `onfail` and `report`.
+	# Checked only now, so that a failure already knows `onfail` and `report`.
 	[ -z "$bad" ] || { explain_bad_option "$bad"; return 1; }
 	check_options
 }
 
-# A misspelled option silently ignored could write the wrong disk, so it stops the machine before
-# anything happens.
+# A misspelled option that is silently ignored could write the wrong disk, so it stops the machine
+# before anything happens.
 explain_bad_option() {
 	local name="${1#swarmdd.}" known
 	name=${name%%=*}
 	for known in $KNOWN_OPTIONS; do
-		[ "$name" != "$known" ] || { fail "swarmdd.$name has no value on the kernel command line"; return; }
+		[ "$name" != "$known" ] ||
+			{ fail "swarmdd.$name has no value on the kernel command line"; return; }
 	done
 	fail "swarmdd.$name on the kernel command line is no option of swarmdd, probably a typo;" \
 		"known: swarmdd.$(echo "$KNOWN_OPTIONS" | sed 's/ / swarmdd./g')"
@@ -153,16 +153,16 @@ check_options() {
 	torrents=$(count_lines "$OPT_TORRENTS")
 	targets=$(count_lines "$OPT_TARGETS")
 	one_of "then" "$OPT_THEN" reboot poweroff shell kexec || return 1
-	# What to do about this failure would be a guess too: the default is the careful one.
+	# What to do about this failure would be a guess, too: the default is the safe choice.
 	one_of onfail "$OPT_ONFAIL" shell reboot poweroff retry || { OPT_ONFAIL=shell; return 1; }
 	[ "$torrents" -gt 0 ] ||
 		fail "nothing to deploy: give swarmdd.torrent=URL on the kernel command line" || return 1
 	[ "$targets" -gt 0 ] ||
-		fail "no disk to write: give swarmdd.target=/dev/NAME or swarmdd.target=disk:auto on the kernel command line" ||
-		return 1
+		fail "no disk to write: give swarmdd.target=/dev/NAME or swarmdd.target=disk:auto" \
+			"on the kernel command line" || return 1
 	[ "$torrents" -eq "$targets" ] ||
-		fail "$torrents swarmdd.torrent but $targets swarmdd.target on the kernel command line; they go in pairs" ||
-		return 1
+		fail "$torrents swarmdd.torrent but $targets swarmdd.target on the kernel command line;" \
+			"they go in pairs" || return 1
 	check_net_option "$OPT_NET"
 }
 
@@ -186,8 +186,8 @@ count_lines() {
 	printf '%s\n' "$1" | grep -c ''
 }
 
-# PXELINUX and iPXE write 01-52-54-00-12-34-56 (01: Ethernet, RFC 1700 hardware type); a plain
-# address is fine too.
+# PXELINUX and iPXE write 01-52-54-00-12-34-56 (01: Ethernet, RFC 1700 hardware type). A plain
+# address is accepted, too.
 bootif_mac() {
 	local mac
 	mac=$(printf '%s' "$1" | tr 'A-F-' 'a-f:')
@@ -199,28 +199,31 @@ bootif_mac() {
 
 # --- drivers
 
-# Asks for a driver for every device the kernel sees, by the name the bus gives it. Twice: behind a
-# controller whose driver was just loaded stand devices that were not there before. (Later arrivals:
-# see wait_until.)
+# Asks for a driver for every device that the kernel sees, by the name that its bus gives it. Twice:
+# once the driver of a controller is loaded, the devices behind that controller appear. (Devices
+# that come later: see wait_until.)
 load_drivers() {
 	load_drivers_once
 	load_drivers_once
 }
 
-# Most devices have no driver here and need none, hence -q. sd_mod is asked for by name: SCSI disks
+# -q: most devices have no driver here and need none. sd_mod is loaded by name, because SCSI disks
 # are found in the background, after both passes.
 load_drivers_once() {
 	set -f # a modalias may hold `*`
-	$MOCK modprobe -a -b -q sd_mod $(find "$ROOT/sys/devices" -name modalias -exec cat {} + 2>/dev/null | sort -u) \
-		2>/dev/null
+	$MOCK modprobe -a -b -q sd_mod $(modaliases) 2>/dev/null
 	set +f
+}
+
+modaliases() {
+	find "$ROOT/sys/devices" -name modalias -exec cat {} + 2>/dev/null | sort -u
 }
 
 # --- waiting
 
-# wait_until SECONDS CONDITION STATUS: until the function CONDITION is true, at most so long. Every
-# few seconds says what it waits for: what the function STATUS prints. Looks for new devices
-# meanwhile.
+# wait_until SECONDS CONDITION STATUS: until the function CONDITION is true; false after SECONDS.
+# Every few seconds it says what it waits for, which the function STATUS prints. Each second it
+# loads drivers for new devices.
 wait_until() {
 	local limit="$1" condition="$2" status="$3" waited=0
 	until "$condition"; do
@@ -232,21 +235,22 @@ wait_until() {
 	done
 }
 
-# A target named by what it is needs at least one disk to look at; a path is looked at by
-# wait_for_targets.
+# A selector needs at least one disk to select from. wait_for_targets waits for a path.
 wait_for_disk() {
 	case $OPT_TARGETS in
 	*disk:*) ;;
 	*) return 0 ;;
 	esac
 	wait_until "$DISK_WAIT_SECS" have_disk status_disk ||
-		fail "no disk found after $DISK_WAIT_SECS s$(devices_without_driver 0x01 "disk controllers")"
+		fail "no disk found after $DISK_WAIT_SECS s$(
+			devices_without_driver 0x01 "disk controllers"
+		)"
 }
 
 have_disk() { [ -n "$(list_disks)" ]; }
 status_disk() { echo "a disk"; }
 
-# Disks with a device behind them: no loop, ram or zram, no partitions, no CD drives.
+# Prints disks that have a device: no loop, ram or zram, no partitions, no CD drives.
 list_disks() {
 	local dir
 	for dir in "$ROOT"/sys/block/*; do
@@ -258,13 +262,15 @@ list_disks() {
 	done
 }
 
-# A partition may be made by the pre script, so this comes after it. A path outside /dev is a file
-# the agent creates.
+# Runs after the pre script, which may make a partition. A path outside /dev is a file that the
+# agent creates.
 wait_for_targets() {
 	MISSING_TARGET=""
 	wait_until "$DISK_WAIT_SECS" have_targets status_targets ||
-		fail "there is no $MISSING_TARGET here after $DISK_WAIT_SECS s; disks found: $(list_disks | one_line)$(
-			devices_without_driver 0x01 "disk controllers")"
+		fail "there is no $MISSING_TARGET here after $DISK_WAIT_SECS s;" \
+			"disks found: $(list_disks | one_line)$(
+				devices_without_driver 0x01 "disk controllers"
+			)"
 }
 
 have_targets() {
@@ -288,7 +294,7 @@ one_line() {
 }
 
 # devices_without_driver CLASS NAME: for the reason of a failure, the PCI devices of a class that
-# nothing drives. With these numbers an administrator finds the driver that is missing from the
+# have no driver. With these numbers an administrator can find the driver that is missing from the
 # initramfs.
 devices_without_driver() {
 	local dir found=""
@@ -298,27 +304,29 @@ devices_without_driver() {
 		"$1"*) found="$found $(cut_0x "$dir/vendor"):$(cut_0x "$dir/device")" ;;
 		esac
 	done
-	[ -z "$found" ] || printf '; %s' "$2 without a driver in this initramfs (PCI vendor:device):$found"
+	[ -z "$found" ] ||
+		printf '; %s' "$2 without a driver in this initramfs (PCI vendor:device):$found"
 }
 
 cut_0x() { sed 's/^0x//' "$1"; }
 
 # --- the shell
 
-# A shell on every console, for nobody knows at which one the administrator stands; back when one of
-# them is left.
+# offer_shell HINT: a shell on every console, since the administrator may be at any of them. Returns
+# when one of the shells is left.
 offer_shell() {
 	local console pids="" pid ticks=0
 	say "a shell is open on every console: $1"
 	say "useful: swarmdd disks, dmesg, ip addr, cat /proc/cmdline; logs: /run/swarmdd"
 	for console in $CONSOLES; do
 		(: <>"$ROOT/dev/$console") 2>/dev/null || continue
-		$MOCK setsid -c sh -c "exec sh -i <>$ROOT/dev/$console >&0 2>&1" <>"$ROOT/dev/$console" 2>/dev/null &
+		$MOCK setsid -c sh -c "exec sh -i <>$ROOT/dev/$console >&0 2>&1" \
+			<>"$ROOT/dev/$console" 2>/dev/null &
 		pids="$pids $!"
 	done
 	[ -n "$pids" ] || $MOCK sleep 60
 	while all_alive $pids; do
-		# Somebody may just be plugging in a keyboard.
+		# A keyboard may be plugged in now.
 		[ $((ticks % 10)) -ne 0 ] || load_drivers_once
 		ticks=$((ticks + 1))
 		$MOCK sleep 1
@@ -326,11 +334,11 @@ offer_shell() {
 	for pid in $pids; do
 		kill -HUP "$pid" 2>/dev/null
 	done
-	# A console that hangs up at once would make this spin.
+	# Or a console that hangs up at once would make this a busy loop.
 	$MOCK sleep 1
 }
 
-# all_alive PID...; false without any.
+# all_alive PID...: false without a PID.
 all_alive() {
 	local pid
 	[ $# -gt 0 ] || return 1

@@ -1,19 +1,19 @@
 # shellcheck shell=sh disable=SC2015,SC2034,SC2046,SC2086
-# net.sh: a way to the server. Which cards there are, which comes first, and what to wait for.
+# net.sh: the network. Which cards there are, which of them comes first, and when one is ready.
 
 # Sourced by init after lib.sh.
 
-# A switch port with spanning tree forwards nothing for the first 30 s, often 50; some cards need 10
-# s for the link.
+# A switch port with spanning tree forwards nothing for the first 30 s, often 50 s. Some cards need
+# 10 s for the link.
 NET_WAIT_SECS=60
-# So long the card we booted from is waited for alone, when another one is already there.
+# How long the card that the machine booted from is preferred, although another card is ready.
 BOOTIF_WAIT_SECS=20
 
-# What was already done to which card, as words NIC:up and NIC:address. Outlives a retry: one udhcpc
-# a card is enough.
+# The steps done for each card, as words NIC:up and NIC:address. Kept for a retry: one udhcpc for
+# each card is enough.
 STARTED_NICS=""
 
-# Sets NIC, MAC and IP: the card and address this machine is known by from here on.
+# Set by bring_up_network: the card and the addresses that identify this machine from then on.
 NETWORK_TRIED=no
 NIC="" MAC="" IP="" MACHINE_NAME=""
 
@@ -36,7 +36,8 @@ bring_up_network() {
 have_nic() { [ -n "$(nics_in_order)" ]; }
 status_nic() { echo "a network card"; }
 
-# True once NIC is up with an address. Called every second; starts what can be started.
+# Called every second: starts every card that can be started. True once a card has an address; then
+# NIC and IP are set.
 network_ready() {
 	local nic
 	NET_WAITED=$((NET_WAITED + 1))
@@ -45,8 +46,9 @@ network_ready() {
 	done
 	for nic in $(nics_in_order); do
 		[ -s "$ROOT/run/swarmdd/net/$nic" ] || continue
-		# The order says who is preferred, but a preferred one may come up later than the rest.
-		is_boot_nic "$nic" || [ "$NET_WAITED" -gt "$BOOTIF_WAIT_SECS" ] || ! have_boot_nic || continue
+		# The boot card comes first in the order, but it may get its address later than others.
+		is_boot_nic "$nic" || [ "$NET_WAITED" -gt "$BOOTIF_WAIT_SECS" ] || ! have_boot_nic ||
+			continue
 		NIC=$nic
 		IP=$(sed 's/ .*//' "$ROOT/run/swarmdd/net/$nic")
 		IP=${IP%/*}
@@ -55,8 +57,8 @@ network_ready() {
 	return 1
 }
 
-# start_nic NIC: up, and once it has link, an address. A static address belongs to one card only:
-# the first with link.
+# start_nic NIC: sets it up and, once it has a link, gives it an address. Only one card gets a
+# static address: the boot card if it exists, or else the first card with a link.
 start_nic() {
 	if ! was_started "$1:up"; then
 		$MOCK ip link set dev "$1" up
@@ -80,14 +82,14 @@ was_started() {
 	esac
 }
 
-# Keeps asking every 3 s until it has a lease, then stays to renew it: a deployment may outlast the
-# lease.
+# udhcpc asks every 3 s until it has a lease. Then it stays and renews the lease, since a deployment
+# may take longer than a lease.
 start_dhcp() {
 	local metric=200
 	! is_boot_nic "$1" || metric=100
 	METRIC=$metric $MOCK udhcpc -i "$1" -f -t 5 -T 3 -A 3 -O mtu -s "$ROOT/lib/swarmdd/udhcpc.sh" \
 		-p "$ROOT/run/swarmdd/udhcpc.$1" >>"$ROOT/run/swarmdd/udhcpc.log" 2>&1 &
-	# A mocked one ends by itself; without this its lease would come at any time.
+	# The mock ends by itself. Without this line its lease would come at any time.
 	[ -z "$MOCK" ] || wait "$!"
 }
 
@@ -106,20 +108,21 @@ check_net_option() {
 	dhcp | ?*.?*.?*.?*/?* | ?*:*/?*) ;;
 	*)
 		OPT_NET=dhcp # for the report of this failure
-		fail "swarmdd.net=$1 on the kernel command line is neither 'dhcp' nor IP/LEN,GATEWAY as in 10.77.0.5/24,10.77.0.1"
+		fail "swarmdd.net=$1 on the kernel command line is neither 'dhcp' nor IP/LEN,GATEWAY" \
+			"as in 10.77.0.5/24,10.77.0.1"
 		;;
 	esac
 }
 
 # --- cards
 
-# Ethernet cards with a device behind them, the one we booted from first.
+# Prints the Ethernet cards that have a device, the boot card first.
 nics_in_order() {
 	local dir nic first="" rest=""
 	for dir in "$ROOT"/sys/class/net/*; do
 		[ -e "$dir/device" ] && [ "$(cat "$dir/type" 2>/dev/null)" = 1 ] || continue
 		nic=${dir##*/}
-		# Wireless cards are Ethernet too, but there is nobody to join a network.
+		# Wireless cards are Ethernet, too, but nothing here can join a wireless network.
 		[ ! -e "$dir/wireless" ] && [ ! -e "$dir/phy80211" ] || continue
 		if is_boot_nic "$nic"; then first="$first $nic"; else rest="$rest $nic"; fi
 	done
@@ -138,7 +141,7 @@ have_boot_nic() {
 	return 1
 }
 
-# Reading `carrier` fails while a card is down (EINVAL).
+# While a card is down, reading `carrier` fails (EINVAL).
 has_link() { [ "$(cat "$ROOT/sys/class/net/$1/carrier" 2>/dev/null)" = 1 ]; }
 
 nic_driver() {
@@ -148,8 +151,8 @@ nic_driver() {
 	echo "${link:-unknown driver}"
 }
 
-# What each card lacks, in words: "eth0 (e1000e): no link, is the cable in?; eth1 (virtio_net): no
-# answer from DHCP"
+# Prints what each card lacks: "eth0 (e1000e, MAC): no link (cable? switch port?); eth1 (virtio_net,
+# MAC): link is up, no answer from a DHCP server".
 status_network() {
 	local nic state status=""
 	for nic in $(nics_in_order); do
@@ -167,21 +170,24 @@ status_network() {
 	echo "${status#; }"
 }
 
-# One line a card, so that a slow machine can be told from a slow cable.
+# One line for each card, so that an administrator can tell a slow machine from a slow cable.
 describe_nics() {
 	local nic speed address
 	for nic in $(nics_in_order); do
 		address="no address"
-		[ ! -s "$ROOT/run/swarmdd/net/$nic" ] || address=$(sed 's/ \(..*\)/ via \1/; s/ $//' "$ROOT/run/swarmdd/net/$nic")
+		[ ! -s "$ROOT/run/swarmdd/net/$nic" ] ||
+			address=$(sed 's/ \(..*\)/ via \1/; s/ $//' "$ROOT/run/swarmdd/net/$nic")
 		speed=$(nic_speed "$nic")
 		say "$nic: $(nic_driver "$nic"), $(nic_mac "$nic"), $speed, $address"
 		case $speed in
-		"10 Mb/s"* | "100 Mb/s"* | *half*) say "$nic: slow link, look at the cable and the switch port" ;;
+		"10 Mb/s"* | "100 Mb/s"* | *half*)
+			say "$nic: slow link, check the cable and the switch port"
+			;;
 		esac
 	done
 }
 
-# Virtual cards know no speed: -1, or an error.
+# The speed of a virtual card is -1 or an error.
 nic_speed() {
 	local speed duplex
 	has_link "$1" || { echo "no link"; return; }
@@ -195,10 +201,11 @@ nic_speed() {
 
 # --- names
 
-# machine_name NIC: a name made of the address, for machines that have none yet.
+# machine_name NIC: a name made of the MAC address, for a machine without a name.
 machine_name() { echo "swarmdd-$(nic_mac "$1" | tr -d :)"; }
 
-# The DHCP server may have named us (udhcpc.sh); a kernel without a name says "(none)".
+# The DHCP server may have given a name (udhcpc.sh). The kernel calls a machine without a name
+# "(none)".
 name_machine() {
 	MACHINE_NAME=$(cat "$ROOT/proc/sys/kernel/hostname" 2>/dev/null)
 	case $MACHINE_NAME in

@@ -1,13 +1,14 @@
 #!/bin/sh
-# udhcpc.sh: what udhcpc calls with a lease (man udhcpc, "PROGRAM INTERFACE"). Sets up the card and
-# leaves a note in /run/swarmdd/net/NIC, which net.sh waits for. METRIC comes from net.sh: the card
-# we booted from gets the default route.
+# udhcpc.sh: udhcpc calls it with a lease (man udhcpc, "PROGRAM INTERFACE"). Sets up the card and
+# writes /run/swarmdd/net/NIC, which net.sh waits for. METRIC comes from net.sh: the boot card gets
+# the default route.
 set -u
 
 ROOT=${ROOT-}
 MOCK=${MOCK-}
-# As udhcpc sets them; empty when the server did not send the option.
-: "${interface:=}" "${ip:=}" "${mask:=24}" "${router:=}" "${dns:=}" "${domain:=}" "${hostname:=}" "${mtu:=}" "${METRIC:=100}"
+# udhcpc sets these. They are empty if the server did not send the option.
+: "${interface:=}" "${ip:=}" "${mask:=24}" "${router:=}" "${dns:=}" "${domain:=}" "${hostname:=}"
+: "${mtu:=}" "${METRIC:=100}"
 NOTE="$ROOT/run/swarmdd/net/$interface"
 
 bound() {
@@ -16,7 +17,7 @@ bound() {
 	$MOCK ip -4 addr flush dev "$interface"
 	$MOCK ip -4 addr add "$ip/$mask" broadcast + dev "$interface"
 	for gateway in $router; do
-		# A /32 lease (clouds) reaches its gateway only over the link itself.
+		# With a /32 lease (clouds) the gateway needs a route of its own, over the link.
 		[ "$mask" != 32 ] || $MOCK ip -4 route add "$gateway" dev "$interface"
 		$MOCK ip -4 route add default via "$gateway" dev "$interface" metric "$METRIC"
 		break
@@ -26,18 +27,19 @@ bound() {
 		grep -qxF "nameserver $server" "$ROOT/etc/resolv.conf" 2>/dev/null ||
 			echo "nameserver $server" >>"$ROOT/etc/resolv.conf"
 	done
-	[ -z "$domain" ] || grep -qs ^search "$ROOT/etc/resolv.conf" || echo "search $domain" >>"$ROOT/etc/resolv.conf"
+	[ -z "$domain" ] || grep -qs ^search "$ROOT/etc/resolv.conf" ||
+		echo "search $domain" >>"$ROOT/etc/resolv.conf"
 	[ -z "$hostname" ] || echo "$hostname" >"$ROOT/proc/sys/kernel/hostname"
-	# Moved into place, so that nobody reads half a note.
+	# Moved into place, so that net.sh never reads half a note.
 	echo "$ip/$mask ${router%% *}" >"$NOTE.new"
 	mv "$NOTE.new" "$NOTE"
 }
 
 case ${1-} in
 bound) bound ;;
-# The address stays, only a changed one is set again: open connections live through a renewal.
+# Only a changed address is set again, so that open connections survive a renewal.
 renew) [ "$(cut -d ' ' -f 1 "$NOTE" 2>/dev/null)" = "$ip/$mask" ] || bound ;;
-# Keep the address of a lost lease while the deployment runs: a DHCP server that is gone must not
-# stop the swarm.
+# Otherwise: the address of a lost lease stays while the deployment runs, because a DHCP server that
+# is gone must not stop the swarm.
 esac
 exit 0

@@ -1,12 +1,11 @@
 # shellcheck shell=sh
-# lib.sh: how tests and demo run virtual machines: one private network, the
-# shared QEMU command, bounded waiting. Sourced, never run.
+# lib.sh: virtual machines for tests and demo: one private network, the shared QEMU
+# command, bounded waiting. Sourced, never run.
 #
-# A machine is called by a number, 1 to 89: machine 7 has the MAC
-# 52:54:00:77:00:07, without DHCP the address 10.77.0.17, and in $WORK the disk
-# 7.disk and the console 7.console.
+# A machine has a number, 1 to 89. Machine 7 has the MAC address 52:54:00:77:00:07,
+# without DHCP the IP address 10.77.0.17, and in $WORK the disk 7.disk and the
+# console 7.console.
 set -eu
-PATH=$PATH:/usr/sbin:/sbin
 umask 022
 
 # shellcheck source=scripts/lib.sh
@@ -14,19 +13,23 @@ umask 022
 
 SERVER=10.77.0.1
 MACHINE_MIB=128
-# A whole boot under plain emulation takes seconds on an idle machine, but tests
-# share theirs: bounds are there to end, not to measure.
+# A boot under plain emulation takes seconds on an idle host, but the host of the tests may be busy:
+# bounds only end what hangs, they measure nothing.
 # shellcheck disable=SC2034 # for the tests
 BOOT_SECS=120
+# panic, oops: a guest that has crashed ends, and the test need not wait for its timeout.
+# no_timer_check: the kernel panics if a timer does not tick while it waits for it, which happens
+# with an emulated timer on a busy host. KVM guests do without this check, too.
+GUEST_OPTIONS="console=ttyS0 quiet panic=1 oops=panic no_timer_check"
 STARTED_PIDS=
 
-# begin "$@": what every test does first. Its files vanish with it.
+# begin "$@": the first command of every test. $WORK is removed when the test ends.
 begin() {
 	enter_private_network "$@"
 	WORK=$(mktemp -d)
 	trap 'stop_everything; rm -rf "$WORK"' EXIT
 	trap 'exit 130' INT TERM
-	# The daemons are not root and must be able to walk in.
+	# The daemons are not root and must be able to enter.
 	chmod 755 "$WORK"
 	prepare_boot_files
 	choose_accelerator
@@ -35,8 +38,8 @@ begin() {
 
 # --- the network ----------------------------------------------------------------
 
-# Starts the calling script again in a network namespace of its own. Nothing in
-# it reaches the host's interfaces, and all of it vanishes with its last process.
+# Starts the calling script again in a network namespace of its own. Nothing in it reaches the
+# interfaces of the host, and the namespace disappears with its last process.
 enter_private_network() {
 	[ -z "${SWARMDD_IN_NAMESPACE:-}" ] || return 0
 	[ "$(id -u)" = 0 ] || die "needs root, for a network namespace with a bridge in it"
@@ -52,13 +55,14 @@ make_bridge() {
 }
 
 plug_in() {
-	# Not by /sys/class/net: that still shows the host's.
+	# Not by /sys/class/net, which still shows the interfaces of the host.
 	! ip link show dev "tap$1" > /dev/null 2>&1 || return 0
 	ip tuntap add dev "tap$1" mode tap
 	ip link set "tap$1" master br0 up
 }
 
-# slow_link N RATE: what reaches machine N, so that "in the middle" lasts.
+# slow_link N RATE: limits the rate towards machine N, so that a test has time in the middle of a
+# download.
 slow_link() {
 	plug_in "$1"
 	tc qdisc replace dev "tap$1" root tbf rate "$2" burst 64kb latency 100ms
@@ -66,31 +70,33 @@ slow_link() {
 
 # --- what machines boot ------------------------------------------------------------
 
-# Sets KERNEL, INITRAMFS and AGENT, made where they are missing.
+# Sets KERNEL, INITRAMFS and AGENT, and makes those that are missing.
 prepare_boot_files() {
 	AGENT=${SWARMDD_AGENT:-$TOP/target/swarmdd}
 	INITRAMFS=${SWARMDD_INITRAMFS:-$TOP/target/initramfs-vm.img}
 	KERNEL_ROOT=$("$TOP/scripts/kernel" cloud)
 	KERNEL=$(echo "$KERNEL_ROOT"/boot/vmlinuz-*)
 	[ -x "$AGENT" ] || "$TOP/scripts/build" > /dev/null
-	[ -e "$INITRAMFS" ] || "$TOP/scripts/mkinitramfs" --modules "$KERNEL_ROOT" --agent "$AGENT" \
-		--output "$INITRAMFS" > /dev/null
+	[ -e "$INITRAMFS" ] || "$TOP/scripts/mkinitramfs" --modules "$KERNEL_ROOT" \
+		--agent "$AGENT" --output "$INITRAMFS" > /dev/null
 }
 
-# Sets ACCEL. /dev/kvm may exist, open, and still never run a guest, so a guest
-# is asked: a kernel and three lines of init, which print and switch off.
+# Sets ACCEL. /dev/kvm may exist and open and still never run a guest, so a guest is tried: a kernel
+# and three lines of init, which print a line and switch off.
 choose_accelerator() {
 	ACCEL=tcg
 	[ -z "${SWARMDD_ACCEL:-}" ] || { ACCEL=$SWARMDD_ACCEL; return 0; }
 	[ -w /dev/kvm ] || return 0
 	mkdir -p "$WORK/probe/bin"
 	cp /bin/busybox "$WORK/probe/bin/"
-	printf '#!/bin/busybox sh\nbusybox echo A-GUEST-RUNS\nbusybox poweroff -f\n' > "$WORK/probe/init"
+	printf '#!/bin/busybox sh\nbusybox echo A-GUEST-RUNS\nbusybox poweroff -f\n' \
+		> "$WORK/probe/init"
 	chmod 755 "$WORK/probe/init"
 	(cd "$WORK/probe" && find . | cpio --quiet --create --format=newc) > "$WORK/probe.cpio"
 	if timeout --kill-after=1 10 qemu-system-x86_64 -accel kvm -m 128 -nodefaults -no-reboot \
 		-display none -serial stdio -kernel "$KERNEL" -initrd "$WORK/probe.cpio" \
-		-append "console=ttyS0 quiet panic=1" < /dev/null 2> /dev/null | grep -q A-GUEST-RUNS; then
+		-append "console=ttyS0 quiet panic=1" < /dev/null 2> /dev/null |
+		grep -q A-GUEST-RUNS; then
 		ACCEL=kvm
 	fi
 }
@@ -105,30 +111,31 @@ new_disk() {
 	truncate --size "${2}M" "$WORK/$1.disk"
 }
 
-# disk_options N: how QEMU attaches the disk of machine N: a plain file, unless
-# one of the functions below said otherwise.
+# disk_options N: the QEMU options for the disk of machine N: those in N.disk-options, or else a
+# plain file.
 disk_options() {
-	cat "$WORK/$1.disk-options" 2> /dev/null || virtio_disk "$1" "file=$WORK/$1.disk,format=raw,cache=unsafe"
+	cat "$WORK/$1.disk-options" 2> /dev/null || virtio_disk "$1" "$(plain_drive "$1")"
 }
 
-# virtio_disk N DRIVE: the options for a disk that QEMU finds at DRIVE.
-# report: QEMU would otherwise answer "no space" by stopping the machine. merging:
-# where one of several neighbours fails, QEMU would fail them all.
+plain_drive() { echo "file=$WORK/$1.disk,format=raw,cache=unsafe"; }
+
+# virtio_disk N DRIVE: the options for a disk whose data is at DRIVE. Without `report` QEMU would
+# stop the machine on "no space". With merging, all merged requests would fail if one of them fails.
 virtio_disk() {
 	printf '%s\n' "-drive $2,if=none,id=disk,werror=report,rerror=report" \
 		"-device virtio-blk-pci,drive=disk,serial=DISK$1,request-merging=off"
 }
 
-# The same as a SCSI disk: virtio-blk has one error only, SCSI tells them apart.
+# The same as a SCSI disk: virtio-blk knows only one error, SCSI tells errors apart.
 scsi_disk() {
 	printf '%s\n' "-drive $2,if=none,id=disk,werror=report,rerror=report" \
 		"-device virtio-scsi-pci -device scsi-hd,drive=disk,serial=DISK$1"
 }
 
-# failing_drive N WHAT ERRNO OFFSET [once]: a drive on N.disk that answers ERRNO to
-# each WHAT (read, write, flush) that touches byte OFFSET; -1 is any. Or only once.
-# writeback: with cache=unsafe a flush would go nowhere. blkdebug is a layer of
-# QEMU's (docs/devel/blkdebug.rst).
+# failing_drive N OPERATION ERRNO OFFSET [once]: a drive on N.disk that answers ERRNO to every
+# OPERATION (read, write, flush), or only to the first, that touches byte OFFSET (-1: any byte).
+# writeback: with cache=unsafe a flush would be ignored. blkdebug is a layer of QEMU
+# (docs/devel/blkdebug.rst).
 failing_drive() {
 	local sector="$4" rule=file.inject-error.0
 
@@ -138,17 +145,21 @@ failing_drive() {
 		",$rule.event=none,$rule.iotype=$2,$rule.errno=$3,$rule.sector=$sector${5:+,$rule.once=on}"
 }
 
-# lying_drive N OFFSET TIMES: a drive on N.disk whose byte OFFSET changes by
-# itself after each of its first TIMES writes. See lying-disk.
+# lying_drive N OFFSET TIMES: a drive on N.disk whose byte OFFSET changes by itself after each of
+# its first TIMES writes. See lying-disk.
 lying_drive() {
-	"$(dirname "$0")/lying-disk" "$WORK/$1.disk" "$WORK/$1.nbd" "$2" "$3" > "$WORK/$1.lies" 2>&1 < /dev/null &
+	local socket="$WORK/$1.nbd"
+
+	"$(dirname "$0")/lying-disk" "$WORK/$1.disk" "$socket" "$2" "$3" \
+		> "$WORK/$1.lies" 2>&1 < /dev/null &
 	STARTED_PIDS="$STARTED_PIDS $!"
-	wait_until 10 test -S "$WORK/$1.nbd" || fail "lying-disk did not start: $(cat "$WORK/$1.lies")"
-	echo "driver=raw,cache=writeback,file.driver=nbd,file.server.type=unix,file.server.path=$WORK/$1.nbd"
+	wait_until 10 test -S "$socket" || fail "lying-disk did not start: $(cat "$WORK/$1.lies")"
+	printf '%s' "driver=raw,cache=writeback,file.driver=nbd" \
+		",file.server.type=unix,file.server.path=$socket"
 }
 
-# start_machine N QEMU-OPTION...: with its disk, a network card, and a serial
-# console that goes to a file. The card's own ROM is iPXE.
+# start_machine N QEMU-OPTION...: with its disk, a network card, and a serial console that goes to a
+# file. The ROM of the card is iPXE.
 start_machine() {
 	local n="$1"
 
@@ -166,49 +177,27 @@ start_machine() {
 	STARTED_PIDS="$STARTED_PIDS $!"
 }
 
-# start_direct N KERNEL-OPTION...: skips firmware and PXE: a third of the time.
-# panic, oops: a guest that is lost ends, instead of waiting for our timeout.
-# no_timer_check: on a busy host an emulated timer may not tick in the moment in
-# which the kernel waits for it, and it panics (as KVM's guests do, without it).
+# start_direct N KERNEL-OPTION...: without firmware and PXE, in a third of the time.
 start_direct() {
 	local n="$1"
 
 	shift
 	start_machine "$n" -no-reboot -kernel "$KERNEL" -initrd "$INITRAMFS" -append \
-		"console=ttyS0 quiet panic=1 oops=panic no_timer_check swarmdd.net=10.77.0.$((10 + n))/24 $*"
+		"$GUEST_OPTIONS $(static_address "$n") $*"
 }
 
-# A child that ended stays as a zombie until we wait for it.
-running() {
-	case $(sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2> /dev/null) in
-	'' | Z) return 1 ;;
-	esac
-}
+# The kernel option that gives machine N its address.
+static_address() { echo "swarmdd.net=10.77.0.$((10 + $1))/24"; }
 
-machine_runs() { running "$(cat "$WORK/$1.pid")"; }
-
-# As by pulling the plug.
+# Like pulling the plug.
 kill_machine() { end_process "$(cat "$WORK/$1.pid")" KILL; }
-
-# end_process PID SIGNAL [SECONDS]: asks, waits, insists.
-end_process() {
-	local tenths=$((${3:-5} * 10))
-
-	kill "-$2" "$1" 2> /dev/null || true
-	while running "$1" && [ "$tenths" -gt 0 ]; do
-		sleep 0.1
-		tenths=$((tenths - 1))
-	done
-	kill -KILL "$1" 2> /dev/null || true
-	wait "$1" 2> /dev/null || true
-}
 
 stop_everything() {
 	local pid
 
 	for pid in $STARTED_PIDS; do
-		# serve ends its daemons and its machines' hope in good order: it gets longer.
-		! running "$pid" || end_process "$pid" TERM 20
+		# 20 s: serve ends its daemons one after the other.
+		! is_running "$pid" || end_process "$pid" TERM 20
 	done
 	STARTED_PIDS=
 }
@@ -228,11 +217,16 @@ wait_until() {
 }
 
 says() { grep --quiet --text --extended-regexp -e "$2" "$1" 2> /dev/null; }
-ended() { ! running "$1"; }
+has_ended() { ! is_running "$1"; }
 
-# wait_for_console N SECONDS PATTERN: what a machine prints on its console.
+# wait_for_console N SECONDS PATTERN: until the console of machine N shows the pattern.
 wait_for_console() {
 	wait_until "$2" says "$WORK/$1.console" "$3"
+}
+
+# wait_for_release N: until machine N has switched itself off.
+wait_for_release() {
+	wait_until 30 has_ended "$(cat "$WORK/$1.pid")" || fail "machine $1 was not released"
 }
 
 # --- the server ----------------------------------------------------------------------
@@ -240,44 +234,46 @@ wait_for_console() {
 # start_server OPTION... IMAGE: scripts/serve with its state in $WORK/serve.
 start_server() {
 	rm -rf "$WORK/serve"
-	"$TOP/scripts/serve" --interface br0 --dir "$WORK/serve" --agent "$AGENT" --kernel "$KERNEL" \
-		--initramfs "$INITRAMFS" "$@" > "$WORK/serve.out" 2>&1 < /dev/null &
+	"$TOP/scripts/serve" --interface br0 --dir "$WORK/serve" --agent "$AGENT" \
+		--kernel "$KERNEL" --initramfs "$INITRAMFS" "$@" > "$WORK/serve.out" 2>&1 < /dev/null &
 	SERVE_PID=$!
 	STARTED_PIDS="$SERVE_PID $STARTED_PIDS"
 	wait_until 60 server_is_ready || fail "the server did not start: $(tail -n 3 "$WORK/serve.out")"
 }
 
 server_is_ready() {
-	running "$SERVE_PID" || fail "the server ended: $(tail -n 3 "$WORK/serve.out")"
+	is_running "$SERVE_PID" || fail "the server ended: $(tail -n 3 "$WORK/serve.out")"
 	[ -s "$WORK/serve/cmdline" ]
 }
 
-# deploy_options N [AGENT-OPTION]: the kernel options that deploy what the server
-# serves, for machine N.
+# deploy_options N [AGENT-OPTION]: the kernel options that deploy the images of the server on
+# machine N.
 deploy_options() {
 	sed "s/MAC/$(mac_of "$1" | tr : -)/g; s/swarmdd.args=\"/&${2:+$2 }/" "$WORK/serve/cmdline"
 }
 
-# server_ends SECONDS: true if the job succeeded, in time.
+# server_ends SECONDS: true if the job succeeded. The test fails if the server does not end in time.
 server_ends() {
-	wait_until "$1" ended "$SERVE_PID" || fail "the server never ended: $(tail -n 3 "$WORK/serve.out")"
+	wait_until "$1" has_ended "$SERVE_PID" ||
+		fail "the server never ended: $(tail -n 3 "$WORK/serve.out")"
 	wait "$SERVE_PID"
 }
 
-# reported N STATE: machine N has told the server so.
+# reported N STATE: machine N has reported this state to the server.
 reported() { says "$WORK/serve/log/reports.log" "$(mac_of "$1" | tr : -).*state.....$2"; }
 
-# reported_number N STATE FIELD: what machine N said last when in this state.
+# reported_number N STATE FIELD: a number in the last report of machine N in this state.
 reported_number() {
-	grep --text -e "$(mac_of "$1" | tr : -).*state.....$2" "$WORK/serve/log/reports.log" | tail -n 1 |
+	grep --text -e "$(mac_of "$1" | tr : -).*state.....$2" "$WORK/serve/log/reports.log" |
+		tail -n 1 |
 		sed -n "s/.*[^a-z_]$3[^a-z0-9]*\([0-9]*\).*/\1/p"
 }
 
 # result_of N: the line about machine N in the closing table.
 result_of() { grep --text -e "^$(mac_of "$1" | tr : -) .*" "$WORK/serve.out" | tail -n 1; }
 
-# has_failed N PATTERN: it says so in a frame, the server knows that reason, and
-# it never called its disk complete.
+# has_failed N PATTERN: machine N says so in a frame, the server knows the reason, and the machine
+# never called its disk complete.
 has_failed() {
 	says "$WORK/$1.console" "SWARMDD FAILED ON THIS MACHINE" || fail "machine $1 shows no frame"
 	! reported "$1" seeding || fail "machine $1 called its disk complete"
@@ -288,11 +284,13 @@ has_failed() {
 
 # --- images and proof ----------------------------------------------------------------
 
-# Small, bootable, of a length no piece divides.
-make_image() { "$TOP/scripts/demo-image" --kernel "$KERNEL_ROOT" --modules none --size 28 "$1" 2> /dev/null; }
+# Small, bootable, and its length is no multiple of a piece.
+make_image() {
+	"$TOP/scripts/demo-image" --kernel "$KERNEL_ROOT" --modules none --size 28 "$1" 2> /dev/null
+}
 
-# Nothing in it is zeros or twice there: all of it has to be fetched. Not a whole
-# number of pieces either.
+# make_noise MIB FILE: no piece is zeros or repeated, so all of it has to be fetched. Its length is
+# no multiple of a piece either.
 make_noise() { head --bytes=$(($1 * 1048576 + 777 * 512)) /dev/urandom > "$2"; }
 
 # with_one_byte_changed FILE OFFSET COPY
@@ -308,7 +306,7 @@ with_one_byte_changed() {
 # same_bytes IMAGE DISK: the disk begins with the image.
 same_bytes() { cmp --quiet --bytes="$(bytes_of "$1")" "$1" "$2"; }
 
-# The sentence that goes with FAIL, and what the machines said last.
+# fail REASON: ends the test, with the last lines of machines and server.
 fail() {
 	local file
 

@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2016
-# deploy.sh: from the disk to the reboot, and everything that may go wrong between. Sourced by run.
+# deploy.sh: cases of init from the disk to the reboot, and of failures between. Sourced by run.
 
 case_deploy_from_start_to_reboot() {
 	good_network
@@ -15,61 +15,62 @@ case_deploy_from_start_to_reboot() {
 	not_said "FAILED"
 }
 
-case_deploy_speaks_on_every_console() {
+case_deploy_prints_on_every_console() {
 	good_network
 	agent 0 "half way"
 	boot "$MINIMAL"
 	said "half way"
-	grep -q "^swarmdd: half way" "$ROOT/dev/tty0" || complain "tty0 heard nothing"
-	grep -q "^<7>swarmdd: half way" "$ROOT/dev/kmsg" || complain "the kernel's log heard nothing"
+	grep -q "^swarmdd: half way" "$ROOT/dev/tty0" || complain "nothing on tty0"
+	grep -q "^<7>swarmdd: half way" "$ROOT/dev/kmsg" || complain "nothing in the log of the kernel"
 }
 
-case_deploy_missing_console_stops_nothing() {
+case_deploy_missing_console_is_ignored() {
 	good_network
 	echo "tty0 ttyS0 ttyS1" >"$ROOT/sys/class/tty/console/active"
 	boot "$MINIMAL"
 	ran "reboot -f"
-	[ ! -e "$ROOT/dev/ttyS1" ] || complain "made a file where a console should be"
+	[ ! -e "$ROOT/dev/ttyS1" ] || complain "a file was made in place of a console"
 }
 
-case_deploy_hands_everything_to_the_agent() {
+case_deploy_passes_all_options_to_the_agent() {
 	good_network
 	disk sda1
 	disk sda2
-	boot "swarmdd.torrent=http://s/1 swarmdd.target=/dev/sda1 swarmdd.torrent=http://s/2 swarmdd.target=/dev/sda2 \
+	boot "swarmdd.torrent=http://s/1 swarmdd.target=/dev/sda1 \
+swarmdd.torrent=http://s/2 swarmdd.target=/dev/sda2 \
 swarmdd.info_hash=0123 swarmdd.report=http://s/r swarmdd.args=\"--max-up 10M --fresh\""
 	ran "swarmdd get --progress json --info-hash 0123 --max-up 10M --fresh \
 http://s/1 /dev/sda1 http://s/2 /dev/sda2\$"
 }
 
-case_deploy_small_machine_gets_a_small_agent() {
+case_deploy_small_machine_gives_the_agent_less_memory() {
 	good_network
 	echo "MemAvailable:      61440 kB" >"$ROOT/proc/meminfo"
 	boot "$MINIMAL"
 	ran "swarmdd get --progress plain --memory 30 http"
 }
 
-case_deploy_large_machine_gets_the_default() {
+case_deploy_large_machine_gives_the_agent_its_default_memory() {
 	good_network
 	echo "MemAvailable:   16000000 kB" >"$ROOT/proc/meminfo"
 	boot "$MINIMAL"
 	ran "swarmdd get --progress plain --memory 64 http"
 }
 
-case_deploy_memory_of_the_command_line_counts() {
+case_deploy_memory_option_of_the_command_line_wins() {
 	good_network
 	echo "MemAvailable:      61440 kB" >"$ROOT/proc/meminfo"
 	boot "$MINIMAL swarmdd.args=\"--memory 24\""
 	ran "swarmdd get --progress plain --memory 24 http"
 }
 
-case_deploy_stars_stay_stars() {
+case_deploy_stars_in_options_are_not_expanded() {
 	good_network
 	boot "$MINIMAL swarmdd.args=\"--name /*\""
 	ran "swarmdd get --progress plain --name /\\* http"
 }
 
-case_deploy_drivers_by_modalias_once_each() {
+case_deploy_drivers_are_asked_for_once_by_modalias() {
 	good_network
 	mkdir -p "$ROOT/sys/devices/pci0/a" "$ROOT/sys/devices/pci0/b"
 	echo "pci:v00008086d00001521*" >"$ROOT/sys/devices/pci0/a/modalias"
@@ -87,7 +88,7 @@ case_deploy_late_disk_is_waited_for() {
 	clock_between 20 90
 }
 
-case_deploy_missing_disk_names_those_there_are() {
+case_deploy_missing_disk_is_reported_with_the_disks_found() {
 	good_network
 	boot "swarmdd.torrent=http://s/a swarmdd.target=/dev/sdb swarmdd.onfail=poweroff"
 	framed "there is no /dev/sdb here after 60 s; disks found: vda"
@@ -95,7 +96,7 @@ case_deploy_missing_disk_names_those_there_are() {
 	not_ran "swarmdd get"
 }
 
-case_deploy_selector_needs_any_disk() {
+case_deploy_selector_waits_for_any_disk() {
 	good_network
 	rm -r "$ROOT/sys/block/vda"
 	mkdir -p "$ROOT/sys/block/sr0/device" "$ROOT/sys/block/loop0"
@@ -105,7 +106,7 @@ case_deploy_selector_needs_any_disk() {
 	ran "swarmdd get --progress plain http://s/a disk:auto"
 }
 
-case_deploy_no_disk_names_the_missing_driver() {
+case_deploy_no_disk_is_reported_with_controllers_without_driver() {
 	good_network
 	rm -r "$ROOT/sys/block/vda"
 	mkdir -p "$ROOT/sys/bus/pci/devices/0000:00:1f.2"
@@ -114,7 +115,8 @@ case_deploy_no_disk_names_the_missing_driver() {
 	echo 0x1000 >vendor
 	echo 0x005d >device
 	boot "swarmdd.torrent=http://s/a swarmdd.target=disk:auto swarmdd.onfail=poweroff"
-	framed "no disk found after 60 s; disk controllers without a driver in this initramfs (PCI vendor:device): 1000:005d"
+	framed "no disk found after 60 s; disk controllers without a driver in this initramfs \
+(PCI vendor:device): 1000:005d"
 }
 
 case_deploy_file_target_is_not_waited_for() {
@@ -123,30 +125,37 @@ case_deploy_file_target_is_not_waited_for() {
 	ran "swarmdd get --progress plain http://s/a /tmp/image"
 }
 
-case_deploy_agents_words_reach_the_server_once_per_state() {
+# json STATE TORRENT TARGET PERCENT [FIELDS]: a line that the agent prints
+json() {
+	printf '{"state":"%s","torrent":"%s","target":"%s","percent":%s%s}\n' "$1" "$2" "$3" "$4" \
+		"${5:+,$5}"
+}
+
+case_deploy_agent_reports_reach_the_server_once_per_state() {
 	good_network
-	agent 0 '{"state":"downloading","torrent":"a","target":"/dev/vda","percent":1.0,"have":1}' \
-		'{"state":"downloading","torrent":"a","target":"/dev/vda","percent":2.0,"have":2}' \
-		'{"state":"seeding","torrent":"a","target":"/dev/vda","percent":100.0,"have":9}'
+	agent 0 "$(json downloading a /dev/vda 1.0 '"have":1')" \
+		"$(json downloading a /dev/vda 2.0 '"have":2')" \
+		"$(json seeding a /dev/vda 100.0 '"have":9')"
 	boot "$MINIMAL swarmdd.report=http://10.77.0.1/r"
-	ran_times 1 'timeout 15 .*{"state":"downloading","torrent":"a","target":"/dev/vda","percent":1.0,"have":1} http'
+	ran_times 1 "timeout 15 .*$(json downloading a /dev/vda 1.0 '"have":1') http"
 	ran_times 0 '.*"percent":2.0'
 	ran_times 1 'timeout 15 .*{"state":"seeding","torrent":"a"'
 	said "/dev/vda: seeding"
 	not_said '"state"'
 }
 
-case_deploy_two_targets_are_reported_apart() {
+case_deploy_two_targets_are_reported_separately() {
 	good_network
 	disk vdb
-	agent 0 '{"state":"downloading","torrent":"a","target":"/dev/vda","percent":1.0,"down":5000000,"peers":3}' \
-		'{"state":"downloading","torrent":"b","target":"/dev/vdb","percent":1.5,"down":0,"peers":0}' \
-		'{"state":"downloading","torrent":"a","target":"/dev/vda","percent":2.0,"down":0,"peers":0}' \
-		'{"state":"downloading","torrent":"b","target":"/dev/vdb","percent":2.5,"down":0,"peers":0}' \
-		'{"state":"seeding","torrent":"a","target":"/dev/vda","percent":100.0,"up":7000000,"peers":2}' \
-		'{"state":"seeding","torrent":"a","target":"/dev/vda","percent":100.0,"up":7000000,"peers":2}' \
-		'{"state":"done","torrent":"b","target":"/dev/vdb","percent":100.0}'
-	boot "$MINIMAL swarmdd.torrent=http://s/b swarmdd.target=/dev/vdb swarmdd.report=http://10.77.0.1/r"
+	agent 0 "$(json downloading a /dev/vda 1.0 '"down":5000000,"peers":3')" \
+		"$(json downloading b /dev/vdb 1.5 '"down":0,"peers":0')" \
+		"$(json downloading a /dev/vda 2.0 '"down":0,"peers":0')" \
+		"$(json downloading b /dev/vdb 2.5 '"down":0,"peers":0')" \
+		"$(json seeding a /dev/vda 100.0 '"up":7000000,"peers":2')" \
+		"$(json seeding a /dev/vda 100.0 '"up":7000000,"peers":2')" \
+		"$(json "done" b /dev/vdb 100.0)"
+	boot "$MINIMAL swarmdd.torrent=http://s/b swarmdd.target=/dev/vdb \
+swarmdd.report=http://10.77.0.1/r"
 	said "/dev/vda: downloading 1.0 %, 5 MB/s, 3 peers"
 	said "/dev/vda: seeding at 7 MB/s, 2 peers"
 	said "/dev/vdb: done"
@@ -155,19 +164,19 @@ case_deploy_two_targets_are_reported_apart() {
 	ran_times 1 "wget .*\"done\""
 }
 
-# The server is away while the disk is written: the last word of each target reaches it in the end.
-case_deploy_words_the_server_missed_are_said_again() {
+# The server is away while the disk is written: the last report of each target reaches it later.
+case_deploy_missed_report_is_sent_again() {
 	good_network
-	agent 0 '{"state":"downloading","torrent":"a","target":"/dev/vda","percent":1.0,"down":0,"peers":3}' \
-		'{"state":"done","torrent":"a","target":"/dev/vda","percent":100.0}'
+	agent 0 "$(json downloading a /dev/vda 1.0 '"down":0,"peers":3')" \
+		"$(json "done" a /dev/vda 100.0)"
 	echo 3 >"$ROOT/posts-that-fail"
 	boot "$MINIMAL swarmdd.report=http://10.77.0.1/r"
 	said "could not report 'booted' to http://10.77.0.1/r"
-	prints '{"state":"done","torrent":"a","target":"/dev/vda","percent":100.0}' cat "$ROOT/posted"
+	prints "$(json "done" a /dev/vda 100.0)" cat "$ROOT/posted"
 }
 
-# The sender is busy with one word when the next comes, and nothing is said after that one.
-case_deploy_a_word_that_comes_while_another_is_sent_is_sent() {
+# The sender is busy with one report when the next comes, and there is none after that.
+case_deploy_report_queued_during_sending_is_sent() {
 	snippet "$MINIMAL" 'OPT_REPORT=http://10.77.0.1/r; mkdir -p "$ROOT/run/swarmdd/reports"
 		post_json() {
 			echo "$1" >>"$ROOT/posted"
@@ -180,32 +189,34 @@ seeding" cat "$ROOT/posted"
 
 case_deploy_failure_is_framed_and_reported() {
 	good_network
+	reason='target disk holds 120 GB, image needs 250 GB (\"big\")'
 	agent 1 "downloading" "swarmdd: target disk holds 120 GB, image needs 250 GB (\"big\")"
 	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.report=http://10.77.0.1/r"
 	framed "SWARMDD FAILED ON THIS MACHINE"
 	framed "target disk holds 120 GB, image needs 250 GB (\"big\")"
 	framed "machine 52:54:00:00:00:01 swarmdd-525400000001 10.77.0.5"
 	framed "If writing had begun"
-	prints '{"state":"booted","mac":"52:54:00:00:00:01","hostname":"swarmdd-525400000001","ip":"10.77.0.5","nic":"eth0"}
-{"state":"failed","mac":"52:54:00:00:00:01","hostname":"swarmdd-525400000001","ip":"10.77.0.5","nic":"eth0","error":"target disk holds 120 GB, image needs 250 GB (\"big\")"}' \
-		cat "$ROOT/posted"
+	machine='"mac":"52:54:00:00:00:01","hostname":"swarmdd-525400000001"'
+	machine="$machine,\"ip\":\"10.77.0.5\",\"nic\":\"eth0\""
+	prints "{\"state\":\"booted\",$machine}
+{\"state\":\"failed\",$machine,\"error\":\"$reason\"}" cat "$ROOT/posted"
 }
 
-case_deploy_usage_error_is_told_apart() {
+case_deploy_usage_error_has_a_message_of_its_own() {
 	good_network
 	agent 2 "swarmdd: unknown option --nope"
 	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.args=--nope"
 	framed "swarmdd did not understand its options: unknown option --nope"
 }
 
-case_deploy_killed_agent_is_told_apart() {
+case_deploy_killed_agent_has_a_message_of_its_own() {
 	good_network
 	agent 137
 	boot "$MINIMAL swarmdd.onfail=poweroff"
-	framed "swarmdd was killed, probably for want of memory"
+	framed "swarmdd was killed, probably for lack of memory"
 }
 
-case_onfail_reboot_lets_one_read() {
+case_onfail_reboot_leaves_time_to_read() {
 	good_network
 	agent 1 "swarmdd: no"
 	boot "$MINIMAL swarmdd.onfail=reboot"
@@ -242,28 +253,28 @@ case_onfail_retry_backs_off() {
 	ran "reboot -f"
 }
 
-case_then_poweroff() {
+case_then_poweroff_switches_off() {
 	good_network
 	boot "$MINIMAL swarmdd.then=poweroff"
 	ran_before sync "poweroff -f"
 	not_ran "reboot"
 }
 
-case_then_shell_and_reboot_after_it() {
+case_then_shell_is_followed_by_a_reboot() {
 	good_network
 	boot "$MINIMAL swarmdd.then=shell"
 	ran_before "swarmdd get" "setsid"
 	ran_before "setsid" "reboot -f"
 }
 
-case_then_kexec_without_kexec() {
+case_then_kexec_without_the_program_reboots() {
 	good_network
 	boot "$MINIMAL swarmdd.then=kexec"
 	said "this initramfs was packed without kexec; rebooting instead"
 	ran "reboot -f"
 }
 
-case_then_kexec_without_a_kernel() {
+case_then_kexec_without_a_loaded_kernel_reboots() {
 	good_network
 	mkdir -p "$ROOT/sbin"
 	cp /bin/true "$ROOT/sbin/kexec"
@@ -272,7 +283,7 @@ case_then_kexec_without_a_kernel() {
 	ran "reboot -f"
 }
 
-case_then_kexec() {
+case_then_kexec_starts_the_loaded_kernel() {
 	good_network
 	mkdir -p "$ROOT/sbin"
 	cp /bin/true "$ROOT/sbin/kexec"
@@ -282,7 +293,7 @@ case_then_kexec() {
 	not_ran "reboot"
 }
 
-case_scripts_run_around_the_agent_and_know_the_machine() {
+case_scripts_run_before_and_after_the_agent_and_know_the_machine() {
 	good_network
 	echo 'echo "pre: $SWARMDD_STAGE $SWARMDD_MAC $SWARMDD_IP $SWARMDD_TARGETS"' >"$ROOT/www/pre.sh"
 	echo 'echo "post: $SWARMDD_STAGE $SWARMDD_TORRENTS"' >"$ROOT/www/post.sh"
@@ -293,7 +304,7 @@ case_scripts_run_around_the_agent_and_know_the_machine() {
 	ran_before "swarmdd get" "sh .*/post\$"
 }
 
-case_scripts_failing_pre_writes_nothing() {
+case_scripts_failing_pre_script_stops_before_writing() {
 	good_network
 	echo 'echo "no partition table"; exit 3' >"$ROOT/www/pre.sh"
 	boot "$MINIMAL swarmdd.pre=http://10.77.0.1/pre.sh swarmdd.onfail=poweroff"
@@ -302,21 +313,21 @@ case_scripts_failing_pre_writes_nothing() {
 	not_ran "swarmdd get"
 }
 
-case_scripts_missing_on_the_server() {
+case_scripts_missing_on_the_server_stop_before_writing() {
 	good_network
 	boot "$MINIMAL swarmdd.pre=http://10.77.0.1/nowhere.sh swarmdd.onfail=poweroff"
 	framed "cannot fetch the swarmdd.pre script from http://10.77.0.1/nowhere.sh"
 	not_ran "swarmdd get"
 }
 
-case_scripts_partition_made_by_pre_is_a_target() {
+case_scripts_pre_may_make_the_target() {
 	good_network
 	echo "touch $ROOT/dev/vda1" >"$ROOT/www/pre.sh"
 	boot "swarmdd.torrent=http://s/a swarmdd.target=/dev/vda1 swarmdd.pre=http://10.77.0.1/pre.sh"
 	ran "swarmdd get --progress plain http://s/a /dev/vda1"
 }
 
-case_bug_in_init_ends_in_a_shell_not_in_a_panic() {
+case_bug_in_init_ends_in_a_shell_and_not_in_a_panic() {
 	echo 'kill -KILL "$(cat "$ROOT/init.pid")"' >"$ROOT/at-the-shell"
 	snippet "$MINIMAL" 'trap last_resort EXIT; echo "$NEVER_SET"'
 	framed "the init script ended unexpectedly; this is a bug"

@@ -1,11 +1,12 @@
 # shellcheck shell=sh disable=SC2016
-# options.sh: what init understands of the kernel command line. Sourced by run.
+# options.sh: cases about the kernel command line. Sourced by run.
 
 case_options_pairs_keep_their_order() {
 	prints "http://s/a
 http://s/b / /dev/sda1
-/dev/sda2" snippet "quiet swarmdd.torrent=http://s/a swarmdd.target=/dev/sda1 swarmdd.target=/dev/sda2 \
-swarmdd.torrent=http://s/b" 'parse_options && echo "$OPT_TORRENTS / $OPT_TARGETS"'
+/dev/sda2" snippet "quiet swarmdd.torrent=http://s/a swarmdd.target=/dev/sda1 \
+swarmdd.target=/dev/sda2 swarmdd.torrent=http://s/b" \
+		'parse_options && echo "$OPT_TORRENTS / $OPT_TARGETS"'
 }
 
 case_options_quotes_after_the_name() {
@@ -13,7 +14,7 @@ case_options_quotes_after_the_name() {
 		'parse_options && echo "$OPT_ARGS"'
 }
 
-# GRUB writes them so.
+# As GRUB writes them.
 case_options_quotes_before_the_name() {
 	prints "--max-up 10M --fresh" snippet "$MINIMAL \"swarmdd.args=--max-up 10M --fresh\" quiet" \
 		'parse_options && echo "$OPT_ARGS"'
@@ -21,56 +22,62 @@ case_options_quotes_before_the_name() {
 
 case_options_values_may_hold_equal_signs() {
 	prints "disk:serial=S1,size=1G..2T http://s/r?mac=52:54" snippet \
-		"swarmdd.torrent=http://s/a swarmdd.target=disk:serial=S1,size=1G..2T swarmdd.report=http://s/r?mac=52:54" \
+		"swarmdd.torrent=http://s/a swarmdd.target=disk:serial=S1,size=1G..2T \
+swarmdd.report=http://s/r?mac=52:54" \
 		'parse_options && echo "$OPT_TARGETS $OPT_REPORT"'
 }
 
 case_options_defaults() {
-	prints "reboot shell dhcp" snippet "$MINIMAL" 'parse_options && echo "$OPT_THEN $OPT_ONFAIL $OPT_NET"'
+	prints "reboot shell dhcp" snippet "$MINIMAL" \
+		'parse_options && echo "$OPT_THEN $OPT_ONFAIL $OPT_NET"'
 }
 
-case_options_others_are_none_of_ours() {
-	prints "fine" snippet "BOOT_IMAGE=/vmlinuz ro swarm=1 xswarmdd.x=1 $MINIMAL -- foo" 'parse_options && echo fine'
+case_options_of_other_programs_are_ignored() {
+	prints "fine" snippet "BOOT_IMAGE=/vmlinuz ro swarm=1 xswarmdd.x=1 $MINIMAL -- foo" \
+		'parse_options && echo fine'
 }
 
-case_options_typo_stops() {
+case_options_typo_is_refused() {
 	prints "swarmdd.torent on the kernel command line is no option of swarmdd, probably a typo" \
 		snippet "$MINIMAL swarmdd.torent=x" 'parse_options || echo "${FAILURE%%;*}"'
 }
 
-# As the kernel, which takes - for _ in its own parameters; we do not, and say so.
-case_options_typo_with_a_dash_stops() {
+# The kernel accepts - for _ in its own parameters. These options do not, and the message says so.
+case_options_dash_for_underscore_is_refused() {
 	prints "swarmdd.info-hash on the kernel command line is no option of swarmdd, probably a typo" \
 		snippet "$MINIMAL swarmdd.info-hash=0123" 'parse_options || echo "${FAILURE%%;*}"'
 }
 
-case_options_empty_value_stops() {
+case_options_empty_value_is_refused() {
 	prints "swarmdd.target has no value on the kernel command line" \
 		snippet "swarmdd.torrent=http://s/a swarmdd.target=" 'parse_options || echo "$FAILURE"'
 }
 
-case_options_missing_torrent_says_which_option() {
+case_options_missing_torrent_is_refused_with_its_option() {
 	prints "nothing to deploy: give swarmdd.torrent=URL on the kernel command line" \
 		snippet "swarmdd.target=/dev/vda" 'parse_options || echo "$FAILURE"'
 }
 
-case_options_missing_target_says_which_option() {
-	prints "no disk to write: give swarmdd.target=/dev/NAME or swarmdd.target=disk:auto on the kernel command line" \
+case_options_missing_target_is_refused_with_its_option() {
+	prints "no disk to write: give swarmdd.target=/dev/NAME or swarmdd.target=disk:auto \
+on the kernel command line" \
 		snippet "swarmdd.torrent=http://s/a" 'parse_options || echo "$FAILURE"'
 }
 
-case_options_unpaired_stop() {
+case_options_unpaired_torrent_is_refused() {
 	prints "2 swarmdd.torrent but 1 swarmdd.target on the kernel command line; they go in pairs" \
 		snippet "$MINIMAL swarmdd.torrent=http://s/b" 'parse_options || echo "$FAILURE"'
 }
 
-case_options_unknown_then_stops() {
-	prints "swarmdd.then=halt on the kernel command line is not one of: reboot poweroff shell kexec" \
+case_options_unknown_then_is_refused() {
+	prints "swarmdd.then=halt on the kernel command line is not one of: \
+reboot poweroff shell kexec" \
 		snippet "$MINIMAL swarmdd.then=halt" 'parse_options || echo "$FAILURE"'
 }
 
 case_options_unknown_onfail_falls_back_to_the_shell() {
-	prints "shell: swarmdd.onfail=explode on the kernel command line is not one of: shell reboot poweroff retry" \
+	prints "shell: swarmdd.onfail=explode on the kernel command line is not one of: \
+shell reboot poweroff retry" \
 		snippet "$MINIMAL swarmdd.onfail=explode" 'parse_options || echo "$OPT_ONFAIL: $FAILURE"'
 }
 
@@ -79,13 +86,16 @@ case_options_net_is_checked() {
 		prints fine snippet "$MINIMAL swarmdd.net=$good" 'parse_options && echo fine'
 	done
 	for bad in static 10.77.0.5 10.77/24,x DHCP; do
-		prints "swarmdd.net=$bad on" snippet "$MINIMAL swarmdd.net=$bad" 'parse_options || echo "${FAILURE%% the *}"'
+		prints "swarmdd.net=$bad on" snippet "$MINIMAL swarmdd.net=$bad" \
+			'parse_options || echo "${FAILURE%% the *}"'
 	done
 }
 
-case_options_bootif_of_pxelinux_and_plain() {
-	prints "52:54:00:ab:cd:ef" snippet "$MINIMAL BOOTIF=01-52-54-00-AB-CD-EF" 'parse_options && echo "$BOOTIF"'
-	prints "52:54:00:ab:cd:ef" snippet "$MINIMAL BOOTIF=52:54:00:ab:cd:ef" 'parse_options && echo "$BOOTIF"'
+case_options_bootif_may_be_of_pxelinux_or_plain() {
+	for bootif in 01-52-54-00-AB-CD-EF 52:54:00:ab:cd:ef; do
+		prints "52:54:00:ab:cd:ef" snippet "$MINIMAL BOOTIF=$bootif" \
+			'parse_options && echo "$BOOTIF"'
+	done
 }
 
 case_options_typo_is_reported_over_the_network() {

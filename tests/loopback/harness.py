@@ -1,31 +1,32 @@
-"""What the loopback cases are made of: images, torrents, loop devices, trackers, agents and other clients.
+"""How does a case start programs, attach disks and wait; and how are all cases run?
 
-Everything that is started or attached here is ended or detached by `Stage.close`, by its own pid or name, and every wait
-has a bound. Torrents are made here and not by `swarmdd make`, so that a mistake in ours cannot hide in both.
+`Stage.close` ends every process and detaches every device that a case started or attached, by its
+own pid or name. Every wait has a bound.
 """
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
+# The bench drives the same clients and the same tracker.
+sys.path.insert(0, str(TOP / "scripts"))
+from bench import clients, tracker  # noqa: E402
+from bench.common import MIB, accepts  # noqa: E402
+
 AGENT = Path(os.environ.get("SWARMDD", TOP / "target/swarmdd"))
-MIB = 1 << 20
+KIB = 1 << 10
 
 
 class Failed(Exception):
-    """A case did not hold; the text says what was seen."""
+    """What a case expected did not happen; the text says what happened instead."""
 
 
 def check(condition, text):
@@ -34,7 +35,7 @@ def check(condition, text):
 
 
 def wait_until(what, seconds, condition):
-    """The first true value of `condition`, asked ten times a second."""
+    """Returns the first true value of `condition`, which is called ten times a second."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
@@ -42,107 +43,6 @@ def wait_until(what, seconds, condition):
             return value
         time.sleep(0.1)
     raise Failed(f"{what}: not within {seconds} s")
-
-
-def bencode(value):
-    if isinstance(value, int):
-        return b"i%de" % value
-    if isinstance(value, bytes):
-        return b"%d:%s" % (len(value), value)
-    if isinstance(value, str):
-        return bencode(value.encode())
-    if isinstance(value, list):
-        return b"l" + b"".join(map(bencode, value)) + b"e"
-    return b"d" + b"".join(bencode(key) + bencode(value[key]) for key in sorted(value)) + b"e"
-
-
-def random_file(path, length):
-    with open("/dev/urandom", "rb") as source, open(path, "wb") as target:
-        left = length
-        while left:
-            left -= target.write(source.read(min(left, 8 * MIB)))
-    return path
-
-
-def same_bytes(path, other, length=None, offset=0):
-    """Do `length` bytes (or all) at `offset` of `other` equal those at the start of `path`?"""
-    with open(path, "rb") as a, open(other, "rb") as b:
-        b.seek(offset)
-        while length is None or length > 0:
-            count = 4 * MIB if length is None else min(length, 4 * MIB)
-            x, y = a.read(count), b.read(count)
-            if x != y:
-                return False
-            if not x:
-                return length is None
-            if length is not None:
-                length -= len(x)
-    return True
-
-
-def write_at(path, offset, data):
-    """Behind everybody's back, and at once visible to whoever reads."""
-    with open(path, "r+b", buffering=0) as file:
-        file.seek(offset)
-        file.write(data)
-
-
-def spoil(path, offset):
-    """One byte is another one from here on."""
-    with open(path, "r+b", buffering=0) as file:
-        file.seek(offset)
-        byte = file.read(1)
-        file.seek(offset)
-        file.write(bytes([byte[0] ^ 0xFF]))
-
-
-def traffic(device):
-    """Bytes read from a block device and bytes written to it (Documentation/admin-guide/iostats.rst)."""
-    fields = Path(f"/sys/class/block/{Path(device).name}/stat").read_text().split()
-    return int(fields[2]) * 512, int(fields[6]) * 512
-
-
-def digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class Torrent:
-    """A torrent file over an image: one file at offset 0, or FSBT slices of (offset, length)."""
-
-    def __init__(self, directory, image, piece, tracker=None, slices=None, name=None):
-        self.image, self.piece, self.slices = Path(image), piece, slices
-        self.name = name or self.image.name
-        info = {"name": self.name, "piece length": piece, "pieces": b"".join(self._hashes())}
-        if slices is None:
-            info["length"] = self.image.stat().st_size
-        else:
-            info["files"] = [{"length": length, "path": [f"{offset:032x}"]} for offset, length in slices]
-        torrent = {"info": info}
-        if tracker:
-            torrent["announce"] = tracker.url
-        self.info_hash = hashlib.sha1(bencode(info)).hexdigest()
-        self.pieces = len(info["pieces"]) // 20
-        self.bytes = bencode(torrent)
-        at = f"-{tracker.port}" if tracker else ""
-        self.path = Path(directory) / f"{self.name}-{self.info_hash[:6]}{at}.torrent"
-        self.path.write_bytes(self.bytes)
-
-    def _hashes(self):
-        slices = self.slices or [(0, self.image.stat().st_size)]
-        held = b""
-        with open(self.image, "rb") as file:
-            for offset, length in slices:
-                file.seek(offset)
-                while length:
-                    part = file.read(min(length, self.piece - len(held)))
-                    length -= len(part)
-                    held += part
-                    if len(held) == self.piece:
-                        yield hashlib.sha1(held).digest()
-                        held = b""
-        if held:
-            yield hashlib.sha1(held).digest()
 
 
 class Process:
@@ -154,7 +54,8 @@ class Process:
         with open(self.log, "wb") as log:
             self.popen = subprocess.Popen(
                 [str(word) for word in command],
-                stdin=subprocess.DEVNULL, stdout=options.pop("stdout", log), stderr=log, cwd=stage.directory, **options,
+                stdin=subprocess.DEVNULL, stdout=options.pop("stdout", log), stderr=log,
+                cwd=stage.directory, **options,
             )
 
     @property
@@ -197,11 +98,11 @@ class Process:
 class Agent(Process):
     """`swarmdd get` or `swarmdd seed` with `--progress json`."""
 
-    def __init__(self, stage, *words, prefix=(), **options):
-        command = [*prefix, AGENT, words[0], "--progress", "json", *words[1:]]
+    def __init__(self, stage, *arguments, prefix=(), **options):
+        command = [*prefix, AGENT, arguments[0], "--progress", "json", *arguments[1:]]
         self.json = stage.directory / f"agent-{len(stage.processes)}.json"
         with open(self.json, "wb") as out:
-            super().__init__(stage, f"agent-{words[0]}", command, stdout=out, **options)
+            super().__init__(stage, f"agent-{arguments[0]}", command, stdout=out, **options)
 
     def reports(self):
         # The last line may be half written.
@@ -217,21 +118,26 @@ class Agent(Process):
         return reports[-1]["state"] if reports else None
 
     def states(self, target=None):
-        """All states it went through, each once, of one target or of all."""
-        seen = dict.fromkeys(report["state"] for report in self.reports() if target in (None, report["target"]))
-        return list(seen)
+        """All states of one target or of all, in their order, each once."""
+        return list(dict.fromkeys(
+            report["state"] for report in self.reports() if target in (None, report["target"])
+        ))
 
     def result(self, target):
         """The only report of a target that is `done` or `failed`."""
-        results = [r for r in self.reports() if r["target"] == str(target) and r["state"] in ("done", "failed")]
+        results = [
+            report for report in self.reports()
+            if report["target"] == str(target) and report["state"] in ("done", "failed")
+        ]
         check(len(results) == 1, f"{len(results)} results of {target}: {results}")
         return results[0]
 
     def wait_state(self, state, seconds):
-        def arrived():
-            self.expect_running() if self.state() != state else None
+        def is_reached():
+            if self.state() != state:
+                self.expect_running()
             return self.state() == state
-        wait_until(f"{self.name} {state} (is {self.state()})", seconds, arrived)
+        wait_until(f"{self.name} {state} (is {self.state()})", seconds, is_reached)
 
     def status_field(self, name):
         text = Path(f"/proc/{self.pid}/status").read_text()
@@ -239,18 +145,19 @@ class Agent(Process):
 
 
 class Tracker:
-    """opentracker as Debian builds it: only whitelisted torrents; it runs as nobody, chrooted into its directory."""
+    """An opentracker, which can be stopped and started again."""
 
     def __init__(self, stage, port):
         self.stage, self.port, self.process = stage, port, None
-        self.directory = Path(tempfile.mkdtemp(prefix="swarmdd-tracker-", dir="/tmp"))
-        self.directory.chmod(0o755)
+        self.directory = stage.path(f"tracker-{port}")
         self.url = f"http://127.0.0.1:{port}/announce"
 
     def start(self, *torrents):
+        """Without torrents: with those of the last start."""
         if torrents:
-            (self.directory / "white").write_text("".join(f"{torrent.info_hash}\n" for torrent in torrents))
-        command = ["opentracker", "-i", "127.0.0.1", "-p", self.port, "-P", self.port, "-d", self.directory, "-w", "/white"]
+            allowed = [bytes.fromhex(torrent.info_hash) for torrent in torrents]
+            tracker.allow(self.directory, allowed)
+        command = tracker.command(self.directory, "127.0.0.1", self.port)
         self.process = self.stage.start("opentracker", command)
         wait_until("opentracker listens", 10, lambda: can_connect(self.port))
 
@@ -259,18 +166,11 @@ class Tracker:
 
     def counts(self, torrent):
         """(complete, incomplete) as the tracker sees it."""
-        wanted = urllib.parse.quote(bytes.fromhex(torrent.info_hash))
-        url = f"http://127.0.0.1:{self.port}/scrape?info_hash={wanted}"
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            text = answer.read()
-        numbers = [re.search(rb"%d:%si(\d+)e" % (len(key), key), text) for key in (b"complete", b"incomplete")]
-        return tuple(int(number.group(1)) if number else 0 for number in numbers)
+        return tracker.counts("127.0.0.1", self.port, bytes.fromhex(torrent.info_hash))
 
 
 def can_connect(port, host="127.0.0.1"):
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
+    return accepts(host, port)
 
 
 class Stage:
@@ -278,9 +178,9 @@ class Stage:
 
     def __init__(self, directory):
         self.directory = Path(directory)
-        self.processes, self.loops, self.trackers = [], [], []
-        # What takes away again what was attached and mounted, one command each: the last first,
-        # since a file system on a loop device may hold the backing file of the next one.
+        self.processes, self.loops = [], []
+        # Commands that unmount and detach. They run in reverse order, because a file system on one
+        # loop device may hold the backing file of the next.
         self.undo = []
         self.next_port = 20000
 
@@ -293,27 +193,23 @@ class Stage:
         self.processes.append(process)
         return process
 
-    def agent(self, *words, **options):
-        agent = Agent(self, *words, **options)
+    def agent(self, *arguments, **options):
+        agent = Agent(self, *arguments, **options)
         self.processes.append(agent)
         return agent
 
-    def seed(self, torrent, source, *words, host="127.0.0.1"):
+    def seed(self, torrent, source, *arguments, host="127.0.0.1"):
         """An agent that serves, and its port."""
         port = self.port()
-        agent = self.agent("seed", "--listen", f"{host}:{port}", *words, torrent.path, source)
-        wait_until("the seeder listens", 10, lambda: can_connect(port, host) or agent.expect_running())
+        agent = self.agent("seed", "--listen", f"{host}:{port}", *arguments, torrent.path, source)
+        wait_until_listens("the seeder", agent, port, host)
         return agent, port
 
-    def get(self, *words, **options):
-        return self.agent("get", "--listen", f"127.0.0.1:{self.port()}", *words, **options)
+    def get(self, *arguments, **options):
+        return self.agent("get", "--listen", f"127.0.0.1:{self.port()}", *arguments, **options)
 
-    def tracker(self, *, start_with=()):
-        tracker = Tracker(self, self.port())
-        self.trackers.append(tracker)
-        if start_with:
-            tracker.start(*start_with)
-        return tracker
+    def tracker(self):
+        return Tracker(self, self.port())
 
     def path(self, name):
         return self.directory / name
@@ -321,21 +217,29 @@ class Stage:
     def image(self, name, length):
         return random_file(self.path(name), length)
 
+    def directory_for(self, name):
+        """A new directory, for a client to download into."""
+        path = self.path(name)
+        path.mkdir()
+        return path
+
     def loop(self, name, length, fill=0xA5, *, image=None, **options):
-        """A loop device over a file that is full of `fill` bytes, or begins with an image."""
+        """A loop device over a file of `fill` bytes, with an image at its beginning if given."""
         backing = self.path(name)
         with open(backing, "wb") as file:
             for start in range(0, length, MIB):
                 file.write(bytes([fill]) * min(MIB, length - start))
         if image:
-            write_at(backing, 0, Path(image).read_bytes())
+            with open(backing, "r+b") as file:
+                file.write(Path(image).read_bytes())
         return self.attach(backing, **options)
 
     def attach(self, backing, *, read_only=False, partitions=False):
         """A loop device of 512-byte sectors."""
         flags = ["--read-only"] * read_only + ["--partscan"] * partitions
         command = ["losetup", "--show", "--find", "--sector-size", "512", *flags, str(backing)]
-        device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        attached = subprocess.run(command, check=True, capture_output=True, text=True)
+        device = attached.stdout.strip()
         self.loops.append(device)
         self.undo.append(["losetup", "--detach", device])
         if partitions:
@@ -343,59 +247,64 @@ class Stage:
         return device
 
     def mount(self, device, name, kind="auto"):
-        place = self.path(name)
-        place.mkdir()
+        place = self.directory_for(name)
         subprocess.run(["mount", "--types", kind, device, place], check=True)
         self.undo.append(["umount", place])
         return place
 
     def close(self):
         for process in reversed(self.processes):
-            # Nobody needs to say good-bye to a tracker that goes as well; transmission takes ten
-            # seconds for it.
+            # SIGKILL: transmission would take ten seconds to leave a tracker that ends as well.
             process.end(signal.SIGKILL)
         for command in reversed(self.undo):
             subprocess.run(command, check=False)
-        for tracker in self.trackers:
-            shutil.rmtree(tracker.directory, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def wait_until_listens(name, process, port, host="127.0.0.1", seconds=10):
+    """Fails at once if the process ends."""
+    def listens():
+        return can_connect(port, host) or process.expect_running()
+    wait_until(f"{name} listens", seconds, listens)
+
+
+def random_file(path, length):
+    with open("/dev/urandom", "rb") as source, open(path, "wb") as target:
+        left = length
+        while left:
+            left -= target.write(source.read(min(left, 8 * MIB)))
+    return path
 
 
 # ---- other clients, each as a function that starts it as seeder or as leecher
 
+
 def aria2(stage, torrent, directory, port, *, seeds, verified=True):
-    """Not `verified`: it says that it has everything, and serves whatever is there."""
-    looks = ["--check-integrity=true", "--bt-seed-unverified=false"] if verified else ["--bt-seed-unverified=true"]
-    command = [
-        "aria2c", "--dir", directory, "--listen-port", port, "--enable-dht=false", "--enable-dht6=false",
-        "--bt-enable-lpd=false", "--enable-peer-exchange=false", "--disable-ipv6=true", "--no-conf=true",
-        "--summary-interval=0", "--file-allocation=none", "--seed-ratio=0.0", "--bt-tracker-interval=2",
-        *(looks if seeds else ["--seed-time=0"]),
-        torrent.path,
-    ]
-    return stage.start("aria2c", command)
+    """A seeder that is not `verified` claims to have everything and serves whatever is there."""
+    if not seeds:
+        options = ["--seed-time=0"]
+    elif verified:
+        options = ["--check-integrity=true", "--bt-seed-unverified=false"]
+    else:
+        options = ["--bt-seed-unverified=true"]
+    return stage.start("aria2c", clients.aria2(
+        torrent.path, directory, port, "--disable-ipv6=true", "--bt-tracker-interval=2", *options))
 
 
 def transmission(stage, torrent, directory, port, *, seeds):
-    settings = {
-        "dht-enabled": False, "lpd-enabled": False, "pex-enabled": False, "utp-enabled": False,
-        "port-forwarding-enabled": False, "peer-port": port, "rename-partial-files": True, "rpc-enabled": False,
-    }
-    config = stage.path(f"transmission-{port}")
-    config.mkdir()
-    (config / "settings.json").write_text(json.dumps(settings))
-    command = [
-        "transmission-cli", "--config-dir", config, "--download-dir", directory, "--port", port, "--no-portmap",
-        *(["--verify"] if seeds else []), torrent.path,
-    ]
-    return stage.start("transmission", command)
+    config = stage.directory_for(f"transmission-{port}")
+    settings = {"rename-partial-files": True, "rpc-enabled": False}
+    options = ["--verify"] if seeds else []
+    return stage.start("transmission", clients.transmission(
+        torrent.path, directory, port, config, settings, *options))
 
 
 def libtorrent(stage, torrent, directory, port, *, seeds, rate=0, peer=None):
-    # Debian's python, whichever runs this: python3-libtorrent belongs to it.
-    script = Path(__file__).with_name("libtorrent_client.py")
-    role = "seed" if seeds else "leech"
-    return stage.start("libtorrent", ["/usr/bin/python3", script, role, torrent.path, directory, port, rate, peer or ""])
+    options = ["--print", "--upload-limit", rate]
+    options += ["--seed"] if seeds else []
+    options += ["--connect", peer] if peer else []
+    return stage.start("libtorrent", clients.libtorrent(
+        torrent.path, directory, "127.0.0.1", port, *options))
 
 
 CLIENTS = {"aria2": aria2, "transmission": transmission, "libtorrent": libtorrent}
@@ -403,8 +312,10 @@ CLIENTS = {"aria2": aria2, "transmission": transmission, "libtorrent": libtorren
 
 # ---- the runner
 
+
 def isolate():
-    """Goes on in a network and a mount namespace of its own: ports are free, and nobody talks to the world."""
+    """Starts again in a network and a mount namespace of its own: all ports are free, and no client
+    reaches the world."""
     if os.environ.get("SWARMDD_LOOPBACK_ISOLATED"):
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return
@@ -415,7 +326,7 @@ def isolate():
 
 
 def run(cases, wanted):
-    """Runs the cases whose name contains one of `wanted` (or all); prints as it goes; the exit status."""
+    """Runs the cases whose name contains one of `wanted` (or all). Returns the exit status."""
     isolate()
     if not AGENT.exists():
         sys.exit(f"{AGENT} is missing: run scripts/build, or name a binary in $SWARMDD")
@@ -433,7 +344,7 @@ def run(cases, wanted):
             case(stage)
             passed += 1
             print(f"ok    {name} ({time.monotonic() - start:.1f} s)", flush=True)
-        except Exception as error:  # whatever went wrong in it, the others still have their turn
+        except Exception as error:  # whatever went wrong in it, the other cases still run
             failed += 1
             kind = "" if isinstance(error, Failed) else f"{type(error).__name__}: "
             print(f"FAIL  {name}: {kind}{error}", flush=True)

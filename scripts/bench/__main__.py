@@ -1,0 +1,109 @@
+"""Which benchmark was asked for? The command line behind scripts/bench/run, which has the manual.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .common import Failure, say
+from .contenders import CONTENDERS, PAIR, Contender
+from .disk import disk
+from .pair import pair
+from .plan import swarm
+
+TOP = Path(__file__).resolve().parents[2]
+NICE = -10
+
+
+def main() -> int:
+    options = parse(sys.argv[1:])
+    # So that an end from outside runs every `finally`.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    take_precedence()
+    try:
+        return {"pair": pair, "disk": disk, "swarm": swarm}[options.command](options)
+    except Failure as failure:
+        say(failure)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", add_help=False, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    pair_options = commands.add_parser("pair", add_help=False, allow_abbrev=False)
+    pair_options.add_argument("--only", type=some_of(PAIR), default=[c.name for c in PAIR])
+    pair_options.add_argument("--cold", action="store_true")
+    pair_options.add_argument("--timeout", type=positive)
+    disk_options = commands.add_parser("disk", add_help=False, allow_abbrev=False)
+    swarm_options = commands.add_parser("swarm", add_help=False, allow_abbrev=False)
+    swarm_options.add_argument("--n", type=several, default=[1, 2, 4, 8, 16, 32])
+    swarm_options.add_argument("--only", type=some_of(CONTENDERS))
+    swarm_options.add_argument("--piece-size", type=positive, default=64)
+    swarm_options.add_argument("--rate", type=positive, default=25)
+    swarm_options.add_argument("--queue", type=positive, default=40)
+    swarm_options.add_argument("--multicast", type=percent, default=97)
+    swarm_options.add_argument("--kill", type=percent)
+    swarm_options.add_argument("--minutes", type=positive)
+    swarm_options.add_argument("--trace", action="store_true")
+    for command, size, runs in (
+        (pair_options, 1024, 3), (disk_options, 1024, 3), (swarm_options, 128, 1),
+    ):
+        command.add_argument("--size", type=positive, default=size)
+        command.add_argument("--runs", type=positive, default=runs)
+        command.add_argument("--binary", type=Path, default=TOP / "target" / "swarmdd")
+        command.add_argument("--output", type=Path, default=TOP / "target" / "bench")
+    options = parser.parse_args(argv)
+    options.binary = options.binary.resolve()
+    if options.command == "swarm" and options.only is None:
+        # Killed leechers test the swarm; the other contenders would only take their time.
+        undisturbed = [c.name for c in CONTENDERS if c.name != "read-back"]
+        options.only = ["swarmdd"] if options.kill else undisturbed
+    return options
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def percent(text: str) -> int:
+    if not 1 <= int(text) <= 99:
+        raise ValueError(text)
+    return int(text)
+
+
+def several(text: str) -> list[int]:
+    return [positive(word) for word in text.split(",")]
+
+
+def some_of(contenders: list[Contender]) -> Callable[[str], list[str]]:
+    def names(text: str) -> list[str]:
+        chosen = text.split(",")
+        if not set(chosen) <= {contender.name for contender in contenders}:
+            raise ValueError(text)
+        return chosen
+    return names
+
+
+def take_precedence() -> None:
+    """Over what else this host does, for the bench and all that it starts alike: less noise, and no
+    contender is favoured."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        # Where the kernel groups processes by session, the line above counts only within its own
+        # session (sched(7), the autogroup feature).
+        if os.getpid() != os.getpgid(0):
+            os.setsid()
+            Path("/proc/self/autogroup").write_text(f"{NICE}\n")
+    except OSError as error:
+        say(f"no precedence over other programs of this host: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The cases of tests/loopback: each file answers one question about the real agent."""

@@ -1,0 +1,157 @@
+"""Does a download survive hostile trackers and peers, in bounded memory?"""
+
+import os
+import random
+import socket
+import struct
+import time
+
+from fixtures import Server, same_bytes
+from harness import KIB, MIB, aria2, can_connect, check, libtorrent, random_file, wait_until
+from torrent import Torrent
+
+MEMORY_MIB = 24
+
+
+def hostile_trackers_cannot_stop_a_download(stage):
+    """Whatever the tracker answers, a known peer suffices, and the memory stays below its limit."""
+    image = stage.image("image", 8 * MIB + 777)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: /announce\r\nContent-Length: 0\r\n\r\n"
+    answers = {
+        "nothing": b"",
+        "noise": os.urandom(5000),
+        "no bencode": head % 4 + b"oops",
+        "endless": [b"HTTP/1.1 200 OK\r\n\r\n", *[b"i1e" * 100_000] * 200],
+        "a huge promise": head % (1 << 62) + b"d",
+        "deep": head % 200_000 + b"l" * 200_000,
+        "endless head": [b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n" * 10_000] * 100],
+        "an endless redirect": redirect,
+        "peers that cannot be": head % 20 + b"d5:peers7:\0\0\0\0\0\0\0ee",
+        "huge strings": head % 40 + b"d5:peers99999999999999999999:aaaaaaaaaaae",
+        "failure": head % 40 + b"d14:failure reason17:we do not like it" + b"ee",
+    }
+    _, peer = stage.seed(Torrent(stage.directory, image, 256 * KIB), image)
+    for what, answer in answers.items():
+        port = stage.port()
+        with Server(port, [answer]) as server:
+            torrent = Torrent(stage.directory, image, 256 * KIB, server)
+            options = ["--memory", MEMORY_MIB, "--peer", f"127.0.0.1:{peer}", "--seed-secs", 1]
+            agent = stage.get(*options, torrent.path, f"target-{port}")
+            peak = watch_memory(agent)
+            agent.expect(0, 40)
+            check(server.asked, f"{what}: the tracker was never asked")
+        check(same_bytes(image, stage.path(f"target-{port}")), f"{what}: the target differs")
+        check(peak <= MEMORY_MIB * KIB, f"{what}: {peak} KiB")
+
+
+def watch_memory(agent):
+    """Until the agent ends; returns its peak in KiB."""
+    peak = 0
+    while agent.is_running():
+        try:
+            peak = max(peak, agent.status_field("VmHWM"))
+        except (OSError, AttributeError):
+            break  # it has just ended
+        time.sleep(0.02)
+    return peak
+
+
+def hostile_peers_cannot_stop_a_download(stage):
+    """They connect all the time, while the agent fetches from an honest, slow seeder and while it
+    serves."""
+    image = stage.image("image", 16 * MIB)
+    torrent = Torrent(stage.directory, image, 256 * KIB)
+    port = stage.port()
+    libtorrent(stage, torrent, stage.directory, port, seeds=True, rate=4 * MIB)
+    own = stage.port()
+    agent = stage.agent("get", "--memory", MEMORY_MIB, "--listen", f"127.0.0.1:{own}",
+                        "--peer", f"127.0.0.1:{port}", "--seed-secs", 3, torrent.path, "target")
+    wait_until("it listens", 10, lambda: can_connect(own))
+    rng = random.Random(7)
+    attacks = list_of_attacks(torrent)
+    connections, sent, peak = [], 0, 0
+    while agent.is_running():
+        # Each one three times in turn, then at random.
+        in_turn = sent < 3 * len(attacks)
+        attack = attacks[sent % len(attacks)] if in_turn else rng.choice(attacks)
+        try:
+            attacker = socket.create_connection(("127.0.0.1", own), timeout=1)
+            attacker.settimeout(0.2)
+            attacker.sendall(attack)
+            connections.append(attacker)
+            sent += 1
+        except OSError:
+            pass
+        if len(connections) > 150:
+            connections.pop(rng.randrange(len(connections))).close()
+        try:
+            peak = max(peak, agent.status_field("VmHWM"))
+        except (OSError, AttributeError):
+            break
+        time.sleep(0.005)
+    for attacker in connections:
+        attacker.close()
+    agent.expect(0, 60)
+    check(sent >= 2 * len(attacks), f"only {sent} attacks")
+    check(same_bytes(image, stage.path("target")), "the target differs")
+    check(peak <= MEMORY_MIB * KIB, f"{peak} KiB")
+
+
+def list_of_attacks(torrent):
+    hello = handshake(torrent)
+    return [
+        b"", b"GET / HTTP/1.0\r\n\r\n", os.urandom(3000), hello[:40], hello,
+        handshake(torrent, info_hash=os.urandom(20)),
+        hello + struct.pack(">I", 0xFFFFFFFF) + os.urandom(1000),
+        hello + message(5, b"\xff" * 100),
+        hello + message(5, b"\xff" * 8) + message(5, b"\xff" * 8),
+        hello + message(4, struct.pack(">I", 1 << 31)),
+        hello + message(6, struct.pack(">III", 0, 0, 1 << 31)),
+        hello + message(6, struct.pack(">III", 0, 0xFFFFFFF0, 16384)),
+        hello + message(7, struct.pack(">II", 0, 0) + bytes(16384)),
+        hello + message(7, struct.pack(">II", 1 << 31, 1 << 31) + bytes(100)) * 50,
+        hello + message(7, struct.pack(">II", 0, 0)),
+        hello + message(20, b"\0" + b"l" * 60_000),
+        hello + message(20, b"\0d4:reqqi-5ee"),
+        hello + message(14) + message(15) + message(2) + message(3) * 10_000,
+        hello + message(99, os.urandom(60_000)),
+        hello + message(2) + message(6, struct.pack(">III", 0, 0, 16384)) * 5000,
+    ]
+
+
+def handshake(torrent, *, info_hash=None):
+    wanted = info_hash or bytes.fromhex(torrent.info_hash)
+    return b"\x13BitTorrent protocol" + bytes(8) + wanted + b"-XX0000-" + os.urandom(12)
+
+
+def message(number, body=b""):
+    return struct.pack(">IB", 1 + len(body), number) + body
+
+
+def a_peer_with_wrong_data_is_banned(stage):
+    """One seeder has another image under the same torrent: its pieces are bad, and the job succeeds
+    all the same. A ban is by address, so the honest seeder has another address. (Our own seeder
+    would not serve such an image.)"""
+    image = stage.image("image", 12 * MIB)
+    torrent = Torrent(stage.directory, image, 256 * KIB)
+    place = stage.directory_for("liar")
+    random_file(place / image.name, 12 * MIB)
+    liar = stage.port()
+    aria2(stage, torrent, place, liar, seeds=True, verified=False)
+    wait_until("the liar listens", 20, lambda: can_connect(liar))
+    honest = f"127.0.0.2:{stage.port()}"
+    agent = stage.get("--peer", f"127.0.0.1:{liar}", "--peer", honest, "--no-seed",
+                      torrent.path, "target")
+    banned = f"127.0.0.1:{liar} alone, which is banned"
+    wait_until("the liar is named", 20, lambda: banned in agent.output())
+    stage.agent("seed", "--listen", honest, torrent.path, image)
+    agent.expect(0, 60)
+    check(same_bytes(image, stage.path("target")), "the target differs")
+
+
+CASES = [
+    hostile_trackers_cannot_stop_a_download,
+    hostile_peers_cannot_stop_a_download,
+    a_peer_with_wrong_data_is_banned,
+]
