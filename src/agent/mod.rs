@@ -43,6 +43,7 @@ use crate::report;
 use crate::storage::disk::Storage;
 use crate::storage::hasher::Hasher;
 use crate::storage::partition_table;
+use crate::storage::places::Places;
 use crate::target::Identity;
 
 /// What the process needs besides pool and metainfo: measured, 0.7 MiB for the program and 0.5 MiB
@@ -821,7 +822,7 @@ impl Job {
         Ok(Job {
             path: device.path.clone(),
             identity,
-            disk: Some(Storage::new(device, metainfo.clone())?),
+            disk: Some(Storage::new(device, Places::of(&metainfo))?),
             pool: Pool::new(buffer_bytes, buffer_count)?,
             swarm: Swarm::new(now, metainfo, config),
             hasher: Hasher::default(),

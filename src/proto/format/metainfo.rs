@@ -22,6 +22,7 @@ use crate::text;
 use crate::units::{Block, BlockIndex, DiskOffset, InfoHash, PieceHash, PieceIndex};
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -46,7 +47,9 @@ pub struct Metainfo {
     /// No peers but from the tracker (BEP 27).
     pub private: bool,
     pub layout: Layout,
-    pub extents: ExtentMap,
+    /// Shared: whatever reads and writes the pieces needs it too, and a fragmented image has a
+    /// million extents.
+    pub extents: Arc<ExtentMap>,
     pub hashes: Vec<PieceHash>,
     pub files: FileLayout,
     /// Size of the disk the image was made of, at least where the last extent ends.
@@ -78,7 +81,7 @@ impl Metainfo {
             webseeds: webseeds(outer.url_list),
             private: info.private,
             layout,
-            extents,
+            extents: Arc::new(extents),
             hashes: info.hashes(layout)?,
             files,
             disk_bytes,

@@ -1,0 +1,143 @@
+//! Which requests are in flight on the device, and what is each of them for?
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::RawFd;
+
+use swarm_proto::swarm::DiskOperation;
+use swarm_proto::units::{DiskOffset, Ticket};
+
+use super::cut::Run;
+use super::edges::Edge;
+use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
+use crate::os::blockdev::Device;
+use crate::os::pool::Bounce;
+
+/// Requests in the kernel at once. One piece of a fragmented image has hundreds of extents; disks
+/// order a queue of this length well, and NVMe reaches its full rate with less.
+const QUEUE_DEPTH: u32 = 64;
+
+/// What a request is for.
+pub(super) enum Purpose {
+    /// Its segments are in the request.
+    Run(JobRun),
+    /// To give the bytes to a reader, or to change them and write them back.
+    EdgeRead(Edge),
+    EdgeWrite(Edge),
+    Flush(Ticket),
+}
+
+/// A run of one job.
+pub(super) struct JobRun {
+    pub(super) ticket: Ticket,
+    pub(super) operation: DiskOperation,
+    pub(super) run: Run,
+}
+
+/// Calling order: `push_*`, then `submit`; when `event_fd` turns readable, `complete`.
+///
+/// Invariant: every request that `Aio` has is in `in_flight`.
+pub(super) struct Requests {
+    aio: Aio,
+    fd: RawFd,
+    alignment: u32,
+    in_flight: BTreeMap<Ticket, Purpose>,
+    next_ticket: u64,
+    /// The allocation of the last `Aio::complete`.
+    completions: Vec<Completion>,
+}
+
+impl Requests {
+    /// The device must stay open until these requests are dropped.
+    pub(super) fn new(device: &Device) -> io::Result<Requests> {
+        assert!(device.alignment.is_power_of_two());
+        Ok(Requests {
+            aio: Aio::new(QUEUE_DEPTH)?,
+            fd: device.fd(),
+            alignment: device.alignment,
+            in_flight: BTreeMap::new(),
+            next_ticket: 0,
+            completions: Vec::new(),
+        })
+    }
+
+    pub(super) fn event_fd(&self) -> RawFd {
+        self.aio.event_fd()
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.aio.is_stuck()
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_flight_count(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(super) fn push_run(&mut self, mut run: JobRun) {
+        let operation = match run.operation {
+            DiskOperation::Read => Operation::Read,
+            DiskOperation::Write => Operation::Write,
+            DiskOperation::Flush => unreachable!("a flush moves no bytes"),
+        };
+        let memory = Memory::Pool(std::mem::take(&mut run.run.segments));
+        self.push(operation, run.run.disk, memory, Purpose::Run(run));
+    }
+
+    /// Reads the sectors around an edge into a bounce buffer.
+    pub(super) fn push_edge_read(&mut self, edge: Edge) {
+        let (disk, length) = edge.sectors(self.alignment);
+        let memory = Memory::Bounce(Bounce::new(length, self.alignment));
+        self.push(Operation::Read, disk, memory, Purpose::EdgeRead(edge));
+    }
+
+    /// Writes the sectors around an edge.
+    pub(super) fn push_edge_write(&mut self, edge: Edge, bounce: Bounce) {
+        let (disk, length) = edge.sectors(self.alignment);
+        assert_eq!(bounce.bytes().len(), length as usize);
+        let memory = Memory::Bounce(bounce);
+        self.push(Operation::Write, disk, memory, Purpose::EdgeWrite(edge));
+    }
+
+    pub(super) fn push_flush(&mut self, ticket: Ticket) {
+        let purpose = Purpose::Flush(ticket);
+        self.push(Operation::Flush, DiskOffset(0), Memory::None, purpose);
+    }
+
+    fn push(
+        &mut self,
+        operation: Operation,
+        disk_offset: DiskOffset,
+        memory: Memory,
+        purpose: Purpose,
+    ) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.in_flight.insert(ticket, purpose);
+        self.aio.push(Request {
+            ticket,
+            fd: self.fd,
+            operation,
+            disk_offset,
+            alignment: self.alignment,
+            memory,
+        });
+    }
+
+    pub(super) fn submit(&mut self) {
+        self.aio.submit();
+    }
+
+    /// What has completed since the last call, and what it was for.
+    pub(super) fn complete(&mut self) -> Vec<(Purpose, Completion)> {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.aio.complete(&mut completions);
+        let completed = completions.drain(..).map(|completion| {
+            let purpose = self.in_flight.remove(&completion.ticket);
+            (purpose.expect("a request of ours"), completion)
+        });
+        let completed = completed.collect();
+        self.completions = completions;
+        completed
+    }
+}
