@@ -104,4 +104,16 @@ impl Run {
     fn is_followed_by(&self, disk: DiskOffset) -> bool {
         self.disk + u64::from(self.length) == disk
     }
+
+    /// Takes over the sectors of another run if both together fit one request of `bytes_max`.
+    pub(super) fn absorb(&mut self, other: &Run, bytes_max: u32) -> bool {
+        let fits = self.is_followed_by(other.disk)
+            && other.length <= bytes_max.saturating_sub(self.length)
+            && self.segments.len() + other.segments.len() <= SEGMENT_COUNT_MAX;
+        if fits {
+            self.segments.extend_from_slice(&other.segments);
+            self.length += other.length;
+        }
+        fits
+    }
 }

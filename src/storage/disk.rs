@@ -75,6 +75,14 @@ impl Storage {
         self.jobs.is_empty()
     }
 
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// The device, once the kernel is done with what is in flight.
     pub fn into_device(self) -> Device {
         drop(self.requests);
@@ -189,10 +197,7 @@ impl Storage {
     fn completed(&mut self, pool: &mut Pool, purpose: Purpose, completion: Completion) {
         let Completion { result, bounce, .. } = completion;
         match purpose {
-            Purpose::Run(run) => {
-                let result = whole(run.operation, run.run.disk, result, run.run.length);
-                self.part_done(run.ticket, result);
-            }
+            Purpose::Runs(runs) => self.runs_done(runs, result),
             Purpose::Flush(ticket) => {
                 let result = self.flushed(result);
                 self.part_done(ticket, result);
@@ -208,6 +213,21 @@ impl Storage {
                 self.begin_edges(pool);
             }
         }
+    }
+
+    fn runs_done(&mut self, mut runs: Vec<JobRun>, result: Result<u32, i32>) {
+        if let [JobRun { operation, run, .. }] = &runs[..] {
+            let result = whole(*operation, run.disk, result, run.length);
+            return self.part_done(runs[0].ticket, result);
+        }
+        let all_bytes = runs.iter().map(|run| run.run.length).sum();
+        if result == Ok(all_bytes) {
+            return runs
+                .into_iter()
+                .for_each(|run| self.part_done(run.ticket, Ok(())));
+        }
+        // Which of them failed is not known.
+        runs.drain(..).for_each(|run| self.requests.push_alone(run));
     }
 
     /// A kernel that cannot flush through AIO makes the loop wait for the disk.
@@ -301,7 +321,7 @@ impl Storage {
 
     /// An edge is no longer in flight. If it was the last one of a read, its runs may be read now.
     fn edge_through(&mut self, edge: &Edge, result: Result<(), DiskError>) {
-        self.edges.through();
+        self.edges.through(edge);
         let job = self.job(edge.ticket);
         job.error = job.error.or(result.err());
         if job.parts as usize == job.held.len() + 1 {
@@ -359,6 +379,7 @@ mod tests {
     use super::*;
     use crate::os::blockdev::TargetOptions;
     use crate::os::testing::Scratch;
+    use std::os::unix::fs::FileExt;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
     use swarm_proto::format::metainfo::{self, Content, Description, Metainfo};
@@ -555,6 +576,65 @@ mod tests {
         assert_eq!(disk.requests.in_flight_count(), 1);
         let mut pool = pool;
         assert_eq!(wait(&mut disk, &mut pool, 1), [(Ticket(1), Ok(()))]);
+    }
+
+    /// Four pieces that follow one another on the device and one that does not.
+    #[test]
+    fn reads_that_follow_one_another_are_one_request() {
+        let files = [(DiskOffset(1 << 20), 4 * 16384), (DiskOffset(0), 16384)];
+        let metainfo = metainfo(&files, 16384);
+        let scratch = Scratch::new("disk-joined");
+        let mut disk = disk(scratch.path(), &metainfo, 512);
+        let image: Vec<u8> = (0..5 * 16384u32).map(|at| (at / 512) as u8).collect();
+        let file = scratch.open_buffered();
+        file.write_all_at(&image[..4 * 16384], 1 << 20).unwrap();
+        file.write_all_at(&image[4 * 16384..], 0).unwrap();
+        let mut pool = Pool::new(16384, 5).unwrap();
+        for piece in 0..5 {
+            disk.start(&pool, read_piece(piece));
+        }
+        disk.submit();
+        assert_eq!(disk.requests.in_flight_count(), 2);
+        let done = wait(&mut disk, &mut pool, 5);
+        assert!(done.iter().all(|(_, result)| result.is_ok()), "{done:?}");
+        for (bytes, buffer) in image.chunks(16384).zip(0..) {
+            assert!(pool.bytes(BufferId(buffer)) == bytes, "piece {buffer}");
+        }
+    }
+
+    /// The file ends in the third of four pieces.
+    #[test]
+    fn reads_that_failed_together_are_tried_alone() {
+        let metainfo = metainfo(&[(DiskOffset(0), 4 * 16384)], 16384);
+        let scratch = Scratch::new("disk-alone");
+        let mut disk = disk(scratch.path(), &metainfo, 512);
+        scratch.open_buffered().set_len(2 * 16384 + 512).unwrap();
+        let mut pool = Pool::new(16384, 4).unwrap();
+        for piece in 0..4 {
+            disk.start(&pool, read_piece(piece));
+        }
+        disk.submit();
+        assert_eq!(disk.requests.in_flight_count(), 1);
+        let mut done = wait(&mut disk, &mut pool, 4);
+        done.sort_by_key(|(ticket, _)| *ticket);
+        let error = |piece: u64| DiskError {
+            operation: DiskOperation::Read,
+            offset: DiskOffset(piece * 16384),
+            errno: libc::EIO,
+        };
+        let results: Vec<_> = done.into_iter().map(|(_, result)| result).collect();
+        assert_eq!(results, [Ok(()), Ok(()), Err(error(2)), Err(error(3))]);
+        assert!(disk.is_idle());
+    }
+
+    fn read_piece(piece: u32) -> Work {
+        Work::Read {
+            ticket: Ticket(piece.into()),
+            piece: PieceIndex(piece),
+            begin: 0,
+            length: 16384,
+            buffer: BufferId(piece),
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! after the other: two pieces may share a sector, and if both were changed at the same time, the
 //! later write would bring back the old bytes of the earlier. Direct runs never touch such a sector,
 //! since they consist of sectors that belong to one piece alone.
+//!
+//! An edge that is read changes nothing, so several are in flight. On a device with larger sectors
+//! than the image was made for, all of an image can be edges.
 
 use std::collections::VecDeque;
 
@@ -17,6 +20,9 @@ use crate::os::pool::Pool;
 /// Longest run of sectors that goes through one bounce buffer. Only a device with larger sectors
 /// than the image was made for has edges longer than a sector.
 const BOUNCE_BYTES_MAX: u32 = 128 * 1024;
+
+/// Edges being read at once: 2 MiB of bounce buffers.
+const EDGE_READS_MAX: usize = 16;
 
 /// Bytes of one buffer that do not fill their sectors.
 #[derive(Clone, Copy, Debug)]
@@ -35,29 +41,46 @@ pub(super) struct Edge {
 /// gave; and `next` again.
 #[derive(Default)]
 pub(super) struct Edges {
-    waiting: VecDeque<Edge>,
-    is_in_flight: bool,
+    writes: VecDeque<Edge>,
+    is_writing: bool,
+    reads: VecDeque<Edge>,
+    reading: usize,
 }
 
 impl Edges {
     pub(super) fn add(&mut self, edge: Edge) {
-        self.waiting.push_back(edge);
+        match edge.operation {
+            DiskOperation::Read => self.reads.push_back(edge),
+            DiskOperation::Write => self.writes.push_back(edge),
+            DiskOperation::Flush => unreachable!("a flush moves no bytes"),
+        }
     }
 
     /// An edge that may be in flight from now on.
     pub(super) fn next(&mut self) -> Option<Edge> {
-        if self.is_in_flight {
+        if !self.is_writing
+            && let Some(edge) = self.writes.pop_front()
+        {
+            self.is_writing = true;
+            return Some(edge);
+        }
+        if self.reading == EDGE_READS_MAX {
             return None;
         }
-        let edge = self.waiting.pop_front()?;
-        self.is_in_flight = true;
+        let edge = self.reads.pop_front()?;
+        self.reading += 1;
         Some(edge)
     }
 
-    /// The edge is no longer in flight.
-    pub(super) fn through(&mut self) {
-        assert!(self.is_in_flight);
-        self.is_in_flight = false;
+    /// An edge is no longer in flight.
+    pub(super) fn through(&mut self, edge: &Edge) {
+        if edge.operation == DiskOperation::Read {
+            assert!(self.reading > 0);
+            self.reading -= 1;
+        } else {
+            assert!(self.is_writing);
+            self.is_writing = false;
+        }
     }
 }
 
@@ -101,5 +124,70 @@ impl Edge {
 
     pub(super) fn memory_mut<'a>(&self, pool: &'a mut Pool) -> &'a mut [u8] {
         &mut pool.bytes_mut(self.buffer)[self.memory_offset as usize..][..self.length as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(operation: DiskOperation, disk: u64, length: u32) -> Edge {
+        Edge {
+            ticket: Ticket(0),
+            operation,
+            disk: DiskOffset(disk),
+            length,
+            buffer: BufferId(0),
+            memory_offset: 7,
+        }
+    }
+
+    #[test]
+    fn one_write_and_several_reads_at_once() {
+        let mut edges = Edges::default();
+        for _ in 0..20 {
+            edges.add(edge(DiskOperation::Write, 1, 1));
+            edges.add(edge(DiskOperation::Read, 1, 1));
+        }
+        let begun: Vec<Edge> = std::iter::from_fn(|| edges.next()).collect();
+        let is_write = |edge: &&Edge| edge.operation == DiskOperation::Write;
+        assert_eq!(begun.iter().filter(is_write).count(), 1);
+        assert_eq!(begun.len(), 1 + EDGE_READS_MAX);
+        let mut later = Vec::new();
+        for edge in &begun {
+            edges.through(edge);
+            let next = edges.next();
+            assert!(next.is_none_or(|next| next.operation == edge.operation));
+            later.extend(next);
+        }
+        assert_eq!(later.iter().filter(is_write).count(), 1);
+        assert_eq!(later.len(), 1 + 20 - EDGE_READS_MAX);
+    }
+
+    #[test]
+    fn edges_are_cut_at_the_ends_of_bounce_buffers() {
+        let bounce = u64::from(BOUNCE_BYTES_MAX);
+        let cut = |disk, length| {
+            let edges = edge(DiskOperation::Read, disk, length).cut(512);
+            edges
+                .map(|edge| (edge.disk.0, edge.length, edge.memory_offset))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(cut(700, 1000), [(700, 1000, 7)]);
+        assert_eq!(
+            cut(bounce - 1, BOUNCE_BYTES_MAX + 2),
+            [
+                (bounce - 1, 1, 7),
+                (bounce, BOUNCE_BYTES_MAX, 8),
+                (2 * bounce, 1, 8 + BOUNCE_BYTES_MAX)
+            ]
+        );
+    }
+
+    #[test]
+    fn an_edge_lies_within_its_sectors() {
+        let edge = edge(DiskOperation::Read, 700, 1000);
+        assert_eq!(edge.sectors(512), (DiskOffset(512), 1536));
+        assert_eq!(edge.in_sectors(512), 188..1188);
     }
 }

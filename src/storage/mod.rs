@@ -5,8 +5,8 @@
 //! | `places` | where the bytes of a piece lie; the next kinds of source belong beside it |
 //! | `disk` | `Storage`: what becomes of one `Work` of the core, and when it is done |
 //! | `cut` | which bytes of a transfer are whole sectors, and which are edges |
-//! | `requests` | which requests are in flight, and what each of them is for |
-//! | `edges` | which of the sectors that are only partly ours may be in flight |
+//! | `requests` | which requests are in flight, and which reads become one request |
+//! | `edges` | which of the sectors that are only partly ours may be in flight at once |
 //! | `zeroing` | whether the device makes a piece zeros by itself |
 //! | `hasher` | the SHA-1 of pieces whose bytes arrive in steps |
 //! | `reader` | the hash of every piece on a device |

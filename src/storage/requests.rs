@@ -1,4 +1,8 @@
 //! Which requests are in flight on the device, and what is each of them for?
+//!
+//! Reads that follow one another on the device become one request, whatever pieces they belong to:
+//! a piece of 16 KiB costs the kernel nearly as much work as one of 256 KiB. If such a request
+//! fails, each of its reads is tried again alone, so that one lost sector costs one piece.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,10 +21,13 @@ use crate::os::pool::Bounce;
 /// order a queue of this length well, and NVMe reaches its full rate with less.
 const QUEUE_DEPTH: u32 = 64;
 
+/// Longest request that reads are joined to. Long enough for the full speed of a spinning disk.
+pub(super) const JOINED_BYTES_MAX: u32 = 1 << 20;
+
 /// What a request is for.
 pub(super) enum Purpose {
-    /// Its segments are in the request.
-    Run(JobRun),
+    /// One run, whose segments are in the request, or several that were joined.
+    Runs(Vec<JobRun>),
     /// To give the bytes to a reader, or to change them and write them back.
     EdgeRead(Edge),
     EdgeWrite(Edge),
@@ -34,15 +41,23 @@ pub(super) struct JobRun {
     pub(super) run: Run,
 }
 
+/// Reads that become one request.
+struct Joined {
+    all: Run,
+    runs: Vec<JobRun>,
+}
+
 /// Calling order: `push_*`, then `submit`; when `event_fd` turns readable, `complete`.
 ///
-/// Invariant: every request that `Aio` has is in `in_flight`.
+/// Invariant: every request that `Aio` has is in `in_flight`; nothing is in `reads` after `submit`.
 pub(super) struct Requests {
     aio: Aio,
     fd: RawFd,
     alignment: u32,
     in_flight: BTreeMap<Ticket, Purpose>,
     next_ticket: u64,
+    /// Reads that `submit` will hand over.
+    reads: Vec<Joined>,
     /// The allocation of the last `Aio::complete`.
     completions: Vec<Completion>,
 }
@@ -57,6 +72,7 @@ impl Requests {
             alignment: device.alignment,
             in_flight: BTreeMap::new(),
             next_ticket: 0,
+            reads: Vec::new(),
             completions: Vec::new(),
         })
     }
@@ -74,14 +90,39 @@ impl Requests {
         self.in_flight.len()
     }
 
-    pub(super) fn push_run(&mut self, mut run: JobRun) {
+    pub(super) fn push_run(&mut self, run: JobRun) {
+        match run.operation {
+            DiskOperation::Read => self.push_read(run),
+            DiskOperation::Write => self.push_alone(run),
+            DiskOperation::Flush => unreachable!("a flush moves no bytes"),
+        }
+    }
+
+    fn push_read(&mut self, run: JobRun) {
+        if let Some(last) = self.reads.last_mut()
+            && last.all.absorb(&run.run, JOINED_BYTES_MAX)
+        {
+            return last.runs.push(run);
+        }
+        let all = Run {
+            segments: run.run.segments.clone(),
+            ..run.run
+        };
+        self.reads.push(Joined {
+            all,
+            runs: vec![run],
+        });
+    }
+
+    /// A request for this run and no other.
+    pub(super) fn push_alone(&mut self, mut run: JobRun) {
         let operation = match run.operation {
             DiskOperation::Read => Operation::Read,
             DiskOperation::Write => Operation::Write,
             DiskOperation::Flush => unreachable!("a flush moves no bytes"),
         };
         let memory = Memory::Pool(std::mem::take(&mut run.run.segments));
-        self.push(operation, run.run.disk, memory, Purpose::Run(run));
+        self.push(operation, run.run.disk, memory, Purpose::Runs(vec![run]));
     }
 
     /// Reads the sectors around an edge into a bounce buffer.
@@ -125,6 +166,10 @@ impl Requests {
     }
 
     pub(super) fn submit(&mut self) {
+        for Joined { all, runs } in std::mem::take(&mut self.reads) {
+            let memory = Memory::Pool(all.segments);
+            self.push(Operation::Read, all.disk, memory, Purpose::Runs(runs));
+        }
         self.aio.submit();
     }
 
