@@ -18,18 +18,21 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::metainfo::{self, Content, Description, Layout, Metainfo};
 use swarm_proto::limits::FILE_COUNT_MAX;
-use swarm_proto::units::DiskOffset;
+use swarm_proto::units::{DiskOffset, PieceHash};
 
-use super::{Failure, Reading, say};
+use super::reading::Reading;
+use super::{Failure, say};
 use crate::cli::MakeOptions;
 use crate::os::blockdev::Device;
 use crate::os::{sectors, sparse};
 use crate::report::{Bytes, Mode, State};
 use crate::storage::partition_table::{self, Table, TableKind};
+use crate::storage::places::Places;
 
 /// Ranges grow to multiples of this: the page of every file system, and the sector of every disk.
 const GRAIN_BYTES: u64 = 4096;
@@ -241,7 +244,7 @@ fn describe(
     table: Option<&Table>,
     files: &[(DiskOffset, u64)],
 ) -> Result<Vec<u8>, Failure> {
-    let extents = ExtentMap::from_files(files.iter().copied())?;
+    let extents = Arc::new(ExtentMap::from_files(files.iter().copied())?);
     let total_bytes = extents.total_bytes();
     let piece_bytes = options
         .piece_bytes
@@ -249,15 +252,14 @@ fn describe(
     let layout = Layout::new(total_bytes, piece_bytes)?;
     let reading = Reading {
         device,
-        layout,
-        extents: &extents,
+        places: Places::new(layout, extents),
         state: State::Scanning,
         torrent: device.path.display().to_string(),
         target: options.output.display().to_string(),
         progress: Mode::Auto,
     };
-    let mut hashes = Vec::new();
-    reading.hash_pieces(|_, hash| hashes.push(hash))?;
+    let mut hashes = vec![PieceHash([0; 20]); layout.piece_count() as usize];
+    reading.hash_pieces(&mut |piece, hash| hashes[piece.index()] = hash)?;
     let content = if options.single {
         Content::Single {
             length: total_bytes,

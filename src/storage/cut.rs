@@ -15,10 +15,8 @@ use swarm_proto::units::{BufferId, DiskOffset, PieceIndex, Ticket};
 
 use super::edges::Edge;
 use super::places::Places;
+use crate::os::aio::SEGMENT_COUNT_MAX;
 use crate::os::pool::{Pool, Segment};
-
-/// Most segments of one request: UIO_MAXIOV of the kernel.
-const SEGMENT_COUNT_MAX: usize = 1024;
 
 /// Bytes that move between a piece and buffers, of which `buffers[i]` holds the i-th
 /// `Pool::buffer_bytes`.
@@ -87,33 +85,39 @@ impl Transfer<'_> {
 
 /// Adds sectors to the last run if they follow it on the device.
 fn append(runs: &mut Vec<Run>, part: &Part, segment: Segment) {
-    match runs.last_mut() {
-        Some(run) if run.is_followed_by(part.disk) && run.segments.len() < SEGMENT_COUNT_MAX => {
-            run.segments.push(segment);
-            run.length += part.length;
-        }
-        _ => runs.push(Run {
-            disk: part.disk,
-            length: part.length,
-            segments: vec![segment],
-        }),
+    let run = Run {
+        disk: part.disk,
+        length: part.length,
+        segments: vec![segment],
+    };
+    let absorbed = runs
+        .last_mut()
+        .is_some_and(|last| last.absorb(&run, u32::MAX));
+    if !absorbed {
+        runs.push(run);
     }
 }
 
 impl Run {
-    fn is_followed_by(&self, disk: DiskOffset) -> bool {
-        self.disk + u64::from(self.length) == disk
-    }
-
-    /// Takes over the sectors of another run if both together fit one request of `bytes_max`.
-    pub(super) fn absorb(&mut self, other: &Run, bytes_max: u32) -> bool {
-        let fits = self.is_followed_by(other.disk)
-            && other.length <= bytes_max.saturating_sub(self.length)
-            && self.segments.len() + other.segments.len() <= SEGMENT_COUNT_MAX;
-        if fits {
-            self.segments.extend_from_slice(&other.segments);
-            self.length += other.length;
+    /// Takes over the sectors of a run that follows this one on the device, if both together fit
+    /// one request of `bytes_max`.
+    pub(super) fn absorb(&mut self, next: &Run, bytes_max: u32) -> bool {
+        let follows = self.disk + u64::from(self.length) == next.disk;
+        let fits = next.length <= bytes_max.saturating_sub(self.length)
+            && self.segments.len() + next.segments.len() <= SEGMENT_COUNT_MAX;
+        if !follows || !fits {
+            return false;
         }
-        fits
+        for segment in &next.segments {
+            let joined = self
+                .segments
+                .last_mut()
+                .is_some_and(|last| last.join(*segment));
+            if !joined {
+                self.segments.push(*segment);
+            }
+        }
+        self.length += next.length;
+        true
     }
 }

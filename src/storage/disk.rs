@@ -3,7 +3,8 @@
 //! It is cut into runs of whole sectors and edges (`cut`), these become requests (`requests`), and
 //! it is answered when nothing of it is in flight any more. The first error wins.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io;
 use std::os::fd::RawFd;
 
@@ -253,12 +254,14 @@ impl Storage {
     }
 
     fn part_done(&mut self, ticket: Ticket, result: Result<(), DiskError>) {
-        let job = self.job(ticket);
+        let Entry::Occupied(mut entry) = self.jobs.entry(ticket) else {
+            unreachable!("a job lives until its last part is done");
+        };
+        let job = entry.get_mut();
         job.error = job.error.or(result.err());
         job.parts -= 1;
         if job.parts == 0 {
-            let result = job.error.map_or(Ok(()), Err);
-            self.jobs.remove(&ticket);
+            let result = entry.remove().error.map_or(Ok(()), Err);
             self.done.push_back((ticket, result));
         }
     }
@@ -458,7 +461,7 @@ mod tests {
         (0..count).map(|_| rng.below(256) as u8).collect()
     }
 
-    /// The twin is a vector of bytes.
+    /// The stupid twin is a vector of bytes.
     fn write_and_read(seed: u64, alignment: u32, unit: u64) {
         let mut rng = Rng::new(seed);
         let files = random_files(&mut rng, unit);
@@ -547,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_what_a_vector_of_bytes_would_be() {
+    fn a_device_holds_what_a_vector_of_bytes_would_hold() {
         for seed in 0..12 {
             write_and_read(seed, 512, 512);
             write_and_read(seed, 512, 1);
@@ -556,7 +559,8 @@ mod tests {
         }
     }
 
-    /// Whole sectors cost one request for each run on the disk, whatever buffers they lie in.
+    /// Whole sectors that are contiguous on the device are one request, even if they lie in several
+    /// buffers.
     #[test]
     fn one_request_for_each_run() {
         let files = [(DiskOffset(1 << 20), 32768), (DiskOffset(0), 16384)];
@@ -638,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_lacks_is_an_error_with_its_place() {
+    fn a_read_behind_the_end_of_the_file_is_an_error_with_its_place() {
         let metainfo = metainfo(&[(DiskOffset(512), 20_000)], 16384);
         let scratch = Scratch::new("disk-short");
         let mut disk = disk(scratch.path(), &metainfo, 512);

@@ -47,6 +47,17 @@ impl Places {
         &self.layout
     }
 
+    /// How many bytes the device must have.
+    pub(super) fn needed_bytes(&self) -> u64 {
+        self.extents.disk_end().0
+    }
+
+    /// Where a piece begins; it may go on elsewhere.
+    pub fn start(&self, piece: PieceIndex) -> DiskOffset {
+        let first = self.ranges(piece, 0, 1).next();
+        first.expect("every piece has a first byte").disk
+    }
+
     /// Where `length` bytes at `begin` of a piece lie, in the order of the torrent.
     pub(super) fn ranges(
         &self,

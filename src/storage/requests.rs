@@ -4,7 +4,6 @@
 //! a piece of 16 KiB costs the kernel nearly as much work as one of 256 KiB. If such a request
 //! fails, each of its reads is tried again alone, so that one lost sector costs one piece.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -49,13 +48,14 @@ struct Joined {
 
 /// Calling order: `push_*`, then `submit`; when `event_fd` turns readable, `complete`.
 ///
-/// Invariant: every request that `Aio` has is in `in_flight`; nothing is in `reads` after `submit`.
+/// Invariant: `in_flight[n]` is what the request with ticket `n` is for, or `n` is in
+/// `free_tickets`; nothing is in `reads` after `submit`.
 pub(super) struct Requests {
     aio: Aio,
     fd: RawFd,
     alignment: u32,
-    in_flight: BTreeMap<Ticket, Purpose>,
-    next_ticket: u64,
+    in_flight: Vec<Option<Purpose>>,
+    free_tickets: Vec<usize>,
     /// Reads that `submit` will hand over.
     reads: Vec<Joined>,
     /// The allocation of the last `Aio::complete`.
@@ -70,8 +70,8 @@ impl Requests {
             aio: Aio::new(QUEUE_DEPTH)?,
             fd: device.fd(),
             alignment: device.alignment,
-            in_flight: BTreeMap::new(),
-            next_ticket: 0,
+            in_flight: Vec::new(),
+            free_tickets: Vec::new(),
             reads: Vec::new(),
             completions: Vec::new(),
         })
@@ -87,7 +87,7 @@ impl Requests {
 
     #[cfg(test)]
     pub(super) fn in_flight_count(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight.iter().flatten().count()
     }
 
     pub(super) fn push_run(&mut self, run: JobRun) {
@@ -152,11 +152,13 @@ impl Requests {
         memory: Memory,
         purpose: Purpose,
     ) {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.in_flight.insert(ticket, purpose);
+        let ticket = self.free_tickets.pop().unwrap_or(self.in_flight.len());
+        if ticket == self.in_flight.len() {
+            self.in_flight.push(None);
+        }
+        self.in_flight[ticket] = Some(purpose);
         self.aio.push(Request {
-            ticket,
+            ticket: Ticket(ticket as u64),
             fd: self.fd,
             operation,
             disk_offset,
@@ -178,8 +180,10 @@ impl Requests {
         let mut completions = std::mem::take(&mut self.completions);
         self.aio.complete(&mut completions);
         let completed = completions.drain(..).map(|completion| {
-            let purpose = self.in_flight.remove(&completion.ticket);
-            (purpose.expect("a request of ours"), completion)
+            let ticket = completion.ticket.0 as usize;
+            self.free_tickets.push(ticket);
+            let purpose = self.in_flight[ticket].take();
+            (purpose.expect("a request completes once"), completion)
         });
         let completed = completed.collect();
         self.completions = completions;
