@@ -10,6 +10,7 @@
 //! | `zeroing` | whether the device makes a piece zeros by itself |
 //! | `hasher` | the SHA-1 of pieces whose bytes arrive in steps |
 //! | `reader` | the hash of every piece on a device |
+//! | `sectors` | a few bytes at any place, with the loop waiting for them |
 //! | `partition_table` | which table a disk has, and how it fits a disk of another size |
 
 mod cut;
@@ -20,4 +21,5 @@ pub mod partition_table;
 pub mod places;
 pub mod reader;
 mod requests;
+pub mod sectors;
 mod zeroing;
