@@ -122,13 +122,6 @@ pub fn describe(
         extents,
         ..
     } = metainfo;
-    let Holdings {
-        zero,
-        there,
-        repeated,
-        fetched,
-        fetched_bytes,
-    } = *holdings;
     // Without sysfs there is less to say, and the disk can still be written.
     let inventory = Inventory::read(Path::new("/")).ok();
     let mut text = format!(
@@ -151,27 +144,14 @@ pub fn describe(
         extents.disk_end().0 - 1,
     );
     add_target(&mut text, device, inventory.as_ref());
-    // Writing to a String cannot fail, here and below.
-    let _ = writeln!(
-        text,
-        "  fetches     {} in {fetched} pieces\n              \
-         pieces not fetched: {there} there already, {zero} zeros, {repeated} repeated\n  \
-         writes      through {}, aligned to {} bytes, {} MiB of buffers",
-        exact(fetched_bytes),
-        if device.direct {
-            "O_DIRECT"
-        } else {
-            "the page cache"
-        },
-        device.alignment,
-        share >> 20,
-    );
+    add_transfers(&mut text, device, holdings, share);
     if metainfo.sector_bytes.is_some() {
         let grown = if options.grow_last {
             ", and its last partition grows to there"
         } else {
             ""
         };
+        // Writing to a String cannot fail, here and below.
         let _ = writeln!(
             text,
             "  afterwards  a GPT gets its backup at the end of the target{grown}"
@@ -181,6 +161,31 @@ pub fn describe(
         let _ = writeln!(text, "  tracker     {tracker}");
     }
     text
+}
+
+/// What is fetched, and how it is written.
+fn add_transfers(text: &mut String, device: &Device, holdings: &Holdings, share: u64) {
+    let Holdings {
+        zero,
+        there,
+        repeated,
+        fetched,
+        fetched_bytes,
+    } = *holdings;
+    let through = if device.direct {
+        "O_DIRECT"
+    } else {
+        "the page cache"
+    };
+    let _ = writeln!(
+        text,
+        "  fetches     {} in {fetched} pieces\n              \
+         pieces not fetched: {there} there already, {zero} zeros, {repeated} repeated\n  \
+         writes      through {through}, aligned to {} bytes, {} MiB of buffers",
+        exact(fetched_bytes),
+        device.alignment,
+        share >> 20,
+    );
 }
 
 /// What the target is and what is on it now.

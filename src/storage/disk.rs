@@ -308,6 +308,7 @@ impl Storage {
             (DiskOperation::Read, Ok(read)) if (read as usize) < ours.end => Err(failed(libc::EIO)),
             (DiskOperation::Read, Ok(_)) => {
                 edge.memory_mut(pool).copy_from_slice(&bounce.bytes()[ours]);
+                self.requests.reuse(bounce);
                 Ok(())
             }
             (_, Ok(read)) => {

@@ -19,7 +19,7 @@ use crate::os::pool::Pool;
 
 /// Longest run of sectors that goes through one bounce buffer. Only a device with larger sectors
 /// than the image was made for has edges longer than a sector.
-const BOUNCE_BYTES_MAX: u32 = 128 * 1024;
+pub(super) const BOUNCE_BYTES_MAX: u32 = 128 * 1024;
 
 /// Edges being read at once: 2 MiB of bounce buffers.
 const EDGE_READS_MAX: usize = 16;

@@ -3,7 +3,7 @@
 //! For the commands that read a whole image, or any list of its pieces: `make`, `verify`, `seed
 //! --check` and `get --dry-run`. [`Reader`] does what the core does when it scans a target or reads
 //! it back: a `ReadQueue` says what to read and what to hash next, `Storage` reads, and `Hasher`
-//! hashes two pieces at once while the device brings the next ones.
+//! hashes two pieces at once while the next ones are read.
 //!
 //! `Reader` itself never blocks. [`hash_pieces`] is the loop around it for a command that does
 //! nothing else.
@@ -45,7 +45,7 @@ const BUFFER_BYTES_MAX: u32 = JOINED_BYTES_MAX;
 /// `event_fd` is readable; `advance` again; and so on until `is_done`.
 ///
 /// Invariant: each buffer is in `free`, in `reading`, or waits in `queue` for the hash.
-pub struct Reader {
+struct Reader {
     queue: ReadQueue,
     /// What each buffer is being filled with. The ticket of a read is the number of its buffer.
     reading: Vec<Option<Chunk>>,
@@ -66,11 +66,11 @@ pub struct Reader {
 }
 
 /// A piece and its hash, or why it could not be read.
-pub type PieceRead = (PieceIndex, Result<PieceHash, ReadError>);
+type PieceRead = (PieceIndex, Result<PieceHash, ReadError>);
 
 impl Reader {
     /// Keeps the device open, and held if it is held, on its own.
-    pub fn new(device: &Device, places: Places) -> Result<Reader, ReadError> {
+    fn new(device: &Device, places: Places) -> Result<Reader, ReadError> {
         let (needed_bytes, holds_bytes) = (places.needed_bytes(), device.size_bytes);
         if needed_bytes > holds_bytes {
             return Err(ReadError::TooSmall {
@@ -98,22 +98,22 @@ impl Reader {
     }
 
     /// A piece to be read, behind all others.
-    pub fn add(&mut self, piece: PieceIndex) {
+    fn add(&mut self, piece: PieceIndex) {
         self.queue.add(piece);
     }
 
-    /// Readable when the device has brought something.
-    pub fn event_fd(&self) -> RawFd {
+    /// Readable when a read has completed.
+    fn event_fd(&self) -> RawFd {
         self.storage.event_fd()
     }
 
     /// Every piece that was added has been returned.
-    pub fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.queue.is_idle() && self.second.is_none()
     }
 
-    /// The next piece, if the device has brought all of it.
-    pub fn advance(&mut self) -> Option<PieceRead> {
+    /// The next piece, if all of it has been read.
+    fn advance(&mut self) -> Option<PieceRead> {
         if let Some(second) = self.second.take() {
             return Some(self.judge(second));
         }
@@ -161,7 +161,7 @@ impl Reader {
         self.storage.submit();
     }
 
-    /// Takes what the device has brought; false if that is nothing.
+    /// Takes the chunks that have been read. False if there are none.
     fn take_arrived(&mut self) -> bool {
         self.storage.advance(&mut self.pool);
         let mut has_arrived = false;
@@ -232,12 +232,9 @@ impl Reader {
 
     /// A file that ends too early is told apart from a device that fails.
     fn explain(&self, error: DiskError) -> ReadError {
-        let path = self.storage.device().path.clone();
-        match self
-            .storage
-            .device()
-            .ends_before(self.storage.places().needed_bytes())
-        {
+        let device = self.storage.device();
+        let path = device.path.clone();
+        match device.ends_before(self.storage.places().needed_bytes()) {
             Some(end) => ReadError::Ends {
                 path,
                 offset: DiskOffset(end),
@@ -303,8 +300,8 @@ pub fn hash_pieces(
     Ok(())
 }
 
-/// A quarter of a second of the largest pieces. To ask for each piece of 16 KiB costs 3 % of the
-/// processor time.
+/// A quarter of a second of the largest pieces. To ask after each piece of 16 KiB costs 2 % of
+/// the processor time.
 const PIECES_PER_SIGNAL_CHECK: u32 = 16;
 
 /// The kernel tells of every completion. To call `advance` without that costs nothing, and also

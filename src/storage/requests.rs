@@ -11,7 +11,7 @@ use swarm_proto::swarm::DiskOperation;
 use swarm_proto::units::{DiskOffset, Ticket};
 
 use super::cut::Run;
-use super::edges::Edge;
+use super::edges::{BOUNCE_BYTES_MAX, Edge};
 use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
 use crate::os::blockdev::Device;
 use crate::os::pool::Bounce;
@@ -58,6 +58,9 @@ pub(super) struct Requests {
     free_tickets: Vec<usize>,
     /// Reads that `submit` will hand over.
     reads: Vec<Joined>,
+    /// Bounce buffers of the longest edges that were read. To allocate one for each edge costs a
+    /// third of the processor time where all of an image is edges.
+    spare_bounces: Vec<Bounce>,
     /// The allocation of the last `Aio::complete`.
     completions: Vec<Completion>,
 }
@@ -73,6 +76,7 @@ impl Requests {
             in_flight: Vec::new(),
             free_tickets: Vec::new(),
             reads: Vec::new(),
+            spare_bounces: Vec::new(),
             completions: Vec::new(),
         })
     }
@@ -128,8 +132,20 @@ impl Requests {
     /// Reads the sectors around an edge into a bounce buffer.
     pub(super) fn push_edge_read(&mut self, edge: Edge) {
         let (disk, length) = edge.sectors(self.alignment);
-        let memory = Memory::Bounce(Bounce::new(length, self.alignment));
+        let spare = match length {
+            BOUNCE_BYTES_MAX => self.spare_bounces.pop(),
+            _ => None,
+        };
+        let bounce = spare.unwrap_or_else(|| Bounce::new(length, self.alignment));
+        let memory = Memory::Bounce(bounce);
         self.push(Operation::Read, disk, memory, Purpose::EdgeRead(edge));
+    }
+
+    /// Takes back a bounce buffer whose bytes are not needed any more.
+    pub(super) fn reuse(&mut self, bounce: Bounce) {
+        if bounce.bytes().len() == BOUNCE_BYTES_MAX as usize {
+            self.spare_bounces.push(bounce);
+        }
     }
 
     /// Writes the sectors around an edge.
