@@ -1,9 +1,9 @@
-//! Does an image of a whole disk arrive as a disk that its tools find right: same size, larger,
-//! 4096-byte sectors, GPT, MBR?
+//! Does an image of a whole disk become a disk in which its tools find no fault: of the same size,
+//! larger, with sectors of 4096 bytes, with GPT, with MBR?
 //!
-//! The real binary, with disks made by sgdisk, sfdisk, mke2fs and mkfs.vfat, onto files and onto
-//! loop devices. A test whose tools are missing, or that needs loop devices and is not run by root,
-//! says so and passes.
+//! The real binary writes disks made by sgdisk, sfdisk, mke2fs and mkfs.vfat onto files and loop
+//! devices. A test whose tools are missing, or that needs loop devices and is not run by root, says
+//! so and passes.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,8 +15,8 @@ const MIB: u64 = 1 << 20;
 const IMAGE_BYTES: u64 = 192 * MIB;
 const LARGER_BYTES: u64 = 256 * MIB;
 
-/// GPT with an EFI system partition and an ext4 with files, and a boot loader of sorts in the gap
-/// before the first.
+/// A GPT with an EFI system partition and an ext4 with a file, and bytes of a boot loader in the gap
+/// before the first partition.
 fn gpt_image(place: &Place) -> String {
     let image = place.sparse("disk.img", IMAGE_BYTES);
     tool(
@@ -43,7 +43,7 @@ fn gpt_image(place: &Place) -> String {
     image
 }
 
-/// vfat into the first partition, ext4 with a file into the second.
+/// Puts vfat into the first partition, and ext4 with a file into the second.
 fn fill_partitions(place: &Place, image: &str) {
     let source = place.path("files");
     fs::create_dir_all(&source).unwrap();
@@ -61,8 +61,8 @@ fn fill_partitions(place: &Place, image: &str) {
         .unwrap();
 }
 
-/// What the tools say of a disk: a clean table, clean file systems, and the sector its last
-/// partition ends at.
+/// The tools find no fault in the table and the file systems of a disk. Returns the sector at which
+/// its last partition ends.
 #[track_caller]
 fn assert_clean(place: &Place, disk: &str) -> u64 {
     let verdict = Command::new("sgdisk")
@@ -71,7 +71,7 @@ fn assert_clean(place: &Place, disk: &str) -> u64 {
         .output()
         .unwrap();
     let said = String::from_utf8([verdict.stdout, verdict.stderr].concat()).unwrap();
-    // It finds no problem either where it has just repaired one in its memory.
+    // sgdisk also reports no problem after it has repaired one in its memory.
     let repaired = said.contains("Caution") || said.contains("Warning");
     assert!(said.contains("No problems found") && !repaired, "{said}");
     let file = File::open(disk).unwrap();
@@ -91,7 +91,7 @@ fn assert_clean(place: &Place, disk: &str) -> u64 {
 }
 
 #[test]
-fn make_and_info_say_what_is_there() {
+fn make_and_info_describe_the_disk() {
     let place = Place::new("make");
     if !tools_are_there(&["sgdisk", "mke2fs", "mkfs.vfat"]) {
         return;
@@ -104,7 +104,7 @@ fn make_and_info_say_what_is_there() {
     );
     assert!(said.contains("\nused ranges: 1\n"), "{said}");
     assert!(said.contains("\nsize: 168820736 bytes "), "{said}");
-    // What is left: 192 - 161 MiB, less the 33 sectors of the backup GPT.
+    // Left out: 192 - 161 MiB, less the 33 sectors of the backup GPT.
     let left = format!(
         "\nleft out: {} bytes of zeros outside partitions ",
         31 * MIB - 33 * 512
@@ -140,7 +140,7 @@ fn make_and_info_say_what_is_there() {
 }
 
 #[test]
-fn onto_a_file_of_its_own_size_every_byte_is_the_same() {
+fn every_byte_arrives_on_a_file_of_the_same_size() {
     let place = Place::new("file");
     if !tools_are_there(&["sgdisk", "mke2fs", "mkfs.vfat", "e2fsck", "fsck.vfat"]) {
         return;
@@ -155,7 +155,7 @@ fn onto_a_file_of_its_own_size_every_byte_is_the_same() {
             fs::read(&image).unwrap() == fs::read(&target).unwrap(),
             "{options:?}"
         );
-        // Again, onto what is there; and onto a longer file.
+        // Once more, onto a file that holds the image and is longer.
         File::options()
             .write(true)
             .open(&target)
@@ -172,9 +172,9 @@ fn onto_a_file_of_its_own_size_every_byte_is_the_same() {
 }
 
 /// Some RAID controllers keep their own description in the last sectors of a disk, behind the disk
-/// they show to others.
+/// that they show to others.
 #[test]
-fn what_the_image_has_behind_its_backup_gpt_is_kept() {
+fn bytes_of_the_image_behind_its_backup_gpt_are_kept() {
     let place = Place::new("behind");
     if !tools_are_there(&["sgdisk"]) {
         return;
@@ -199,7 +199,7 @@ fn what_the_image_has_behind_its_backup_gpt_is_kept() {
             "{options:?}"
         );
     }
-    // The twin: with nothing but zeros there it belongs there.
+    // The twin: if only zeros are there, the backup GPT goes there.
     disk.write_all_at(&[0; 4], 24 * MIB - 512).unwrap();
     let (torrent, _) = make(&place, &image, &["--single"]);
     let said = Seeder::start(&torrent, &image).get(&torrent, &target, &[]);
@@ -207,7 +207,7 @@ fn what_the_image_has_behind_its_backup_gpt_is_kept() {
 }
 
 #[test]
-fn onto_a_larger_disk() {
+fn a_larger_disk_gets_its_backup_gpt_at_the_end() {
     let place = Place::new("larger");
     let tools = [
         "sgdisk",
@@ -241,12 +241,13 @@ fn onto_a_larger_disk() {
     assert_eq!(
         last,
         161 * MIB / 512 - 1,
-        "the twin: nobody asked for it to grow"
+        "the twin: without --grow-last it does not grow"
     );
     let once = larger.bytes();
     assert_eq!(&once[once.len() - 512..][..8], b"EFI PART");
     assert_eq!(&once[50 * 512..][..11], b"boot loader");
-    // What sgdisk would have done, but for the geometry in the protective MBR, which it makes up.
+    // sgdisk would have written the same, except for the geometry in the protective MBR, which it
+    // makes up.
     let twin = place.path("twin.img");
     fs::copy(&image, &twin).unwrap();
     File::options()
@@ -263,7 +264,7 @@ fn onto_a_larger_disk() {
         "backup"
     );
     assert_eq!(once[446 + 8..512], twin[446 + 8..512], "protective MBR");
-    // Some kernels are built to read no such table.
+    // Some kernels are built without support for GPT.
     let kernel_reads = kernel_sectors(&Loop::over(&image, 512), 2).is_some();
     let kernel_says = |sectors| kernel_reads.then_some(sectors);
     assert_eq!(
@@ -275,7 +276,7 @@ fn onto_a_larger_disk() {
     let said = seeder.get(&torrent, &larger.device, &[]);
     assert!(
         said.contains("fetched 1.0 MiB"),
-        "all but the piece with the table is there already: {said}"
+        "only the piece with the table is missing: {said}"
     );
     assert!(once == larger.bytes(), "a second time changes nothing");
 
@@ -297,7 +298,7 @@ fn onto_a_larger_disk() {
 }
 
 #[test]
-fn onto_a_smaller_disk_only_when_allowed_and_only_if_it_fits() {
+fn a_smaller_disk_is_accepted_only_when_allowed_and_large_enough() {
     let place = Place::new("smaller");
     let tools = [
         "sgdisk",
@@ -329,7 +330,7 @@ fn onto_a_smaller_disk_only_when_allowed_and_only_if_it_fits() {
     let said = seeder.get(&torrent, &fits.device, &["--allow-smaller"]);
     assert!(said.contains("backup GPT moved to the end"), "{said}");
     assert_eq!(assert_clean(&place, &fits.backing), 161 * MIB / 512 - 1);
-    // What is used fits exactly, and there is no room to grow.
+    // The used ranges fit exactly, and there is no room to grow.
     let said = seeder.get(&torrent, &fits.device, &["--allow-smaller", "--grow-last"]);
     assert!(said.contains("no partition could grow"), "{said}");
 
@@ -346,7 +347,7 @@ fn onto_a_smaller_disk_only_when_allowed_and_only_if_it_fits() {
 }
 
 #[test]
-fn sectors_of_4096_bytes() {
+fn a_disk_with_sectors_of_4096_bytes_is_deployed() {
     let place = Place::new("4kn");
     if !tools_are_there(&[
         "sgdisk",
@@ -380,7 +381,7 @@ fn sectors_of_4096_bytes() {
         "{said}"
     );
     assert!(succeed(&["info", &torrent]).contains("\nsector size: 4096 bytes\n"));
-    // The image file alone tells its sectors too.
+    // The image file alone also tells how large the sectors are.
     let (_, of_file) = make(&place, &source.backing, &["--name", "source"]);
     assert!(of_file.contains("sectors of 4096 bytes"), "{of_file}");
 
@@ -438,7 +439,7 @@ fn an_mbr_grows_only_when_asked() {
     );
 }
 
-/// A table whose checksum is wrong is somebody's, but no table.
+/// A table whose checksum is wrong is not used and not changed.
 #[test]
 fn a_broken_table_is_left_alone() {
     let place = Place::new("broken");
@@ -448,7 +449,7 @@ fn a_broken_table_is_left_alone() {
     let image = place.sparse("broken.img", 16 * MIB);
     tool("sgdisk", &["-n", "1:2048:+8M", &image]);
     let (torrent, _) = make(&place, &image, &["--single"]);
-    // Not in the GUID of the disk, where one in 256 is an x already.
+    // Not in the GUID of the disk, where the byte is an x already in one of 256 runs.
     File::options()
         .write(true)
         .open(&image)
@@ -461,7 +462,7 @@ fn a_broken_table_is_left_alone() {
     let said = Seeder::start(&broken, &image).get(&broken, &target, &["--grow-last"]);
     assert!(
         !said.contains("GPT"),
-        "without a sector size nobody looks for a table: {said}"
+        "no table is looked for without a sector size: {said}"
     );
     assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap());
     assert!(torrent != broken);
@@ -475,7 +476,7 @@ fn a_broken_table_is_left_alone() {
     assert!(disk.bytes()[..16 * MIB as usize] == fs::read(&image).unwrap());
 }
 
-// ---- what the tests are made of ----
+// ---- the fixtures ----
 
 /// A directory of its own for one test, removed at its end.
 struct Place(PathBuf);
@@ -550,19 +551,19 @@ impl Drop for Loop {
     }
 }
 
-/// What was written to the device is in its file, and the other way round.
+/// Bytes written to the device are in its file from now on, and the other way round.
 fn drop_caches(disk: &Loop) {
     tool("blockdev", &["--flushbufs", &disk.device]);
 }
 
-/// How large the kernel takes a partition to be, if it knows it.
+/// The size of a partition according to the kernel, if it knows the partition.
 fn kernel_sectors(disk: &Loop, partition: u32) -> Option<u64> {
     let name = disk.device.rsplit('/').next().unwrap();
     let size = fs::read_to_string(format!("/sys/block/{name}/{name}p{partition}/size")).ok()?;
     Some(size.trim().parse().unwrap())
 }
 
-/// `swarmdd seed` at a port of its own, ended when dropped.
+/// `swarmdd seed` at a port of its own. It ends when this is dropped.
 struct Seeder {
     process: Child,
     address: String,
@@ -594,7 +595,7 @@ impl Seeder {
         Seeder { process, address }
     }
 
-    /// Fetches onto a target; what was said.
+    /// Fetches onto a target. Returns what was printed.
     #[track_caller]
     fn get(&self, torrent: &str, target: &str, options: &[&str]) -> String {
         let fixed = [
@@ -640,7 +641,7 @@ fn succeed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// `get` says no before it talks to anybody.
+/// `get` refuses before it connects to a peer. Returns what was printed.
 #[track_caller]
 fn refuse(torrent: &str, target: &str, options: &[&str]) -> String {
     let output = swarmdd(
@@ -655,7 +656,8 @@ fn refuse(torrent: &str, target: &str, options: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// A torrent of its own name for each set of options, and what `make` said.
+/// Makes a torrent, with another name for each set of options. Returns its path and what was
+/// printed.
 #[track_caller]
 fn make(place: &Place, source: &str, options: &[&str]) -> (String, String) {
     let name = source.rsplit('/').next().unwrap();
@@ -672,7 +674,7 @@ fn tool(name: &str, arguments: &[&str]) -> String {
     tool_fed(name, arguments, "/dev/null")
 }
 
-/// Runs a program with a file as its input; what it printed, in the language of the tests.
+/// Runs a program with a file as its input. Returns what it printed, in English.
 #[track_caller]
 fn tool_fed(name: &str, arguments: &[&str], input: &str) -> String {
     let mut command = Command::new(name);
@@ -693,7 +695,7 @@ fn tool_fed(name: &str, arguments: &[&str], input: &str) -> String {
     said
 }
 
-/// Tools of the administrator are not in everybody's path.
+/// The directories of administration tools are not in the path of every user.
 fn search_path() -> String {
     format!(
         "{}:/usr/sbin:/sbin",
@@ -716,7 +718,7 @@ fn tools_are_there(names: &[&str]) -> bool {
     }
 }
 
-/// Loop devices are root's, and some containers have none.
+/// Loop devices need root, and some containers have none.
 fn loops_are_there() -> bool {
     let there = Command::new("losetup")
         .arg("--find")
@@ -724,7 +726,7 @@ fn loops_are_there() -> bool {
         .output();
     let there = there.is_ok_and(|output| output.status.success());
     if !there {
-        println!("skipped: no loop device can be had");
+        println!("skipped: no loop device is available");
     }
     there
 }

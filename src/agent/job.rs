@@ -28,6 +28,7 @@ use crate::os::device::{Device, Kind};
 use crate::os::pool::Pool;
 use crate::storage::disk::Storage;
 use crate::storage::partition_table;
+use crate::storage::places::Places;
 
 /// Pause after the kernel had no memory for a disk request while none was in flight.
 const SUBMIT_PAUSE: Duration = Duration::from_millis(100);
@@ -77,7 +78,7 @@ impl Job {
             &shared.throttles,
         )?;
         let reporting = Reporting::new(place.number, target, device.path.clone(), identity, now);
-        let storage = Storage::new(device, metainfo.clone())?;
+        let storage = Storage::new(device, Places::of(&metainfo))?;
         shared.poll.registry().register(
             &mut SourceFd(&storage.event_fd()),
             Origin::Storage(place.index).token(),

@@ -21,7 +21,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One `key: value` a line; a key with several values stands once for each.
+/// One `key: value` a line. A key with several values has a line for each.
 fn describe(metainfo: &Metainfo) -> String {
     let Metainfo {
         info_hash,
@@ -41,7 +41,7 @@ fn describe(metainfo: &Metainfo) -> String {
     };
     let mut text = String::new();
     let mut line = |key: &str, value: &str| {
-        writeln!(text, "{key}: {}", printable(value)).expect("a string takes all");
+        writeln!(text, "{key}: {}", printable(value)).expect("writing to a string cannot fail");
     };
     line("name", &metainfo.name);
     line("info-hash", &info_hash.to_string());
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn used_ranges() {
+    fn a_torrent_of_used_ranges_is_described() {
         let files = [
             (DiskOffset(0), 4096),
             (DiskOffset(4096), 4096),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn single_file() {
+    fn a_single_file_torrent_is_described() {
         let text = described(Content::Single { length: 1000 }, &[], false);
         assert!(
             text.contains("layout: single file, from offset 0\n"),

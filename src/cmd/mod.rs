@@ -2,26 +2,19 @@
 
 use std::fmt;
 use std::io::Write;
-use std::ops::ControlFlow;
 
-use swarm_proto::format::extents::ExtentMap;
-use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
-use swarm_proto::units::{PieceHash, PieceIndex};
 
 use crate::agent::{Reporter, RunError};
 use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
 use crate::os::clock;
-use crate::os::device::Device;
-use crate::os::signal::Signals;
-use crate::report::{self, Mode, State, Status};
-use crate::storage::reader;
 
 mod disks;
 pub mod get;
 pub mod info;
 pub mod make;
 mod plan;
+mod reading;
 pub mod seed;
 pub mod verify;
 
@@ -102,57 +95,5 @@ fn conclude(result: Result<bool, RunError>, reporter: &mut Reporter) -> Result<(
             Err(Failure::AlreadySaid)
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// What is read from start to end, and how the line calls it that shows how far that is.
-struct Reading<'a> {
-    device: &'a Device,
-    layout: Layout,
-    extents: &'a ExtentMap,
-    state: State,
-    torrent: String,
-    target: String,
-    progress: Mode,
-}
-
-impl Reading<'_> {
-    /// Hashes every piece, in order. SIGINT and SIGTERM end it.
-    fn hash_pieces(&self, mut on_piece: impl FnMut(PieceIndex, PieceHash)) -> Result<(), Failure> {
-        let mut signals = Signals::new()?;
-        let mut reporter = report::standard(self.progress);
-        let mut status = Status {
-            state: self.state,
-            torrent: self.torrent.clone(),
-            target: self.target.clone(),
-            have: 0,
-            pieces: self.layout.piece_count(),
-            checked: 0,
-            to_check: self.layout.piece_count(),
-            bytes: self.layout.total_bytes(),
-            fetched: 0,
-            uploaded: 0,
-            peers: 0,
-        };
-        if !self.device.direct {
-            let path = self.device.path.display();
-            reporter.note(&format!(
-                "{path}: no O_DIRECT on this file system, reading through the page cache"
-            ));
-        }
-        reporter.update(clock::now(), 0, &status);
-        reader::hash_pieces(
-            self.device,
-            self.layout,
-            self.extents,
-            &mut signals,
-            |piece, hash| {
-                on_piece(piece, hash);
-                status.checked += 1;
-                reporter.update(clock::now(), 0, &status);
-                ControlFlow::Continue(())
-            },
-        )?;
-        Ok(())
     }
 }

@@ -1,16 +1,14 @@
-//! `swarmdd get --dry-run`: what would be written where, what would be gone, and how much would
-//! have to come?
+//! `swarmdd get --dry-run`: what would be written where, what would be lost, and how much would be
+//! fetched?
 //!
-//! To answer the last, the target is read and hashed as `get` would do it: first a sample of
-//! pieces, and only if one of them is there, all.
+//! To answer the last question, the target is read and hashed as `get` would do it: first a sample
+//! of pieces, and only if one of them is there, all pieces.
 
 use std::fmt::Write;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use swarm_proto::bitfield::Bitfield;
 use swarm_proto::format::contents::Contents;
-use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::rng::Rng;
@@ -20,7 +18,8 @@ use swarm_proto::units::PieceIndex;
 use super::get::{Job, Options};
 use crate::os::device::{Device, Kind};
 use crate::os::signal::Signals;
-use crate::storage::reader::{self, ScanError};
+use crate::storage::places::Places;
+use crate::storage::reader::{self, ReadError};
 use crate::target::inventory::Inventory;
 
 /// How the pieces of an image come to the target; each piece is counted once.
@@ -34,7 +33,7 @@ pub struct Holdings {
     fetched_bytes: u64,
 }
 
-/// Reads the target, unless `fresh` says not to. `on_progress` hears how many pieces have been
+/// Reads the target, unless `fresh` says not to. `on_progress` is told how many pieces have been
 /// read, and of how many.
 pub fn holdings(
     metainfo: &Metainfo,
@@ -42,82 +41,58 @@ pub fn holdings(
     fresh: bool,
     signals: &mut Signals,
     on_progress: &mut dyn FnMut(u32, u32),
-) -> Result<Holdings, ScanError> {
-    let contents = Contents::new(&metainfo.layout, &metainfo.hashes);
-    let mut good = Bitfield::new(metainfo.layout.piece_count());
+) -> Result<Holdings, ReadError> {
+    let layout = &metainfo.layout;
+    let contents = Contents::new(layout, &metainfo.hashes);
+    let mut good = Bitfield::new(layout.piece_count());
     if !fresh && !device.created {
-        // The plan is the same every time; which pieces are looked at does not matter.
-        let sample = contents.sample(&metainfo.layout, &mut Rng::new(0));
-        read(
-            metainfo,
-            device,
-            &sample,
-            &mut good,
-            signals,
-            &mut |_, _| {},
-        )?;
-        if good.ones().next().is_some() {
-            let all: Vec<PieceIndex> = contents_to_read(metainfo, &contents);
-            read(metainfo, device, &all, &mut good, signals, on_progress)?;
+        let mut mark = |pieces: &[PieceIndex], on_progress: &mut dyn FnMut(u32, u32)| {
+            mark_good(metainfo, device, pieces, &mut good, signals, on_progress)
+        };
+        // The same random numbers each time: two plans for one target shall not differ.
+        let sample = contents.sample(layout, &mut Rng::new(0));
+        if mark(&sample, &mut |_, _| {})? {
+            let is_to_read = |piece: &PieceIndex| !contents.is_zero(*piece);
+            let all: Vec<PieceIndex> = layout.pieces().filter(is_to_read).collect();
+            mark(&all, on_progress)?;
         }
     }
-    Ok(count(&metainfo.layout, &contents, &good))
+    Ok(count(layout, &contents, &good))
 }
 
-fn contents_to_read(metainfo: &Metainfo, contents: &Contents) -> Vec<PieceIndex> {
-    metainfo
-        .layout
-        .pieces()
-        .filter(|piece| !contents.is_zero(*piece))
-        .collect()
-}
-
-/// Reads these pieces, in ascending order, as if they were a torrent of their own, and marks those
-/// that match.
-fn read(
+/// Reads these pieces and marks those that are as the torrent says; true if there is any.
+fn mark_good(
     metainfo: &Metainfo,
     device: &Device,
     pieces: &[PieceIndex],
     good: &mut Bitfield,
     signals: &mut Signals,
     on_progress: &mut dyn FnMut(u32, u32),
-) -> Result<(), ScanError> {
-    let layout = &metainfo.layout;
-    let ranges = |piece: &PieceIndex| {
-        metainfo.extents.ranges(
-            layout.piece_start(*piece),
-            layout.piece_length(*piece).into(),
-        )
-    };
-    let runs = pieces
-        .iter()
-        .flat_map(ranges)
-        .map(|extent| (extent.disk, extent.length));
-    let extents = ExtentMap::from_files(runs).unwrap_or_else(|error| panic!("{error}"));
-    if extents.total_bytes() == 0 {
-        return Ok(());
-    }
-    let part = Layout::new(extents.total_bytes(), layout.piece_bytes())
-        .unwrap_or_else(|error| panic!("{error}"));
-    let result = reader::hash_pieces(device, part, &extents, signals, |index, hash| {
-        let piece = pieces[index.index()];
-        if hash == metainfo.hashes[piece.index()] {
-            good.set(piece);
+) -> Result<bool, ReadError> {
+    let (mut read_count, mut any_good) = (0, false);
+    let mut take = |piece: PieceIndex, hash| {
+        match hash {
+            Ok(hash) if hash == metainfo.hashes[piece.index()] => {
+                good.set(piece);
+                any_good = true;
+            }
+            // A file that is shorter than the image does not hold the pieces behind its end.
+            Ok(_) | Err(ReadError::Ends { .. }) => {}
+            Err(error) => return Err(error),
         }
-        on_progress(index.0 + 1, part.piece_count());
-        ControlFlow::Continue(())
-    });
-    match result {
-        // A file that is shorter than the image: what is not there is not good.
-        Err(ScanError::Ends { .. }) => Ok(()),
-        result => result,
-    }
+        read_count += 1;
+        on_progress(read_count, pieces.len() as u32);
+        Ok(())
+    };
+    let (places, mut to_read) = (Places::of(metainfo), pieces.iter().copied());
+    reader::hash_pieces(device, places, &mut to_read, signals, &mut take)?;
+    Ok(any_good)
 }
 
 fn count(layout: &Layout, contents: &Contents, good: &Bitfield) -> Holdings {
     let mut holdings = Holdings::default();
     for piece in layout.pieces() {
-        // Of equal pieces the first that is missing is fetched, even if others are there: nothing
+        // Of equal pieces the first that is missing is fetched, even if others are there: no piece
         // is read to be copied.
         let mut earlier = contents.equals(piece).take_while(|equal| *equal < piece);
         match () {
@@ -149,13 +124,6 @@ pub fn describe(
         extents,
         ..
     } = metainfo;
-    let Holdings {
-        zero,
-        there,
-        repeated,
-        fetched,
-        fetched_bytes,
-    } = *holdings;
     // Without sysfs there is less to say, and the disk can still be written.
     let inventory = Inventory::read(Path::new("/")).ok();
     let mut text = format!(
@@ -178,27 +146,14 @@ pub fn describe(
         extents.disk_end().0 - 1,
     );
     add_target(&mut text, device, inventory.as_ref());
-    // Writing to a String cannot fail, here and below.
-    let _ = writeln!(
-        text,
-        "  fetches     {} in {fetched} pieces\n              \
-         pieces not fetched: {there} there already, {zero} zeros, {repeated} repeated\n  \
-         writes      through {}, aligned to {} bytes, {} MiB of buffers",
-        exact(fetched_bytes),
-        if device.direct {
-            "O_DIRECT"
-        } else {
-            "the page cache"
-        },
-        device.alignment,
-        share >> 20,
-    );
+    add_transfers(&mut text, device, holdings, share);
     if metainfo.sector_bytes.is_some() {
         let grown = if options.settings.grow_last {
             ", and its last partition grows to there"
         } else {
             ""
         };
+        // Writing to a String cannot fail, here and below.
         let _ = writeln!(
             text,
             "  afterwards  a GPT gets its backup at the end of the target{grown}"
@@ -208,6 +163,31 @@ pub fn describe(
         let _ = writeln!(text, "  tracker     {tracker}");
     }
     text
+}
+
+/// What is fetched, and how it is written.
+fn add_transfers(text: &mut String, device: &Device, holdings: &Holdings, share: u64) {
+    let Holdings {
+        zero,
+        there,
+        repeated,
+        fetched,
+        fetched_bytes,
+    } = *holdings;
+    let through = if device.direct {
+        "O_DIRECT"
+    } else {
+        "the page cache"
+    };
+    let _ = writeln!(
+        text,
+        "  fetches     {} in {fetched} pieces\n              \
+         pieces not fetched: {there} there already, {zero} zeros, {repeated} repeated\n  \
+         writes      through {through}, aligned to {} bytes, {} MiB of buffers",
+        exact(fetched_bytes),
+        device.alignment,
+        share >> 20,
+    );
 }
 
 /// What the target is and what is on it now.

@@ -1,4 +1,4 @@
-//! `swarmdd seed`: which torrent is served from where?
+//! `swarmdd seed`: which torrent is served from which source?
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,8 +52,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         if options.check {
             verify::compare(&metainfo, &device, options.progress)?.insist(&metainfo, &device)?;
         }
-        // What was not looked at as a whole is looked at piece by piece, each before it is given
-        // away.
+        // Without --check each piece is read and hashed before its first upload.
         let look = !options.check;
         setups.push(Setup {
             metainfo,

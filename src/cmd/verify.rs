@@ -1,12 +1,15 @@
-//! `swarmdd verify`: does a disk hold what a torrent describes? Reads and hashes, nothing else.
+//! `swarmdd verify`: does a device hold what a torrent describes? It is read and hashed, nothing
+//! else.
 
 use swarm_proto::format::metainfo::Metainfo;
-use swarm_proto::units::{DiskOffset, PieceIndex};
+use swarm_proto::units::DiskOffset;
 
-use super::{Failure, Reading, load_torrent, say};
+use super::reading::Reading;
+use super::{Failure, load_torrent, say};
 use crate::net::torrent::TorrentPlace;
 use crate::os::device::Device;
 use crate::report::{Mode, State};
+use crate::storage::places::Places;
 use crate::target::Target;
 
 /// What `verify` is asked to do.
@@ -31,14 +34,16 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     found.insist(&metainfo, &device)
 }
 
+/// What a device holds of an image.
 pub struct Found {
+    /// Pieces that are as the torrent says.
     good: u32,
-    /// The lowest disk offset at which a bad piece begins.
+    /// The lowest offset at which a bad piece begins.
     bad_offset: Option<DiskOffset>,
 }
 
 impl Found {
-    /// An error if anything is bad.
+    /// An error if any piece is bad.
     pub fn insist(&self, metainfo: &Metainfo, device: &Device) -> Result<(), Failure> {
         let Some(offset) = self.bad_offset else {
             return Ok(());
@@ -53,12 +58,12 @@ impl Found {
     }
 }
 
-/// Reads and hashes everything.
+/// Reads and hashes the whole image.
 pub fn compare(metainfo: &Metainfo, device: &Device, progress: Mode) -> Result<Found, Failure> {
+    let places = Places::of(metainfo);
     let reading = Reading {
         device,
-        layout: metainfo.layout,
-        extents: &metainfo.extents,
+        places: places.clone(),
         state: State::Verifying,
         torrent: metainfo.name.clone(),
         target: device.path.display().to_string(),
@@ -68,27 +73,13 @@ pub fn compare(metainfo: &Metainfo, device: &Device, progress: Mode) -> Result<F
         good: 0,
         bad_offset: None,
     };
-    reading.hash_pieces(|piece, hash| {
+    reading.hash_pieces(&mut |piece, hash| {
         if hash == metainfo.hashes[piece.index()] {
             found.good += 1;
         } else {
-            let offset = disk_offset(metainfo, piece);
+            let offset = places.start(piece);
             found.bad_offset = Some(found.bad_offset.map_or(offset, |first| first.min(offset)));
         }
     })?;
     Ok(found)
-}
-
-/// Where on the disk a piece begins; it may go on elsewhere.
-fn disk_offset(metainfo: &Metainfo, piece: PieceIndex) -> DiskOffset {
-    let (start, length) = (
-        metainfo.layout.piece_start(piece),
-        metainfo.layout.piece_length(piece),
-    );
-    metainfo
-        .extents
-        .ranges(start, length.into())
-        .next()
-        .expect("a piece has at least one byte")
-        .disk
 }

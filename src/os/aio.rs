@@ -1,15 +1,15 @@
-//! How do bytes get to the disk and back without stopping the event loop?
+//! How do bytes get to a device and back without stopping the event loop?
 //!
-//! Through Linux native AIO: `io_submit` hands a batch of operations to the kernel, which counts
-//! each finished one into an eventfd; that is one more readable source for mio. No thread, no
-//! blocking read or write, as long as the file was opened with O_DIRECT (on a buffered file
-//! `io_submit` itself does the work and takes its time).
+//! Through Linux native AIO: `io_submit` hands a batch of operations to the kernel, and the kernel
+//! adds each finished one to the counter of an eventfd, which mio polls like a socket. There is no
+//! thread and no blocking read or write, as long as the file was opened with O_DIRECT. On a buffered
+//! file `io_submit` itself does the work and blocks.
 //!
-//! Read first: io_submit(2), include/uapi/linux/aio_abi.h, fs/aio.c. Neither libc wraps these
-//! calls.
+//! Read first: io_submit(2), include/uapi/linux/aio_abi.h, fs/aio.c. Neither glibc nor musl wraps
+//! these calls.
 //!
 //! One contract: **every request that is pushed comes back as exactly one `Completion`**. A request
-//! the kernel refuses at submission comes back with that errno, on the same way as all others.
+//! that the kernel refuses at submission comes back with that errno, in the same way as all others.
 //!
 //! ```text
 //! push ─▶ waiting ──io_submit──▶ slots (the kernel's) ──io_getevents──▶ Completion
@@ -25,28 +25,28 @@ use swarm_proto::units::{DiskOffset, Ticket};
 
 use super::errno::{self, Call, Then};
 
-/// Most segments of one request: UIO_MAXIOV of the kernel. A 16 MiB piece in 256 KiB buffers has
-/// 64.
-const SEGMENT_COUNT_MAX: usize = 1024;
+/// Most segments of one request: UIO_MAXIOV of the kernel. A piece of 16 MiB in buffers of 256 KiB
+/// has 64.
+pub const SEGMENT_COUNT_MAX: usize = 1024;
 
-/// Longest request: a completion tells its length in 31 bits (MAX_RW_COUNT of the kernel is a page
-/// less than 2 GiB).
+/// Longest request. The kernel moves at most a page less than 2 GiB at once (MAX_RW_COUNT).
 const REQUEST_BYTES_MAX: usize = 1 << 30;
 
-/// A queue of disk operations, at most `depth` of them in the kernel at once.
+/// A queue of operations on devices, at most `depth` of them in the kernel at once.
 ///
 /// Calling order: `push` any number, then `submit`; when `event_fd` turns readable, `complete`.
-/// Call `submit` once per turn of the loop, too: after an EAGAIN (kernel short of memory) it is
-/// what tries again.
+/// Call `submit` once per turn of the loop as well: after an EAGAIN (the kernel is short of memory)
+/// it tries again.
 ///
-/// Drop waits for what is in flight. The `Pool` whose segments were pushed must outlive the `Aio`.
+/// Drop waits for the requests in flight. The `Pool` whose segments were pushed must outlive the
+/// `Aio`.
 pub struct Aio {
     context: libc::c_ulong,
     event: OwnedFd,
-    /// Pushed, not yet taken by the kernel. Bounded by the pins of the core: an operation without a
-    /// buffer does not exist.
+    /// Pushed, not yet taken by the kernel. Bounded by the buffers: each operation has one, except
+    /// a flush.
     waiting: VecDeque<Request>,
-    /// What the kernel holds, by the number it gives back to us in `Event::data`.
+    /// The requests that the kernel has, by the number that comes back in `Event::data`.
     slots: Vec<Option<Request>>,
     free_slots: Vec<u32>,
     /// Refused at submission, waiting for `complete`.
@@ -57,9 +57,8 @@ pub struct Aio {
 pub enum Operation {
     Read,
     Write,
-    /// Everything whose write was reported before is on stable storage (fdatasync). The kernel
-    /// knows it through AIO since 4.18; an older one answers EINVAL, and the caller falls back to
-    /// `Device::flush`.
+    /// Puts on stable storage everything whose write has completed (fdatasync). Kernels before 4.18
+    /// cannot do this through AIO and answer EINVAL; the caller falls back to `Device::flush`.
     Flush,
 }
 
@@ -68,9 +67,9 @@ pub enum Operation {
 pub enum Memory {
     /// `Flush` moves no bytes.
     None,
-    /// Parts of pool buffers, pinned by the core's cache until the completion.
+    /// Parts of pool buffers. The core does not give them to anyone else before the completion.
     Pool(Vec<Segment>),
-    /// Moves in, comes back with the completion.
+    /// Moves into the request and comes back with the completion.
     Bounce(Bounce),
 }
 
@@ -83,24 +82,23 @@ pub struct Request {
     pub fd: RawFd,
     pub operation: Operation,
     pub disk_offset: DiskOffset,
-    /// What address, length and offset are a multiple of: `Device::alignment` (1 if the file knows
-    /// no O_DIRECT).
+    /// Address, length and offset are multiples of this: `Device::alignment`.
     pub alignment: u32,
     pub memory: Memory,
 }
 
-/// What became of a request.
+/// The end of a request.
 #[derive(Debug)]
 pub struct Completion {
     pub ticket: Ticket,
-    /// Bytes moved, which may be fewer than asked (end of the file, disk full), or errno.
+    /// Bytes moved, which may be fewer than the request has (end of the file, disk full), or errno.
     pub result: Result<u32, i32>,
     /// The `Bounce` of the request, if it had one.
     pub bounce: Option<Bounce>,
 }
 
-// Invariants: a slot is `Some` exactly if the kernel holds its request; `free_slots` lists the
-// others.
+// Invariant: a slot is `Some` exactly if the kernel has its request; `free_slots` lists the other
+// slots.
 impl Aio {
     pub fn new(depth: u32) -> io::Result<Aio> {
         assert!(depth > 0);
@@ -127,7 +125,7 @@ impl Aio {
         })
     }
 
-    /// Readable when `complete` has something to say. For `mio::unix::SourceFd`.
+    /// Readable when `complete` has something to return. For `mio::unix::SourceFd`.
     pub fn event_fd(&self) -> RawFd {
         self.event.as_raw_fd()
     }
@@ -138,7 +136,7 @@ impl Aio {
         self.waiting.len() + self.in_flight_count() + self.refused.len()
     }
 
-    /// Something waits for `submit`, and no completion will come that would be an occasion for it.
+    /// A request waits for `submit`, and none is in flight whose completion would lead to that call.
     pub fn is_stuck(&self) -> bool {
         !self.waiting.is_empty() && self.in_flight_count() == 0
     }
@@ -164,20 +162,21 @@ impl Aio {
                 return;
             }
             match self.submit_batch(batch_count) {
-                // The rest is looked at again: the next call says what is wrong with the first of
-                // them.
+                // If the kernel took fewer, the next call returns the errno of the first that is
+                // left.
                 Ok(taken_count) => self.give_to_kernel(taken_count),
-                // No memory for it right now, or nobody reaped yet: stay queued.
+                // No memory at the moment, or too many finished operations wait for `reap`: the
+                // requests stay queued.
                 Err(errno) if errno::decide(Call::Submit, errno) == Then::Again => return,
                 Err(errno) => self.refuse_first(errno),
             }
         }
     }
 
-    /// Appends everything that has finished, and refills the kernel's queue from those waiting.
-    /// Never blocks.
+    /// Appends all completions, and submits requests that wait. Never blocks.
     pub fn complete(&mut self, out: &mut Vec<Completion>) {
-        // First the counter, then the events: one that finishes in between sets the counter again.
+        // First the counter, then the events: an operation that finishes in between sets the
+        // counter again.
         self.clear_event();
         while self.in_flight_count() > 0 && self.reap(out) {}
         self.submit();
@@ -188,14 +187,14 @@ impl Aio {
         self.slots.len() - self.free_slots.len()
     }
 
-    /// One `io_submit` of the first `batch_count` waiting requests; how many the kernel took.
+    /// One `io_submit` of the first `batch_count` waiting requests. Returns how many the kernel took.
     fn submit_batch(&mut self, batch_count: usize) -> Result<usize, i32> {
         let slots = self.free_slots.iter().rev();
         let batch = self.waiting.iter().take(batch_count).zip(slots);
         let mut blocks: Vec<ControlBlock> = batch
             .map(|(request, slot)| request.control_block(*slot, self.event.as_raw_fd()))
             .collect();
-        // The kernel writes its key into each block, so the pointers are to mutable ones.
+        // The pointers are mutable because the kernel writes its key into each block.
         let base = blocks.as_mut_ptr();
         // SAFETY: `index` is below the length of `blocks`.
         let mut pointers: Vec<*mut ControlBlock> = (0..batch_count)
@@ -240,12 +239,12 @@ impl Aio {
 
     fn clear_event(&mut self) {
         let mut count = 0;
-        // SAFETY: our own descriptor and a counter on the stack. EAGAIN says it was zero, which is
-        // what we want.
+        // SAFETY: our own descriptor and a counter on the stack. EAGAIN means that it was zero
+        // already.
         let _ = unsafe { libc::eventfd_read(self.event.as_raw_fd(), &mut count) };
     }
 
-    /// One `io_getevents` without waiting; true if there may be more.
+    /// One `io_getevents` without waiting. True if more may have finished.
     fn reap(&mut self, out: &mut Vec<Completion>) -> bool {
         let mut events = [Event::default(); 32];
         let mut no_wait = libc::timespec {
@@ -283,10 +282,10 @@ impl Aio {
 impl Drop for Aio {
     fn drop(&mut self) {
         // Waits until the kernel is done with every request in flight (io_destroy(2); fs/aio.c,
-        // ioctx `rq_wait`), so that afterwards slots, bounces and pool may be freed. How long: each
-        // block driver ends a request that its disk does not answer after its own timeout (30 s for
-        // SCSI and NVMe), and at most `depth` are in flight. SAFETY: our own context, destroyed
-        // once.
+        // ioctx `rq_wait`), so that afterwards slots, bounces and pool may be freed. The wait is
+        // bounded: a block driver ends a request that its disk does not answer after a timeout
+        // (30 s for SCSI and NVMe), and at most `depth` requests are in flight.
+        // SAFETY: our own context, destroyed once.
         let result = unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
         assert_eq!(result, 0, "io_destroy of our own context");
     }
@@ -301,7 +300,8 @@ impl Request {
         }
     }
 
-    /// What the kernel would answer with EINVAL, hours later and with one number for all of it.
+    /// The kernel would answer each of these mistakes with EINVAL, hours later, and would not say
+    /// which of them it was.
     fn assert_valid(&self) {
         assert!(self.alignment.is_power_of_two());
         assert!(self.length_bytes() <= REQUEST_BYTES_MAX);
@@ -329,7 +329,7 @@ impl Request {
         assert!(self.disk_offset.0.is_multiple_of(u64::from(self.alignment)));
     }
 
-    /// The request in the kernel's words. One contiguous run needs no segment list.
+    /// The request as the kernel takes it. One contiguous run needs no segment list.
     fn control_block(&self, slot: u32, event_fd: RawFd) -> ControlBlock {
         let (opcode, address, count) = match (&self.memory, self.operation) {
             (Memory::None, _) => (COMMAND_FDSYNC, 0, 0),
@@ -474,7 +474,7 @@ mod tests {
         Memory::Pool(vec![pool.segment(BufferId(buffer), 0, BUFFER_BYTES)])
     }
 
-    /// Waits like the event loop does, at most ten seconds a time.
+    /// Waits as the event loop does, at most ten seconds at a time.
     fn wait(aio: &mut Aio, count: usize) -> Vec<Completion> {
         let mut completions = Vec::new();
         aio.submit();
@@ -549,19 +549,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back_direct() {
+    fn written_bytes_are_read_back_with_o_direct() {
         let scratch = Scratch::new("aio-direct");
         write_flush_read(&scratch.open_direct());
     }
 
     #[test]
-    fn what_is_written_is_read_back_buffered() {
+    fn written_bytes_are_read_back_through_the_page_cache() {
         let scratch = Scratch::new("aio-buffered");
         write_flush_read(&scratch.open_buffered());
     }
 
     #[test]
-    fn a_bounce_travels_with_its_request() {
+    fn a_bounce_comes_back_with_its_completion() {
         let scratch = Scratch::new("aio-bounce");
         let file = scratch.open_direct();
         file.set_len(4096).unwrap();
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_past_the_end_is_short() {
+    fn a_read_past_the_end_is_short() {
         let scratch = Scratch::new("aio-end");
         let file = scratch.open_direct();
         file.set_len(1000).unwrap();
@@ -606,9 +606,10 @@ mod tests {
         assert_eq!(wait_one(&mut aio).result, Ok(0));
     }
 
-    /// Refused at submission, in the middle of a batch: all come back, the good ones done.
+    /// Two requests in the middle of a batch are refused at submission. All come back, and the valid
+    /// ones are done.
     #[test]
-    fn a_refused_request_is_a_completion() {
+    fn a_refused_request_comes_back_as_a_completion() {
         let scratch = Scratch::new("aio-refused");
         let file = scratch.open_direct();
         file.set_len(1 << 20).unwrap();
@@ -630,7 +631,7 @@ mod tests {
             .map(|c| (c.ticket.0, c.result))
             .collect();
         results.sort_unstable();
-        // A pipe cannot be flushed, and a kernel that cannot flush by AIO answers with the same
+        // A pipe cannot be flushed. A kernel that cannot flush through AIO answers with the same
         // EINVAL.
         let expected = [
             (1, Ok(BUFFER_BYTES)),
@@ -642,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn more_requests_than_slots() {
+    fn more_requests_than_slots_are_all_completed() {
         let scratch = Scratch::new("aio-depth");
         let file = scratch.open_direct();
         let mut pool = Pool::new(BUFFER_BYTES, 100).unwrap();
@@ -679,7 +680,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "ticket used twice")]
-    fn tickets_are_unique() {
+    fn a_ticket_that_is_in_use_is_refused() {
         let scratch = Scratch::new("aio-twice");
         let file = scratch.open_direct();
         let mut aio = Aio::new(2).unwrap();
@@ -689,7 +690,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "is_multiple_of")]
-    fn offsets_are_aligned() {
+    fn an_unaligned_offset_is_refused() {
         let scratch = Scratch::new("aio-unaligned");
         let file = scratch.open_direct();
         let mut aio = Aio::new(2).unwrap();
@@ -702,7 +703,7 @@ mod tests {
         ));
     }
 
-    /// The pool is gone right after: if drop did not wait, the kernel would write into freed
+    /// The pool is freed right after: if drop did not wait, the kernel would write into freed
     /// memory.
     #[test]
     fn drop_waits_for_the_kernel() {

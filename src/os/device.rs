@@ -57,6 +57,22 @@ impl Device {
         matches!(self.kind, Kind::Block { .. })
     }
 
+    /// The same open device a second time. What opening it has changed stays with this one.
+    pub fn duplicate(&self) -> io::Result<Device> {
+        Ok(Device {
+            file: self.file.try_clone()?,
+            path: self.path.clone(),
+            undo: None,
+            ..*self
+        })
+    }
+
+    /// Where a regular file ends by now, if that is before `needed_bytes`.
+    pub fn ends_before(&self, needed_bytes: u64) -> Option<u64> {
+        let now = self.file.metadata().ok().filter(Metadata::is_file)?;
+        Some(now.len()).filter(|end_bytes| *end_bytes < needed_bytes)
+    }
+
     /// Blocks until all that was written is on stable storage. Only for kernels that cannot flush
     /// through AIO.
     pub fn flush(&self) -> io::Result<()> {

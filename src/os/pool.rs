@@ -1,14 +1,14 @@
-//! Where do payload bytes live between socket and disk?
+//! Where are payload bytes between socket and device?
 //!
 //! In one anonymous mapping cut into equal, page-aligned buffers, so that O_DIRECT can take them as
-//! they are (open(2), NOTES, O_DIRECT). Memory is paid for only where a buffer has been written to.
-//! Odd sectors at the edge of an extent go through a small `Bounce` of their own.
+//! they are (open(2), NOTES, O_DIRECT). A buffer costs memory only after it has been written to.
+//! Sectors that are only partly ours go through a small `Bounce` of their own.
 //!
-//! Three parties touch a buffer: sockets fill it and drain it, the hash reads it, the kernel moves
-//! it to and from the disk. Which of them may is decided by the core's `cache`, which pins a buffer
-//! for as long as an operation on it is in flight. This module hands out references one call at a
-//! time and never keeps one. One buffer more than asked for is filled by nobody: zeros, to be
-//! written where zeros belong.
+//! Sockets fill a buffer and send from it, the hash reads it, and the kernel moves it to and from
+//! the device. The core's `cache` decides which of them may: it pins a buffer as long as an
+//! operation on it is in flight. This module returns references for one call at a time and never
+//! keeps one. Behind the buffers that were asked for there is one more, which is never filled: it
+//! holds the zeros that are written where zeros belong.
 
 use std::alloc::Layout;
 use std::fmt;
@@ -16,15 +16,15 @@ use std::io;
 use std::ptr::NonNull;
 use swarm_proto::units::BufferId;
 
-/// Smallest page of any Linux; buffers are multiples of it, so page alignment of the first one
-/// aligns them all.
+/// Smallest page of any Linux. Buffers are multiples of it, so if the first one is page-aligned, all
+/// are.
 const PAGE_BYTES: u32 = 4096;
 
 /// Equal, page-aligned buffers in one mapping.
 ///
-/// Drop order: the kernel may still be writing into a buffer while an operation is in flight, so a
-/// `Pool` must outlive every `Aio` that was given segments of it. In a struct that holds both, the
-/// `Aio` comes first.
+/// Drop order: the kernel may write into a buffer as long as an operation is in flight, so a `Pool`
+/// must outlive every `Aio` that was given segments of it. In a struct that holds both, the `Aio`
+/// comes first.
 pub struct Pool {
     memory: NonNull<u8>,
     buffer_bytes: u32,
@@ -32,26 +32,26 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Maps `count` buffers of `buffer_bytes` each, and the zeros; the kernel hands out the pages
-    /// on first use.
+    /// Maps `count` buffers of `buffer_bytes` each, and the zeros. The kernel provides each page on
+    /// its first use.
     pub fn new(buffer_bytes: u32, count: u32) -> io::Result<Pool> {
         assert!(buffer_bytes > 0);
         assert!(buffer_bytes.is_multiple_of(PAGE_BYTES));
         assert!(count > 0);
         let length = mapping_bytes(buffer_bytes, count);
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // NORESERVE: a machine with 128 MiB and strict overcommit pays for what is used, not for
-        // what may be.
+        // NORESERVE: on a machine with 128 MiB and strict overcommit only pages that are used count.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice; nothing of ours is replaced.
         let address = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // The kernel looks up and holds each page of a buffer for each direct read and write of it:
-        // with huge pages that is a third of the processor time of a seeder less. The first byte
-        // touched costs 2 MiB, all of them together what they cost anyway. Kernels without huge
-        // pages answer EINVAL. SAFETY: the range is the mapping made above.
+        // The kernel looks up and holds each page of a buffer for each direct read and write. With
+        // huge pages a seeder needs a third less processor time. The first byte that is touched
+        // costs 2 MiB, but a full pool costs no more than without. Kernels without huge pages
+        // answer EINVAL.
+        // SAFETY: the range is the mapping made above.
         let _ = unsafe { libc::madvise(address, length, libc::MADV_HUGEPAGE) };
         let memory =
             NonNull::new(address.cast()).expect("mmap without MAP_FIXED never maps page 0");
@@ -76,12 +76,12 @@ impl Pool {
         BufferId(self.count)
     }
 
-    /// The whole buffer, to hash it or to send from it. The kernel may be writing it to the disk
-    /// meanwhile.
+    /// The whole buffer, to hash it or to send from it. Meanwhile the kernel may be writing it to the
+    /// device.
     pub fn bytes(&self, buffer: BufferId) -> &[u8] {
         // SAFETY: the range lies in our mapping, which lives as long as `self` and was zeroed by
-        // the kernel. The cache has pinned the buffer for its caller: no disk read into it is in
-        // flight, so nobody else changes it.
+        // the kernel. The cache has pinned the buffer for the caller: no read from the device into
+        // it is in flight, so nothing changes it.
         unsafe {
             std::slice::from_raw_parts(self.start(buffer).as_ptr(), self.buffer_bytes as usize)
         }
@@ -90,15 +90,15 @@ impl Pool {
     /// The whole buffer, to receive into it.
     pub fn bytes_mut(&mut self, buffer: BufferId) -> &mut [u8] {
         assert_ne!(buffer, self.zeros(), "zeros stay zeros");
-        // SAFETY: as in `bytes`; `&mut self` excludes every other reference given out by this pool,
-        // and the cache gives a buffer to be filled only when no disk operation, read or write, is
-        // in flight on it.
+        // SAFETY: as in `bytes`. `&mut self` excludes every other reference that this pool returned,
+        // and the cache gives a buffer away to be filled only when no read or write of it is in
+        // flight.
         unsafe {
             std::slice::from_raw_parts_mut(self.start(buffer).as_ptr(), self.buffer_bytes as usize)
         }
     }
 
-    /// A part of a buffer as the kernel wants it named in a disk operation.
+    /// A part of a buffer, as a request to the kernel names it.
     pub fn segment(&self, buffer: BufferId, offset: u32, length: u32) -> Segment {
         assert!(length > 0);
         assert!(offset < self.buffer_bytes);
@@ -122,8 +122,8 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         let length = mapping_bytes(self.buffer_bytes, self.count);
-        // SAFETY: exactly the mapping made in `new`. No slice outlives `self`, and the kernel is
-        // done with the buffers because every `Aio` was dropped before (see the type) and its drop
+        // SAFETY: exactly the mapping made in `new`. No slice outlives `self`. The kernel is done
+        // with the buffers, because every `Aio` was dropped before (see the type), and its drop
         // waits.
         let result = unsafe { libc::munmap(self.memory.as_ptr().cast(), length) };
         assert_eq!(result, 0, "munmap of our own mapping");
@@ -142,8 +142,8 @@ fn mapping_bytes(buffer_bytes: u32, count: u32) -> usize {
         .expect("the pool fits the address space")
 }
 
-/// A run of bytes the kernel may read or write. Only a `Pool` makes one, so it always points into
-/// live memory.
+/// A run of bytes that the kernel may read or write. Only a `Pool` or a `Bounce` makes one, so it
+/// points into memory that is mapped.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Segment(libc::iovec);
@@ -151,6 +151,16 @@ pub struct Segment(libc::iovec);
 impl Segment {
     pub fn length_bytes(&self) -> usize {
         self.0.iov_len
+    }
+
+    /// Takes over the bytes of `next` if they follow in memory. The kernel then holds the pages of
+    /// both with one look-up.
+    pub fn join(&mut self, next: Segment) -> bool {
+        let follows = self.address().wrapping_add(self.0.iov_len) == next.address();
+        if follows {
+            self.0.iov_len += next.0.iov_len;
+        }
+        follows
     }
 
     pub(super) fn address(&self) -> *mut u8 {
@@ -164,10 +174,11 @@ impl fmt::Debug for Segment {
     }
 }
 
-/// A small aligned buffer with one owner: it moves into a disk operation and comes back with the
+/// A small aligned buffer with one owner: it moves into a request and comes back with the
 /// completion.
 ///
-/// For the sector that is only partly ours: read it, change our part, write it back.
+/// For sectors that are only partly ours: they are read, our part is changed, and they are written
+/// back.
 pub struct Bounce {
     memory: NonNull<u8>,
     layout: Layout,
@@ -189,8 +200,8 @@ impl Bounce {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: our own allocation of that size, zeroed at first. Whoever can call this owns the
-        // `Bounce`, so the kernel does not: while an operation is in flight, `Aio` owns it.
+        // SAFETY: our own allocation of that size, zeroed at first. The caller owns the `Bounce`, so
+        // the kernel does not use it: while an operation is in flight, `Aio` owns it.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.layout.size()) }
     }
 
@@ -225,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_apart_and_aligned() {
+    fn buffers_are_aligned_and_do_not_overlap() {
         let mut pool = Pool::new(8192, 3).unwrap();
         assert_eq!((pool.buffer_bytes(), pool.count()), (8192, 3));
         for index in 0..3 {
@@ -253,23 +264,32 @@ mod tests {
     }
 
     #[test]
+    fn segments_join_if_one_follows_the_other() {
+        let pool = Pool::new(4096, 2).unwrap();
+        let mut first = pool.segment(BufferId(0), 512, 3584);
+        assert!(!first.join(pool.segment(BufferId(1), 512, 512)));
+        assert!(first.join(pool.segment(BufferId(1), 0, 512)));
+        assert_eq!(first.length_bytes(), 4096);
+    }
+
+    #[test]
     #[should_panic]
-    fn no_buffer_behind_the_zeros() {
+    fn a_buffer_behind_the_zeros_is_refused() {
         let pool = Pool::new(4096, 2).unwrap();
         pool.bytes(BufferId(3));
     }
 
     #[test]
     #[should_panic]
-    fn no_segment_across_buffers() {
+    fn a_segment_across_buffers_is_refused() {
         let pool = Pool::new(4096, 2).unwrap();
         pool.segment(BufferId(0), 4000, 200);
     }
 
-    /// A gigabyte of untouched buffers costs nothing; the touched one costs itself, or the huge
-    /// page it lies in.
+    /// A gigabyte of untouched buffers costs nothing. A touched buffer costs its own size, or the
+    /// huge page it lies in.
     #[test]
-    fn memory_is_paid_on_first_use() {
+    fn a_buffer_costs_memory_from_its_first_use() {
         let mut pool = Pool::new(1 << 20, 1024).unwrap();
         pool.bytes_mut(BufferId(500)).fill(1);
         let start = pool.bytes(BufferId(0)).as_ptr() as usize;

@@ -1,10 +1,10 @@
-//! SHA-1 of a stream of bytes, as fast as this machine can.
+//! What is the SHA-1 of a stream of bytes, computed as fast as this machine can?
 //!
-//! Every byte that comes off the network or the disk is hashed, so next to the copies this is what
-//! the processor does all day. Two engines, chosen at run time: the SHA instructions of x86-64
-//! (Intel since Goldmont and Ice Lake, AMD since Zen), and `sha1_smol` for all other machines.
-//! Measured with `speed` below on one thread of an AMD EPYC, 16 KiB at a time: 2.0 GB/s with the
-//! instructions, 0.95 GB/s without; `sha1rnds4` alone would allow about 2.4.
+//! Every byte from the network or a device is hashed; only copying takes as much processor time.
+//! There are two engines, chosen at run time: the SHA instructions of x86-64 (Intel since Goldmont
+//! and Ice Lake, AMD since Zen), and `sha1_smol` for all other machines. Measured with `speed` below
+//! on one thread of an AMD EPYC, 16 KiB at a time: 2.0 GB/s with the instructions, 0.95 GB/s
+//! without; `sha1rnds4` alone would allow about 2.4.
 //!
 //! Read first: FIPS 180-4; "Intel SHA Extensions" (2013) for what the four instructions compute.
 
@@ -20,7 +20,7 @@ enum Engine {
 }
 
 impl Sha1 {
-    /// The fastest engine this processor has; std looks once and remembers.
+    /// The fastest engine of this processor. std detects the instructions once.
     pub fn new() -> Sha1 {
         #[cfg(target_arch = "x86_64")]
         if let Some(engine) = instructions::Sha1::new() {
@@ -29,7 +29,7 @@ impl Sha1 {
         Sha1::software()
     }
 
-    /// The engine that works everywhere. Each proves the other in the tests.
+    /// The engine that works everywhere. The tests compare both.
     pub fn software() -> Sha1 {
         Sha1(Engine::Software(sha1_smol::Sha1::new()))
     }
@@ -128,7 +128,7 @@ mod instructions {
         }
 
         /// As `update` on each, but faster where both are at the start of a block and have whole
-        /// ones.
+        /// blocks.
         pub fn update_two(hashes: [&mut Sha1; 2], bytes: [&[u8]; 2]) {
             let [first, second] = hashes;
             let aligned = first.partial_bytes() + second.partial_bytes() == 0;
@@ -188,9 +188,9 @@ mod instructions {
         words: [__m128i; 4],
     }
 
-    /// Four rounds of each lane with the words at `$now`, of which `sha1rnds4` does the work and
-    /// `sha1nexte` derives E from the state four rounds ago. That is left where the next four
-    /// rounds take theirs.
+    /// Four rounds of each lane with the words at `$now`. `sha1rnds4` does the rounds, and
+    /// `sha1nexte` derives E from the state before the last four. The state before these rounds is
+    /// left in `e`, where the next four take it from.
     macro_rules! rounds {
         ($function:literal, $now:literal, $($lane:ident)+) => {$(
             let e = _mm_sha1nexte_epu32($lane.e, $lane.words[$now]);
@@ -199,8 +199,8 @@ mod instructions {
         )+};
     }
 
-    /// The next four words of each schedule replace the oldest ones, which are those at `$now`, and
-    /// go through four rounds.
+    /// The next four words of each schedule replace the oldest ones, which are those at `$now`. Then
+    /// four rounds with them.
     macro_rules! schedule_and_rounds {
         ($function:literal, $now:literal, $($lane:ident)+) => {
             $(
@@ -213,14 +213,14 @@ mod instructions {
         };
     }
 
-    /// The 80 rounds over one block of each lane, four at a time; a macro, so that all of it stays
-    /// in registers.
+    /// The 80 rounds over one block of each lane, four at a time. It is a macro so that the state
+    /// stays in registers.
     macro_rules! block {
         ($($lane:ident $bytes:ident)+) => {
             $(
                 $lane.words = load($bytes);
                 let $bytes = ($lane.abcd, $lane.e);
-                // The first E is added as it is; from then on `sha1nexte` rotates it out of an
+                // The first E is added as it is. From then on `sha1nexte` makes it by rotating an
                 // earlier A.
                 let first = _mm_add_epi32($lane.e, $lane.words[0]);
                 $lane.e = $lane.abcd;
@@ -264,8 +264,8 @@ mod instructions {
         *state = end(&lane);
     }
 
-    /// As `compress` on each, as far as both have blocks. Every `sha1rnds4` waits for the one
-    /// before it; between two of one lane there is time for one of another.
+    /// As `compress` on each, as far as both have blocks. Every `sha1rnds4` waits for the result of
+    /// the one before it; meanwhile the processor has time for one of the other lane.
     #[target_feature(enable = "sha,ssse3,sse4.1")]
     fn compress_two(states: [&mut State; 2], blocks: [&[Block]; 2]) {
         let [mut first, mut second] = [begin(states[0]), begin(states[1])];
@@ -360,16 +360,16 @@ mod tests {
 
     /// Every length around the block size, where the padding changes shape.
     #[test]
-    fn every_short_length() {
+    fn every_short_length_is_the_same_in_both_engines() {
         let bytes: Vec<u8> = (0..300u32).map(|index| (index * 7) as u8).collect();
         for length in 0..bytes.len() {
             both(&[&bytes[..length]]);
         }
     }
 
-    /// Random lengths in random pieces: the two engines agree, and the cuts do not matter.
+    /// Random lengths in random parts: the two engines agree, and the cuts do not matter.
     #[test]
-    fn random_splits() {
+    fn the_cuts_between_updates_do_not_matter() {
         let mut rng = Rng::new(0x5eed);
         for round in 0..1000 {
             let bytes = random_bytes(&mut rng, 5000);
@@ -384,7 +384,7 @@ mod tests {
         }
     }
 
-    /// Whatever the lengths, the addresses, and what each has in its last block from before.
+    /// For any lengths, any addresses, and any bytes that are left in the last block from before.
     #[test]
     fn two_at_once_are_one_after_the_other() {
         for new in [Sha1::new, Sha1::software] {

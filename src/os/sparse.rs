@@ -1,21 +1,21 @@
 //! Which ranges of a file hold data, and which are holes?
 //!
-//! Read first: lseek(2) on SEEK_DATA and SEEK_HOLE. A file system that does not know holes says
-//! that all is data.
+//! Read first: lseek(2) on SEEK_DATA and SEEK_HOLE. A file system that does not know holes answers
+//! that the whole file is data.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-/// The ranges that hold data, in order, none of them empty. What is written meanwhile may or may
-/// not be seen.
+/// The ranges that hold data, in order, none of them empty. Data that is written meanwhile may be
+/// missed.
 pub fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
     let mut ranges = Vec::new();
     let mut from = 0;
     while let Some(start) = seek(file, from, libc::SEEK_DATA)? {
-        // There is a hole behind every data, if only the one at the end of the file; `None` if it
-        // was cut off just now.
+        // Every range of data ends in a hole, or in the one that the kernel sees behind the end of
+        // the file. `None` if the file has just become shorter.
         let Some(end) = seek(file, start, libc::SEEK_HOLE)? else {
             break;
         };
@@ -28,12 +28,12 @@ pub fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
     Ok(ranges)
 }
 
-/// Where what is looked for begins, at `from` or later; `None` if there is nothing of it up to the
-/// end.
+/// Where the next data or hole begins, at `from` or later; `None` if there is no more up to the end
+/// of the file.
 fn seek(file: &File, from: u64, what: libc::c_int) -> io::Result<Option<u64>> {
     let from = libc::off_t::try_from(from).expect("the kernel gave this offset");
-    // SAFETY: plain numbers on an open descriptor. It moves the file's own position, which nobody
-    // uses: everything else reads and writes at given offsets.
+    // SAFETY: plain numbers on an open descriptor. This moves the position of the file, which is not
+    // used: all reads and writes name their offset.
     let found = unsafe { libc::lseek(file.as_raw_fd(), from, what) };
     match u64::try_from(found) {
         Ok(offset) => Ok(Some(offset)),
@@ -53,7 +53,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn holes_are_left_out() {
+    fn holes_are_left_out_of_the_ranges() {
         let scratch = Scratch::new("sparse");
         let file = scratch.open_buffered();
         assert_eq!(data_ranges(&file).unwrap(), []);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn full_files_are_one_range() {
+    fn a_file_without_holes_is_one_range() {
         let scratch = Scratch::new("full");
         let file = scratch.open_buffered();
         file.write_all_at(&[1; 10_000], 0).unwrap();

@@ -1,9 +1,9 @@
-//! Zeros that nobody has to write: many disks and all good file systems can make them by
-//! themselves.
+//! How does a device make a range zeros without having them written? Many disks and most file
+//! systems can.
 //!
-//! Read first: `blk_ioctl_zeroout` in block/ioctl.c, fallocate(2). Without help from the disk
-//! BLKZEROOUT writes zeros page by page and blocks until they are there; then it is better to write
-//! them ourselves, without blocking.
+//! Read first: `blk_ioctl_zeroout` in block/ioctl.c, fallocate(2). On a disk that cannot do it,
+//! BLKZEROOUT writes zeros page by page and blocks until they are there. Then it is better to write
+//! them through AIO, which does not block.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,8 @@ use std::ops::Range;
 use super::device::{Device, Kind};
 use super::{check, ioctl};
 
-/// Does it cost next to nothing here? A device says so in sysfs, a file system when it is asked.
+/// Whether `zero` takes next to no time on this device. A disk says so in sysfs, a file system by
+/// its answer to the first call.
 pub fn is_quick(device: &Device) -> bool {
     let Kind::Block {
         number: (major, minor),
@@ -20,7 +21,7 @@ pub fn is_quick(device: &Device) -> bool {
     else {
         return true;
     };
-    // A partition has no queue of its own, but its disk is the directory above.
+    // A partition has no queue. Its disk is the directory above and has one.
     let limit = |queue: &str| {
         fs::read_to_string(format!(
             "/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes"
@@ -31,7 +32,7 @@ pub fn is_quick(device: &Device) -> bool {
     bytes.is_some_and(|bytes| bytes.trim().parse::<u64>().is_ok_and(|bytes| bytes > 0))
 }
 
-/// Makes this range zeros, in whole sectors. An error says that they have to be written.
+/// Makes this range of whole sectors zeros. After an error the zeros have to be written.
 pub fn zero(device: &Device, range: Range<u64>) -> io::Result<()> {
     let length = range.end - range.start;
     match device.kind {
@@ -55,7 +56,7 @@ mod tests {
     use crate::os::testing::Scratch;
 
     #[test]
-    fn a_hole_in_a_file_is_zeros_and_nothing_else_changes() {
+    fn a_zeroed_range_of_a_file_is_zeros_and_the_rest_is_kept() {
         let scratch = Scratch::new("zero");
         fs::write(scratch.path(), vec![7; 65_536]).unwrap();
         let device = Device::open_target(scratch.path(), 65_536, TargetOptions::default()).unwrap();

@@ -1,146 +1,74 @@
-//! How do pieces get to one disk and back: which requests does one `Work` of the core become, and
-//! when is it done?
+//! What becomes of one `Work` of the core, and when is it done?
 //!
-//! A run of bytes of a piece is cut by `extents::split` into whole sectors, which move directly
-//! between the pool buffers and the disk, and edges: sectors of which only a part is ours.
-//!
-//! ```text
-//! piece       |--------------------------------|
-//! sectors  |....|....|....|....|....|....|....|....|
-//!            edge ^^^^^^ one direct request ^^^^ edge
-//! ```
-//!
-//! An edge that is written is read, changed and written back, and edges go strictly one after the
-//! other: two pieces may share a sector, and if both were changed at the same time the later write
-//! would bring back the old bytes of the earlier. Direct requests never touch such a sector, since
-//! they consist of sectors that belong to one piece alone.
-//!
-//! A `Work` is answered when nothing of it is in flight any more; the first error wins.
+//! It is cut into runs of whole sectors and edges (`cut`), these become requests (`requests`), and
+//! it is answered when nothing of it is in flight any more. The first error wins.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io;
-use std::ops::Range;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 
-use swarm_proto::format::extents::{self, Part};
-use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::swarm::{DiskError, DiskOperation, Work};
 use swarm_proto::units::{BufferId, DiskOffset, PieceIndex, Ticket};
 
-use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
+use super::cut::{Run, Transfer};
+use super::edges::{Edge, Edges};
+use super::places::Places;
+use super::requests::{JobRun, Purpose, Requests};
+use super::zeroing::Zeroing;
+use crate::os::aio::Completion;
 use crate::os::device::Device;
 use crate::os::errno::{self, Call, Then};
-use crate::os::pool::{Bounce, Pool, Segment};
-use crate::os::zero;
-
-/// Requests in the kernel at once. One piece of a fragmented image has hundreds of extents; disks
-/// order a queue of this length well, and NVMe reaches its full rate with less.
-const QUEUE_DEPTH: u32 = 64;
-
-/// Longest run of sectors that goes through one bounce buffer. Only a disk with larger sectors than
-/// the image was made for has edges longer than a sector.
-const BOUNCE_BYTES_MAX: u32 = 128 * 1024;
-
-/// Segments of one request: UIO_MAXIOV.
-const SEGMENT_COUNT_MAX: usize = 1024;
+use crate::os::pool::{Bounce, Pool};
 
 /// One open target or source.
 ///
 /// Calling order: `start` for each `Work`, then `submit`; when `event_fd` turns readable,
 /// `advance`. After each of them `poll_done` as often as `done_count` says.
 ///
-/// Invariants: a job is in `jobs` as long as `parts` of it are in flight or wait in `edges`; every
-/// request in flight is in `requests`; `edge_in_flight` belongs to the first of `edges`.
+/// Invariant: a job is in `jobs` as long as `parts` of it are in flight, wait in `edges`, or are
+/// held by the job itself.
 pub struct Storage {
     // Dropped first, and waits: what is in flight points into the pool and is done on the device.
-    aio: Aio,
+    requests: Requests,
     device: Device,
-    metainfo: Arc<Metainfo>,
-    alignment: u32,
-    /// Zeros need not be written: the disk makes them.
-    quick_zeros: bool,
+    places: Places,
+    zeroing: Zeroing,
+    edges: Edges,
     jobs: BTreeMap<Ticket, Job>,
-    requests: BTreeMap<Ticket, Purpose>,
-    next_request: u64,
-    edges: VecDeque<Edge>,
-    edge_in_flight: bool,
     done: VecDeque<(Ticket, Result<(), DiskError>)>,
-    /// The allocation of the last `Aio::complete`.
-    completions: Vec<Completion>,
 }
 
 /// One `Work` on its way.
 struct Job {
-    operation: DiskOperation,
     parts: u32,
     error: Option<DiskError>,
-    /// Direct runs of a read that wait for its edges.
+    /// Runs of a read that wait for its edges.
     held: Vec<Run>,
 }
 
-/// What a request is for.
-#[derive(Clone, Copy, Debug)]
-enum Purpose {
-    Direct {
-        ticket: Ticket,
-        disk: DiskOffset,
-        length: u32,
-    },
-    EdgeRead,
-    EdgeWrite,
-    Flush {
-        ticket: Ticket,
-    },
-}
-
-/// Whole sectors, contiguous on the disk.
-struct Run {
-    disk: DiskOffset,
-    length: u32,
-    segments: Vec<Segment>,
-}
-
-/// Bytes that do not fill their sectors.
-struct Edge {
-    ticket: Ticket,
-    operation: DiskOperation,
-    disk: DiskOffset,
-    length: u32,
-    buffer: BufferId,
-    memory_offset: u32,
-}
-
 impl Storage {
-    pub fn new(device: Device, metainfo: Arc<Metainfo>) -> io::Result<Storage> {
-        let alignment = device.alignment;
-        assert!(alignment.is_power_of_two());
-        let quick_zeros = !device.read_only && zero::is_quick(&device);
+    pub fn new(device: Device, places: Places) -> io::Result<Storage> {
         Ok(Storage {
-            aio: Aio::new(QUEUE_DEPTH)?,
-            device,
-            metainfo,
-            alignment,
-            quick_zeros,
+            requests: Requests::new(&device)?,
+            zeroing: Zeroing::new(&device),
+            edges: Edges::default(),
             jobs: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            next_request: 0,
-            edges: VecDeque::new(),
-            edge_in_flight: false,
             done: VecDeque::new(),
-            completions: Vec::new(),
+            device,
+            places,
         })
     }
 
     /// Readable when `advance` has something to do.
     pub fn event_fd(&self) -> RawFd {
-        self.aio.event_fd()
+        self.requests.event_fd()
     }
 
     /// The kernel was short of memory for what waits, and nothing in flight will wake us: `submit`
     /// must try again.
     pub fn is_stuck(&self) -> bool {
-        self.aio.is_stuck()
+        self.requests.is_stuck()
     }
 
     #[cfg(test)]
@@ -148,44 +76,36 @@ impl Storage {
         self.jobs.is_empty()
     }
 
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// The device, once the kernel is done with what is in flight.
     pub fn into_device(self) -> Device {
-        drop(self.aio);
+        drop(self.requests);
         self.device
     }
 
-    /// Begins with one of the disk's kinds of `Work`; nothing reaches the kernel before `submit`.
+    /// Begins with one `Work`; nothing reaches the kernel before `submit`.
     pub fn start(&mut self, pool: &Pool, work: Work) {
         match work {
             Work::Write {
                 ticket,
                 piece,
                 buffers,
-            } => {
-                self.device.keep();
-                let length = self.metainfo.layout.piece_length(piece);
-                self.transfer(
-                    pool,
-                    ticket,
-                    DiskOperation::Write,
-                    (piece, 0, length),
-                    &buffers,
-                );
-            }
+            } => self.write(pool, ticket, piece, &buffers),
             Work::Zero { ticket, piece } => {
                 self.device.keep();
-                let length = self.metainfo.layout.piece_length(piece);
-                if self.zero(piece, length) {
+                if self.zeroing.zero(&self.device, &self.places, piece) {
                     return self.done.push_back((ticket, Ok(())));
                 }
+                let length = self.places.layout().piece_length(piece);
                 let zeros = vec![pool.zeros(); length.div_ceil(pool.buffer_bytes()) as usize];
-                self.transfer(
-                    pool,
-                    ticket,
-                    DiskOperation::Write,
-                    (piece, 0, length),
-                    &zeros,
-                );
+                self.write(pool, ticket, piece, &zeros);
             }
             Work::Read {
                 ticket,
@@ -193,43 +113,37 @@ impl Storage {
                 begin,
                 length,
                 buffer,
-            } => {
-                self.transfer(
-                    pool,
+            } => self.transfer(
+                pool,
+                &Transfer {
                     ticket,
-                    DiskOperation::Read,
-                    (piece, begin, length),
-                    &[buffer],
-                );
-            }
+                    operation: DiskOperation::Read,
+                    piece,
+                    begin,
+                    length,
+                    buffers: &[buffer],
+                },
+            ),
             Work::Flush { ticket } => {
-                self.jobs.insert(ticket, Job::new(DiskOperation::Flush, 1));
-                self.push(
-                    Operation::Flush,
-                    DiskOffset(0),
-                    Memory::None,
-                    Purpose::Flush { ticket },
-                );
+                self.jobs.insert(ticket, Job::new(1));
+                self.requests.push_flush(ticket);
             }
         }
     }
 
     pub fn submit(&mut self) {
-        self.aio.submit();
+        self.requests.submit();
     }
 
     /// Takes what the kernel has finished and goes on with what had to wait for it.
     pub fn advance(&mut self, pool: &mut Pool) {
-        let mut completions = std::mem::take(&mut self.completions);
-        self.aio.complete(&mut completions);
-        for completion in completions.drain(..) {
-            self.completed(pool, completion);
+        for (purpose, completion) in self.requests.complete() {
+            self.completed(pool, purpose, completion);
         }
-        self.completions = completions;
-        self.aio.submit();
+        self.requests.submit();
     }
 
-    /// How often `poll_done` has something to say. Of what was done at once no event will tell.
+    /// How many answers `poll_done` has. No event tells of a `Work` that was done at once.
     pub fn done_count(&self) -> usize {
         self.done.len()
     }
@@ -239,176 +153,98 @@ impl Storage {
         self.done.pop_front()
     }
 
-    /// Lets the disk make a piece zeros; false if that has to be done by writing.
-    fn zero(&mut self, piece: PieceIndex, length: u32) -> bool {
-        let Storage {
-            device,
-            metainfo,
-            alignment,
-            quick_zeros,
-            ..
-        } = self;
-        let start = metainfo.layout.piece_start(piece);
-        let mut ranges = metainfo.extents.ranges(start, length.into()).map(|extent| {
-            let from = extent.disk.0;
-            from..from + extent.length
-        });
-        let aligned =
-            |range: &Range<u64>| (range.start | range.end).is_multiple_of(u64::from(*alignment));
-        *quick_zeros
-            && ranges.all(|range| {
-                let error = if aligned(&range) {
-                    zero::zero(device, range).err()
-                } else {
-                    return false;
-                };
-                let errno = error.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
-                // A disk that cannot is not asked for each piece anew.
-                *quick_zeros =
-                    errno.is_none_or(|errno| errno::decide(Call::Zero, errno) != Then::OtherWay);
-                *quick_zeros
-            })
-    }
-
     // --- from work to requests
 
-    /// Cuts bytes of a piece, of which buffers[i] holds the i-th `Pool::buffer_bytes`, into runs
-    /// and edges.
-    fn transfer(
-        &mut self,
-        pool: &Pool,
-        ticket: Ticket,
-        operation: DiskOperation,
-        (piece, begin, length): (PieceIndex, u32, u32),
-        buffers: &[BufferId],
-    ) {
-        let buffer_bytes = u64::from(pool.buffer_bytes());
-        assert!(u64::from(length) <= buffers.len() as u64 * buffer_bytes);
-        let start = self.metainfo.layout.piece_start(piece) + u64::from(begin);
-        let mut runs: Vec<Run> = Vec::new();
-        let edges_before = self.edges.len();
-        // The last piece may need fewer buffers than the others.
-        let used = u64::from(length).div_ceil(buffer_bytes) as usize;
-        for (index, &buffer) in buffers.iter().take(used).enumerate() {
-            let from = index as u64 * buffer_bytes;
-            let count = (u64::from(length) - from).min(buffer_bytes);
-            for extent in self.metainfo.extents.ranges(start + from, count) {
-                let memory_offset = (extent.torrent_offset - start - from) as u32;
-                for part in extents::split(
-                    extent.disk,
-                    memory_offset,
-                    extent.length as u32,
-                    self.alignment,
-                ) {
-                    if part.aligned {
-                        append(
-                            &mut runs,
-                            &part,
-                            pool.segment(buffer, part.memory_offset, part.length),
-                        );
-                    } else {
-                        self.edges
-                            .extend(edges(&part, ticket, operation, buffer, self.alignment));
-                    }
-                }
-            }
-        }
-        let edge_count = self.edges.len() - edges_before;
-        let mut job = Job::new(operation, (runs.len() + edge_count) as u32);
+    fn write(&mut self, pool: &Pool, ticket: Ticket, piece: PieceIndex, buffers: &[BufferId]) {
+        self.device.keep();
+        let transfer = Transfer {
+            ticket,
+            operation: DiskOperation::Write,
+            piece,
+            begin: 0,
+            length: self.places.layout().piece_length(piece),
+            buffers,
+        };
+        self.transfer(pool, &transfer);
+    }
+
+    fn transfer(&mut self, pool: &Pool, transfer: &Transfer) {
+        let (ticket, operation) = (transfer.ticket, transfer.operation);
+        let (mut runs, edges) = transfer.cut(&self.places, pool, self.device.alignment);
+        let mut job = Job::new((runs.len() + edges.len()) as u32);
         assert!(job.parts > 0);
-        if operation == DiskOperation::Read && edge_count > 0 {
+        if operation == DiskOperation::Read && !edges.is_empty() {
             // An edge is copied into its buffer by us; meanwhile the kernel must not have it.
             job.held = std::mem::take(&mut runs);
         }
         assert!(self.jobs.insert(ticket, job).is_none(), "ticket used twice");
-        runs.into_iter()
-            .for_each(|run| self.push_run(ticket, operation, run));
-        self.next_edge(pool);
+        self.push_runs(ticket, operation, runs);
+        edges.into_iter().for_each(|edge| self.edges.add(edge));
+        self.begin_edges(pool);
     }
 
-    fn push_run(&mut self, ticket: Ticket, operation: DiskOperation, run: Run) {
-        let Run {
-            disk,
-            length,
-            segments,
-        } = run;
-        let operation = aio_operation(operation);
-        self.push(
-            operation,
-            disk,
-            Memory::Pool(segments),
-            Purpose::Direct {
+    fn push_runs(&mut self, ticket: Ticket, operation: DiskOperation, runs: Vec<Run>) {
+        for run in runs {
+            self.requests.push_run(JobRun {
                 ticket,
-                disk,
-                length,
-            },
-        );
-    }
-
-    fn push(
-        &mut self,
-        operation: Operation,
-        disk_offset: DiskOffset,
-        memory: Memory,
-        purpose: Purpose,
-    ) {
-        let ticket = Ticket(self.next_request);
-        self.next_request += 1;
-        let (fd, alignment) = (self.device.fd(), self.alignment);
-        self.requests.insert(ticket, purpose);
-        self.aio.push(Request {
-            ticket,
-            fd,
-            operation,
-            disk_offset,
-            alignment,
-            memory,
-        });
+                operation,
+                run,
+            });
+        }
     }
 
     // --- from completions to answers
 
-    fn completed(&mut self, pool: &mut Pool, completion: Completion) {
-        let purpose = self
-            .requests
-            .remove(&completion.ticket)
-            .expect("a request of ours");
+    fn completed(&mut self, pool: &mut Pool, purpose: Purpose, completion: Completion) {
+        let Completion { result, bounce, .. } = completion;
         match purpose {
-            Purpose::Direct {
-                ticket,
-                disk,
-                length,
-            } => {
-                let operation = self.job(ticket).operation;
-                self.part_done(ticket, whole(operation, disk, completion.result, length));
+            Purpose::Runs(runs) => self.runs_done(runs, result),
+            Purpose::Flush(ticket) => {
+                let result = self.flushed(result);
+                self.part_done(ticket, result);
             }
-            Purpose::Flush { ticket } => {
-                let result = match completion.result {
-                    // The loop has to wait for the disk.
-                    Err(errno) if errno::decide(Call::Flush, errno) == Then::OtherWay => {
-                        self.device.flush().map_err(|error| error.raw_os_error())
-                    }
-                    Err(errno) => Err(Some(errno)),
-                    Ok(_) => Ok(()),
-                };
-                let error = |errno: Option<i32>| DiskError {
-                    operation: DiskOperation::Flush,
-                    offset: DiskOffset(0),
-                    errno: errno.unwrap_or(libc::EIO),
-                };
-                self.part_done(ticket, result.map_err(error));
+            Purpose::EdgeRead(edge) => {
+                let bounce = bounce.expect("it comes back");
+                self.edge_read(pool, &edge, result, bounce);
             }
-            Purpose::EdgeRead => {
-                let bounce = completion.bounce.expect("it comes back");
-                self.edge_read(pool, completion.result, bounce);
-            }
-            Purpose::EdgeWrite => {
-                let edge = self.edges.front().expect("the edge in flight is the first");
-                let length = edge.sectors(self.alignment).1;
-                let result = whole(DiskOperation::Write, edge.disk, completion.result, length);
-                self.edge_done(pool, result);
+            Purpose::EdgeWrite(edge) => {
+                let length = edge.sectors(self.device.alignment).1;
+                let result = whole(DiskOperation::Write, edge.disk, result, length);
+                self.edge_through(&edge, result);
+                self.begin_edges(pool);
             }
         }
+    }
+
+    fn runs_done(&mut self, mut runs: Vec<JobRun>, result: Result<u32, i32>) {
+        if let [JobRun { operation, run, .. }] = &runs[..] {
+            let result = whole(*operation, run.disk, result, run.length);
+            return self.part_done(runs[0].ticket, result);
+        }
+        let all_bytes = runs.iter().map(|run| run.run.length).sum();
+        if result == Ok(all_bytes) {
+            return runs
+                .into_iter()
+                .for_each(|run| self.part_done(run.ticket, Ok(())));
+        }
+        // Which of them failed is not known.
+        runs.drain(..).for_each(|run| self.requests.push_alone(run));
+    }
+
+    /// A kernel that cannot flush through AIO makes the loop wait for the disk.
+    fn flushed(&self, result: Result<u32, i32>) -> Result<(), DiskError> {
+        let result = match result {
+            Err(errno) if errno::decide(Call::Flush, errno) == Then::OtherWay => {
+                self.device.flush().map_err(|error| error.raw_os_error())
+            }
+            Err(errno) => Err(Some(errno)),
+            Ok(_) => Ok(()),
+        };
+        result.map_err(|errno| DiskError {
+            operation: DiskOperation::Flush,
+            offset: DiskOffset(0),
+            errno: errno.unwrap_or(libc::EIO),
+        })
     }
 
     fn job(&mut self, ticket: Ticket) -> &mut Job {
@@ -418,211 +254,99 @@ impl Storage {
     }
 
     fn part_done(&mut self, ticket: Ticket, result: Result<(), DiskError>) {
-        let job = self.job(ticket);
+        let Entry::Occupied(mut entry) = self.jobs.entry(ticket) else {
+            unreachable!("a job lives until its last part is done");
+        };
+        let job = entry.get_mut();
         job.error = job.error.or(result.err());
         job.parts -= 1;
         if job.parts == 0 {
-            let result = job.error.map_or(Ok(()), Err);
-            self.jobs.remove(&ticket);
+            let result = entry.remove().error.map_or(Ok(()), Err);
             self.done.push_back((ticket, result));
         }
     }
 
-    // --- edges, one at a time
+    // --- edges
 
-    /// Begins with the first edge that waits, if none is in flight.
-    fn next_edge(&mut self, pool: &Pool) {
-        while !self.edge_in_flight
-            && let Some(edge) = self.edges.front()
-        {
-            let (ticket, operation) = (edge.ticket, edge.operation);
-            if self.job(ticket).error.is_some() {
-                // The job has failed already: nothing more is tried for it.
-                self.edges.pop_front();
-                self.edge_through(ticket, Ok(()));
+    /// Begins with every edge that may be in flight.
+    fn begin_edges(&mut self, pool: &Pool) {
+        while let Some(edge) = self.edges.next() {
+            if self.job(edge.ticket).error.is_some() {
+                // Nothing more is tried for a job that has failed.
+                self.edge_through(&edge, Ok(()));
                 continue;
             }
-            let edge = self.edges.front().expect("seen above");
-            let (disk, length) = edge.sectors(self.alignment);
-            let mut bounce = Bounce::new(length, self.alignment);
-            self.edge_in_flight = true;
-            if operation == DiskOperation::Write && length == edge.length {
+            let (_, sector_bytes) = edge.sectors(self.device.alignment);
+            if edge.operation == DiskOperation::Write && sector_bytes == edge.length {
+                // All bytes of the sectors are ours, they only lie oddly in memory.
+                let mut bounce = Bounce::new(sector_bytes, self.device.alignment);
                 bounce.bytes_mut().copy_from_slice(edge.memory(pool));
-                self.push(
-                    Operation::Write,
-                    disk,
-                    Memory::Bounce(bounce),
-                    Purpose::EdgeWrite,
-                );
+                self.requests.push_edge_write(edge, bounce);
             } else {
-                self.push(
-                    Operation::Read,
-                    disk,
-                    Memory::Bounce(bounce),
-                    Purpose::EdgeRead,
-                );
+                self.requests.push_edge_read(edge);
             }
         }
     }
 
-    /// The sectors of the first edge have been read.
-    fn edge_read(&mut self, pool: &mut Pool, result: Result<u32, i32>, mut bounce: Bounce) {
-        let edge = self.edges.front().expect("the edge in flight is the first");
-        let (disk, _) = edge.sectors(self.alignment);
-        let lead = (edge.disk - disk) as usize;
-        let ours = lead..lead + edge.length as usize;
-        match (edge.operation, result) {
-            (operation, Err(errno)) => {
-                let error = DiskError {
-                    operation,
-                    offset: edge.disk,
-                    errno,
-                };
-                self.edge_done(pool, Err(error));
-            }
-            (DiskOperation::Read, Ok(read)) if (read as usize) < ours.end => {
-                // The file ends before the image does.
-                let error = DiskError {
-                    operation: DiskOperation::Read,
-                    offset: edge.disk,
-                    errno: libc::EIO,
-                };
-                self.edge_done(pool, Err(error));
-            }
+    /// The sectors around an edge have been read.
+    fn edge_read(
+        &mut self,
+        pool: &mut Pool,
+        edge: &Edge,
+        result: Result<u32, i32>,
+        mut bounce: Bounce,
+    ) {
+        let ours = edge.in_sectors(self.device.alignment);
+        let failed = |errno| DiskError {
+            operation: edge.operation,
+            offset: edge.disk,
+            errno,
+        };
+        let result = match (edge.operation, result) {
+            (_, Err(errno)) => Err(failed(errno)),
+            // The file ends before the image does.
+            (DiskOperation::Read, Ok(read)) if (read as usize) < ours.end => Err(failed(libc::EIO)),
             (DiskOperation::Read, Ok(_)) => {
-                let start = edge.memory_offset as usize;
-                pool.bytes_mut(edge.buffer)[start..start + ours.len()]
-                    .copy_from_slice(&bounce.bytes()[ours]);
-                self.edge_done(pool, Ok(()));
+                edge.memory_mut(pool).copy_from_slice(&bounce.bytes()[ours]);
+                self.requests.reuse(bounce);
+                Ok(())
             }
             (_, Ok(read)) => {
-                // What lies behind the end of a regular file is zero, whatever the kernel left in
+                // Behind the end of a regular file there are zeros, whatever the kernel left in
                 // the buffer.
                 bounce.bytes_mut()[read as usize..].fill(0);
                 bounce.bytes_mut()[ours].copy_from_slice(edge.memory(pool));
-                self.push(
-                    Operation::Write,
-                    disk,
-                    Memory::Bounce(bounce),
-                    Purpose::EdgeWrite,
-                );
+                return self.requests.push_edge_write(*edge, bounce);
             }
-        }
+        };
+        self.edge_through(edge, result);
+        self.begin_edges(pool);
     }
 
-    fn edge_done(&mut self, pool: &Pool, result: Result<(), DiskError>) {
-        assert!(self.edge_in_flight);
-        self.edge_in_flight = false;
-        let ticket = self
-            .edges
-            .pop_front()
-            .expect("the edge in flight is the first")
-            .ticket;
-        self.edge_through(ticket, result);
-        self.next_edge(pool);
-    }
-
-    /// The first edge has left the queue. If it was the last one of a read, the whole sectors may
-    /// be read now.
-    fn edge_through(&mut self, ticket: Ticket, result: Result<(), DiskError>) {
-        let job = self.job(ticket);
+    /// An edge is no longer in flight. If it was the last one of a read, its runs may be read now.
+    fn edge_through(&mut self, edge: &Edge, result: Result<(), DiskError>) {
+        self.edges.through(edge);
+        let job = self.job(edge.ticket);
         job.error = job.error.or(result.err());
         if job.parts as usize == job.held.len() + 1 {
             let held = std::mem::take(&mut job.held);
             if job.error.is_some() {
                 job.parts -= held.len() as u32;
             } else {
-                held.into_iter()
-                    .for_each(|run| self.push_run(ticket, DiskOperation::Read, run));
+                self.push_runs(edge.ticket, edge.operation, held);
             }
         }
-        self.part_done(ticket, result);
+        self.part_done(edge.ticket, result);
     }
 }
 
 impl Job {
-    fn new(operation: DiskOperation, parts: u32) -> Job {
+    fn new(parts: u32) -> Job {
         Job {
-            operation,
             parts,
             error: None,
             held: Vec::new(),
         }
-    }
-}
-
-impl Edge {
-    /// Offset and length of the sectors around the edge.
-    fn sectors(&self, alignment: u32) -> (DiskOffset, u32) {
-        let sector = u64::from(alignment);
-        let start = self.disk.0 / sector * sector;
-        let end = (self.disk.0 + u64::from(self.length)).next_multiple_of(sector);
-        (DiskOffset(start), (end - start) as u32)
-    }
-
-    fn memory<'a>(&self, pool: &'a Pool) -> &'a [u8] {
-        &pool.bytes(self.buffer)[self.memory_offset as usize..][..self.length as usize]
-    }
-}
-
-/// Adds sectors to the last run if they follow it on the disk; where they lie in memory does not
-/// matter.
-fn append(runs: &mut Vec<Run>, part: &Part, segment: Segment) {
-    match runs.last_mut() {
-        Some(run)
-            if run.disk + u64::from(run.length) == part.disk
-                && run.segments.len() < SEGMENT_COUNT_MAX =>
-        {
-            run.segments.push(segment);
-            run.length += part.length;
-        }
-        _ => runs.push(Run {
-            disk: part.disk,
-            length: part.length,
-            segments: vec![segment],
-        }),
-    }
-}
-
-/// An unaligned part as edges of which none needs more than a bounce buffer; cut at sector
-/// boundaries, so that no sector is read and written twice.
-fn edges(
-    part: &Part,
-    ticket: Ticket,
-    operation: DiskOperation,
-    buffer: BufferId,
-    alignment: u32,
-) -> impl Iterator<Item = Edge> + use<> {
-    let Part {
-        disk,
-        length,
-        memory_offset,
-        ..
-    } = *part;
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        let from = disk + u64::from(done);
-        let boundary = (from.0 + 1).next_multiple_of(u64::from(alignment.max(BOUNCE_BYTES_MAX)));
-        let edge_length = (boundary - from.0).min(u64::from(length - done)) as u32;
-        let memory_offset = memory_offset + done;
-        done += edge_length;
-        let edge = Edge {
-            ticket,
-            operation,
-            disk: from,
-            length: edge_length,
-            buffer,
-            memory_offset,
-        };
-        (edge_length > 0).then_some(edge)
-    })
-}
-
-fn aio_operation(operation: DiskOperation) -> Operation {
-    match operation {
-        DiskOperation::Read => Operation::Read,
-        DiskOperation::Write => Operation::Write,
-        DiskOperation::Flush => Operation::Flush,
     }
 }
 
@@ -659,7 +383,10 @@ mod tests {
     use super::*;
     use crate::os::device::TargetOptions;
     use crate::os::testing::Scratch;
+    use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
+    use swarm_proto::format::metainfo::Metainfo;
     use swarm_proto::format::metainfo_write::{self, Content, Description};
     use swarm_proto::rng::Rng;
     use swarm_proto::units::PieceHash;
@@ -693,7 +420,7 @@ mod tests {
             device.alignment
         );
         device.alignment = alignment;
-        Storage::new(device, metainfo.clone()).unwrap()
+        Storage::new(device, Places::of(metainfo)).unwrap()
     }
 
     /// Runs until `count` works are through; at most ten seconds.
@@ -736,7 +463,7 @@ mod tests {
         (0..count).map(|_| rng.below(256) as u8).collect()
     }
 
-    /// The twin is a vector of bytes.
+    /// The stupid twin is a vector of bytes.
     fn write_and_read(seed: u64, alignment: u32, unit: u64) {
         let mut rng = Rng::new(seed);
         let files = random_files(&mut rng, unit);
@@ -825,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_what_a_vector_of_bytes_would_be() {
+    fn a_device_holds_what_a_vector_of_bytes_would_hold() {
         for seed in 0..12 {
             write_and_read(seed, 512, 512);
             write_and_read(seed, 512, 1);
@@ -834,7 +561,8 @@ mod tests {
         }
     }
 
-    /// Whole sectors cost one request for each run on the disk, whatever buffers they lie in.
+    /// Whole sectors that are contiguous on the device are one request, even if they lie in several
+    /// buffers.
     #[test]
     fn one_request_for_each_run() {
         let files = [(DiskOffset(1 << 20), 32768), (DiskOffset(0), 16384)];
@@ -851,13 +579,72 @@ mod tests {
                 buffers,
             },
         );
-        assert_eq!(disk.requests.len(), 1);
+        assert_eq!(disk.requests.in_flight_count(), 1);
         let mut pool = pool;
         assert_eq!(wait(&mut disk, &mut pool, 1), [(Ticket(1), Ok(()))]);
     }
 
+    /// Four pieces that follow one another on the device and one that does not.
     #[test]
-    fn what_the_file_lacks_is_an_error_with_its_place() {
+    fn reads_that_follow_one_another_are_one_request() {
+        let files = [(DiskOffset(1 << 20), 4 * 16384), (DiskOffset(0), 16384)];
+        let metainfo = metainfo(&files, 16384);
+        let scratch = Scratch::new("disk-joined");
+        let mut disk = disk(scratch.path(), &metainfo, 512);
+        let image: Vec<u8> = (0..5 * 16384u32).map(|at| (at / 512) as u8).collect();
+        let file = scratch.open_buffered();
+        file.write_all_at(&image[..4 * 16384], 1 << 20).unwrap();
+        file.write_all_at(&image[4 * 16384..], 0).unwrap();
+        let mut pool = Pool::new(16384, 5).unwrap();
+        for piece in 0..5 {
+            disk.start(&pool, read_piece(piece));
+        }
+        disk.submit();
+        assert_eq!(disk.requests.in_flight_count(), 2);
+        let done = wait(&mut disk, &mut pool, 5);
+        assert!(done.iter().all(|(_, result)| result.is_ok()), "{done:?}");
+        for (bytes, buffer) in image.chunks(16384).zip(0..) {
+            assert!(pool.bytes(BufferId(buffer)) == bytes, "piece {buffer}");
+        }
+    }
+
+    /// The file ends in the third of four pieces.
+    #[test]
+    fn reads_that_failed_together_are_tried_alone() {
+        let metainfo = metainfo(&[(DiskOffset(0), 4 * 16384)], 16384);
+        let scratch = Scratch::new("disk-alone");
+        let mut disk = disk(scratch.path(), &metainfo, 512);
+        scratch.open_buffered().set_len(2 * 16384 + 512).unwrap();
+        let mut pool = Pool::new(16384, 4).unwrap();
+        for piece in 0..4 {
+            disk.start(&pool, read_piece(piece));
+        }
+        disk.submit();
+        assert_eq!(disk.requests.in_flight_count(), 1);
+        let mut done = wait(&mut disk, &mut pool, 4);
+        done.sort_by_key(|(ticket, _)| *ticket);
+        let error = |piece: u64| DiskError {
+            operation: DiskOperation::Read,
+            offset: DiskOffset(piece * 16384),
+            errno: libc::EIO,
+        };
+        let results: Vec<_> = done.into_iter().map(|(_, result)| result).collect();
+        assert_eq!(results, [Ok(()), Ok(()), Err(error(2)), Err(error(3))]);
+        assert!(disk.is_idle());
+    }
+
+    fn read_piece(piece: u32) -> Work {
+        Work::Read {
+            ticket: Ticket(piece.into()),
+            piece: PieceIndex(piece),
+            begin: 0,
+            length: 16384,
+            buffer: BufferId(piece),
+        }
+    }
+
+    #[test]
+    fn a_read_behind_the_end_of_the_file_is_an_error_with_its_place() {
         let metainfo = metainfo(&[(DiskOffset(512), 20_000)], 16384);
         let scratch = Scratch::new("disk-short");
         let mut disk = disk(scratch.path(), &metainfo, 512);

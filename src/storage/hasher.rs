@@ -1,9 +1,8 @@
-//! SHA-1 over the bytes of pieces as they come: two pieces at once, each from its first byte to its
-//! last.
+//! What is the SHA-1 of a piece whose bytes arrive in steps?
 //!
-//! The core says what to hash next ([`Hash`]); the bytes lie in the pool. A piece is hashed in
-//! order, in as many steps as it takes, and hashing two pieces side by side takes little longer
-//! than hashing one.
+//! The core (or `reader`) decides what to hash next ([`Hash`]); the bytes are in the pool. A piece
+//! is hashed from its first byte to its last, in any number of steps. Two pieces are hashed side by
+//! side, because that takes little longer than hashing one.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +13,15 @@ use swarm_proto::units::PieceHash;
 use crate::os::pool::Pool;
 use crate::os::sha1::Sha1;
 
-/// The hashes of pieces of which some bytes have come, and not yet all.
+/// The hashes of pieces of which some bytes have been hashed, but not yet all.
 #[derive(Default)]
 pub struct Hasher {
     running: BTreeMap<HashOf, Sha1>,
 }
 
 impl Hasher {
-    /// Hashes one or two steps, at once: afterwards the buffers may be reused. Returns the hash of
-    /// each piece whose last byte was among them.
+    /// Hashes one or two steps before it returns, so that their buffers may be reused. Returns the
+    /// hash of each piece whose last byte was among them.
     pub fn hash(
         &mut self,
         steps: [Option<Hash>; 2],

@@ -1,7 +1,25 @@
-//! Where the bytes of a torrent lie: reading and writing pieces, and the partition table around
-//! them.
+//! How do the pieces of one torrent get from a device and onto it?
+//!
+//! | file | question |
+//! | --- | --- |
+//! | `places` | where the bytes of a piece lie; the next kinds of source belong beside it |
+//! | `disk` | `Storage`: what becomes of one `Work` of the core, and when it is done |
+//! | `cut` | which bytes of a transfer are whole sectors, and which are edges |
+//! | `requests` | which requests are in flight, and which reads become one request |
+//! | `edges` | which of the sectors that are only partly ours may be in flight at once |
+//! | `zeroing` | whether the device makes a piece zeros by itself |
+//! | `hasher` | the SHA-1 of pieces whose bytes arrive in steps |
+//! | `reader` | the hash of every piece on a device |
+//! | `sectors` | a few bytes at any place, with the loop waiting for them |
+//! | `partition_table` | which table a disk has, and how it fits a disk of another size |
 
+mod cut;
 pub mod disk;
+mod edges;
 pub mod hasher;
 pub mod partition_table;
+pub mod places;
 pub mod reader;
+mod requests;
+pub mod sectors;
+mod zeroing;

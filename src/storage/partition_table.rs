@@ -1,12 +1,12 @@
-//! Which partition table is on a disk, and how does it get right on a disk of another size?
+//! Which partition table is on a disk, and how is it fitted to a disk of another size?
 //!
-//! `make` asks the first, to know what of a disk is used. The second is the very last act of `get`,
-//! after the last upload: as long as anybody may ask for the piece that holds the table, it stays
-//! as the torrent describes it. The bytes of the tables are the core's (`gpt`, `mbr`); here they
-//! are read and written, with the loop waiting for them: a few sectors, when there is nothing else
-//! to do.
+//! `make` asks the first question, to know which bytes of a disk are used. `get` fits the table as
+//! its very last step, after the last upload: as long as a peer may ask for the piece that holds
+//! the table, the table stays as the torrent describes it. The core knows the bytes of the tables
+//! (`gpt`, `mbr`). They are read and written here, with the loop waiting for them: a few sectors,
+//! when there is nothing else to do.
 //!
-//! A table is no matter of trust: whatever has no right checksum or names impossible sectors is no
+//! A table is not trusted: one whose checksum is wrong, or that names impossible sectors, is no
 //! table.
 
 use std::fmt;
@@ -21,19 +21,20 @@ use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::size::decimal;
 use swarm_proto::units::DiskOffset;
 
+use super::sectors;
 use crate::os::device::{Device, Kind};
-use crate::os::sectors;
+use crate::os::sectors::reread_table;
 
-/// What is known of a disk from its table. LBAs count sectors of `sector_bytes`.
+/// What a disk's partition table says. LBAs count sectors of `sector_bytes`.
 #[derive(Debug)]
-pub struct Table {
+pub struct PartitionTable {
     pub sector_bytes: u32,
-    pub kind: TableKind,
+    pub kind: PartitionTableKind,
 }
 
 #[derive(Debug)]
-pub enum TableKind {
-    /// The primary, and the backup that it names if that is one and the last on the disk.
+pub enum PartitionTableKind {
+    /// The primary, and the backup that it names, if that is a GPT and in the last sector.
     Gpt {
         primary: Gpt,
         backup: Option<Gpt>,
@@ -43,8 +44,8 @@ pub enum TableKind {
     },
 }
 
-impl Table {
-    /// Bytes that are used whatever they hold, in any order: the tables in front and every
+impl PartitionTable {
+    /// Bytes that are used even if they are zero, in any order: the tables in front and every
     /// partition.
     pub fn used(&self) -> Vec<Range<u64>> {
         let bytes = |first: u64, end: u64| {
@@ -52,7 +53,7 @@ impl Table {
         };
         let mut used = vec![bytes(0, PRIMARY_LBA + 1)];
         match &self.kind {
-            TableKind::Gpt { primary, .. } => {
+            PartitionTableKind::Gpt { primary, .. } => {
                 let (first, count) = (
                     primary.header().entries_lba(),
                     primary.header().entry_sectors(),
@@ -64,7 +65,7 @@ impl Table {
                         .map(|found| bytes(found.first_lba, found.last_lba + 1)),
                 );
             }
-            TableKind::Mbr { partitions } => {
+            PartitionTableKind::Mbr { partitions } => {
                 let end = |found: &mbr::Partition| found.first_lba + found.sector_count;
                 used.extend(
                     partitions
@@ -78,14 +79,14 @@ impl Table {
 
     pub fn partition_count(&self) -> usize {
         match &self.kind {
-            TableKind::Gpt { primary, .. } => primary.partitions().count(),
-            TableKind::Mbr { partitions } => partitions.len(),
+            PartitionTableKind::Gpt { primary, .. } => primary.partitions().count(),
+            PartitionTableKind::Mbr { partitions } => partitions.len(),
         }
     }
 
-    /// Where the backup GPT lies, which `fit` makes anew wherever the end is.
+    /// Where the backup GPT lies. `fit` writes another one to the end of the target.
     pub fn backup(&self) -> Option<Range<u64>> {
-        let TableKind::Gpt {
+        let PartitionTableKind::Gpt {
             primary,
             backup: Some(backup),
         } = &self.kind
@@ -105,9 +106,9 @@ impl Table {
     }
 }
 
-/// The least a disk must hold for this image: what it uses, and where it leaves out the end of its
-/// disk, a backup GPT that may have to go there. The table itself is known only when its piece has
-/// come, and a refusal has to come first.
+/// The least a disk must hold for this image: what the image uses, and a backup GPT if the image
+/// leaves out the end of its disk. Whether there is a GPT is known only when its piece has been
+/// fetched, and a refusal must come before that.
 pub fn bytes_needed(metainfo: &Metainfo) -> u64 {
     /// 128 entries of 128 bytes, as every tool makes them.
     const ENTRIES_BYTES: u64 = 16 << 10;
@@ -121,66 +122,38 @@ pub fn bytes_needed(metainfo: &Metainfo) -> u64 {
     used_bytes + left_out.min(backup_bytes)
 }
 
-/// The table of a disk of which all is known, or of an image that says nothing about sectors: there
-/// a GPT is where its sector puts it, and an MBR counts in 512 bytes.
-pub fn read(device: &Device) -> io::Result<Option<Table>> {
+/// The table of a device, if it has one. A block device says how large its sectors are. An image
+/// file does not: there a GPT tells by its place, and an MBR counts sectors of 512 bytes.
+pub fn read(device: &Device) -> io::Result<Option<PartitionTable>> {
     let sizes = if device.is_block() {
         vec![device.sector_bytes]
     } else {
         vec![512, 1024, 2048, 4096]
     };
     for &sector_bytes in &sizes {
-        let disk = Disk {
-            device,
-            sector_bytes,
-            sectors: device.size_bytes / u64::from(sector_bytes),
-        };
-        if let Ok(primary) = disk.gpt(PRIMARY_LBA)?
-            && primary
-                .partitions()
-                .all(|partition| partition.last_lba < disk.sectors)
-        {
-            let backup_lba = primary.header().alternate_lba();
-            let backup = if backup_lba + 1 == disk.sectors {
-                disk.gpt(backup_lba)?.ok()
-            } else {
-                None
-            };
-            return Ok(Some(Table {
-                sector_bytes,
-                kind: TableKind::Gpt { primary, backup },
-            }));
+        if let Some(table) = InSectors::new(device, device.size_bytes, sector_bytes).read_gpt()? {
+            return Ok(Some(table));
         }
     }
-    let disk = Disk {
-        device,
-        sector_bytes: sizes[0],
-        sectors: device.size_bytes / u64::from(sizes[0]),
-    };
-    let partitions = mbr::partitions(&disk.read(0, 1)?, disk.sectors);
-    Ok(partitions.map(|partitions| Table {
-        sector_bytes: disk.sector_bytes,
-        kind: TableKind::Mbr { partitions },
-    }))
+    InSectors::new(device, device.size_bytes, sizes[0]).read_mbr()
 }
 
-/// Fits the table of a target that holds the whole image to its size, and lets the kernel read it;
-/// what was done, in a sentence, or `None` if nothing was to be done. An image without a table, or
-/// with a broken one, is left alone.
+/// Fits the table of a target that holds the whole image to the size of the target, and lets the
+/// kernel read it. Returns what was done, in a sentence, or `None` if there was nothing to do. An
+/// image without a table, or with a broken one, is left alone.
 pub fn fit(
     device: &Device,
     metainfo: &Metainfo,
     grow_last: bool,
-) -> Result<Option<String>, TableError> {
-    let done = match Disk::of_image(device, metainfo) {
-        Some(disk) => disk.fit(&metainfo.extents, grow_last)?,
+) -> Result<Option<String>, PartitionTableError> {
+    let mut sentences = match InSectors::of_image(device, metainfo) {
+        Some(target) => target.fit(&metainfo.extents, grow_last)?,
         None => Vec::new(),
     };
-    let mut sentences = done;
-    // Whatever was written is another table than the kernel knows. Not a failure: the disk is
-    // right, and will be read when the machine boots from it.
+    // The kernel still knows the table that was there before. If it does not read the new one, that
+    // is no failure: the disk is right, and is read when the machine boots from it.
     if device.is_block()
-        && let Err(error) = sectors::reread_table(device)
+        && let Err(error) = reread_table(device)
     {
         sentences.push(format!(
             "the kernel did not read the new table of {}: {error}",
@@ -190,17 +163,26 @@ pub fn fit(
     Ok((!sentences.is_empty()).then(|| sentences.join(", ")))
 }
 
-/// A disk in its sectors.
-struct Disk<'a> {
+/// A device as its partition table counts it.
+struct InSectors<'a> {
     device: &'a Device,
     sector_bytes: u32,
     sectors: u64,
 }
 
-impl Disk<'_> {
-    /// The target as the table on it has to see it; `None` if that cannot be known: a file that is
-    /// no whole disk ends where the image ends, and sectors of another size cannot hold this table.
-    fn of_image<'a>(device: &'a Device, metainfo: &Metainfo) -> Option<Disk<'a>> {
+impl<'a> InSectors<'a> {
+    fn new(device: &'a Device, size_bytes: u64, sector_bytes: u32) -> InSectors<'a> {
+        InSectors {
+            device,
+            sector_bytes,
+            sectors: size_bytes / u64::from(sector_bytes),
+        }
+    }
+
+    /// The target as the table of the image must see it; `None` if that is not known. A file that
+    /// is not a whole disk ends where the image ends, and a disk with sectors of another size cannot
+    /// hold this table.
+    fn of_image(device: &'a Device, metainfo: &Metainfo) -> Option<InSectors<'a>> {
         let (size_bytes, sector_bytes) = match device.kind {
             Kind::Block { .. } => (
                 device.size_bytes,
@@ -208,17 +190,48 @@ impl Disk<'_> {
             ),
             Kind::Regular => (metainfo.disk_bytes?, metainfo.sector_bytes?),
         };
-        let known = !device.is_block() || sector_bytes == device.sector_bytes;
-        known.then(|| Disk {
-            device,
-            sector_bytes,
-            sectors: size_bytes / u64::from(sector_bytes),
-        })
+        let is_known = !device.is_block() || sector_bytes == device.sector_bytes;
+        is_known.then(|| InSectors::new(device, size_bytes, sector_bytes))
+    }
+}
+
+impl InSectors<'_> {
+    fn read_gpt(&self) -> io::Result<Option<PartitionTable>> {
+        let Ok(primary) = self.gpt(PRIMARY_LBA)? else {
+            return Ok(None);
+        };
+        let mut partitions = primary.partitions();
+        if partitions.any(|partition| partition.last_lba >= self.sectors) {
+            return Ok(None);
+        }
+        drop(partitions);
+        let backup_lba = primary.header().alternate_lba();
+        let backup = if backup_lba + 1 == self.sectors {
+            self.gpt(backup_lba)?.ok()
+        } else {
+            None
+        };
+        Ok(Some(PartitionTable {
+            sector_bytes: self.sector_bytes,
+            kind: PartitionTableKind::Gpt { primary, backup },
+        }))
     }
 
-    fn fit(&self, extents: &ExtentMap, grow_last: bool) -> Result<Vec<String>, TableError> {
+    fn read_mbr(&self) -> io::Result<Option<PartitionTable>> {
+        let partitions = mbr::partitions(&self.read(0, 1)?, self.sectors);
+        Ok(partitions.map(|partitions| PartitionTable {
+            sector_bytes: self.sector_bytes,
+            kind: PartitionTableKind::Mbr { partitions },
+        }))
+    }
+
+    fn fit(
+        &self,
+        extents: &ExtentMap,
+        grow_last: bool,
+    ) -> Result<Vec<String>, PartitionTableError> {
         let sector_bytes = u64::from(self.sector_bytes);
-        // What the image does not bring is not the image's table.
+        // Sectors that are not part of the image hold another table than the image's.
         if !extents.cover(DiskOffset(0), 2 * sector_bytes) {
             return Ok(Vec::new());
         }
@@ -243,14 +256,14 @@ impl Disk<'_> {
         gpt: &Gpt,
         mbr: &[u8],
         grow_last: bool,
-    ) -> Result<Vec<String>, TableError> {
+    ) -> Result<Vec<String>, PartitionTableError> {
         let last_lba = self.sectors.saturating_sub(1);
         let backup = self
             .gpt(last_lba)
             .map_err(self.failed("read", last_lba))?
             .ok();
         let plan = gpt.fit(mbr, backup.as_ref(), self.sectors, grow_last);
-        let plan = plan.map_err(|error| TableError::Gpt {
+        let plan = plan.map_err(|error| PartitionTableError::Gpt {
             path: self.device.path.clone(),
             error,
         })?;
@@ -282,14 +295,13 @@ impl Disk<'_> {
         Ok(done)
     }
 
-    /// The first sector to be written where the image itself brought what is no zeros: RAID
-    /// controllers and the like keep their own description behind the disk that they show to
-    /// others.
+    /// Where the first of the sectors to be written holds bytes of the image that are not zero. RAID
+    /// controllers keep their own description behind the disk that they show to others.
     fn something_else(
         &self,
         extents: &ExtentMap,
         backup: &Write,
-    ) -> Result<Option<u64>, TableError> {
+    ) -> Result<Option<u64>, PartitionTableError> {
         let sector_bytes = self.sector_bytes as usize;
         let found = self.read(backup.lba, (backup.bytes.len() / sector_bytes) as u32);
         let found = found.map_err(self.failed("read", backup.lba))?;
@@ -304,7 +316,7 @@ impl Disk<'_> {
         Ok(used.next().map(|(_, lba)| self.offset(lba)))
     }
 
-    fn grow_mbr(&self, mut mbr: Vec<u8>) -> Result<Vec<String>, TableError> {
+    fn grow_mbr(&self, mut mbr: Vec<u8>) -> Result<Vec<String>, PartitionTableError> {
         let grown_bytes = mbr::grow_last(&mut mbr, self.sectors, self.sector_bytes.into());
         if grown_bytes > 0 {
             self.write(&[Write { lba: 0, bytes: mbr }])?;
@@ -312,8 +324,8 @@ impl Disk<'_> {
         Ok(vec![grown(grown_bytes)])
     }
 
-    /// Writes, flushes, and reads back: nothing is claimed that the disk does not say itself.
-    fn write(&self, writes: &[Write]) -> Result<(), TableError> {
+    /// Writes, flushes, and reads back: only what can be read is on the disk.
+    fn write(&self, writes: &[Write]) -> Result<(), PartitionTableError> {
         for Write { lba, bytes } in writes {
             sectors::write(self.device, self.offset(*lba), bytes)
                 .map_err(self.failed("write", *lba))?;
@@ -325,13 +337,13 @@ impl Disk<'_> {
             let found = sectors::read(self.device, self.offset(*lba), bytes.len() as u32);
             if found.map_err(self.failed("read", *lba))? != *bytes {
                 let (path, offset) = (self.device.path.clone(), self.offset(*lba));
-                return Err(TableError::NotKept { path, offset });
+                return Err(PartitionTableError::NotKept { path, offset });
             }
         }
         Ok(())
     }
 
-    /// The GPT whose header is at `lba`, or why there is none.
+    /// The GPT whose header is in sector `lba`, or why there is none.
     fn gpt(&self, lba: u64) -> io::Result<Result<Gpt, GptError>> {
         let header = match Header::parse(&self.read(lba, 1)?, lba) {
             Ok(header) => header,
@@ -350,9 +362,13 @@ impl Disk<'_> {
         lba * u64::from(self.sector_bytes)
     }
 
-    fn failed(&self, action: &'static str, lba: u64) -> impl FnOnce(io::Error) -> TableError {
+    fn failed(
+        &self,
+        action: &'static str,
+        lba: u64,
+    ) -> impl FnOnce(io::Error) -> PartitionTableError {
         let (path, offset) = (self.device.path.clone(), self.offset(lba));
-        move |error| TableError::Io {
+        move |error| PartitionTableError::Io {
             action,
             path,
             offset,
@@ -368,9 +384,9 @@ fn grown(bytes: u64) -> String {
     }
 }
 
-/// Why the table of a target, on which the whole image is, is not right.
+/// Why the table of a target is wrong although the whole image is on it.
 #[derive(Debug)]
-pub enum TableError {
+pub enum PartitionTableError {
     Gpt {
         path: PathBuf,
         error: GptError,
@@ -387,17 +403,17 @@ pub enum TableError {
     },
 }
 
-impl fmt::Display for TableError {
+impl fmt::Display for PartitionTableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TableError::Gpt { path, error } => {
+            PartitionTableError::Gpt { path, error } => {
                 write!(
                     f,
                     "the partition table does not fit {}: {error}",
                     path.display()
                 )
             }
-            TableError::Io {
+            PartitionTableError::Io {
                 action,
                 path,
                 offset,
@@ -409,7 +425,7 @@ impl fmt::Display for TableError {
                     path.display()
                 )
             }
-            TableError::NotKept { path, offset } => {
+            PartitionTableError::NotKept { path, offset } => {
                 write!(
                     f,
                     "{} did not keep the partition table written at byte {offset}",
@@ -420,7 +436,7 @@ impl fmt::Display for TableError {
     }
 }
 
-impl std::error::Error for TableError {}
+impl std::error::Error for PartitionTableError {}
 
 #[cfg(test)]
 mod tests {
@@ -466,12 +482,12 @@ mod tests {
         assert_eq!(
             needed(Some(8 * MIB), None),
             MIB,
-            "no disk that we have looked at"
+            "the image is not of a disk whose sectors are known"
         );
     }
 
     /// A file of 8 MiB with this at its beginning, and what is found on it.
-    fn found(head: &[u8]) -> Option<Table> {
+    fn found(head: &[u8]) -> Option<PartitionTable> {
         let scratch = Scratch::new("table");
         let mut bytes = head.to_vec();
         bytes.resize(8 << 20, 0);
@@ -480,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_nonsense_are_no_table() {
+    fn zeros_and_nonsense_are_no_table() {
         assert!(found(&[]).is_none());
         assert!(found(&[0xff; 20_000]).is_none());
         let signatures: Vec<u8> = b"EFI PART".iter().copied().cycle().take(20_000).collect();
@@ -499,7 +515,7 @@ mod tests {
         assert!(table.backup().is_none());
     }
 
-    /// What is no disk is never looked at for a table.
+    /// No table is looked for in a file that is not known to be a whole disk.
     #[test]
     fn a_file_of_no_known_disk_is_left_alone() {
         let scratch = Scratch::new("fit");

@@ -1,400 +1,316 @@
-//! What are the hashes of the pieces that lie on a disk?
+//! What are the hashes of the pieces that lie on a device?
 //!
-//! One reader for all who ask: `make`, `verify`, and a target that may hold the image already. It
-//! reads in torrent order, with several long O_DIRECT requests in flight, and hashes what has come
-//! while the disk brings the rest, two pieces at once because that takes little longer than one.
-//! Extents may begin and end anywhere: the sectors around them are read as a whole and only the
-//! wanted bytes are hashed.
+//! For the commands that read a whole image, or any list of its pieces: `make`, `verify`, `seed
+//! --check` and `get --dry-run`. [`Reader`] does what the core does when it scans a target or reads
+//! it back: a `ReadQueue` says what to read and what to hash next, `Storage` reads, and `Hasher`
+//! hashes two pieces at once while the next ones are read.
 //!
-//! Worked case: with an alignment of 512, an extent of 1000 bytes at disk 700 is one request of
-//! 1536 bytes at 512, of which the first 188 and the last 348 are not hashed.
-//!
-//! `Scan` itself never blocks, so that it can live in anybody's loop. [`hash_pieces`] is such a
-//! loop for the commands that do nothing else.
+//! `Reader` itself never blocks. [`hash_pieces`] is the loop around it for a command that does
+//! nothing else.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::ops::{ControlFlow, Range};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use swarm_proto::format::extents::{Extent, ExtentMap};
 use swarm_proto::format::layout::Layout;
+use swarm_proto::policy::cache::Chunk;
+use swarm_proto::policy::read_queue::ReadQueue;
+use swarm_proto::swarm::{DiskError, Hash, HashOf, Work};
 use swarm_proto::units::{BufferId, DiskOffset, PieceHash, PieceIndex, Ticket};
 
-use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
+use super::disk::Storage;
+use super::hasher::Hasher;
+use super::places::Places;
+use super::requests::JOINED_BYTES_MAX;
 use crate::os::device::Device;
 use crate::os::pool::Pool;
-use crate::os::sha1::Sha1;
 use crate::os::signal::{Signal, Signals};
 
-/// One request. Long enough for the full speed of a spinning disk, short enough that the hash keeps
-/// up behind it.
-const CHUNK_BYTES: u32 = 1 << 20;
+/// Bytes being read and bytes waiting to be hashed, together: two round trips of a fast disk.
+const WINDOW_BYTES: u32 = 8 << 20;
 
-/// Requests in flight and chunks waiting to be hashed, together: 8 MiB, two round trips of a fast
-/// disk.
-const CHUNK_COUNT: u32 = 8;
+/// Largest buffer: one request, which is long enough for the full speed of a spinning disk and
+/// short enough that the hash keeps up behind it.
+const BUFFER_BYTES_MAX: u32 = JOINED_BYTES_MAX;
 
-/// Reads a whole torrent from a disk, once, in order.
+/// Reads pieces and hashes them, in the order in which they were added or nearly so: a short last
+/// piece can be ready before the one in front of it.
 ///
-/// Calling order: `advance` until it has no more to say; sleep until `event_fd` is readable;
-/// `advance` again; and so on until `is_done`.
-// Invariant: every buffer is either in `free` or belongs to exactly one chunk of `chunks`.
-pub struct Scan<'a> {
-    device: &'a Device,
+/// Calling order: `add` any number of pieces; `advance` until it returns nothing; sleep until
+/// `event_fd` is readable; `advance` again; and so on until `is_done`.
+///
+/// Invariant: each buffer is in `free`, in `reading`, or waits in `queue` for the hash.
+struct Reader {
+    queue: ReadQueue,
+    /// What each buffer is being filled with. The ticket of a read is the number of its buffer.
+    reading: Vec<Option<Chunk>>,
+    /// First in, first out: buffers that were filled one after the other are free one after the
+    /// other, and lie side by side in memory when they are filled again.
+    free: VecDeque<BufferId>,
+    /// Pieces of which a part could not be read. They are hashed like the others, so that those
+    /// behind them have their turn, and the hash is thrown away.
+    failed: Vec<(PieceIndex, DiskError)>,
+    /// Hashed in the same step as the piece that `advance` returned.
+    second: Option<(PieceIndex, PieceHash)>,
+    hasher: Hasher,
     layout: Layout,
-    /// The extents that are still to be cut into chunks, and how much of the first has been cut off
-    /// already.
-    extents: &'a [Extent],
-    cut_bytes: u64,
-    /// In torrent order: the first is the next to be hashed.
-    chunks: VecDeque<Chunk>,
-    free: Vec<BufferId>,
-    next_ticket: u64,
-    /// The next piece to be given out, and the one behind it.
-    lanes: [Lane; 2],
+    buffer_bytes: u32,
     // Dropped in this order: the kernel must be done with the buffers before they go.
-    aio: Aio,
+    storage: Storage,
     pool: Pool,
 }
 
-/// A piece that is being hashed.
-struct Lane {
-    piece: PieceIndex,
-    hash: Sha1,
-    /// Bytes of the torrent that are still to be hashed for it. Behind the last piece there are
-    /// none.
-    rest: Range<u64>,
-}
+/// A piece and its hash, or why it could not be read.
+type PieceRead = (PieceIndex, Result<PieceHash, ReadError>);
 
-/// One request of whole sectors, and which of its bytes are wanted.
-#[derive(Debug)]
-struct Chunk {
-    /// Of the request in flight.
-    ticket: Ticket,
-    buffer: BufferId,
-    disk: DiskOffset,
-    /// The wanted bytes in the torrent.
-    wanted: Range<u64>,
-    /// Bytes of whole sectors to read.
-    length: u32,
-    /// Bytes that have come, from the front.
-    read: u32,
-    /// Unwanted bytes at the front.
-    skip: u32,
-    /// End of the wanted bytes, at most `length`.
-    end: u32,
-}
-
-impl<'a> Scan<'a> {
-    pub fn new(
-        device: &'a Device,
-        layout: Layout,
-        extents: &'a ExtentMap,
-    ) -> Result<Scan<'a>, ScanError> {
-        assert_eq!(
-            layout.total_bytes(),
-            extents.total_bytes(),
-            "layout and extents of one torrent"
-        );
-        let (needed_bytes, holds_bytes) = (extents.disk_end().0, device.size_bytes);
+impl Reader {
+    /// Keeps the device open, and held if it is held, on its own.
+    fn new(device: &Device, places: Places) -> Result<Reader, ReadError> {
+        let (needed_bytes, holds_bytes) = (places.needed_bytes(), device.size_bytes);
         if needed_bytes > holds_bytes {
-            return Err(ScanError::TooSmall {
+            return Err(ReadError::TooSmall {
                 path: device.path.clone(),
                 holds_bytes,
                 needed_bytes,
             });
         }
-        assert!(
-            CHUNK_BYTES.is_multiple_of(device.alignment),
-            "alignment of {} bytes",
-            device.alignment
-        );
-        Ok(Scan {
-            device,
+        let layout = *places.layout();
+        let buffer_bytes = buffer_bytes(&layout);
+        let buffer_count = WINDOW_BYTES / buffer_bytes;
+        let device = device.duplicate().map_err(ReadError::Kernel)?;
+        Ok(Reader {
+            queue: ReadQueue::new(layout, buffer_bytes, buffer_count as usize),
+            reading: vec![None; buffer_count as usize],
+            free: (0..buffer_count).map(BufferId).collect(),
+            failed: Vec::new(),
+            second: None,
+            hasher: Hasher::default(),
             layout,
-            extents: extents.extents(),
-            cut_bytes: 0,
-            chunks: VecDeque::new(),
-            free: (0..CHUNK_COUNT).map(BufferId).collect(),
-            next_ticket: 0,
-            lanes: [0, 1].map(|piece| Lane::new(layout, piece)),
-            aio: Aio::new(CHUNK_COUNT).map_err(ScanError::Kernel)?,
-            pool: Pool::new(CHUNK_BYTES, CHUNK_COUNT).map_err(ScanError::Kernel)?,
+            buffer_bytes,
+            storage: Storage::new(device, places).map_err(ReadError::Kernel)?,
+            pool: Pool::new(buffer_bytes, buffer_count).map_err(ReadError::Kernel)?,
         })
     }
 
-    /// Readable when the disk has brought something.
-    pub fn event_fd(&self) -> RawFd {
-        self.aio.event_fd()
+    /// A piece to be read, behind all others.
+    fn add(&mut self, piece: PieceIndex) {
+        self.queue.add(piece);
     }
 
-    /// Every piece has been given out.
-    pub fn is_done(&self) -> bool {
-        self.lanes[0].piece.0 == self.layout.piece_count()
+    /// Readable when a read has completed.
+    fn event_fd(&self) -> RawFd {
+        self.storage.event_fd()
     }
 
-    /// The next piece, if the disk has brought all of it. Hashes at most one piece a call, and
-    /// keeps the disk busy.
-    pub fn advance(&mut self) -> Result<Option<(PieceIndex, PieceHash)>, ScanError> {
-        let mut completions = Vec::new();
-        self.aio.complete(&mut completions);
-        completions
-            .into_iter()
-            .try_for_each(|completion| self.take(completion))?;
-        while !self.is_done() {
+    /// Every piece that was added has been returned.
+    fn is_done(&self) -> bool {
+        self.queue.is_idle() && self.second.is_none()
+    }
+
+    /// The next piece, if all of it has been read.
+    fn advance(&mut self) -> Option<PieceRead> {
+        if let Some(second) = self.second.take() {
+            return Some(self.judge(second));
+        }
+        loop {
             self.read_ahead();
-            if self.lanes[0].rest.is_empty() {
-                return Ok(Some(self.finish_piece()));
+            let places = self.places_to_hash();
+            if places[0].is_none() {
+                if !self.take_arrived() {
+                    return None;
+                }
+                continue;
             }
-            if !self.hash_some() {
-                return Ok(None);
+            let [first, second] = self.hash(places);
+            self.second = if first.is_some() { second } else { None };
+            if let Some(hashed) = first.or(second) {
+                return Some(self.judge(hashed));
             }
-            self.free_hashed();
-        }
-        Ok(None)
-    }
-
-    /// Hashes what has come of both pieces, or of the first alone if nothing of the other is on its
-    /// way; false if that has to be waited for.
-    fn hash_some(&mut self) -> bool {
-        let next = |lane: &Lane| {
-            self.chunks
-                .iter()
-                .find(|chunk| chunk.wanted.contains(&lane.rest.start))
-        };
-        let chunks = self.lanes.each_ref().map(next);
-        if chunks[0].is_none()
-            || chunks
-                .into_iter()
-                .flatten()
-                .any(|chunk| chunk.read < chunk.end)
-        {
-            return false;
-        }
-        let bytes = [0, 1].map(|lane| {
-            chunks[lane].map_or(&[][..], |chunk| {
-                chunk.part(&self.lanes[lane].rest, &self.pool)
-            })
-        });
-        let count = if chunks[1].is_some() {
-            bytes[0].len().min(bytes[1].len())
-        } else {
-            bytes[0].len()
-        };
-        let bytes = bytes.map(|bytes| &bytes[..count.min(bytes.len())]);
-        let [first, second] = &mut self.lanes;
-        Sha1::update_two([&mut first.hash, &mut second.hash], bytes);
-        first.rest.start += bytes[0].len() as u64;
-        second.rest.start += bytes[1].len() as u64;
-        true
-    }
-
-    /// Whatever comes before the next byte to be hashed is done with.
-    fn free_hashed(&mut self) {
-        let [first, second] = &self.lanes;
-        let next = if first.rest.is_empty() {
-            second.rest.start
-        } else {
-            first.rest.start
-        };
-        while let Some(chunk) = self.chunks.pop_front_if(|chunk| chunk.wanted.end <= next) {
-            self.free.push(chunk.buffer);
         }
     }
 
-    fn finish_piece(&mut self) -> (PieceIndex, PieceHash) {
-        let behind = Lane::new(self.layout, self.lanes[1].piece.0 + 1);
-        let next = std::mem::replace(&mut self.lanes[1], behind);
-        let done = std::mem::replace(&mut self.lanes[0], next);
-        if self.is_done() {
-            assert!(self.chunks.is_empty(), "bytes behind the last piece");
-        }
-        (done.piece, PieceHash(done.hash.finish()))
-    }
-
-    /// Asks for as many chunks as there are free buffers.
+    /// Starts to read into the free buffers. Not into one or two of them at a time: small reads
+    /// that follow one another become one request only if they are submitted together.
     fn read_ahead(&mut self) {
-        while let Some(extent) = self.extents.first()
-            && let Some(buffer) = self.free.pop()
-        {
-            let (disk, length) = (extent.disk + self.cut_bytes, extent.length - self.cut_bytes);
-            let start = extent.torrent_offset + self.cut_bytes;
-            let ticket = Ticket(self.next_ticket);
-            let chunk = first_chunk((start, disk), length, self.device.alignment, buffer, ticket);
-            self.cut_bytes += u64::from(chunk.end - chunk.skip);
-            if self.cut_bytes == extent.length {
-                self.extents = &self.extents[1..];
-                self.cut_bytes = 0;
-            }
-            self.next_ticket += 1;
-            self.aio.push(chunk.request(self.device, &self.pool));
-            self.chunks.push_back(chunk);
+        let free_bytes = self.free.len() as u32 * self.buffer_bytes;
+        if free_bytes < BUFFER_BYTES_MAX && self.free.len() < self.reading.len() {
+            return;
         }
-        self.aio.submit();
+        while let Some(chunk) = self.queue.next_read() {
+            let buffer = self
+                .free
+                .pop_front()
+                .expect("the window has as many buffers");
+            self.queue.start_read();
+            self.reading[buffer.index()] = Some(chunk);
+            let (begin, length) = self.span(chunk);
+            let work = Work::Read {
+                ticket: Ticket(buffer.0.into()),
+                piece: chunk.piece,
+                begin,
+                length,
+                buffer,
+            };
+            self.storage.start(&self.pool, work);
+        }
+        self.storage.submit();
     }
 
-    /// A request may be answered in part, at the end of a file above all; the rest is asked for
-    /// again until nothing more comes.
-    fn take(&mut self, completion: Completion) -> Result<(), ScanError> {
-        let chunk = self
-            .chunks
-            .iter_mut()
-            .find(|chunk| chunk.ticket == completion.ticket)
-            .expect("asked for");
-        let offset = chunk.disk + u64::from(chunk.read);
-        let path = || self.device.path.clone();
-        match completion.result {
-            Err(errno) => {
-                let error = io::Error::from_raw_os_error(errno);
-                return Err(ScanError::Read {
-                    path: path(),
-                    offset,
-                    error,
-                });
+    /// Takes the chunks that have been read. False if there are none.
+    fn take_arrived(&mut self) -> bool {
+        self.storage.advance(&mut self.pool);
+        let mut has_arrived = false;
+        while let Some((ticket, result)) = self.storage.poll_done() {
+            let buffer = BufferId(u32::try_from(ticket.0).expect("the number of a buffer"));
+            let chunk = self.reading[buffer.index()].take();
+            let chunk = chunk.expect("a buffer is read into once at a time");
+            if let Err(error) = result {
+                self.failed.push((chunk.piece, error));
             }
-            Ok(count) => chunk.read += count,
+            self.queue.arrived(chunk, buffer);
+            has_arrived = true;
         }
-        if chunk.read >= chunk.end {
-            return Ok(());
-        }
-        // Only the end of a file is no multiple of the sector.
-        if completion.result == Ok(0) || !chunk.read.is_multiple_of(self.device.alignment) {
-            return Err(ScanError::Ends {
-                path: path(),
-                offset: chunk.disk + u64::from(chunk.read),
-            });
-        }
-        chunk.ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.aio.push(chunk.request(self.device, &self.pool));
-        self.aio.submit();
-        Ok(())
+        has_arrived
     }
-}
 
-impl Lane {
-    fn new(layout: Layout, piece: u32) -> Lane {
-        let piece = PieceIndex(piece);
-        let total = layout.total_bytes();
-        let rest = match piece.0 < layout.piece_count() {
-            true => {
-                layout.piece_start(piece)
-                    ..layout.piece_start(piece) + u64::from(layout.piece_length(piece))
-            }
-            false => total..total,
+    /// Which of the first two pieces to hash now. One alone takes nearly as long as both, so the
+    /// first waits for the second if that is on its way.
+    fn places_to_hash(&self) -> [Option<usize>; 2] {
+        let mut places = self.queue.hashable();
+        match [places.next(), places.next()] {
+            [Some(place), None] if self.queue.is_reading(1 - place) => [None; 2],
+            places => places,
+        }
+    }
+
+    /// Hashes the next chunk of each of these pieces. Returns the pieces that are through.
+    fn hash(&mut self, places: [Option<usize>; 2]) -> [Option<(PieceIndex, PieceHash)>; 2] {
+        let chunks = places.map(|place| self.queue.next_hash(place?));
+        let steps = chunks.map(|chunk| chunk.map(|(chunk, buffer)| self.step(chunk, buffer)));
+        let hashed = self.hasher.hash(steps, &self.pool, &self.layout);
+        self.free
+            .extend(chunks.iter().flatten().map(|(_, buffer)| *buffer));
+        hashed.map(|hashed| {
+            let (of, hash) = hashed?;
+            self.queue.judged(of.piece());
+            Some((of.piece(), hash))
+        })
+    }
+
+    fn step(&self, chunk: Chunk, buffer: BufferId) -> Hash {
+        let (begin, length) = self.span(chunk);
+        Hash {
+            of: HashOf::Disk(chunk.piece),
+            begin,
+            length,
+            buffer,
+            offset: 0,
+        }
+    }
+
+    /// The bytes of a chunk inside its piece.
+    fn span(&self, chunk: Chunk) -> (u32, u32) {
+        let begin = chunk.index * self.buffer_bytes;
+        let rest = self.layout.piece_length(chunk.piece) - begin;
+        (begin, rest.min(self.buffer_bytes))
+    }
+
+    fn judge(&mut self, (piece, hash): (PieceIndex, PieceHash)) -> PieceRead {
+        let failed = self.failed.iter().find(|failed| failed.0 == piece);
+        let result = match failed {
+            Some((_, error)) => Err(self.explain(*error)),
+            None => Ok(hash),
         };
-        Lane {
-            piece,
-            hash: Sha1::new(),
-            rest,
+        self.failed.retain(|failed| failed.0 != piece);
+        (piece, result)
+    }
+
+    /// A file that ends too early is told apart from a device that fails.
+    fn explain(&self, error: DiskError) -> ReadError {
+        let device = self.storage.device();
+        let path = device.path.clone();
+        match device.ends_before(self.storage.places().needed_bytes()) {
+            Some(end) => ReadError::Ends {
+                path,
+                offset: DiskOffset(end),
+            },
+            None => ReadError::Read {
+                path,
+                offset: error.offset,
+                error: io::Error::from_raw_os_error(error.errno),
+            },
         }
     }
 }
 
-impl Chunk {
-    /// Its wanted bytes from the start of `range` on, at most to the end of that.
-    fn part<'a>(&self, range: &Range<u64>, pool: &'a Pool) -> &'a [u8] {
-        let from = self.skip as usize + (range.start - self.wanted.start) as usize;
-        let count = range.end.min(self.wanted.end) - range.start;
-        &pool.bytes(self.buffer)[from..][..count as usize]
-    }
-
-    /// Reads what has not come yet.
-    fn request(&self, device: &Device, pool: &Pool) -> Request {
-        let segment = pool.segment(self.buffer, self.read, self.length - self.read);
-        Request {
-            ticket: self.ticket,
-            fd: device.fd(),
-            operation: Operation::Read,
-            disk_offset: self.disk + u64::from(self.read),
-            alignment: device.alignment,
-            memory: Memory::Pool(vec![segment]),
-        }
-    }
+/// Size of a buffer: a piece, or a part of one.
+fn buffer_bytes(layout: &Layout) -> u32 {
+    layout
+        .piece_bytes()
+        .next_multiple_of(4096)
+        .min(BUFFER_BYTES_MAX)
 }
 
-/// The first chunk of `length` bytes at `start` of the torrent and `disk`: up to a buffer full, in
-/// whole sectors.
-fn first_chunk(
-    (start, disk): (u64, DiskOffset),
-    length: u64,
-    alignment: u32,
-    buffer: BufferId,
-    ticket: Ticket,
-) -> Chunk {
-    assert!(length > 0);
-    let alignment = u64::from(alignment);
-    let skip = disk.0 % alignment;
-    let end = (skip + length).min(u64::from(CHUNK_BYTES));
-    let small = |bytes: u64| u32::try_from(bytes).expect("within a buffer");
-    Chunk {
-        ticket,
-        buffer,
-        disk: DiskOffset(disk.0 - skip),
-        wanted: start..start + end - skip,
-        length: small(end.next_multiple_of(alignment)),
-        read: 0,
-        skip: small(skip),
-        end: small(end),
-    }
-}
-
-/// Reads and hashes all pieces in order, and blocks until that is done, `on_piece` breaks it off,
-/// or a signal arrives.
+/// Reads and hashes these pieces, and blocks until that is done, `on_piece` returns an error, or a
+/// signal arrives.
 pub fn hash_pieces(
     device: &Device,
-    layout: Layout,
-    extents: &ExtentMap,
+    places: Places,
+    pieces: &mut dyn Iterator<Item = PieceIndex>,
     signals: &mut Signals,
-    mut on_piece: impl FnMut(PieceIndex, PieceHash) -> ControlFlow<()>,
-) -> Result<(), ScanError> {
+    on_piece: &mut dyn FnMut(PieceIndex, Result<PieceHash, ReadError>) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
     const ANY: Token = Token(0);
-    let mut scan = Scan::new(device, layout, extents)?;
-    let mut poll = Poll::new().map_err(ScanError::Kernel)?;
-    for fd in [scan.event_fd(), signals.fd()] {
+    let mut reader = Reader::new(device, places)?;
+    pieces.for_each(|piece| reader.add(piece));
+    let mut poll = Poll::new().map_err(ReadError::Kernel)?;
+    for fd in [reader.event_fd(), signals.fd()] {
         poll.registry()
             .register(&mut SourceFd(&fd), ANY, Interest::READABLE)
-            .map_err(ScanError::Kernel)?;
+            .map_err(ReadError::Kernel)?;
     }
     let mut events = Events::with_capacity(4);
-    loop {
-        while let Some((piece, hash)) = scan.advance()? {
-            if on_piece(piece, hash).is_break() {
-                return Ok(());
+    let mut pieces_read = 0;
+    while !reader.is_done() {
+        match reader.advance() {
+            Some((piece, hash)) => {
+                on_piece(piece, hash)?;
+                pieces_read += 1;
+                // A fast device never lets the loop sleep.
+                if pieces_read % PIECES_PER_SIGNAL_CHECK != 0 {
+                    continue;
+                }
             }
-            // Looked at for each piece: a fast disk may never let the loop come to rest below.
-            if let Some(signal) = signals.poll() {
-                return Err(ScanError::Interrupted(signal));
-            }
-        }
-        if scan.is_done() {
-            return Ok(());
-        }
-        match poll.poll(&mut events, Some(STUCK_CHECK)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                return Err(ScanError::Kernel(error));
-            }
-            _ => {}
+            None => match poll.poll(&mut events, Some(STUCK_CHECK)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(ReadError::Kernel(error));
+                }
+                _ => {}
+            },
         }
         if let Some(signal) = signals.poll() {
-            return Err(ScanError::Interrupted(signal));
+            return Err(ReadError::Interrupted(signal));
         }
     }
+    Ok(())
 }
 
-/// The kernel tells every completion; looking without being told costs nothing and also tries a
-/// submission again that was refused for want of memory.
+/// A quarter of a second of the largest pieces. To ask after each piece of 16 KiB costs 2 % of
+/// the processor time.
+const PIECES_PER_SIGNAL_CHECK: u32 = 16;
+
+/// The kernel tells of every completion. To call `advance` without that costs nothing, and also
+/// tries a submission again that was refused for want of memory.
 const STUCK_CHECK: Duration = Duration::from_secs(1);
 
-/// Why a disk was not read to the end.
+/// Why pieces were not read.
 #[derive(Debug)]
-pub enum ScanError {
+pub enum ReadError {
     Ends {
         path: PathBuf,
         offset: DiskOffset,
@@ -413,10 +329,10 @@ pub enum ScanError {
     },
 }
 
-impl fmt::Display for ScanError {
+impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ScanError::Ends { path, offset } => {
+            ReadError::Ends { path, offset } => {
                 write!(
                     f,
                     "{} became shorter while it was read: nothing is at byte {}",
@@ -424,12 +340,12 @@ impl fmt::Display for ScanError {
                     offset.0
                 )
             }
-            ScanError::Interrupted(Signal::Interrupt) => f.write_str("interrupted"),
-            ScanError::Interrupted(Signal::Terminate | Signal::Hangup) => {
+            ReadError::Interrupted(Signal::Interrupt) => f.write_str("interrupted"),
+            ReadError::Interrupted(Signal::Terminate | Signal::Hangup) => {
                 f.write_str("ended by a signal")
             }
-            ScanError::Kernel(error) => write!(f, "cannot set up asynchronous reads: {error}"),
-            ScanError::Read {
+            ReadError::Kernel(error) => write!(f, "cannot set up asynchronous reads: {error}"),
+            ReadError::Read {
                 path,
                 offset,
                 error,
@@ -441,7 +357,7 @@ impl fmt::Display for ScanError {
                     offset.0
                 )
             }
-            ScanError::TooSmall {
+            ReadError::TooSmall {
                 path,
                 holds_bytes,
                 needed_bytes,
@@ -460,13 +376,16 @@ impl fmt::Display for ScanError {
 mod tests {
     use super::*;
     use crate::os::testing::Scratch;
+    use std::collections::BTreeMap;
     use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
+    use swarm_proto::format::extents::ExtentMap;
     use swarm_proto::rng::Rng;
 
     const PIECE_BYTES: u32 = 16 * 1024;
 
-    fn disk_with(bytes: &[u8]) -> Scratch {
-        let scratch = Scratch::new("scan");
+    fn file_with(bytes: &[u8]) -> Scratch {
+        let scratch = Scratch::new("reader");
         scratch.open_buffered().write_all_at(bytes, 0).unwrap();
         scratch
     }
@@ -478,35 +397,57 @@ mod tests {
             .collect()
     }
 
-    fn scanned(scratch: &Scratch, runs: &[(u64, u64)]) -> Result<Vec<PieceHash>, ScanError> {
-        let extents = ExtentMap::from_files(
-            runs.iter()
-                .map(|&(disk, length)| (DiskOffset(disk), length)),
-        )
-        .unwrap();
-        let layout = Layout::new(extents.total_bytes(), PIECE_BYTES).unwrap();
-        let device = Device::open_source(scratch.path()).unwrap();
-        let mut hashes = Vec::new();
+    /// `runs` are (offset on the device, length), in the order of the torrent.
+    fn places(runs: &[(u64, u64)], piece_bytes: u32) -> Places {
+        let runs = runs
+            .iter()
+            .map(|&(disk, length)| (DiskOffset(disk), length));
+        let extents = ExtentMap::from_files(runs).unwrap();
+        let layout = Layout::new(extents.total_bytes(), piece_bytes).unwrap();
+        Places::new(layout, Arc::new(extents))
+    }
+
+    /// The hashes of these pieces, in this order, of a device with at least this alignment.
+    fn read_pieces(
+        scratch: &Scratch,
+        places: Places,
+        pieces: &[PieceIndex],
+        alignment: u32,
+    ) -> Result<Vec<PieceHash>, ReadError> {
+        let mut device = Device::open_source(scratch.path()).unwrap();
+        device.alignment = device.alignment.max(alignment);
+        let mut hashes = BTreeMap::new();
+        let mut signals = Signals::new().unwrap();
+        let mut to_read = pieces.iter().copied();
         hash_pieces(
             &device,
-            layout,
-            &extents,
-            &mut Signals::new().unwrap(),
-            |piece, hash| {
-                assert_eq!(piece.index(), hashes.len());
-                hashes.push(hash);
-                ControlFlow::Continue(())
+            places,
+            &mut to_read,
+            &mut signals,
+            &mut |piece, hash| {
+                assert!(hashes.insert(piece, hash?).is_none(), "returned twice");
+                Ok(())
             },
         )?;
-        Ok(hashes)
+        Ok(pieces.iter().map(|piece| hashes[piece]).collect())
+    }
+
+    fn read_all(scratch: &Scratch, runs: &[(u64, u64)]) -> Result<Vec<PieceHash>, ReadError> {
+        let places = places(runs, PIECE_BYTES);
+        let all: Vec<PieceIndex> = places.layout().pieces().collect();
+        read_pieces(scratch, places, &all, 1)
     }
 
     /// The stupid twin: everything in memory.
     fn hashed(bytes: &[u8], runs: &[(u64, u64)]) -> Vec<PieceHash> {
+        hashed_in(bytes, runs, PIECE_BYTES)
+    }
+
+    fn hashed_in(bytes: &[u8], runs: &[(u64, u64)], piece_bytes: u32) -> Vec<PieceHash> {
         let run = |&(disk, length): &(u64, u64)| &bytes[disk as usize..][..length as usize];
         let payload: Vec<u8> = runs.iter().flat_map(run).copied().collect();
         let hash = |piece: &[u8]| PieceHash(sha1_smol::Sha1::from(piece).digest().bytes());
-        payload.chunks(PIECE_BYTES as usize).map(hash).collect()
+        payload.chunks(piece_bytes as usize).map(hash).collect()
     }
 
     #[test]
@@ -514,12 +455,12 @@ mod tests {
         let bytes = random_bytes(&mut Rng::new(1), (11 << 20) + 777);
         let whole = [(0, bytes.len() as u64)];
         assert_eq!(
-            scanned(&disk_with(&bytes), &whole).unwrap(),
+            read_all(&file_with(&bytes), &whole).unwrap(),
             hashed(&bytes, &whole)
         );
         let one_byte = [(0, 1)];
         assert_eq!(
-            scanned(&disk_with(&bytes[..1]), &one_byte).unwrap(),
+            read_all(&file_with(&bytes[..1]), &one_byte).unwrap(),
             hashed(&bytes, &one_byte)
         );
     }
@@ -544,16 +485,44 @@ mod tests {
             let bytes = random_bytes(&mut rng, disk as usize);
             rng.shuffle(&mut runs);
             assert_eq!(
-                scanned(&disk_with(&bytes), &runs).unwrap(),
+                read_all(&file_with(&bytes), &runs).unwrap(),
                 hashed(&bytes, &runs),
                 "seed {seed}"
             );
         }
     }
 
+    /// Any list of pieces of any size, on devices of either alignment: of 4096, most of such runs
+    /// are edges.
     #[test]
-    fn a_disk_that_is_too_small_is_refused() {
-        let error = scanned(&disk_with(&[0; 1000]), &[(500, 501)])
+    fn any_pieces_in_any_order() {
+        for seed in 0..20 {
+            let mut rng = Rng::new(seed);
+            let piece_bytes = PIECE_BYTES << rng.below(9);
+            let runs = [(5 * 512, 6 << 20), (7 << 20, (3 << 20) + 512), (300, 700)];
+            let bytes = random_bytes(&mut rng, 11 << 20);
+            let places = places(&runs, piece_bytes);
+            let mut pieces: Vec<PieceIndex> = places.layout().pieces().collect();
+            rng.shuffle(&mut pieces);
+            pieces.truncate(1 + rng.below(pieces.len() as u32) as usize);
+            let all = hashed_in(&bytes, &runs, piece_bytes);
+            let expected: Vec<PieceHash> = pieces.iter().map(|piece| all[piece.index()]).collect();
+            let alignment = if rng.chance(1, 2) { 512 } else { 4096 };
+            let read = read_pieces(&file_with(&bytes), places, &pieces, alignment);
+            assert!(read.unwrap() == expected, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn no_pieces_are_no_work() {
+        let scratch = file_with(&[1; 1000]);
+        let read = read_pieces(&scratch, places(&[(0, 1000)], PIECE_BYTES), &[], 1);
+        assert_eq!(read.unwrap(), []);
+    }
+
+    #[test]
+    fn a_device_that_is_too_small_is_refused() {
+        let error = read_all(&file_with(&[0; 1000]), &[(500, 501)])
             .unwrap_err()
             .to_string();
         assert!(
@@ -564,77 +533,73 @@ mod tests {
 
     #[test]
     fn a_file_that_shrinks_is_an_error() {
-        let scratch = disk_with(&[1; 3 << 20]);
+        let scratch = file_with(&[1; 3 << 20]);
         let device = Device::open_source(scratch.path()).unwrap();
         scratch.open_buffered().set_len(5000).unwrap();
-        let extents = ExtentMap::from_files([(DiskOffset(0), 3 << 20)]).unwrap();
-        let layout = Layout::new(3 << 20, 1 << 20).unwrap();
-        let nothing = |_, _| panic!("no piece is there");
-        let error = hash_pieces(
-            &device,
-            layout,
-            &extents,
-            &mut Signals::new().unwrap(),
-            nothing,
-        )
+        let places = places(&[(0, 3 << 20)], 1 << 20);
+        let mut all = places.layout().pieces();
+        let mut signals = Signals::new().unwrap();
+        let error = hash_pieces(&device, places, &mut all, &mut signals, &mut |_, hash| {
+            hash.map(|_| panic!("no piece is there"))
+        })
         .unwrap_err();
         assert!(
             error
                 .to_string()
-                .contains("became shorter while it was read"),
+                .ends_with("became shorter while it was read: nothing is at byte 5000"),
             "{error}"
         );
     }
 
+    /// The pieces in front of the end are all returned, and each of the others is an error.
     #[test]
-    fn whoever_asked_can_break_off() {
-        let scratch = disk_with(&[1; 100_000]);
+    fn the_pieces_before_the_end_of_a_file_are_read() {
+        let bytes = random_bytes(&mut Rng::new(3), 20 * PIECE_BYTES as usize);
+        let scratch = file_with(&bytes);
         let device = Device::open_source(scratch.path()).unwrap();
-        let extents = ExtentMap::from_files([(DiskOffset(0), 100_000)]).unwrap();
-        let layout = Layout::new(100_000, PIECE_BYTES).unwrap();
-        let mut count = 0;
-        let result = hash_pieces(
-            &device,
-            layout,
-            &extents,
-            &mut Signals::new().unwrap(),
-            |_, _| {
-                count += 1;
-                if count == 3 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
+        scratch
+            .open_buffered()
+            .set_len(7 * u64::from(PIECE_BYTES) + 5)
+            .unwrap();
+        let runs = [(0, bytes.len() as u64)];
+        let places = places(&runs, PIECE_BYTES);
+        let mut reader = Reader::new(&device, places.clone()).unwrap();
+        places.layout().pieces().for_each(|piece| reader.add(piece));
+        let all = hashed(&bytes, &runs);
+        let mut missing = 0;
+        while !reader.is_done() {
+            match reader.advance() {
+                Some((piece, Ok(hash))) => {
+                    assert!(piece.0 < 7);
+                    assert_eq!(hash, all[piece.index()]);
                 }
-            },
-        );
-        assert!(result.is_ok());
-        assert_eq!(count, 3);
+                Some((piece, Err(error))) => {
+                    assert!(piece.0 >= 7, "{error}");
+                    missing += 1;
+                }
+                None => std::thread::yield_now(),
+            }
+        }
+        assert_eq!(missing, 13);
     }
 
     #[test]
-    fn chunks_are_whole_sectors() {
-        let chunk = |disk, length| {
-            let Chunk {
-                disk,
-                length,
-                skip,
-                end,
-                ..
-            } = first_chunk((0, DiskOffset(disk)), length, 512, BufferId(0), Ticket(0));
-            (disk.0, length, skip, end)
-        };
-        assert_eq!(
-            chunk(700, 1000),
-            (512, 1536, 188, 1188),
-            "the case at the top of the file"
-        );
-        assert_eq!(chunk(0, 512), (0, 512, 0, 512));
-        assert_eq!(chunk(0, 1), (0, 512, 0, 1));
-        assert_eq!(chunk(511, 5 << 20), (0, CHUNK_BYTES, 511, CHUNK_BYTES));
-        assert_eq!(
-            chunk(1 << 20, 5 << 20),
-            (1 << 20, CHUNK_BYTES, 0, CHUNK_BYTES),
-            "aligned from then on"
-        );
+    fn an_error_of_the_caller_ends_the_reading() {
+        let scratch = file_with(&[1; 100_000]);
+        let device = Device::open_source(scratch.path()).unwrap();
+        let places = places(&[(0, 100_000)], PIECE_BYTES);
+        let mut all = places.layout().pieces();
+        let mut count = 0;
+        let mut signals = Signals::new().unwrap();
+        let result = hash_pieces(&device, places, &mut all, &mut signals, &mut |_, _| {
+            count += 1;
+            if count < 3 {
+                return Ok(());
+            }
+            Err(ReadError::Interrupted(Signal::Interrupt))
+        });
+        let error = result.unwrap_err();
+        assert!(matches!(error, ReadError::Interrupted(Signal::Interrupt)));
+        assert_eq!(count, 3);
     }
 }

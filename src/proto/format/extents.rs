@@ -238,6 +238,18 @@ pub fn split(
     parts.into_iter().filter(|part| part.length > 0)
 }
 
+/// The whole sectors around `length` bytes at `disk`: where they begin, and their length.
+///
+/// 1000 bytes at 700, with sectors of 512: 1536 bytes at 512, of which the first 188 and the last
+/// 348 are others'.
+pub fn sectors_around(disk: DiskOffset, length: u64, sector: u32) -> (DiskOffset, u64) {
+    assert!(sector.is_power_of_two(), "sector of {sector} bytes");
+    let sector = u64::from(sector);
+    let start = disk.0 / sector * sector;
+    let end = (disk.0 + length).next_multiple_of(sector);
+    (DiskOffset(start), end - start)
+}
+
 /// Why files cannot be laid on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtentError {
@@ -441,6 +453,19 @@ mod tests {
         assert_eq!(split(1212, 700, 3, 512), [part(1212, 3, 700, false)]);
         assert_eq!(split(4096, 0, 100, 4096), [part(4096, 100, 0, false)]);
         assert_eq!(split(4096, 0, 0, 4096), []);
+    }
+
+    #[test]
+    fn sectors_around_bytes_are_whole() {
+        let around = |disk, length| {
+            let (start, length) = sectors_around(DiskOffset(disk), length, 512);
+            (start.0, length)
+        };
+        assert_eq!(around(700, 1000), (512, 1536));
+        assert_eq!(around(0, 512), (0, 512));
+        assert_eq!(around(0, 1), (0, 512));
+        assert_eq!(around(511, 2), (0, 1024));
+        assert_eq!(around(1024, 0), (1024, 0));
     }
 
     /// Files that touch, leave gaps, swap places and sometimes overlap, on a disk of a few hundred

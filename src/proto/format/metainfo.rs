@@ -21,6 +21,7 @@ use crate::limits;
 use crate::text;
 use crate::units::{DiskOffset, InfoHash, PieceHash};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -45,7 +46,9 @@ pub struct Metainfo {
     /// Peers may come from the tracker only (BEP 27).
     pub private: bool,
     pub layout: Layout,
-    pub extents: ExtentMap,
+    /// Shared: whatever reads and writes the pieces needs it too, and a fragmented image has a
+    /// million extents.
+    pub extents: Arc<ExtentMap>,
     pub hashes: Vec<PieceHash>,
     pub files: FileLayout,
     /// Size of the disk that the image was made from. The last extent ends within it.
@@ -77,7 +80,7 @@ impl Metainfo {
             webseeds: webseeds(outer.url_list),
             private: info.private,
             layout,
-            extents,
+            extents: Arc::new(extents),
             hashes: info.hashes(layout)?,
             files,
             disk_bytes,

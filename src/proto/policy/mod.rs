@@ -5,12 +5,12 @@
 //! `tracker` decides when to announce. `cache` decides what the buffers hold, `read_queue` which
 //! chunks are read and hashed in a scan.
 
-pub(crate) mod cache;
+pub mod cache;
 pub(crate) mod choker;
 pub(crate) mod mesh;
 mod open_piece;
 pub(crate) mod picker;
 pub(crate) mod ranking;
-pub(crate) mod read_queue;
+pub mod read_queue;
 pub mod throttle;
 pub(crate) mod tracker;

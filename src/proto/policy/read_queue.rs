@@ -2,10 +2,10 @@
 //!
 //! One reader for all who ask: the scan of what a target holds, the proof of what was written to
 //! it, and a seeder that looks at a piece before it gives it away. Pieces queue up; their chunks
-//! are read ahead of the hash, READ_AHEAD_MAX at a time, and may come back in any order; hashing goes
-//! strictly in order within a piece. Two pieces at a time, the first two of the queue, because the
-//! hash unit does two in little more time than one. A few lines, because "done" is said on their
-//! word.
+//! are read ahead of the hash, at most `window` of them at a time, and may come back in any order;
+//! hashing goes strictly in order within a piece. Two pieces at a time, the first two of the queue,
+//! because the hash unit does two in little more time than one. A few lines, because "done" is said
+//! on their word.
 //!
 //! ```text
 //! piece     9  8  7  7  7  6  6  6
@@ -16,7 +16,6 @@
 use alloc::collections::{BTreeMap, VecDeque};
 
 use crate::format::layout::Layout;
-use crate::limits::READ_AHEAD_MAX;
 use crate::policy::cache::Chunk;
 use crate::units::{BufferId, PieceIndex};
 
@@ -26,6 +25,8 @@ const HASHED_AT_ONCE: usize = 2;
 pub struct ReadQueue {
     layout: Layout,
     buffer_bytes: u32,
+    /// Most chunks being read or waiting for the hash.
+    window: usize,
     /// The first two are those being hashed, the one at `reading_piece` the one being read.
     queue: VecDeque<PieceIndex>,
     reading_piece: usize,
@@ -39,10 +40,13 @@ pub struct ReadQueue {
 }
 
 impl ReadQueue {
-    pub fn new(layout: Layout, buffer_bytes: u32) -> ReadQueue {
+    /// `window` is the most chunks that are being read or wait for the hash.
+    pub fn new(layout: Layout, buffer_bytes: u32, window: usize) -> ReadQueue {
+        assert!(window > 0);
         ReadQueue {
             layout,
             buffer_bytes,
+            window,
             queue: VecDeque::new(),
             reading_piece: 0,
             next_read: 0,
@@ -82,7 +86,7 @@ impl ReadQueue {
         let piece = *self
             .queue
             .get(self.reading_piece)
-            .filter(|_| self.buffer_count() < READ_AHEAD_MAX)?;
+            .filter(|_| self.buffer_count() < self.window)?;
         Some(Chunk {
             piece,
             index: self.next_read,
@@ -109,6 +113,15 @@ impl ReadQueue {
         (0..HASHED_AT_ONCE).filter(|place| {
             self.hash_at(*place)
                 .is_some_and(|at| self.arrived.contains_key(&at))
+        })
+    }
+
+    /// Whether the next chunk to hash of the piece at this place of the queue is being read.
+    pub fn is_reading(&self, place: usize) -> bool {
+        self.hash_at(place).is_some_and(|chunk| {
+            let is_asked_for = (place, chunk.index) < (self.reading_piece, self.next_read);
+            let is_hashed = chunk.index == self.chunk_count(chunk.piece);
+            is_asked_for && !is_hashed && !self.arrived.contains_key(&chunk)
         })
     }
 
@@ -163,6 +176,8 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
+    const WINDOW: usize = 16;
+
     /// Whatever pieces are asked for and in whatever order the disk and the hash unit answer, the
     /// chunks of each piece are hashed in order, each once, within the window.
     #[test]
@@ -171,7 +186,7 @@ mod tests {
             let mut rng = Rng::new(seed);
             let (piece, total) = (65536 + 16384 * rng.below(5), 1 + rng.below(3_000_000));
             let layout = Layout::new(u64::from(total), piece).unwrap();
-            let mut read_queue = ReadQueue::new(layout, 32768);
+            let mut read_queue = ReadQueue::new(layout, 32768, WINDOW);
             let mut wanted: Vec<PieceIndex> =
                 layout.pieces().filter(|_| rng.chance(2, 3)).collect();
             rng.shuffle(&mut wanted);
@@ -186,10 +201,15 @@ mod tests {
                     read_queue.start_read();
                     reading.push(chunk);
                 }
-                assert!(reading.len() <= READ_AHEAD_MAX);
+                assert!(reading.len() <= WINDOW);
                 if !reading.is_empty() {
                     let chunk = reading.swap_remove(rng.below(reading.len() as u32) as usize);
                     read_queue.arrived(chunk, BufferId(0));
+                }
+                for place in 0..HASHED_AT_ONCE {
+                    let next = read_queue.hash_at(place);
+                    let expected = next.is_some_and(|chunk| reading.contains(&chunk));
+                    assert_eq!(read_queue.is_reading(place), expected, "seed {seed}");
                 }
                 while let Some(place) = read_queue.hashable().max_by_key(|_| rng.next_u64()) {
                     let (chunk, _) = read_queue.next_hash(place).expect("it can be hashed");

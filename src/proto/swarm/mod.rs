@@ -188,7 +188,7 @@ impl Swarm {
             picker: Picker::new(layout, buffer_bytes, have, picker_rng),
             cache: Cache::new(config.buffer_count),
             contents: Contents::new(&layout, &metainfo.hashes),
-            read_queue: ReadQueue::new(layout, buffer_bytes),
+            read_queue: ReadQueue::new(layout, buffer_bytes, READ_AHEAD_MAX),
             scan: ScanStage::Sample { good: false },
             unknown,
             unread: BTreeSet::new(),

@@ -1,0 +1,208 @@
+//! Which requests are in flight on the device, and what is each of them for?
+//!
+//! Reads that follow one another on the device become one request, whatever pieces they belong to:
+//! a piece of 16 KiB costs the kernel nearly as much work as one of 256 KiB. If such a request
+//! fails, each of its reads is tried again alone, so that one lost sector costs one piece.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use swarm_proto::swarm::DiskOperation;
+use swarm_proto::units::{DiskOffset, Ticket};
+
+use super::cut::Run;
+use super::edges::{BOUNCE_BYTES_MAX, Edge};
+use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
+use crate::os::device::Device;
+use crate::os::pool::Bounce;
+
+/// Requests in the kernel at once. One piece of a fragmented image has hundreds of extents; disks
+/// order a queue of this length well, and NVMe reaches its full rate with less.
+const QUEUE_DEPTH: u32 = 64;
+
+/// Longest request that reads are joined to. Long enough for the full speed of a spinning disk.
+pub(super) const JOINED_BYTES_MAX: u32 = 1 << 20;
+
+/// What a request is for.
+pub(super) enum Purpose {
+    /// One run, whose segments are in the request, or several that were joined.
+    Runs(Vec<JobRun>),
+    /// To give the bytes to a reader, or to change them and write them back.
+    EdgeRead(Edge),
+    EdgeWrite(Edge),
+    Flush(Ticket),
+}
+
+/// A run of one job.
+pub(super) struct JobRun {
+    pub(super) ticket: Ticket,
+    pub(super) operation: DiskOperation,
+    pub(super) run: Run,
+}
+
+/// Reads that become one request.
+struct Joined {
+    all: Run,
+    runs: Vec<JobRun>,
+}
+
+/// Calling order: `push_*`, then `submit`; when `event_fd` turns readable, `complete`.
+///
+/// Invariant: `in_flight[n]` is what the request with ticket `n` is for, or `n` is in
+/// `free_tickets`; nothing is in `reads` after `submit`.
+pub(super) struct Requests {
+    aio: Aio,
+    fd: RawFd,
+    alignment: u32,
+    in_flight: Vec<Option<Purpose>>,
+    free_tickets: Vec<usize>,
+    /// Reads that `submit` will hand over.
+    reads: Vec<Joined>,
+    /// Bounce buffers of the longest edges that were read. To allocate one for each edge costs a
+    /// third of the processor time where all of an image is edges.
+    spare_bounces: Vec<Bounce>,
+    /// The allocation of the last `Aio::complete`.
+    completions: Vec<Completion>,
+}
+
+impl Requests {
+    /// The device must stay open until these requests are dropped.
+    pub(super) fn new(device: &Device) -> io::Result<Requests> {
+        assert!(device.alignment.is_power_of_two());
+        Ok(Requests {
+            aio: Aio::new(QUEUE_DEPTH)?,
+            fd: device.fd(),
+            alignment: device.alignment,
+            in_flight: Vec::new(),
+            free_tickets: Vec::new(),
+            reads: Vec::new(),
+            spare_bounces: Vec::new(),
+            completions: Vec::new(),
+        })
+    }
+
+    pub(super) fn event_fd(&self) -> RawFd {
+        self.aio.event_fd()
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.aio.is_stuck()
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_flight_count(&self) -> usize {
+        self.in_flight.iter().flatten().count()
+    }
+
+    pub(super) fn push_run(&mut self, run: JobRun) {
+        match run.operation {
+            DiskOperation::Read => self.push_read(run),
+            DiskOperation::Write => self.push_alone(run),
+            DiskOperation::Flush => unreachable!("a flush moves no bytes"),
+        }
+    }
+
+    fn push_read(&mut self, run: JobRun) {
+        if let Some(last) = self.reads.last_mut()
+            && last.all.absorb(&run.run, JOINED_BYTES_MAX)
+        {
+            return last.runs.push(run);
+        }
+        let all = Run {
+            segments: run.run.segments.clone(),
+            ..run.run
+        };
+        self.reads.push(Joined {
+            all,
+            runs: vec![run],
+        });
+    }
+
+    /// A request for this run and no other.
+    pub(super) fn push_alone(&mut self, mut run: JobRun) {
+        let operation = match run.operation {
+            DiskOperation::Read => Operation::Read,
+            DiskOperation::Write => Operation::Write,
+            DiskOperation::Flush => unreachable!("a flush moves no bytes"),
+        };
+        let memory = Memory::Pool(std::mem::take(&mut run.run.segments));
+        self.push(operation, run.run.disk, memory, Purpose::Runs(vec![run]));
+    }
+
+    /// Reads the sectors around an edge into a bounce buffer.
+    pub(super) fn push_edge_read(&mut self, edge: Edge) {
+        let (disk, length) = edge.sectors(self.alignment);
+        let spare = match length {
+            BOUNCE_BYTES_MAX => self.spare_bounces.pop(),
+            _ => None,
+        };
+        let bounce = spare.unwrap_or_else(|| Bounce::new(length, self.alignment));
+        let memory = Memory::Bounce(bounce);
+        self.push(Operation::Read, disk, memory, Purpose::EdgeRead(edge));
+    }
+
+    /// Takes back a bounce buffer whose bytes are not needed any more.
+    pub(super) fn reuse(&mut self, bounce: Bounce) {
+        if bounce.bytes().len() == BOUNCE_BYTES_MAX as usize {
+            self.spare_bounces.push(bounce);
+        }
+    }
+
+    /// Writes the sectors around an edge.
+    pub(super) fn push_edge_write(&mut self, edge: Edge, bounce: Bounce) {
+        let (disk, length) = edge.sectors(self.alignment);
+        assert_eq!(bounce.bytes().len(), length as usize);
+        let memory = Memory::Bounce(bounce);
+        self.push(Operation::Write, disk, memory, Purpose::EdgeWrite(edge));
+    }
+
+    pub(super) fn push_flush(&mut self, ticket: Ticket) {
+        let purpose = Purpose::Flush(ticket);
+        self.push(Operation::Flush, DiskOffset(0), Memory::None, purpose);
+    }
+
+    fn push(
+        &mut self,
+        operation: Operation,
+        disk_offset: DiskOffset,
+        memory: Memory,
+        purpose: Purpose,
+    ) {
+        let ticket = self.free_tickets.pop().unwrap_or(self.in_flight.len());
+        if ticket == self.in_flight.len() {
+            self.in_flight.push(None);
+        }
+        self.in_flight[ticket] = Some(purpose);
+        self.aio.push(Request {
+            ticket: Ticket(ticket as u64),
+            fd: self.fd,
+            operation,
+            disk_offset,
+            alignment: self.alignment,
+            memory,
+        });
+    }
+
+    pub(super) fn submit(&mut self) {
+        for Joined { all, runs } in std::mem::take(&mut self.reads) {
+            let memory = Memory::Pool(all.segments);
+            self.push(Operation::Read, all.disk, memory, Purpose::Runs(runs));
+        }
+        self.aio.submit();
+    }
+
+    /// What has completed since the last call, and what it was for.
+    pub(super) fn complete(&mut self) -> Vec<(Purpose, Completion)> {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.aio.complete(&mut completions);
+        let completed = completions.drain(..).map(|completion| {
+            let ticket = completion.ticket.0 as usize;
+            self.free_tickets.push(ticket);
+            let purpose = self.in_flight[ticket].take();
+            (purpose.expect("a request completes once"), completion)
+        });
+        let completed = completed.collect();
+        self.completions = completions;
+        completed
+    }
+}

@@ -1,0 +1,88 @@
+//! How are a few bytes at any place of a device read and written, with the loop waiting for them?
+//!
+//! For partition tables and for what lies between partitions: a hundred sectors before a torrent is
+//! made, or after the last upload, when the event loop has nothing else to do. Pieces go through
+//! `Storage`, which does not wait. As there, requests bypass the page cache, so that what is read is
+//! what the device holds.
+
+use std::io;
+use std::ops::Range;
+
+use swarm_proto::format::extents;
+use swarm_proto::units::DiskOffset;
+
+use crate::os::device::Device;
+use crate::os::pool::Bounce;
+use crate::os::sectors;
+
+/// The bytes at `offset`. Behind the end there are zeros, as a file has them when it grows.
+pub fn read(device: &Device, offset: u64, length: u32) -> io::Result<Vec<u8>> {
+    let window = Window::read(device, offset, length)?;
+    Ok(window.bounce.bytes()[window.wanted].to_vec())
+}
+
+/// Writes bytes at `offset`; sectors that are only partly ours keep the rest.
+pub(super) fn write(device: &Device, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(bytes.len()).expect("a few sectors");
+    let mut window = Window::read(device, offset, length)?;
+    window.bounce.bytes_mut()[window.wanted].copy_from_slice(bytes);
+    sectors::write(device, window.start, window.bounce.bytes())
+}
+
+/// The whole sectors around the wanted bytes.
+struct Window {
+    start: u64,
+    wanted: Range<usize>,
+    bounce: Bounce,
+}
+
+impl Window {
+    fn read(device: &Device, offset: u64, length: u32) -> io::Result<Window> {
+        let disk = DiskOffset(offset);
+        let (start, around) = extents::sectors_around(disk, length.into(), device.alignment);
+        let around = u32::try_from(around).expect("a few sectors");
+        let mut bounce = Bounce::new(around, device.alignment);
+        sectors::read(device, start.0, bounce.bytes_mut())?;
+        let lead = (disk - start) as usize;
+        Ok(Window {
+            start: start.0,
+            wanted: lead..lead + length as usize,
+            bounce,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::device::TargetOptions;
+    use crate::os::testing::Scratch;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn odd_bytes_are_read_and_written_and_their_neighbours_kept() {
+        let scratch = Scratch::new("sectors");
+        let device = Device::open_target(scratch.path(), 20_000, TargetOptions::default()).unwrap();
+        write(&device, 0, &[1; 10_000]).unwrap();
+        write(&device, 700, &[2; 5000]).unwrap();
+        let bytes = read(&device, 0, 10_000).unwrap();
+        let runs: Vec<(u8, usize)> = bytes
+            .chunk_by(|one, next| one == next)
+            .map(|run| (run[0], run.len()))
+            .collect();
+        assert_eq!(runs, [(1, 700), (2, 5000), (1, 4300)]);
+        assert_eq!(read(&device, 699, 2).unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn behind_the_end_there_are_zeros() {
+        let scratch = Scratch::new("end");
+        scratch.open_buffered().write_all_at(&[7; 5000], 0).unwrap();
+        let device = Device::open_source(scratch.path()).unwrap();
+        assert_eq!(
+            read(&device, 4990, 20).unwrap(),
+            [[7; 10], [0; 10]].concat()
+        );
+        assert_eq!(read(&device, 1 << 40, 3).unwrap(), [0; 3]);
+    }
+}
