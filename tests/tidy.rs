@@ -114,7 +114,9 @@ fn core_imports(source: &Source) -> Vec<String> {
 
 /// The layers of the core, the lowest first; a module uses its own layer and those below.
 const CORE_LAYERS: [&[&str]; 6] = [
-    &["bitfield", "limits", "rng", "size", "text", "units"],
+    &[
+        "bitfield", "limits", "rng", "size", "text", "units", "vec_map",
+    ],
     &["format"],
     &["wire"],
     &["policy"],

@@ -31,6 +31,7 @@ pub mod rng;
 pub mod size;
 pub mod text;
 pub mod units;
+pub mod vec_map;
 
 pub mod format;
 
