@@ -23,9 +23,10 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::{ANNOUNCE_BYTES_MAX, BLOCK_BYTES, GREETING_MAX, HASH_PATIENCE};
-use swarm_proto::policy::throttle::Throttle;
+use swarm_proto::policy::throttle::Throttles;
 use swarm_proto::swarm::{
-    self, Config, DiskError, DiskOperation, Failure, Outcome, Role, State, Swarm,
+    self, Config, DiskError, DiskOperation, Failure, Outcome, Pairing, Role, ScanPolicy, State,
+    Swarm,
 };
 use swarm_proto::units::{Instant, PeerId, PeerSlot};
 use swarm_proto::wire::announce::Answer;
@@ -104,9 +105,9 @@ pub struct Settings {
     pub tracker_grace: Duration,
     pub seed_for: Option<Duration>,
     pub stall: Option<Duration>,
-    /// All pairs together.
-    pub max_up: Throttle,
-    pub max_down: Throttle,
+    /// Bytes per second of all pairs together.
+    pub max_up: Option<u64>,
+    pub max_down: Option<u64>,
     /// Enlarge the last partition to the end of the disk.
     pub grow_last: bool,
 }
@@ -174,6 +175,7 @@ struct Runner<'a> {
     reporter: &'a mut Reporter,
     resolver: Resolver,
     jobs: Vec<Job>,
+    throttles: Throttles,
     /// All connections. A link keeps its index until it is dropped.
     links: Vec<Option<Link>>,
     /// Links that may have something to read, each once.
@@ -269,6 +271,7 @@ impl<'a> Runner<'a> {
             reporter,
             resolver: Resolver::default(),
             jobs,
+            throttles: Throttles::new(settings.max_up, settings.max_down),
             links: Vec::new(),
             ready: VecDeque::new(),
             waste: vec![0; BLOCK_BYTES as usize],
@@ -325,7 +328,7 @@ impl<'a> Runner<'a> {
             .jobs
             .iter()
             .filter(|job| !job.finished)
-            .filter_map(|job| job.swarm.poll_timeout());
+            .filter_map(|job| job.swarm.poll_timeout(&self.throttles));
         let announces = self
             .jobs
             .iter()
@@ -392,8 +395,13 @@ impl<'a> Runner<'a> {
         }
         for index in 0..self.jobs.len() {
             let job = &mut self.jobs[index];
-            if !job.finished && job.swarm.poll_timeout().is_some_and(|due| due <= now) {
-                job.swarm.handle_timeout(now);
+            if !job.finished
+                && job
+                    .swarm
+                    .poll_timeout(&self.throttles)
+                    .is_some_and(|due| due <= now)
+            {
+                job.swarm.handle_timeout(now, &mut self.throttles);
             }
             if job
                 .announce
@@ -537,12 +545,18 @@ impl<'a> Runner<'a> {
                     link.conn.expect_torrent(job.bitfield_bytes());
                     job.swarm.handle_handshake(now, slot, &handshake);
                 }
-                Input::Message(message) => job.swarm.handle_message(now, slot, message),
+                Input::Message(message) => {
+                    job.swarm
+                        .handle_message(now, slot, message, &mut self.throttles)
+                }
                 Input::BlockBegins(block) => {
                     link.conn
                         .receive_into(job.swarm.begin_block(now, slot, block));
                 }
-                Input::BlockEnds(block) => job.swarm.handle_block(now, slot, block),
+                Input::BlockEnds(block) => {
+                    job.swarm
+                        .handle_block(now, slot, block, &mut self.throttles)
+                }
             }
         }
         Ok(())
@@ -585,7 +599,7 @@ impl<'a> Runner<'a> {
         if let Owner::Peer { job, slot } = link.owner {
             let job = &mut self.jobs[job];
             job.set_link(slot, None);
-            job.swarm.handle_closed(now, slot);
+            job.swarm.handle_closed(now, slot, &mut self.throttles);
         }
     }
 
@@ -603,7 +617,9 @@ impl<'a> Runner<'a> {
             while let Some((slot, why)) = self.jobs[index].swarm.poll_close() {
                 match self.jobs[index].link(slot) {
                     Some(link) => self.drop_link(link, &why, now),
-                    None => self.jobs[index].swarm.handle_closed(now, slot),
+                    None => self.jobs[index]
+                        .swarm
+                        .handle_closed(now, slot, &mut self.throttles),
                 }
                 busy = true;
             }
@@ -666,7 +682,7 @@ impl<'a> Runner<'a> {
                 return Ok(blocks);
             }
             while link.conn.has_room()
-                && let Some(send) = job.swarm.poll_send(now, slot)
+                && let Some(send) = job.swarm.poll_send(now, slot, &mut self.throttles)
             {
                 link.conn.push(send);
             }
@@ -688,7 +704,9 @@ impl<'a> Runner<'a> {
         match link {
             Ok(link) => self.jobs[job].set_link(slot, Some(link)),
             // No route, or no more descriptors.
-            Err(_) => self.jobs[job].swarm.handle_closed(now, slot),
+            Err(_) => self.jobs[job]
+                .swarm
+                .handle_closed(now, slot, &mut self.throttles),
         }
     }
 
@@ -810,13 +828,15 @@ impl Job {
             rng_seed: clock::random_seed()?,
             buffer_count,
             peers: settings.peers.clone(),
-            look,
+            scan: if look {
+                ScanPolicy::BeforeUse
+            } else {
+                ScanPolicy::Skip
+            },
             verify: settings.verify,
             tracker_grace: settings.tracker_grace,
             seed_for: settings.seed_for,
             stall: settings.stall,
-            max_up: settings.max_up.clone(),
-            max_down: settings.max_down.clone(),
         };
         Ok(Job {
             path: device.path.clone(),
@@ -871,7 +891,12 @@ impl Job {
     /// hashed for a while.
     fn hash_some(&mut self, now: Instant) {
         let late = self.hash_by.is_some_and(|by| by <= now);
-        while self.hash(!late, now) {
+        let pairing = if late {
+            Pairing::TakeSingle
+        } else {
+            Pairing::WaitForSecond
+        };
+        while self.hash(pairing, now) {
             self.hash_by = None;
             // The disk shall have something to do meanwhile.
             self.do_work();
@@ -882,8 +907,8 @@ impl Job {
     }
 
     /// Done here and now: afterwards the buffers may be others'. False if there is nothing to do.
-    fn hash(&mut self, patient: bool, now: Instant) -> bool {
-        let steps = self.swarm.poll_hash(patient);
+    fn hash(&mut self, pairing: Pairing, now: Instant) -> bool {
+        let steps = self.swarm.poll_hash(pairing);
         if steps[0].is_none() {
             return false;
         }
@@ -1214,8 +1239,8 @@ mod tests {
             tracker_grace: Duration::ZERO,
             seed_for: None,
             stall: None,
-            max_up: Throttle::default(),
-            max_down: Throttle::default(),
+            max_up: None,
+            max_down: None,
             grow_last: false,
         };
         let mut job = Job::new(setup, &settings, 1 << 20, 6881, Instant(0)).unwrap();

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 
 use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::metainfo::{Layout, Metainfo};
-use swarm_proto::policy::throttle::Throttle;
 use swarm_proto::units::{PieceHash, PieceIndex};
 
 use crate::agent::{Reporter, RunError, Settings};
@@ -90,14 +89,10 @@ fn settings(options: &SwarmOptions) -> Settings {
         tracker_grace: options.tracker_grace,
         seed_for: options.seed_limit,
         stall: None,
-        max_up: throttle(options.max_up),
-        max_down: throttle(options.max_down),
+        max_up: options.max_up,
+        max_down: options.max_down,
         grow_last: false,
     }
-}
-
-fn throttle(limit: Option<u64>) -> Throttle {
-    limit.map(Throttle::limited).unwrap_or_default()
 }
 
 /// The exit status of a run. One that broke off still owes each target its last line.

@@ -1,7 +1,7 @@
 //! What is one simulated machine? A real `Swarm`, with a disk, a pool and a hash unit that count
 //! cells instead of bytes.
 //!
-//! It does what `run.rs` does for a real one, and holds everything that passes against its
+//! It does what `agent/` does for a real one, and holds everything that passes against its
 //! [`Ledger`].
 
 use alloc::boxed::Box;
@@ -13,15 +13,15 @@ use super::checker::{Ledger, Meter, Watched};
 use super::disk::{SimDisk, random_part};
 use super::image::{Cell, Image, ZEROS};
 use super::links::Packet;
-use super::options::{AgentOptions, Canary};
+use super::options::{AgentOptions, Canary, HashAnswers, HashUnit};
 use super::pool::{Claimant, Pool};
 use super::queue::{EndId, Happening, Life, NodeId, Queue};
 use crate::limits::BLOCK_BYTES;
-use crate::policy::throttle::Throttle;
+use crate::policy::throttle::Throttles;
 use crate::rng::Rng;
 use crate::swarm::{
-    self, Config, DiskError, DiskOperation, Hash, HashOf, Outcome, Role, Send, Sink, State, Swarm,
-    Work,
+    self, Config, DiskError, DiskOperation, Hash, HashOf, Outcome, Pairing, Role, ScanPolicy, Send,
+    Sink, State, Swarm, Work,
 };
 use crate::units::{BufferId, DiskOffset, Instant, PeerId, PeerSlot, PieceIndex, Ticket};
 use crate::wire::message::RawBlock;
@@ -31,6 +31,7 @@ pub struct Agent {
     pub node: NodeId,
     pub life: Life,
     pub swarm: Swarm,
+    pub throttles: Throttles,
     pub ledger: Ledger,
     meter: Meter,
     image: Image,
@@ -38,7 +39,9 @@ pub struct Agent {
     disk: SimDisk,
     rng: Rng,
     canary: Canary,
-    alert: bool,
+    hashes: HashUnit,
+    /// When a single piece will have waited long enough for a second one.
+    hash_by: Option<Instant>,
     /// Connections by the name the agent gave them, and in the order in which they are served.
     ends: Vec<Option<EndId>>,
     pub live: Vec<(PeerSlot, EndId)>,
@@ -53,10 +56,6 @@ pub struct Agent {
     pub complete_at: Option<Instant>,
     pub leaving_at: Option<Instant>,
     pub over_at: Option<Instant>,
-}
-
-fn limit(bytes_per_second: Option<u64>) -> Throttle {
-    bytes_per_second.map(Throttle::limited).unwrap_or_default()
 }
 
 /// Who this process is.
@@ -76,7 +75,7 @@ impl Agent {
         options: &AgentOptions,
         identity: Identity,
         disk: SimDisk,
-        (canary, alert): (Canary, bool),
+        (canary, hashes): (Canary, HashUnit),
     ) -> Agent {
         let layout = &image.metainfo.layout;
         let buffer_count = swarm::buffer_count_min(layout) + options.spare_buffers;
@@ -90,13 +89,15 @@ impl Agent {
             rng_seed: rng.next_u64(),
             buffer_count,
             peers: identity.peers,
-            look: options.look,
+            scan: if options.look {
+                ScanPolicy::BeforeUse
+            } else {
+                ScanPolicy::Skip
+            },
             verify: options.verify && canary != Canary::SkipsReadBack,
             tracker_grace: identity.tracker_grace,
             seed_for: options.seed_for,
             stall: None,
-            max_up: limit(options.max_up),
-            max_down: limit(options.max_down),
         };
         let there = image
             .all_pieces()
@@ -110,6 +111,7 @@ impl Agent {
             node: identity.node,
             life: identity.life,
             swarm: Swarm::new(now, image.metainfo.clone(), config),
+            throttles: Throttles::new(options.max_up, options.max_down),
             meter: Meter::new(options.max_up),
             ledger: Ledger::new(
                 image,
@@ -125,7 +127,8 @@ impl Agent {
             disk,
             rng,
             canary,
-            alert,
+            hashes,
+            hash_by: None,
             ends: Vec::new(),
             live: Vec::new(),
             wakes_at: None,
@@ -259,7 +262,8 @@ impl Agent {
             self.pool.cells_mut(buffer, &range)[0] = if good && whole { content } else { None };
         }
         self.ledger.fetched += u64::from(block.length);
-        self.swarm.handle_block(now, slot, block);
+        self.swarm
+            .handle_block(now, slot, block, &mut self.throttles);
     }
 
     /// What the core wants sent, as a packet; for a block also its buffer, which stays pinned until
@@ -311,18 +315,47 @@ impl Agent {
 
     // ---- disk and hash
 
-    /// True if it is over already.
-    pub fn start(&mut self, now: Instant, work: Work, queue: &mut Queue) -> bool {
-        let bytes = match &work {
-            Work::Hash(Hash {
-                of,
-                begin,
-                length,
-                buffer,
-                offset,
-            }) => {
-                return self.hash(now, *of, *begin, *length, (*buffer, *offset), queue);
+    /// Gives the disk and the hash unit all they are asked to do, as the real loop does. True if the
+    /// core has been told of a hash.
+    pub fn work(&mut self, now: Instant, queue: &mut Queue) -> bool {
+        let late = self.hash_by.is_some_and(|by| by <= now);
+        let pairing = if late || self.hashes.patience.is_zero() {
+            Pairing::TakeSingle
+        } else {
+            Pairing::WaitForSecond
+        };
+        let mut told = false;
+        loop {
+            while let Some(work) = self.swarm.poll_disk() {
+                self.start(now, work, queue);
             }
+            let hashes = self.swarm.poll_hash(pairing);
+            if hashes[0].is_none() {
+                break;
+            }
+            self.hash_by = None;
+            told |= self.hash(now, hashes, queue);
+        }
+        let waits = self.swarm.has_to_hash();
+        self.hash_by = waits.then(|| self.hash_by.unwrap_or(now + self.hashes.patience));
+        told
+    }
+
+    /// When something is to be done though nothing has happened.
+    pub fn timeout(&self) -> Option<Instant> {
+        let core = self.swarm.poll_timeout(&self.throttles);
+        [core, self.hash_by].into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let core = self.swarm.poll_timeout(&self.throttles);
+        if core.is_some_and(|at| at <= now) {
+            self.swarm.handle_timeout(now, &mut self.throttles);
+        }
+    }
+
+    fn start(&mut self, now: Instant, work: Work, queue: &mut Queue) {
+        let bytes = match &work {
             Work::Zero { piece, .. } => self.image.piece_length(*piece),
             Work::Write {
                 ticket,
@@ -350,10 +383,7 @@ impl Agent {
         let (Work::Write { ticket, .. }
         | Work::Zero { ticket, .. }
         | Work::Read { ticket, .. }
-        | Work::Flush { ticket }) = work
-        else {
-            unreachable!("a hash has no ticket")
-        };
+        | Work::Flush { ticket }) = work;
         let early = self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
         self.ledger.submits(ticket, work);
         if early {
@@ -368,7 +398,6 @@ impl Agent {
                 ticket,
             },
         );
-        false
     }
 
     /// The buffers of a piece with the bytes each holds.
@@ -385,35 +414,39 @@ impl Agent {
         buffers.iter().enumerate().map(part).collect()
     }
 
-    fn hash(
-        &mut self,
-        now: Instant,
-        of: HashOf,
-        begin: u32,
-        length: u32,
-        (buffer, offset): (BufferId, u32),
-        queue: &mut Queue,
-    ) -> bool {
-        let cells = self.pool.look(buffer, offset..offset + length, "hash");
-        let Some(good) = self.ledger.hashes(of, begin, length, cells) else {
-            return false;
-        };
-        if self.alert {
-            self.hashed(now, of, good);
-        } else {
-            // The real unit answers at once; a slower one must do no harm.
-            let at = now + random_part(Duration::from_micros(300), &mut self.rng);
-            queue.plan(
-                at,
-                Happening::Hashed {
-                    node: self.node,
-                    life: self.life,
-                    of,
-                    good,
-                },
-            );
+    /// Hashes both before it answers for either. True if the core has been told already.
+    fn hash(&mut self, now: Instant, hashes: [Option<Hash>; 2], queue: &mut Queue) -> bool {
+        let verdicts = hashes.map(|hash| {
+            let hash = hash?;
+            let range = hash.offset..hash.offset + hash.length;
+            let cells = self.pool.look(hash.buffer, range, "hash");
+            let good = self
+                .ledger
+                .hashes(hash.of, hash.begin, hash.length, cells)?;
+            Some((hash.of, good))
+        });
+        let mut told = false;
+        let mut at = None;
+        for (of, good) in verdicts.into_iter().flatten() {
+            if self.hashes.answers == HashAnswers::AtOnce {
+                self.hashed(now, of, good);
+                told = true;
+                continue;
+            }
+            if at.is_none() || self.hashes.answers == HashAnswers::Apart {
+                // The real unit answers at once; a slower one must do no harm.
+                at = Some(now + random_part(Duration::from_micros(300), &mut self.rng));
+            }
+            let (node, life) = (self.node, self.life);
+            let hashed = Happening::Hashed {
+                node,
+                life,
+                of,
+                good,
+            };
+            queue.plan(at.unwrap_or(now), hashed);
         }
-        self.alert
+        told
     }
 
     pub fn hashed(&mut self, now: Instant, of: HashOf, good: bool) {
@@ -440,7 +473,6 @@ impl Agent {
                 ..
             } => self.read_done(*piece, *begin, *length, *buffer, ticket),
             Work::Flush { .. } => self.result(DiskOperation::Flush, PieceIndex(0), 0),
-            Work::Hash(_) => unreachable!("a hash has no ticket"),
         };
         match (&work, &result) {
             (

@@ -433,7 +433,6 @@ impl Ledger {
                 let may = self.is_seeder || scans || self.on_disk[piece.index()];
                 assert!(may, "piece {} is read and not written", piece.0);
             }
-            Work::Hash(_) => unreachable!("hashing has no ticket"),
         }
         let other = self.tickets.insert(ticket, work);
         assert!(other.is_none(), "{ticket:?} is still held by {other:?}");

@@ -37,8 +37,9 @@ pub struct Options {
     /// How long a process works between two rounds of its loop; zero: it runs after every event.
     pub turn: Duration,
     /// For measuring large rooms: the loop comes round at once if its last turn was long enough
-    /// ago, hashes are ready at once, and small messages have no events of their own.
+    /// ago, and small messages have no events of their own.
     pub alert: bool,
+    pub hashes: HashUnit,
     /// Invariants are recounted after one round in so many.
     pub check_every: u64,
     /// Nobody may need longer than this.
@@ -46,6 +47,25 @@ pub struct Options {
     pub canary: Canary,
     /// Print what happens to connections.
     pub trace: bool,
+}
+
+/// How the hash units of all agents work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashUnit {
+    /// How long a single piece waits for a second one; zero: it does not.
+    pub patience: Duration,
+    pub answers: HashAnswers,
+}
+
+/// When the hash of a piece is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashAnswers {
+    /// Before anything else happens, as in the product.
+    AtOnce,
+    /// A little later; of two pieces that are hashed together, both in the same moment.
+    Together,
+    /// A little later, and of two pieces in any order.
+    Apart,
 }
 
 /// What is wrong with every agent: the checker must notice.
@@ -187,6 +207,10 @@ impl Options {
             cut_every: None,
             turn: Duration::ZERO,
             alert: false,
+            hashes: HashUnit {
+                patience: Duration::ZERO,
+                answers: HashAnswers::Apart,
+            },
             check_every: 10_000,
             patience: Duration::from_secs(100_000),
             canary: Canary::None,
@@ -216,6 +240,7 @@ impl Options {
         let aside = &mut Rng::new(!seed);
         limit(&mut agents, aside);
         tear(&mut agents[1..], aside);
+        let hashes = hash_unit(aside);
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
@@ -246,6 +271,7 @@ impl Options {
             cut_every: rng.chance(1, 3).then(|| span / (1 + rng.below(60))),
             turn,
             alert: false,
+            hashes,
             check_every: 64,
             patience: if stops_early {
                 Duration::from_secs(100_000)
@@ -427,6 +453,21 @@ fn tear(agents: &mut [AgentOptions], rng: &mut Rng) {
                 one_in: 1 + rng.below(20),
             };
         }
+    }
+}
+
+fn hash_unit(rng: &mut Rng) -> HashUnit {
+    let patience = match rng.below(2) {
+        0 => 0,
+        _ => 1 + rng.below(5000),
+    };
+    HashUnit {
+        patience: Duration::from_micros(u64::from(patience)),
+        answers: match rng.below(3) {
+            0 => HashAnswers::AtOnce,
+            1 => HashAnswers::Together,
+            _ => HashAnswers::Apart,
+        },
     }
 }
 

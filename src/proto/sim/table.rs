@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use std::{env, format, fs, println};
 
-use super::options::{AgentOptions, Fate, Options};
+use super::options::{AgentOptions, Fate, HashAnswers, Options};
 use super::world::MOMENT;
 use super::{Report, run};
 use crate::limits::BLOCK_BYTES;
@@ -203,6 +203,7 @@ impl Room {
         }
         // Recounting everything after so many rounds is what the seeded runs are for.
         (options.alert, options.check_every) = (true, 1_000_000);
+        options.hashes.answers = HashAnswers::AtOnce;
         for (index, agent) in options.agents[1..].iter_mut().enumerate() {
             // Together, and not within the same microsecond.
             agent.starts_at =

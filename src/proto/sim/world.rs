@@ -291,7 +291,7 @@ impl World {
                 let disk = disk.unwrap_or_else(|| {
                     SimDisk::new(options.disk.clone(), &self.image, &mut self.rng)
                 });
-                let manner = (self.options.canary, self.options.alert);
+                let manner = (self.options.canary, self.options.hashes);
                 let agent = Agent::new(self.now, &self.image, &options, identity, disk, manner);
                 self.nodes[node].role = NodeRole::Agent(Box::new(agent));
                 self.settle(node);
@@ -395,8 +395,8 @@ impl World {
             agent.idle_wakes < 100,
             "machine {node} asks to be woken at once, again and again"
         );
-        if agent.swarm.poll_timeout().is_some_and(|at| at <= now) {
-            agent.swarm.handle_timeout(now);
+        if agent.timeout().is_some_and(|at| at <= now) {
+            agent.handle_timeout(now);
             self.touch(node);
         } else {
             self.plan_wake(node);
@@ -476,15 +476,11 @@ impl World {
         // on that.
         let mut told = self.send_all(node, life) && !self.options.alert;
         let now = self.now;
-        while let Some(work) = self
-            .agent(node, life)
-            .and_then(|agent| agent.swarm.poll_work())
+        if self.agent(node, life).is_some()
+            && let NodeRole::Agent(agent) = &mut self.nodes[node].role
         {
-            let NodeRole::Agent(agent) = &mut self.nodes[node].role else {
-                unreachable!("it was one above")
-            };
-            // Pieces that a seeder has looked at can be sent now.
-            told |= agent.start(now, work, &mut self.queue) && agent.options.role == Role::Seeder;
+            // Pieces that a seeder has hashed can be sent now.
+            told |= agent.work(now, &mut self.queue) && agent.options.role == Role::Seeder;
         }
         while let Some((slot, why)) = self
             .agent(node, life)
@@ -543,7 +539,7 @@ impl World {
             let Some(agent) = self.agent(node, life) else {
                 break;
             };
-            let Some(send) = agent.swarm.poll_send(now, slot) else {
+            let Some(send) = agent.swarm.poll_send(now, slot, &mut agent.throttles) else {
                 break;
             };
             let (packet, buffer) = agent.packet(now, slot, send);
@@ -578,7 +574,7 @@ impl World {
         let Some(agent) = self.agent(node, life) else {
             return;
         };
-        let Some(at) = agent.swarm.poll_timeout() else {
+        let Some(at) = agent.timeout() else {
             return;
         };
         // A clock of microseconds; asking for a time that has passed means at once.
@@ -788,7 +784,7 @@ impl World {
                         pinned.map(|pinned| pinned.0),
                     );
                     agent.drop_end(slot, receiving, pinned);
-                    agent.swarm.handle_closed(now, slot);
+                    agent.swarm.handle_closed(now, slot, &mut agent.throttles);
                 }
             }
             NodeRole::Off(_) => {}
@@ -913,7 +909,9 @@ impl World {
                     agent.swarm.handle_handshake(now, slot, &handshake);
                 }
                 (Some(slot), Packet::Message(message)) => {
-                    agent.swarm.handle_message(now, slot, message)
+                    agent
+                        .swarm
+                        .handle_message(now, slot, message, &mut agent.throttles);
                 }
                 (slot, packet) => panic!("{packet:?} from {to:?} of {slot:?}"),
             },

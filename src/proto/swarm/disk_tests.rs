@@ -5,12 +5,14 @@
 //! `.` is something else.
 
 use alloc::collections::VecDeque;
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::*;
 use crate::format::metainfo::{self, Content, Description};
-use crate::policy::throttle::Throttle;
-use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, RawBlock};
+use crate::policy::cache::Chunk;
+use crate::policy::throttle::Throttles;
+use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, Handshake, Message, RawBlock};
 
 const NOW: Instant = Instant(1_000_000);
 const PIECE: u32 = BLOCK_BYTES;
@@ -41,15 +43,15 @@ fn hash(letter: u8, length: u32) -> PieceHash {
 }
 
 fn leecher(image: &str, disk: &str) -> Story {
-    Story::new(Role::Leecher, image, disk, PIECE, true)
+    Story::new(Role::Leecher, image, disk, PIECE, ScanPolicy::BeforeUse)
 }
 
 fn seeder(image: &str, disk: &str) -> Story {
-    Story::new(Role::Seeder, image, disk, PIECE, true)
+    Story::new(Role::Seeder, image, disk, PIECE, ScanPolicy::BeforeUse)
 }
 
 impl Story {
-    fn new(role: Role, image: &str, disk: &str, piece_bytes: u32, look: bool) -> Story {
+    fn new(role: Role, image: &str, disk: &str, piece_bytes: u32, scan: ScanPolicy) -> Story {
         assert_eq!(image.len(), disk.len());
         let hashes: Vec<PieceHash> = image
             .bytes()
@@ -77,13 +79,11 @@ impl Story {
             rng_seed: 1,
             buffer_count: buffer_count_min(&metainfo.layout) + 16,
             peers: Vec::new(),
-            look,
+            scan,
             verify: true,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             stall: None,
-            max_up: Throttle::default(),
-            max_down: Throttle::default(),
         };
         Story {
             swarm: Swarm::new(NOW, metainfo, config),
@@ -141,7 +141,8 @@ impl Story {
     }
 
     fn hears(&mut self, slot: PeerSlot, message: Message) {
-        self.swarm.handle_message(NOW, slot, message);
+        self.swarm
+            .handle_message(NOW, slot, message, &mut Throttles::default());
     }
 
     fn hears_loss(&mut self, slot: PeerSlot, payload: &[u8]) {
@@ -155,7 +156,9 @@ impl Story {
     }
 
     fn said(&mut self, slot: PeerSlot) -> Vec<Send> {
-        let said = core::iter::from_fn(|| self.swarm.poll_send(NOW, slot)).collect();
+        let said =
+            core::iter::from_fn(|| self.swarm.poll_send(NOW, slot, &mut Throttles::default()))
+                .collect();
         self.swarm.check_invariants();
         said
     }
@@ -202,7 +205,8 @@ impl Story {
             self.swarm.begin_block(NOW, slot, block(piece)),
             Sink::Discard
         );
-        self.swarm.handle_block(NOW, slot, block(piece));
+        self.swarm
+            .handle_block(NOW, slot, block(piece), &mut Throttles::default());
         self.swarm.check_invariants();
     }
 
@@ -210,24 +214,30 @@ impl Story {
 
     /// Hashes are told, and the disk is asked.
     fn hash_all(&mut self) {
-        while let Some(work) = self.swarm.poll_work() {
-            let Work::Hash(Hash {
-                of, begin, length, ..
-            }) = work
-            else {
+        loop {
+            while let Some(work) = self.swarm.poll_disk() {
                 self.waiting.push_back(work);
-                continue;
-            };
-            if begin + length == self.piece_bytes {
-                let letters = if let HashOf::Disk(_) = of {
-                    &self.disk
-                } else {
-                    &self.image
-                };
-                let digest = hash(letters[of.piece().index()], self.piece_bytes);
-                self.swarm.handle_hashed(NOW, of, digest);
-                self.swarm.check_invariants();
             }
+            let hashes = self.swarm.poll_hash(Pairing::TakeSingle);
+            if hashes[0].is_none() {
+                return;
+            }
+            for hash in hashes.into_iter().flatten() {
+                self.hash(hash);
+            }
+        }
+    }
+
+    fn hash(&mut self, run: Hash) {
+        let of = run.of;
+        if run.begin + run.length == self.piece_bytes {
+            let letters = match of {
+                HashOf::Disk(_) => &self.disk,
+                HashOf::Download(_) => &self.image,
+            };
+            let digest = hash(letters[of.piece().index()], self.piece_bytes);
+            self.swarm.handle_hashed(NOW, of, digest);
+            self.swarm.check_invariants();
         }
     }
 
@@ -257,7 +267,6 @@ impl Story {
                 ticket
             }
             Work::Flush { ticket } => ticket,
-            Work::Hash(_) => unreachable!("told already"),
         };
         self.swarm.handle_disk(NOW, *ticket, result);
         self.swarm.check_invariants();
@@ -436,7 +445,7 @@ fn the_endgame_waits_for_the_end_of_the_scan() {
 
 #[test]
 fn who_is_not_to_look_reads_nothing() {
-    let mut story = Story::new(Role::Leecher, "AB0", "AB0", PIECE, false);
+    let mut story = Story::new(Role::Leecher, "AB0", "AB0", PIECE, ScanPolicy::Skip);
     let peer = story.peer(2, "###");
     assert_eq!(story.asked(peer).len(), 2);
     story.hash_all();
@@ -643,12 +652,15 @@ fn a_bad_download_of_equal_pieces_is_asked_for_once_more_and_not_twice() {
     let asked = story.asked(peer);
     assert_eq!(asked.len(), 1);
     story.gives(peer, asked[0]);
-    while let Some(work) = story.swarm.poll_work() {
-        let Work::Hash(Hash { of, .. }) = work else {
-            panic!("{work:?}")
-        };
-        story.swarm.handle_hashed(NOW, of, PieceHash([0; 20]));
-    }
+    assert_eq!(story.swarm.poll_disk(), None);
+    let [Some(Hash { of, .. }), None] = story.swarm.poll_hash(Pairing::TakeSingle) else {
+        panic!("one piece of one block has come")
+    };
+    story.swarm.handle_hashed(NOW, of, PieceHash([0; 20]));
+    assert_eq!(
+        (story.swarm.poll_disk(), story.swarm.has_to_hash()),
+        (None, false)
+    );
     let honest = story.peer(3, "##");
     assert_eq!(story.runs(honest), asked);
     assert_eq!(story.swarm.state, State::Seeding);
@@ -664,7 +676,7 @@ fn who_is_busy_with_the_disk_has_not_stalled() {
     let begun = NOW;
     for place in 1..=4 {
         let now = begun + Duration::from_secs(6 * place);
-        story.swarm.handle_timeout(now);
+        story.swarm.handle_timeout(now, &mut Throttles::default());
         assert_eq!(
             story.swarm.state,
             State::Downloading,
@@ -678,7 +690,9 @@ fn who_is_busy_with_the_disk_has_not_stalled() {
     let mut story = leecher("A", ".");
     story.swarm.config.stall = Some(Duration::from_secs(10));
     story.work();
-    story.swarm.handle_timeout(begun + Duration::from_secs(11));
+    story
+        .swarm
+        .handle_timeout(begun + Duration::from_secs(11), &mut Throttles::default());
     assert_eq!(
         story.failure(),
         &Failure::Stalled(Duration::from_secs(10)),
@@ -956,15 +970,19 @@ fn a_source_is_looked_at_before_it_is_given_away() {
     story.said(peer);
     story.wants(peer, 1);
     assert_eq!(story.tells(peer), "");
-    let Some(Work::Read { ticket, .. }) = story.swarm.poll_work() else {
+    let Some(Work::Read { ticket, .. }) = story.swarm.poll_disk() else {
         panic!("it reads first")
     };
     story.swarm.handle_disk(NOW, ticket, Ok(()));
     assert_eq!(story.tells(peer), "", "read, and not hashed yet");
     story.work();
     assert_eq!(
-        (story.tells(peer), story.swarm.poll_work()),
-        ("=1".into(), None)
+        (
+            story.tells(peer),
+            story.swarm.poll_disk(),
+            story.swarm.has_to_hash()
+        ),
+        ("=1".into(), None, false)
     );
     story.wants(peer, 1);
     assert_eq!(story.tells(peer), "=1", "from memory");
@@ -976,11 +994,11 @@ fn a_source_is_looked_at_before_it_is_given_away() {
 
 #[test]
 fn a_source_need_not_be_looked_at_again_when_it_was_checked() {
-    let mut story = Story::new(Role::Seeder, "AB", "AB", PIECE, false);
+    let mut story = Story::new(Role::Seeder, "AB", "AB", PIECE, ScanPolicy::Skip);
     let peer = story.peer(2, "..");
     story.said(peer);
     story.wants(peer, 1);
-    let Some(Work::Read { ticket, .. }) = story.swarm.poll_work() else {
+    let Some(Work::Read { ticket, .. }) = story.swarm.poll_disk() else {
         panic!("it reads")
     };
     story.swarm.handle_disk(NOW, ticket, Ok(()));
@@ -1049,7 +1067,7 @@ fn a_source_does_without_what_cannot_be_read() {
 /// It was good when it was looked at, and cannot be read when it is asked for again.
 #[test]
 fn a_source_that_becomes_unreadable_is_given_up_piece_by_piece() {
-    let mut story = Story::new(Role::Seeder, "AB", "AB", PIECE, false);
+    let mut story = Story::new(Role::Seeder, "AB", "AB", PIECE, ScanPolicy::Skip);
     let peer = story.peer(2, "..");
     story.tells(peer);
     for piece in 0..2 {
@@ -1096,9 +1114,10 @@ fn nobody_stays_for_a_source_that_lacks_something() {
             },
         );
         for seconds in 1..40 {
-            story
-                .swarm
-                .handle_timeout(NOW + Duration::from_secs(seconds));
+            story.swarm.handle_timeout(
+                NOW + Duration::from_secs(seconds),
+                &mut Throttles::default(),
+            );
         }
         assert_eq!(story.swarm.state, expected, "upload_only {wants_nothing}");
     }
@@ -1168,10 +1187,14 @@ fn those_who_have_everything_part_once_both_know() {
     );
     story.work();
     assert_eq!(story.swarm.state, State::Seeding);
-    story.swarm.handle_timeout(NOW + TICK);
+    story
+        .swarm
+        .handle_timeout(NOW + TICK, &mut Throttles::default());
     assert_eq!(story.swarm.poll_close(), None);
     assert_eq!(wants_nothing(story.said(peer)), [true]);
-    story.swarm.handle_timeout(NOW + TICK * 2);
+    story
+        .swarm
+        .handle_timeout(NOW + TICK * 2, &mut Throttles::default());
     assert_eq!(
         story.swarm.poll_close(),
         Some((peer, "both have everything"))
@@ -1205,9 +1228,10 @@ fn nobody_stays_for_who_has_not_said_what_it_has() {
             };
             story.swarm.handle_handshake(NOW, slot, &handshake);
         }
-        story
-            .swarm
-            .handle_timeout(NOW + Duration::from_secs(seconds));
+        story.swarm.handle_timeout(
+            NOW + Duration::from_secs(seconds),
+            &mut Throttles::default(),
+        );
     }
     assert_eq!(story.swarm.state, State::Over(Outcome::Complete));
 }
@@ -1228,7 +1252,13 @@ fn a_source_of_something_else_gives_up() {
 #[test]
 fn a_pool_full_of_what_is_being_looked_at_stands_still_for_nobody() {
     let piece_bytes = PIECE_BYTES_MAX;
-    let mut story = Story::new(Role::Seeder, "ABCD", "AB.D", piece_bytes, true);
+    let mut story = Story::new(
+        Role::Seeder,
+        "ABCD",
+        "AB.D",
+        piece_bytes,
+        ScanPolicy::BeforeUse,
+    );
     let peers: Vec<PeerSlot> = (2..6).map(|host| story.peer(host, "....")).collect();
     for slot in &peers {
         story.tells(*slot);

@@ -1,11 +1,12 @@
 //! Stories of one agent: what is done to it, and what it answers.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::*;
 use crate::format::metainfo::{self, Content, Description};
-use crate::policy::throttle::Throttle;
-use crate::wire::message::{ExtendedHandshake, RawBlock};
+use crate::policy::throttle::Throttles;
+use crate::wire::message::{ExtendedHandshake, Handshake, Message, RawBlock};
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * 1024;
@@ -44,13 +45,11 @@ fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swa
         rng_seed: 1,
         buffer_count: buffer_count_min(&metainfo.layout),
         peers: peers.to_vec(),
-        look: false,
+        scan: ScanPolicy::Skip,
         verify: true,
         tracker_grace: Duration::from_secs(30),
         seed_for: None,
         stall: None,
-        max_up: Throttle::default(),
-        max_down: Throttle::default(),
     };
     Swarm::new(at(0), metainfo, config)
 }
@@ -71,14 +70,21 @@ fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
 fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> PeerSlot {
     let slot = swarm.handle_incoming(at(0), address(host)).unwrap();
     shake_hands(swarm, slot, host, fast);
-    has.iter()
-        .for_each(|piece| swarm.handle_message(at(0), slot, Message::Have(*piece)));
+    has.iter().for_each(|piece| {
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Have(*piece),
+            &mut Throttles::default(),
+        )
+    });
     slot
 }
 
 /// All that this peer would be told now.
 fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
-    let said = core::iter::from_fn(|| swarm.poll_send(now, slot)).collect();
+    let said =
+        core::iter::from_fn(|| swarm.poll_send(now, slot, &mut Throttles::default())).collect();
     swarm.check_invariants();
     said
 }
@@ -98,26 +104,44 @@ fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
         .collect()
 }
 
-/// The disk does all it was asked to, and every hash is the right one.
-fn work(swarm: &mut Swarm, now: Instant) {
-    while let Some(work) = swarm.poll_work() {
-        match work {
-            Work::Hash(Hash {
-                of, begin, length, ..
-            }) => {
-                let piece = of.piece();
-                if begin + length == swarm.metainfo.layout.piece_length(piece) {
-                    swarm.handle_hashed(now, of, PieceHash([piece.0 as u8; 20]));
-                }
-            }
-            Work::Write { ticket, .. }
-            | Work::Zero { ticket, .. }
-            | Work::Read { ticket, .. }
-            | Work::Flush { ticket } => {
-                swarm.handle_disk(now, ticket, Ok(()));
+/// Everything is hashed that can be, and every hash is the right one. False if there was nothing.
+fn hash_all(swarm: &mut Swarm, now: Instant) -> bool {
+    let mut any = false;
+    loop {
+        let hashes = swarm.poll_hash(Pairing::TakeSingle);
+        if hashes[0].is_none() {
+            return any;
+        }
+        any = true;
+        for Hash {
+            of, begin, length, ..
+        } in hashes.into_iter().flatten()
+        {
+            let piece = of.piece();
+            if begin + length == swarm.metainfo.layout.piece_length(piece) {
+                swarm.handle_hashed(now, of, PieceHash([piece.0 as u8; 20]));
             }
         }
     }
+}
+
+/// The disk does all it was asked to, and every hash is the right one.
+fn work(swarm: &mut Swarm, now: Instant) {
+    loop {
+        match swarm.poll_disk() {
+            Some(work) => swarm.handle_disk(now, ticket_of(&work), Ok(())),
+            None if hash_all(swarm, now) => {}
+            None => return,
+        }
+    }
+}
+
+pub(super) fn ticket_of(work: &Work) -> Ticket {
+    let (Work::Write { ticket, .. }
+    | Work::Zero { ticket, .. }
+    | Work::Read { ticket, .. }
+    | Work::Flush { ticket }) = work;
+    *ticket
 }
 
 fn first_block(piece: u32) -> RawBlock {
@@ -145,7 +169,7 @@ fn a_seeder_offers_until_everything_was_out() {
     let slot = caller(&mut swarm, 1, true, &[]);
     swarm.peer(slot).extended = true;
     assert_eq!(offers(&said(&mut swarm, at(0), slot)), [true]);
-    swarm.handle_message(at(0), slot, Message::Interested);
+    swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
     let (mut offered, mut over) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         let said = said(&mut swarm, at(0), slot);
@@ -155,7 +179,12 @@ fn a_seeder_offers_until_everything_was_out() {
                 offered.push(piece);
                 // With the last one it would have everything, and go.
                 if offered.len() < 40 {
-                    swarm.handle_message(at(0), slot, Message::Have(piece));
+                    swarm.handle_message(
+                        at(0),
+                        slot,
+                        Message::Have(piece),
+                        &mut Throttles::default(),
+                    );
                 }
             }
         }
@@ -178,11 +207,16 @@ fn a_peer_without_offers_for_a_while_asks() {
         ..ExtendedHandshake::default()
     }
     .encode();
-    swarm.handle_message(at(0), slot, Message::Extended { id: 0, payload });
+    swarm.handle_message(
+        at(0),
+        slot,
+        Message::Extended { id: 0, payload },
+        &mut Throttles::default(),
+    );
     said(&mut swarm, at(0), slot);
-    swarm.handle_message(at(0), slot, Message::Unchoke);
+    swarm.handle_message(at(0), slot, Message::Unchoke, &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(0), slot), []);
-    swarm.handle_message(at(0), slot, Message::Suggest(2));
+    swarm.handle_message(at(0), slot, Message::Suggest(2), &mut Throttles::default());
     assert_eq!(
         asked(&mut swarm, at(0), slot),
         [
@@ -200,15 +234,15 @@ fn a_peer_without_offers_for_a_while_asks() {
             ..first_block(2)
         },
     ] {
-        swarm.begin_block(at(0), slot, block);
-        swarm.handle_block(at(0), slot, block);
+        assert_ne!(swarm.begin_block(at(0), slot, block), Sink::Discard);
+        swarm.handle_block(at(0), slot, block, &mut Throttles::default());
     }
     work(&mut swarm, at(0));
     assert_eq!(asked(&mut swarm, at(0), slot), []);
-    swarm.handle_timeout(at(1));
+    swarm.handle_timeout(at(1), &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(1), slot), []);
     let later = at(OFFER_PATIENCE.as_secs());
-    swarm.handle_timeout(later);
+    swarm.handle_timeout(later, &mut Throttles::default());
     assert!(!asked(&mut swarm, later, slot).is_empty());
 }
 
@@ -216,11 +250,24 @@ fn a_peer_without_offers_for_a_while_asks() {
 fn asking_for_the_same_block_for_ever_does_no_harm() {
     let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[]);
-    swarm.handle_message(at(0), slot, Message::Interested);
+    swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
     for _ in 0..u32::from(u16::MAX) + 10 {
-        swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
-        swarm.handle_message(at(0), slot, Message::Cancel(first_block(0)));
-        while swarm.poll_send(at(0), slot).is_some() {}
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Request(first_block(0)),
+            &mut Throttles::default(),
+        );
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Cancel(first_block(0)),
+            &mut Throttles::default(),
+        );
+        while swarm
+            .poll_send(at(0), slot, &mut Throttles::default())
+            .is_some()
+        {}
     }
     swarm.check_invariants();
     assert_eq!(swarm.poll_close(), None);
@@ -230,11 +277,24 @@ fn asking_for_the_same_block_for_ever_does_no_harm() {
 fn who_asks_and_cancels_and_never_reads_is_closed() {
     let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[]);
-    swarm.handle_message(at(0), slot, Message::Interested);
-    while swarm.poll_send(at(0), slot).is_some() {}
+    swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
+    while swarm
+        .poll_send(at(0), slot, &mut Throttles::default())
+        .is_some()
+    {}
     for _ in 0..3 * REPLIES_MAX {
-        swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
-        swarm.handle_message(at(0), slot, Message::Cancel(first_block(0)));
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Request(first_block(0)),
+            &mut Throttles::default(),
+        );
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Cancel(first_block(0)),
+            &mut Throttles::default(),
+        );
     }
     assert!(swarm.peer(slot).replies.len() <= REPLIES_MAX + 1);
     assert_eq!(
@@ -251,16 +311,16 @@ fn a_piece_whose_last_holder_left_makes_room() {
     let holder = caller(&mut swarm, 1, false, &[0]);
     let other = caller(&mut swarm, 2, false, &[1]);
     for slot in [holder, other] {
-        swarm.handle_message(at(0), slot, Message::Unchoke);
+        swarm.handle_message(at(0), slot, Message::Unchoke, &mut Throttles::default());
     }
     assert_eq!(asked(&mut swarm, at(0), holder)[0], first_block(0));
-    swarm.handle_message(at(0), holder, Message::Choke);
+    swarm.handle_message(at(0), holder, Message::Choke, &mut Throttles::default());
     assert_eq!(
         asked(&mut swarm, at(0), other),
         [],
         "piece 0 has the buffers"
     );
-    swarm.handle_closed(at(0), holder);
+    swarm.handle_closed(at(0), holder, &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(0), other)[0], first_block(1));
 }
 
@@ -269,18 +329,18 @@ fn who_had_nothing_for_us_is_asked_again_when_it_has() {
     let mut swarm = swarm(Role::Leecher, 2, 32 * KIB, &[]);
     let slots = [1, 2].map(|host| caller(&mut swarm, host, false, &[0]));
     for slot in slots {
-        swarm.handle_message(at(0), slot, Message::Unchoke);
+        swarm.handle_message(at(0), slot, Message::Unchoke, &mut Throttles::default());
     }
     assert_eq!(asked(&mut swarm, at(0), slots[0]).len(), 2);
     assert_eq!(asked(&mut swarm, at(0), slots[1]), []);
     let version = swarm.picker.version();
-    swarm.handle_message(at(0), slots[0], Message::Have(1));
+    swarm.handle_message(at(0), slots[0], Message::Have(1), &mut Throttles::default());
     assert_eq!(
         swarm.picker.version(),
         version,
         "no use to look through all pieces again for the other"
     );
-    swarm.handle_message(at(0), slots[1], Message::Have(1));
+    swarm.handle_message(at(0), slots[1], Message::Have(1), &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(0), slots[1])[0], first_block(1));
 }
 
@@ -289,23 +349,33 @@ fn who_had_nothing_for_us_is_asked_again_when_it_has() {
 fn who_does_not_take_what_it_asked_for_is_closed() {
     let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, false, &[]);
-    swarm.handle_message(at(0), slot, Message::Interested);
+    swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
     said(&mut swarm, at(0), slot);
-    swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
+    swarm.handle_message(
+        at(0),
+        slot,
+        Message::Request(first_block(0)),
+        &mut Throttles::default(),
+    );
     work(&mut swarm, at(0));
     let sends = said(&mut swarm, at(0), slot);
     assert!(matches!(sends[..], [Send::Block { .. }]), "{sends:?}");
     let unread = SILENCE_MAX.as_secs();
     for second in 0..=unread {
         assert_eq!(swarm.poll_close(), None, "after {second} s");
-        swarm.handle_message(at(second), slot, Message::KeepAlive);
-        swarm.handle_timeout(at(second));
+        swarm.handle_message(
+            at(second),
+            slot,
+            Message::KeepAlive,
+            &mut Throttles::default(),
+        );
+        swarm.handle_timeout(at(second), &mut Throttles::default());
     }
     assert_eq!(
         swarm.poll_close(),
         Some((slot, "it asks and does not read"))
     );
-    swarm.handle_closed(at(unread), slot);
+    swarm.handle_closed(at(unread), slot, &mut Throttles::default());
     swarm.check_invariants();
 }
 
@@ -316,19 +386,22 @@ fn written_not_proven() -> (Swarm, PeerSlot) {
     assert_eq!(called, address(1));
     swarm.handle_connected(at(0), slot);
     shake_hands(&mut swarm, slot, 1, true);
-    swarm.handle_message(at(0), slot, Message::HaveAll);
-    swarm.handle_message(at(0), slot, Message::Unchoke);
+    swarm.handle_message(at(0), slot, Message::HaveAll, &mut Throttles::default());
+    swarm.handle_message(at(0), slot, Message::Unchoke, &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(0), slot), [first_block(0)]);
     assert_ne!(
         swarm.begin_block(at(0), slot, first_block(0)),
         Sink::Discard
     );
-    swarm.handle_block(at(0), slot, first_block(0));
+    swarm.handle_block(at(0), slot, first_block(0), &mut Throttles::default());
     while swarm.state == State::Downloading {
-        match swarm.poll_work().expect("hash and write come first") {
-            Work::Hash(Hash { of, .. }) => swarm.handle_hashed(at(0), of, PieceHash([0; 20])),
-            Work::Write { ticket, .. } => swarm.handle_disk(at(0), ticket, Ok(())),
-            work => panic!("{work:?}"),
+        match swarm.poll_disk() {
+            Some(Work::Write { ticket, .. }) => swarm.handle_disk(at(0), ticket, Ok(())),
+            Some(work) => panic!("{work:?}"),
+            None => assert!(
+                hash_all(&mut swarm, at(0)),
+                "the hash comes before the write"
+            ),
         }
     }
     swarm.check_invariants();
@@ -338,7 +411,7 @@ fn written_not_proven() -> (Swarm, PeerSlot) {
 #[test]
 fn two_that_have_everything_do_not_call_each_other_during_the_read_back() {
     let (mut swarm, slot) = written_not_proven();
-    swarm.handle_closed(at(0), slot);
+    swarm.handle_closed(at(0), slot, &mut Throttles::default());
     assert_eq!(swarm.poll_connect(at(10)), None);
 }
 
@@ -406,7 +479,7 @@ fn a_newcomer_gets_the_place_of_whoever_has_called_first() {
         assert!(swarm.handle_incoming(at(1), address(host)).is_some());
         let (slot, _) = swarm.poll_close().unwrap();
         assert_eq!(slot, *first);
-        swarm.handle_closed(at(1), slot);
+        swarm.handle_closed(at(1), slot, &mut Throttles::default());
     }
     assert_eq!(swarm.handle_incoming(at(1), address(150)), None);
     assert!(swarm.peer(called).is_live() && swarm.peer(source).is_live());
