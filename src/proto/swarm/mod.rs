@@ -41,8 +41,6 @@
 mod announcing;
 mod changes;
 mod disk_queue;
-#[cfg(test)]
-mod disk_tests;
 mod inbound;
 mod interface;
 mod leaving;

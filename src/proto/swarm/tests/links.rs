@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::*;
+use super::super::*;
 use crate::format::metainfo::{self, Content, Description};
 use crate::policy::throttle::Throttles;
 use crate::wire::message::{ExtendedHandshake, Handshake, Message, RawBlock};
@@ -136,7 +136,7 @@ fn work(swarm: &mut Swarm, now: Instant) {
     }
 }
 
-pub(super) fn ticket_of(work: &Work) -> Ticket {
+fn ticket_of(work: &Work) -> Ticket {
     let (Work::Write { ticket, .. }
     | Work::Zero { ticket, .. }
     | Work::Read { ticket, .. }
