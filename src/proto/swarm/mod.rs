@@ -357,14 +357,18 @@ impl Swarm {
         if !self.is_open() || self.config.role == Role::Seeder {
             return;
         }
-        for piece in self.have().zeros() {
-            if !self.scan.is_unknown(piece) {
-                let equals = self.contents.equals(piece);
-                let fetched = [piece].into_iter().chain(equals);
-                let fetched = fetched.filter(|equal| self.picker.wanted().get(*equal));
-                let ways = self.placing.ways(piece) + fetched.count();
-                assert_eq!(ways, 1, "piece {} comes in {ways} ways", piece.0);
+        let mut ways = alloc::vec![0; self.have().len() as usize];
+        self.placing.count_ways(&mut ways);
+        for fetched in self.picker.wanted().ones() {
+            let equals = self.contents.equals(fetched);
+            for piece in [fetched].into_iter().chain(equals) {
+                ways[piece.index()] += 1;
             }
+        }
+        let missing = |piece: &PieceIndex| !self.scan.is_unknown(*piece);
+        for piece in self.have().zeros().filter(missing) {
+            let ways = ways[piece.index()];
+            assert_eq!(ways, 1, "piece {} comes in {ways} ways", piece.0);
         }
     }
 }

@@ -49,8 +49,13 @@ impl ReadBack {
         self.unproven.set(piece);
     }
 
-    /// The piece was read and is good, or is not on the disk any more.
-    pub(super) fn settle(&mut self, piece: PieceIndex) {
+    /// The piece was read and is good.
+    pub(super) fn note_proven(&mut self, piece: PieceIndex) {
+        self.unproven.clear(piece);
+    }
+
+    /// The piece is not on the disk any more.
+    pub(super) fn note_lost(&mut self, piece: PieceIndex) {
         self.unproven.clear(piece);
     }
 

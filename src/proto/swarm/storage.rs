@@ -133,7 +133,7 @@ impl Swarm {
                 self.scan.resolve(piece);
                 self.miss(piece);
             }
-            (State::Verifying | State::Seeding, true) => self.read_back.settle(piece),
+            (State::Verifying | State::Seeding, true) => self.read_back.note_proven(piece),
             (State::Verifying, false) => self.read_back_bad(piece),
             (State::Seeding, false) => self.lose_source(now, piece, None),
             _ => {}
@@ -192,7 +192,7 @@ impl Swarm {
     fn lose(&mut self, piece: PieceIndex) {
         self.picker.lost(piece);
         self.changes.push(piece);
-        self.read_back.settle(piece);
+        self.read_back.note_lost(piece);
         self.cache.forget(piece);
         self.disk.spoil_loads(piece);
         for peer in self.peers.values_mut() {

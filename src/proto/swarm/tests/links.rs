@@ -1,4 +1,4 @@
-//! Stories of one agent: what is done to it, and what it answers.
+//! What does an agent say to its peers, and which connections does it keep?
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -19,8 +19,8 @@ fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, host], 6881))
 }
 
-/// `pieces` whole pieces, of which piece `n` has the hash `[n; 20]`; with as few buffers as will
-/// do.
+/// A swarm of whole pieces, of which piece `n` has the hash `[n; 20]`, with the smallest number of
+/// buffers.
 fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
     let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
     let torrent = metainfo::write(&Description {
@@ -66,7 +66,7 @@ fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
     assert!(swarm.peer(slot).is_live());
 }
 
-/// A peer that called us, past the handshake, with these pieces.
+/// A peer that has called us, after the handshake, with these pieces.
 fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> PeerSlot {
     let slot = swarm.handle_incoming(at(0), address(host)).unwrap();
     shake_hands(swarm, slot, host, fast);
@@ -81,7 +81,7 @@ fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> PeerSlot {
     slot
 }
 
-/// All that this peer would be told now.
+/// Everything that this peer is sent now.
 fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
     let said =
         core::iter::from_fn(|| swarm.poll_send(now, slot, &mut Throttles::default())).collect();
@@ -89,7 +89,7 @@ fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
     said
 }
 
-/// The blocks it would be asked for now.
+/// The blocks that this peer is asked for now.
 fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
     let request = |send| {
         if let Send::Message(Message::Request(raw)) = send {
@@ -104,7 +104,7 @@ fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
         .collect()
 }
 
-/// Everything is hashed that can be, and every hash is the right one. False if there was nothing.
+/// Hashes everything that can be hashed; every hash is right. False if there was nothing.
 fn hash_all(swarm: &mut Swarm, now: Instant) -> bool {
     let mut any = false;
     loop {
@@ -125,7 +125,7 @@ fn hash_all(swarm: &mut Swarm, now: Instant) -> bool {
     }
 }
 
-/// The disk does all it was asked to, and every hash is the right one.
+/// The disk does everything it is asked to do, and every hash is right.
 fn work(swarm: &mut Swarm, now: Instant) {
     loop {
         match swarm.poll_disk() {
@@ -152,7 +152,7 @@ fn first_block(piece: u32) -> RawBlock {
     }
 }
 
-/// What a handshake among these says of offering.
+/// Whether the sender offers, according to each of the extension handshakes.
 fn offers(said: &[Send]) -> Vec<bool> {
     let handshake = |send: &Send| match send {
         Send::Message(Message::Extended { id: 0, payload }) => {
@@ -164,7 +164,7 @@ fn offers(said: &[Send]) -> Vec<bool> {
 }
 
 #[test]
-fn a_seeder_offers_until_everything_was_out() {
+fn a_seeder_offers_each_piece_once_and_then_says_that_it_stops() {
     let mut swarm = swarm(Role::Seeder, 40, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[]);
     swarm.peer(slot).extended = true;
@@ -177,7 +177,7 @@ fn a_seeder_offers_until_everything_was_out() {
         for send in said {
             if let Send::Message(Message::Suggest(piece)) = send {
                 offered.push(piece);
-                // With the last one it would have everything, and go.
+                // With the last piece it would be complete, and leave.
                 if offered.len() < 40 {
                     swarm.handle_message(
                         at(0),
@@ -199,7 +199,7 @@ fn a_seeder_offers_until_everything_was_out() {
 }
 
 #[test]
-fn a_peer_without_offers_for_a_while_asks() {
+fn a_peer_that_is_offered_nothing_for_a_while_asks_by_itself() {
     let mut swarm = swarm(Role::Leecher, 4, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[0, 1, 2, 3]);
     let payload = ExtendedHandshake {
@@ -247,7 +247,7 @@ fn a_peer_without_offers_for_a_while_asks() {
 }
 
 #[test]
-fn asking_for_the_same_block_for_ever_does_no_harm() {
+fn requests_for_the_same_block_for_ever_do_no_harm() {
     let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[]);
     swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
@@ -274,7 +274,7 @@ fn asking_for_the_same_block_for_ever_does_no_harm() {
 }
 
 #[test]
-fn who_asks_and_cancels_and_never_reads_is_closed() {
+fn a_peer_that_requests_and_cancels_and_never_reads_is_closed() {
     let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[]);
     swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
@@ -303,8 +303,8 @@ fn who_asks_and_cancels_and_never_reads_is_closed() {
     );
 }
 
-/// With pieces of 16 MiB there is room for one open piece: once nobody can finish it, it makes room
-/// for another.
+/// With pieces of 16 MiB there is room for one open piece. Once no connected peer can finish it, it
+/// makes room for another.
 #[test]
 fn a_piece_whose_last_holder_left_makes_room() {
     let mut swarm = swarm(Role::Leecher, 3, 16 * MIB, &[]);
@@ -325,7 +325,7 @@ fn a_piece_whose_last_holder_left_makes_room() {
 }
 
 #[test]
-fn who_had_nothing_for_us_is_asked_again_when_it_has() {
+fn a_peer_that_had_nothing_for_us_is_asked_again_when_it_has() {
     let mut swarm = swarm(Role::Leecher, 2, 32 * KIB, &[]);
     let slots = [1, 2].map(|host| caller(&mut swarm, host, false, &[0]));
     for slot in slots {
@@ -338,15 +338,15 @@ fn who_had_nothing_for_us_is_asked_again_when_it_has() {
     assert_eq!(
         swarm.picker.version(),
         version,
-        "no use to look through all pieces again for the other"
+        "for the other peer the pieces need not be searched again"
     );
     swarm.handle_message(at(0), slots[1], Message::Have(1), &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(0), slots[1])[0], first_block(1));
 }
 
-/// Each block it does not take pins a buffer that nobody else can use.
+/// Each block that it does not read pins a buffer of the pool.
 #[test]
-fn who_does_not_take_what_it_asked_for_is_closed() {
+fn a_peer_that_does_not_read_its_blocks_is_closed() {
     let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, false, &[]);
     swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
@@ -379,8 +379,9 @@ fn who_does_not_take_what_it_asked_for_is_closed() {
     swarm.check_invariants();
 }
 
-/// A leecher of one piece has got it from the peer it called; the disk has not flushed yet.
-fn written_not_proven() -> (Swarm, PeerSlot) {
+/// A leecher has written its only piece, which came from a peer that it called; the disk has not
+/// flushed yet.
+fn written_and_unproven() -> (Swarm, PeerSlot) {
     let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &[address(1)]);
     let (slot, called) = swarm.poll_connect(at(0)).unwrap();
     assert_eq!(called, address(1));
@@ -409,15 +410,15 @@ fn written_not_proven() -> (Swarm, PeerSlot) {
 }
 
 #[test]
-fn two_that_have_everything_do_not_call_each_other_during_the_read_back() {
-    let (mut swarm, slot) = written_not_proven();
+fn complete_peers_do_not_call_each_other_during_the_read_back() {
+    let (mut swarm, slot) = written_and_unproven();
     swarm.handle_closed(at(0), slot, &mut Throttles::default());
     assert_eq!(swarm.poll_connect(at(10)), None);
 }
 
 #[test]
-fn completed_is_said_after_the_read_back_and_nothing_is_left_then() {
-    let (mut swarm, _) = written_not_proven();
+fn something_is_left_until_the_read_back_is_over() {
+    let (mut swarm, _) = written_and_unproven();
     assert!(swarm.poll_announce(at(0)).unwrap().contains("&left=16384&"));
     swarm.handle_announced(at(0), Err("no answer".into()));
     assert_eq!(swarm.state, State::Verifying);
@@ -427,24 +428,24 @@ fn completed_is_said_after_the_read_back_and_nothing_is_left_then() {
 }
 
 #[test]
-fn who_is_interrupted_during_the_read_back_has_proven_nothing() {
-    let (mut swarm, _) = written_not_proven();
+fn an_agent_interrupted_during_the_read_back_is_not_complete() {
+    let (mut swarm, _) = written_and_unproven();
     swarm.leave(at(0));
     assert_eq!(swarm.state, State::Leaving(Outcome::Interrupted));
     assert_eq!(swarm.left_bytes(), 16 * 1024);
 }
 
-/// Nothing is left to do but to pass it on.
+/// Nothing is left to do except to pass the image on.
 #[test]
-fn who_is_interrupted_while_seeding_is_complete() {
-    let (mut swarm, _) = written_not_proven();
+fn an_agent_interrupted_while_seeding_is_complete() {
+    let (mut swarm, _) = written_and_unproven();
     work(&mut swarm, at(0));
     swarm.leave(at(0));
     assert_eq!(swarm.state, State::Over(Outcome::Complete));
 }
 
 #[test]
-fn some_places_are_left_to_callers() {
+fn some_links_are_reserved_for_incoming_connections() {
     let peers = (1..=200).map(address).collect::<Vec<_>>();
     for (role, all) in [(Role::Leecher, LINKS_MAX), (Role::Seeder, SEED_LINKS_MAX)] {
         let mut swarm = swarm(role, 1, 16 * KIB, &peers);
@@ -459,9 +460,9 @@ fn some_places_are_left_to_callers() {
     }
 }
 
-/// Sources and those whom we called stay, and so do all for a while.
+/// Sources and peers that we called stay, and each peer stays for a while.
 #[test]
-fn a_newcomer_gets_the_place_of_whoever_has_called_first() {
+fn a_newcomer_replaces_the_peer_that_called_first() {
     let mut swarm = swarm(Role::Leecher, 2, 16 * KIB, &[address(200)]);
     let (called, _) = swarm.poll_connect(at(0)).unwrap();
     swarm.handle_connected(at(0), called);
@@ -485,10 +486,9 @@ fn a_newcomer_gets_the_place_of_whoever_has_called_first() {
     assert!(swarm.peer(called).is_live() && swarm.peer(source).is_live());
 }
 
-/// Ten neighbours who lack the same, and a source that calls nobody (aria2 does not) and came after
-/// them.
+/// Ten neighbours lack the same piece, and a source that calls nobody (as aria2) came after them.
 #[test]
-fn who_gets_nothing_calls_one_more_now_and_then() {
+fn an_agent_that_gets_nothing_calls_one_more_peer_now_and_then() {
     let peers = (1..=100).map(address).collect::<Vec<_>>();
     let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers);
     let called = |swarm: &mut Swarm, now| core::iter::from_fn(|| swarm.poll_connect(now)).count();

@@ -29,7 +29,7 @@ fn zeros_need_no_peer_and_are_read_back() {
 }
 
 #[test]
-fn equal_pieces_are_fetched_once_for_all_places() {
+fn equal_pieces_are_fetched_once_for_all_their_places() {
     let mut story = leecher("ABABA", ".....");
     let peer = story.peer(2, "#####");
     story.said(peer);
@@ -47,7 +47,7 @@ fn equal_pieces_are_fetched_once_for_all_places() {
 }
 
 #[test]
-fn one_of_equal_pieces_that_is_there_is_not_written() {
+fn an_equal_piece_that_is_there_is_not_written_again() {
     let mut story = leecher("AAAB", ".A.B");
     let peer = story.peer(2, "####");
     story.work();
@@ -64,7 +64,7 @@ fn one_of_equal_pieces_that_is_there_is_not_written() {
     );
 }
 
-/// A disk full of one byte: the places wait for their turn, not in the queue of the disk.
+/// A disk full of one byte: the copies wait in the core, not in the queue of the disk.
 #[test]
 fn a_thousand_equal_pieces_are_written_a_few_at_a_time() {
     let (image, peers_have) = ("A".repeat(1000), "#".repeat(1000));
@@ -92,10 +92,10 @@ fn written_to(work: &Work) -> u32 {
     piece.0
 }
 
-/// Its equal arrives while it is being looked at: it is written, and whatever the reading says is
-/// old.
+/// An equal piece arrives while this one is being read: it is written, and what was read is out of
+/// date.
 #[test]
-fn an_unknown_piece_comes_with_its_equal() {
+fn an_unknown_piece_comes_with_an_equal_one() {
     for last in ["A", "."] {
         let mut story = leecher("ABCA", &(String::from(".BC") + last));
         let peer = story.peer(2, "####");
@@ -133,7 +133,7 @@ fn an_unknown_piece_comes_with_its_equal() {
 }
 
 #[test]
-fn a_bad_download_of_equal_pieces_is_asked_for_once_more_and_not_twice() {
+fn a_bad_download_of_equal_pieces_is_fetched_once_more_and_not_twice() {
     let mut story = leecher("AA", "..");
     let peer = story.peer(2, "##");
     story.work();
@@ -154,10 +154,9 @@ fn a_bad_download_of_equal_pieces_is_asked_for_once_more_and_not_twice() {
     assert_eq!(story.swarm.state, State::Seeding);
 }
 
-/// Zeros that have to be written, and all the places of an equal piece, take a disk longer than any
-/// stall.
+/// Writing zeros, and equal pieces to all their places, may take a disk longer than any stall.
 #[test]
-fn who_is_busy_with_the_disk_has_not_stalled() {
+fn an_agent_whose_disk_is_busy_has_not_stalled() {
     let mut story = leecher("0000", "....");
     story.swarm.config.stall = Some(Duration::from_secs(10));
     story.hash_all();

@@ -6,7 +6,7 @@ use crate::policy::cache::Chunk;
 use crate::wire::message::{ExtendedHandshake, Message};
 
 #[test]
-fn what_is_bad_once_is_fetched_again() {
+fn a_piece_that_is_bad_once_is_fetched_again() {
     let mut story = leecher("ABC", "...");
     story.forgets = (1, 1);
     let peer = story.peer(2, "###");
@@ -27,13 +27,13 @@ fn what_is_bad_once_is_fetched_again() {
     assert_eq!(
         story.reads[story.reads.len() - 1],
         1,
-        "what was read back already is not read again"
+        "pieces that were read back already are not read again"
     );
     assert_eq!(story.swarm.progress().verified, 3);
 }
 
 #[test]
-fn what_is_bad_twice_is_a_failure_that_names_the_first() {
+fn a_piece_that_is_bad_twice_is_a_failure() {
     let mut story = leecher("ABC", "...");
     let peer = story.peer(2, "###");
     story.forgets = (1, u32::MAX);
@@ -53,8 +53,7 @@ fn what_is_bad_twice_is_a_failure_that_names_the_first() {
     assert_eq!(story.swarm.progress().bad_offset, Some(offset(1)));
 }
 
-/// Found by the simulator: they were written again while the read-back went on, and nobody read
-/// them once more.
+/// Found by the simulator: bad zeros were written again during the read-back, and not read again.
 #[test]
 fn zeros_that_are_bad_are_made_again_flushed_and_read_again() {
     let mut story = leecher("0AB", "...");
@@ -77,10 +76,10 @@ fn zeros_that_are_bad_are_made_again_flushed_and_read_again() {
     assert_eq!(story.failure(), &failure);
 }
 
-/// Whoever believed it had the piece is told otherwise, in order, and refused what it asked for
-/// already.
+/// A peer that believes we have the piece is told of the loss, in order, and its requests for the
+/// piece are rejected.
 #[test]
-fn a_loss_is_told_and_what_was_asked_of_it_refused() {
+fn peers_are_told_of_a_loss_and_their_requests_are_rejected() {
     let mut story = leecher("ABC", "...");
     let (peer, knows, deaf) = (
         story.peer(2, "###"),
@@ -112,7 +111,7 @@ fn a_loss_is_told_and_what_was_asked_of_it_refused() {
         "{heard} {deaf}"
     );
     assert!(!heard.contains("=1") && !deaf.contains("=1"));
-    // A peer that comes now hears of two pieces only.
+    // A peer that comes now is told of two pieces only.
     let late = story.peer(5, "...");
     assert!(
         story
@@ -128,10 +127,10 @@ fn a_loss_is_told_and_what_was_asked_of_it_refused() {
     );
 }
 
-/// The disk was slow with what somebody had asked for, and brought it when the piece had been
-/// written anew.
+/// The disk is slow: a read that was asked for before the loss ends after the piece has been written
+/// again.
 #[test]
-fn what_was_asked_of_the_disk_before_a_loss_is_not_kept() {
+fn bytes_that_were_read_before_a_loss_are_not_kept() {
     let mut story = leecher("ABC", "...");
     let (peer, asks) = (story.peer(2, "###"), story.peer(3, "..."));
     story.tells(asks);
@@ -140,7 +139,7 @@ fn what_was_asked_of_the_disk_before_a_loss_is_not_kept() {
         story.work_once(peer);
     }
     story.tells(asks);
-    // As if it had made room for others.
+    // As if it had been evicted.
     story.swarm.cache.forget(PieceIndex(1));
     story.wants(asks, 1);
     story.hash_all();
@@ -168,9 +167,10 @@ fn what_was_asked_of_the_disk_before_a_loss_is_not_kept() {
     }));
 }
 
-/// Found by the simulator: it heard HAVE of what was lost meanwhile, or nothing at all of the loss.
+/// Found by the simulator: a slow peer was told that we have a piece that was lost meanwhile, or was
+/// not told of the loss at all.
 #[test]
-fn who_listens_late_hears_what_is_true_now() {
+fn a_slow_peer_is_told_what_is_true_now() {
     let mut story = leecher("ABC", "...");
     let (peer, slow, late) = (
         story.peer(2, "###"),
@@ -191,7 +191,11 @@ fn who_listens_late_hears_what_is_true_now() {
         story.step().unwrap();
     }
     assert_eq!(story.tells(slow), "+0-1+2-1");
-    assert_eq!(story.tells(late), "", "it has not said how");
+    assert_eq!(
+        story.tells(late),
+        "",
+        "it has not said that it understands losses"
+    );
     story.knows_losses(late);
     assert!(story.tells(late).starts_with("-1"));
     story.hears(
@@ -202,5 +206,5 @@ fn who_listens_late_hears_what_is_true_now() {
         },
     );
     story.knows_losses(late);
-    assert_eq!(story.tells(late), "", "it has heard that");
+    assert_eq!(story.tells(late), "", "it was told before");
 }

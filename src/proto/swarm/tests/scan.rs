@@ -4,7 +4,7 @@ use super::super::*;
 use super::story::*;
 
 #[test]
-fn a_sample_in_which_nothing_is_right_is_enough() {
+fn only_the_sample_is_read_if_no_piece_of_it_is_good() {
     let mut story = leecher(&many(), &".".repeat(100));
     story.work();
     assert_eq!(
@@ -15,7 +15,7 @@ fn a_sample_in_which_nothing_is_right_is_enough() {
 }
 
 #[test]
-fn one_right_piece_in_the_sample_and_all_is_read() {
+fn everything_is_read_if_one_piece_of_the_sample_is_good() {
     for place in 0..100 {
         let mut story = leecher(&many(), &".".repeat(100));
         story.disk[place] = story.image[place];
@@ -35,7 +35,7 @@ fn one_right_piece_in_the_sample_and_all_is_read() {
 }
 
 #[test]
-fn what_is_found_is_announced_and_need_not_be_read_back() {
+fn pieces_that_are_found_are_announced_and_not_read_back() {
     let mut story = leecher("ABCD", "A.CD");
     let peer = story.peer(2, "####");
     story.said(peer);
@@ -54,7 +54,7 @@ fn what_is_found_is_announced_and_need_not_be_read_back() {
 }
 
 #[test]
-fn who_holds_everything_seeds_without_a_peer() {
+fn a_target_that_holds_everything_needs_no_peer() {
     let mut story = leecher("A0BB", "A0BB");
     story.work();
     assert_eq!(
@@ -70,12 +70,12 @@ fn who_holds_everything_seeds_without_a_peer() {
     );
 }
 
-/// What is not there is asked for while the rest is still being read, and nothing else.
+/// Missing pieces are asked for while the rest of the target is still being read.
 #[test]
-fn only_what_is_known_to_be_missing_is_asked_for_during_the_scan() {
+fn only_pieces_known_to_be_missing_are_asked_for_during_the_scan() {
     let mut story = leecher("ABCD", "ABC.");
     let peer = story.peer(2, "####");
-    assert_eq!(story.asked(peer), [], "nobody has looked yet");
+    assert_eq!(story.asked(peer), [], "nothing has been read yet");
     while story.reads.len() < 4 {
         assert_eq!(story.asked(peer), []);
         story.step().unwrap();
@@ -101,7 +101,7 @@ fn the_endgame_waits_for_the_end_of_the_scan() {
 }
 
 #[test]
-fn who_is_not_to_look_reads_nothing() {
+fn without_a_scan_nothing_is_read() {
     let mut story = Story::new(Role::Leecher, "AB0", "AB0", PIECE, ScanPolicy::Skip);
     let peer = story.peer(2, "###");
     assert_eq!(story.asked(peer).len(), 2);
@@ -116,10 +116,9 @@ fn who_is_not_to_look_reads_nothing() {
     assert!(story.waiting.is_empty());
 }
 
-/// The buffer held the same bytes before, so the hash is the right one; but the disk does not hold
-/// them.
+/// The buffer held the same bytes before, so the hash is right; but the disk does not hold them.
 #[test]
-fn what_the_scan_cannot_read_is_not_there() {
+fn a_piece_that_the_scan_cannot_read_is_missing() {
     let mut story = leecher("AB", "AB");
     let peer = story.peer(2, "##");
     let error = DiskError {
@@ -164,7 +163,7 @@ fn what_the_scan_cannot_read_is_not_there() {
 }
 
 #[test]
-fn a_leaver_during_the_scan_flushes_and_goes() {
+fn an_agent_that_leaves_during_the_scan_flushes_first() {
     let mut story = leecher("ABCD", "ABCD");
     story.step();
     story.swarm.leave(NOW);

@@ -9,7 +9,7 @@ use crate::policy::throttle::Throttles;
 use crate::wire::message::{ExtendedHandshake, Handshake, Message, RawBlock};
 
 #[test]
-fn what_a_peer_has_lost_is_asked_of_others() {
+fn pieces_that_a_peer_has_lost_are_asked_of_others() {
     let mut story = leecher("AB", "..");
     let (poor, rich) = (story.peer(2, "##"), story.peer(3, "##"));
     story.hears(poor, Message::Suggest(1));
@@ -20,7 +20,7 @@ fn what_a_peer_has_lost_is_asked_of_others() {
     assert_eq!(
         story.asked(rich),
         [1, 0],
-        "and in the endgame what it has not sent yet"
+        "and in the endgame the block that the other peer has not sent yet"
     );
     story.hears(poor, Message::Have(1));
     story.hears_loss(poor, &[0, 0, 0, 0]);
@@ -33,7 +33,7 @@ fn what_a_peer_has_lost_is_asked_of_others() {
 }
 
 #[test]
-fn a_loss_that_makes_no_sense_ends_the_connection() {
+fn a_malformed_loss_ends_the_connection() {
     for payload in [
         &[][..],
         &[0, 0, 1],
@@ -55,7 +55,7 @@ fn a_loss_that_makes_no_sense_ends_the_connection() {
 }
 
 #[test]
-fn a_source_is_looked_at_before_it_is_given_away() {
+fn a_source_hashes_a_piece_before_its_first_upload() {
     let mut story = seeder("AB", "AB");
     let peer = story.peer(2, "..");
     story.said(peer);
@@ -84,7 +84,7 @@ fn a_source_is_looked_at_before_it_is_given_away() {
 }
 
 #[test]
-fn a_source_need_not_be_looked_at_again_when_it_was_checked() {
+fn a_source_that_was_checked_is_not_hashed_again() {
     let mut story = Story::new(Role::Seeder, "AB", "AB", PIECE, ScanPolicy::Skip);
     let peer = story.peer(2, "..");
     story.said(peer);
@@ -97,7 +97,7 @@ fn a_source_need_not_be_looked_at_again_when_it_was_checked() {
 }
 
 #[test]
-fn a_source_does_without_what_is_not_in_it() {
+fn a_source_goes_on_without_pieces_that_are_bad() {
     let mut story = seeder("ABC", "A.C");
     let (peer, other) = (story.peer(2, "..."), story.peer(3, "..."));
     story.knows_losses(peer);
@@ -129,7 +129,7 @@ fn a_source_does_without_what_is_not_in_it() {
 }
 
 #[test]
-fn a_source_does_without_what_cannot_be_read() {
+fn a_source_goes_on_without_pieces_that_it_cannot_read() {
     let mut story = seeder("AB", "AB");
     let peer = story.peer(2, "..");
     story.tells(peer);
@@ -155,7 +155,7 @@ fn a_source_does_without_what_cannot_be_read() {
     );
 }
 
-/// It was good when it was looked at, and cannot be read when it is asked for again.
+/// The pieces were good when they were checked, and cannot be read later.
 #[test]
 fn a_source_that_becomes_unreadable_is_given_up_piece_by_piece() {
     let mut story = Story::new(Role::Seeder, "AB", "AB", PIECE, ScanPolicy::Skip);
@@ -176,10 +176,10 @@ fn a_source_that_becomes_unreadable_is_given_up_piece_by_piece() {
     assert_eq!(story.failure(), &Failure::NothingToServe);
 }
 
-/// Without a tracker whoever is complete stays while somebody lacks something. A source that lost a
-/// piece after everybody had it wants nothing, though it lacks that one for ever.
+/// Without a tracker a complete agent stays while an incomplete peer is connected. A source that lost
+/// a piece after all peers had it wants nothing, though it lacks that piece for ever.
 #[test]
-fn nobody_stays_for_a_source_that_lacks_something() {
+fn no_agent_stays_for_a_source_that_lacks_a_piece() {
     for (wants_nothing, expected) in [
         (true, State::Over(Outcome::Complete)),
         (false, State::Seeding),
@@ -218,20 +218,20 @@ fn nobody_stays_for_a_source_that_lacks_something() {
     story.wants(peer, 1);
     story.work();
     let late = story.peer(3, "..");
-    let word = |send| {
+    let handshake = |send| {
         if let Send::Message(Message::Extended { id: 0, payload }) = send {
             Some(payload)
         } else {
             None
         }
     };
-    let payload = story.said(late).into_iter().find_map(word).unwrap();
+    let payload = story.said(late).into_iter().find_map(handshake).unwrap();
     assert!(ExtendedHandshake::parse(&payload).unwrap().upload_only);
 }
 
-/// Half of all `have` would be for those who have the piece themselves.
+/// Half of all `have` messages would go to peers that have the piece themselves.
 #[test]
-fn nobody_is_told_of_pieces_that_it_has_while_it_lacks_others() {
+fn an_incomplete_peer_is_not_told_of_pieces_that_it_has() {
     let mut story = leecher("ABC", "ABC");
     let (half, full) = (story.peer(2, "#.."), story.peer(3, "###"));
     let silent = story.peer(4, "#..");
@@ -244,7 +244,7 @@ fn nobody_is_told_of_pieces_that_it_has_while_it_lacks_others() {
     assert_eq!(
         story.tells(full),
         "+0+1+2",
-        "it may want to know who lacks something"
+        "it may want to know which peers are incomplete"
     );
     assert_eq!(
         story.tells(silent),
@@ -256,19 +256,19 @@ fn nobody_is_told_of_pieces_that_it_has_while_it_lacks_others() {
 }
 
 #[test]
-fn those_who_have_everything_part_once_both_know() {
+fn complete_peers_part_once_both_know_it() {
     let mut story = leecher("AB", "AB");
     let peer = story.peer(2, "##");
     let wants_nothing = |said: Vec<Send>| {
-        let word = |send| match send {
+        let handshake = |send| match send {
             Send::Message(Message::Extended { id: 0, payload }) => {
                 ExtendedHandshake::parse(&payload).ok()
             }
             _ => None,
         };
         said.into_iter()
-            .filter_map(word)
-            .map(|word| word.upload_only)
+            .filter_map(handshake)
+            .map(|handshake| handshake.upload_only)
             .collect::<Vec<_>>()
     };
     assert_eq!(
@@ -292,10 +292,10 @@ fn those_who_have_everything_part_once_both_know() {
     );
 }
 
-/// Of two connections between two one is closed, and tried again later: that is nobody who lacks
-/// something.
+/// A duplicate connection is closed and tried again later. Such a peer must not count as
+/// incomplete.
 #[test]
-fn nobody_stays_for_who_has_not_said_what_it_has() {
+fn no_agent_stays_for_a_peer_whose_bitfield_is_unknown() {
     let mut story = leecher("AB", "AB");
     story.swarm.tracker = Tracker::new(
         NOW,
@@ -328,7 +328,7 @@ fn nobody_stays_for_who_has_not_said_what_it_has() {
 }
 
 #[test]
-fn a_source_of_something_else_gives_up() {
+fn a_source_without_a_good_piece_fails() {
     let mut story = seeder("AB", "..");
     let peer = story.peer(2, "..");
     story.tells(peer);
@@ -338,10 +338,10 @@ fn a_source_of_something_else_gives_up() {
     assert_eq!(story.failure(), &Failure::NothingToServe);
 }
 
-/// Pieces as large as the pool bears: each look throws out what the one before has read, and still
-/// everything is sent.
+/// The pieces are as large as the pool allows: hashing each piece evicts what was read before, and
+/// still everything is sent.
 #[test]
-fn a_pool_full_of_what_is_being_looked_at_stands_still_for_nobody() {
+fn a_pool_full_of_pieces_being_hashed_does_not_block_uploads() {
     let piece_bytes = PIECE_BYTES_MAX;
     let mut story = Story::new(
         Role::Seeder,

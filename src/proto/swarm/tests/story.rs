@@ -1,8 +1,7 @@
-//! Stories of one agent and its disk: what it looks at, what it asks for then, and what it says
-//! when the disk was wrong.
+//! How is a story about one agent and its disk told?
 //!
-//! One letter a piece, in the torrent and on the disk: `0` is zeros, equal letters are equal bytes,
-//! `.` is something else.
+//! Torrent and disk are pictures with one letter for each piece: `0` is zeros, equal letters are
+//! equal bytes, `.` is anything else.
 
 use alloc::collections::VecDeque;
 use core::net::SocketAddr;
@@ -21,9 +20,9 @@ pub(super) struct Story {
     pub(super) image: Vec<u8>,
     pub(super) disk: Vec<u8>,
     pub(super) piece_bytes: u32,
-    /// Writes of this piece arrive as something else, so often.
+    /// The next writes of this piece store something else: the piece, and how many writes.
     pub(super) forgets: (usize, u32),
-    /// What the disk still has to do, for those who let it wait.
+    /// What the disk still has to do.
     pub(super) waiting: VecDeque<Work>,
     pub(super) reads: Vec<u32>,
 }
@@ -103,8 +102,8 @@ impl Story {
 
     // ---- peers
 
-    /// A peer that called us, with these pieces (`#`), unchoked and, if it wants something,
-    /// interested.
+    /// A peer that has called us, with these pieces (`#`). It unchokes us, and is interested if it
+    /// lacks something.
     pub(super) fn peer(&mut self, host: u8, has: &str) -> PeerSlot {
         let address = SocketAddr::from(([10, 77, 0, host], 6881));
         let slot = self.swarm.handle_incoming(NOW, address).unwrap();
@@ -130,7 +129,7 @@ impl Story {
         slot
     }
 
-    /// It says that it understands the loss of pieces.
+    /// The peer says that it understands messages about lost pieces.
     pub(super) fn knows_losses(&mut self, slot: PeerSlot) {
         let handshake = ExtendedHandshake {
             dont_have: Some(7),
@@ -168,7 +167,7 @@ impl Story {
         said
     }
 
-    /// The pieces it asks this peer for.
+    /// The pieces that this peer is asked for now.
     pub(super) fn asked(&mut self, slot: PeerSlot) -> Vec<u32> {
         let piece = |send| {
             if let Send::Message(Message::Request(raw)) = send {
@@ -180,7 +179,7 @@ impl Story {
         self.said(slot).into_iter().filter_map(piece).collect()
     }
 
-    /// What it says about pieces: `+1` have, `-1` lost, `!1` refused, `=1` a block of it.
+    /// What this peer is told about pieces: `+1` have, `-1` lost, `!1` rejected, `=1` a block.
     pub(super) fn tells(&mut self, slot: PeerSlot) -> String {
         let mut told = String::new();
         for send in self.said(slot) {
@@ -204,7 +203,7 @@ impl Story {
         self.hears(slot, Message::Request(block(piece)));
     }
 
-    /// The peer sends the only block of a piece, as it ought to be.
+    /// The peer sends the only block of a piece, and it is good.
     pub(super) fn gives(&mut self, slot: PeerSlot, piece: u32) {
         assert_ne!(
             self.swarm.begin_block(NOW, slot, block(piece)),
@@ -217,7 +216,7 @@ impl Story {
 
     // ---- disk
 
-    /// Hashes are told, and the disk is asked.
+    /// Hashes everything that can be hashed, and collects what the disk is to do.
     pub(super) fn hash_all(&mut self) {
         loop {
             while let Some(work) = self.swarm.poll_disk() {
@@ -246,7 +245,7 @@ impl Story {
         }
     }
 
-    /// The disk does what it was asked first.
+    /// The disk does the oldest of what it was asked to do.
     pub(super) fn step(&mut self) -> Option<Work> {
         self.hash_all();
         let work = self.waiting.pop_front()?;
@@ -284,12 +283,13 @@ impl Story {
         }
     }
 
-    /// The disk does all it was asked to, and what follows from it.
+    /// The disk does everything it was asked to do, and what follows from it.
     pub(super) fn work(&mut self) {
         while self.step().is_some() {}
     }
 
-    /// The peer sends whatever it is asked for, until nothing happens any more.
+    /// The peer sends everything it is asked for, until nothing happens any more. The pieces that it
+    /// was asked for.
     pub(super) fn runs(&mut self, slot: PeerSlot) -> Vec<u32> {
         let mut all = Vec::new();
         loop {
@@ -307,7 +307,8 @@ impl Story {
         let asked = self.asked(from);
         asked.iter().for_each(|piece| self.gives(from, *piece));
         if asked.is_empty() {
-            self.step().expect("something goes on");
+            self.step()
+                .expect("the peer is asked or the disk has something to do");
         }
         self.hash_all();
     }
@@ -349,7 +350,7 @@ pub(super) fn offset(piece: u32) -> DiskOffset {
     DiskOffset(u64::from(piece) * u64::from(PIECE))
 }
 
-/// A hundred pieces that are like no other.
+/// A hundred pieces, no two of them equal.
 pub(super) fn many() -> String {
     (1..128u8)
         .filter(|letter| !b"0.".contains(letter))
