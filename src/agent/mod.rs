@@ -92,7 +92,7 @@ pub struct Setup {
     /// As the user named it.
     pub target: String,
     pub role: Role,
-    /// `Config::look`.
+    /// `Config::scan` is `BeforeUse`.
     pub look: bool,
 }
 

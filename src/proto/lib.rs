@@ -9,7 +9,7 @@
 //! Folders are layers; each uses only those above it in this list.
 //!
 //! ```text
-//! units limits rng bitfield text size   what all of it is said in
+//! units limits rng bitfield vec_map text size   what all of it is said in
 //! format/    bytes at rest: torrent files, partition tables, signatures
 //! wire/      bytes in flight: messages of peers, HTTP, announces
 //! policy/    single decisions: picker, choker, throttle, mesh, tracker, cache

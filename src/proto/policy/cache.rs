@@ -97,10 +97,6 @@ impl Cache {
         Some(buffer)
     }
 
-    pub fn has_free(&self) -> bool {
-        !self.free.is_empty()
-    }
-
     /// How many times `take` would succeed now.
     pub fn available(&self) -> usize {
         self.free.len() + self.stored.len() - self.pinned
@@ -335,6 +331,6 @@ mod tests {
         assert_eq!(cache.available(), 2);
         cache.forget(PieceIndex(1));
         cache.check_invariants();
-        assert!(cache.has_free() && cache.available() == 2);
+        assert!(!cache.free.is_empty() && cache.available() == 2);
     }
 }

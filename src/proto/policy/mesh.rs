@@ -186,10 +186,6 @@ impl Mesh {
     pub fn is_banned(&self, address: SocketAddr) -> bool {
         self.banned.contains_key(&address.ip())
     }
-
-    pub fn address_count(&self) -> usize {
-        self.known.len()
-    }
 }
 
 fn pause(failures: u32) -> Duration {
@@ -272,7 +268,7 @@ mod tests {
             "0.0.0.0:6881".parse().unwrap(),
             AddressSource::CommandLine,
         );
-        assert_eq!(mesh.address_count(), 0);
+        assert_eq!(mesh.known.len(), 0);
         for n in 0..u16::MAX {
             mesh.learn(
                 at(0),
@@ -280,10 +276,10 @@ mod tests {
                 AddressSource::Tracker,
             );
         }
-        assert_eq!(mesh.address_count(), ADDRESSES_MAX);
+        assert_eq!(mesh.known.len(), ADDRESSES_MAX);
         mesh.learn(at(0), address(1), AddressSource::CommandLine);
         assert_eq!(
-            mesh.address_count(),
+            mesh.known.len(),
             ADDRESSES_MAX + 1,
             "addresses of the command line are always learned"
         );
@@ -335,7 +331,7 @@ mod tests {
                 AddressSource::Tracker,
             );
         }
-        assert_eq!(mesh.address_count(), ADDRESSES_MAX);
+        assert_eq!(mesh.known.len(), ADDRESSES_MAX);
         assert!(
             !mesh.known.contains_key(&address(1)),
             "it made room for an address that may answer"

@@ -78,7 +78,7 @@ struct Bucket {
 }
 
 impl Throttle {
-    pub fn limited(bytes_per_second: u64) -> Throttle {
+    fn limited(bytes_per_second: u64) -> Throttle {
         assert!(
             bytes_per_second > 0,
             "a limit of 0 would never let a block through"
