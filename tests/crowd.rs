@@ -1,4 +1,4 @@
-//! Does the real binary stay reachable when more connections come than it can take?
+//! Does the agent accept connections again after it has run out of file descriptors?
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Ended when the test is over, however it ends.
+/// Killed when it goes out of scope, so that no seeder outlives a failed test.
 struct Seeder(Child);
 
 impl Drop for Seeder {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended by itself; then there is nothing to kill.
         let _ = self.0.kill().and_then(|()| self.0.wait());
     }
 }
@@ -27,10 +27,10 @@ fn connect(address: SocketAddr) -> TcpStream {
     }
 }
 
-/// With 30 descriptors, 60 callers: those who wait in the backlog make no further event, and when
-/// the first ones have gone away somebody must still look after them.
+/// The agent has 30 descriptors, and 60 peers connect. The connections left in the listen backlog
+/// cause no further event, so the agent must accept them by itself when the first ones have closed.
 #[test]
-fn who_waits_while_descriptors_are_short_is_taken_later() {
+fn connections_are_accepted_when_descriptors_are_free_again() {
     let directory =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crowd-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
@@ -50,7 +50,7 @@ fn who_waits_while_descriptors_are_short_is_taken_later() {
         .find_map(|line| line.strip_prefix("info-hash: "))
         .unwrap();
 
-    // A port that was free a moment ago.
+    // A port that was free just now; another process could take it, but rarely does.
     let address = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -63,20 +63,20 @@ fn who_waits_while_descriptors_are_short_is_taken_later() {
         .arg(address.to_string());
     let _seeder = Seeder(command.stdin(Stdio::null()).spawn().unwrap());
 
-    let mut callers: Vec<TcpStream> = (0..60).map(|_| connect(address)).collect();
-    let mut last = callers.pop().unwrap();
+    let mut peers: Vec<TcpStream> = (0..60).map(|_| connect(address)).collect();
+    let mut last = peers.pop().unwrap();
     let mut handshake = b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0".to_vec();
     handshake
         .extend((0..20).map(|at| u8::from_str_radix(&info_hash[2 * at..2 * at + 2], 16).unwrap()));
     handshake.extend(b"-XX0000-abcdefghijkl");
     last.write_all(&handshake).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    drop(callers);
+    drop(peers);
     last.set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
     let mut answer = [0; 68];
     last.read_exact(&mut answer).expect("the seeder answers");
     assert_eq!(answer[..20], handshake[..20]);
-    // Left behind it would only be untidy.
+    // A directory that is left behind does no harm.
     let _ = std::fs::remove_dir_all(&directory);
 }

@@ -2,20 +2,24 @@
 //! cells instead of bytes.
 //!
 //! It does what `agent/` does for a real one, and holds everything that passes against its
-//! [`Ledger`].
+//! [`Checker`].
 
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::checker::{Ledger, Meter, Watched};
-use super::disk::{SimDisk, random_part};
+use super::checker::{Checker, Watched};
+use super::disk::SimDisk;
+use super::event::SimEvent;
+use super::ids::{EndId, MachineId, ProcessId};
 use super::image::{Cell, Image, ZEROS};
-use super::links::Packet;
+use super::meter::Meter;
 use super::options::{AgentOptions, Canary, HashAnswers, HashUnit};
+use super::packet::Packet;
 use super::pool::{Claimant, Pool};
-use super::queue::{EndId, Happening, Life, NodeId, Queue};
+use super::queue::Queue;
+use super::random::random_up_to;
 use crate::limits::BLOCK_BYTES;
 use crate::policy::throttle::Throttles;
 use crate::rng::Rng;
@@ -28,11 +32,11 @@ use crate::wire::message::RawBlock;
 
 pub struct Agent {
     pub options: AgentOptions,
-    pub node: NodeId,
-    pub life: Life,
+    pub machine: MachineId,
+    pub process: ProcessId,
     pub swarm: Swarm,
     pub throttles: Throttles,
-    pub ledger: Ledger,
+    pub checker: Checker,
     meter: Meter,
     image: Image,
     pool: Pool,
@@ -60,8 +64,8 @@ pub struct Agent {
 
 /// Who this process is.
 pub struct Identity {
-    pub node: NodeId,
-    pub life: Life,
+    pub machine: MachineId,
+    pub process: ProcessId,
     pub peers: Vec<core::net::SocketAddr>,
     pub listen_port: u16,
     pub tracker_grace: Duration,
@@ -89,7 +93,7 @@ impl Agent {
             rng_seed: rng.next_u64(),
             buffer_count,
             peers: identity.peers,
-            scan: if options.look {
+            scan: if options.scan {
                 ScanPolicy::BeforeUse
             } else {
                 ScanPolicy::Skip
@@ -104,20 +108,20 @@ impl Agent {
             .map(|piece| image.is_on(disk.cells(), piece))
             .collect();
         let AgentOptions {
-            role, look, verify, ..
+            role, scan, verify, ..
         } = *options;
         Agent {
             options: options.clone(),
-            node: identity.node,
-            life: identity.life,
+            machine: identity.machine,
+            process: identity.process,
             swarm: Swarm::new(now, image.metainfo.clone(), config),
             throttles: Throttles::new(options.max_up, options.max_down),
             meter: Meter::new(options.max_up),
-            ledger: Ledger::new(
+            checker: Checker::new(
                 image,
                 Watched {
                     role,
-                    look,
+                    scan,
                     verify,
                     there,
                 },
@@ -164,9 +168,9 @@ impl Agent {
     /// The process dies, and perhaps the power goes: what the disk holds then.
     pub fn dies(mut self, power: bool) -> SimDisk {
         if power {
-            self.disk.loses_power(&mut self.rng);
+            self.disk.cut_power(&mut self.rng);
         }
-        for work in self.ledger.in_flight() {
+        for work in self.checker.in_flight() {
             let (Work::Write { piece, .. } | Work::Zero { piece, .. }) = work else {
                 continue;
             };
@@ -175,7 +179,7 @@ impl Agent {
                 .clone()
                 .map(|place| self.image.content(place))
                 .collect();
-            self.disk.tears(places, &written, &mut self.rng);
+            self.disk.tear_write(places, &written, &mut self.rng);
         }
         self.disk
     }
@@ -261,7 +265,7 @@ impl Agent {
             let range = offset..offset + block.length;
             self.pool.cells_mut(buffer, &range)[0] = if good && whole { content } else { None };
         }
-        self.ledger.fetched += u64::from(block.length);
+        self.checker.fetched += u64::from(block.length);
         self.swarm
             .handle_block(now, slot, block, &mut self.throttles);
     }
@@ -277,7 +281,7 @@ impl Agent {
         match send {
             Send::Handshake(handshake) => (Packet::Handshake(Box::new(handshake)), None),
             Send::Message(message) => {
-                self.ledger.says(&message);
+                self.checker.message_sent(&message);
                 (Packet::Message(message), None)
             }
             Send::Block {
@@ -287,9 +291,11 @@ impl Agent {
             } => {
                 self.meter.passes(now, block.length);
                 let range = offset..offset + block.length;
-                let good =
-                    self.ledger
-                        .sends(block, offset, self.pool.look(buffer, range.clone(), "send"));
+                let good = self.checker.block_sent(
+                    block,
+                    offset,
+                    self.pool.read(buffer, range.clone(), "send"),
+                );
                 assert!(
                     good || self.has_lying_disk(),
                     "{block:?} is sent with other bytes"
@@ -309,7 +315,7 @@ impl Agent {
 
     pub fn sent(&mut self, now: Instant, slot: PeerSlot, buffer: BufferId, bytes: u32) {
         self.pool.release(buffer, Claimant::Sends(self.end(slot)));
-        self.ledger.uploaded += u64::from(bytes);
+        self.checker.uploaded += u64::from(bytes);
         self.swarm.handle_sent(now, slot);
     }
 
@@ -384,17 +390,17 @@ impl Agent {
         | Work::Zero { ticket, .. }
         | Work::Read { ticket, .. }
         | Work::Flush { ticket }) = work;
-        let early = self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
-        self.ledger.submits(ticket, work);
+        let early = self.canary == Canary::AnnouncesUnwritten && matches!(work, Work::Write { .. });
+        self.checker.submitted(ticket, work);
         if early {
             self.swarm.handle_disk(now, ticket, Ok(()));
         }
         let done_at = self.disk.submit(now, bytes, &mut self.rng);
-        queue.plan(
+        queue.schedule(
             done_at,
-            Happening::Disk {
-                node: self.node,
-                life: self.life,
+            SimEvent::DiskDone {
+                machine: self.machine,
+                process: self.process,
                 ticket,
             },
         );
@@ -419,49 +425,50 @@ impl Agent {
         let verdicts = hashes.map(|hash| {
             let hash = hash?;
             let range = hash.offset..hash.offset + hash.length;
-            let cells = self.pool.look(hash.buffer, range, "hash");
+            let cells = self.pool.read(hash.buffer, range, "hash");
             let good = self
-                .ledger
-                .hashes(hash.of, hash.begin, hash.length, cells)?;
+                .checker
+                .bytes_hashed(hash.of, hash.begin, hash.length, cells)?;
             Some((hash.of, good))
         });
-        let mut told = false;
-        let mut at = None;
+        let (machine, process) = (self.machine, self.process);
+        let (mut told, mut at) = (false, None);
         for (of, good) in verdicts.into_iter().flatten() {
             if self.hashes.answers == HashAnswers::AtOnce {
                 self.hashed(now, of, good);
                 told = true;
                 continue;
             }
-            if at.is_none() || self.hashes.answers == HashAnswers::Apart {
-                // The real unit answers at once; a slower one must do no harm.
-                at = Some(now + random_part(Duration::from_micros(300), &mut self.rng));
-            }
-            let (node, life) = (self.node, self.life);
-            let hashed = Happening::Hashed {
-                node,
-                life,
+            // The real unit answers at once; a slower one must do no harm.
+            let later = now + random_up_to(Duration::from_micros(300), &mut self.rng);
+            let at = match self.hashes.answers {
+                HashAnswers::Together => *at.get_or_insert(later),
+                _ => later,
+            };
+            let hashed = SimEvent::Hashed {
+                machine,
+                process,
                 of,
                 good,
             };
-            queue.plan(at.unwrap_or(now), hashed);
+            queue.schedule(at, hashed);
         }
         told
     }
 
     pub fn hashed(&mut self, now: Instant, of: HashOf, good: bool) {
         let blind = match of {
-            HashOf::Download(_) => self.canary == Canary::BlindToDownloads,
-            HashOf::Disk(_) => self.canary == Canary::BlindToTheDisk,
+            HashOf::Download(_) => self.canary == Canary::AcceptsBadDownloads,
+            HashOf::Disk(_) => self.canary == Canary::AcceptsBadReads,
         };
         let listens = !matches!(self.swarm.state(), State::Leaving(_) | State::Over(_));
-        self.ledger.hashed(of, good || blind, listens);
+        self.checker.hash_finished(of, good || blind, listens);
         self.swarm
             .handle_hashed(now, of, self.image.hash(of.piece(), good || blind));
     }
 
     pub fn disk_done(&mut self, now: Instant, ticket: Ticket) {
-        let work = self.ledger.completes(ticket);
+        let work = self.checker.completed(ticket);
         let result = match &work {
             Work::Write { piece, buffers, .. } => self.write_done(*piece, buffers, ticket),
             Work::Zero { piece, .. } => self.zero_done(*piece),
@@ -484,23 +491,23 @@ impl Agent {
                 },
                 _,
             ) => {
-                self.ledger.read(*piece, *begin, *length);
+                self.checker.read(*piece, *begin, *length);
                 if result.is_err() && self.options.role == Role::Seeder {
-                    self.ledger.loses_source(*piece);
+                    self.checker.source_lost(*piece);
                 }
             }
             (Work::Write { piece, .. } | Work::Zero { piece, .. }, Ok(())) => {
-                self.ledger.wrote(*piece)
+                self.checker.written(*piece)
             }
             (_, Ok(())) => {
                 self.disk.flushed();
-                self.ledger.flushed();
+                self.checker.flushed();
             }
             (_, Err(_)) => {}
         }
         let scanning = *self.swarm.state() == State::Scanning;
         let told_before =
-            self.canary == Canary::AnnouncesEarly && matches!(work, Work::Write { .. });
+            self.canary == Canary::AnnouncesUnwritten && matches!(work, Work::Write { .. });
         if !told_before {
             self.swarm.handle_disk(now, ticket, result);
         }
@@ -509,9 +516,9 @@ impl Agent {
             (Err(_), Work::Read { piece, .. })
                 if scanning && *self.swarm.state() == State::Scanning =>
             {
-                self.ledger.cannot_read(piece);
+                self.checker.scan_read_failed(piece);
             }
-            (Err(error), _) => self.ledger.fails(error),
+            (Err(error), _) => self.checker.disk_failed(error),
             (Ok(()), _) => {}
         }
     }
@@ -545,11 +552,11 @@ impl Agent {
     ) -> Result<(), DiskError> {
         let mut written = vec![];
         for (buffer, length) in self.parts(piece, buffers) {
-            written.extend_from_slice(self.pool.look(buffer, 0..length, "write"));
+            written.extend_from_slice(self.pool.read(buffer, 0..length, "write"));
             self.pool.release(buffer, Claimant::WritesDisk(ticket));
         }
         assert!(
-            self.ledger.all_good(piece, 0, &written),
+            self.checker.all_good(piece, 0, &written),
             "piece {} is written and is not good",
             piece.0
         );

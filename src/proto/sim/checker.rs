@@ -1,57 +1,45 @@
-//! Is what an agent says and does so? The truth about one agent, kept apart from it and in the
-//! plainest way.
+//! Does an agent do and say only what it may? The checker keeps the truth about one agent, apart
+//! from the agent and in the plainest way.
 //!
-//! Every method is told what the agent does and panics when it must not. Nothing here asks the
-//! agent for its opinion except [`Ledger::compare`], which holds its counts against ours.
-//!
-//! A piece is *on the disk* when it was written and reported as written, or was read from there and
-//! found good; what a seeder starts with counts too, until it turns out otherwise. It is *proven*
-//! when it was read since it was written.
+//! Every method is told what the agent does, and panics if the agent must not do it. Only
+//! [`Checker::compare`] asks the agent, to compare its counts with those of the checker.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::hashes::RunningHashes;
 use super::image::{Cell, Image};
+use super::pieces::Pieces;
 use super::tracker::parameter;
-use crate::limits::{BLOCK_BYTES, THROTTLE_BURST};
+use crate::limits::BLOCK_BYTES;
 use crate::swarm::{
     DiskError, DiskOperation, Failure, HashOf, Outcome, Progress, Role, State, Work,
 };
-use crate::units::{Block, DiskOffset, Instant, PieceIndex, Ticket};
+use crate::units::{Block, DiskOffset, PieceIndex, Ticket};
 use crate::wire::message::{DONT_HAVE_ID, Message};
 
-/// Who is watched.
+/// What the checker has to know of an agent.
 pub struct Watched {
     pub role: Role,
-    pub look: bool,
+    pub scan: bool,
     pub verify: bool,
-    /// Pieces that are on the disk in truth as the process begins.
+    /// Pieces that the disk really holds when the process starts.
     pub there: Vec<bool>,
 }
 
-pub struct Ledger {
+pub struct Checker {
     image: Image,
     is_seeder: bool,
-    look: bool,
+    scan: bool,
     verify: bool,
     there: Vec<bool>,
-    on_disk: Vec<bool>,
-    on_disk_count: u32,
-    proven: Vec<bool>,
+    pieces: Pieces,
     writing: Vec<bool>,
-    /// Pieces that were not what had been written when they were read back: once, and again, in
-    /// this order.
-    lost: Vec<bool>,
-    bad_again: Vec<PieceIndex>,
-    /// By the first piece of the same bytes: came in whole and good so often, and was lost so
-    /// often.
-    fetched_good: Vec<u32>,
-    lost_good: Vec<u32>,
     /// Pieces that the scan could not read.
     unread: BTreeSet<PieceIndex>,
-    /// Pieces that were found before anything was flushed.
+    /// Number of pieces that the scan found.
     pub found: u32,
     /// Places on the disk that were read since the last flush ended.
     reread: Vec<bool>,
@@ -59,72 +47,29 @@ pub struct Ledger {
     unflushed: bool,
     writes_in_flight: u32,
     tickets: BTreeMap<Ticket, Work>,
-    hashes: BTreeMap<HashOf, RunningHash>,
+    hashes: RunningHashes,
     pub fetched: u64,
     pub uploaded: u64,
     pub first_error: Option<DiskError>,
 }
 
-/// Whether a limit is held, in every stretch of time: what passes fills it, and it leaks as fast as
-/// the limit allows.
-pub struct Meter {
-    limit: Option<u64>,
-    level: f64,
-    at: Instant,
-}
-
-impl Meter {
-    pub fn new(limit: Option<u64>) -> Meter {
-        Meter {
-            limit,
-            level: 0.0,
-            at: Instant(0),
-        }
-    }
-
-    pub fn passes(&mut self, now: Instant, bytes: u32) {
-        let Some(limit) = self.limit else { return };
-        let leaked = now.since(self.at).as_secs_f64() * limit as f64;
-        (self.level, self.at) = ((self.level - leaked).max(0.0) + f64::from(bytes), now);
-        let burst = THROTTLE_BURST.as_secs_f64() * limit as f64 + f64::from(BLOCK_BYTES);
-        assert!(
-            self.level <= burst + 1.0,
-            "{} bytes at once, with {limit} a second",
-            self.level
-        );
-    }
-}
-
-struct RunningHash {
-    next: u32,
-    good: bool,
-    finished: bool,
-}
-
-impl Ledger {
-    pub fn new(image: &Image, watched: Watched) -> Ledger {
+impl Checker {
+    pub fn new(image: &Image, watched: Watched) -> Checker {
         let Watched {
             role,
-            look,
+            scan,
             verify,
             there,
         } = watched;
         let is_seeder = role == Role::Seeder;
-        let count = image.piece_count as usize;
-        Ledger {
+        Checker {
             image: image.clone(),
             is_seeder,
-            look,
+            scan,
             verify,
             there,
-            on_disk: vec![is_seeder; count],
-            on_disk_count: if is_seeder { image.piece_count } else { 0 },
-            proven: vec![is_seeder && !look; count],
-            writing: vec![false; count],
-            lost: vec![false; count],
-            bad_again: Vec::new(),
-            fetched_good: vec![0; count],
-            lost_good: vec![0; count],
+            pieces: Pieces::new(image, is_seeder, is_seeder && !scan),
+            writing: vec![false; image.piece_count as usize],
             unread: BTreeSet::new(),
             found: 0,
             reread: vec![false; image.cell_count()],
@@ -132,28 +77,24 @@ impl Ledger {
             unflushed: false,
             writes_in_flight: 0,
             tickets: BTreeMap::new(),
-            hashes: BTreeMap::new(),
+            hashes: RunningHashes::default(),
             fetched: 0,
             uploaded: 0,
             first_error: None,
         }
     }
 
-    fn is_whole(&self) -> bool {
-        self.on_disk_count == self.image.piece_count
-    }
-
     pub fn has_nothing(&self) -> bool {
-        self.on_disk_count == 0
+        self.pieces.count() == 0
     }
 
     pub fn has_lost(&self, piece: PieceIndex) -> bool {
-        self.lost[piece.index()]
+        self.pieces.was_lost(piece)
     }
 
-    /// Bytes that were not on the disk as the process began and that no disk makes by itself, equal
-    /// ones once.
-    pub fn lacking(&self) -> u64 {
+    /// Bytes that the agent has to fetch: those that were not on the disk when the process started,
+    /// without zeros, and equal pieces once.
+    pub fn missing_bytes(&self) -> u64 {
         let mut first: Vec<PieceIndex> = self.image.all_pieces().collect();
         first.retain(|piece| !self.there[piece.index()] && !self.image.is_zero(*piece));
         first
@@ -167,33 +108,34 @@ impl Ledger {
             .sum()
     }
 
-    /// What the disk was doing when its process died.
+    /// The operations that the disk has not finished.
     pub fn in_flight(&self) -> impl Iterator<Item = &Work> {
         self.tickets.values()
     }
 
-    /// A message leaves: nothing is announced that is not on the disk, nothing asked for that is,
-    /// or needs no peer.
-    pub fn says(&self, message: &Message) {
+    /// The agent sends a message. It must not announce a piece that is not on the disk, and must
+    /// not request one that is on the disk or that is zeros.
+    pub fn message_sent(&self, message: &Message) {
         match message {
             Message::Have(index) => {
                 assert!(
-                    self.on_disk[*index as usize],
+                    self.pieces.is_on_disk(PieceIndex(*index)),
                     "HAVE of piece {index}, which is not written"
                 );
             }
             Message::HaveAll => {
                 assert!(
-                    self.is_whole(),
+                    self.pieces.are_all_on_disk(),
                     "HAVE_ALL with {} pieces written",
-                    self.on_disk_count
+                    self.pieces.count()
                 )
             }
             Message::Bitfield(bits) => {
-                assert_eq!(bits.len(), self.on_disk.len().div_ceil(8));
+                assert_eq!(bits.len(), self.image.piece_count.div_ceil(8) as usize);
                 for index in 0..bits.len() * 8 {
                     let set = bits[index / 8] & (0x80 >> (index % 8)) != 0;
-                    let on_disk = self.on_disk.get(index).copied().unwrap_or(false);
+                    let piece = PieceIndex(index as u32);
+                    let on_disk = piece.0 < self.image.piece_count && self.pieces.is_on_disk(piece);
                     assert!(
                         !set || on_disk,
                         "BITFIELD names piece {index}, which is not written"
@@ -206,16 +148,16 @@ impl Ledger {
             } => {
                 let index = u32::from_be_bytes(payload[..].try_into().expect("four bytes"));
                 assert!(
-                    !self.on_disk[index as usize],
+                    !self.pieces.is_on_disk(PieceIndex(index)),
                     "says that it lost piece {index}, which it has"
                 );
             }
-            Message::Request(block) => self.asks_for(PieceIndex(block.index)),
+            Message::Request(block) => self.check_request(PieceIndex(block.index)),
             _ => {}
         }
     }
 
-    fn asks_for(&self, piece: PieceIndex) {
+    fn check_request(&self, piece: PieceIndex) {
         let index = piece.index();
         assert!(!self.is_seeder, "a seeder asks for piece {index}");
         assert!(
@@ -223,20 +165,22 @@ impl Ledger {
             "asks for piece {index}, which is zeros"
         );
         assert!(
-            !self.on_disk[index],
+            !self.pieces.is_on_disk(piece),
             "asks for piece {index}, which is on the disk"
         );
-        // A sample that saw nothing good may be unlucky; otherwise every piece is looked at before
-        // it is asked for.
-        let in_vain = self.look && self.found > 0 && self.there[index] && !self.lost[index];
+        // If the sample finds no good piece, the scan ends there, and pieces that are on the disk
+        // may be requested. Otherwise every piece is read before it is requested.
+        let in_vain =
+            self.scan && self.found > 0 && self.there[index] && !self.pieces.was_lost(piece);
         assert!(
             !in_vain,
             "asks for piece {index}, which was on the disk from the start"
         );
     }
 
-    /// A block leaves: it was announced, and its bytes (the answer says) are those of the torrent.
-    pub fn sends(&self, block: Block, offset: u32, cells: &[Cell]) -> bool {
+    /// The agent sends a block, which must have been announced. Returns whether its bytes are those
+    /// of the torrent.
+    pub fn block_sent(&self, block: Block, offset: u32, cells: &[Cell]) -> bool {
         let Block {
             piece,
             begin,
@@ -247,12 +191,12 @@ impl Ledger {
             "{block:?} passes the end of its piece"
         );
         assert!(
-            self.on_disk[piece.index()],
+            self.pieces.is_on_disk(piece),
             "{block:?} is sent and its piece is not written"
         );
         assert!(
-            !self.is_seeder || self.proven[piece.index()],
-            "{block:?} is sent before it was looked at"
+            !self.is_seeder || self.pieces.is_proven(piece),
+            "{block:?} is sent before it was read from the source"
         );
         assert_eq!(
             begin % BLOCK_BYTES,
@@ -262,7 +206,7 @@ impl Ledger {
         self.all_good(piece, begin - begin % BLOCK_BYTES, cells)
     }
 
-    /// Are these cells what ought to stand at `begin` of the piece?
+    /// Whether these cells are the blocks of the piece from `begin` on.
     pub fn all_good(&self, piece: PieceIndex, begin: u32, cells: &[Cell]) -> bool {
         let first = self.image.place(piece, begin);
         cells
@@ -271,8 +215,14 @@ impl Ledger {
             .all(|(index, cell)| *cell == self.image.content(first + index))
     }
 
-    /// Bytes go into the running hash. `Some(good)` when the piece is through.
-    pub fn hashes(&mut self, of: HashOf, begin: u32, length: u32, cells: &[Cell]) -> Option<bool> {
+    /// Bytes go into the running hash. Returns whether the piece is good when it is complete.
+    pub fn bytes_hashed(
+        &mut self,
+        of: HashOf,
+        begin: u32,
+        length: u32,
+        cells: &[Cell],
+    ) -> Option<bool> {
         let piece = of.piece();
         assert!(
             begin + length <= self.image.piece_length(piece),
@@ -290,128 +240,54 @@ impl Ledger {
                 "{of:?} before a flush"
             );
         }
-        if begin == 0 {
-            let before = self.hashes.insert(
-                of,
-                RunningHash {
-                    next: 0,
-                    good: true,
-                    finished: false,
-                },
-            );
-            assert!(
-                before.is_none_or(|before| !before.finished),
-                "{of:?} starts anew before it was told how it ended"
-            );
-        }
-        let running = self
-            .hashes
-            .get_mut(&of)
-            .unwrap_or_else(|| panic!("{of:?} goes on at {begin} and never began"));
-        assert_eq!(running.next, begin, "{of:?} goes on elsewhere");
-        assert!(!running.finished, "{of:?} goes on after its end");
-        running.next += length;
-        running.good &= all_good;
-        running.finished = running.next == self.image.piece_length(piece);
-        running.finished.then_some(running.good)
+        let piece_length = self.image.piece_length(piece);
+        self.hashes.take(of, begin, length, piece_length, all_good)
     }
 
-    /// The agent is told how a hash came out. Who is leaving does not listen any more.
-    pub fn hashed(&mut self, of: HashOf, good: bool, listens: bool) {
-        self.hashes.remove(&of).expect("a hash is told once");
+    /// The agent is told the result of a hash. An agent that is leaving ignores it (`listens`).
+    pub fn hash_finished(&mut self, of: HashOf, good: bool, listens: bool) {
+        self.hashes.report(of);
         match of {
             _ if !listens => {}
-            HashOf::Download(piece) if good => self.fetches(piece),
+            HashOf::Download(piece) if good => self.pieces.fetch(piece),
             HashOf::Download(_) => {}
-            HashOf::Disk(piece) if self.is_seeder => self.looks(piece, good),
-            HashOf::Disk(piece) if self.flushes == 0 => self.finds(piece, good),
-            HashOf::Disk(piece) => self.reads_back(piece, good),
+            HashOf::Disk(piece) if self.is_seeder => self.pieces.check_source(piece, good),
+            HashOf::Disk(piece) if self.flushes == 0 => self.found_by_scan(piece, good),
+            HashOf::Disk(piece) => self.pieces.read_back(piece, good),
         }
     }
 
-    /// A piece came in whole and good: of equal ones only one, unless what came is lost again.
-    fn fetches(&mut self, piece: PieceIndex) {
-        let first = self.image.first_equal(piece).index();
-        self.fetched_good[first] += 1;
-        let (came, lost) = (self.fetched_good[first], self.lost_good[first]);
-        assert!(
-            came <= 1 + lost,
-            "piece {} or its equals came {came} times, {lost} were lost",
-            piece.0
-        );
-    }
-
-    fn looks(&mut self, piece: PieceIndex, good: bool) {
-        self.proven[piece.index()] = good;
-        if !good {
-            self.loses_source(piece);
-        }
-    }
-
-    /// The scan. What came meanwhile is written to all places where it lacks, looked at or not.
-    fn finds(&mut self, piece: PieceIndex, good: bool) {
-        let index = piece.index();
-        let came = !self.image.is_zero(piece)
-            && self.fetched_good[self.image.first_equal(piece).index()] > 0;
+    /// The scan has read a piece. It does not count as found if an equal piece was fetched
+    /// meanwhile, because that is written to every place where it is missing, whether the scan has
+    /// been there or not.
+    fn found_by_scan(&mut self, piece: PieceIndex, good: bool) {
+        let came = !self.image.is_zero(piece) && self.pieces.was_fetched(piece);
         let unread = self.unread.remove(&piece);
         if good && !came && !unread {
-            self.gets(piece);
-            self.proven[index] = true;
+            self.pieces.find(piece);
             self.found += 1;
         }
     }
 
-    fn reads_back(&mut self, piece: PieceIndex, good: bool) {
-        let index = piece.index();
-        assert!(
-            self.on_disk[index],
-            "piece {index} is read back and was not written"
-        );
-        self.proven[index] = good;
-        if good {
-            return;
-        }
-        if core::mem::replace(&mut self.lost[index], true) {
-            return self.bad_again.push(piece);
-        }
-        self.drops(piece);
-        if !self.image.is_zero(piece) {
-            self.lost_good[self.image.first_equal(piece).index()] += 1;
-        }
+    /// A seeder cannot read this piece.
+    pub fn source_lost(&mut self, piece: PieceIndex) {
+        self.pieces.lose_source(piece);
     }
 
-    /// A seeder cannot read this piece, or it is another one.
-    pub fn loses_source(&mut self, piece: PieceIndex) {
-        if self.on_disk[piece.index()] {
-            self.drops(piece);
-        }
-    }
-
-    fn gets(&mut self, piece: PieceIndex) {
-        assert!(!core::mem::replace(&mut self.on_disk[piece.index()], true));
-        self.on_disk_count += 1;
-    }
-
-    fn drops(&mut self, piece: PieceIndex) {
-        assert!(core::mem::replace(&mut self.on_disk[piece.index()], false));
-        self.on_disk_count -= 1;
-    }
-
-    /// A ticket is handed out that no other operation holds.
-    pub fn submits(&mut self, ticket: Ticket, work: Work) {
+    /// An operation is submitted. No other operation may have its ticket.
+    pub fn submitted(&mut self, ticket: Ticket, work: Work) {
         match &work {
             Work::Write { piece, .. } => {
-                let first = self.image.first_equal(*piece).index();
                 assert!(
-                    self.fetched_good[first] > 0,
+                    self.pieces.was_fetched(*piece),
                     "piece {} is written before its hash was found good",
                     piece.0
                 );
-                self.starts_write(*piece);
+                self.write_submitted(*piece);
             }
             Work::Zero { piece, .. } => {
                 assert!(self.image.is_zero(*piece), "piece {} is not zeros", piece.0);
-                self.starts_write(*piece);
+                self.write_submitted(*piece);
             }
             Work::Flush { .. } => {
                 assert_eq!(
@@ -429,8 +305,8 @@ impl Ledger {
                     begin + length <= self.image.piece_length(*piece),
                     "read past the end of its piece"
                 );
-                let scans = self.look && self.flushes == 0;
-                let may = self.is_seeder || scans || self.on_disk[piece.index()];
+                let scans = self.scan && self.flushes == 0;
+                let may = self.is_seeder || scans || self.pieces.is_on_disk(*piece);
                 assert!(may, "piece {} is read and not written", piece.0);
             }
         }
@@ -438,10 +314,13 @@ impl Ledger {
         assert!(other.is_none(), "{ticket:?} is still held by {other:?}");
     }
 
-    fn starts_write(&mut self, piece: PieceIndex) {
+    fn write_submitted(&mut self, piece: PieceIndex) {
         let index = piece.index();
         assert!(!self.is_seeder, "a seeder writes piece {index}");
-        assert!(!self.on_disk[index], "piece {index} is written twice");
+        assert!(
+            !self.pieces.is_on_disk(piece),
+            "piece {index} is written twice"
+        );
         assert!(
             !core::mem::replace(&mut self.writing[index], true),
             "piece {index} is being written"
@@ -450,8 +329,8 @@ impl Ledger {
         self.unflushed = true;
     }
 
-    /// The disk answers, once.
-    pub fn completes(&mut self, ticket: Ticket) -> Work {
+    /// The disk has finished an operation.
+    pub fn completed(&mut self, ticket: Ticket) -> Work {
         let work = self
             .tickets
             .remove(&ticket)
@@ -463,19 +342,18 @@ impl Ledger {
         work
     }
 
-    /// The scan could not read it all: whatever it is, it does not count as being there.
-    pub fn cannot_read(&mut self, piece: PieceIndex) {
+    /// The scan could not read all of a piece, so the piece does not count as being on the disk.
+    pub fn scan_read_failed(&mut self, piece: PieceIndex) {
         self.there[piece.index()] = false;
         self.unread.insert(piece);
     }
 
-    pub fn fails(&mut self, error: DiskError) {
+    pub fn disk_failed(&mut self, error: DiskError) {
         self.first_error.get_or_insert(error);
     }
 
-    pub fn wrote(&mut self, piece: PieceIndex) {
-        self.gets(piece);
-        self.proven[piece.index()] = false;
+    pub fn written(&mut self, piece: PieceIndex) {
+        self.pieces.write(piece);
     }
 
     pub fn read(&mut self, piece: PieceIndex, begin: u32, length: u32) {
@@ -490,30 +368,30 @@ impl Ledger {
         self.reread.fill(false);
     }
 
-    /// An announce goes out.
-    pub fn announces(&mut self, url: &str) {
+    /// The agent announces to its tracker.
+    pub fn announced(&mut self, url: &str) {
         if parameter(url, "event") == Some("completed") {
             assert!(!self.is_seeder, "a seeder says that it completed");
-            self.is_done("says `completed`");
+            self.check_done("says `completed`");
         }
         if parameter(url, "left") == Some("0") && !self.is_seeder {
-            self.is_done("says that nothing is left");
+            self.check_done("says that nothing is left");
         }
     }
 
-    /// Everything is written, flushed and, if asked for, read back and good.
-    fn is_done(&self, who: &str) {
+    /// Everything must be written, flushed and, with `verify`, read back and good.
+    fn check_done(&self, who: &str) {
         if self.is_seeder {
             return;
         }
         assert!(
-            self.is_whole(),
+            self.pieces.are_all_on_disk(),
             "{who} with {} pieces written",
-            self.on_disk_count
+            self.pieces.count()
         );
         assert!(!self.unflushed, "{who} with writes that were not flushed");
         if self.verify {
-            let bad = self.proven.iter().position(|good| !good);
+            let bad = self.pieces.first_unproven();
             assert!(
                 bad.is_none(),
                 "{who} and piece {} was not read back",
@@ -522,11 +400,12 @@ impl Ledger {
         }
     }
 
-    /// The agent's counts are ours.
+    /// The agent's counts must be those of the checker.
     pub fn compare(&self, progress: &Progress) {
         assert_eq!(progress.pieces, self.image.piece_count);
         assert_eq!(
-            progress.have, self.on_disk_count,
+            progress.have,
+            self.pieces.count(),
             "pieces it says it has, pieces written"
         );
         assert_eq!(
@@ -538,25 +417,23 @@ impl Ledger {
             "payload bytes it says it sent, bytes sent"
         );
         assert!(progress.wasted <= progress.fetched);
-        let proven = self
-            .proven
-            .iter()
-            .zip(&self.on_disk)
-            .filter(|(proven, there)| **proven && **there);
         assert_eq!(
             progress.verified as usize,
-            proven.count(),
+            self.pieces.proven_count(),
             "pieces it says it read, pieces read"
         );
         assert_eq!(progress.bad_offset, self.bad_offset(&progress.state));
         match progress.state {
-            State::Seeding => self.is_done("seeds"),
-            State::Verifying => assert!(self.is_whole() || self.lost.contains(&true)),
+            State::Seeding => self.check_done("seeds"),
+            State::Verifying => {
+                assert!(self.pieces.are_all_on_disk() || self.pieces.any_was_lost())
+            }
             _ => {}
         }
     }
 
-    /// Where the disk failed, if that ended it; a flush has no place.
+    /// The offset that the agent must report as bad: where the disk failed, if that ended the agent
+    /// (a flush has no offset), otherwise the first piece that was bad in its second read-back.
     fn bad_offset(&self, state: &State) -> Option<DiskOffset> {
         if let State::Leaving(Outcome::Failed(Failure::Disk(_)))
         | State::Over(Outcome::Failed(Failure::Disk(_))) = state
@@ -566,17 +443,12 @@ impl Ledger {
                 .filter(|e| e.operation != DiskOperation::Flush)
                 .map(|e| e.offset);
         }
-        self.first_bad_offset()
+        self.pieces.first_bad_offset()
     }
 
-    fn first_bad_offset(&self) -> Option<DiskOffset> {
-        let offset = |piece: &PieceIndex| u64::from(piece.0) * u64::from(self.image.piece_bytes);
-        self.bad_again.first().map(offset).map(DiskOffset)
-    }
-
-    /// The agent is through. The shell now frees its buffers and closes the disk, which holds these
+    /// The agent has ended. The shell now frees its buffers and closes the disk, which holds these
     /// cells.
-    pub fn ends(&self, outcome: &Outcome, cells: &[Cell]) {
+    pub fn ended(&self, outcome: &Outcome, cells: &[Cell]) {
         let open: Vec<String> = self
             .tickets
             .values()
@@ -589,7 +461,7 @@ impl Ledger {
         match outcome {
             Outcome::Complete if self.is_seeder => {}
             Outcome::Complete => {
-                self.is_done("ends complete");
+                self.check_done("ends complete");
                 let bad = self
                     .image
                     .all_pieces()
@@ -605,14 +477,16 @@ impl Ledger {
             ),
             Outcome::Failed(Failure::Disk(error)) => assert_eq!(Some(*error), self.first_error),
             Outcome::Failed(Failure::ReadBack { piece, disk, bad }) => {
-                assert_eq!(Some(piece), self.bad_again.first());
-                assert_eq!(Some(*disk), self.first_bad_offset());
-                assert_eq!(*bad as usize, self.bad_again.len());
+                assert_eq!(Some(piece), self.pieces.bad_again().first());
+                assert_eq!(Some(*disk), self.pieces.first_bad_offset());
+                assert_eq!(*bad as usize, self.pieces.bad_again().len());
             }
             Outcome::Failed(Failure::NothingToServe) => {
                 assert!(self.is_seeder && self.has_nothing())
             }
-            Outcome::Failed(Failure::Stalled(_)) => panic!("nobody asked it to give up"),
+            Outcome::Failed(Failure::Stalled(_)) => {
+                panic!("it gives up, and has no time limit for stalls")
+            }
         }
         assert!(
             self.is_seeder || self.first_error.is_none() || matches!(outcome, Outcome::Failed(_)),

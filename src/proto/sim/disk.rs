@@ -1,5 +1,5 @@
 //! What does a simulated disk hold, when does it answer, which of its operations fail, and what is
-//! left when the power goes?
+//! left after a power cut?
 
 use alloc::collections::BTreeSet;
 use alloc::vec;
@@ -8,45 +8,47 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::image::{Cell, Image, ZEROS};
+use super::random::random_up_to;
 use crate::rng::Rng;
 use crate::swarm::DiskOperation;
 use crate::units::{Instant, PieceIndex};
 
 #[derive(Clone, Debug)]
 pub struct DiskOptions {
-    /// Bytes per second, reads and writes together.
+    /// Bytes per second, of reads and writes together.
     pub rate: u64,
-    /// Every operation takes up to so much longer; they end in any order.
+    /// Every operation takes up to this much longer, so operations end in any order.
     pub latency_max: Duration,
-    pub holds: Holds,
+    pub contents: Contents,
     pub fault: DiskFault,
 }
 
-/// What is on it when its machine starts for the first time.
+/// What a disk holds when its machine starts for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holds {
+pub enum Contents {
     Zeros,
     Garbage,
     Image,
-    /// So many percent of the pieces, anywhere; the others have one block or all of them bad.
+    /// This percentage of the pieces, anywhere. Each other piece has one bad block, or only bad
+    /// ones.
     Part(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskFault {
     None,
-    /// Operations of this kind fail from the nth on.
+    /// Operations of this kind fail after the first `from`.
     Fails {
         operation: DiskOperation,
         from: u32,
     },
-    /// One piece in so many cannot be read, until it is written.
+    /// One piece in `one_in` cannot be read until it is written.
     Unreadable {
         one_in: u32,
     },
-    /// The nth write succeeds, and a block of it is not what was written. `always`: so do later
-    /// writes to the same place.
-    Forgets {
+    /// Write number `write` reports success, and one of its blocks is lost. `always`: later writes
+    /// of the same piece lose the block again.
+    LosesWrite {
         write: u32,
         always: bool,
     },
@@ -59,34 +61,34 @@ pub struct SimDisk {
     reads: u32,
     writes: u32,
     flushes: u32,
-    /// Pieces that cannot be read, and pieces that cannot be written.
+    /// Pieces that cannot be read, and pieces of which every write loses a block.
     unreadable: BTreeSet<PieceIndex>,
-    forgetful: BTreeSet<PieceIndex>,
-    /// What stood in the places that were written since the last flush.
+    lossy: BTreeSet<PieceIndex>,
+    /// The former contents of the places that were written since the last flush.
     overwritten: Vec<(usize, Cell)>,
 }
 
 impl SimDisk {
     pub fn new(options: DiskOptions, image: &Image, rng: &mut Rng) -> SimDisk {
-        let background = if options.holds == Holds::Garbage || rng.chance(1, 2) {
+        let background = if options.contents == Contents::Garbage || rng.chance(1, 2) {
             None
         } else {
             ZEROS
         };
         let mut cells = vec![background; image.cell_count()];
-        let held = match options.holds {
-            Holds::Zeros => {
+        let held = match options.contents {
+            Contents::Zeros => {
                 cells.fill(ZEROS);
                 0
             }
-            Holds::Garbage => 0,
-            Holds::Image => 100,
-            Holds::Part(percent) => percent,
+            Contents::Garbage => 0,
+            Contents::Image => 100,
+            Contents::Part(percent) => percent,
         };
         for piece in image.all_pieces() {
             let places = image.places_of(piece);
             let holds = rng.chance(held, 100);
-            if holds || matches!(options.holds, Holds::Part(_)) && rng.chance(1, 2) {
+            if holds || matches!(options.contents, Contents::Part(_)) && rng.chance(1, 2) {
                 places
                     .clone()
                     .for_each(|place| cells[place] = image.content(place));
@@ -110,7 +112,7 @@ impl SimDisk {
             writes: 0,
             flushes: 0,
             unreadable,
-            forgetful: BTreeSet::new(),
+            lossy: BTreeSet::new(),
             overwritten: Vec::new(),
         }
     }
@@ -119,14 +121,14 @@ impl SimDisk {
         &self.cells
     }
 
-    /// When an operation on so many bytes that is submitted now will be over.
+    /// Submits an operation on `bytes` bytes, and returns when it ends.
     pub fn submit(&mut self, now: Instant, bytes: u32, rng: &mut Rng) -> Instant {
         let transfer = Duration::from_micros(u64::from(bytes) * 1_000_000 / self.options.rate);
         self.free_at = now.max(self.free_at) + transfer;
-        self.free_at + random_part(self.options.latency_max, rng)
+        self.free_at + random_up_to(self.options.latency_max, rng)
     }
 
-    /// Does the operation that is now over fail?
+    /// Whether the operation that ends now fails.
     pub fn fails(&mut self, operation: DiskOperation, piece: PieceIndex) -> bool {
         let count = match operation {
             DiskOperation::Read => &mut self.reads,
@@ -143,17 +145,17 @@ impl SimDisk {
         }
     }
 
-    /// A write that did not fail is over.
+    /// A write that did not fail ends.
     pub fn write(&mut self, piece: PieceIndex, places: Range<usize>, written: &[Cell]) {
         self.unreadable.remove(&piece);
-        if let DiskFault::Forgets { write, always } = self.options.fault {
+        if let DiskFault::LosesWrite { write, always } = self.options.fault {
             let now = write + 1 == self.writes;
             if now && always {
-                self.forgetful.insert(piece);
+                self.lossy.insert(piece);
             }
-            let forgets = now || self.forgetful.contains(&piece);
+            let loses = now || self.lossy.contains(&piece);
             self.put(places.clone(), written);
-            if forgets {
+            if loses {
                 self.cells[places.start] = None;
             }
             return;
@@ -167,14 +169,13 @@ impl SimDisk {
         self.cells[places].copy_from_slice(written);
     }
 
-    /// A flush is over, and no write was in flight beside it.
+    /// A flush ends; no write was in flight beside it.
     pub fn flushed(&mut self) {
         self.overwritten.clear();
     }
 
-    /// The power goes: of what was not flushed some is lost, a block here and a block there, or all
-    /// of it.
-    pub fn loses_power(&mut self, rng: &mut Rng) {
+    /// A power cut: of the blocks that were not flushed none, a part or all are lost.
+    pub fn cut_power(&mut self, rng: &mut Rng) {
         let lost = [0, 5, 30, 100][rng.below(4) as usize];
         while let Some((place, before)) = self.overwritten.pop() {
             if rng.chance(lost, 100) {
@@ -183,8 +184,9 @@ impl SimDisk {
         }
     }
 
-    /// A write that was in flight when its process died: some of it is there, or all of it.
-    pub fn tears(&mut self, places: Range<usize>, written: &[Cell], rng: &mut Rng) {
+    /// A write was in flight when its process was killed: none, half or all of its blocks are on
+    /// disk.
+    pub fn tear_write(&mut self, places: Range<usize>, written: &[Cell], rng: &mut Rng) {
         let there = [0, 50, 100][rng.below(3) as usize];
         let torn = |(old, new): (&Cell, &Cell)| if rng.chance(there, 100) { *new } else { *old };
         let torn: Vec<Cell> = self.cells[places.clone()]
@@ -194,10 +196,4 @@ impl SimDisk {
             .collect();
         self.put(places, &torn);
     }
-}
-
-/// Anything from nothing to all of it.
-pub fn random_part(whole: Duration, rng: &mut Rng) -> Duration {
-    let micros = u32::try_from(whole.as_micros()).expect("over an hour is no latency");
-    Duration::from_micros(u64::from(rng.below(micros.saturating_add(1).max(1))))
 }

@@ -1,4 +1,5 @@
-//! What do rude peers say? Small scripts that speak the wire protocol by hand.
+//! How does a peer that breaks the rules behave? Small scripts that speak the wire protocol by
+//! hand.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -6,212 +7,237 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::ids::EndId;
 use super::image::Image;
-use super::links::Packet;
-use super::queue::EndId;
+use super::packet::Packet;
 use crate::limits::BLOCK_BYTES;
 use crate::rng::Rng;
 use crate::units::{PeerId, PieceIndex};
 use crate::wire::message::{Handshake, Message, RawBlock};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
-    /// Has everything, and one block in so many is not what it should be.
+pub enum Behaviour {
+    /// Has everything, and one block in `one_in` is bad.
     Corrupts { one_in: u32 },
     /// Says it has everything and rejects every request.
-    Boasts,
+    RejectsAll,
     /// Says it has everything, unchokes, and never sends.
-    Ignores,
+    NeverAnswers,
     /// Sends a few blocks, then neither reads nor writes, and keeps the connection.
     Freezes,
     /// Says it has everything and never unchokes.
-    Chokes,
-    /// Sends whatever can be decoded, in any order.
-    Babbles,
-    /// Sends good blocks, closes in the middle, and calls again.
-    Flaps,
-    /// Sends good blocks, one each turn.
-    Creeps,
-    /// Asks for far more than anybody keeps, and gives nothing.
-    Devours,
+    NeverUnchokes,
+    /// Sends anything that can be decoded, in any order.
+    SendsAnything,
+    /// Sends good blocks, closes the connection in the middle, and connects again.
+    Reconnects,
+    /// Sends good blocks, one each time that it acts.
+    SendsSlowly,
+    /// Requests far more blocks than a peer queues, and sends none.
+    RequestsTooMuch,
     /// Answers a request with another block, or with a part of it.
-    Mistakes,
+    SendsOtherBlocks,
 }
 
-pub const MANNERS: [Manner; 10] = [
-    Manner::Corrupts { one_in: 3 },
-    Manner::Boasts,
-    Manner::Ignores,
-    Manner::Freezes,
-    Manner::Chokes,
-    Manner::Babbles,
-    Manner::Flaps,
-    Manner::Creeps,
-    Manner::Devours,
-    Manner::Mistakes,
+pub const BEHAVIOURS: [Behaviour; 10] = [
+    Behaviour::Corrupts { one_in: 3 },
+    Behaviour::RejectsAll,
+    Behaviour::NeverAnswers,
+    Behaviour::Freezes,
+    Behaviour::NeverUnchokes,
+    Behaviour::SendsAnything,
+    Behaviour::Reconnects,
+    Behaviour::SendsSlowly,
+    Behaviour::RequestsTooMuch,
+    Behaviour::SendsOtherBlocks,
 ];
 
 pub struct FakePeer {
-    manner: Manner,
+    behaviour: Behaviour,
     image: Image,
     peer_id: PeerId,
     rng: Rng,
-    /// How much a `Devours` asks for: a flood for the agent, a trickle for its link.
-    requests_per_turn: u64,
-    talks: BTreeMap<EndId, Talk>,
+    /// Requests of a `RequestsTooMuch` each time that it acts: a flood for the agent, and little
+    /// for its link.
+    requests_per_act: u64,
+    conversations: BTreeMap<EndId, Conversation>,
 }
 
 /// One connection.
 #[derive(Default)]
-struct Talk {
-    says: VecDeque<Packet>,
-    asked: VecDeque<RawBlock>,
-    said_handshake: bool,
+struct Conversation {
+    to_send: VecDeque<Packet>,
+    requests: VecDeque<RawBlock>,
+    sent_handshake: bool,
     sent_blocks: u32,
     frozen: bool,
 }
 
-/// What a fake peer wants of the world when its turn comes.
-pub enum Wish {
-    Call(SocketAddr),
+/// What a fake peer asks of the simulator when it acts.
+pub enum FakeAction {
+    Connect(SocketAddr),
     Close(EndId),
 }
 
-/// Packets waiting to be sent, per connection: what does not fit is not said.
-const SAYS_MAX: usize = 4096;
+/// Packets that wait to be sent, per connection. Further ones are dropped.
+const TO_SEND_MAX: usize = 4096;
 
 impl FakePeer {
-    pub fn new(manner: Manner, image: &Image, rate: u64, mut rng: Rng) -> FakePeer {
+    pub fn new(behaviour: Behaviour, image: &Image, rate: u64, mut rng: Rng) -> FakePeer {
         let mut peer_id = *b"-FK0001-000000000000";
         peer_id[8..16].copy_from_slice(&rng.next_u64().to_be_bytes());
         FakePeer {
-            manner,
+            behaviour,
             image: image.clone(),
             peer_id: PeerId(peer_id),
             rng,
-            requests_per_turn: (rate / 2000).min(200),
-            talks: BTreeMap::new(),
+            requests_per_act: (rate / 2000).min(200),
+            conversations: BTreeMap::new(),
         }
     }
 
-    pub fn manner(&self) -> Manner {
-        self.manner
+    pub fn behaviour(&self) -> Behaviour {
+        self.behaviour
     }
 
     pub fn ends(&self) -> Vec<EndId> {
-        self.talks.keys().copied().collect()
+        self.conversations.keys().copied().collect()
     }
 
     pub fn connected(&mut self, end: EndId) {
-        let mut talk = Talk::default();
-        talk.greet(self.image.metainfo.info_hash, self.peer_id, &self.opening());
-        self.talks.insert(end, talk);
+        let mut conversation = Conversation::default();
+        conversation.open(self.image.metainfo.info_hash, self.peer_id, &self.opening());
+        self.conversations.insert(end, conversation);
     }
 
     pub fn closed(&mut self, end: EndId) {
-        self.talks.remove(&end);
+        self.conversations.remove(&end);
     }
 
     /// Reads nothing more from this connection.
     pub fn is_frozen(&self, end: EndId) -> bool {
-        self.talks.get(&end).is_some_and(|talk| talk.frozen)
+        self.conversations
+            .get(&end)
+            .is_some_and(|conversation| conversation.frozen)
     }
 
     pub fn next_packet(&mut self, end: EndId) -> Option<Packet> {
-        let talk = self.talks.get_mut(&end)?;
-        if talk.frozen {
+        let conversation = self.conversations.get_mut(&end)?;
+        if conversation.frozen {
             None
         } else {
-            talk.says.pop_front()
+            conversation.to_send.pop_front()
         }
     }
 
-    pub fn receives(&mut self, end: EndId, packet: Packet) {
+    pub fn receive(&mut self, end: EndId, packet: Packet) {
         let opening = self.opening();
-        let talk = self.talks.entry(end).or_default();
+        let conversation = self.conversations.entry(end).or_default();
         match packet {
             Packet::Handshake(_) => {
-                talk.greet(self.image.metainfo.info_hash, self.peer_id, &opening)
+                conversation.open(self.image.metainfo.info_hash, self.peer_id, &opening)
             }
-            Packet::Message(Message::Interested) if self.manner != Manner::Chokes => {
-                talk.says.push_back(Packet::Message(Message::Unchoke));
+            Packet::Message(Message::Interested) if self.behaviour != Behaviour::NeverUnchokes => {
+                conversation
+                    .to_send
+                    .push_back(Packet::Message(Message::Unchoke));
             }
-            Packet::Message(Message::Request(block)) => self.is_asked(end, block),
-            Packet::Message(Message::Cancel(block)) => talk.asked.retain(|asked| *asked != block),
+            Packet::Message(Message::Request(block)) => self.requested(end, block),
+            Packet::Message(Message::Cancel(block)) => {
+                conversation.requests.retain(|asked| *asked != block)
+            }
             _ => {}
         }
     }
 
     fn opening(&self) -> Vec<Message> {
-        match self.manner {
-            Manner::Devours => vec![Message::HaveNone, Message::Interested],
-            Manner::Babbles => vec![],
+        match self.behaviour {
+            Behaviour::RequestsTooMuch => vec![Message::HaveNone, Message::Interested],
+            Behaviour::SendsAnything => vec![],
             _ => vec![Message::HaveAll],
         }
     }
 
-    fn is_asked(&mut self, end: EndId, block: RawBlock) {
-        let talk = self.talks.get_mut(&end).expect("somebody asked on it");
+    fn requested(&mut self, end: EndId, block: RawBlock) {
+        let conversation = self
+            .conversations
+            .get_mut(&end)
+            .expect("a request comes on a known connection");
         let sends = |good| Packet::Block { block, good };
-        match self.manner {
-            Manner::Corrupts { one_in } => talk.says.push_back(sends(!self.rng.chance(1, one_in))),
-            Manner::Boasts => talk.says.push_back(Packet::Message(Message::Reject(block))),
-            Manner::Freezes => {
-                talk.says.push_back(sends(true));
-                talk.sent_blocks += 1;
-                talk.frozen = talk.sent_blocks > 3;
+        match self.behaviour {
+            Behaviour::Corrupts { one_in } => conversation
+                .to_send
+                .push_back(sends(!self.rng.chance(1, one_in))),
+            Behaviour::RejectsAll => conversation
+                .to_send
+                .push_back(Packet::Message(Message::Reject(block))),
+            Behaviour::Freezes => {
+                conversation.to_send.push_back(sends(true));
+                conversation.sent_blocks += 1;
+                conversation.frozen = conversation.sent_blocks > 3;
             }
-            Manner::Flaps => talk.says.push_back(sends(true)),
-            Manner::Creeps => talk.asked.push_back(block),
-            Manner::Mistakes => {
-                let block = mistake(block, &mut self.rng);
-                talk.says.push_back(Packet::Block { block, good: true });
+            Behaviour::Reconnects => conversation.to_send.push_back(sends(true)),
+            Behaviour::SendsSlowly => conversation.requests.push_back(block),
+            Behaviour::SendsOtherBlocks => {
+                let block = other_block(block, &mut self.rng);
+                conversation
+                    .to_send
+                    .push_back(Packet::Block { block, good: true });
             }
-            Manner::Ignores | Manner::Chokes | Manner::Babbles | Manner::Devours => {}
+            Behaviour::NeverAnswers
+            | Behaviour::NeverUnchokes
+            | Behaviour::SendsAnything
+            | Behaviour::RequestsTooMuch => {}
         }
-        talk.asked.truncate(SAYS_MAX);
-        talk.says.truncate(SAYS_MAX);
+        conversation.requests.truncate(TO_SEND_MAX);
+        conversation.to_send.truncate(TO_SEND_MAX);
     }
 
-    /// Comes round about once a second. `known` is everybody the tracker knows.
-    pub fn turn(&mut self, known: &[SocketAddr]) -> Vec<Wish> {
-        let mut wishes = Vec::new();
-        for (end, talk) in &mut self.talks {
-            match self.manner {
-                Manner::Creeps => {
-                    let block = talk.asked.pop_front();
-                    talk.says
+    /// Called about once a second. `known` are all peers that the tracker knows.
+    pub fn act(&mut self, known: &[SocketAddr]) -> Vec<FakeAction> {
+        let mut actions = Vec::new();
+        for (end, conversation) in &mut self.conversations {
+            match self.behaviour {
+                Behaviour::SendsSlowly => {
+                    let block = conversation.requests.pop_front();
+                    conversation
+                        .to_send
                         .extend(block.map(|block| Packet::Block { block, good: true }));
                 }
-                Manner::Babbles => (0..self.rng.below(20)).for_each(|_| {
-                    talk.says.push_back(babble(&self.image, &mut self.rng));
+                Behaviour::SendsAnything => (0..self.rng.below(20)).for_each(|_| {
+                    conversation
+                        .to_send
+                        .push_back(any_packet(&self.image, &mut self.rng));
                 }),
-                Manner::Devours => (0..self.requests_per_turn).for_each(|_| {
+                Behaviour::RequestsTooMuch => (0..self.requests_per_act).for_each(|_| {
                     let block = RawBlock {
                         index: self.rng.below(self.image.piece_count),
                         begin: 0,
                         length: 1 + self.rng.below(BLOCK_BYTES.min(self.image.piece_bytes)),
                     };
-                    talk.says
+                    conversation
+                        .to_send
                         .push_back(Packet::Message(Message::Request(block)));
                 }),
-                Manner::Flaps if self.rng.chance(1, 3) => wishes.push(Wish::Close(*end)),
+                Behaviour::Reconnects if self.rng.chance(1, 3) => {
+                    actions.push(FakeAction::Close(*end))
+                }
                 _ => {}
             }
-            talk.says.truncate(SAYS_MAX);
+            conversation.to_send.truncate(TO_SEND_MAX);
         }
-        if !known.is_empty() && self.talks.len() < 8 && self.rng.chance(1, 2) {
-            wishes.push(Wish::Call(
+        if !known.is_empty() && self.conversations.len() < 8 && self.rng.chance(1, 2) {
+            actions.push(FakeAction::Connect(
                 known[self.rng.below(known.len() as u32) as usize],
             ));
         }
-        wishes
+        actions
     }
 }
 
-impl Talk {
-    fn greet(&mut self, info_hash: crate::units::InfoHash, peer_id: PeerId, opening: &[Message]) {
-        if core::mem::replace(&mut self.said_handshake, true) {
+impl Conversation {
+    fn open(&mut self, info_hash: crate::units::InfoHash, peer_id: PeerId, opening: &[Message]) {
+        if core::mem::replace(&mut self.sent_handshake, true) {
             return;
         }
         let handshake = Handshake {
@@ -220,14 +246,15 @@ impl Talk {
             info_hash,
             peer_id,
         };
-        self.says.push_back(Packet::Handshake(Box::new(handshake)));
-        self.says
+        self.to_send
+            .push_back(Packet::Handshake(Box::new(handshake)));
+        self.to_send
             .extend(opening.iter().cloned().map(Packet::Message));
     }
 }
 
-/// Something near what was asked for.
-fn mistake(block: RawBlock, rng: &mut Rng) -> RawBlock {
+/// A block near the requested one, or the requested one.
+fn other_block(block: RawBlock, rng: &mut Rng) -> RawBlock {
     let RawBlock {
         index,
         begin,
@@ -258,8 +285,8 @@ fn mistake(block: RawBlock, rng: &mut Rng) -> RawBlock {
     }
 }
 
-/// Anything that can be decoded.
-fn babble(image: &Image, rng: &mut Rng) -> Packet {
+/// Any packet that can be decoded.
+fn any_packet(image: &Image, rng: &mut Rng) -> Packet {
     let small = rng.chance(2, 3);
     let mut number = |bound: u32| {
         if small {

@@ -1,8 +1,8 @@
-//! Which image do the simulated machines share, and what ought to stand where?
+//! Which image do the simulated machines share, and which block belongs where?
 //!
-//! No payload moves. The bytes of one block are one [`Cell`], and whether a piece is good is
-//! counted cell by cell. The arithmetic is done here once more and in the plainest way, so that the
-//! simulator does not believe `Layout`.
+//! No payload moves. One [`Cell`] stands for the bytes of one block, and a piece is good if all its
+//! cells are. The arithmetic of `Layout` is repeated here in the plainest way, so that an error in
+//! `Layout` is found.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -13,21 +13,21 @@ use crate::format::metainfo::{self, Content, Description, Metainfo};
 use crate::limits::BLOCK_BYTES;
 use crate::units::{PieceHash, PieceIndex};
 
-/// What a place for one block holds: which block of the image, or zeros, or nothing that anybody
-/// wants.
+/// What a place for one block holds: a block of the image by its number, zeros, or garbage
+/// (`None`).
 pub type Cell = Option<NonZeroU32>;
 
 pub const ZEROS: Cell = Some(NonZeroU32::MAX);
 
-/// What a piece consists of.
+/// The bytes of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bytes {
     Zeros,
-    /// The same as this piece, which is itself or an earlier one.
+    /// Those of this piece, which is the piece itself or an earlier one.
     Of(u32),
 }
 
-/// How large an image is, and what is in it.
+/// The size and the contents of an image.
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub piece_count: u32,
@@ -95,8 +95,9 @@ impl Image {
             disk_bytes: None,
             sector_bytes: None,
         });
-        let metainfo =
-            Arc::new(Metainfo::parse(&torrent).expect("the simulated torrent is a good one"));
+        let metainfo = Arc::new(
+            Metainfo::parse(&torrent).expect("the torrent that was just written is valid"),
+        );
         Image {
             metainfo,
             piece_count,
@@ -123,11 +124,11 @@ impl Image {
         self.bytes_of(piece) == Bytes::Zeros
     }
 
-    /// The first piece of these bytes: one name for all that are equal. Zeros have none.
+    /// The first piece with the same bytes. Panics for zeros, which need no source.
     pub fn first_equal(&self, piece: PieceIndex) -> PieceIndex {
         match self.bytes_of(piece) {
             Bytes::Of(first) => PieceIndex(first),
-            Bytes::Zeros => panic!("piece {} is zeros, and goes by no other name", piece.0),
+            Bytes::Zeros => panic!("piece {} is zeros, and has no first equal piece", piece.0),
         }
     }
 
@@ -139,7 +140,7 @@ impl Image {
         self.piece_count as usize * self.cells_per_piece() as usize
     }
 
-    /// Where the block at `begin` has its place on a disk.
+    /// The place on a disk of the block at `begin`.
     pub fn place(&self, piece: PieceIndex, begin: u32) -> usize {
         assert!(begin.is_multiple_of(BLOCK_BYTES));
         assert!(begin < self.piece_length(piece));
@@ -156,7 +157,7 @@ impl Image {
         self.places(piece, 0, self.piece_length(piece))
     }
 
-    /// What ought to stand there.
+    /// The block that belongs there.
     pub fn content(&self, place: usize) -> Cell {
         let cells = self.cells_per_piece() as usize;
         match self.pieces[place / cells] {
@@ -167,13 +168,13 @@ impl Image {
         }
     }
 
-    /// Does a disk with these cells hold this piece?
+    /// Whether a disk with these cells holds this piece.
     pub fn is_on(&self, cells: &[Cell], piece: PieceIndex) -> bool {
         self.places_of(piece)
             .all(|place| cells[place] == self.content(place))
     }
 
-    /// The digest the hash unit gives for a piece: the one in the torrent, or some other.
+    /// The hash unit's digest of a piece: the one in the torrent, or another one.
     pub fn hash(&self, piece: PieceIndex, good: bool) -> PieceHash {
         if good {
             return good_hash(self.bytes_of(piece), self.piece_length(piece));
@@ -184,7 +185,7 @@ impl Image {
     }
 }
 
-/// Zeros have their true hash, because the core knows it.
+/// Zeros have their true hash, because the core computes it.
 fn good_hash(of: Bytes, length: u32) -> PieceHash {
     let mut bytes = [0x60; 20];
     match of {

@@ -1,15 +1,15 @@
-//! What do the buffers of one agent hold, and does anybody touch bytes that somebody else is using?
+//! What do the buffers of one agent hold, and does an operation touch bytes that another one uses?
 //!
-//! Every use of a buffer that takes time is a claim: a block on its way in, a disk read or write, a
-//! block that is not entirely in the kernel's send queue. Two claims on the same bytes are fine
-//! only if neither changes them.
+//! Every use of a buffer that takes time is a claim: a block that is being received, a disk read or
+//! write, a block that is not entirely in the kernel's send queue. Two claims on the same bytes are
+//! allowed only if neither changes them.
 
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::ids::EndId;
 use super::image::Cell;
-use super::queue::EndId;
 use crate::limits::BLOCK_BYTES;
 use crate::units::{BufferId, Ticket};
 
@@ -54,7 +54,7 @@ impl Pool {
         self.buffer_bytes
     }
 
-    /// From now until `release` these bytes are in use.
+    /// These bytes are in use until `release`.
     pub fn claim(&mut self, buffer: BufferId, range: Range<u32>, claimant: Claimant) {
         self.check(buffer, &range, claimant.changes_bytes(), &claimant);
         if claimant.changes_bytes() {
@@ -66,11 +66,11 @@ impl Pool {
     pub fn release(&mut self, buffer: BufferId, claimant: Claimant) {
         let claims = &mut self.buffers[buffer.index()].claims;
         let index = claims.iter().position(|(_, by)| *by == claimant);
-        claims.swap_remove(index.expect("only what is claimed is released"));
+        claims.swap_remove(index.expect("a claim is released once"));
     }
 
-    /// Bytes that are looked at right now. `what` is for the message.
-    pub fn look(&self, buffer: BufferId, range: Range<u32>, what: &str) -> &[Cell] {
+    /// Reads bytes at once. `what` names the use in the message of a panic.
+    pub fn read(&self, buffer: BufferId, range: Range<u32>, what: &str) -> &[Cell] {
         self.check(buffer, &range, false, &what);
         &self.buffers[buffer.index()].cells[cells_in(&range)]
     }

@@ -1,127 +1,26 @@
-//! What happens next? Everything that is going to happen, in order of virtual time.
+//! Which event comes next? A queue of all scheduled events, in order of virtual time.
 //!
-//! Two things at the same moment happen in the order in which they were planned: same seed, same
+//! Two events at the same time happen in the order in which they were scheduled: same seed, same
 //! run.
 
-use alloc::boxed::Box;
 use alloc::collections::BinaryHeap;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use super::links::Segment;
-use crate::swarm::HashOf;
-use crate::units::{Instant, Ticket};
-use crate::wire::announce::Answer;
+use super::event::SimEvent;
+use crate::units::Instant;
 
-/// A machine of the world, from 0. The first one is the seeder that never fails.
-pub type NodeId = usize;
-
-/// Which process on a machine: what was planned for one that is gone must not reach its successor.
-pub type Life = u32;
-
-/// One side of a connection: 0 connected, 1 accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EndId {
-    pub connection: u32,
-    pub side: u8,
-}
-
-impl EndId {
-    pub fn other(self) -> EndId {
-        EndId {
-            connection: self.connection,
-            side: 1 - self.side,
-        }
-    }
-}
-
-#[derive(Debug)]
-pub enum Happening {
-    /// The last byte of what an uplink was sending has left.
-    UplinkFree {
-        node: NodeId,
-    },
-    /// The first byte of a segment reaches the downlink of its receiver, which may be busy.
-    Reaches(Segment),
-    /// The downlink turns to a segment: small messages are through, the header of a block is there.
-    Begins(Segment),
-    /// The last byte of the block of a segment is there.
-    Ends(Segment),
-    /// The connection asked for stands, on the side that asked.
-    Connected {
-        end: EndId,
-    },
-    /// Nobody listens there, or nobody is there at all.
-    Unconnected {
-        end: EndId,
-    },
-    /// This end learns that the other one is gone.
-    Lost {
-        end: EndId,
-    },
-    /// The disk is through with one operation.
-    Disk {
-        node: NodeId,
-        life: Life,
-        ticket: Ticket,
-    },
-    Hashed {
-        node: NodeId,
-        life: Life,
-        of: HashOf,
-        good: bool,
-    },
-    Announced {
-        node: NodeId,
-        life: Life,
-        answer: Box<Result<Answer, &'static str>>,
-    },
-    /// An agent asked to be woken, or a fake peer has its turn.
-    Wakes {
-        node: NodeId,
-        life: Life,
-    },
-    /// The loop of a process comes round (only where it does not run after every event).
-    Turns {
-        node: NodeId,
-        life: Life,
-    },
-    Starts {
-        node: NodeId,
-    },
-    /// The process is gone, without a word, and perhaps the power of its machine.
-    Dies {
-        node: NodeId,
-        power: bool,
-    },
-    /// The process gets SIGTERM.
-    Leaves {
-        node: NodeId,
-    },
-    /// One of the live connections breaks.
-    Cut,
-    /// The cable of a machine is out until then.
-    Unplugged {
-        node: NodeId,
-        until: Instant,
-    },
-    /// Somebody stops the tracker for good.
-    TrackerStops,
-    /// The run is over, whoever still waits.
-    Closes,
-}
-
-/// Moments a microsecond apart that have a list of their own: most of what is planned is a block or
-/// a turn away.
+/// Ticks (of one microsecond) that have a list of their own. Most events are scheduled less than
+/// that ahead: a block or a round of an event loop.
 const NEAR: usize = 1 << 16;
 
 const NONE: u32 = u32::MAX;
 
-/// What happens at one moment, oldest plan first. What ends then comes before what begins: the next
-/// block follows the last byte of the one before.
+/// The events of one microsecond, in the order in which they were scheduled. Ends of blocks come
+/// before all others, because the next block follows the last byte of the one before.
 #[derive(Clone, Copy)]
-struct Moment {
+struct Tick {
     ends: List,
     begins: List,
 }
@@ -134,25 +33,26 @@ struct List {
 }
 
 struct Entry {
-    happening: Option<Happening>,
+    event: Option<SimEvent>,
     next: u32,
 }
 
-/// A ring of moments for the near future and a heap for the rest: thousands of machines plan a few
-/// events each microsecond, and a heap of them all is what a run would spend its time on.
+/// A ring of ticks for the near future and a heap for the rest. Thousands of machines schedule a
+/// few events each microsecond, and a run with one heap for all of them would spend its time in the
+/// heap.
 ///
-/// Invariants: whatever is planned before `now + NEAR` is in the ring, everything else in `far`;
-/// `occupied` has a bit for each moment of the ring with something in it.
+/// Invariants: every event before `now + NEAR` is in the ring, every other event in `far`;
+/// `occupied` has a bit for each tick of the ring that has an event.
 pub struct Queue {
     now: u64,
-    ring: Vec<Moment>,
+    ring: Vec<Tick>,
     occupied: Vec<u64>,
     near_count: usize,
-    /// When, whether it begins, the number of the plan, where it lies.
+    /// Time, whether it is no end of a block, sequence number, index in `entries`.
     far: BinaryHeap<Reverse<(u64, bool, u64, u32)>>,
     entries: Vec<Entry>,
     free: List,
-    planned: u64,
+    scheduled: u64,
 }
 
 impl Default for Queue {
@@ -164,7 +64,7 @@ impl Default for Queue {
         Queue {
             now: 0,
             ring: vec![
-                Moment {
+                Tick {
                     ends: empty,
                     begins: empty
                 };
@@ -175,18 +75,18 @@ impl Default for Queue {
             far: BinaryHeap::new(),
             entries: Vec::new(),
             free: empty,
-            planned: 0,
+            scheduled: 0,
         }
     }
 }
 
 impl Queue {
-    pub fn plan(&mut self, at: Instant, happening: Happening) {
-        assert!(at.0 >= self.now, "{happening:?} is planned for the past");
-        self.planned += 1;
-        let begins = !matches!(happening, Happening::Ends(_));
+    pub fn schedule(&mut self, at: Instant, event: SimEvent) {
+        assert!(at.0 >= self.now, "{event:?} is scheduled for the past");
+        self.scheduled += 1;
+        let begins = !matches!(event, SimEvent::BlockEnds(_));
         let entry = Entry {
-            happening: Some(happening),
+            event: Some(event),
             next: NONE,
         };
         let index = match self.free.pop(&self.entries) {
@@ -202,36 +102,40 @@ impl Queue {
         if at.0 < self.now + NEAR as u64 {
             self.put_near(at.0, begins, index);
         } else {
-            self.far.push(Reverse((at.0, begins, self.planned, index)));
+            self.far
+                .push(Reverse((at.0, begins, self.scheduled, index)));
         }
     }
 
-    pub fn next(&mut self) -> Option<(Instant, Happening)> {
+    pub fn next(&mut self) -> Option<(Instant, SimEvent)> {
         self.now = if self.near_count > 0 {
             self.first_near()
         } else {
             self.far.peek()?.0.0
         };
-        self.come_nearer();
+        self.move_near_events();
         let place = self.now as usize % NEAR;
-        let moment = &mut self.ring[place];
-        let index = moment
+        let tick = &mut self.ring[place];
+        let index = tick
             .ends
             .pop(&self.entries)
-            .or_else(|| moment.begins.pop(&self.entries));
-        let index = index.expect("something happens now");
-        if moment.ends.first == NONE && moment.begins.first == NONE {
+            .or_else(|| tick.begins.pop(&self.entries));
+        let index = index.expect("an occupied tick has an event");
+        if tick.ends.first == NONE && tick.begins.first == NONE {
             self.occupied[place / 64] &= !(1 << (place % 64));
         }
         self.near_count -= 1;
-        let happening = self.entries[index as usize].happening.take();
+        let event = self.entries[index as usize].event.take();
         self.free.push(&mut self.entries, index);
-        Some((Instant(self.now), happening.expect("it was planned")))
+        Some((
+            Instant(self.now),
+            event.expect("an entry has its event until it happens"),
+        ))
     }
 
-    /// The first moment of the ring with something in it. Looks around once, and into its first
-    /// word twice: at what comes after now, and at the end at what comes before the same place of
-    /// the next round.
+    /// The first tick of the ring that has an event. Goes round the ring once and reads its first
+    /// word twice: at first for the ticks from now on, at the end for those before now, which
+    /// belong to the next round.
     fn first_near(&self) -> u64 {
         let here = self.now as usize % NEAR;
         let words = self.occupied.len();
@@ -247,9 +151,9 @@ impl Queue {
         unreachable!("the ring is not empty")
     }
 
-    /// Time has passed: some of what was far is near. In the order of its plans, and before
-    /// anything else is planned.
-    fn come_nearer(&mut self) {
+    /// Moves events that are near now from the heap to the ring: in the order in which they were
+    /// scheduled, and before any other event is scheduled.
+    fn move_near_events(&mut self) {
         while let Some(&Reverse((at, begins, _, index))) = self.far.peek()
             && at < self.now + NEAR as u64
         {
@@ -260,11 +164,11 @@ impl Queue {
 
     fn put_near(&mut self, at: u64, begins: bool, index: u32) {
         let place = at as usize % NEAR;
-        let moment = &mut self.ring[place];
+        let tick = &mut self.ring[place];
         let list = if begins {
-            &mut moment.begins
+            &mut tick.begins
         } else {
-            &mut moment.ends
+            &mut tick.ends
         };
         list.push(&mut self.entries, index);
         self.occupied[place / 64] |= 1 << (place % 64);
@@ -297,7 +201,7 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    /// The stupid twin: a list that is sorted each time.
+    /// The naive twin: a list that is sorted each time.
     #[test]
     fn agrees_with_a_sorted_list() {
         let (mut rng, mut queue, mut twin, mut now) =
@@ -306,15 +210,15 @@ mod tests {
             if rng.chance(1, 2) {
                 let bound = [2, 100, NEAR as u32 + 2, 10 * NEAR as u32][rng.below(4) as usize];
                 let wait = rng.below(bound);
-                let node = sequence as usize;
-                queue.plan(Instant(now + u64::from(wait)), Happening::Starts { node });
-                twin.push((now + u64::from(wait), node));
+                let machine = sequence as usize;
+                queue.schedule(Instant(now + u64::from(wait)), SimEvent::Starts { machine });
+                twin.push((now + u64::from(wait), machine));
             } else {
                 twin.sort_unstable();
                 let expected = (!twin.is_empty()).then(|| twin.remove(0));
-                let found = queue.next().map(|(at, happening)| match happening {
-                    Happening::Starts { node } => (at.0, node),
-                    other => unreachable!("{other:?} was not planned"),
+                let found = queue.next().map(|(at, event)| match event {
+                    SimEvent::Starts { machine } => (at.0, machine),
+                    other => unreachable!("{other:?} was not scheduled"),
                 });
                 assert_eq!(found, expected);
                 now = found.map_or(now, |(at, _)| at);

@@ -1,22 +1,24 @@
-//! How near to the limit does a whole room come? A table for tuning policies, and the one in
-//! README; proves nothing.
+//! How close to the theoretical limit does a whole room come? Prints the table for tuning policies,
+//! and the one in README. Asserts nothing.
 //!
-//! `scripts/sim` runs it and says what can be set.
+//! `scripts/sim` runs it and explains its options.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 use std::{env, format, fs, println};
 
-use super::options::{AgentOptions, Fate, HashAnswers, Options};
-use super::world::MOMENT;
-use super::{Report, run};
+use super::options::{AgentOptions, HashAnswers, Interruption, Options};
+use super::report::Report;
+use super::run::run;
+use super::world::ARRIVALS_INTERVAL;
+
 use crate::limits::BLOCK_BYTES;
 use crate::units::Instant;
 use crate::wire::message::PIECE_HEADER_BYTES;
 
-/// Bytes per second of every link, both ways: 25 Mbit/s, as in scripts/bench. With these pieces one
-/// takes about as long as 2 MiB do on gigabit Ethernet.
+/// Bytes per second of every link, both ways: 25 Mbit/s, as in scripts/bench. A piece of
+/// `PIECE_KIB` takes about as long as 2 MiB on gigabit Ethernet.
 const RATE: u64 = 3_125_000;
 const PIECE_KIB: u32 = 64;
 
@@ -25,13 +27,13 @@ const PIECES: &str = "1000";
 
 const REQUEST_BYTES: u32 = 17;
 
-/// Machines in a rack, and how many of their links its cable is worth.
+/// Machines in a rack, and the rate of its cable in links.
 const RACK: usize = 20;
 const RACK_LINKS: u64 = 4;
 
 const BOOT_GAP: Duration = Duration::from_millis(100);
 
-/// What is not as it should be in a room.
+/// What differs from a room of equal links without trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
     Equal,
@@ -39,13 +41,13 @@ enum Scenario {
     Half,
     /// Every tenth link has a tenth of the rate.
     Tenth,
-    /// Racks with thin cables; the seeder stands outside.
+    /// Racks with thin cables; the seeder is in none.
     Racks,
-    /// Every fourth machine starts when the others should be half done.
+    /// Every fourth machine starts when the others should have half of the image.
     Late,
-    /// Each machine starts BOOT_GAP after the one before.
+    /// Each machine starts BOOT_GAP after the previous one.
     Boot,
-    /// Every fifth machine dies when it should be about half done.
+    /// Every fifth machine is killed when it should have about half of the image.
     Dying,
 }
 
@@ -124,8 +126,8 @@ fn numbers(name: &str, otherwise: &str) -> Vec<u32> {
         .collect()
 }
 
-/// What is left of a link for payload: who passes on as much as it takes sends with each block its
-/// head, and a request.
+/// The part of a link's rate that is left for payload. An agent that sends as much as it receives
+/// also sends, for each block, a block header and a request.
 fn usable(rate: u64) -> f64 {
     let framing = PIECE_HEADER_BYTES as u32 + REQUEST_BYTES;
     rate as f64 * f64::from(BLOCK_BYTES) / f64::from(BLOCK_BYTES + framing)
@@ -136,16 +138,17 @@ impl Room {
         f64::from(self.pieces) * f64::from(self.piece_bytes)
     }
 
-    /// The fastest that is possible with equal links: (1 + floor(log2 n) / pieces) x image / rate.
+    /// T*, the shortest possible time with equal links: (1 + floor(log2 n) / pieces) x image /
+    /// rate.
     fn best(&self) -> Duration {
         let steps = f64::from(self.leechers.ilog2());
         let image_takes = self.image_bytes() / usable(RATE);
         Duration::from_secs_f64((1.0 + steps / f64::from(self.pieces)) * image_takes)
     }
 
-    /// The same where links are not equal: the longest of what each machine's link needs from its
-    /// start on, and what all links together need for as many images as there are leechers. No
-    /// rack's cable needs longer for one image.
+    /// The shortest possible time with unequal links: the longest of the times that each machine's
+    /// link needs from its start on, and the time that all links together need for one image per
+    /// leecher. The cable of a rack needs no longer for one image.
     fn limit(&self, options: &Options) -> Duration {
         let leechers = options.agents[1..]
             .iter()
@@ -158,17 +161,17 @@ impl Room {
             .sum();
         let all = self.image_bytes() * leechers.clone().count() as f64 / together;
         let each = leechers.map(|(index, agent)| {
-            self.waits(index) + self.best().mul_f64(RATE as f64 / agent.down_rate as f64)
+            self.start_delay(index) + self.best().mul_f64(RATE as f64 / agent.down_rate as f64)
         });
         each.chain([Duration::from_secs_f64(all)])
             .max()
             .unwrap_or_default()
     }
 
-    /// From the start of the first to that of this one.
-    fn waits(&self, index: usize) -> Duration {
+    /// Time between the start of the first leecher and that of this one.
+    fn start_delay(&self, index: usize) -> Duration {
         match self.scenario {
-            Late if self.is_hindered(index) => self.best() / 2,
+            Late if self.has_trouble(index) => self.best() / 2,
             Boot => BOOT_GAP * index as u32,
             _ => Duration::ZERO,
         }
@@ -178,8 +181,9 @@ impl Room {
         self.scenario == Dying && index % 5 == 4
     }
 
-    /// Has a slow link, comes late or dies: no measure for what the others can do.
-    fn is_hindered(&self, index: usize) -> bool {
+    /// A machine with a slow link, a late start or an early end; `healthy` in the table leaves it
+    /// out.
+    fn has_trouble(&self, index: usize) -> bool {
         match self.scenario {
             Equal | Racks | Boot => false,
             Half => index % 2 == 1,
@@ -191,47 +195,47 @@ impl Room {
 
     fn options(&self) -> Options {
         let mut options = Options::equal_links(self.leechers, self.pieces, self.piece_bytes, RATE);
-        // A real loop comes round as soon as there is something to do; this one waits up to so
-        // long, at most what a piece takes, because otherwise a run of a thousand would spend its
-        // time on looking whether there is.
+        // A real event loop runs as soon as there is something to do. This one runs at most once
+        // per `loop_time`, which is no longer than a piece takes: otherwise a run of 1000 machines
+        // would spend its time on polls without an answer.
         let turn_micros = if self.leechers > 125 { "20000" } else { "5000" };
-        options.turn =
+        options.loop_time =
             Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", turn_micros)[0]));
         if self.scenario == Racks {
             options.rack_rates =
                 alloc::vec![RACK_LINKS * RATE; (self.leechers as usize).div_ceil(RACK)];
         }
-        // Recounting everything after so many rounds is what the seeded runs are for.
-        (options.alert, options.check_every) = (true, 1_000_000);
+        // The seeded runs check the invariants; here they would only take time.
+        (options.coarse, options.check_every) = (true, 1_000_000);
         options.hashes.answers = HashAnswers::AtOnce;
         for (index, agent) in options.agents[1..].iter_mut().enumerate() {
-            // Together, and not within the same microsecond.
+            // All start together, but not within the same microsecond.
             agent.starts_at =
                 Instant(1_000_000 + index as u64 * 997.min(50_000 / u64::from(self.leechers)));
-            agent.starts_at = agent.starts_at + self.waits(index);
+            agent.starts_at = agent.starts_at + self.start_delay(index);
             if self.scenario == Racks {
                 agent.rack = Some(index / RACK);
             }
-            if self.is_hindered(index) {
-                self.hinder(index, agent);
+            if self.has_trouble(index) {
+                self.add_trouble(index, agent);
             }
         }
         options
     }
 
-    fn hinder(&self, index: usize, agent: &mut AgentOptions) {
+    fn add_trouble(&self, index: usize, agent: &mut AgentOptions) {
         match self.scenario {
             Equal | Racks | Boot | Late => {}
             Half => (agent.up_rate, agent.down_rate) = (RATE / 2, RATE / 2),
             Tenth => (agent.up_rate, agent.down_rate) = (RATE / 10, RATE / 10),
             Dying => {
-                // From 30 % to 70 % of the way, in no order.
+                // At 30 % to 70 % of the shortest time, in no particular order.
                 let percent = 30 + index as u32 * 17 % 41;
                 let at = agent.starts_at + self.best() * percent / 100;
-                agent.fate = Fate::Dies {
+                agent.interruption = Interruption::Killed {
                     at,
-                    returns_at: None,
-                    power: false,
+                    restarts_at: None,
+                    power_cut: false,
                 };
             }
         }
@@ -244,11 +248,12 @@ impl Room {
         );
         let last = report.downloaded.as_secs_f64();
         let leechers = report.times.iter().skip(1).enumerate();
-        let own = leechers
-            .filter_map(|(index, time)| Some((index, (*time)?.saturating_sub(self.waits(index)))));
+        let own = leechers.filter_map(|(index, time)| {
+            Some((index, (*time)?.saturating_sub(self.start_delay(index))))
+        });
         let healthy = own
             .clone()
-            .filter(|(index, _)| !self.is_hindered(*index))
+            .filter(|(index, _)| !self.has_trouble(*index))
             .map(|(_, time)| time)
             .max();
         let mut own: Vec<Duration> = own.map(|(_, time)| time).collect();
@@ -262,7 +267,7 @@ impl Room {
         let name = SCENARIOS
             .iter()
             .find(|(_, scenario)| *scenario == self.scenario)
-            .expect("it has a name")
+            .expect("every scenario has a name")
             .0;
         format!(
             "| {name} | {} | {} | {limit:.2} s | {last:.2} s | {:.3} | {:.3} | {:.3} | {:.2} % | {:.2} | {:.1} M | {host:.1} s |",
@@ -277,20 +282,24 @@ impl Room {
         )
     }
 
-    /// How busy were the downlinks of all leechers, and the seeder's uplink, in each tenth of the
-    /// time it took?
+    /// How busy the downlinks of all leechers and the uplink of the seeder are, in each tenth of
+    /// the time.
     fn phases(&self, report: &Report) -> [String; 2] {
         let options = self.options();
         let downlinks: f64 = options.agents[1..]
             .iter()
             .map(|agent| usable(agent.down_rate))
             .sum();
-        let moments = (report.downloaded.as_micros().div_ceil(MOMENT.as_micros()) as usize).max(10);
+        let intervals = (report
+            .downloaded
+            .as_micros()
+            .div_ceil(ARRIVALS_INTERVAL.as_micros()) as usize)
+            .max(10);
         let line = |what: &str, which: usize, rate: f64| {
             let mut line = format!("| {} | {what} |", self.leechers);
             for tenth in 0..10 {
-                let range = moments * tenth / 10..moments * (tenth + 1) / 10;
-                let seconds = range.len() as f64 * MOMENT.as_secs_f64();
+                let range = intervals * tenth / 10..intervals * (tenth + 1) / 10;
+                let seconds = range.len() as f64 * ARRIVALS_INTERVAL.as_secs_f64();
                 let bytes: u64 = report
                     .arrivals
                     .iter()
@@ -309,7 +318,7 @@ impl Room {
     }
 }
 
-/// Time that this thread has run: others may be at work on this host. See
+/// CPU time of this thread, because other processes may be busy on this host. See
 /// Documentation/scheduler/sched-stats.rst.
 fn host_seconds() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What does the tracker answer? One that behaves like opentracker: random peers, the asker among
-//! them.
+//! What does the tracker answer? It behaves like opentracker: its answer is random peers, which may
+//! include the one that asks.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -15,26 +15,26 @@ use crate::wire::announce::Answer;
 
 #[derive(Clone, Debug, Default)]
 pub struct TrackerOptions {
-    /// From when, and how long.
+    /// When each begins, and how long it lasts.
     pub outages: Vec<(Instant, Duration)>,
-    /// One announce in so many is lost, but never two of a peer in a row; one in so many is
-    /// answered with a failure reason; 0: none.
+    /// One announce in this many is lost, but never two of one peer in a row. 0: none.
     pub loses_one_in: u32,
+    /// One announce in this many is answered with a failure reason. 0: none.
     pub refuses_one_in: u32,
     pub peers_max: usize,
-    /// It is stopped for good at this moment, whoever is incomplete.
+    /// It stops for good at this time, even if an agent is incomplete.
     pub stops_at: Option<Instant>,
 }
 
 pub struct Tracker {
     options: TrackerOptions,
     peers: Vec<SocketAddr>,
-    /// Whose last announce was lost.
+    /// Peers whose last announce was lost.
     lost: BTreeSet<SocketAddr>,
     stopped_at: Option<Instant>,
 }
 
-/// opentracker's default; agents must not depend on it.
+/// The announce interval: opentracker's default. Agents must not depend on it.
 const INTERVAL: Duration = Duration::from_secs(1800);
 
 impl Tracker {
@@ -51,7 +51,8 @@ impl Tracker {
         self.stopped_at.get_or_insert(now);
     }
 
-    /// Since when it has been away, if it is. A return that nobody need have noticed is none.
+    /// Since when the tracker has been away, if it is away. A return too short for every agent to
+    /// notice does not count as one.
     pub fn away_since(&self, now: Instant) -> Option<Instant> {
         let outage = |at: Instant, unnoticed: Duration| {
             let covers = |&&(from, length): &&(Instant, Duration)| {
@@ -69,7 +70,7 @@ impl Tracker {
         }
     }
 
-    /// Everybody who ever announced and did not say good-bye.
+    /// Every peer that announced and has not announced `stopped` since.
     pub fn peers(&self) -> &[SocketAddr] {
         &self.peers
     }
@@ -90,7 +91,7 @@ impl Tracker {
             return Err("no answer");
         }
         if one_in(self.options.refuses_one_in, rng) {
-            return Ok(Answer::Failure("the tracker is in a bad mood".into()));
+            return Ok(Answer::Failure("the tracker refuses requests".into()));
         }
         let known = self.peers.iter().position(|peer| *peer == asker);
         match (known, parameter(url, "event") == Some("stopped")) {
@@ -124,7 +125,7 @@ pub fn parameter<'a>(url: &'a str, name: &str) -> Option<&'a str> {
         .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// What every announce must carry for a tracker to understand it.
+/// Panics unless an announce carries all parameters that a tracker needs.
 pub fn check_url(url: &str, port: u16) {
     assert!(url.starts_with(super::image::TRACKER), "announces to {url}");
     for name in [

@@ -3,14 +3,14 @@
 //!
 //! Every machine has one uplink and one downlink, and may stand in a rack that has one of each as
 //! well. Messages of one connection are put into segments: some small ones, then at most one block.
-//! An uplink sends one segment at a time, of each connection that has something in turn: that is
-//! fair sharing to within one block. A segment keeps its place in the send window of its connection
-//! until it has passed the receiver's downlink, so a slow receiver slows its senders down and not
-//! the rest of their uplink.
+//! An uplink sends one segment at a time, round-robin over the connections that have something to
+//! send: that shares it fairly to within one block. A segment keeps its place in the send window of
+//! its connection until it has passed the receiver's downlink, so a slow receiver slows its senders
+//! down and not the rest of their uplink.
 //!
-//! In a large room most of what travels is `have`, a thousand for each block. Such a message needs
-//! no event of its own: it squeezes in between segments (`squeeze`) and waits at the receiver until
-//! its loop comes round.
+//! In a large room most messages are `have`, a thousand for each block. A `have` gets no event of
+//! its own: it travels between two segments (`send_small`) and waits at the receiver until the
+//! receiver's event loop runs.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -18,68 +18,31 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
-use super::queue::{EndId, Happening, Life, NodeId, Queue};
+use super::event::SimEvent;
+use super::ids::{EndId, MachineId, ProcessId};
+use super::packet::{Packet, Segment};
+use super::queue::Queue;
 use crate::units::{BufferId, Instant, PeerSlot};
-use crate::wire::message::{HANDSHAKE_BYTES, Handshake, Message, PIECE_HEADER_BYTES, RawBlock};
+use crate::wire::message::RawBlock;
 
-/// What travels. Of the payload only this: whether it is what the torrent says.
-#[derive(Clone, Debug)]
-pub enum Packet {
-    Handshake(Box<Handshake>),
-    Message(Message),
-    Block { block: RawBlock, good: bool },
-}
-
-impl Packet {
-    fn bytes(&self) -> u32 {
-        match self {
-            Packet::Handshake(_) => HANDSHAKE_BYTES as u32,
-            Packet::Block { block, .. } => PIECE_HEADER_BYTES as u32 + block.length,
-            Packet::Message(message) => match message {
-                Message::KeepAlive => 4,
-                Message::Bitfield(bits) => 5 + bits.len() as u32,
-                Message::Extended { payload, .. } => 6 + payload.len() as u32,
-                Message::Have(_) | Message::Suggest(_) | Message::AllowedFast(_) => 9,
-                Message::Request(_) | Message::Cancel(_) | Message::Reject(_) => 17,
-                Message::Port(_) => 7,
-                _ => 5,
-            },
-        }
-    }
-}
-
-/// A run of messages of one connection on its way.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment {
-    /// Who sent it.
-    pub from: EndId,
-    /// Messages before the block.
-    pub small_count: u32,
-    pub has_block: bool,
-    pub bytes: u32,
-    /// How long the sender's uplink took; when the receiver's downlink is through.
-    pub sending: Duration,
-    pub ends_at: Instant,
-}
-
-/// One direction of a connection.
+/// What one end sends.
 #[derive(Default)]
 pub struct Pipe {
-    /// Everything in the send window, oldest first; the first `under_way` are in a segment already.
+    /// The send window, oldest message first; the first `in_flight` are in a segment already.
     window: VecDeque<Packet>,
-    under_way: usize,
-    /// A block that is only partly in the window; nothing passes it.
+    in_flight: usize,
+    /// A block of which only a part fits into the window; no message overtakes it.
     partial: Option<Packet>,
     waits_for_uplink: bool,
 }
 
 /// A connection as one of the two processes sees it.
 pub struct End {
-    pub node: NodeId,
-    pub life: Life,
-    /// The name an agent gave it; fake peers need none.
+    pub machine: MachineId,
+    pub process: ProcessId,
+    /// The slot that an agent gave it; fake peers need none.
     pub slot: Option<PeerSlot>,
-    /// False before the connection stands, and when it is gone.
+    /// False before the connection is set up, and when it is gone.
     pub open: bool,
     /// This process has closed it, or has learned of its end.
     pub gone: bool,
@@ -88,12 +51,12 @@ pub struct End {
     pub flow: Box<Flow>,
 }
 
-/// What there is at one end while blocks pass. Apart from the rest, which is looked at for every
-/// `have`.
+/// What one end sends, and the block it receives. Boxed apart from the rest of `End`, which is read
+/// for every `have`.
 #[derive(Default)]
 pub struct Flow {
     sends: Pipe,
-    /// What is being received right now, and where its bytes go.
+    /// The block that is being received.
     pub receiving: Option<Receiving>,
     /// Buffer and length of the block in `sends.partial`, pinned in the pool of the sending agent.
     pub pinned: Option<(BufferId, u32)>,
@@ -103,7 +66,7 @@ pub struct Flow {
 pub struct Receiving {
     pub block: RawBlock,
     pub good: bool,
-    /// Buffer and offset; None: nowhere.
+    /// Buffer and offset where its bytes go. `None`: they are dropped.
     pub place: Option<(BufferId, u32)>,
 }
 
@@ -117,15 +80,16 @@ struct Link {
     down_rate: u64,
     rack: Option<usize>,
     sending: bool,
-    /// Connections with something to send, in turn.
-    turn: VecDeque<EndId>,
-    /// What went by between segments, and takes its time from the next one: sent and received.
-    squeezed: [u32; 2],
+    /// Connections with something to send; the uplink serves them round-robin.
+    waiting: VecDeque<EndId>,
+    /// Bytes of small messages, sent and received, since the last segment; the next segment takes
+    /// that much longer.
+    small_bytes: [u32; 2],
     down_free_at: Instant,
     unplugged_until: Instant,
 }
 
-/// Machines whose way to all others is one cable: first come, first served.
+/// Machines that share one cable to all others: first come, first served.
 struct Rack {
     rate: u64,
     up_free_at: Instant,
@@ -139,7 +103,7 @@ pub struct Network {
     window_bytes_max: u32,
 }
 
-/// Most that small messages fill of one turn on the uplink: as much as a block.
+/// Small messages fill a segment up to the size of a block.
 const SMALL_BYTES_MAX: u32 = 16 * 1024;
 
 impl Network {
@@ -161,15 +125,15 @@ impl Network {
         });
     }
 
-    pub fn add_node(&mut self, up_rate: u64, down_rate: u64, rack: Option<usize>) {
+    pub fn add_machine(&mut self, up_rate: u64, down_rate: u64, rack: Option<usize>) {
         assert!(rack.is_none_or(|rack| rack < self.racks.len()));
         self.links.push(Link {
             up_rate,
             down_rate,
             rack,
             sending: false,
-            turn: VecDeque::new(),
-            squeezed: [0; 2],
+            waiting: VecDeque::new(),
+            small_bytes: [0; 2],
             down_free_at: Instant(0),
             unplugged_until: Instant(0),
         });
@@ -177,13 +141,13 @@ impl Network {
 
     pub fn connect(
         &mut self,
-        from: (NodeId, Life),
-        to: (NodeId, Life),
+        from: (MachineId, ProcessId),
+        to: (MachineId, ProcessId),
         latency: Duration,
     ) -> EndId {
-        let end = |(node, life)| End {
-            node,
-            life,
+        let end = |(machine, process)| End {
+            machine,
+            process,
             slot: None,
             open: false,
             gone: false,
@@ -209,9 +173,9 @@ impl Network {
         &mut self.connections[end.connection as usize].ends[end.side as usize]
     }
 
-    /// Every connection that a process has not closed. Looks at all there ever were: only for those
-    /// who go.
-    pub fn ends_of(&self, node: NodeId, life: Life) -> Vec<EndId> {
+    /// Every connection that a process has not closed. Scans all connections of the run, so it is
+    /// only for processes that end.
+    pub fn ends_of(&self, machine: MachineId, process: ProcessId) -> Vec<EndId> {
         let ids = (0..self.connections.len() as u32).flat_map(|connection| {
             [
                 EndId {
@@ -226,7 +190,7 @@ impl Network {
         });
         let is_its = |id: &EndId| {
             let end = self.end(*id);
-            end.node == node && end.life == life && !end.gone
+            end.machine == machine && end.process == process && !end.gone
         };
         ids.filter(is_its).collect()
     }
@@ -244,28 +208,28 @@ impl Network {
         end.open && !end.is_partial && end.window_bytes < self.window_bytes_max
     }
 
-    /// Nothing of this connection is on its way, so that a small message overtakes nothing.
+    /// The send window is empty, so that a small message overtakes nothing.
     pub fn is_clear(&self, from: EndId) -> bool {
         self.end(from).window_bytes == 0
     }
 
-    /// A small message squeezes in between segments; when it is there is returned. Where links are
-    /// busy, they are busy for so much longer.
-    pub fn squeeze(&mut self, now: Instant, from: EndId, packet: &Packet) -> Instant {
-        let (sender, receiver) = (self.end(from).node, self.end(from.other()).node);
+    /// Sends a small message between two segments, and returns when it arrives. A busy link is busy
+    /// longer by the time that the message takes.
+    pub fn send_small(&mut self, now: Instant, from: EndId, packet: &Packet) -> Instant {
+        let (sender, receiver) = (self.end(from).machine, self.end(from.other()).machine);
         if self.links[sender].sending {
-            self.links[sender].squeezed[0] += packet.bytes();
+            self.links[sender].small_bytes[0] += packet.bytes();
         }
         if self.links[receiver].down_free_at > now {
-            self.links[receiver].squeezed[1] += packet.bytes();
+            self.links[receiver].small_bytes[1] += packet.bytes();
         }
         now.max(self.links[sender].unplugged_until)
             .max(self.links[receiver].unplugged_until)
             + self.latency(from)
     }
 
-    /// Puts one message into the send window. False: a block that did not fit entirely; nothing may
-    /// be pushed until `end_segment` says that it has gone in.
+    /// Puts one message into the send window. False: it is a block and did not fit entirely;
+    /// nothing may be pushed until `end_segment` returns true.
     pub fn push(&mut self, now: Instant, from: EndId, packet: Packet, queue: &mut Queue) -> bool {
         let window_bytes_max = self.window_bytes_max;
         let end = self.end_mut(from);
@@ -280,60 +244,61 @@ impl Network {
         }
         end.window_bytes += packet.bytes();
         end.flow.sends.window.push_back(packet);
-        self.offer(now, from, queue);
+        self.enqueue(now, from, queue);
         true
     }
 
-    /// Puts the connection into the turn of its uplink if it has something to send.
-    fn offer(&mut self, now: Instant, from: EndId, queue: &mut Queue) {
+    /// Queues the connection for its uplink if it has something to send.
+    fn enqueue(&mut self, now: Instant, from: EndId, queue: &mut Queue) {
         let end = self.end_mut(from);
-        let (node, pipe) = (end.node, &mut end.flow.sends);
-        if pipe.waits_for_uplink || pipe.under_way == pipe.window.len() {
+        let (machine, pipe) = (end.machine, &mut end.flow.sends);
+        if pipe.waits_for_uplink || pipe.in_flight == pipe.window.len() {
             return;
         }
         pipe.waits_for_uplink = true;
-        self.links[node].turn.push_back(from);
-        if !self.links[node].sending {
-            self.send_next(now, node, queue);
+        self.links[machine].waiting.push_back(from);
+        if !self.links[machine].sending {
+            self.send_next(now, machine, queue);
         }
     }
 
-    /// The uplink has sent a segment: the next one.
-    pub fn uplink_free(&mut self, now: Instant, node: NodeId, queue: &mut Queue) {
-        assert!(self.links[node].sending);
-        self.links[node].sending = false;
-        self.send_next(now, node, queue);
+    /// The uplink has sent a segment and takes the next one.
+    pub fn uplink_free(&mut self, now: Instant, machine: MachineId, queue: &mut Queue) {
+        assert!(self.links[machine].sending);
+        self.links[machine].sending = false;
+        self.send_next(now, machine, queue);
     }
 
-    fn send_next(&mut self, now: Instant, node: NodeId, queue: &mut Queue) {
-        while let Some(from) = self.links[node].turn.pop_front() {
-            let up_rate = self.links[node].up_rate;
+    fn send_next(&mut self, now: Instant, machine: MachineId, queue: &mut Queue) {
+        while let Some(from) = self.links[machine].waiting.pop_front() {
+            let up_rate = self.links[machine].up_rate;
             let pipe = &mut self.end_mut(from).flow.sends;
             pipe.waits_for_uplink = false;
             let Some(mut segment) = pipe.cut_segment(from) else {
                 continue;
             };
-            let start = now.max(self.links[node].unplugged_until);
-            let link = &mut self.links[node];
-            segment.sending = time_for(segment.bytes + mem::take(&mut link.squeezed[0]), up_rate);
+            let start = now.max(self.links[machine].unplugged_until);
+            let link = &mut self.links[machine];
+            segment.sending =
+                time_for(segment.bytes + mem::take(&mut link.small_bytes[0]), up_rate);
             link.sending = true;
-            queue.plan(start + segment.sending, Happening::UplinkFree { node });
+            queue.schedule(start + segment.sending, SimEvent::UplinkFree { machine });
             let reaches = self.pass_racks(start, &mut segment) + self.latency(from);
-            queue.plan(reaches, Happening::Reaches(segment));
+            queue.schedule(reaches, SimEvent::SegmentReaches(segment));
             let pipe = &mut self.end_mut(from).flow.sends;
-            if pipe.under_way < pipe.window.len() {
+            if pipe.in_flight < pipe.window.len() {
                 pipe.waits_for_uplink = true;
-                self.links[node].turn.push_back(from);
+                self.links[machine].waiting.push_back(from);
             }
             return;
         }
     }
 
-    /// From one rack to another: when the first byte of a segment that starts now is let through.
-    /// The last one follows when the sender has sent it, or the slower of the cables.
+    /// Returns when the first byte of a segment that starts at `start` has passed the cables
+    /// between two racks. Its last byte follows when the sender and both cables have sent it.
     fn pass_racks(&mut self, start: Instant, segment: &mut Segment) -> Instant {
         let [from, to] =
-            [segment.from, segment.from.other()].map(|end| self.links[self.end(end).node].rack);
+            [segment.from, segment.from.other()].map(|end| self.links[self.end(end).machine].rack);
         if from == to {
             return start;
         }
@@ -355,39 +320,40 @@ impl Network {
         first
     }
 
-    /// A segment reaches the downlink. It is through at the earliest when its last byte arrives, at
-    /// the latest when the downlink has taken in everything that came before it.
+    /// The first byte of a segment reaches the downlink. The segment ends when its last byte has
+    /// arrived and the downlink has received all that came before it. Returns the segment if it
+    /// begins now; otherwise an event for its beginning is scheduled.
     pub fn reach(
         &mut self,
         now: Instant,
         mut segment: Segment,
         queue: &mut Queue,
     ) -> Option<Segment> {
-        let node = self.end(segment.from.other()).node;
-        let link = &mut self.links[node];
+        let machine = self.end(segment.from.other()).machine;
+        let link = &mut self.links[machine];
         let start = now.max(link.down_free_at).max(link.unplugged_until);
-        let bytes = segment.bytes + mem::take(&mut link.squeezed[1]);
+        let bytes = segment.bytes + mem::take(&mut link.small_bytes[1]);
         link.down_free_at = start + time_for(bytes, link.down_rate);
         segment.ends_at = (now + segment.sending).max(link.down_free_at);
         if start > now {
-            queue.plan(start, Happening::Begins(segment));
+            queue.schedule(start, SimEvent::SegmentBegins(segment));
             return None;
         }
         Some(segment)
     }
 
-    /// Takes the oldest message that is under way out of the pipe.
+    /// Takes the oldest message in flight out of the send window.
     pub fn take(&mut self, from: EndId) -> Packet {
         let pipe = &mut self.end_mut(from).flow.sends;
-        assert!(pipe.under_way > 0);
-        pipe.under_way -= 1;
+        assert!(pipe.in_flight > 0);
+        pipe.in_flight -= 1;
         pipe.window
             .pop_front()
-            .expect("what is under way is in the window")
+            .expect("a message in flight is in the window")
     }
 
-    /// The bytes of a segment have left the window. True: now the block that was partly in it is in
-    /// it entirely.
+    /// The bytes of a segment leave the window. True: the block of which only a part fitted is now
+    /// in the window entirely.
     pub fn end_segment(&mut self, now: Instant, segment: Segment, queue: &mut Queue) -> bool {
         let window_bytes_max = self.window_bytes_max;
         let end = self.end_mut(segment.from);
@@ -405,12 +371,12 @@ impl Network {
         end.is_partial = false;
         end.window_bytes += packet.bytes();
         pipe.window.push_back(packet);
-        self.offer(now, segment.from, queue);
+        self.enqueue(now, segment.from, queue);
         true
     }
 
-    /// The process on this side has closed the connection, or has learned that it is gone. What it
-    /// sent and what has not arrived is lost.
+    /// The process on this side has closed the connection, or has learned that it is gone. Messages
+    /// that it sent and that have not arrived are lost.
     pub fn close(&mut self, end: EndId) {
         let end = self.end_mut(end);
         end.open = false;
@@ -426,9 +392,9 @@ impl Network {
         };
     }
 
-    /// Nothing moves on this machine's cable until then.
-    pub fn unplug(&mut self, node: NodeId, until: Instant) {
-        self.links[node].unplugged_until = self.links[node].unplugged_until.max(until);
+    /// Nothing passes the cable of this machine before `until`.
+    pub fn unplug(&mut self, machine: MachineId, until: Instant) {
+        self.links[machine].unplugged_until = self.links[machine].unplugged_until.max(until);
     }
 }
 
@@ -442,7 +408,7 @@ impl Pipe {
             sending: Duration::ZERO,
             ends_at: Instant(0),
         };
-        for packet in self.window.range(self.under_way..) {
+        for packet in self.window.range(self.in_flight..) {
             segment.bytes += packet.bytes();
             segment.has_block = matches!(packet, Packet::Block { .. });
             segment.small_count += u32::from(!segment.has_block);
@@ -450,7 +416,7 @@ impl Pipe {
                 break;
             }
         }
-        self.under_way += segment.small_count as usize + usize::from(segment.has_block);
+        self.in_flight += segment.small_count as usize + usize::from(segment.has_block);
         (segment.bytes > 0).then_some(segment)
     }
 }

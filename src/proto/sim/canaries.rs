@@ -1,0 +1,101 @@
+//! Does the simulator notice an agent or a disk with a defect?
+
+use super::disk::{Contents, DiskFault};
+use super::fake_peer::Behaviour;
+use super::options::{AgentOptions, Canary, FakeOptions, Options};
+use super::run::run;
+use crate::units::Instant;
+
+/// Only the read-back notices a disk that loses a write. The piece is written once more; if it is
+/// lost again, the agent fails.
+#[test]
+fn sim_canary_disk_loses_writes() {
+    let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+    options.agents[2].disk.fault = DiskFault::LosesWrite {
+        write: 7,
+        always: true,
+    };
+    options.agents[3].disk.fault = DiskFault::LosesWrite {
+        write: 7,
+        always: false,
+    };
+    let report = run(options);
+    assert_eq!((report.complete, report.failed), (4, 1));
+}
+
+/// Without a comparison of hashes bad pieces are written.
+#[test]
+#[should_panic(expected = "is written and is not good")]
+fn sim_canary_bad_downloads_are_accepted() {
+    let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+    options.fakes.push(FakeOptions {
+        behaviour: Behaviour::Corrupts { one_in: 2 },
+        rate: 1 << 20,
+        starts_at: Instant(0),
+    });
+    options.canary = Canary::AcceptsBadDownloads;
+    run(options);
+}
+
+/// A scan that accepts every piece announces pieces of a half correct target that are bad.
+#[test]
+#[should_panic(expected = "is sent with other bytes")]
+fn sim_canary_bad_pieces_of_a_target_are_accepted() {
+    let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+    options.agents[2].disk.contents = Contents::Part(50);
+    options
+        .agents
+        .iter_mut()
+        .for_each(|agent| agent.scan = false);
+    options.agents[2].scan = true;
+    options.canary = Canary::AcceptsBadReads;
+    run(options);
+}
+
+/// A seeder that does not compare its source with the torrent sends bad pieces.
+#[test]
+#[should_panic(expected = "is sent with other bytes")]
+fn sim_canary_bad_pieces_of_a_source_are_accepted() {
+    let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+    options.agents[1] = AgentOptions {
+        starts_at: Instant(0),
+        ..options.agents[0].clone()
+    };
+    options.agents[1].disk.contents = Contents::Part(50);
+    options.agents[2..]
+        .iter_mut()
+        .for_each(|agent| agent.scan = false);
+    options.canary = Canary::AcceptsBadReads;
+    run(options);
+}
+
+/// A read-back that accepts every piece makes an agent complete on a bad disk.
+#[test]
+#[should_panic(expected = "it is complete, and its disk is not")]
+fn sim_canary_bad_read_backs_are_accepted() {
+    let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+    options.agents[2].disk.fault = DiskFault::LosesWrite {
+        write: 7,
+        always: true,
+    };
+    options.canary = Canary::AcceptsBadReads;
+    run(options);
+}
+
+/// Without a read-back an agent is complete with pieces that nobody has read.
+#[test]
+#[should_panic(expected = "was not read back")]
+fn sim_canary_read_back_is_skipped() {
+    let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+    options.canary = Canary::SkipsReadBack;
+    run(options);
+}
+
+/// A piece must not be announced before its write has finished.
+#[test]
+#[should_panic(expected = "which is not written")]
+fn sim_canary_pieces_are_announced_before_they_are_written() {
+    let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+    options.canary = Canary::AnnouncesUnwritten;
+    run(options);
+}
