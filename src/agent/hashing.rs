@@ -4,7 +4,7 @@
 //! a moment for those of a second piece.
 
 use swarm_proto::limits::HASH_PATIENCE;
-use swarm_proto::swarm::Swarm;
+use swarm_proto::swarm::{Pairing, Swarm};
 use swarm_proto::units::Instant;
 
 use crate::os::pool::Pool;
@@ -32,8 +32,11 @@ impl Hashing {
         now: Instant,
         mut between: impl FnMut(&mut Swarm),
     ) {
-        let patient = self.single_by.is_none_or(|by| by > now);
-        while self.step(core, pool, patient, now) {
+        let pairing = match self.single_by {
+            Some(by) if by <= now => Pairing::TakeSingle,
+            _ => Pairing::WaitForSecond,
+        };
+        while self.step(core, pool, pairing, now) {
             self.single_by = None;
             between(core);
         }
@@ -43,8 +46,8 @@ impl Hashing {
 
     /// One step, done at once: afterwards the core may reuse the buffers. False if there was
     /// nothing to hash.
-    fn step(&mut self, core: &mut Swarm, pool: &Pool, patient: bool, now: Instant) -> bool {
-        let steps = core.poll_hash(patient);
+    fn step(&mut self, core: &mut Swarm, pool: &Pool, pairing: Pairing, now: Instant) -> bool {
+        let steps = core.poll_hash(pairing);
         if steps[0].is_none() {
             return false;
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
+use swarm_proto::policy::throttle::Throttles;
 use swarm_proto::swarm::{self, Outcome, Role, State, Swarm};
 use swarm_proto::units::{InfoHash, Instant, PeerSlot};
 use swarm_proto::wire::message::Handshake;
@@ -66,17 +67,10 @@ impl Job {
             identity,
             target,
             role,
-            look,
+            scan,
         } = setup;
         let buffer_count = setup::buffer_count(&metainfo.layout, place.pool_bytes);
-        let config = setup::config(
-            settings,
-            role,
-            look,
-            listen_port,
-            buffer_count,
-            &shared.throttles,
-        )?;
+        let config = setup::config(settings, role, scan, listen_port, buffer_count)?;
         let reporting = Reporting::new(place.number, target, device.path.clone(), identity, now);
         let storage = Storage::new(device, Places::of(&metainfo))?;
         shared.poll.registry().register(
@@ -157,8 +151,13 @@ impl Job {
     }
 
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
-        if self.core.poll_timeout().is_some_and(|due| due <= now) {
-            self.core.handle_timeout(now);
+        let throttles = &mut shared.throttles;
+        if self
+            .core
+            .poll_timeout(throttles)
+            .is_some_and(|due| due <= now)
+        {
+            self.core.handle_timeout(now, throttles);
         }
         if self.announcer.deadline().is_some_and(|due| due <= now) {
             self.advance_announce(shared, now);
@@ -203,13 +202,13 @@ impl Job {
     }
 
     /// When the job wants its next turn, if nothing happens until then.
-    pub fn next_turn(&self, now: Instant) -> Option<Instant> {
+    pub fn next_turn(&self, throttles: &Throttles, now: Instant) -> Option<Instant> {
         if self.links.has_ready() || self.storage.done_count() > 0 {
             return Some(now);
         }
         let submit = self.storage.is_stuck().then(|| now + SUBMIT_PAUSE);
         let deadlines = [
-            self.core.poll_timeout(),
+            self.core.poll_timeout(throttles),
             self.announcer.deadline(),
             self.hashing.deadline(),
             submit,

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use mio::Token;
 use mio::event::Event;
+use swarm_proto::policy::throttle::Throttles;
 use swarm_proto::swarm::Swarm;
 use swarm_proto::units::{Instant, PeerSlot};
 use swarm_proto::wire::message::Handshake;
@@ -89,7 +90,7 @@ impl Links {
                 continue;
             };
             link.queued = false;
-            match link.receive(peer, core, pool, &mut shared.discarded, now) {
+            match link.receive(peer, core, pool, shared, now) {
                 Ok(()) if link.conn.is_readable() => self.queue(peer),
                 Ok(()) => {}
                 Err(error) => self.close(peer, &error, core, shared, now),
@@ -111,7 +112,7 @@ impl Links {
             let Some(link) = self.link(peer) else {
                 continue;
             };
-            match link.send(peer, core, pool, now) {
+            match link.send(peer, core, pool, &mut shared.throttles, now) {
                 Ok(sent) => {
                     blocks += sent.blocks;
                     if sent.more {
@@ -188,7 +189,7 @@ impl Links {
         if let Some(link) = link {
             shared.note_closed(link.conn.address(), why);
         }
-        core.handle_closed(now, peer);
+        core.handle_closed(now, peer, &mut shared.throttles);
     }
 
     pub fn close_all(
@@ -242,9 +243,10 @@ impl Link {
         peer: PeerSlot,
         core: &mut Swarm,
         pool: &mut Pool,
-        discarded: &mut [u8],
+        shared: &mut Shared,
         now: Instant,
     ) -> Result<(), SocketError> {
+        let throttles = &mut shared.throttles;
         if self.conn.is_connecting() {
             if self.conn.poll_open()? == Opening::Pending {
                 return Ok(());
@@ -252,17 +254,17 @@ impl Link {
             core.handle_connected(now, peer);
         }
         for _ in 0..INPUTS_PER_TURN {
-            match self.conn.next(pool, discarded)? {
+            match self.conn.next(pool, &mut shared.discarded)? {
                 Input::Nothing => return Ok(()),
                 Input::Handshake(handshake) => {
                     self.conn.expect_torrent(bitfield_bytes(core));
                     core.handle_handshake(now, peer, &handshake);
                 }
-                Input::Message(message) => core.handle_message(now, peer, message),
+                Input::Message(message) => core.handle_message(now, peer, message, throttles),
                 Input::BlockBegins(block) => {
                     self.conn.receive_into(core.begin_block(now, peer, block));
                 }
-                Input::BlockEnds(block) => core.handle_block(now, peer, block),
+                Input::BlockEnds(block) => core.handle_block(now, peer, block, throttles),
             }
         }
         Ok(())
@@ -274,6 +276,7 @@ impl Link {
         peer: PeerSlot,
         core: &mut Swarm,
         pool: &Pool,
+        throttles: &mut Throttles,
         now: Instant,
     ) -> Result<Sent, SocketError> {
         let mut blocks = 0;
@@ -285,7 +288,7 @@ impl Link {
                 });
             }
             while self.conn.has_room()
-                && let Some(send) = core.poll_send(now, peer)
+                && let Some(send) = core.poll_send(now, peer, throttles)
             {
                 self.conn.push(send);
             }

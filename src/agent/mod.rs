@@ -33,6 +33,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::BLOCK_BYTES;
+use swarm_proto::policy::throttle::Throttles;
 use swarm_proto::units::Instant;
 use swarm_proto::wire::message::Handshake;
 
@@ -44,7 +45,6 @@ use crate::report;
 use job::Job;
 use jobs::{JobIndex, Jobs};
 use listener::Listener;
-use setup::Throttles;
 use tokens::Origin;
 
 /// Events taken from the kernel in one turn.
@@ -170,7 +170,10 @@ impl<'a> Agent<'a> {
 
     /// How long to sleep if nothing happens.
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        let jobs = self.jobs.iter().filter_map(|job| job.next_turn(now));
+        let jobs = self
+            .jobs
+            .iter()
+            .filter_map(|job| job.next_turn(&self.shared.throttles, now));
         let first = jobs
             .chain(self.listener.deadline())
             .chain([self.report_at])
@@ -266,7 +269,7 @@ impl<'a> Shared<'a> {
             poll: Poll::new()?,
             reporter,
             resolver: Resolver::default(),
-            throttles: Throttles::new(settings),
+            throttles: Throttles::new(settings.max_up, settings.max_down),
             discarded: vec![0; BLOCK_BYTES as usize],
             verbose: std::env::var_os("SWARMDD_DEBUG").is_some(),
         })

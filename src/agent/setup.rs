@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
-use swarm_proto::policy::throttle::Throttle;
-use swarm_proto::swarm::{self, Config, Role};
+use swarm_proto::swarm::{self, Config, Role, ScanPolicy};
 use swarm_proto::units::PeerId;
 
 use super::RunError;
@@ -30,8 +29,8 @@ pub struct Setup {
     /// As the user named it.
     pub target: String,
     pub role: Role,
-    /// Whether the core reads the target or source before it relies on it: `Config::look`.
-    pub look: bool,
+    /// Whether the core reads the target or source before it relies on it.
+    pub scan: ScanPolicy,
 }
 
 /// What all pairs have in common, as the command line says it.
@@ -127,10 +126,9 @@ pub(super) fn buffer_count(layout: &Layout, pool_bytes: u64) -> u32 {
 pub(super) fn config(
     settings: &Settings,
     role: Role,
-    look: bool,
+    scan: ScanPolicy,
     listen_port: u16,
     buffer_count: u32,
-    throttles: &Throttles,
 ) -> io::Result<Config> {
     Ok(Config {
         role,
@@ -139,13 +137,11 @@ pub(super) fn config(
         rng_seed: clock::random_seed()?,
         buffer_count,
         peers: settings.peers.clone(),
-        look,
+        scan,
         verify: settings.verify,
         tracker_grace: settings.tracker_grace,
         seed_for: settings.seed_for,
         stall: settings.stall,
-        max_up: throttles.up.clone(),
-        max_down: throttles.down.clone(),
     })
 }
 
@@ -154,22 +150,6 @@ fn random_peer_id() -> io::Result<PeerId> {
     let mut id = *b"-SD0100-............";
     clock::random_bytes(&mut id[8..])?;
     Ok(PeerId(id))
-}
-
-/// The limits that all jobs of the process share.
-pub(super) struct Throttles {
-    up: Throttle,
-    down: Throttle,
-}
-
-impl Throttles {
-    pub fn new(settings: &Settings) -> Throttles {
-        let throttle = |limit: Option<u64>| limit.map(Throttle::limited).unwrap_or_default();
-        Throttles {
-            up: throttle(settings.max_up),
-            down: throttle(settings.max_down),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -207,7 +187,7 @@ pub(super) mod tests {
             identity: Identity::default(),
             target: "target".into(),
             role: Role::Leecher,
-            look: false,
+            scan: ScanPolicy::Skip,
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
 use swarm_proto::size::exact;
-use swarm_proto::swarm::Role;
+use swarm_proto::swarm::{Role, ScanPolicy};
 use swarm_proto::units::InfoHash;
 
 use super::{Failure, plan, say};
@@ -221,14 +221,17 @@ impl<'a> Preparation<'a> {
                 ));
             }
             // A file that did not exist before cannot hold a piece.
-            let look = !self.options.fresh && !device.created;
+            let scan = match self.options.fresh || device.created {
+                true => ScanPolicy::Skip,
+                false => ScanPolicy::BeforeUse,
+            };
             setups.push(Setup {
                 metainfo,
                 device,
                 identity,
                 target: job.target.to_string(),
                 role: Role::Leecher,
-                look,
+                scan,
             });
         }
         setups

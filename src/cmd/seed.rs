@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use swarm_proto::size::decimal;
-use swarm_proto::swarm::Role;
+use swarm_proto::swarm::{Role, ScanPolicy};
 
 use super::{Failure, verify};
 use crate::agent::{self, Settings, Setup};
@@ -53,14 +53,17 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             verify::compare(&metainfo, &device, options.progress)?.insist(&metainfo, &device)?;
         }
         // Without --check each piece is read and hashed before its first upload.
-        let look = !options.check;
+        let scan = match options.check {
+            true => ScanPolicy::Skip,
+            false => ScanPolicy::BeforeUse,
+        };
         setups.push(Setup {
             metainfo,
             device,
             identity,
             target,
             role: Role::Seeder,
-            look,
+            scan,
         });
     }
     let result = agent::run(setups, &options.settings, signals, &mut reporter);

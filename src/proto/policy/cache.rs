@@ -1,4 +1,4 @@
-//! Which buffer of the pool holds what, and who may touch it.
+//! Which buffer of the pool holds what, and who may touch it?
 //!
 //! A buffer holds one *chunk*: `buffer_bytes` of one piece (the last chunk of a piece may be
 //! shorter). It is
@@ -8,19 +8,23 @@
 //!                    └──── give_back ────> Free
 //! ```
 //!
-//! *Taken* buffers belong to one owner: a piece being received, a disk read, an read_queue.
-//! *Stored* ones hold bytes that are on the disk and may be sent; each block being sent pins its
-//! buffer, and a pinned buffer is never taken. If they turn out not to be on the disk the chunk is
-//! *forgotten*: nobody finds it any more, and the last pin frees its buffer.
+//! A *taken* buffer belongs to one owner: an open piece, a disk read, or the read queue. A *stored*
+//! buffer holds bytes that are on the disk and may be sent. Each block being sent pins its buffer,
+//! and a pinned buffer is never taken. If the bytes turn out not to be on the disk, the chunk is
+//! *forgotten*: it cannot be found any more, and the last unpin frees its buffer.
 //!
-//! Memory that was never touched costs nothing, so the cache is content with a part of the pool
-//! until somebody asks for what it has given up: then it keeps more.
+//! Memory that was never touched costs nothing. So the cache uses only a part of the pool until a
+//! chunk is asked for that it has evicted; then it keeps more.
+//!
+//! The map of stored chunks is one sorted `Vec`. It may hold a few thousand entries, but inserting
+//! costs no more than `evict`, which passes over all buffers to find the oldest.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::limits::{KEPT_MIN, KEPT_MORE, KEPT_PART};
 use crate::units::{BufferId, PieceIndex};
+use crate::vec_map::VecMap;
 
 /// A part of a piece as large as a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +42,7 @@ enum Buffer {
         pins: u32,
         used: u64,
     },
-    /// What was in it is not to be sent again; it is still being sent.
+    /// Its bytes must not be sent again, but they are still being sent.
     Forgotten {
         pins: u32,
     },
@@ -48,13 +52,13 @@ pub struct Cache {
     buffers: Vec<Buffer>,
     /// Last in, first out: memory that was never touched stays untouched as long as possible.
     free: Vec<BufferId>,
-    stored: BTreeMap<Chunk, BufferId>,
-    /// How many of the stored buffers are pinned.
+    stored: VecMap<Chunk, BufferId>,
+    /// The number of stored buffers that are pinned.
     pinned: usize,
-    /// So many chunks are stored before the oldest gives way though there are free buffers.
+    /// With this many chunks stored, the oldest is evicted although there are free buffers.
     kept_max: usize,
-    /// The last chunks that gave way, as many as there are buffers.
-    gone: VecDeque<Chunk>,
+    /// The chunks that were evicted last, at most as many as there are buffers.
+    evicted: VecDeque<Chunk>,
     /// Counts uses; the buffer with the lowest `used` is the oldest.
     uses: u64,
 }
@@ -64,22 +68,25 @@ impl Cache {
         Cache {
             buffers: alloc::vec![Buffer::Free; buffer_count as usize],
             free: (0..buffer_count).rev().map(BufferId).collect(),
-            stored: BTreeMap::new(),
+            stored: VecMap::new(),
             pinned: 0,
             kept_max: (buffer_count as usize / KEPT_PART).max(KEPT_MIN),
-            gone: VecDeque::new(),
+            evicted: VecDeque::new(),
             uses: 0,
         }
     }
 
-    /// A buffer for the caller alone: the one whose chunk was used longest ago if as many are
-    /// stored as shall be, else a free one, else that one nevertheless. None if all are in use.
+    /// A buffer that belongs to the caller from now on. Once `kept_max` chunks are stored, the
+    /// buffer that was used longest ago; before that a free buffer, and if there is none, the
+    /// oldest all the same. None if all buffers are in use.
+    #[must_use]
     pub fn take(&mut self) -> Option<BufferId> {
-        self.take_but(&BTreeSet::new())
+        self.take_sparing(&[])
     }
 
-    /// Like `take`, but these chunks stay.
-    pub fn take_but(&mut self, spared: &BTreeSet<Chunk>) -> Option<BufferId> {
+    /// Like `take`, but these chunks are not evicted. They must be sorted.
+    #[must_use]
+    pub fn take_sparing(&mut self, spared: &[Chunk]) -> Option<BufferId> {
         let enough = (self.stored.len() >= self.kept_max)
             .then(|| self.evict(spared))
             .flatten();
@@ -90,7 +97,7 @@ impl Cache {
         Some(buffer)
     }
 
-    /// How many `take` would give now.
+    /// How many times `take` would succeed now.
     pub fn available(&self) -> usize {
         self.free.len() + self.stored.len() - self.pinned
     }
@@ -101,15 +108,15 @@ impl Cache {
         self.free.push(buffer);
     }
 
-    /// The buffer now holds `chunk` as it is on the disk. If another one does already, this one
+    /// The buffer now holds `chunk` as it is on the disk. If another buffer already does, this one
     /// becomes free.
     pub fn store(&mut self, buffer: BufferId, chunk: Chunk) {
         assert_eq!(self.buffers[buffer.index()], Buffer::Taken);
         if self.stored.contains_key(&chunk) {
             return self.give_back(buffer);
         }
-        if let Some(place) = self.gone.iter().position(|gone| *gone == chunk) {
-            self.gone.remove(place);
+        if let Some(place) = self.evicted.iter().position(|evicted| *evicted == chunk) {
+            self.evicted.remove(place);
             self.kept_max = (self.kept_max + KEPT_MORE).min(self.buffers.len());
         }
         self.uses += 1;
@@ -121,14 +128,13 @@ impl Cache {
         self.stored.insert(chunk, buffer);
     }
 
-    /// Whatever is stored of a piece is not what ought to be there.
+    /// No chunk of this piece may be sent any more: the piece is not on the disk.
     pub fn forget(&mut self, piece: PieceIndex) {
-        let all = Chunk { piece, index: 0 }..=Chunk {
-            piece,
-            index: u32::MAX,
-        };
-        while let Some((&chunk, &buffer)) = self.stored.range(all.clone()).next() {
-            self.stored.remove(&chunk);
+        let of_piece =
+            |(chunk, buffer): (&Chunk, &BufferId)| (chunk.piece == piece).then_some(*buffer);
+        let buffers: Vec<BufferId> = self.stored.iter().filter_map(of_piece).collect();
+        self.stored.retain(|chunk, _| chunk.piece != piece);
+        for buffer in buffers {
             let Buffer::Stored { pins, .. } = self.buffers[buffer.index()] else {
                 unreachable!("a stored chunk lies in a stored buffer")
             };
@@ -149,7 +155,8 @@ impl Cache {
         self.stored.contains_key(&chunk)
     }
 
-    /// Pins the buffer that holds `chunk`, once per call, until as many `unpin`.
+    /// Pins the buffer that holds `chunk`. Each `pin` needs its own `unpin`.
+    #[must_use]
     pub fn pin(&mut self, chunk: Chunk) -> Option<BufferId> {
         let buffer = *self.stored.get(&chunk)?;
         self.uses += 1;
@@ -174,13 +181,14 @@ impl Cache {
         self.free_if_unused(buffer);
     }
 
-    fn evict(&mut self, spared: &BTreeSet<Chunk>) -> Option<BufferId> {
+    /// Takes the buffer out of the map of stored chunks that was used longest ago and is not pinned.
+    fn evict(&mut self, spared: &[Chunk]) -> Option<BufferId> {
         let unpinned = |buffer: &Buffer| match *buffer {
             Buffer::Stored {
                 chunk,
                 pins: 0,
                 used,
-            } if !spared.contains(&chunk) => Some((used, chunk)),
+            } if spared.binary_search(&chunk).is_err() => Some((used, chunk)),
             _ => None,
         };
         let (_, chunk) = self
@@ -188,8 +196,8 @@ impl Cache {
             .iter()
             .filter_map(unpinned)
             .min_by_key(|(used, _)| *used)?;
-        self.gone.truncate(self.buffers.len() - 1);
-        self.gone.push_front(chunk);
+        self.evicted.truncate(self.buffers.len() - 1);
+        self.evicted.push_front(chunk);
         self.stored.remove(&chunk)
     }
 
@@ -201,7 +209,7 @@ impl Cache {
                 .iter()
                 .all(|id| self.buffers[id.index()] == Buffer::Free)
         );
-        for (chunk, id) in &self.stored {
+        for (chunk, id) in self.stored.iter() {
             assert!(
                 matches!(self.buffers[id.index()], Buffer::Stored { chunk: held, .. } if held == *chunk)
             );
@@ -220,7 +228,7 @@ impl Cache {
         assert_eq!(idle, self.stored.len() - self.pinned);
     }
 
-    /// Pins over all buffers, for recounts.
+    /// The number of pins of all buffers, for recounts.
     pub fn pin_count(&self) -> u32 {
         let pins = |buffer: &Buffer| match *buffer {
             Buffer::Stored { pins, .. } | Buffer::Forgotten { pins } => pins,
@@ -229,20 +237,12 @@ impl Cache {
         self.buffers.iter().map(pins).sum()
     }
 
-    /// Whether anything of a piece is stored, for recounts.
-    pub fn holds(&self, piece: PieceIndex) -> bool {
-        self.stored
-            .range(
-                Chunk { piece, index: 0 }..=Chunk {
-                    piece,
-                    index: u32::MAX,
-                },
-            )
-            .next()
-            .is_some()
+    /// The stored chunks, for recounts.
+    pub fn chunks(&self) -> impl Iterator<Item = Chunk> {
+        self.stored.keys().copied()
     }
 
-    /// Buffers that somebody owns, for recounts.
+    /// The number of buffers that have an owner, for recounts.
     pub fn taken_count(&self) -> usize {
         self.buffers.iter().filter(|b| **b == Buffer::Taken).count()
     }
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_unpinned_chunk_goes_first() {
+    fn the_oldest_unpinned_chunk_is_evicted_first() {
         let mut cache = Cache::new(2);
         for piece in [1, 2] {
             let buffer = cache.take().unwrap();
@@ -277,9 +277,9 @@ mod tests {
         assert_eq!(cache.available(), 1);
     }
 
-    /// Many pieces go through, and nobody asks for one again; then somebody does.
+    /// Many chunks are stored once; then the same chunks are stored again.
     #[test]
-    fn no_more_is_kept_than_is_asked_for_again() {
+    fn the_cache_grows_only_when_evicted_chunks_come_back() {
         let mut cache = Cache::new(80);
         let mut pass = |pieces| {
             let mut touched = 0;
@@ -294,11 +294,11 @@ mod tests {
         assert_eq!(
             pass(0..60),
             80 / KEPT_PART as u32,
-            "memory that was never touched stays so"
+            "memory that was never touched stays untouched"
         );
         assert!(
             pass(0..60) > 60,
-            "what is asked for again is kept from now on"
+            "chunks that come back are kept from now on"
         );
     }
 
@@ -314,13 +314,13 @@ mod tests {
         cache.check_invariants();
     }
 
-    /// What is still being sent keeps its buffer, and a new chunk of that name gets another one.
+    /// Bytes that are still being sent keep their buffer; the chunk is stored anew in another one.
     #[test]
     fn a_forgotten_chunk_frees_its_buffer_with_the_last_pin() {
         let mut cache = Cache::new(2);
         let old = cache.take().unwrap();
         cache.store(old, chunk(1));
-        cache.pin(chunk(1)).unwrap();
+        assert_eq!(cache.pin(chunk(1)), Some(old));
         cache.forget(PieceIndex(1));
         assert!(!cache.contains(chunk(1)) && cache.available() == 1);
         cache.check_invariants();

@@ -1,10 +1,10 @@
-//! Whom do we upload to: round-robin slots, no tit-for-tat.
+//! Which peers do we upload to? Upload slots go round; there is no tit-for-tat.
 //!
-//! Everybody in an imaging swarm is ours, so there is nobody to punish. While there are no more
-//! peers than slots all of them are unchoked and nothing ever changes: who begins to want something
-//! asks for it at once. When there are more, those who want something go before those who do not,
-//! and among those who do, the one unchoked longest makes room for the one that has waited longest,
-//! at most once per quantum each.
+//! All peers of an imaging swarm are ours, so there is nobody to punish. While there are at least
+//! as many slots as peers, all peers are unchoked and nothing ever changes: a peer that begins to
+//! want something asks for it at once. When there are more peers than slots, interested peers go
+//! before the others. Among interested peers, the one unchoked longest makes room for the one that
+//! has waited longest, each at most once per quantum.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -17,20 +17,26 @@ pub struct Candidate {
     pub slot: PeerSlot,
     pub interested: bool,
     pub unchoked: bool,
-    /// When it was last choked or unchoked (or connected).
+    /// When it was last choked or unchoked, or when it connected.
     pub since: Instant,
 }
 
-/// The peers whose state changes, with `true` for those to unchoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Choke(PeerSlot),
+    Unchoke(PeerSlot),
+}
+
+/// The peers whose state changes.
 pub fn decide(
     now: Instant,
     candidates: &[Candidate],
     slots: usize,
     quantum: Duration,
-) -> Vec<(PeerSlot, bool)> {
+) -> Vec<Change> {
     let longest_first = |interested: bool, unchoked: bool| {
-        let is_it = |c: &Candidate| c.interested == interested && c.unchoked == unchoked;
-        let mut list: Vec<Candidate> = candidates.iter().copied().filter(is_it).collect();
+        let matches = |c: &Candidate| c.interested == interested && c.unchoked == unchoked;
+        let mut list: Vec<Candidate> = candidates.iter().copied().filter(matches).collect();
         list.sort_unstable_by_key(|c| (c.since, c.slot));
         list.into_iter()
     };
@@ -41,22 +47,31 @@ pub fn decide(
     let crowded_out = waiting.len().saturating_sub(vacant);
     let served = |c: &Candidate| now.since(c.since) >= quantum;
     let rotated = active.take(crowded_out).filter(served);
-    // Slots that nobody needs: those who are unchoked keep them as far as there are enough.
+    // Slots that no interested peer needs: peers that are unchoked already keep them.
     let spare = vacant.saturating_sub(waiting.len());
     let evicted = idle.len().saturating_sub(spare);
     let invited = spare.saturating_sub(idle.len());
 
-    let mut changes: Vec<(PeerSlot, bool)> = rotated.map(|c| (c.slot, false)).collect();
+    let choke = |c: Candidate| Change::Choke(c.slot);
+    let unchoke = |c: Candidate| Change::Unchoke(c.slot);
+    let mut changes: Vec<Change> = rotated.map(choke).collect();
     let room = vacant + changes.len();
-    changes.extend(idle.take(evicted).map(|c| (c.slot, false)));
-    changes.extend(waiting.take(room).map(|c| (c.slot, true)));
-    changes.extend(resting.take(invited).map(|c| (c.slot, true)));
+    changes.extend(idle.take(evicted).map(choke));
+    changes.extend(waiting.take(room).map(unchoke));
+    changes.extend(resting.take(invited).map(unchoke));
     changes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parts(change: Change) -> (PeerSlot, bool) {
+        match change {
+            Change::Choke(slot) => (slot, false),
+            Change::Unchoke(slot) => (slot, true),
+        }
+    }
 
     /// `i` interested and choked, `I` interested and unchoked, `u` unchoked but not interested, `.`
     /// neither; each `since` its place in the picture, in seconds. The answer is the picture
@@ -70,12 +85,9 @@ mod tests {
         };
         let candidates: Vec<Candidate> = before.chars().enumerate().map(candidate).collect();
         let mut after: Vec<char> = before.chars().collect();
-        for (slot, unchoke) in decide(
-            Instant(now_secs * 1_000_000),
-            &candidates,
-            slots,
-            Duration::from_secs(10),
-        ) {
+        let now = Instant(now_secs * 1_000_000);
+        for change in decide(now, &candidates, slots, Duration::from_secs(10)) {
+            let (slot, unchoke) = parts(change);
             after[slot.index()] = match (unchoke, candidates[slot.index()].interested) {
                 (true, true) => 'I',
                 (false, true) => 'i',
@@ -87,14 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn room_for_all_means_all() {
+    fn with_enough_slots_all_peers_are_unchoked() {
         assert_eq!(picture("ii.I", 0, 4), "IIuI");
         assert_eq!(picture("ii.I", 0, 3), "II.I");
         assert_eq!(picture("IIII", 99, 4), "IIII");
     }
 
     #[test]
-    fn the_longest_served_gives_way_to_the_longest_waiting() {
+    fn the_peer_served_longest_gives_way_to_the_peer_waiting_longest() {
         assert_eq!(picture("IIii", 9, 2), "IIii", "quantum not over");
         assert_eq!(
             picture("IIii", 10, 2),
@@ -106,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_uninterested_have_what_nobody_needs() {
+    fn peers_that_are_not_interested_get_only_spare_slots() {
         assert_eq!(picture("ui", 0, 1), ".I");
         assert_eq!(picture("u.", 0, 1), "u.");
         assert_eq!(picture("u.", 0, 2), "uu");
@@ -114,13 +126,13 @@ mod tests {
         assert_eq!(
             picture("uIi", 0, 1),
             ".Ii",
-            "nor have they any while others wait for their turn"
+            "there are no spare slots while interested peers wait"
         );
     }
 
     /// Every interested peer gets a slot within a bounded number of quanta.
     #[test]
-    fn nobody_starves() {
+    fn every_interested_peer_gets_its_turn() {
         let mut candidates: Vec<Candidate> = (0..23)
             .map(|slot| Candidate {
                 slot: PeerSlot(slot),
@@ -132,7 +144,8 @@ mod tests {
         let mut turns = [0; 23];
         for second in 1..=100 {
             let now = Instant(second * 1_000_000);
-            for (slot, unchoke) in decide(now, &candidates, 4, Duration::from_secs(1)) {
+            for change in decide(now, &candidates, 4, Duration::from_secs(1)) {
+                let (slot, unchoke) = parts(change);
                 candidates[slot.index()].unchoked = unchoke;
                 candidates[slot.index()].since = now;
                 turns[slot.index()] += usize::from(unchoke);

@@ -1,24 +1,29 @@
 //! Which addresses do we connect to, and when again.
 //!
-//! Random ones, until there are LINKS, or a room of many machines would fall apart into cliques. An
-//! address that failed is tried again, for ever, after a pause that doubles and after those that
-//! did not; one that turned out to be ourselves, or that lied, never. Who has got everything waits
-//! to be called: if it looked for those who lack something, a room of a thousand would make
-//! hundreds of thousands of connections at its end, and find nobody.
+//! Addresses are chosen at random until there are LINKS connections; with any fixed order a room of
+//! many machines would fall apart into cliques. An address that failed is tried again for ever,
+//! after a pause that doubles, and after the addresses that did not fail. An address that turned
+//! out to be ourselves, or that sent bad data, is never called again.
+//!
+//! A complete agent waits to be called. If it looked for incomplete peers, a room of a thousand
+//! would make hundreds of thousands of connections at its end, and find nobody.
+//!
+//! All addresses lie in one sorted `Vec`: they arrive a few hundred at a time and minutes apart,
+//! and each choice passes over all of them anyway.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::limits::{ADDRESSES_MAX, RECONNECT_MAX, RECONNECT_MIN};
 use crate::rng::Rng;
 use crate::units::Instant;
+use crate::vec_map::VecMap;
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    /// Given on the command line: never forgotten.
+    /// From the command line: never forgotten.
     fixed: bool,
-    /// A connection we made to it stands or is being set up.
+    /// A connection that we made to it exists or is being set up.
     in_use: bool,
     failures: u32,
     next: Instant,
@@ -29,55 +34,64 @@ struct Known {
 }
 
 impl Known {
-    fn is_callable(&self, whom: Whom) -> bool {
-        let of_use = match whom {
-            Whom::Anybody => true,
-            Whom::Incomplete => !self.complete,
-            Whom::Named => !self.complete && self.fixed,
+    fn is_callable(&self, wanted: Wanted) -> bool {
+        let useful = match wanted {
+            Wanted::Any => true,
+            Wanted::Incomplete => !self.complete,
+            Wanted::FixedIncomplete => !self.complete && self.fixed,
         };
-        of_use && !self.own && !self.in_use
+        useful && !self.own && !self.in_use
     }
 }
 
 #[derive(Default)]
 pub struct Mesh {
-    known: BTreeMap<SocketAddr, Known>,
-    banned: BTreeSet<IpAddr>,
-    /// Nobody of these is due before then: the loop asks in every turn.
+    known: VecMap<SocketAddr, Known>,
+    banned: VecMap<IpAddr, ()>,
+    /// No address of the kind `quiet_for` is due before this time. The loop asks in every turn, and
+    /// this spares it the search.
     quiet_until: Instant,
-    quiet_whom: Whom,
+    quiet_for: Wanted,
 }
 
-/// Who is to be called?
+/// Where an address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressSource {
+    CommandLine,
+    Tracker,
+}
+
+/// Which peers are worth a call?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Whom {
-    /// We lack something.
+pub enum Wanted {
+    /// All: we lack pieces.
     #[default]
-    Anybody,
-    /// We pass on what others lack: whoever had not everything when we last met.
+    Any,
+    /// Peers that were incomplete when we last met them: we have pieces to pass on.
     Incomplete,
-    /// The same, and of those from the command line only: they may not know of us.
-    Named,
+    /// Incomplete peers from the command line: they may not know our address.
+    FixedIncomplete,
 }
 
-/// How a connection ended, as far as the next one is concerned.
+/// How a connection ended, as far as it matters for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It never worked, or broke.
+    /// It never worked, or it broke.
     Failed,
     /// It was useful, or may be again.
     Normal,
-    /// The same peer is connected by another connection.
+    /// Another connection with the same peer remains.
     Duplicate,
-    /// Both sides have everything.
     BothComplete,
+    /// We called ourselves.
     Own,
 }
 
 impl Mesh {
-    /// An address from the command line, a tracker or a peer. Port 0 is skipped. Past ADDRESSES_MAX
-    /// the one that failed most makes room; if none has failed, the new one is skipped.
-    pub fn learn(&mut self, now: Instant, address: SocketAddr, fixed: bool) {
+    /// Adds an address. Unusable ones (port 0) are skipped. Beyond ADDRESSES_MAX the address that
+    /// failed most makes room; if none has failed, the new one is skipped.
+    pub fn learn(&mut self, now: Instant, address: SocketAddr, source: AddressSource) {
+        let fixed = source == AddressSource::CommandLine;
         let usable =
             address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast();
         let full =
@@ -93,12 +107,16 @@ impl Mesh {
             complete: false,
             own: false,
         };
-        let known = self.known.entry(address).or_insert(fresh);
-        known.fixed |= fixed;
+        match self.known.get_mut(&address) {
+            Some(known) => known.fixed |= fixed,
+            None => {
+                self.known.insert(address, fresh);
+            }
+        }
         self.quiet_until = Instant(0);
     }
 
-    /// False if there is none whose loss would be no loss.
+    /// False if every address is fixed, in use, or has never failed.
     fn forget_worst(&mut self) -> bool {
         let failed = self
             .known
@@ -110,19 +128,26 @@ impl Mesh {
         worst.is_some_and(|address| self.known.remove(&address).is_some())
     }
 
-    /// The next address to call, a random one of those that failed least.
-    pub fn next(&mut self, now: Instant, whom: Whom, rng: &mut Rng) -> Option<SocketAddr> {
-        if now < self.quiet_until && whom == self.quiet_whom {
+    /// The next address to call: a random one of those that are due and failed least. Each answer
+    /// is followed by `ended` for that address.
+    #[must_use]
+    pub fn next_address(
+        &mut self,
+        now: Instant,
+        wanted: Wanted,
+        rng: &mut Rng,
+    ) -> Option<SocketAddr> {
+        if now < self.quiet_until && wanted == self.quiet_for {
             return None;
         }
         let callable = |(address, known): &(&SocketAddr, &Known)| {
-            known.is_callable(whom) && !self.banned.contains(&address.ip())
+            known.is_callable(wanted) && !self.banned.contains_key(&address.ip())
         };
         let callable = || self.known.iter().filter(callable);
         let due = || callable().filter(|(_, known)| now >= known.next);
         let Some(fewest) = due().map(|(_, known)| known.failures).min() else {
             let next = callable().map(|(_, known)| known.next).min();
-            (self.quiet_until, self.quiet_whom) = (next.unwrap_or(Instant(u64::MAX)), whom);
+            (self.quiet_until, self.quiet_for) = (next.unwrap_or(Instant(u64::MAX)), wanted);
             return None;
         };
         let best = || due().filter(|(_, known)| known.failures == fewest);
@@ -132,7 +157,7 @@ impl Mesh {
         Some(address)
     }
 
-    /// The connection that `next` asked for is over.
+    /// The connection that `next_address` asked for has ended.
     pub fn ended(&mut self, now: Instant, address: SocketAddr, ending: Ending) {
         let Some(known) = self.known.get_mut(&address) else {
             return;
@@ -155,11 +180,11 @@ impl Mesh {
     }
 
     pub fn ban(&mut self, address: SocketAddr) {
-        self.banned.insert(address.ip());
+        self.banned.insert(address.ip(), ());
     }
 
     pub fn is_banned(&self, address: SocketAddr) -> bool {
-        self.banned.contains(&address.ip())
+        self.banned.contains_key(&address.ip())
     }
 }
 
@@ -179,118 +204,137 @@ mod tests {
         Instant(seconds * 1_000_000)
     }
 
-    fn next(mesh: &mut Mesh, now: Instant, whom: Whom) -> Option<SocketAddr> {
-        mesh.next(now, whom, &mut Rng::new(1))
+    fn next(mesh: &mut Mesh, now: Instant, wanted: Wanted) -> Option<SocketAddr> {
+        mesh.next_address(now, wanted, &mut Rng::new(1))
     }
 
     #[test]
     fn each_address_is_called_once_and_again_after_a_growing_pause() {
         let mut mesh = Mesh::default();
-        mesh.learn(at(0), address(1), false);
-        mesh.learn(at(0), address(1), false);
-        assert_eq!(next(&mut mesh, at(0), Whom::Anybody), Some(address(1)));
-        assert_eq!(next(&mut mesh, at(0), Whom::Anybody), None);
+        mesh.learn(at(0), address(1), AddressSource::Tracker);
+        mesh.learn(at(0), address(1), AddressSource::Tracker);
+        assert_eq!(next(&mut mesh, at(0), Wanted::Any), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), Wanted::Any), None);
         mesh.ended(at(0), address(1), Ending::Failed);
-        assert_eq!(next(&mut mesh, at(0), Whom::Anybody), None);
-        assert_eq!(next(&mut mesh, at(1), Whom::Anybody), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), Wanted::Any), None);
+        assert_eq!(next(&mut mesh, at(1), Wanted::Any), Some(address(1)));
         mesh.ended(at(1), address(1), Ending::Failed);
-        assert_eq!(next(&mut mesh, at(2), Whom::Anybody), None);
-        assert_eq!(next(&mut mesh, at(3), Whom::Anybody), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(2), Wanted::Any), None);
+        assert_eq!(next(&mut mesh, at(3), Wanted::Any), Some(address(1)));
     }
 
     #[test]
-    fn ourselves_liars_and_finished_ones_are_not_called() {
+    fn ourselves_liars_and_complete_peers_are_not_called() {
         let mut mesh = Mesh::default();
         for host in 1..=3 {
-            mesh.learn(at(0), address(host), false);
-            assert_eq!(next(&mut mesh, at(0), Whom::Anybody), Some(address(host)));
+            mesh.learn(at(0), address(host), AddressSource::Tracker);
+            assert_eq!(next(&mut mesh, at(0), Wanted::Any), Some(address(host)));
         }
         mesh.ended(at(0), address(1), Ending::Own);
         mesh.ended(at(0), address(2), Ending::BothComplete);
         mesh.ended(at(0), address(3), Ending::Normal);
         mesh.ban(address(3));
-        assert_eq!(next(&mut mesh, at(99), Whom::Incomplete), None);
+        assert_eq!(next(&mut mesh, at(99), Wanted::Incomplete), None);
         assert_eq!(
-            next(&mut mesh, at(99), Whom::Anybody),
+            next(&mut mesh, at(99), Wanted::Any),
             Some(address(2)),
             "an incomplete agent may need it again"
         );
     }
 
     #[test]
-    fn who_is_complete_calls_only_those_who_may_not_know_of_it() {
+    fn each_kind_of_peer_is_called_only_when_it_is_wanted() {
         let mut mesh = Mesh::default();
-        mesh.learn(at(0), address(1), false);
-        mesh.learn(at(0), address(2), true);
-        assert_eq!(next(&mut mesh, at(0), Whom::Named), Some(address(2)));
-        assert_eq!(next(&mut mesh, at(0), Whom::Named), None);
-        assert_eq!(next(&mut mesh, at(0), Whom::Incomplete), Some(address(1)));
+        mesh.learn(at(0), address(1), AddressSource::Tracker);
+        mesh.learn(at(0), address(2), AddressSource::CommandLine);
+        assert_eq!(
+            next(&mut mesh, at(0), Wanted::FixedIncomplete),
+            Some(address(2))
+        );
+        assert_eq!(next(&mut mesh, at(0), Wanted::FixedIncomplete), None);
+        assert_eq!(next(&mut mesh, at(0), Wanted::Incomplete), Some(address(1)));
     }
 
     #[test]
-    fn useless_addresses_are_not_learned_and_memory_is_bounded() {
+    fn unusable_addresses_are_skipped_and_memory_is_bounded() {
         let mut mesh = Mesh::default();
-        mesh.learn(at(0), "10.77.0.1:0".parse().unwrap(), false);
-        mesh.learn(at(0), "0.0.0.0:6881".parse().unwrap(), true);
+        mesh.learn(
+            at(0),
+            "10.77.0.1:0".parse().unwrap(),
+            AddressSource::Tracker,
+        );
+        mesh.learn(
+            at(0),
+            "0.0.0.0:6881".parse().unwrap(),
+            AddressSource::CommandLine,
+        );
         assert_eq!(mesh.known.len(), 0);
         for n in 0..u16::MAX {
-            mesh.learn(at(0), SocketAddr::from(([10, 77, 1, 1], n)), false);
+            mesh.learn(
+                at(0),
+                SocketAddr::from(([10, 77, 1, 1], n)),
+                AddressSource::Tracker,
+            );
         }
         assert_eq!(mesh.known.len(), ADDRESSES_MAX);
-        mesh.learn(at(0), address(1), true);
+        mesh.learn(at(0), address(1), AddressSource::CommandLine);
         assert_eq!(
             mesh.known.len(),
             ADDRESSES_MAX + 1,
-            "the command line always counts"
+            "addresses of the command line are always learned"
         );
     }
 
-    /// Everybody who calls the lowest addresses first ends in rooms of LINKS_MAX machines without a
-    /// door.
+    /// If all machines called the lowest addresses first, a room would fall apart into groups of
+    /// LINKS_MAX that know only each other.
     #[test]
-    fn whom_to_call_first_is_left_to_chance_but_for_those_who_failed() {
+    fn addresses_are_chosen_at_random_and_failed_ones_last() {
         let first = |seed| {
             let mut mesh = Mesh::default();
-            (1..=100).for_each(|host| mesh.learn(at(0), address(host), false));
-            mesh.next(at(0), Whom::Anybody, &mut Rng::new(seed))
+            (1..=100).for_each(|host| mesh.learn(at(0), address(host), AddressSource::Tracker));
+            mesh.next_address(at(0), Wanted::Any, &mut Rng::new(seed))
                 .unwrap()
         };
-        let distinct: BTreeSet<SocketAddr> = (0..100).map(first).collect();
+        let distinct: std::collections::BTreeSet<SocketAddr> = (0..100).map(first).collect();
         assert!(distinct.len() > 40, "{} of 100", distinct.len());
 
         let mut mesh = Mesh::default();
-        mesh.learn(at(0), address(1), false);
-        assert_eq!(next(&mut mesh, at(0), Whom::Anybody), Some(address(1)));
+        mesh.learn(at(0), address(1), AddressSource::Tracker);
+        assert_eq!(next(&mut mesh, at(0), Wanted::Any), Some(address(1)));
         mesh.ended(at(0), address(1), Ending::Failed);
-        mesh.learn(at(9), address(2), false);
+        mesh.learn(at(9), address(2), AddressSource::Tracker);
         assert_eq!(
-            next(&mut mesh, at(9), Whom::Anybody),
+            next(&mut mesh, at(9), Wanted::Any),
             Some(address(2)),
             "it has not failed yet"
         );
-        assert_eq!(next(&mut mesh, at(9), Whom::Anybody), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(9), Wanted::Any), Some(address(1)));
     }
 
-    /// The tracker may be gone for good, and the seed come back after an hour.
+    /// The tracker may be gone for good, and the seed may come back after an hour.
     #[test]
-    fn nobody_is_forgotten_while_there_is_room() {
+    fn no_address_is_forgotten_while_there_is_room() {
         let mut mesh = Mesh::default();
-        mesh.learn(at(0), address(1), false);
+        mesh.learn(at(0), address(1), AddressSource::Tracker);
         for hour in 0..20 {
             assert_eq!(
-                next(&mut mesh, at(hour * 3600), Whom::Anybody),
+                next(&mut mesh, at(hour * 3600), Wanted::Any),
                 Some(address(1)),
                 "hour {hour}"
             );
             mesh.ended(at(hour * 3600), address(1), Ending::Failed);
         }
         for n in 1..=ADDRESSES_MAX as u16 {
-            mesh.learn(at(0), SocketAddr::from(([10, 77, 1, 1], n)), false);
+            mesh.learn(
+                at(0),
+                SocketAddr::from(([10, 77, 1, 1], n)),
+                AddressSource::Tracker,
+            );
         }
         assert_eq!(mesh.known.len(), ADDRESSES_MAX);
         assert!(
             !mesh.known.contains_key(&address(1)),
-            "it made room for one that may answer"
+            "it made room for an address that may answer"
         );
     }
 }

@@ -1,11 +1,12 @@
-//! What is really on the disk: pieces read from it, one after the other, and hashed.
+//! What is really on the disk? Pieces are read from it, one after the other, and hashed.
 //!
-//! One reader for all who ask: the scan of what a target holds, the proof of what was written to
-//! it, and a seeder that looks at a piece before it gives it away. Pieces queue up; their chunks
-//! are read ahead of the hash, at most `window` of them at a time, and may come back in any order;
-//! hashing goes strictly in order within a piece. Two pieces at a time, the first two of the queue,
-//! because the hash unit does two in little more time than one. A few lines, because "done" is said
-//! on their word.
+//! There is one queue for all who read: the scan of a target, the read-back of what was written, a
+//! seeder that hashes a piece before its first upload, and the commands that hash a whole device.
+//! The chunks of the queued pieces are read ahead of the hash, at most `window` at a time, and may
+//! arrive in any order. Hashing goes strictly in order within a piece. The first two pieces of the
+//! queue are hashed at a time, because the hash unit does two in little more time than one.
+//!
+//! This file is kept short because an agent says `completed` on its word.
 //!
 //! ```text
 //! piece     9  8  7  7  7  6  6  6
@@ -13,11 +14,12 @@
 //!          queued|  reading  |arrived, next are 6.1 and 7.0|hashed
 //! ```
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 
 use crate::format::layout::Layout;
 use crate::policy::cache::Chunk;
 use crate::units::{BufferId, PieceIndex};
+use crate::vec_map::VecMap;
 
 const HASHED_AT_ONCE: usize = 2;
 
@@ -25,16 +27,16 @@ const HASHED_AT_ONCE: usize = 2;
 pub struct ReadQueue {
     layout: Layout,
     buffer_bytes: u32,
-    /// Most chunks being read or waiting for the hash.
+    /// Most chunks that are being read or wait to be hashed.
     window: usize,
-    /// The first two are those being hashed, the one at `reading_piece` the one being read.
+    /// The first two are being hashed; the piece at place `reading_piece` is being read.
     queue: VecDeque<PieceIndex>,
     reading_piece: usize,
-    /// The next chunk of that piece to read, and of the first two pieces to hash.
+    /// The next chunk to read of that piece, and the next chunks to hash of the first two pieces.
     next_read: u32,
     next_hash: [u32; HASHED_AT_ONCE],
-    /// Read, and waiting for their turn at the hash.
-    arrived: BTreeMap<Chunk, BufferId>,
+    /// Chunks that were read and wait to be hashed, `window` at most.
+    arrived: VecMap<Chunk, BufferId>,
     reading: usize,
     added: u32,
 }
@@ -51,7 +53,7 @@ impl ReadQueue {
             reading_piece: 0,
             next_read: 0,
             next_hash: [0; HASHED_AT_ONCE],
-            arrived: BTreeMap::new(),
+            arrived: VecMap::new(),
             reading: 0,
             added: 0,
         }
@@ -70,18 +72,20 @@ impl ReadQueue {
         self.queue.is_empty()
     }
 
-    /// Pieces through, and pieces added, since the last `restart`.
+    /// Pieces judged, and pieces added, since the last `restart`.
     pub fn progress(&self) -> (u32, u32) {
         (self.added - self.queue.len() as u32, self.added)
     }
 
-    /// Counts anew.
+    /// Starts counting again.
     pub fn restart(&mut self) {
         assert!(self.is_idle());
         self.added = 0;
     }
 
-    /// The next chunk to read, if the window has room. With a buffer for it, call `start_read`.
+    /// The next chunk to read, if the window has room. Once there is a buffer for it, call
+    /// `start_read`.
+    #[must_use]
     pub fn next_read(&self) -> Option<Chunk> {
         let piece = *self
             .queue
@@ -95,7 +99,7 @@ impl ReadQueue {
 
     /// The chunk of `next_read` is being read.
     pub fn start_read(&mut self) {
-        let chunk = self.next_read().expect("asked for before");
+        let chunk = self.next_read().expect("`next_read` has given this chunk");
         self.reading += 1;
         self.next_read += 1;
         if self.next_read == self.chunk_count(chunk.piece) {
@@ -108,7 +112,7 @@ impl ReadQueue {
         assert!(self.arrived.insert(chunk, buffer).is_none());
     }
 
-    /// The places in the queue of pieces of which the next chunk can be hashed.
+    /// The places in the queue of those pieces whose next chunk can be hashed.
     pub fn hashable(&self) -> impl Iterator<Item = usize> {
         (0..HASHED_AT_ONCE).filter(|place| {
             self.hash_at(*place)
@@ -132,7 +136,8 @@ impl ReadQueue {
         })
     }
 
-    /// The next chunk to hash of one of these. Its buffer is the caller's again after hashing.
+    /// The next chunk to hash of the piece at this place. Its buffer belongs to the caller again.
+    #[must_use]
     pub fn next_hash(&mut self, place: usize) -> Option<(Chunk, BufferId)> {
         let chunk = self.hash_at(place)?;
         let buffer = self.arrived.remove(&chunk)?;
@@ -140,18 +145,18 @@ impl ReadQueue {
         Some((chunk, buffer))
     }
 
-    /// No more can be hashed before some of what there is has been.
+    /// Nothing is being read: no further chunk can be hashed before one that has arrived.
     pub fn waits_for_hash(&self) -> bool {
         self.reading == 0
     }
 
-    /// The hash of one of the first pieces is known; the next one may begin.
+    /// The hash of one of the first two pieces is known. The next piece takes its place.
     pub fn judged(&mut self, piece: PieceIndex) {
         let place = self
             .queue
             .iter()
             .position(|queued| *queued == piece)
-            .expect("it was added");
+            .expect("a piece is queued until it is judged");
         assert_eq!(self.next_hash[place], self.chunk_count(piece));
         self.queue.remove(place);
         self.next_hash.copy_within(place + 1.., place);
@@ -159,7 +164,7 @@ impl ReadQueue {
         self.reading_piece -= 1;
     }
 
-    /// Buffers it holds, for recounts.
+    /// Buffers that belong to the queue.
     pub fn buffer_count(&self) -> usize {
         self.reading + self.arrived.len()
     }
@@ -178,10 +183,10 @@ mod tests {
 
     const WINDOW: usize = 16;
 
-    /// Whatever pieces are asked for and in whatever order the disk and the hash unit answer, the
-    /// chunks of each piece are hashed in order, each once, within the window.
+    /// In whatever order the disk and the hash unit answer, the chunks of each piece are hashed in
+    /// order, each once, and the window is kept.
     #[test]
-    fn hashes_in_order_whatever_the_disk_does() {
+    fn hashes_each_chunk_once_and_in_order() {
         for seed in 0..200 {
             let mut rng = Rng::new(seed);
             let (piece, total) = (65536 + 16384 * rng.below(5), 1 + rng.below(3_000_000));

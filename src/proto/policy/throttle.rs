@@ -1,55 +1,88 @@
-//! May another block go now? One limit in bytes per second, held by all swarms of the process
-//! together.
+//! May another block go now? One limit in bytes per second for each direction, shared by all
+//! swarms of the process.
 //!
-//! A token bucket that may go into debt by one block: whoever is let through takes what it needs,
-//! and nobody else is let through before that is paid off. While more is wanted than the limit
-//! allows it opens every THROTTLE_PAUSE, not for every block. What was idle counts for
-//! THROTTLE_BURST and no longer, so no five seconds see 5 % too much.
+//! A limit is a token bucket that may go into debt by one block: a peer that is let through takes
+//! the whole block, and no other is let through before the debt is paid off. While peers want more
+//! than the limit allows, the bucket opens once per THROTTLE_PAUSE, not once per block. Idle time
+//! earns tokens for THROTTLE_BURST at most, so no five seconds exceed the limit by 5 %.
 //!
-//! Who takes first is not for the order to decide in which peers are asked: in each round everybody
-//! who wants gets the same quantum, and the next round begins only when nobody is left who wants
-//! and has had less.
+//! Polling order must not favour a peer: in each round every peer that wants something gets the
+//! same quantum, and the next round begins only when no peer is left that wants and has had less.
 
-use alloc::rc::Rc;
-use core::cell::RefCell;
 use core::time::Duration;
 
 use crate::limits::{BLOCK_BYTES, THROTTLE_BURST, THROTTLE_PAUSE, THROTTLE_QUANTUM};
 use crate::units::Instant;
 
-/// No limit, unless made by `limited`. Clones are the same limit.
-#[derive(Clone, Debug, Default)]
-pub struct Throttle(Option<Rc<RefCell<Bucket>>>);
+/// The limits of a process. The shell owns them and lends them to each method of `Swarm` that needs
+/// them, so that all swarms together keep to them.
+#[derive(Debug, Default)]
+pub struct Throttles {
+    pub up: Throttle,
+    pub down: Throttle,
+}
 
-/// What one peer has had of the round in which it was last served.
+impl Throttles {
+    /// Limits in bytes per second; None is no limit.
+    pub fn new(up: Option<u64>, down: Option<u64>) -> Throttles {
+        let throttle = |limit: Option<u64>| limit.map(Throttle::limited).unwrap_or_default();
+        Throttles {
+            up: throttle(up),
+            down: throttle(down),
+        }
+    }
+
+    /// When the peers that were told to wait can be asked again.
+    pub fn next(&self) -> Option<Instant> {
+        [self.up.next(), self.down.next()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.up.handle_timeout(now);
+        self.down.handle_timeout(now);
+    }
+}
+
+/// The limit of one direction; none unless made by `limited`. Not `Clone`: a copy would be a second
+/// limit.
+#[derive(Debug, Default)]
+pub struct Throttle(Option<Bucket>);
+
+/// What one peer has taken of the round in which it was last served.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turn {
     round: u64,
     bytes: u64,
 }
 
-/// Calling order: `may_take` for whoever wants, then `take` if it does; when `next` has come,
-/// `handle_timeout`, and ask everybody again.
+/// Calling order: `may_take` for each peer that wants a block, then `take` if the block goes. When
+/// the time `next` has come, `handle_timeout`, and ask for every peer again.
 ///
-/// Tokens are counted in millionths of a byte: at so many bytes per second that is the rate per
-/// microsecond, and nothing is ever rounded. A terabyte per second for THROTTLE_BURST is 1.1e17 of
-/// them, and an `i64` holds 9.2e18.
+/// Tokens are millionths of a byte: the limit in bytes per second is then the income per
+/// microsecond, and nothing is ever rounded. A terabyte per second for THROTTLE_BURST is 1.1e17
+/// tokens, and an `i64` holds 9.2e18.
 #[derive(Debug)]
 struct Bucket {
     bytes_per_second: u64,
     tokens: i64,
-    /// When tokens were added last.
+    /// When tokens were last added.
     at: Instant,
-    /// In debt, or still waiting for a pause's worth.
+    /// In debt, or has not yet earned the tokens of THROTTLE_PAUSE.
     closed: bool,
-    /// Somebody was told to wait since `next` was heeded last.
+    /// A peer was told to wait since the last `handle_timeout` that was due.
     waiting: bool,
     round: u64,
 }
 
 impl Throttle {
-    pub fn limited(bytes_per_second: u64) -> Throttle {
-        assert!(bytes_per_second > 0, "nothing would ever be let through");
+    fn limited(bytes_per_second: u64) -> Throttle {
+        assert!(
+            bytes_per_second > 0,
+            "a limit of 0 would never let a block through"
+        );
         let mut bucket = Bucket {
             bytes_per_second,
             tokens: 0,
@@ -59,26 +92,25 @@ impl Throttle {
             round: 1,
         };
         bucket.tokens = bucket.worth(THROTTLE_BURST);
-        Throttle(Some(Rc::new(RefCell::new(bucket))))
+        Throttle(Some(bucket))
     }
 
     pub fn bytes_per_second(&self) -> Option<u64> {
-        self.0
-            .as_ref()
-            .map(|bucket| bucket.borrow().bytes_per_second)
+        self.0.as_ref().map(|bucket| bucket.bytes_per_second)
     }
 
-    /// Is it the turn of the peer that has had this? If not, `next` says when it may be.
-    pub fn may_take(&self, now: Instant, turn: &Turn) -> bool {
+    /// Whether the peer that has taken this much of the round may take a block now. If not, `next`
+    /// says when to ask again.
+    #[must_use]
+    pub fn may_take(&mut self, now: Instant, turn: &Turn) -> bool {
         self.0
-            .as_ref()
-            .is_none_or(|bucket| bucket.borrow_mut().may_take(now, turn))
+            .as_mut()
+            .is_none_or(|bucket| bucket.may_take(now, turn))
     }
 
-    /// So much goes, now that `may_take` has said yes.
-    pub fn take(&self, turn: &mut Turn, bytes: u32) {
-        let Some(bucket) = &self.0 else { return };
-        let mut bucket = bucket.borrow_mut();
+    /// A block goes, after `may_take` has said yes.
+    pub fn take(&mut self, turn: &mut Turn, bytes: u32) {
+        let Some(bucket) = &mut self.0 else { return };
         if turn.round != bucket.round {
             *turn = Turn {
                 round: bucket.round,
@@ -89,33 +121,34 @@ impl Throttle {
         bucket.spend(i64::from(bytes));
     }
 
-    /// So much came or went without having been allowed.
-    pub fn charge(&self, bytes: u32) {
-        if let Some(bucket) = &self.0 {
-            bucket.borrow_mut().spend(i64::from(bytes));
+    /// These bytes came or went without a `take`.
+    pub fn charge(&mut self, bytes: u32) {
+        if let Some(bucket) = &mut self.0 {
+            bucket.spend(i64::from(bytes));
         }
     }
 
-    /// So much was taken and will not go.
-    pub fn give_back(&self, bytes: u32) {
-        if let Some(bucket) = &self.0 {
-            bucket.borrow_mut().spend(-i64::from(bytes));
+    /// These bytes were taken and will not go.
+    pub fn give_back(&mut self, bytes: u32) {
+        if let Some(bucket) = &mut self.0 {
+            bucket.spend(-i64::from(bytes));
         }
     }
 
-    /// When those who were told to wait are to be asked again.
+    /// When the peers that were told to wait can be asked again.
     pub fn next(&self) -> Option<Instant> {
-        self.0.as_ref().and_then(|bucket| bucket.borrow().next())
+        self.0.as_ref().and_then(Bucket::next)
     }
 
-    pub fn handle_timeout(&self, now: Instant) {
-        if let Some(bucket) = &self.0 {
-            bucket.borrow_mut().handle_timeout(now);
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(bucket) = &mut self.0 {
+            bucket.handle_timeout(now);
         }
     }
 }
 
 impl Bucket {
+    /// The tokens earned in this time.
     fn worth(&self, time: Duration) -> i64 {
         let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         micros.saturating_mul(i64::try_from(self.bytes_per_second).unwrap_or(i64::MAX))
@@ -125,12 +158,12 @@ impl Bucket {
         (self.worth(THROTTLE_QUANTUM) / 1_000_000).max(BLOCK_BYTES.into()) as u64
     }
 
-    /// Adds what has come since the last time, and opens if that is enough.
+    /// Adds the tokens earned since the last time, and opens if they are enough.
     fn refill(&mut self, now: Instant) {
-        let come = self.worth(now.since(self.at));
+        let earned = self.worth(now.since(self.at));
         self.tokens = self
             .tokens
-            .saturating_add(come)
+            .saturating_add(earned)
             .min(self.worth(THROTTLE_BURST));
         self.at = self.at.max(now);
         self.closed &= self.tokens < self.worth(THROTTLE_PAUSE);
@@ -166,8 +199,8 @@ impl Bucket {
             .then(|| self.at + Duration::from_micros(micros))
     }
 
-    /// While it is open only those wait who have had their quantum, and whoever had not has just
-    /// been asked: a new round.
+    /// While the bucket is open, only peers wait that have had their quantum, and every other peer
+    /// has just been asked: a new round begins.
     fn handle_timeout(&mut self, now: Instant) {
         if self.waiting && self.next().is_some_and(|at| at <= now) {
             self.round += u64::from(!self.closed);
@@ -184,14 +217,14 @@ mod tests {
 
     const RATE: u64 = 1_000_000;
 
-    /// A letter asks for a block of 16,384 bytes: `a`, `b`, `c` are peers. `-` is a pause of 10 ms,
-    /// `|` none at all: after both, those who wait are told if the time has come. The answer has
-    /// the letters that were let through in capitals.
+    /// A letter is a peer that asks for a block of 16,384 bytes. `-` is a pause of 10 ms and `|` no
+    /// pause; after both `handle_timeout` is called. The answer has the letters that were let
+    /// through in capitals.
     fn picture(script: &str) -> String {
-        let throttle = Throttle::limited(RATE);
+        let mut throttle = Throttle::limited(RATE);
         let mut turns = [Turn::default(); 3];
         let mut now = Instant(0);
-        // The burst is gone.
+        // Spend the burst.
         throttle.charge(100_000);
         let answer = |letter: char| {
             if letter == '-' {
@@ -213,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_goes_when_the_last_one_is_paid_off() {
+    fn a_block_goes_once_the_previous_one_is_paid_off() {
         assert_eq!(
             picture("a-a-a-a-a-a"),
             "a-A-a-a-A-a",
@@ -223,20 +256,20 @@ mod tests {
     }
 
     #[test]
-    fn everybody_gets_the_same_whoever_is_asked_first() {
+    fn polling_order_favours_no_peer() {
         assert_eq!(picture("-abc"), "-Abc");
         assert_eq!(picture("-abc--abc--abc"), "-Abc--aBc--abC");
         assert_eq!(picture("-cab--cab--cab"), "-Cab--cAb--caB");
     }
 
     #[test]
-    fn who_is_alone_gets_a_new_round_at_once() {
+    fn a_single_peer_gets_a_new_round_at_once() {
         assert_eq!(picture("--------a|aa|a|a|a|"), "--------A|aa|A|a|A|");
     }
 
     #[test]
-    fn without_a_limit_nobody_waits() {
-        let (throttle, mut turn) = (Throttle::default(), Turn::default());
+    fn without_a_limit_no_peer_waits() {
+        let (mut throttle, mut turn) = (Throttle::default(), Turn::default());
         for _ in 0..1000 {
             assert!(throttle.may_take(Instant(0), &turn));
             throttle.take(&mut turn, BLOCK_BYTES);
@@ -245,22 +278,22 @@ mod tests {
     }
 
     #[test]
-    fn what_will_not_go_is_given_back() {
-        let (throttle, mut turn) = (Throttle::limited(RATE), Turn::default());
+    fn bytes_that_will_not_go_are_given_back() {
+        let (mut throttle, mut turn) = (Throttle::limited(RATE), Turn::default());
         throttle.charge(100_000);
         assert!(!throttle.may_take(Instant(0), &turn));
         assert_eq!(throttle.next(), Some(Instant(10_000)));
         throttle.give_back(20_000);
         assert!(throttle.may_take(Instant(0), &turn));
         throttle.take(&mut turn, 20_000);
-        // More than was ever taken does no harm.
+        // Giving back more than was ever taken does no harm.
         (0..100).for_each(|_| throttle.give_back(BLOCK_BYTES));
         throttle.charge(100_000);
         assert!(!throttle.may_take(Instant(0), &turn));
     }
 
-    /// A bucket as one would explain it: every microsecond so many millionths drip in, and what
-    /// does not fit runs over.
+    /// A bucket as one would explain it: every microsecond `rate` tokens drip in, and those that do
+    /// not fit run over.
     struct Twin {
         rate: i64,
         tokens: i64,
@@ -288,11 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn it_does_what_its_naive_twin_does() {
+    fn agrees_with_a_naive_twin() {
         for seed in 0..20 {
             let rng = &mut Rng::new(seed);
             let rate = 131_072 << rng.below(14);
-            let throttle = Throttle::limited(rate);
+            let mut throttle = Throttle::limited(rate);
             let rate = rate as i64;
             let mut twin = Twin {
                 rate,
@@ -304,7 +337,7 @@ mod tests {
                 let pause = 1 << rng.below(16);
                 twin.drips_until(twin.now + u64::from(rng.below(pause)));
                 let (now, bytes) = (Instant(twin.now), 1 + rng.below(BLOCK_BYTES));
-                // Never served before: rounds do not matter.
+                // This peer was never served before, so rounds do not matter.
                 let mut turn = Turn::default();
                 let may = throttle.may_take(now, &turn);
                 assert_eq!(may, !twin.closed, "seed {seed}");
@@ -329,9 +362,8 @@ mod tests {
         }
     }
 
-    /// Peers that want all there is, others now and then, in an order that favours the first: in
-    /// any five seconds the limit is held within 5 %, used to 95 %, and the greedy ones get the
-    /// same.
+    /// Peers take all they are given, in an order that favours the first: within five seconds the
+    /// limit is exceeded by 5 % at most and used to 95 % at least, and all get the same.
     #[test]
     fn the_rate_is_held_and_divided() {
         for (rate, greedy) in [
@@ -341,7 +373,7 @@ mod tests {
             (100 << 20, 3),
             (10 << 30, 2),
         ] {
-            let throttle = Throttle::limited(rate);
+            let mut throttle = Throttle::limited(rate);
             let mut turns = vec![Turn::default(); greedy];
             let mut got = vec![0; greedy];
             let (mut now, mut wakes) = (Instant(0), 0);

@@ -1,9 +1,9 @@
-//! When do we announce, to which tracker, and has the tracker gone away.
+//! When do we announce, to which tracker, and has the tracker gone away?
 //!
 //! Read first: BEP 3 (announce), BEP 12 (tiers). The answer to the last question ends the job: a
-//! complete agent leaves when every tracker has been unreachable for the grace time, so a tracker
-//! that restarts in between releases nobody. That time goes from the start of the first attempt
-//! that failed to the start of the last one, because only then somebody looked.
+//! complete agent leaves when every tracker has been unreachable for the grace time. A tracker that
+//! restarts within that time releases nobody. The time is measured from the start of the first
+//! failed attempt to the start of the last one, because the tracker was only observed then.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,10 +14,10 @@ use crate::rng::Rng;
 use crate::units::Instant;
 use crate::wire::announce::Event;
 
-/// What the swarm is doing, as far as it decides when to announce.
+/// What we need from the tracker; it decides how often we announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Incomplete, and nobody is connected.
+    /// Incomplete, and no peer is connected.
     Alone,
     Incomplete,
     Complete,
@@ -25,11 +25,11 @@ pub enum Need {
 
 pub struct Tracker {
     tiers: Vec<Vec<String>>,
-    /// Tier and place in it of the next attempt.
+    /// The tier of the next attempt, and the place in that tier.
     at: (usize, usize),
     /// Announced `started` with success.
     started: bool,
-    /// Owed events, in the order they are said.
+    /// Events that have to be announced, in this order.
     completed: bool,
     stopped: bool,
     in_flight: Option<(Instant, Event)>,
@@ -37,14 +37,14 @@ pub struct Tracker {
     last_answer: Option<Instant>,
     /// Attempts that failed since the last answer.
     failures: usize,
-    /// Start of the first and of the last of them.
+    /// Start of the first of them, and of the last.
     failed_since: Option<Instant>,
     failed_until: Instant,
     grace: Duration,
 }
 
 impl Tracker {
-    /// Tiers as the torrent lists them; each is shuffled (BEP 12).
+    /// The tiers of the torrent; each is shuffled (BEP 12).
     pub fn new(
         now: Instant,
         mut tiers: Vec<Vec<String>>,
@@ -73,25 +73,28 @@ impl Tracker {
         !self.tiers.is_empty()
     }
 
-    /// The job is done and read back: say so once.
+    /// The image is complete and verified: `completed` is announced once.
     pub fn complete(&mut self, now: Instant) {
         self.completed = true;
         self.next = now;
     }
 
-    /// Say good-bye. False if no tracker knows us, so that there is nothing to wait for.
+    /// `stopped` is to be announced. False if no tracker knows us, so there is nothing to wait for.
+    #[must_use]
     pub fn stop(&mut self, now: Instant) -> bool {
         self.stopped = self.started && self.failed_since.is_none();
         self.next = now;
         self.stopped
     }
 
-    /// `stopped` was owed and has been said, or could not be.
+    /// `stopped` has been announced, or was not needed, or could not be announced.
     pub fn said_stopped(&self) -> bool {
         !self.stopped
     }
 
-    /// The next announce that is due: URL of the tracker and the event.
+    /// The next announce that is due: the URL of the tracker, and the event. It is followed by
+    /// `answered`, `refused` or `failed`; before that there is no other.
+    #[must_use]
     pub fn poll(&mut self, now: Instant, need: Need) -> Option<(&str, Event)> {
         if !self.exists() || self.in_flight.is_some() || now < self.due(need) {
             return None;
@@ -111,8 +114,8 @@ impl Tracker {
         (self.exists() && self.in_flight.is_none()).then(|| self.due(need))
     }
 
-    /// When the next announce is due: `next` after a failure, an owed event at once, else by what
-    /// is needed.
+    /// When the next announce is due: at `next` after a failure or for an event, else after the
+    /// interval of `need`.
     fn due(&self, need: Need) -> Instant {
         match self.last_answer {
             Some(answered) if self.failures == 0 && !self.stopped && !self.completed => {
@@ -122,7 +125,7 @@ impl Tracker {
         }
     }
 
-    /// The tracker answered, if only to refuse.
+    /// The tracker answered with peers.
     pub fn answered(&mut self, now: Instant) {
         let Some((_, event)) = self.in_flight.take() else {
             return;
@@ -142,8 +145,8 @@ impl Tracker {
         self.failed_since = None;
     }
 
-    /// The tracker refused us in words (BEP 3 `failure reason`): it is there, but asking again at
-    /// once is no use.
+    /// The tracker refused us (BEP 3 `failure reason`): it is reachable, but asking again at once is
+    /// useless.
     pub fn refused(&mut self, now: Instant) {
         let Some((_, event)) = self.in_flight.take() else {
             return;
@@ -160,7 +163,7 @@ impl Tracker {
         };
     }
 
-    /// No answer. The next tracker is tried at once, the first one again after a pause.
+    /// No answer. The next tracker is tried at once, and the first one again after a pause.
     pub fn failed(&mut self, now: Instant) {
         let Some((since, event)) = self.in_flight.take() else {
             return;
@@ -175,7 +178,7 @@ impl Tracker {
         } else {
             now
         };
-        // The attempt that decides comes when the grace time is over, not up to a pause later.
+        // The attempt that decides is made when the grace time is over, not up to a pause later.
         let decisive = first + self.grace;
         if decisive > now && decisive < self.next {
             self.next = decisive;
@@ -203,7 +206,7 @@ impl Tracker {
     }
 
     /// A tracker has accepted us once.
-    pub fn was_there(&self) -> bool {
+    pub fn has_accepted_us(&self) -> bool {
         self.started
     }
 
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn started_completed_stopped_are_said_once_each() {
+    fn started_completed_and_stopped_are_announced_once_each() {
         let mut tracker = tracker(&[&["http://a/"]]);
         assert_eq!(
             tracker.poll(at(0), Need::Alone),
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn who_completes_and_leaves_at_once_says_both() {
+    fn completing_and_leaving_at_once_announces_both() {
         let mut tracker = tracker(&[&["http://a/"]]);
         let _ = tracker.poll(at(0), Need::Alone);
         tracker.answered(at(0));
@@ -288,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_tier_is_tried_at_once_and_the_one_that_answers_stays() {
+    fn the_next_tier_is_tried_at_once_and_a_tier_that_answers_stays() {
         let mut tracker = tracker(&[&["http://a/"], &["http://b/"]]);
         assert_eq!(
             tracker.poll(at(0), Need::Alone),

@@ -1,7 +1,7 @@
 //! What is one simulated machine? A real `Swarm`, with a disk, a pool and a hash unit that count
 //! cells instead of bytes.
 //!
-//! It does what `run.rs` does for a real one, and holds everything that passes against its
+//! It does what `agent/` does for a real one, and holds everything that passes against its
 //! [`Checker`].
 
 use alloc::boxed::Box;
@@ -15,17 +15,17 @@ use super::event::SimEvent;
 use super::ids::{EndId, MachineId, ProcessId};
 use super::image::{Cell, Image, ZEROS};
 use super::meter::Meter;
-use super::options::{AgentOptions, Canary};
+use super::options::{AgentOptions, Canary, HashAnswers, HashUnit};
 use super::packet::Packet;
 use super::pool::{Claimant, Pool};
 use super::queue::Queue;
 use super::random::random_up_to;
 use crate::limits::BLOCK_BYTES;
-use crate::policy::throttle::Throttle;
+use crate::policy::throttle::Throttles;
 use crate::rng::Rng;
 use crate::swarm::{
-    self, Config, DiskError, DiskOperation, Hash, HashOf, Outcome, Role, Send, Sink, State, Swarm,
-    Work,
+    self, Config, DiskError, DiskOperation, Hash, HashOf, Outcome, Pairing, Role, ScanPolicy, Send,
+    Sink, State, Swarm, Work,
 };
 use crate::units::{BufferId, DiskOffset, Instant, PeerId, PeerSlot, PieceIndex, Ticket};
 use crate::wire::message::RawBlock;
@@ -35,6 +35,7 @@ pub struct Agent {
     pub machine: MachineId,
     pub process: ProcessId,
     pub swarm: Swarm,
+    pub throttles: Throttles,
     pub checker: Checker,
     meter: Meter,
     image: Image,
@@ -42,7 +43,9 @@ pub struct Agent {
     disk: SimDisk,
     rng: Rng,
     canary: Canary,
-    coarse: bool,
+    hashes: HashUnit,
+    /// When a single piece will have waited long enough for a second one.
+    hash_by: Option<Instant>,
     /// Connections by the name the agent gave them, and in the order in which they are served.
     ends: Vec<Option<EndId>>,
     pub live: Vec<(PeerSlot, EndId)>,
@@ -57,10 +60,6 @@ pub struct Agent {
     pub complete_at: Option<Instant>,
     pub leaving_at: Option<Instant>,
     pub over_at: Option<Instant>,
-}
-
-fn limit(bytes_per_second: Option<u64>) -> Throttle {
-    bytes_per_second.map(Throttle::limited).unwrap_or_default()
 }
 
 /// Who this process is.
@@ -80,7 +79,7 @@ impl Agent {
         options: &AgentOptions,
         identity: Identity,
         disk: SimDisk,
-        (canary, coarse): (Canary, bool),
+        (canary, hashes): (Canary, HashUnit),
     ) -> Agent {
         let layout = &image.metainfo.layout;
         let buffer_count = swarm::buffer_count_min(layout) + options.spare_buffers;
@@ -94,13 +93,15 @@ impl Agent {
             rng_seed: rng.next_u64(),
             buffer_count,
             peers: identity.peers,
-            look: options.scan,
+            scan: if options.scan {
+                ScanPolicy::BeforeUse
+            } else {
+                ScanPolicy::Skip
+            },
             verify: options.verify && canary != Canary::SkipsReadBack,
             tracker_grace: identity.tracker_grace,
             seed_for: options.seed_for,
             stall: None,
-            max_up: limit(options.max_up),
-            max_down: limit(options.max_down),
         };
         let there = image
             .all_pieces()
@@ -114,6 +115,7 @@ impl Agent {
             machine: identity.machine,
             process: identity.process,
             swarm: Swarm::new(now, image.metainfo.clone(), config),
+            throttles: Throttles::new(options.max_up, options.max_down),
             meter: Meter::new(options.max_up),
             checker: Checker::new(
                 image,
@@ -129,7 +131,8 @@ impl Agent {
             disk,
             rng,
             canary,
-            coarse,
+            hashes,
+            hash_by: None,
             ends: Vec::new(),
             live: Vec::new(),
             wakes_at: None,
@@ -263,7 +266,8 @@ impl Agent {
             self.pool.cells_mut(buffer, &range)[0] = if good && whole { content } else { None };
         }
         self.checker.fetched += u64::from(block.length);
-        self.swarm.handle_block(now, slot, block);
+        self.swarm
+            .handle_block(now, slot, block, &mut self.throttles);
     }
 
     /// What the core wants sent, as a packet; for a block also its buffer, which stays pinned until
@@ -317,18 +321,47 @@ impl Agent {
 
     // ---- disk and hash
 
-    /// True if it is over already.
-    pub fn start(&mut self, now: Instant, work: Work, queue: &mut Queue) -> bool {
-        let bytes = match &work {
-            Work::Hash(Hash {
-                of,
-                begin,
-                length,
-                buffer,
-                offset,
-            }) => {
-                return self.hash(now, *of, *begin, *length, (*buffer, *offset), queue);
+    /// Gives the disk and the hash unit all they are asked to do, as the real loop does. True if the
+    /// core has been told of a hash.
+    pub fn work(&mut self, now: Instant, queue: &mut Queue) -> bool {
+        let late = self.hash_by.is_some_and(|by| by <= now);
+        let pairing = if late || self.hashes.patience.is_zero() {
+            Pairing::TakeSingle
+        } else {
+            Pairing::WaitForSecond
+        };
+        let mut told = false;
+        loop {
+            while let Some(work) = self.swarm.poll_disk() {
+                self.start(now, work, queue);
             }
+            let hashes = self.swarm.poll_hash(pairing);
+            if hashes[0].is_none() {
+                break;
+            }
+            self.hash_by = None;
+            told |= self.hash(now, hashes, queue);
+        }
+        let waits = self.swarm.has_to_hash();
+        self.hash_by = waits.then(|| self.hash_by.unwrap_or(now + self.hashes.patience));
+        told
+    }
+
+    /// When something is to be done though nothing has happened.
+    pub fn timeout(&self) -> Option<Instant> {
+        let core = self.swarm.poll_timeout(&self.throttles);
+        [core, self.hash_by].into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let core = self.swarm.poll_timeout(&self.throttles);
+        if core.is_some_and(|at| at <= now) {
+            self.swarm.handle_timeout(now, &mut self.throttles);
+        }
+    }
+
+    fn start(&mut self, now: Instant, work: Work, queue: &mut Queue) {
+        let bytes = match &work {
             Work::Zero { piece, .. } => self.image.piece_length(*piece),
             Work::Write {
                 ticket,
@@ -356,10 +389,7 @@ impl Agent {
         let (Work::Write { ticket, .. }
         | Work::Zero { ticket, .. }
         | Work::Read { ticket, .. }
-        | Work::Flush { ticket }) = work
-        else {
-            unreachable!("a hash has no ticket")
-        };
+        | Work::Flush { ticket }) = work;
         let early = self.canary == Canary::AnnouncesUnwritten && matches!(work, Work::Write { .. });
         self.checker.submitted(ticket, work);
         if early {
@@ -374,7 +404,6 @@ impl Agent {
                 ticket,
             },
         );
-        false
     }
 
     /// The buffers of a piece with the bytes each holds.
@@ -391,35 +420,40 @@ impl Agent {
         buffers.iter().enumerate().map(part).collect()
     }
 
-    fn hash(
-        &mut self,
-        now: Instant,
-        of: HashOf,
-        begin: u32,
-        length: u32,
-        (buffer, offset): (BufferId, u32),
-        queue: &mut Queue,
-    ) -> bool {
-        let cells = self.pool.read(buffer, offset..offset + length, "hash");
-        let Some(good) = self.checker.bytes_hashed(of, begin, length, cells) else {
-            return false;
-        };
-        if self.coarse {
-            self.hashed(now, of, good);
-        } else {
+    /// Hashes both before it answers for either. True if the core has been told already.
+    fn hash(&mut self, now: Instant, hashes: [Option<Hash>; 2], queue: &mut Queue) -> bool {
+        let verdicts = hashes.map(|hash| {
+            let hash = hash?;
+            let range = hash.offset..hash.offset + hash.length;
+            let cells = self.pool.read(hash.buffer, range, "hash");
+            let good = self
+                .checker
+                .bytes_hashed(hash.of, hash.begin, hash.length, cells)?;
+            Some((hash.of, good))
+        });
+        let (machine, process) = (self.machine, self.process);
+        let (mut told, mut at) = (false, None);
+        for (of, good) in verdicts.into_iter().flatten() {
+            if self.hashes.answers == HashAnswers::AtOnce {
+                self.hashed(now, of, good);
+                told = true;
+                continue;
+            }
             // The real unit answers at once; a slower one must do no harm.
-            let at = now + random_up_to(Duration::from_micros(300), &mut self.rng);
-            queue.schedule(
-                at,
-                SimEvent::Hashed {
-                    machine: self.machine,
-                    process: self.process,
-                    of,
-                    good,
-                },
-            );
+            let later = now + random_up_to(Duration::from_micros(300), &mut self.rng);
+            let at = match self.hashes.answers {
+                HashAnswers::Together => *at.get_or_insert(later),
+                _ => later,
+            };
+            let hashed = SimEvent::Hashed {
+                machine,
+                process,
+                of,
+                good,
+            };
+            queue.schedule(at, hashed);
         }
-        self.coarse
+        told
     }
 
     pub fn hashed(&mut self, now: Instant, of: HashOf, good: bool) {
@@ -446,7 +480,6 @@ impl Agent {
                 ..
             } => self.read_done(*piece, *begin, *length, *buffer, ticket),
             Work::Flush { .. } => self.result(DiskOperation::Flush, PieceIndex(0), 0),
-            Work::Hash(_) => unreachable!("a hash has no ticket"),
         };
         match (&work, &result) {
             (

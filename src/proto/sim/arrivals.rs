@@ -212,7 +212,9 @@ impl World {
                     agent.swarm.handle_handshake(now, slot, &handshake);
                 }
                 (Some(slot), Packet::Message(message)) => {
-                    agent.swarm.handle_message(now, slot, message)
+                    agent
+                        .swarm
+                        .handle_message(now, slot, message, &mut agent.throttles);
                 }
                 (slot, packet) => panic!("{packet:?} from {to:?} of {slot:?}"),
             },

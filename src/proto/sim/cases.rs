@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use super::image::{Image, Shape};
 use crate::limits::*;
-use crate::policy::throttle::Throttle;
+use crate::policy::throttle::Throttles;
 use crate::rng::Rng;
 use crate::swarm::*;
 use crate::units::*;
@@ -39,13 +39,11 @@ impl Bench {
             rng_seed: 1,
             buffer_count: buffer_count_min(&image.metainfo.layout) + spare_buffers,
             peers: Vec::new(),
-            look: false,
+            scan: ScanPolicy::Skip,
             verify: true,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             stall: None,
-            max_up: Throttle::default(),
-            max_down: Throttle::default(),
         };
         let now = Instant(1_000_000);
         let swarm = Swarm::new(now, image.metainfo.clone(), config);
@@ -75,13 +73,17 @@ impl Bench {
     }
 
     fn hears(&mut self, slot: PeerSlot, message: Message) {
-        self.swarm.handle_message(self.now, slot, message);
+        self.swarm
+            .handle_message(self.now, slot, message, &mut Throttles::default());
     }
 
     /// Everything it wants to say to this peer. Blocks are confirmed at once.
     fn said(&mut self, slot: PeerSlot) -> Vec<Send> {
         let mut said = Vec::new();
-        while let Some(send) = self.swarm.poll_send(self.now, slot) {
+        while let Some(send) = self
+            .swarm
+            .poll_send(self.now, slot, &mut Throttles::default())
+        {
             if let Send::Block { .. } = send {
                 self.swarm.handle_sent(self.now, slot);
             }
@@ -100,28 +102,33 @@ impl Bench {
     }
 
     fn gives(&mut self, slot: PeerSlot, block: RawBlock) {
-        self.swarm.begin_block(self.now, slot, block);
-        self.swarm.handle_block(self.now, slot, block);
+        let _ = self.swarm.begin_block(self.now, slot, block);
+        self.swarm
+            .handle_block(self.now, slot, block, &mut Throttles::default());
     }
 
-    fn works(&mut self) -> Vec<Work> {
-        core::iter::from_fn(|| self.swarm.poll_work()).collect()
+    /// Hashes all that can be hashed. The pieces that are through.
+    fn hashes(&mut self) -> Vec<HashOf> {
+        let mut through = Vec::new();
+        loop {
+            let hashes = self.swarm.poll_hash(Pairing::TakeSingle);
+            if hashes[0].is_none() {
+                return through;
+            }
+            let whole =
+                |hash: &Hash| hash.begin + hash.length == self.image.piece_length(hash.of.piece());
+            let whole = hashes.into_iter().flatten().filter(whole);
+            through.extend(whole.map(|hash| hash.of));
+        }
     }
 
     /// The hash unit answers for every piece that is through. The tickets that wait for the disk
     /// then.
     fn judge(&mut self, good: bool) -> Vec<Ticket> {
-        for work in self.works() {
-            if let Work::Hash(Hash {
-                of: of @ HashOf::Download(piece),
-                begin,
-                length,
-                ..
-            }) = work
-                && begin + length == self.image.piece_length(piece)
-            {
-                self.swarm
-                    .handle_hashed(self.now, of, self.image.hash(piece, good));
+        for of in self.hashes() {
+            if let HashOf::Download(piece) = of {
+                let hash = self.image.hash(piece, good);
+                self.swarm.handle_hashed(self.now, of, hash);
             }
         }
         self.tickets()
@@ -129,14 +136,16 @@ impl Bench {
 
     /// The tickets that wait for the disk.
     fn tickets(&mut self) -> Vec<Ticket> {
-        let ticket = |work| match work {
-            Work::Write { ticket, .. }
+        self.hashes();
+        let mut tickets = Vec::new();
+        while let Some(work) = self.swarm.poll_disk() {
+            let (Work::Write { ticket, .. }
             | Work::Zero { ticket, .. }
             | Work::Read { ticket, .. }
-            | Work::Flush { ticket } => Some(ticket),
-            Work::Hash(_) => None,
-        };
-        self.works().into_iter().filter_map(ticket).collect()
+            | Work::Flush { ticket }) = work;
+            tickets.push(ticket);
+        }
+        tickets
     }
 
     fn fails(&mut self, ticket: Ticket) -> DiskError {
@@ -151,9 +160,14 @@ impl Bench {
 
     fn waits(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(at) = self.swarm.poll_timeout().filter(|at| *at <= end) {
+        while let Some(at) = self
+            .swarm
+            .poll_timeout(&Throttles::default())
+            .filter(|at| *at <= end)
+        {
             self.now = self.now.max(at);
-            self.swarm.handle_timeout(self.now);
+            self.swarm
+                .handle_timeout(self.now, &mut Throttles::default());
             // Nobody answers.
             let _ = self.swarm.poll_announce(self.now);
         }
@@ -161,7 +175,8 @@ impl Bench {
     }
 
     fn closes(&mut self, slot: PeerSlot) {
-        self.swarm.handle_closed(self.now, slot);
+        self.swarm
+            .handle_closed(self.now, slot, &mut Throttles::default());
     }
 
     fn announces(&mut self, answer: Result<Answer, String>) {
@@ -204,7 +219,12 @@ fn a_late_farewell_does_not_spin() {
             .is_some_and(|url| url.contains("event=stopped"))
     );
     bench.now = bench.now + LEAVING_MAX * 2;
-    assert!(bench.swarm.poll_timeout().is_none_or(|at| at > bench.now));
+    assert!(
+        bench
+            .swarm
+            .poll_timeout(&Throttles::default())
+            .is_none_or(|at| at > bench.now)
+    );
     bench.swarm.handle_disk(bench.now, tickets[0], Ok(()));
     assert_eq!(*bench.swarm.state(), State::Over(Outcome::Complete));
 }
@@ -249,11 +269,16 @@ fn nothing_is_written_after_the_last_flush() {
     let slot = bench.peer(2, FULL);
     bench.hears(slot, Message::Unchoke);
     let block = bench.asked(slot)[0];
-    bench.swarm.begin_block(bench.now, slot, block);
+    assert_ne!(
+        bench.swarm.begin_block(bench.now, slot, block),
+        Sink::Discard
+    );
     bench.swarm.leave(bench.now);
     let flush = bench.tickets();
     assert_eq!(flush.len(), 1);
-    bench.swarm.handle_block(bench.now, slot, block);
+    bench
+        .swarm
+        .handle_block(bench.now, slot, block, &mut Throttles::default());
     assert!(bench.judge(true).is_empty());
     bench.swarm.handle_disk(bench.now, flush[0], Ok(()));
     assert_eq!(*bench.swarm.state(), State::Over(Outcome::Interrupted));
@@ -387,7 +412,9 @@ fn nothing_is_read_for_a_peer_that_is_being_left() {
         bench.swarm.handle_disk(bench.now, ticket, Ok(()));
     }
     assert!(matches!(
-        bench.swarm.poll_send(bench.now, slot),
+        bench
+            .swarm
+            .poll_send(bench.now, slot, &mut Throttles::default()),
         Some(Send::Block { .. })
     ));
     bench.swarm.leave(bench.now);

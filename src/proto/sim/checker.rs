@@ -310,7 +310,6 @@ impl Checker {
                 let may = self.is_seeder || scans || self.pieces.is_on_disk(*piece);
                 assert!(may, "piece {} is read and not written", piece.0);
             }
-            Work::Hash(_) => unreachable!("a hash has no ticket"),
         }
         let other = self.tickets.insert(ticket, work);
         assert!(other.is_none(), "{ticket:?} is still held by {other:?}");

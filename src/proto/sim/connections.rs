@@ -101,7 +101,7 @@ impl World {
                         pinned.map(|pinned| pinned.0),
                     );
                     agent.drop_end(slot, receiving, pinned);
-                    agent.swarm.handle_closed(now, slot);
+                    agent.swarm.handle_closed(now, slot, &mut agent.throttles);
                 }
             }
             MachineState::Off(_) => {}

@@ -47,7 +47,7 @@ impl World {
                 let disk = disk.unwrap_or_else(|| {
                     SimDisk::new(options.disk.clone(), &self.image, &mut self.rng)
                 });
-                let modes = (self.options.canary, self.options.coarse);
+                let modes = (self.options.canary, self.options.hashes);
                 let agent = Agent::new(self.now, &self.image, &options, identity, disk, modes);
                 self.machines[machine].state = MachineState::Agent(Box::new(agent));
                 self.run_loop(machine);

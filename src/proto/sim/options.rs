@@ -34,9 +34,9 @@ pub struct Options {
     /// How long one round of a process's event loop takes. Zero: the loop runs after every event.
     pub loop_time: Duration,
     /// Simulates with fewer events, to measure large rooms: an event loop runs at once if its last
-    /// round is `loop_time` ago, hashes are ready at once, and small messages have no events of
-    /// their own.
+    /// round is `loop_time` ago, and small messages have no events of their own.
     pub coarse: bool,
+    pub hashes: HashUnit,
     /// Rounds of an agent between two checks of its invariants.
     pub check_every: u64,
     /// A run that takes longer than this has failed.
@@ -44,6 +44,26 @@ pub struct Options {
     pub canary: Canary,
     /// Prints what happens to connections.
     pub trace: bool,
+}
+
+/// How the hash units of all agents work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashUnit {
+    /// How long a single piece waits for a second one. Zero: it does not wait.
+    pub patience: Duration,
+    pub answers: HashAnswers,
+}
+
+/// When the hash of a piece is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashAnswers {
+    /// Before anything else happens, as in the product.
+    AtOnce,
+    /// A little later. Two pieces that are hashed together are known in the same moment.
+    Together,
+    /// A little later. Two pieces that are hashed together are known one after the other, in any
+    /// order.
+    Apart,
 }
 
 /// A defect that every agent of a run has, and that the checker must notice.
@@ -175,6 +195,10 @@ impl Options {
             cut_interval: None,
             loop_time: Duration::ZERO,
             coarse: false,
+            hashes: HashUnit {
+                patience: Duration::ZERO,
+                answers: HashAnswers::Apart,
+            },
             check_every: 10_000,
             time_max: Duration::from_secs(100_000),
             canary: Canary::None,

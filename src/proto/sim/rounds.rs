@@ -70,15 +70,11 @@ impl World {
         // So a coarse run needs no second round; other runs do not rely on that.
         let mut told = self.send_all(machine, process) && !self.options.coarse;
         let now = self.now;
-        while let Some(work) = self
-            .agent(machine, process)
-            .and_then(|agent| agent.swarm.poll_work())
+        if self.agent(machine, process).is_some()
+            && let MachineState::Agent(agent) = &mut self.machines[machine].state
         {
-            let MachineState::Agent(agent) = &mut self.machines[machine].state else {
-                unreachable!("an agent gave the work")
-            };
             // A seeder can send the pieces that were hashed at once.
-            told |= agent.start(now, work, &mut self.queue) && agent.options.role == Role::Seeder;
+            told |= agent.work(now, &mut self.queue) && agent.options.role == Role::Seeder;
         }
         while let Some((slot, why)) = self
             .agent(machine, process)
@@ -148,7 +144,7 @@ impl World {
             let Some(agent) = self.agent(machine, process) else {
                 break;
             };
-            let Some(send) = agent.swarm.poll_send(now, slot) else {
+            let Some(send) = agent.swarm.poll_send(now, slot, &mut agent.throttles) else {
                 break;
             };
             let (packet, buffer) = agent.packet(now, slot, send);
@@ -320,8 +316,8 @@ impl World {
             agent.idle_wakes < 100,
             "machine {machine} asks to be woken at once, again and again"
         );
-        if agent.swarm.poll_timeout().is_some_and(|at| at <= now) {
-            agent.swarm.handle_timeout(now);
+        if agent.timeout().is_some_and(|at| at <= now) {
+            agent.handle_timeout(now);
             self.wake_loop(machine);
         } else {
             self.schedule_timer(machine);

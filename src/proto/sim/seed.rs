@@ -9,7 +9,9 @@ use core::time::Duration;
 use super::disk::{Contents, DiskFault, DiskOptions};
 use super::fake_peer::BEHAVIOURS;
 use super::image::{Bytes, Shape};
-use super::options::{AgentOptions, Canary, FakeOptions, Interruption, Options};
+use super::options::{
+    AgentOptions, Canary, FakeOptions, HashAnswers, HashUnit, Interruption, Options,
+};
 use super::random::random_up_to;
 use super::tracker::TrackerOptions;
 use crate::limits::RATE_MIN;
@@ -47,6 +49,7 @@ impl Options {
         let aside = &mut Rng::new(!seed);
         limit_rates(&mut agents, aside);
         damage_targets(&mut agents[1..], aside);
+        let hashes = hash_unit(aside);
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
@@ -77,6 +80,7 @@ impl Options {
             cut_interval: rng.chance(1, 3).then(|| span / (1 + rng.below(60))),
             loop_time,
             coarse: false,
+            hashes,
             check_every: 64,
             time_max: if stops_early {
                 Duration::from_secs(100_000)
@@ -86,6 +90,22 @@ impl Options {
             canary: Canary::None,
             trace: false,
         }
+    }
+}
+
+/// In half of the runs a single piece waits for a second one.
+fn hash_unit(rng: &mut Rng) -> HashUnit {
+    let patience_micros = match rng.below(2) {
+        0 => 0,
+        _ => 1 + rng.below(5000),
+    };
+    HashUnit {
+        patience: Duration::from_micros(u64::from(patience_micros)),
+        answers: match rng.below(3) {
+            0 => HashAnswers::AtOnce,
+            1 => HashAnswers::Together,
+            _ => HashAnswers::Apart,
+        },
     }
 }
 

@@ -216,7 +216,7 @@ impl World {
         let Some(agent) = self.agent(machine, process) else {
             return;
         };
-        let Some(at) = agent.swarm.poll_timeout() else {
+        let Some(at) = agent.timeout() else {
             return;
         };
         // A timeout that has passed is due at once.

@@ -1,6 +1,5 @@
-//! What a peer says to us: messages, and the payload of blocks, up to the verdict on a whole piece.
+//! What follows from what a peer sends us: messages, and the payload of blocks?
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::Swarm;
@@ -8,62 +7,53 @@ use super::interface::*;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
 use crate::policy::mesh::Ending;
-use crate::policy::picker::Verdict;
+use crate::policy::throttle::Throttles;
 use crate::units::*;
 use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake};
 use crate::wire::message::{Message, RawBlock};
 
 impl Swarm {
-    pub fn handle_message(&mut self, now: Instant, slot: PeerSlot, message: Message) {
+    pub fn handle_message(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        message: Message,
+        throttles: &mut Throttles,
+    ) {
         let peer = self.peer(slot);
         if !peer.is_live() {
             return;
         }
         peer.heard_at = now;
-        let taken = self.take_message(now, slot, message);
-        let unheard = self.peer(slot).replies.len() > REPLIES_MAX;
-        if let Err(why) = taken.and(if unheard {
-            Err("it asks and does not listen")
-        } else {
-            Ok(())
-        }) {
+        let mut taken = self.take_message(now, slot, message, throttles);
+        if taken.is_ok() && self.peer(slot).replies.len() > REPLIES_MAX {
+            taken = Err("it asks and does not listen");
+        }
+        if let Err(why) = taken {
             self.close(now, slot, Ending::Failed, why);
         }
     }
 
-    pub(super) fn take_message(
+    /// Follows the list of messages (BEP 3, 6, 10, 54), and so it is long. An error is the reason to
+    /// close the connection.
+    fn take_message(
         &mut self,
         now: Instant,
         slot: PeerSlot,
         message: Message,
+        throttles: &mut Throttles,
     ) -> Result<(), &'static str> {
         let layout = self.metainfo.layout;
         let check_piece = |index| {
-            layout
-                .check_piece(index)
-                .ok_or("it named a piece that does not exist")
+            let piece = layout.check_piece(index);
+            piece.ok_or("it named a piece that does not exist")
         };
         let check_block = |raw: RawBlock| {
-            layout
-                .check_block(raw.index, raw.begin, raw.length)
-                .ok_or("it named a block that does not exist")
+            let block = layout.check_block(raw.index, raw.begin, raw.length);
+            block.ok_or("it named a block that does not exist")
         };
+        let pieces = layout.piece_count();
         let may_send_bitfield = self.peer(slot).may_send_bitfield;
-        match message {
-            Message::Bitfield(bytes) => {
-                let field = Bitfield::from_bytes(layout.piece_count(), &bytes);
-                return self
-                    .take_bitfield(slot, field.map_err(|_| "its bitfield has another length")?);
-            }
-            Message::HaveAll if may_send_bitfield => {
-                return self.take_bitfield(slot, Bitfield::full(layout.piece_count()));
-            }
-            Message::HaveNone if may_send_bitfield => {
-                return self.take_bitfield(slot, Bitfield::new(layout.piece_count()));
-            }
-            Message::HaveAll | Message::HaveNone => return Err("it sent its bitfield too late"),
-            _ => {}
-        }
         if !matches!(
             message,
             Message::KeepAlive | Message::Extended { .. } | Message::Port(_)
@@ -71,13 +61,25 @@ impl Swarm {
             self.peer(slot).may_send_bitfield = false;
         }
         match message {
-            Message::Choke => self.take_choke(slot),
-            Message::Unchoke => {
-                let peer = self.peer(slot);
-                peer.peer_choking = false;
-                peer.nothing_at = None;
-                peer.progress_at = now;
+            Message::Bitfield(bytes) => {
+                let field = Bitfield::from_bytes(pieces, &bytes);
+                let field = field.map_err(|_| "its bitfield has another length")?;
+                if may_send_bitfield {
+                    self.take_bitfield(slot, field);
+                } else {
+                    // aria2 sends a bitfield instead of many `have` whenever it is shorter.
+                    field.ones().for_each(|piece| self.take_have(slot, piece));
+                }
             }
+            Message::HaveAll if may_send_bitfield => {
+                self.take_bitfield(slot, Bitfield::full(pieces));
+            }
+            Message::HaveNone if may_send_bitfield => {
+                self.take_bitfield(slot, Bitfield::new(pieces));
+            }
+            Message::HaveAll | Message::HaveNone => return Err("it sent its bitfield too late"),
+            Message::Choke => self.take_choke(slot, throttles),
+            Message::Unchoke => self.peer(slot).unchokes_us(now),
             Message::Interested => {
                 self.peer(slot).peer_interested = true;
                 self.rechoke_due = true;
@@ -89,208 +91,179 @@ impl Swarm {
             Message::Have(index) => self.take_have(slot, check_piece(index)?),
             Message::Request(raw) => self.take_request(slot, check_block(raw)?),
             Message::Cancel(raw) => self.take_cancel(slot, check_block(raw)?),
-            Message::Reject(raw) => self.take_reject(now, slot, check_block(raw)?),
+            Message::Reject(raw) => self.take_reject(now, slot, check_block(raw)?, throttles),
             Message::Suggest(index) => {
                 let piece = check_piece(index)?;
-                let peer = self.peer(slot);
-                peer.suggest(piece);
-                peer.nothing_at = None;
+                self.peer(slot).suggest(piece);
             }
             Message::AllowedFast(index) => {
-                // Only matters while choked, and in our swarms nobody is for long.
+                // Only matters while we are choked, and in our swarms no peer is for long.
                 check_piece(index)?;
             }
             Message::Extended {
                 id: EXTENDED_HANDSHAKE_ID,
                 payload,
             } => {
-                let handshake = ExtendedHandshake::parse(&payload)
-                    .map_err(|_| "its extension handshake is broken")?;
-                if let Some(reqq) = handshake.reqq {
-                    self.peer(slot).requests_max = reqq.clamp(1, PIPELINE_MAX);
-                }
-                let peer = self.peer(slot);
-                (peer.upload_only, peer.offers, peer.nothing_at) =
-                    (handshake.upload_only, handshake.offers, None);
-                // Further handshakes add to the first (BEP 10). Who repeats itself is told nothing
-                // twice.
-                if self.peer(slot).dont_have.is_none() && handshake.dont_have.is_some() {
-                    self.peer(slot).dont_have = handshake.dont_have;
-                    self.tell_losses(slot);
-                }
+                let handshake = ExtendedHandshake::parse(&payload);
+                let handshake = handshake.map_err(|_| "its extension handshake is broken")?;
+                self.take_extended_handshake(slot, &handshake);
             }
             Message::Extended {
                 id: DONT_HAVE_ID,
                 payload,
             } => {
-                let index = <[u8; 4]>::try_from(&payload[..])
-                    .map_err(|_| "it lost a piece without a number")?;
+                let index = <[u8; 4]>::try_from(&payload[..]);
+                let index = index.map_err(|_| "it lost a piece without a number")?;
                 self.take_dont_have(slot, check_piece(u32::from_be_bytes(index))?);
             }
             Message::KeepAlive
             | Message::Port(_)
             | Message::Extended { .. }
             | Message::Unknown(_) => {}
-            Message::Bitfield(_) | Message::HaveAll | Message::HaveNone => {
-                unreachable!("taken above")
-            }
         }
         Ok(())
     }
 
-    pub(super) fn take_bitfield(
-        &mut self,
-        slot: PeerSlot,
-        field: Bitfield,
-    ) -> Result<(), &'static str> {
-        let lacking = field
-            .ones()
-            .filter(|piece| self.picker.wanted().get(*piece))
-            .count() as u32;
-        let peer = self.peer(slot);
-        if !peer.may_send_bitfield {
-            // aria2 sends one in place of many `have` whenever it is shorter.
-            field.ones().for_each(|piece| self.take_have(slot, piece));
-            return Ok(());
-        }
-        peer.may_send_bitfield = false;
-        peer.wanted = lacking;
-        peer.nothing_at = None;
-        peer.has = field.clone();
+    // ---- what it has
+
+    fn take_bitfield(&mut self, slot: PeerSlot, field: Bitfield) {
         for piece in field.ones() {
             self.picker.piece_appeared(piece);
         }
-        Ok(())
+        let peer = self
+            .peers
+            .get_mut(slot)
+            .expect("a peer that speaks is there");
+        peer.set_bitfield(field, self.picker.wanted());
     }
 
-    pub(super) fn take_have(&mut self, slot: PeerSlot, piece: PieceIndex) {
-        let lacking = self.picker.wanted().get(piece);
-        let peer = self.peer(slot);
-        if !peer.has.set(piece) {
-            return;
-        }
-        peer.wanted += u32::from(lacking);
-        peer.nothing_at = None;
-        peer.offered.retain(|offered| *offered != piece);
-        self.picker.piece_appeared(piece);
-    }
-
-    /// What was lost between our bitfield and the word for it could not be said: from there on it
-    /// is told again.
-    fn tell_losses(&mut self, slot: PeerSlot) {
-        let (first, told) = (self.peer(slot).told_at_first, self.peer(slot).told);
-        let lost = |place: &usize| !self.have().get(self.news[*place]);
-        if let Some(place) = (first..told).find(lost) {
-            self.peer(slot).told = place;
+    fn take_have(&mut self, slot: PeerSlot, piece: PieceIndex) {
+        let peer = self
+            .peers
+            .get_mut(slot)
+            .expect("a peer that speaks is there");
+        if peer.gains(piece, self.picker.wanted()) {
+            self.picker.piece_appeared(piece);
         }
     }
 
-    /// It had a piece and has lost it (BEP 54). What it was asked for it refuses by itself.
+    /// It had a piece and has lost it (BEP 54). It rejects our requests for it by itself.
     fn take_dont_have(&mut self, slot: PeerSlot, piece: PieceIndex) {
-        let lacking = self.picker.wanted().get(piece);
-        let peer = self.peer(slot);
-        if peer.has.clear(piece) {
-            peer.wanted -= u32::from(lacking);
-            peer.suggested.retain(|suggested| *suggested != piece);
-            // That is why it refused, and no reason to wait before it is asked for another one.
-            (peer.refusals, peer.pause_until) = (0, Instant(0));
+        let peer = self
+            .peers
+            .get_mut(slot)
+            .expect("a peer that speaks is there");
+        if peer.loses(piece, self.picker.wanted()) {
             self.picker.piece_vanished(piece);
-            // It has not been told while it had the piece itself.
-            if self.have().get(piece) {
-                self.peer(slot).replies.push_back(Message::Have(piece.0));
+            // It was not told of our piece while it had the piece itself.
+            if self.picker.have().get(piece) {
+                peer.replies.push_back(Message::Have(piece.0));
             }
         }
     }
 
-    pub(super) fn take_choke(&mut self, slot: PeerSlot) {
+    fn take_extended_handshake(&mut self, slot: PeerSlot, handshake: &ExtendedHandshake) {
+        let peer = self
+            .peers
+            .get_mut(slot)
+            .expect("a peer that speaks is there");
+        if let Some(reqq) = handshake.reqq {
+            peer.requests_max = reqq.clamp(1, PIPELINE_MAX);
+        }
+        peer.upload_only = handshake.upload_only;
+        peer.set_offers(handshake.offers);
+        // Further handshakes add to the first (BEP 10). A repeated one changes nothing. Losses since
+        // our bitfield could not be told before.
+        if peer.dont_have.is_none() && handshake.dont_have.is_some() {
+            peer.dont_have = handshake.dont_have;
+            let have = self.picker.have();
+            self.changes.repeat_losses(&mut peer.changes, have);
+        }
+    }
+
+    // ---- our requests
+
+    fn take_choke(&mut self, slot: PeerSlot, throttles: &mut Throttles) {
         let peer = self.peer(slot);
-        peer.peer_choking = true;
-        // What it suggested it may suggest to others now.
-        peer.suggested.clear();
+        peer.chokes_us();
         // With the fast extension each request is answered or rejected; without it a choke drops
-        // them all.
+        // all requests.
         if !peer.fast {
-            self.release_requests(slot);
+            self.release_requests(slot, throttles);
         }
         self.picker.restart_pieces_of(slot);
     }
 
-    /// Gives every request of a peer back, but for the block whose bytes are arriving: nobody else
-    /// may write there.
-    pub(super) fn release_requests(&mut self, slot: PeerSlot) -> Vec<Block> {
-        let peer = self.peer(slot);
-        let arriving = peer.receiving.filter(|(_, kept)| *kept).map(|(raw, _)| raw);
-        let (keep, drop): (VecDeque<Block>, VecDeque<Block>) = peer
-            .requests
-            .drain(..)
-            .partition(|block| Some(RawBlock::from(*block)) == arriving);
-        peer.requests = keep;
-        for block in &drop {
-            self.config.max_down.give_back(block.length);
+    /// Takes all requests back except the block that is arriving, so that others can be asked for
+    /// them. The requests are returned.
+    pub(super) fn release_requests(
+        &mut self,
+        slot: PeerSlot,
+        throttles: &mut Throttles,
+    ) -> Vec<Block> {
+        let released = self.peer(slot).take_requests();
+        for block in &released {
+            throttles.down.give_back(block.length);
             self.picker.release(*block, slot);
         }
-        drop.into()
+        released
     }
 
-    pub(super) fn take_reject(&mut self, now: Instant, slot: PeerSlot, block: Block) {
-        if !self.peer(slot).forget_request(block) {
-            return;
-        }
-        self.config.max_down.give_back(block.length);
-        self.picker.release(block, slot);
-        self.picker.restart_pieces_of(slot);
-        let peer = self.peer(slot);
-        if !peer.peer_choking {
-            peer.refused(now);
+    fn take_reject(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        block: Block,
+        throttles: &mut Throttles,
+    ) {
+        if self.peer(slot).forget_request(block) {
+            throttles.down.give_back(block.length);
+            self.picker.release(block, slot);
+            self.picker.restart_pieces_of(slot);
+            self.peer(slot).refused(now);
         }
     }
 
-    pub(super) fn take_request(&mut self, slot: PeerSlot, block: Block) {
-        let crosses =
-            block.begin / self.buffer_bytes != (block.begin + block.length - 1) / self.buffer_bytes;
-        let (have, buffer_bytes) = (self.have().get(block.piece), self.buffer_bytes);
+    // ---- its requests
+
+    fn take_request(&mut self, slot: PeerSlot, block: Block) {
+        let buffer_bytes = self.buffer_bytes;
+        let chunk = |block: &Block| (block.piece, block.begin / buffer_bytes);
+        let last_byte = block.begin + block.length - 1;
+        let crosses = block.begin / buffer_bytes != last_byte / buffer_bytes;
+        let have = self.have().get(block.piece);
         let peer = self.peer(slot);
         if peer.am_choking || !have || crosses || peer.uploads.len() >= UPLOAD_QUEUE_MAX {
-            // Without the fast extension there is no word for "no"; the peer asks again after its
-            // own time-out.
-            if peer.fast {
-                peer.replies.push_back(Message::Reject(block.into()));
-            }
-            return;
+            return peer.reject(block);
         }
-        let chunk = |block: &Block| (block.piece, block.begin / buffer_bytes);
         let begins_chunk = peer.uploads.back().map(chunk) != Some(chunk(&block));
         if !peer.uploads.contains(&block) {
             peer.uploads.push_back(block);
         }
-        let offered = peer.offered.len();
+        let was_offered = peer.offered.contains(&block.piece);
         peer.offered.retain(|piece| *piece != block.piece);
-        // Anybody may ask for the same block for ever; the count stops where it can hold no more.
-        if offered == peer.offered.len()
-            && block.begin == 0
-            && self.sent.count(block.piece) < u16::MAX
-        {
-            self.sent.increment(block.piece, &mut self.rng);
+        if !was_offered && block.begin == 0 {
+            self.offers.note_request(block.piece, &mut self.rng);
         }
         if begins_chunk {
             self.load_for(slot);
         }
     }
 
-    pub(super) fn take_cancel(&mut self, slot: PeerSlot, block: Block) {
+    fn take_cancel(&mut self, slot: PeerSlot, block: Block) {
         let peer = self.peer(slot);
         let queued = peer.uploads.len();
         peer.uploads.retain(|asked| *asked != block);
         // BEP 6: every request is answered, a cancelled one by a reject.
-        if queued > peer.uploads.len() && peer.fast {
-            peer.replies.push_back(Message::Reject(block.into()));
+        if queued > peer.uploads.len() {
+            peer.reject(block);
         }
     }
 
-    // ---- payload in
+    // ---- payload
 
-    /// The head of a `piece` message has arrived: where do its bytes go? Followed by `handle_block`
-    /// or `handle_closed`.
+    /// The head of a `piece` message has arrived: where its bytes go. `handle_block` or
+    /// `handle_closed` follows.
     pub fn begin_block(&mut self, now: Instant, slot: PeerSlot, raw: RawBlock) -> Sink {
         let sink = self.sink_for(slot, raw);
         let peer = self.peer(slot);
@@ -300,56 +273,50 @@ impl Swarm {
         sink
     }
 
-    pub(super) fn sink_for(&mut self, slot: PeerSlot, raw: RawBlock) -> Sink {
-        let Some(block) = self
-            .metainfo
-            .layout
-            .check_block(raw.index, raw.begin, raw.length)
-        else {
+    fn sink_for(&mut self, slot: PeerSlot, raw: RawBlock) -> Sink {
+        let layout = &self.metainfo.layout;
+        let Some(block) = layout.check_block(raw.index, raw.begin, raw.length) else {
             return Sink::Discard;
         };
         if !self.peer(slot).requests.contains(&block) {
             return Sink::Discard;
         }
-        let place = self.picker.begin(block, slot);
-        place.map_or(Sink::Discard, |(buffer, offset)| Sink::Buffer {
-            buffer,
-            offset,
-        })
+        match self.picker.begin(block, slot) {
+            Some((buffer, offset)) => Sink::Buffer { buffer, offset },
+            None => Sink::Discard,
+        }
     }
 
-    /// All bytes of the block that `begin_block` named are where it said.
-    pub fn handle_block(&mut self, now: Instant, slot: PeerSlot, raw: RawBlock) {
-        self.fetched += u64::from(raw.length);
+    /// All bytes of the block are where `begin_block` said.
+    pub fn handle_block(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        raw: RawBlock,
+        throttles: &mut Throttles,
+    ) {
+        self.traffic.note_fetched(raw.length);
         let peer = self.peer(slot);
-        let Some((begun, kept)) = peer.receiving.take() else {
-            panic!("a block ended that never began")
-        };
+        let begun = peer.receiving.take();
+        let (begun, kept) = begun.expect("a block ends that has begun");
         assert_eq!(begun, raw);
         peer.heard_at = now;
-        let Some(block) = self
-            .metainfo
-            .layout
-            .check_block(raw.index, raw.begin, raw.length)
-        else {
-            return self.close(
-                now,
-                slot,
-                Ending::Failed,
-                "it sent a block that does not exist",
-            );
+        let layout = &self.metainfo.layout;
+        let Some(block) = layout.check_block(raw.index, raw.begin, raw.length) else {
+            let why = "it sent a block that does not exist";
+            return self.close(now, slot, Ending::Failed, why);
         };
         let peer = self.peer(slot);
         let asked = peer.forget_request(block);
         peer.received(now, raw.length);
         if asked {
-            (peer.snubbed, peer.refusals, peer.progress_at) = (false, 0, now);
+            peer.answered(now);
         } else {
-            // Taken back too late, or sent unasked: it was not allowed for.
-            self.config.max_down.charge(raw.length);
+            // The request was taken back too late, or there was none: nothing was taken for it.
+            throttles.down.charge(raw.length);
         }
         if !kept {
-            self.wasted += u64::from(raw.length);
+            self.traffic.note_wasted(raw.length);
             if asked {
                 self.picker.release(block, slot);
             }
@@ -358,51 +325,16 @@ impl Swarm {
         self.progress_at = now;
         let others = self.picker.received(block, slot);
         if others > 0 {
-            self.cancel(block);
+            self.cancel(block, throttles);
         }
     }
 
-    /// Endgame: everybody else who was asked for this block may forget it.
-    pub(super) fn cancel(&mut self, block: Block) {
-        for peer in self.peers.iter_mut().flatten() {
+    /// Endgame: all other peers that were asked for this block may forget it.
+    fn cancel(&mut self, block: Block, throttles: &mut Throttles) {
+        for peer in self.peers.values_mut() {
             if peer.forget_request(block) {
-                self.config.max_down.give_back(block.length);
+                throttles.down.give_back(block.length);
                 peer.replies.push_back(Message::Cancel(block.into()));
-            }
-        }
-    }
-
-    pub fn handle_hashed(&mut self, now: Instant, of: HashOf, digest: PieceHash) {
-        match of {
-            HashOf::Download(piece) => self.judge(now, piece, digest),
-            HashOf::Disk(piece) => {
-                self.inspected(now, piece, self.metainfo.hashes[piece.index()] == digest)
-            }
-        }
-        self.advance(now);
-    }
-
-    pub(super) fn judge(&mut self, now: Instant, piece: PieceIndex, digest: PieceHash) {
-        match self
-            .picker
-            .judge(piece, self.metainfo.hashes[piece.index()] == digest)
-        {
-            // Nothing new is started by those who leave: it might come after their last flush.
-            Verdict::Good if !self.is_open() => {}
-            Verdict::Good => self.write(piece),
-            Verdict::Bad { liar } => {
-                self.wasted += u64::from(self.metainfo.layout.piece_length(piece));
-                let address = liar
-                    .and_then(|slot| self.peers[slot.index()].as_ref())
-                    .map(|peer| peer.address);
-                self.tell(Event::PieceBad {
-                    piece,
-                    liar: address,
-                });
-                if let (Some(slot), Some(address)) = (liar, address) {
-                    self.mesh.ban(address);
-                    self.close(now, slot, Ending::Failed, "it sent bad data");
-                }
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The words between the core and the shell: what goes into a [`Swarm`](super::Swarm), and what
-//! comes out of it.
+//! What crosses the border between core and shell: what goes into a [`Swarm`](super::Swarm), and
+//! what comes out of it?
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,11 +9,10 @@ use core::time::Duration;
 
 use crate::format::layout::Layout;
 use crate::limits::*;
-use crate::policy::throttle::Throttle;
 use crate::units::*;
 use crate::wire::message::{Handshake, Message};
 
-/// What the agent is told at the start. Everything random in it comes from `rng_seed`.
+/// What the agent is told at the start. All of its randomness comes from `rng_seed`.
 pub struct Config {
     pub role: Role,
     pub peer_id: PeerId,
@@ -21,28 +20,33 @@ pub struct Config {
     pub rng_seed: u64,
     /// Pool buffers `0..buffer_count` belong to this swarm, each `buffer_bytes` long.
     pub buffer_count: u32,
-    /// Called for ever, with or without a tracker.
+    /// Addresses that are called for ever, with or without a tracker.
     pub peers: Vec<SocketAddr>,
-    /// A leecher: look first what the target holds of the image. A seeder: hash each piece before
-    /// its first upload.
-    pub look: bool,
-    /// Read every piece that was written back before saying `completed`.
+    pub scan: ScanPolicy,
+    /// Read every written piece back before announcing `completed`.
     pub verify: bool,
-    /// Complete agents leave when the tracker has been unreachable this long.
+    /// A complete agent leaves when the tracker has been unreachable for this time.
     pub tracker_grace: Duration,
-    /// How long to seed; zero is not at all, None until the tracker is gone.
+    /// How long to seed. Zero: not at all; None: until the tracker is gone.
     pub seed_for: Option<Duration>,
-    /// Fail when nothing arrived for so long while incomplete. None waits for ever.
+    /// An incomplete agent fails when nothing has arrived for this time. None: it waits for ever.
     pub stall: Option<Duration>,
-    /// Payload per second. Other swarms of the process may share these.
-    pub max_up: Throttle,
-    pub max_down: Throttle,
+}
+
+/// Is the disk read before we rely on what it is said to hold?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanPolicy {
+    /// A leecher reads what the target holds of the image before it fetches the rest. A seeder
+    /// hashes each piece before its first upload.
+    BeforeUse,
+    /// A leecher fetches everything. A seeder takes every piece for good.
+    Skip,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Leecher,
-    /// The disk is said to hold everything, and is only read.
+    /// The disk is said to hold the whole image, and is only read.
     Seeder,
 }
 
@@ -54,22 +58,21 @@ pub fn buffer_bytes(layout: &Layout) -> u32 {
         .min(BUFFER_BYTES_MAX)
 }
 
-/// Fewest buffers a swarm of this layout works with: one piece on its way in, and as much again to
-/// write and to serve.
+/// The smallest number of buffers that a swarm of this layout works with: one piece that is being
+/// received, and the same again to write and to serve.
 pub fn buffer_count_min(layout: &Layout) -> u32 {
     2 * layout.piece_bytes().div_ceil(buffer_bytes(layout)) + READ_AHEAD_MAX as u32
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// What the target holds already is being found out; what it lacks for certain is fetched
-    /// meanwhile.
+    /// The target is being read; what is known to be missing is fetched meanwhile.
     Scanning,
     Downloading,
-    /// All pieces are there; the disk is flushed, and what was written is read back.
+    /// All pieces are on the disk. It is flushed, and what was written is read back.
     Verifying,
     Seeding,
-    /// Writes in flight finish, the tracker is told.
+    /// Requests in flight finish, the disk is flushed, the tracker is told.
     Leaving(Outcome),
     Over(Outcome),
 }
@@ -84,15 +87,15 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     Disk(DiskError),
-    /// So many pieces are not on the disk as they were written, twice; `disk` is where the first of
-    /// them begins.
+    /// `bad` pieces were not on the disk as they were written, twice. The first of them is `piece`,
+    /// which begins at `disk`.
     ReadBack {
         piece: PieceIndex,
         disk: DiskOffset,
         bad: u32,
     },
     Stalled(Duration),
-    /// A seeder's source holds not one piece of the image.
+    /// The source of a seeder holds no piece of the image.
     NothingToServe,
 }
 
@@ -110,20 +113,17 @@ pub enum DiskOperation {
     Flush,
 }
 
-/// Things for the disk and the hash unit. Bytes never pass through here, only names of buffers.
+/// A request to the disk. Bytes never pass through here, only names of buffers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Only in tests: what `poll_hash` gives.
-    #[cfg(test)]
-    Hash(Hash),
-    /// Write a whole piece: `buffers[i]` holds its bytes from `i * buffer_bytes` on. Answer
-    /// `handle_disk` once, when no part of it is in flight any more.
+    /// Write a whole piece: `buffers[i]` holds its bytes from `i * buffer_bytes` on. Call
+    /// `handle_disk` once, when no part of the write is in flight any more.
     Write {
         ticket: Ticket,
         piece: PieceIndex,
         buffers: Vec<BufferId>,
     },
-    /// Make the whole piece zeros. Answer like `Write`.
+    /// Make the whole piece zeros. Answered like `Write`.
     Zero { ticket: Ticket, piece: PieceIndex },
     /// Read `length` bytes at `begin` of `piece` into the start of `buffer`.
     Read {
@@ -137,9 +137,17 @@ pub enum Work {
     Flush { ticket: Ticket },
 }
 
+/// Does a single piece that can be hashed wait until there is a second one?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// It waits while a second piece may still come.
+    WaitForSecond,
+    TakeSingle,
+}
+
 /// Hash `length` bytes at `offset` of `buffer` as the next bytes of a piece, at once, before
-/// anything else is done. At `begin == 0` a new hash starts; when `begin + length` is the length of
-/// the piece, answer `handle_hashed`.
+/// anything else is done. At `begin == 0` a new hash starts. When `begin + length` is the length of
+/// the piece, call `handle_hashed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash {
     pub of: HashOf,
@@ -149,7 +157,8 @@ pub struct Hash {
     pub offset: u32,
 }
 
-/// Downloads and read queues hash side by side: one running hash for each of these.
+/// Pieces that arrive and pieces that are read are hashed side by side: each of these values has its
+/// own running hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HashOf {
     Download(PieceIndex),
@@ -163,13 +172,13 @@ impl HashOf {
     }
 }
 
-/// What to write to one peer next, in this order.
+/// What to send to one peer next, in the order in which it comes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Send {
     Handshake(Handshake),
     Message(Message),
-    /// `wire::piece_header`, then `block.length` bytes at `offset` of `buffer`. They stay as they
-    /// are until `handle_sent` or `handle_closed`.
+    /// `wire::piece_header`, then `block.length` bytes at `offset` of `buffer`. These bytes do not
+    /// change until `handle_sent` or `handle_closed`.
     Block {
         block: Block,
         buffer: BufferId,
@@ -178,13 +187,14 @@ pub enum Send {
 }
 
 /// Where the payload of an incoming `piece` message goes.
+#[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sink {
     Buffer { buffer: BufferId, offset: u32 },
     Discard,
 }
 
-/// For the log.
+/// Something that is worth a line in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     TrackerRefused(String),
@@ -200,12 +210,12 @@ pub enum Event {
         disk: DiskOffset,
         again: bool,
     },
-    /// The scan could not read this piece; it is written like one that is not there.
+    /// The scan could not read this piece. It is fetched and written like a missing one.
     TargetBad {
         piece: PieceIndex,
         error: DiskError,
     },
-    /// A seeder does without this piece.
+    /// A seeder goes on without this piece.
     SourceBad {
         piece: PieceIndex,
         disk: DiskOffset,
@@ -219,16 +229,15 @@ pub struct Progress {
     pub state: State,
     pub have: u32,
     pub pieces: u32,
-    /// Pieces that were read from the disk and found good; those written since do not count before
-    /// they are read back.
+    /// Pieces that were read from the disk and are good. Written pieces count once they have been
+    /// read back.
     pub verified: u32,
-    /// Of the scan or the read-back that is on: pieces looked at, and pieces to look at.
+    /// Of the scan or the read-back that is going on: pieces hashed, and pieces to hash.
     pub checked: u32,
     pub to_check: u32,
-    /// Where the disk failed, or where on it the first piece begins that was bad when it was read
-    /// back for the last time.
+    /// Where the disk failed; or where the first piece begins that was bad in both read-backs.
     pub bad_offset: Option<DiskOffset>,
-    /// Payload bytes received, wasted ones too.
+    /// Payload bytes received, wasted ones included.
     pub fetched: u64,
     pub wasted: u64,
     pub uploaded: u64,

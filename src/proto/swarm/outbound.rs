@@ -1,86 +1,103 @@
-//! What is said to one peer next: who we are, what we want, what we got, which blocks it shall
-//! send, and the blocks it asked for. Pulled by the shell while there is room, so nothing queues up
-//! here but what must not be forgotten.
+//! What is the next thing to send to a peer?
+//!
+//! The shell asks while the connection has room. So nothing is queued here except answers that must
+//! not be forgotten (`Peer::replies`).
 
 use alloc::string::String;
 
 use super::Swarm;
 use super::interface::*;
+use super::peer::{Phase, PickInputs, overdue};
 use crate::limits::*;
 use crate::policy::cache::Chunk;
 use crate::policy::picker::{Asked, Pick};
-use crate::swarm::peer::{Phase, overdue};
+use crate::policy::throttle::{Throttle, Throttles};
 use crate::units::*;
 use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake};
 use crate::wire::message::{Handshake, Message};
 
 impl Swarm {
-    /// The next thing to write to this peer. Call it while there is room for it.
-    pub fn poll_send(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
+    /// The next thing to send to this peer. Call it while there is room for it.
+    #[must_use]
+    pub fn poll_send(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        throttles: &mut Throttles,
+    ) -> Option<Send> {
         if core::mem::take(&mut self.rechoke_due) {
-            self.rechoke(now);
+            self.rechoke(now, &throttles.up);
         }
-        let send = self.next_send(now, slot)?;
+        let send = self.next_send(now, slot, throttles)?;
         self.peer(slot).spoke_at = now;
         Some(send)
     }
 
-    pub(super) fn next_send(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
-        let peer = self.peers.get_mut(slot.index())?.as_mut()?;
-        if matches!(peer.phase, Phase::Connecting | Phase::Closing) {
-            return None;
+    fn next_send(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        throttles: &mut Throttles,
+    ) -> Option<Send> {
+        let peer = self.peers.get_mut(slot)?;
+        match peer.phase {
+            Phase::Connecting | Phase::Closing => return None,
+            Phase::Greeting | Phase::Live if !peer.said_handshake => {
+                peer.said_handshake = true;
+                return Some(Send::Handshake(self.handshake()));
+            }
+            Phase::Greeting => return None,
+            Phase::Live => {}
         }
-        if !peer.said_handshake {
-            peer.said_handshake = true;
-            let (info_hash, peer_id) = (self.metainfo.info_hash, self.config.peer_id);
-            return Some(Send::Handshake(Handshake {
-                fast: true,
-                extended: true,
-                info_hash,
-                peer_id,
-            }));
-        }
-        if peer.phase != Phase::Live {
-            return None;
-        }
-        let word = self
+        let message = self
             .introduction(slot)
-            .or_else(|| self.wish(now, slot))
-            .or_else(|| self.news(slot));
-        if let Some(message) = word
-            .or_else(|| self.request(now, slot))
-            .or_else(|| self.offer(slot))
-        {
+            .or_else(|| self.choke_or_interest(now, slot))
+            .or_else(|| self.change(slot))
+            .or_else(|| self.request(now, slot, &mut throttles.down))
+            .or_else(|| self.offer(slot));
+        if let Some(message) = message {
             return Some(Send::Message(message));
         }
-        self.upload(now, slot)
+        self.upload(now, slot, &mut throttles.up)
             .or_else(|| self.keep_alive(now, slot))
     }
 
-    /// The extension handshake, then the bitfield, which must come before anything that it would
-    /// contradict.
-    pub(super) fn introduction(&mut self, slot: PeerSlot) -> Option<Message> {
-        let (count, full, told) = (self.have().count(), self.have().is_full(), self.news.len());
-        let (seeder, complete) = (
-            self.config.role == Role::Seeder,
-            self.state == State::Seeding,
-        );
+    // ---- who we are
+
+    fn handshake(&self) -> Handshake {
+        Handshake {
+            fast: true,
+            extended: true,
+            info_hash: self.metainfo.info_hash,
+            peer_id: self.config.peer_id,
+        }
+    }
+
+    /// The bitfield, then the extension handshake. The bitfield must come before anything that it
+    /// would contradict.
+    fn introduction(&mut self, slot: PeerSlot) -> Option<Message> {
+        let seeder = self.config.role == Role::Seeder;
+        let complete = self.state == State::Seeding;
+        let changes = self.changes.reader();
         let peer = self.peer(slot);
         if !peer.said_bitfield {
             (peer.said_bitfield, peer.said_offers) = (true, seeder);
-            (peer.told, peer.told_at_first) = (told, told);
-            return match (peer.fast, full, count) {
-                (true, true, _) => Some(Message::HaveAll),
-                (true, _, 0) => Some(Message::HaveNone),
-                (false, _, 0) => self.introduction(slot),
-                _ => Some(Message::Bitfield(self.have().as_bytes().to_vec())),
-            };
+            peer.changes = changes;
+            let fast = peer.fast;
+            match (fast, self.have()) {
+                (true, have) if have.is_full() => return Some(Message::HaveAll),
+                (true, have) if have.is_empty() => return Some(Message::HaveNone),
+                // Without the fast extension an empty bitfield is not sent at all.
+                (false, have) if have.is_empty() => {}
+                (_, have) => return Some(Message::Bitfield(have.as_bytes().to_vec())),
+            }
         }
+        let peer = self.peer(slot);
         if peer.extended && !peer.said_extended {
             (peer.said_extended, peer.said_complete) = (true, complete);
             return Some(self.extended_handshake(seeder));
         }
-        // Of the pieces that it had itself it was not told, so it cannot count.
+        // It was not told of the pieces that it had itself, so it cannot count ours.
         if peer.extended && complete && !peer.said_complete {
             peer.said_complete = true;
             let offers = peer.said_offers;
@@ -95,7 +112,7 @@ impl Swarm {
             reqq: Some(UPLOAD_QUEUE_MAX as u32),
             client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
             listen_port: Some(self.config.listen_port),
-            // A source without some of its pieces does not want them back.
+            // A source that lacks some of its pieces does not want them back.
             upload_only: self.state == State::Seeding,
             offers,
             ..ExtendedHandshake::default()
@@ -106,17 +123,20 @@ impl Swarm {
         }
     }
 
-    /// Choking and interest, where they differ from what was said last; then rejects and cancels.
-    pub(super) fn wish(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
-        let downloading = self.is_fetching();
+    // ---- what we want, and what we have
+
+    /// Choking and interest, where they differ from what the peer was last told; then rejects and
+    /// cancels.
+    fn choke_or_interest(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
+        let fetching = self.is_fetching();
         let peer = self.peer(slot);
         if peer.am_choking == peer.unchoke {
             peer.am_choking = !peer.unchoke;
             if peer.unchoke {
                 return Some(Message::Unchoke);
             }
-            // What was asked for already is still sent, where there is a word for it (BEP 6): most
-            // likely the rest of a piece that would be of no use to anybody until this peer's next
+            // With the fast extension (BEP 6) requests in the queue are still answered: most likely
+            // they are the rest of a piece that would be of no use to anyone until this peer's next
             // turn.
             if !peer.fast {
                 peer.uploads.clear();
@@ -124,188 +144,178 @@ impl Swarm {
             self.take_back_offers(slot);
             return Some(Message::Choke);
         }
-        let interested = downloading && peer.wanted > 0;
+        let interested = fetching && peer.has_wanted();
         if peer.am_interested != interested {
             peer.am_interested = interested;
             peer.progress_at = now;
-            return Some(if interested {
-                Message::Interested
-            } else {
-                Message::NotInterested
+            return Some(match interested {
+                true => Message::Interested,
+                false => Message::NotInterested,
             });
         }
         peer.replies.pop_front()
     }
 
-    /// A piece that got onto the disk since we last told this peer, or was lost. Who has a piece
-    /// and still fetches others is not told that we have it too: half of all `have` would be that.
-    pub(super) fn news(&mut self, slot: PeerSlot) -> Option<Message> {
-        loop {
-            let peer = self.peers[slot.index()].as_mut()?;
-            let piece = *self.news.get(peer.told)?;
-            peer.told += 1;
-            let word = match self.picker.have().get(piece) {
-                true if peer.extended && peer.has.get(piece) && !peer.is_complete() => None,
+    /// A piece that got onto the disk since we last told this peer, or was lost. A peer that has a
+    /// piece itself and still fetches others is not told that we have it, too: that would be half of
+    /// all `have` messages.
+    fn change(&mut self, slot: PeerSlot) -> Option<Message> {
+        let have = self.picker.have();
+        let peer = self.peers.get_mut(slot)?;
+        while let Some(piece) = self.changes.next(&mut peer.changes) {
+            let needless = peer.extended && peer.has().get(piece) && !peer.is_complete();
+            let message = match have.get(piece) {
+                true if needless => None,
                 true => Some(Message::Have(piece.0)),
                 false => peer.loss_of(piece),
             };
-            if word.is_some() {
-                return word;
+            if message.is_some() {
+                return message;
             }
         }
+        None
     }
 
-    /// The next request, as long as the pipeline of this peer is not full and it has something we
-    /// want.
-    pub(super) fn request(&mut self, now: Instant, slot: PeerSlot) -> Option<Message> {
-        let peer = self.peers[slot.index()].as_ref()?;
+    // ---- requests
+
+    /// The next request, while the pipeline of this peer is not full and it has something we want.
+    fn request(&mut self, now: Instant, slot: PeerSlot, down: &mut Throttle) -> Option<Message> {
+        let peer = self.peers.get(slot)?;
         if !self.is_fetching()
             || !peer.may_request(now)
             || peer.requests.len() >= peer.pipeline_depth()
+            || peer.is_known_to_have_nothing(self.pick_inputs())
+            || !down.may_take(now, &peer.down_turn)
         {
             return None;
         }
-        if peer.nothing_at == Some((self.picker.version(), self.has_room())) {
-            return None;
+        let block = self.pick(slot)?;
+        self.picker.request(block, slot);
+        let peer = self.peer(slot);
+        down.take(&mut peer.down_turn, block.length);
+        if peer.requests.is_empty() {
+            peer.progress_at = now;
         }
-        if !self.config.max_down.may_take(now, &peer.down_turn) {
-            return None;
+        peer.requests.push_back(block);
+        peer.filled = peer.requests.len() >= peer.pipeline_depth();
+        Some(Message::Request(block.into()))
+    }
+
+    fn pick_inputs(&self) -> PickInputs {
+        PickInputs {
+            picker_version: self.picker.version(),
+            room: self.has_room(),
+            // While the target is being scanned, further pieces may turn out to be missing.
+            last: self.state == State::Downloading,
         }
+    }
+
+    /// The block to ask this peer for. Opens a piece for it if need be.
+    fn pick(&mut self, slot: PeerSlot) -> Option<Block> {
         loop {
-            let peer = self.peers[slot.index()].as_ref()?;
+            let inputs = self.pick_inputs();
+            let peer = self.peers.get(slot)?;
             let requested = |block: Block| peer.requests.contains(&block);
             let asked = Asked {
                 slot,
-                has: &peer.has,
-                suggested: &peer.suggested,
-                offers: peer.offers,
+                has: peer.has(),
+                suggested: peer.suggested(),
+                offers: peer.offers(),
                 requested: &requested,
             };
-            // While the target is still being scanned there may be more to come.
-            let last = self.state == State::Downloading;
-            match self.picker.pick(&asked, self.has_room(), last) {
-                Pick::Block(block) => {
-                    self.picker.request(block, slot);
-                    let peer = self.peers[slot.index()].as_mut()?;
-                    self.config.max_down.take(&mut peer.down_turn, block.length);
-                    if peer.requests.is_empty() {
-                        peer.progress_at = now;
-                    }
-                    peer.requests.push_back(block);
-                    peer.filled = peer.requests.len() >= peer.pipeline_depth();
-                    return Some(Message::Request(block.into()));
-                }
+            match self.picker.pick(&asked, inputs.room, inputs.last) {
+                Pick::Block(block) => return Some(block),
                 Pick::Open(piece) => self.open_piece(piece),
+                Pick::Nothing if !inputs.room && self.make_room() => {}
                 Pick::Nothing => {
-                    if !self.has_room() && self.make_room() {
-                        continue;
-                    }
-                    let chance = (self.picker.version(), self.has_room());
-                    let peer = self.peer(slot);
-                    (peer.nothing_at, peer.filled) = (Some(chance), false);
+                    self.peer(slot).note_nothing(inputs);
                     return None;
                 }
             }
         }
     }
 
-    /// Whether another piece may be opened: buffers for the longest, and a part of the pool left to
-    /// serve from.
-    pub(super) fn has_room(&self) -> bool {
-        let needed = self
-            .metainfo
-            .layout
-            .piece_bytes()
-            .div_ceil(self.buffer_bytes) as usize;
-        let reserve = self.config.buffer_count as usize / SERVING_PART;
+    /// Whether another piece may be opened: there are buffers for the longest piece, and a part of
+    /// the pool remains to serve from.
+    fn has_room(&self) -> bool {
+        let piece_bytes = self.metainfo.layout.piece_bytes();
+        let needed = piece_bytes.div_ceil(self.buffer_bytes) as usize;
+        let all = self.config.buffer_count as usize;
         let owned = self.picker.buffer_count();
-        let fits = owned + needed + reserve <= self.config.buffer_count as usize || owned == 0;
+        let fits = owned + needed + all / SERVING_PART <= all || owned == 0;
         self.picker.filling_count() < OPEN_PIECES_MAX && fits && self.cache.available() >= needed
     }
 
-    pub(super) fn open_piece(&mut self, piece: PieceIndex) {
-        let count = self
-            .metainfo
-            .layout
-            .piece_length(piece)
-            .div_ceil(self.buffer_bytes);
-        let buffers = (0..count)
-            .map(|_| self.cache.take().expect("there was room"))
+    fn open_piece(&mut self, piece: PieceIndex) {
+        let length = self.metainfo.layout.piece_length(piece);
+        let buffers = (0..length.div_ceil(self.buffer_bytes))
+            .map(|_| self.cache.take().expect("`has_room` has seen enough"))
             .collect();
         self.picker.open(piece, buffers);
     }
 
-    /// Gives up an open piece that nobody here can finish. False if there is none.
-    pub(super) fn make_room(&mut self) -> bool {
+    /// Gives up an open piece that no connected peer can finish. False if there is none.
+    fn make_room(&mut self) -> bool {
         let Some((_, buffers)) = self.picker.abandon_orphan() else {
             return false;
         };
-        buffers
-            .into_iter()
-            .for_each(|buffer| self.cache.give_back(buffer));
+        for buffer in buffers {
+            self.cache.give_back(buffer);
+        }
         true
     }
 
-    /// The seed offers its pieces like cards (BEP 6 suggest): each to one peer before any to a
-    /// second.
-    pub(super) fn offer(&mut self, slot: PeerSlot) -> Option<Message> {
+    // ---- offers and uploads
+
+    /// The next suggestion of a seed (BEP 6).
+    fn offer(&mut self, slot: PeerSlot) -> Option<Message> {
         if self.config.role != Role::Seeder {
             return None;
         }
-        let ahead = (OFFERED_BYTES / self.metainfo.layout.piece_bytes()).clamp(2, OFFERED_AHEAD_MAX)
-            as usize;
-        let peer = self.peers[slot.index()].as_ref()?;
+        let in_bytes = OFFERED_BYTES / self.metainfo.layout.piece_bytes();
+        let ahead = in_bytes.clamp(2, OFFERED_AHEAD_MAX) as usize;
+        let peer = self.peers.get(slot)?;
         if !peer.is_offered_to() || peer.offered.len() >= ahead {
             return None;
         }
-        let is_new =
-            |piece: &PieceIndex| self.sent.is_ranked(*piece) && self.sent.count(*piece) == 0;
-        let useful =
-            |piece: &PieceIndex| is_new(piece) && self.have().get(*piece) && !peer.has.get(*piece);
-        // In the order of the disk: what everybody writes at the same time lies together, and heads
-        // move less.
-        let (next, count) = (self.next_offer.0, self.have().len());
-        let Some(piece) = (next..count).chain(0..next).map(PieceIndex).find(useful) else {
-            // Everything has been out, and the others pass it on; to suggest it would only send it
-            // twice. What was lost on the way they ask for themselves.
-            let peer = self.peer(slot);
+        let (have, peer_has) = (self.picker.have(), peer.has());
+        let next = self.offers.next_for(have, peer_has, &mut self.rng);
+        let peer = self.peer(slot);
+        let Some(piece) = next else {
+            // Every piece has been sent once, and the peers pass them on. More suggestions would
+            // only send pieces twice. Peers ask by themselves for what was lost on the way.
             peer.said_offers = false;
             return peer.extended.then(|| self.extended_handshake(false));
         };
-        self.next_offer = PieceIndex((piece.0 + 1) % count);
-        self.sent.increment(piece, &mut self.rng);
-        let peer = self.peer(slot);
         peer.offered.push(piece);
         Some(Message::Suggest(piece.0))
     }
 
-    /// Pieces that were suggested to a peer and that it has not asked for: somebody else may have
-    /// them first.
-    pub(super) fn take_back_offers(&mut self, slot: PeerSlot) {
-        for piece in core::mem::take(&mut self.peer(slot).offered) {
-            self.sent.decrement(piece, &mut self.rng);
-        }
+    /// Takes back the suggestions that the peer has not followed: others may get these pieces first.
+    fn take_back_offers(&mut self, slot: PeerSlot) {
+        let offered = core::mem::take(&mut self.peer(slot).offered);
+        self.offers.take_back(offered, &mut self.rng);
     }
 
-    /// The next block this peer asked for, if it is in memory and within the limit.
-    pub(super) fn upload(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
-        let block = *self.peer(slot).uploads.front()?;
-        let turn = self.peer(slot).up_turn;
-        if !self.config.max_up.may_take(now, &turn) {
+    /// The next block that this peer asked for, if it is in memory and within the limit.
+    fn upload(&mut self, now: Instant, slot: PeerSlot, up: &mut Throttle) -> Option<Send> {
+        let peer = self.peer(slot);
+        let block = *peer.uploads.front()?;
+        if !up.may_take(now, &peer.up_turn) {
             return None;
         }
         let chunk = Chunk {
             piece: block.piece,
             index: block.begin / self.buffer_bytes,
         };
-        let looked_at = !self.must_look_at(block.piece);
-        let Some(buffer) = looked_at.then(|| self.cache.pin(chunk)).flatten() else {
+        let may_send = !self.must_hash_first(block.piece);
+        let Some(buffer) = may_send.then(|| self.cache.pin(chunk)).flatten() else {
             self.load_for(slot);
             return None;
         };
-        let peer = self.peers[slot.index()].as_mut()?;
+        let peer = self.peer(slot);
         peer.uploads.pop_front();
-        self.config.max_up.take(&mut peer.up_turn, block.length);
+        up.take(&mut peer.up_turn, block.length);
         peer.sending.push_back((block, buffer));
         Some(Send::Block {
             block,
@@ -314,18 +324,16 @@ impl Swarm {
         })
     }
 
-    /// The first block that `poll_send` gave out for this peer and that was not confirmed yet is in
-    /// the kernel's hands.
+    /// The kernel has taken the first block that `poll_send` gave out for this peer and that was
+    /// not confirmed yet.
     pub fn handle_sent(&mut self, now: Instant, slot: PeerSlot) {
         let peer = self.peer(slot);
         peer.spoke_at = now;
-        let (block, buffer) = peer
-            .sending
-            .pop_front()
-            .expect("only what was given out is sent");
+        let sent = peer.sending.pop_front();
+        let (block, buffer) = sent.expect("only blocks that were given out are sent");
         self.cache.unpin(buffer);
-        self.uploaded += u64::from(block.length);
-        // One more chunk can be read when one is through.
+        self.traffic.note_uploaded(block.length);
+        // When a chunk has been sent, another can be read.
         let end = block.begin + block.length;
         let length = self.metainfo.layout.piece_length(block.piece);
         if end == length || end.is_multiple_of(self.buffer_bytes) {
@@ -333,7 +341,7 @@ impl Swarm {
         }
     }
 
-    pub(super) fn keep_alive(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
+    fn keep_alive(&mut self, now: Instant, slot: PeerSlot) -> Option<Send> {
         let silent = overdue(now, self.peer(slot).spoke_at, KEEP_ALIVE);
         silent.then_some(Send::Message(Message::KeepAlive))
     }

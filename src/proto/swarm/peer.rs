@@ -1,26 +1,33 @@
-//! What stands between us and one peer: who chokes whom, what was asked for, what is being sent.
+//! How do we stand with one peer: who chokes whom, what was asked for, what is being sent?
 //!
-//! Read first: BEP 3 (choking, interest), BEP 6 (fast extension), BEP 10 (`reqq`). Wishes are
-//! compared with what was last said (`am_choking` against `unchoke`, interest against `lacks`), so
-//! there is no queue of state changes to overflow.
+//! Read first: BEP 3 (choking, interest), BEP 6 (fast extension), BEP 10 (`reqq`). Choking and
+//! interest are decided in one field and compared with what the peer was last told (`unchoke`
+//! against `am_choking`, `wanted` against `am_interested`). So there is no queue of state changes
+//! that could overflow.
+//!
+//! The picker is asked in every turn of the loop whether this peer has a block for us, and mostly
+//! it has none. Such an answer stays true until something changes that it depends on: `PickInputs`
+//! names all of that, the peer's own `version` included, which every method here raises that may
+//! turn a "no" into a "yes".
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::changes::Reader;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
 use crate::policy::throttle::Turn;
 use crate::units::{Block, BufferId, Instant, PeerId, PieceIndex};
-use crate::wire::message::{Message, RawBlock};
+use crate::wire::message::{Handshake, Message, RawBlock};
 
 /// How far the connection has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// TCP is being set up by us.
+    /// We are setting up TCP.
     Connecting,
-    /// TCP stands, their handshake is missing.
+    /// TCP is up, and their handshake is missing.
     Greeting,
     /// Both handshakes are done.
     Live,
@@ -28,10 +35,30 @@ pub enum Phase {
     Closing,
 }
 
+/// Who made the connection?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// They called us.
+    Incoming,
+    /// We called them.
+    Outgoing,
+}
+
+/// Everything that an answer of the picker depends on, except for the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PickInputs {
+    /// `Picker::version`.
+    pub picker_version: u64,
+    /// There is room to open another piece.
+    pub room: bool,
+    /// No further piece will be wanted: the endgame may begin.
+    pub last: bool,
+}
+
+/// Invariant: `wanted` counts the pieces in `has` that the picker wants.
 pub struct Peer {
     pub address: SocketAddr,
-    /// We called them.
-    pub outgoing: bool,
+    pub direction: Direction,
     pub phase: Phase,
     pub since: Instant,
     pub peer_id: Option<PeerId>,
@@ -40,12 +67,12 @@ pub struct Peer {
     /// They want nothing more, whatever they lack (BEP 21).
     pub upload_only: bool,
     /// They suggest what to ask them for, and are asked for nothing else.
-    pub offers: bool,
-    /// We still offer to them, and have told them so if they have a word for it (BEP 10).
+    offers: bool,
+    /// We still offer to them, and have told them so if they know the extension (BEP 10).
     pub said_offers: bool,
     /// We have told them that we want nothing more.
     pub said_complete: bool,
-    /// The id under which they want to hear that we lost a piece.
+    /// The id of the message that tells them that we lost a piece (BEP 54).
     pub dont_have: Option<u8>,
 
     pub said_handshake: bool,
@@ -54,19 +81,17 @@ pub struct Peer {
     /// Their bitfield, or one of the messages in its place, may still come.
     pub may_send_bitfield: bool,
 
-    pub has: Bitfield,
-    /// Pieces they have and we want from somebody.
-    pub wanted: u32,
+    has: Bitfield,
+    wanted: u32,
     pub am_choking: bool,
     pub am_interested: bool,
-    pub peer_choking: bool,
+    peer_choking: bool,
     pub peer_interested: bool,
-    /// The choker's decision; said at the next chance.
+    /// The choker's decision; they are told at the next chance.
     pub unchoke: bool,
     pub choke_changed: Instant,
-    /// How much of our news they were told, and how much of it was in our bitfield.
-    pub told: usize,
-    pub told_at_first: usize,
+    /// How much of our changes they were told.
+    pub changes: Reader,
 
     /// Blocks we asked for, oldest first.
     pub requests: VecDeque<Block>,
@@ -74,35 +99,36 @@ pub struct Peer {
     pub receiving: Option<(RawBlock, bool)>,
     pub requests_max: u32,
     pub rate: Rate,
-    /// The pipeline is so many times longer than it need be for the rate: they answer seldom, and
+    /// The pipeline is this many times longer than the rate demands, because they answer seldom and
     /// many requests at once.
-    pub stretch: u32,
-    /// The pipeline was full when we last asked; since then all of it was answered, and they had
-    /// nothing to do.
+    stretch: u32,
+    /// The pipeline was full when we last asked.
     pub filled: bool,
-    pub ran_dry: bool,
-    /// The last moment that a block arrived, or that waiting for one began.
+    /// A full pipeline was answered completely, and then they had nothing to do.
+    ran_dry: bool,
+    /// When a block last arrived, or when waiting for one began.
     pub progress_at: Instant,
     pub snubbed: bool,
-    /// They refused requests: ask again from here on.
-    pub pause_until: Instant,
-    pub refusals: u32,
-    /// `Picker::version` at which they had nothing for us, and whether there was room to open a
-    /// piece.
-    pub nothing_at: Option<(u64, bool)>,
+    /// They refused requests: ask again from then on.
+    pause_until: Instant,
+    refusals: u32,
     /// Pieces they suggested, oldest first.
-    pub suggested: Vec<PieceIndex>,
+    suggested: Vec<PieceIndex>,
+    /// Raised when they may have something for us that they had not before.
+    version: u64,
+    /// When the picker last found nothing: its inputs, and our `version`.
+    nothing_at: Option<(PickInputs, u64)>,
 
     /// Blocks they asked for, oldest first.
     pub uploads: VecDeque<Block>,
-    /// Blocks that the shell is sending, with their pinned buffers.
+    /// Blocks that the shell is sending, and their pinned buffers.
     pub sending: VecDeque<(Block, BufferId)>,
     /// Pieces we suggested that they have not asked for yet.
     pub offered: Vec<PieceIndex>,
-    /// Rejects and cancels to be said.
+    /// Rejects, cancels and late `have`s that they are to be told.
     pub replies: VecDeque<Message>,
 
-    /// What it has had of our limits.
+    /// What they have taken of our limits.
     pub down_turn: Turn,
     pub up_turn: Turn,
 
@@ -111,14 +137,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(now: Instant, address: SocketAddr, outgoing: bool, piece_count: u32) -> Peer {
+    pub fn new(now: Instant, address: SocketAddr, direction: Direction, piece_count: u32) -> Peer {
         Peer {
             address,
-            outgoing,
-            phase: if outgoing {
-                Phase::Connecting
-            } else {
-                Phase::Greeting
+            direction,
+            phase: match direction {
+                Direction::Outgoing => Phase::Connecting,
+                Direction::Incoming => Phase::Greeting,
             },
             since: now,
             peer_id: None,
@@ -141,8 +166,7 @@ impl Peer {
             peer_interested: false,
             unchoke: false,
             choke_changed: now,
-            told: 0,
-            told_at_first: 0,
+            changes: Reader::default(),
             requests: VecDeque::new(),
             receiving: None,
             requests_max: REQUESTS_ASSUMED,
@@ -154,8 +178,9 @@ impl Peer {
             snubbed: false,
             pause_until: now,
             refusals: 0,
-            nothing_at: None,
             suggested: Vec::new(),
+            version: 0,
+            nothing_at: None,
             uploads: VecDeque::new(),
             sending: VecDeque::new(),
             offered: Vec::new(),
@@ -171,7 +196,121 @@ impl Peer {
         self.phase == Phase::Live
     }
 
-    /// How many requests should stand with this peer: what its link delivers within PIPELINE_TIME.
+    /// The connection is set up; their handshake comes next.
+    pub fn connected(&mut self, now: Instant) {
+        if self.phase == Phase::Connecting {
+            self.phase = Phase::Greeting;
+            self.since = now;
+        }
+    }
+
+    pub fn greeted(&mut self, now: Instant, handshake: &Handshake) {
+        self.phase = Phase::Live;
+        (self.fast, self.extended) = (handshake.fast, handshake.extended);
+        self.peer_id = Some(handshake.peer_id);
+        (self.heard_at, self.spoke_at, self.progress_at) = (now, now, now);
+    }
+
+    // ---- what they have and offer
+
+    pub fn has(&self) -> &Bitfield {
+        &self.has
+    }
+
+    /// They have pieces that we want.
+    pub fn has_wanted(&self) -> bool {
+        self.wanted > 0
+    }
+
+    /// Their bitfield. `wanted`: the pieces that the picker wants.
+    pub fn set_bitfield(&mut self, has: Bitfield, wanted: &Bitfield) {
+        self.wanted = has.ones().filter(|piece| wanted.get(*piece)).count() as u32;
+        self.has = has;
+        self.version += 1;
+    }
+
+    /// They have got a piece; false if we knew that.
+    pub fn gains(&mut self, piece: PieceIndex, wanted: &Bitfield) -> bool {
+        if !self.has.set(piece) {
+            return false;
+        }
+        self.wanted += u32::from(wanted.get(piece));
+        self.offered.retain(|offered| *offered != piece);
+        self.version += 1;
+        true
+    }
+
+    /// They have lost a piece; false if they did not have it.
+    pub fn loses(&mut self, piece: PieceIndex, wanted: &Bitfield) -> bool {
+        if !self.has.clear(piece) {
+            return false;
+        }
+        self.wanted -= u32::from(wanted.get(piece));
+        self.suggested.retain(|suggested| *suggested != piece);
+        // The loss is why they refused, and no reason to wait before they are asked for another
+        // piece.
+        (self.refusals, self.pause_until) = (0, Instant(0));
+        true
+    }
+
+    /// The picker wants this piece from now on.
+    pub fn note_wanted(&mut self, piece: PieceIndex) {
+        self.wanted += u32::from(self.has.get(piece));
+    }
+
+    /// The picker does not want this piece any more.
+    pub fn note_unwanted(&mut self, piece: PieceIndex) {
+        self.wanted -= u32::from(self.has.get(piece));
+    }
+
+    pub fn offers(&self) -> bool {
+        self.offers
+    }
+
+    pub fn set_offers(&mut self, offers: bool) {
+        self.offers = offers;
+        self.version += 1;
+    }
+
+    pub fn suggested(&self) -> &[PieceIndex] {
+        &self.suggested
+    }
+
+    /// Remembers a suggestion; the oldest makes room.
+    pub fn suggest(&mut self, piece: PieceIndex) {
+        if self.suggested.len() >= SUGGESTED_MAX {
+            self.suggested.remove(0);
+        }
+        self.suggested.push(piece);
+        self.version += 1;
+    }
+
+    pub fn chokes_us(&mut self) {
+        self.peer_choking = true;
+        // What they suggested to us they may now suggest to others.
+        self.suggested.clear();
+    }
+
+    pub fn unchokes_us(&mut self, now: Instant) {
+        self.peer_choking = false;
+        self.progress_at = now;
+        self.version += 1;
+    }
+
+    /// The picker has found nothing to ask them for.
+    pub fn note_nothing(&mut self, inputs: PickInputs) {
+        self.nothing_at = Some((inputs, self.version));
+        self.filled = false;
+    }
+
+    /// The picker has found nothing to ask them for, and nothing has changed since.
+    pub fn is_known_to_have_nothing(&self, inputs: PickInputs) -> bool {
+        self.nothing_at == Some((inputs, self.version))
+    }
+
+    // ---- requests and the rate
+
+    /// How many requests to keep in flight: as many as their link delivers within PIPELINE_TIME.
     pub fn pipeline_depth(&self) -> usize {
         if self.snubbed {
             return 1;
@@ -189,9 +328,9 @@ impl Peer {
         self.ran_dry |= self.filled && self.requests.is_empty();
     }
 
-    /// Closes the window of the rate when it is full. A pipeline that ran dry in it was too short,
-    /// whatever the rate: transmission answers once a second, and at 64 KiB a second no rate would
-    /// ever be seen to be too low.
+    /// Closes the window of the rate when it is full. A pipeline that ran dry within it was too
+    /// short, whatever the rate: transmission answers once a second, and at 64 KiB a second the rate
+    /// alone would never show that.
     pub fn measure(&mut self, now: Instant) {
         if self.rate.roll(now) {
             let dry = core::mem::take(&mut self.ran_dry);
@@ -218,35 +357,69 @@ impl Peer {
         self.is_live() && !self.peer_choking && self.am_interested && now >= self.pause_until
     }
 
-    /// Takes a block off the list of requests; false if it was not on it.
+    /// A block that they were asked for has arrived.
+    pub fn answered(&mut self, now: Instant) {
+        (self.snubbed, self.refusals, self.progress_at) = (false, 0, now);
+    }
+
+    /// Removes a block from the list of requests; false if it was not on it.
     pub fn forget_request(&mut self, block: Block) -> bool {
         let at = self.requests.iter().position(|asked| *asked == block);
         at.and_then(|at| self.requests.remove(at)).is_some()
     }
 
-    /// The peer refused a request: it may be asked again after a pause that doubles each time. What
-    /// it refuses during the pause was asked for before it, and is no new refusal.
+    /// They refused a request: they may be asked again after a pause that doubles each time. What
+    /// they refuse during the pause was asked for before it, and is no new refusal.
     pub fn refused(&mut self, now: Instant) {
-        if now < self.pause_until {
+        if self.peer_choking || now < self.pause_until {
             return;
         }
         self.pause_until = now + REFUSED_PAUSE * (1 << self.refusals.min(6));
         self.refusals += 1;
     }
 
-    /// We do not have this piece any more (BEP 54). None for those who have not said that they
-    /// understand it.
+    /// Says that we lost this piece (BEP 54). None if they have not said that they understand it.
     pub fn loss_of(&self, piece: PieceIndex) -> Option<Message> {
         let payload = piece.0.to_be_bytes().to_vec();
         self.dont_have.map(|id| Message::Extended { id, payload })
     }
 
-    /// Remembers a suggestion, the oldest makes room.
-    pub fn suggest(&mut self, piece: PieceIndex) {
-        if self.suggested.len() >= SUGGESTED_MAX {
-            self.suggested.remove(0);
+    /// The messages that answer a request that is refused or cancelled: none without the fast
+    /// extension, which has no such message. They ask again after their own time-out.
+    pub fn reject(&mut self, block: Block) {
+        if self.fast {
+            self.replies.push_back(Message::Reject(block.into()));
         }
-        self.suggested.push(piece);
+    }
+
+    /// We lost this piece: requests for it are rejected, and it is not offered any more.
+    pub fn drop_uploads_of(&mut self, piece: PieceIndex) {
+        self.offered.retain(|offered| *offered != piece);
+        let (lost, kept): (VecDeque<Block>, _) = self
+            .uploads
+            .drain(..)
+            .partition(|block: &Block| block.piece == piece);
+        self.uploads = kept;
+        lost.into_iter().for_each(|block| self.reject(block));
+    }
+
+    /// Takes back all requests except the block whose bytes are arriving: no other peer may write
+    /// to its place. The requests that were taken back are returned.
+    #[must_use]
+    pub fn take_requests(&mut self) -> Vec<Block> {
+        let arriving = self.receiving.filter(|(_, kept)| *kept).map(|(raw, _)| raw);
+        let (keep, drop): (VecDeque<Block>, VecDeque<Block>) = self
+            .requests
+            .drain(..)
+            .partition(|block| Some(RawBlock::from(*block)) == arriving);
+        self.requests = keep;
+        drop.into()
+    }
+
+    pub fn check_invariants(&self, wanted: &Bitfield) {
+        let both = self.has.ones().filter(|piece| wanted.get(*piece)).count();
+        assert_eq!(self.wanted as usize, both);
+        assert!(self.suggested.len() <= SUGGESTED_MAX);
     }
 }
 
@@ -267,8 +440,9 @@ impl Rate {
         self.bytes_per_second
     }
 
-    /// Closes the window when it is full; true if anything came in it. Rising rates count at once,
-    /// falling ones by half: a pipeline that was cut too short measures its own shortness.
+    /// Closes the window when it is full; true if anything arrived within it. A rising rate counts
+    /// at once and a falling one by half, because a pipeline that is too short measures only its own
+    /// shortness.
     pub fn roll(&mut self, now: Instant) -> bool {
         let elapsed = now.since(self.window_start);
         if elapsed < RATE_WINDOW {
@@ -290,13 +464,20 @@ pub fn overdue(now: Instant, then: Instant, limit: Duration) -> bool {
 mod tests {
     use super::*;
 
-    fn peer() -> Peer {
-        Peer::new(Instant(0), "10.77.0.2:6881".parse().unwrap(), true, 8)
+    fn unchoked() -> Peer {
+        let mut peer = Peer::new(
+            Instant(0),
+            "10.77.0.2:6881".parse().unwrap(),
+            Direction::Outgoing,
+            8,
+        );
+        peer.unchokes_us(Instant(0));
+        peer
     }
 
     #[test]
-    fn the_pipeline_follows_the_rate_within_what_the_peer_bears() {
-        let mut peer = peer();
+    fn the_pipeline_follows_the_rate_up_to_the_queue_of_the_peer() {
+        let mut peer = unchoked();
         assert_eq!(peer.pipeline_depth(), PIPELINE_MIN as usize);
         for tick in 0..100 {
             peer.received(Instant(tick * 10_000), 1_000_000);
@@ -312,10 +493,10 @@ mod tests {
         assert_eq!(peer.pipeline_depth(), 1);
     }
 
-    /// Two batches of answers a second; between them nothing.
+    /// The peer answers twice a second, all requests at once.
     #[test]
-    fn the_pipeline_of_who_answers_seldom_grows_until_it_does_not_run_dry() {
-        let mut peer = peer();
+    fn the_pipeline_of_a_peer_that_answers_seldom_grows_until_it_never_runs_dry() {
+        let mut peer = unchoked();
         for batch in 1..12 {
             peer.filled = true;
             let depth = peer.pipeline_depth() as u32;
@@ -332,8 +513,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_request_pauses_twice_as_long_each_time() {
-        let mut peer = peer();
+    fn each_refusal_doubles_the_pause() {
+        let mut peer = unchoked();
         peer.refused(Instant(0));
         let first = peer.pause_until.since(Instant(0));
         for _ in 0..16 {

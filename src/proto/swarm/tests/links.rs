@@ -1,12 +1,13 @@
-//! Stories of one agent: what is done to it, and what it answers.
+//! What does an agent say to its peers, and which connections does it keep?
 
+use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::*;
+use super::super::*;
 use crate::format::metainfo_write::{self, Content, Description};
-use crate::policy::throttle::Throttle;
+use crate::policy::throttle::Throttles;
 use crate::wire::extension::ExtendedHandshake;
-use crate::wire::message::RawBlock;
+use crate::wire::message::{Handshake, Message, RawBlock};
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * 1024;
@@ -19,8 +20,8 @@ fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, host], 6881))
 }
 
-/// `pieces` whole pieces, of which piece `n` has the hash `[n; 20]`; with as few buffers as will
-/// do.
+/// A swarm of whole pieces, of which piece `n` has the hash `[n; 20]`, with the smallest number of
+/// buffers.
 fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
     let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
     let torrent = metainfo_write::write(&Description {
@@ -45,13 +46,11 @@ fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swa
         rng_seed: 1,
         buffer_count: buffer_count_min(&metainfo.layout),
         peers: peers.to_vec(),
-        look: false,
+        scan: ScanPolicy::Skip,
         verify: true,
         tracker_grace: Duration::from_secs(30),
         seed_for: None,
         stall: None,
-        max_up: Throttle::default(),
-        max_down: Throttle::default(),
     };
     Swarm::new(at(0), metainfo, config)
 }
@@ -68,23 +67,30 @@ fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
     assert!(swarm.peer(slot).is_live());
 }
 
-/// A peer that called us, past the handshake, with these pieces.
+/// A peer that has called us, after the handshake, with these pieces.
 fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> PeerSlot {
     let slot = swarm.handle_incoming(at(0), address(host)).unwrap();
     shake_hands(swarm, slot, host, fast);
-    has.iter()
-        .for_each(|piece| swarm.handle_message(at(0), slot, Message::Have(*piece)));
+    has.iter().for_each(|piece| {
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Have(*piece),
+            &mut Throttles::default(),
+        )
+    });
     slot
 }
 
-/// All that this peer would be told now.
+/// Everything that this peer is sent now.
 fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
-    let said = core::iter::from_fn(|| swarm.poll_send(now, slot)).collect();
+    let said =
+        core::iter::from_fn(|| swarm.poll_send(now, slot, &mut Throttles::default())).collect();
     swarm.check_invariants();
     said
 }
 
-/// The blocks it would be asked for now.
+/// The blocks that this peer is asked for now.
 fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
     let request = |send| {
         if let Send::Message(Message::Request(raw)) = send {
@@ -99,26 +105,44 @@ fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
         .collect()
 }
 
-/// The disk does all it was asked to, and every hash is the right one.
-fn work(swarm: &mut Swarm, now: Instant) {
-    while let Some(work) = swarm.poll_work() {
-        match work {
-            Work::Hash(Hash {
-                of, begin, length, ..
-            }) => {
-                let piece = of.piece();
-                if begin + length == swarm.metainfo.layout.piece_length(piece) {
-                    swarm.handle_hashed(now, of, PieceHash([piece.0 as u8; 20]));
-                }
-            }
-            Work::Write { ticket, .. }
-            | Work::Zero { ticket, .. }
-            | Work::Read { ticket, .. }
-            | Work::Flush { ticket } => {
-                swarm.handle_disk(now, ticket, Ok(()));
+/// Hashes everything that can be hashed; every hash is right. False if there was nothing.
+fn hash_all(swarm: &mut Swarm, now: Instant) -> bool {
+    let mut any = false;
+    loop {
+        let hashes = swarm.poll_hash(Pairing::TakeSingle);
+        if hashes[0].is_none() {
+            return any;
+        }
+        any = true;
+        for Hash {
+            of, begin, length, ..
+        } in hashes.into_iter().flatten()
+        {
+            let piece = of.piece();
+            if begin + length == swarm.metainfo.layout.piece_length(piece) {
+                swarm.handle_hashed(now, of, PieceHash([piece.0 as u8; 20]));
             }
         }
     }
+}
+
+/// The disk does everything it is asked to do, and every hash is right.
+fn work(swarm: &mut Swarm, now: Instant) {
+    loop {
+        match swarm.poll_disk() {
+            Some(work) => swarm.handle_disk(now, ticket_of(&work), Ok(())),
+            None if hash_all(swarm, now) => {}
+            None => return,
+        }
+    }
+}
+
+fn ticket_of(work: &Work) -> Ticket {
+    let (Work::Write { ticket, .. }
+    | Work::Zero { ticket, .. }
+    | Work::Read { ticket, .. }
+    | Work::Flush { ticket }) = work;
+    *ticket
 }
 
 fn first_block(piece: u32) -> RawBlock {
@@ -129,7 +153,7 @@ fn first_block(piece: u32) -> RawBlock {
     }
 }
 
-/// What a handshake among these says of offering.
+/// Whether the sender offers, according to each of the extension handshakes.
 fn offers(said: &[Send]) -> Vec<bool> {
     let handshake = |send: &Send| match send {
         Send::Message(Message::Extended { id: 0, payload }) => {
@@ -141,12 +165,12 @@ fn offers(said: &[Send]) -> Vec<bool> {
 }
 
 #[test]
-fn a_seeder_offers_until_everything_was_out() {
+fn a_seeder_offers_each_piece_once_and_then_says_that_it_stops() {
     let mut swarm = swarm(Role::Seeder, 40, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[]);
     swarm.peer(slot).extended = true;
     assert_eq!(offers(&said(&mut swarm, at(0), slot)), [true]);
-    swarm.handle_message(at(0), slot, Message::Interested);
+    swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
     let (mut offered, mut over) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         let said = said(&mut swarm, at(0), slot);
@@ -154,9 +178,14 @@ fn a_seeder_offers_until_everything_was_out() {
         for send in said {
             if let Send::Message(Message::Suggest(piece)) = send {
                 offered.push(piece);
-                // With the last one it would have everything, and go.
+                // With the last piece it would be complete, and leave.
                 if offered.len() < 40 {
-                    swarm.handle_message(at(0), slot, Message::Have(piece));
+                    swarm.handle_message(
+                        at(0),
+                        slot,
+                        Message::Have(piece),
+                        &mut Throttles::default(),
+                    );
                 }
             }
         }
@@ -171,7 +200,7 @@ fn a_seeder_offers_until_everything_was_out() {
 }
 
 #[test]
-fn a_peer_without_offers_for_a_while_asks() {
+fn a_peer_that_is_offered_nothing_for_a_while_asks_by_itself() {
     let mut swarm = swarm(Role::Leecher, 4, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[0, 1, 2, 3]);
     let payload = ExtendedHandshake {
@@ -179,11 +208,16 @@ fn a_peer_without_offers_for_a_while_asks() {
         ..ExtendedHandshake::default()
     }
     .encode();
-    swarm.handle_message(at(0), slot, Message::Extended { id: 0, payload });
+    swarm.handle_message(
+        at(0),
+        slot,
+        Message::Extended { id: 0, payload },
+        &mut Throttles::default(),
+    );
     said(&mut swarm, at(0), slot);
-    swarm.handle_message(at(0), slot, Message::Unchoke);
+    swarm.handle_message(at(0), slot, Message::Unchoke, &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(0), slot), []);
-    swarm.handle_message(at(0), slot, Message::Suggest(2));
+    swarm.handle_message(at(0), slot, Message::Suggest(2), &mut Throttles::default());
     assert_eq!(
         asked(&mut swarm, at(0), slot),
         [
@@ -201,41 +235,67 @@ fn a_peer_without_offers_for_a_while_asks() {
             ..first_block(2)
         },
     ] {
-        swarm.begin_block(at(0), slot, block);
-        swarm.handle_block(at(0), slot, block);
+        assert_ne!(swarm.begin_block(at(0), slot, block), Sink::Discard);
+        swarm.handle_block(at(0), slot, block, &mut Throttles::default());
     }
     work(&mut swarm, at(0));
     assert_eq!(asked(&mut swarm, at(0), slot), []);
-    swarm.handle_timeout(at(1));
+    swarm.handle_timeout(at(1), &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(1), slot), []);
     let later = at(OFFER_PATIENCE.as_secs());
-    swarm.handle_timeout(later);
+    swarm.handle_timeout(later, &mut Throttles::default());
     assert!(!asked(&mut swarm, later, slot).is_empty());
 }
 
 #[test]
-fn asking_for_the_same_block_for_ever_does_no_harm() {
+fn requests_for_the_same_block_for_ever_do_no_harm() {
     let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[]);
-    swarm.handle_message(at(0), slot, Message::Interested);
+    swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
     for _ in 0..u32::from(u16::MAX) + 10 {
-        swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
-        swarm.handle_message(at(0), slot, Message::Cancel(first_block(0)));
-        while swarm.poll_send(at(0), slot).is_some() {}
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Request(first_block(0)),
+            &mut Throttles::default(),
+        );
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Cancel(first_block(0)),
+            &mut Throttles::default(),
+        );
+        while swarm
+            .poll_send(at(0), slot, &mut Throttles::default())
+            .is_some()
+        {}
     }
     swarm.check_invariants();
     assert_eq!(swarm.poll_close(), None);
 }
 
 #[test]
-fn who_asks_and_cancels_and_never_reads_is_closed() {
+fn a_peer_that_requests_and_cancels_and_never_reads_is_closed() {
     let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, true, &[]);
-    swarm.handle_message(at(0), slot, Message::Interested);
-    while swarm.poll_send(at(0), slot).is_some() {}
+    swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
+    while swarm
+        .poll_send(at(0), slot, &mut Throttles::default())
+        .is_some()
+    {}
     for _ in 0..3 * REPLIES_MAX {
-        swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
-        swarm.handle_message(at(0), slot, Message::Cancel(first_block(0)));
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Request(first_block(0)),
+            &mut Throttles::default(),
+        );
+        swarm.handle_message(
+            at(0),
+            slot,
+            Message::Cancel(first_block(0)),
+            &mut Throttles::default(),
+        );
     }
     assert!(swarm.peer(slot).replies.len() <= REPLIES_MAX + 1);
     assert_eq!(
@@ -244,92 +304,106 @@ fn who_asks_and_cancels_and_never_reads_is_closed() {
     );
 }
 
-/// With pieces of 16 MiB there is room for one open piece: once nobody can finish it, it makes room
-/// for another.
+/// With pieces of 16 MiB there is room for one open piece. Once no connected peer can finish it, it
+/// makes room for another.
 #[test]
 fn a_piece_whose_last_holder_left_makes_room() {
     let mut swarm = swarm(Role::Leecher, 3, 16 * MIB, &[]);
     let holder = caller(&mut swarm, 1, false, &[0]);
     let other = caller(&mut swarm, 2, false, &[1]);
     for slot in [holder, other] {
-        swarm.handle_message(at(0), slot, Message::Unchoke);
+        swarm.handle_message(at(0), slot, Message::Unchoke, &mut Throttles::default());
     }
     assert_eq!(asked(&mut swarm, at(0), holder)[0], first_block(0));
-    swarm.handle_message(at(0), holder, Message::Choke);
+    swarm.handle_message(at(0), holder, Message::Choke, &mut Throttles::default());
     assert_eq!(
         asked(&mut swarm, at(0), other),
         [],
         "piece 0 has the buffers"
     );
-    swarm.handle_closed(at(0), holder);
+    swarm.handle_closed(at(0), holder, &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(0), other)[0], first_block(1));
 }
 
 #[test]
-fn who_had_nothing_for_us_is_asked_again_when_it_has() {
+fn a_peer_that_had_nothing_for_us_is_asked_again_when_it_has() {
     let mut swarm = swarm(Role::Leecher, 2, 32 * KIB, &[]);
     let slots = [1, 2].map(|host| caller(&mut swarm, host, false, &[0]));
     for slot in slots {
-        swarm.handle_message(at(0), slot, Message::Unchoke);
+        swarm.handle_message(at(0), slot, Message::Unchoke, &mut Throttles::default());
     }
     assert_eq!(asked(&mut swarm, at(0), slots[0]).len(), 2);
     assert_eq!(asked(&mut swarm, at(0), slots[1]), []);
     let version = swarm.picker.version();
-    swarm.handle_message(at(0), slots[0], Message::Have(1));
+    swarm.handle_message(at(0), slots[0], Message::Have(1), &mut Throttles::default());
     assert_eq!(
         swarm.picker.version(),
         version,
-        "no use to look through all pieces again for the other"
+        "for the other peer the pieces need not be searched again"
     );
-    swarm.handle_message(at(0), slots[1], Message::Have(1));
+    swarm.handle_message(at(0), slots[1], Message::Have(1), &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(0), slots[1])[0], first_block(1));
 }
 
-/// Each block it does not take pins a buffer that nobody else can use.
+/// Each block that it does not read pins a buffer of the pool.
 #[test]
-fn who_does_not_take_what_it_asked_for_is_closed() {
+fn a_peer_that_does_not_read_its_blocks_is_closed() {
     let mut swarm = swarm(Role::Seeder, 2, 32 * KIB, &[]);
     let slot = caller(&mut swarm, 1, false, &[]);
-    swarm.handle_message(at(0), slot, Message::Interested);
+    swarm.handle_message(at(0), slot, Message::Interested, &mut Throttles::default());
     said(&mut swarm, at(0), slot);
-    swarm.handle_message(at(0), slot, Message::Request(first_block(0)));
+    swarm.handle_message(
+        at(0),
+        slot,
+        Message::Request(first_block(0)),
+        &mut Throttles::default(),
+    );
     work(&mut swarm, at(0));
     let sends = said(&mut swarm, at(0), slot);
     assert!(matches!(sends[..], [Send::Block { .. }]), "{sends:?}");
     let unread = SILENCE_MAX.as_secs();
     for second in 0..=unread {
         assert_eq!(swarm.poll_close(), None, "after {second} s");
-        swarm.handle_message(at(second), slot, Message::KeepAlive);
-        swarm.handle_timeout(at(second));
+        swarm.handle_message(
+            at(second),
+            slot,
+            Message::KeepAlive,
+            &mut Throttles::default(),
+        );
+        swarm.handle_timeout(at(second), &mut Throttles::default());
     }
     assert_eq!(
         swarm.poll_close(),
         Some((slot, "it asks and does not read"))
     );
-    swarm.handle_closed(at(unread), slot);
+    swarm.handle_closed(at(unread), slot, &mut Throttles::default());
     swarm.check_invariants();
 }
 
-/// A leecher of one piece has got it from the peer it called; the disk has not flushed yet.
-fn written_not_proven() -> (Swarm, PeerSlot) {
+/// A leecher has written its only piece, which came from a peer that it called; the disk has not
+/// flushed yet.
+fn written_and_unproven() -> (Swarm, PeerSlot) {
     let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &[address(1)]);
     let (slot, called) = swarm.poll_connect(at(0)).unwrap();
     assert_eq!(called, address(1));
     swarm.handle_connected(at(0), slot);
     shake_hands(&mut swarm, slot, 1, true);
-    swarm.handle_message(at(0), slot, Message::HaveAll);
-    swarm.handle_message(at(0), slot, Message::Unchoke);
+    swarm.handle_message(at(0), slot, Message::HaveAll, &mut Throttles::default());
+    swarm.handle_message(at(0), slot, Message::Unchoke, &mut Throttles::default());
     assert_eq!(asked(&mut swarm, at(0), slot), [first_block(0)]);
     assert_ne!(
         swarm.begin_block(at(0), slot, first_block(0)),
         Sink::Discard
     );
-    swarm.handle_block(at(0), slot, first_block(0));
+    swarm.handle_block(at(0), slot, first_block(0), &mut Throttles::default());
     while swarm.state == State::Downloading {
-        match swarm.poll_work().expect("hash and write come first") {
-            Work::Hash(Hash { of, .. }) => swarm.handle_hashed(at(0), of, PieceHash([0; 20])),
-            Work::Write { ticket, .. } => swarm.handle_disk(at(0), ticket, Ok(())),
-            work => panic!("{work:?}"),
+        match swarm.poll_disk() {
+            Some(Work::Write { ticket, .. }) => swarm.handle_disk(at(0), ticket, Ok(())),
+            Some(work) => panic!("{work:?}"),
+            None => assert!(
+                hash_all(&mut swarm, at(0)),
+                "the hash comes before the write"
+            ),
         }
     }
     swarm.check_invariants();
@@ -337,15 +411,15 @@ fn written_not_proven() -> (Swarm, PeerSlot) {
 }
 
 #[test]
-fn two_that_have_everything_do_not_call_each_other_during_the_read_back() {
-    let (mut swarm, slot) = written_not_proven();
-    swarm.handle_closed(at(0), slot);
+fn complete_peers_do_not_call_each_other_during_the_read_back() {
+    let (mut swarm, slot) = written_and_unproven();
+    swarm.handle_closed(at(0), slot, &mut Throttles::default());
     assert_eq!(swarm.poll_connect(at(10)), None);
 }
 
 #[test]
-fn completed_is_said_after_the_read_back_and_nothing_is_left_then() {
-    let (mut swarm, _) = written_not_proven();
+fn something_is_left_until_the_read_back_is_over() {
+    let (mut swarm, _) = written_and_unproven();
     assert!(swarm.poll_announce(at(0)).unwrap().contains("&left=16384&"));
     swarm.handle_announced(at(0), Err("no answer".into()));
     assert_eq!(swarm.state, State::Verifying);
@@ -355,24 +429,24 @@ fn completed_is_said_after_the_read_back_and_nothing_is_left_then() {
 }
 
 #[test]
-fn who_is_interrupted_during_the_read_back_has_proven_nothing() {
-    let (mut swarm, _) = written_not_proven();
+fn an_agent_interrupted_during_the_read_back_is_not_complete() {
+    let (mut swarm, _) = written_and_unproven();
     swarm.leave(at(0));
     assert_eq!(swarm.state, State::Leaving(Outcome::Interrupted));
     assert_eq!(swarm.left_bytes(), 16 * 1024);
 }
 
-/// Nothing is left to do but to pass it on.
+/// Nothing is left to do except to pass the image on.
 #[test]
-fn who_is_interrupted_while_seeding_is_complete() {
-    let (mut swarm, _) = written_not_proven();
+fn an_agent_interrupted_while_seeding_is_complete() {
+    let (mut swarm, _) = written_and_unproven();
     work(&mut swarm, at(0));
     swarm.leave(at(0));
     assert_eq!(swarm.state, State::Over(Outcome::Complete));
 }
 
 #[test]
-fn some_places_are_left_to_callers() {
+fn some_links_are_reserved_for_incoming_connections() {
     let peers = (1..=200).map(address).collect::<Vec<_>>();
     for (role, all) in [(Role::Leecher, LINKS_MAX), (Role::Seeder, SEED_LINKS_MAX)] {
         let mut swarm = swarm(role, 1, 16 * KIB, &peers);
@@ -387,9 +461,9 @@ fn some_places_are_left_to_callers() {
     }
 }
 
-/// Sources and those whom we called stay, and so do all for a while.
+/// Sources and peers that we called stay, and each peer stays for a while.
 #[test]
-fn a_newcomer_gets_the_place_of_whoever_has_called_first() {
+fn a_newcomer_replaces_the_peer_that_called_first() {
     let mut swarm = swarm(Role::Leecher, 2, 16 * KIB, &[address(200)]);
     let (called, _) = swarm.poll_connect(at(0)).unwrap();
     swarm.handle_connected(at(0), called);
@@ -407,16 +481,15 @@ fn a_newcomer_gets_the_place_of_whoever_has_called_first() {
         assert!(swarm.handle_incoming(at(1), address(host)).is_some());
         let (slot, _) = swarm.poll_close().unwrap();
         assert_eq!(slot, *first);
-        swarm.handle_closed(at(1), slot);
+        swarm.handle_closed(at(1), slot, &mut Throttles::default());
     }
     assert_eq!(swarm.handle_incoming(at(1), address(150)), None);
     assert!(swarm.peer(called).is_live() && swarm.peer(source).is_live());
 }
 
-/// Ten neighbours who lack the same, and a source that calls nobody (aria2 does not) and came after
-/// them.
+/// Ten neighbours lack the same piece, and a source that calls nobody (as aria2) came after them.
 #[test]
-fn who_gets_nothing_calls_one_more_now_and_then() {
+fn an_agent_that_gets_nothing_calls_one_more_peer_now_and_then() {
     let peers = (1..=100).map(address).collect::<Vec<_>>();
     let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers);
     let called = |swarm: &mut Swarm, now| core::iter::from_fn(|| swarm.poll_connect(now)).count();

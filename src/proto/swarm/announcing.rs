@@ -1,0 +1,100 @@
+//! What does the tracker tell us, and what do we tell it?
+
+use alloc::string::String;
+
+use super::Swarm;
+use super::interface::*;
+use super::peer::Peer;
+use crate::limits::NUMWANT;
+use crate::policy::mesh::AddressSource;
+use crate::policy::tracker::Need;
+use crate::units::*;
+use crate::wire::announce::{AnnounceRequest, Answer, Event as AnnounceEvent};
+
+impl Swarm {
+    /// A URL to GET. The answer goes to `handle_announced`; before that there is no other URL.
+    #[must_use]
+    pub fn poll_announce(&mut self, now: Instant) -> Option<String> {
+        let need = self.need()?;
+        // The shell asks in every turn of its loop, and `left_bytes` passes over all pieces.
+        self.tracker.next(need).filter(|due| *due <= now)?;
+        let left = self.left_bytes();
+        let (tracker, event) = self.tracker.poll(now, need)?;
+        let request = AnnounceRequest {
+            info_hash: self.metainfo.info_hash,
+            peer_id: self.config.peer_id,
+            port: self.config.listen_port,
+            uploaded: self.traffic.uploaded(),
+            downloaded: self.traffic.useful(),
+            left,
+            event,
+            numwant: match event {
+                AnnounceEvent::Stopped => 0,
+                _ => NUMWANT,
+            },
+            key: self.announce_key,
+        };
+        Some(request.url(tracker))
+    }
+
+    /// What we need from the tracker; None if it has nothing more to hear from us.
+    pub(super) fn need(&self) -> Option<Need> {
+        match self.state {
+            State::Over(_) => None,
+            // An agent that has announced `stopped` does not come back, however long the disk takes
+            // to flush.
+            State::Leaving(_) if self.tracker.said_stopped() => None,
+            State::Seeding | State::Leaving(_) => Some(Need::Complete),
+            State::Scanning | State::Downloading | State::Verifying => {
+                let connected = self.peers.values().any(Peer::is_live);
+                Some(if connected {
+                    Need::Incomplete
+                } else {
+                    Need::Alone
+                })
+            }
+        }
+    }
+
+    /// Bytes that are not yet on the disk and verified (BEP 3 `left`): 0 only after the read-back.
+    pub(super) fn left_bytes(&self) -> u64 {
+        let layout = &self.metainfo.layout;
+        let length = |piece| u64::from(layout.piece_length(piece));
+        match () {
+            () if self.leaving.is_complete() => 0,
+            () if self.have().is_full() => u64::from(layout.piece_bytes()),
+            () => self.have().zeros().map(length).sum(),
+        }
+    }
+
+    /// The tracker's answer, or why there is none.
+    pub fn handle_announced(&mut self, now: Instant, answer: Result<Answer, String>) {
+        let was_lost = self.tracker.unreachable_since().is_some();
+        match answer {
+            Ok(Answer::Peers { peers, warning, .. }) => {
+                self.tracker.answered(now);
+                for address in peers {
+                    self.mesh.learn(now, address, AddressSource::Tracker);
+                }
+                if let Some(text) = warning {
+                    self.tell(Event::TrackerWarned(text));
+                }
+            }
+            Ok(Answer::Failure(text)) => {
+                self.tracker.refused(now);
+                self.tell(Event::TrackerRefused(text));
+            }
+            Err(text) => {
+                self.tracker.failed(now);
+                if !was_lost && self.tracker.unreachable_since().is_some() {
+                    self.tell(Event::TrackerLost(text));
+                }
+            }
+        }
+        if was_lost && self.tracker.unreachable_since().is_none() {
+            self.tell(Event::TrackerBack);
+        }
+        self.leave_if_done(now);
+        self.try_to_leave(now);
+    }
+}

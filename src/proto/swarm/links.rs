@@ -1,0 +1,160 @@
+//! Which connections does the agent take, make and close?
+
+use core::net::SocketAddr;
+
+use super::Swarm;
+use super::interface::*;
+use super::peer::{Direction, Peer, Phase, overdue};
+use crate::limits::*;
+use crate::policy::mesh::{Ending, Wanted};
+use crate::policy::throttle::Throttles;
+use crate::units::*;
+use crate::wire::message::Handshake;
+
+impl Swarm {
+    /// A connection came in whose handshake names our info-hash. Call `handle_handshake` next; on
+    /// None, close it.
+    #[must_use]
+    pub fn handle_incoming(&mut self, now: Instant, address: SocketAddr) -> Option<PeerSlot> {
+        if !self.is_open() || self.mesh.is_banned(address) {
+            return None;
+        }
+        if self.peers.staying_count() >= self.links_max() {
+            let may_replace = self.config.role == Role::Leecher;
+            let replaced = self.peers.replaceable(now).filter(|_| may_replace)?;
+            self.close(now, replaced, Ending::Normal, "its place is needed");
+        }
+        Some(self.add_peer(now, address, Direction::Incoming))
+    }
+
+    fn add_peer(&mut self, now: Instant, address: SocketAddr, direction: Direction) -> PeerSlot {
+        let pieces = self.have().len();
+        self.peers.add(Peer::new(now, address, direction, pieces))
+    }
+
+    /// A connection that `poll_connect` asked for is set up. If that failed, call `handle_closed`.
+    pub fn handle_connected(&mut self, now: Instant, slot: PeerSlot) {
+        self.peer(slot).connected(now);
+    }
+
+    pub fn handle_handshake(&mut self, now: Instant, slot: PeerSlot, handshake: &Handshake) {
+        if self.peer(slot).phase != Phase::Greeting {
+            return;
+        }
+        if handshake.info_hash != self.metainfo.info_hash {
+            return self.close(now, slot, Ending::Failed, "it is in another swarm");
+        }
+        if handshake.peer_id == self.config.peer_id {
+            // The end that called learns it from our handshake and never calls that address again,
+            // so that end closes.
+            if self.peer(slot).direction == Direction::Outgoing {
+                self.close(now, slot, Ending::Own, "it is ourselves");
+            }
+            return;
+        }
+        if let Some(loser) = self.duplicate_of(slot, handshake.peer_id) {
+            self.close(now, loser, Ending::Duplicate, "it is connected already");
+            if loser == slot {
+                return;
+            }
+        }
+        self.rechoke_due = true;
+        self.peer(slot).greeted(now, handshake);
+    }
+
+    /// Of two connections with one peer, the one to drop. Both sides must come to the same answer:
+    /// the connection stays that was made by the smaller peer id; of two in the same direction, the
+    /// older.
+    fn duplicate_of(&mut self, slot: PeerSlot, peer_id: PeerId) -> Option<PeerSlot> {
+        let other = self.peers.other_of(slot, peer_id)?;
+        let direction = self.peer(slot).direction;
+        if direction == self.peer(other).direction {
+            return Some(slot);
+        }
+        let stays = match self.config.peer_id < peer_id {
+            true => Direction::Outgoing,
+            false => Direction::Incoming,
+        };
+        Some(if direction == stays { other } else { slot })
+    }
+
+    /// The connection is gone: an error, its end, a failed set-up, or the answer to `poll_close`.
+    /// The slot may be given out again.
+    pub fn handle_closed(&mut self, now: Instant, slot: PeerSlot, throttles: &mut Throttles) {
+        let Some(peer) = self.peers.remove(slot) else {
+            return;
+        };
+        for block in &peer.requests {
+            throttles.down.give_back(block.length);
+            self.picker.release(*block, slot);
+        }
+        self.picker.left(slot);
+        for (_, buffer) in &peer.sending {
+            self.cache.unpin(*buffer);
+        }
+        for piece in peer.has().ones() {
+            self.picker.piece_vanished(piece);
+        }
+        if peer.direction == Direction::Outgoing && peer.phase != Phase::Closing {
+            let ending = match () {
+                () if !peer.is_live() => Ending::Failed,
+                () if self.have().is_full() && peer.is_complete() => Ending::BothComplete,
+                () => Ending::Normal,
+            };
+            self.mesh.ended(now, peer.address, ending);
+        }
+        self.offers.take_back(peer.offered, &mut self.rng);
+    }
+
+    /// Decides that a connection ends; the shell carries it out.
+    pub(super) fn close(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        ending: Ending,
+        why: &'static str,
+    ) {
+        if let Some((address, Direction::Outgoing)) = self.peers.close(slot, why) {
+            self.mesh.ended(now, address, ending);
+        }
+    }
+
+    /// A connection to close, and why; then call `handle_closed`.
+    #[must_use]
+    pub fn poll_close(&mut self) -> Option<(PeerSlot, &'static str)> {
+        self.peers.poll_close()
+    }
+
+    /// An address to connect to, under this slot; then call `handle_connected` or `handle_closed`.
+    #[must_use]
+    pub fn poll_connect(&mut self, now: Instant) -> Option<(PeerSlot, SocketAddr)> {
+        if !self.is_open() {
+            return None;
+        }
+        let count = self.peers.count();
+        let waits_since = self.progress_at.max(self.extra_call_at);
+        let gets_nothing = self.state == State::Downloading
+            && overdue(now, waits_since, LINK_PATIENCE)
+            && count < SEED_LINKS_MAX;
+        if count >= LINKS && !gets_nothing {
+            return None;
+        }
+        let wanted = match self.config.role {
+            _ if !self.have().is_full() => Wanted::Any,
+            Role::Seeder => Wanted::Incomplete,
+            Role::Leecher => Wanted::FixedIncomplete,
+        };
+        let address = self.mesh.next_address(now, wanted, &mut self.rng)?;
+        if count >= LINKS {
+            self.extra_call_at = now;
+        }
+        Some((self.add_peer(now, address, Direction::Outgoing), address))
+    }
+
+    pub(super) fn links_max(&self) -> usize {
+        match self.config.role {
+            Role::Seeder => SEED_LINKS_MAX,
+            Role::Leecher => LINKS_MAX,
+        }
+    }
+}

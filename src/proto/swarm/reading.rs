@@ -1,0 +1,169 @@
+//! What is read from the disk next, and what is hashed next?
+
+use alloc::vec::Vec;
+
+use super::Swarm;
+use super::interface::*;
+use super::peer::Peer;
+use crate::limits::*;
+use crate::policy::cache::Chunk;
+use crate::units::*;
+
+impl Swarm {
+    /// A request to the disk; `handle_disk` answers it. What is to be hashed comes from `poll_hash`.
+    #[must_use]
+    pub fn poll_disk(&mut self) -> Option<Work> {
+        self.disk.poll()
+    }
+
+    /// What to hash next: bytes of two pieces if there are two, because the hash unit does both in
+    /// little more time than one.
+    #[must_use]
+    pub fn poll_hash(&mut self, pairing: Pairing) -> [Option<Hash>; 2] {
+        if !self.is_open() {
+            return [None; 2];
+        }
+        let take_single = pairing == Pairing::TakeSingle;
+        let places = first_two(self.read_queue.hashable());
+        match (places, first_two(self.picker.hashable())) {
+            ([Some(_), Some(_)], _) => self.hash_read(places),
+            ([Some(_), None], _) if take_single || self.read_queue.waits_for_hash() => {
+                self.hash_read(places)
+            }
+            (_, [Some(first), Some(second)]) => {
+                let blocks = first.blocks.min(second.blocks);
+                [first.piece, second.piece].map(|piece| Some(self.hash_received(piece, blocks)))
+            }
+            (_, [Some(alone), None]) if take_single || alone.backlog_bytes > HASH_BACKLOG_BYTES => {
+                [Some(self.hash_received(alone.piece, alone.blocks)), None]
+            }
+            _ => [None; 2],
+        }
+    }
+
+    /// Whether `poll_hash` has something with `Pairing::TakeSingle`.
+    pub fn has_to_hash(&self) -> bool {
+        self.is_open()
+            && (self.read_queue.hashable().next().is_some()
+                || self.picker.hashable().next().is_some())
+    }
+
+    fn hash_received(&mut self, piece: PieceIndex, blocks: u32) -> Hash {
+        let run = self.picker.next_hash_run(piece, blocks);
+        Hash {
+            of: HashOf::Download(piece),
+            begin: run.begin,
+            length: run.length,
+            buffer: run.buffer,
+            offset: run.offset,
+        }
+    }
+
+    fn hash_read(&mut self, places: [Option<usize>; 2]) -> [Option<Hash>; 2] {
+        let chunks = places.map(|place| self.read_queue.next_hash(place?));
+        let hashes =
+            chunks.map(|chunk| chunk.map(|(chunk, buffer)| self.hash_chunk(chunk, buffer)));
+        self.read_ahead();
+        hashes
+    }
+
+    fn hash_chunk(&mut self, chunk: Chunk, buffer: BufferId) -> Hash {
+        // The shell hashes before anything else, so the buffer may have a new owner from now on. A
+        // seeder keeps the bytes: they are asked for next, and not sent before the verdict.
+        match self.config.role {
+            Role::Seeder if self.have().get(chunk.piece) => self.cache.store(buffer, chunk),
+            _ => self.cache.give_back(buffer),
+        }
+        let (begin, length) = self.span(chunk);
+        Hash {
+            of: HashOf::Disk(chunk.piece),
+            begin,
+            length,
+            buffer,
+            offset: 0,
+        }
+    }
+
+    /// Reads for the read queue, as far ahead of the hash as it allows and the pool has buffers.
+    pub(super) fn read_ahead(&mut self) {
+        while let Some(chunk) = self.read_queue.next_read() {
+            let Some(buffer) = self.cache.take() else {
+                return;
+            };
+            self.read_queue.start_read();
+            self.disk.read_and_hash(chunk, self.span(chunk), buffer);
+        }
+    }
+
+    /// Where a chunk begins in its piece, and its length.
+    fn span(&self, chunk: Chunk) -> (u32, u32) {
+        let begin = chunk.index * self.buffer_bytes;
+        let rest = self.metainfo.layout.piece_length(chunk.piece) - begin;
+        (begin, rest.min(self.buffer_bytes))
+    }
+
+    // ---- reads for peers
+
+    /// Reads what a peer has asked for, a few chunks ahead of what is being sent to it.
+    pub(super) fn load_for(&mut self, slot: PeerSlot) {
+        if !self.is_open() {
+            return;
+        }
+        let buffer_bytes = self.buffer_bytes;
+        let ahead = next_chunks(self.peer(slot), buffer_bytes, READS_PER_PEER_MAX);
+        for (place, chunk) in ahead.into_iter().enumerate() {
+            if self.must_hash_first(chunk.piece) {
+                if !self.read_queue.contains(chunk.piece) {
+                    self.read_queue.add(chunk.piece);
+                }
+            } else if self.disk.has_room_to_load()
+                && !self.cache.contains(chunk)
+                && !self.disk.is_loading(chunk)
+            {
+                let Some(buffer) = self.take_to_load(place == 0) else {
+                    return;
+                };
+                self.disk.load(chunk, self.span(chunk), buffer);
+            }
+        }
+        self.read_ahead();
+    }
+
+    /// A seeder sends nothing that it has not compared with the torrent.
+    pub(super) fn must_hash_first(&self, piece: PieceIndex) -> bool {
+        self.config.role == Role::Seeder && self.read_back.is_unproven(piece)
+    }
+
+    /// A buffer to read into, but not one that holds what a peer is sent next: with few buffers the
+    /// read for each peer would evict what was just read for another, and nothing would ever be
+    /// sent. A chunk that is only read ahead evicts even less.
+    fn take_to_load(&mut self, is_next: bool) -> Option<BufferId> {
+        let depth = if is_next { 1 } else { READS_PER_PEER_MAX };
+        let next = |peer| next_chunks(peer, self.buffer_bytes, depth);
+        let mut spared: Vec<Chunk> = self.peers.values().flat_map(next).collect();
+        spared.sort_unstable();
+        self.cache.take_sparing(&spared)
+    }
+}
+
+fn first_two<T>(mut all: impl Iterator<Item = T>) -> [Option<T>; 2] {
+    [all.next(), all.next()]
+}
+
+/// The first few chunks that a peer waits for.
+fn next_chunks(peer: &Peer, buffer_bytes: u32, count_max: usize) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for block in &peer.uploads {
+        let chunk = Chunk {
+            piece: block.piece,
+            index: block.begin / buffer_bytes,
+        };
+        if !chunks.contains(&chunk) {
+            if chunks.len() == count_max {
+                break;
+            }
+            chunks.push(chunk);
+        }
+    }
+    chunks
+}

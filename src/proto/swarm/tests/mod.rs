@@ -1,0 +1,8 @@
+//! How does one agent behave, step by step? A test plays all the others.
+
+mod links;
+mod placing;
+mod read_back;
+mod scan;
+mod sources;
+mod story;

@@ -1,0 +1,211 @@
+//! What does an agent do, and say, when the disk was wrong?
+
+use super::super::*;
+use super::story::*;
+use crate::policy::cache::Chunk;
+use crate::wire::extension::ExtendedHandshake;
+use crate::wire::message::Message;
+
+#[test]
+fn a_piece_that_is_bad_once_is_fetched_again() {
+    let mut story = leecher("ABC", "...");
+    story.forgets = (1, 1);
+    let peer = story.peer(2, "###");
+    let asked = story.runs(peer);
+    assert_eq!((asked.len(), asked[3]), (4, 1));
+    assert_eq!(
+        story.events(),
+        [Event::ReadBackBad {
+            piece: PieceIndex(1),
+            disk: offset(1),
+            again: true
+        }]
+    );
+    assert_eq!(
+        (&story.swarm.state, &story.disk[..]),
+        (&State::Seeding, &b"ABC"[..])
+    );
+    assert_eq!(
+        story.reads[story.reads.len() - 1],
+        1,
+        "pieces that were read back already are not read again"
+    );
+    assert_eq!(story.swarm.progress().verified, 3);
+}
+
+#[test]
+fn a_piece_that_is_bad_twice_is_a_failure() {
+    let mut story = leecher("ABC", "...");
+    let peer = story.peer(2, "###");
+    story.forgets = (1, u32::MAX);
+    story.runs(peer);
+    let failure = Failure::ReadBack {
+        piece: PieceIndex(1),
+        disk: offset(1),
+        bad: 1,
+    };
+    assert_eq!(story.failure(), &failure);
+    let again = story
+        .events()
+        .iter()
+        .map(|event| matches!(event, Event::ReadBackBad { again: true, .. }))
+        .collect::<Vec<bool>>();
+    assert_eq!(again, [true, false]);
+    assert_eq!(story.swarm.progress().bad_offset, Some(offset(1)));
+}
+
+/// Found by the simulator: bad zeros were written again during the read-back, and not read again.
+#[test]
+fn zeros_that_are_bad_are_made_again_flushed_and_read_again() {
+    let mut story = leecher("0AB", "...");
+    let peer = story.peer(2, "###");
+    story.forgets = (0, 1);
+    assert_eq!(story.runs(peer).len(), 2);
+    assert_eq!(
+        (&story.swarm.state, &story.disk[..]),
+        (&State::Seeding, &b"0AB"[..])
+    );
+    assert_eq!(story.reads[story.reads.len() - 4..], [0, 1, 2, 0]);
+    let mut story = leecher("0", ".");
+    story.forgets = (0, u32::MAX);
+    story.work();
+    let failure = Failure::ReadBack {
+        piece: PieceIndex(0),
+        disk: offset(0),
+        bad: 1,
+    };
+    assert_eq!(story.failure(), &failure);
+}
+
+/// A peer that believes we have the piece is told of the loss, in order, and its requests for the
+/// piece are rejected.
+#[test]
+fn peers_are_told_of_a_loss_and_their_requests_are_rejected() {
+    let mut story = leecher("ABC", "...");
+    let (peer, knows, deaf) = (
+        story.peer(2, "###"),
+        story.peer(3, "..."),
+        story.peer(4, "..."),
+    );
+    story.knows_losses(knows);
+    assert_eq!(
+        (story.tells(knows), story.tells(deaf)),
+        ("".into(), "".into())
+    );
+    story.forgets = (1, 1);
+    while story.swarm.state != State::Verifying {
+        story.work_once(peer);
+    }
+    assert_eq!(
+        (story.tells(knows), story.tells(deaf)),
+        ("+0+1+2".into(), "+0+1+2".into())
+    );
+    for slot in [knows, deaf] {
+        (0..3).for_each(|piece| story.wants(slot, piece));
+    }
+    while story.events().is_empty() {
+        story.step().unwrap();
+    }
+    let (heard, deaf) = (story.tells(knows), story.tells(deaf));
+    assert!(
+        heard.starts_with("!1-1") && deaf.starts_with("!1") && !deaf.contains('-'),
+        "{heard} {deaf}"
+    );
+    assert!(!heard.contains("=1") && !deaf.contains("=1"));
+    // A peer that comes now is told of two pieces only.
+    let late = story.peer(5, "...");
+    assert!(
+        story
+            .said(late)
+            .contains(&Send::Message(Message::Bitfield([0b1010_0000].into())))
+    );
+    story.knows_losses(late);
+    assert_eq!(story.tells(late), "");
+    story.runs(peer);
+    assert_eq!(
+        (story.tells(knows), story.tells(late)),
+        ("+1".into(), "+1".into())
+    );
+}
+
+/// The disk is slow: a read that was asked for before the loss ends after the piece has been written
+/// again.
+#[test]
+fn bytes_that_were_read_before_a_loss_are_not_kept() {
+    let mut story = leecher("ABC", "...");
+    let (peer, asks) = (story.peer(2, "###"), story.peer(3, "..."));
+    story.tells(asks);
+    story.forgets = (1, 1);
+    while story.swarm.state != State::Verifying {
+        story.work_once(peer);
+    }
+    story.tells(asks);
+    // As if it had been evicted.
+    story.swarm.cache.forget(PieceIndex(1));
+    story.wants(asks, 1);
+    story.hash_all();
+    let reads = |work: &Work| {
+        matches!(
+            work,
+            Work::Read {
+                piece: PieceIndex(1),
+                ..
+            }
+        )
+    };
+    let late = story
+        .waiting
+        .iter()
+        .rposition(reads)
+        .and_then(|at| story.waiting.remove(at))
+        .unwrap();
+    assert_eq!(story.runs(peer), [1]);
+    story.swarm.cache.forget(PieceIndex(1));
+    story.does(&late, Ok(()));
+    assert!(!story.swarm.cache.contains(Chunk {
+        piece: PieceIndex(1),
+        index: 0
+    }));
+}
+
+/// Found by the simulator: a slow peer was told that we have a piece that was lost meanwhile, or was
+/// not told of the loss at all.
+#[test]
+fn a_slow_peer_is_told_what_is_true_now() {
+    let mut story = leecher("ABC", "...");
+    let (peer, slow, late) = (
+        story.peer(2, "###"),
+        story.peer(3, "..."),
+        story.peer(4, "..."),
+    );
+    story.knows_losses(slow);
+    assert_eq!(
+        (story.tells(slow), story.tells(late)),
+        ("".into(), "".into())
+    );
+    story.forgets = (1, 1);
+    while story.swarm.state != State::Verifying {
+        story.work_once(peer);
+    }
+    assert_eq!(story.tells(late), "+0+1+2");
+    while story.events().is_empty() {
+        story.step().unwrap();
+    }
+    assert_eq!(story.tells(slow), "+0-1+2-1");
+    assert_eq!(
+        story.tells(late),
+        "",
+        "it has not said that it understands losses"
+    );
+    story.knows_losses(late);
+    assert!(story.tells(late).starts_with("-1"));
+    story.hears(
+        late,
+        Message::Extended {
+            id: 0,
+            payload: ExtendedHandshake::default().encode(),
+        },
+    );
+    story.knows_losses(late);
+    assert_eq!(story.tells(late), "", "it was told before");
+}

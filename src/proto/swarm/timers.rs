@@ -1,0 +1,130 @@
+//! What happens because time has passed?
+
+use alloc::vec::Vec;
+
+use super::Swarm;
+use super::interface::*;
+use super::peer::{Peer, Phase, overdue};
+use crate::limits::*;
+use crate::policy::choker::{self, Change};
+use crate::policy::mesh::Ending;
+use crate::policy::throttle::{Throttle, Throttles};
+use crate::units::*;
+use crate::wire::message::Message;
+
+impl Swarm {
+    /// When `handle_timeout` is due. `poll_connect`, `poll_announce` and `poll_send` may have
+    /// something to do then, too.
+    #[must_use]
+    pub fn poll_timeout(&self, throttles: &Throttles) -> Option<Instant> {
+        let need = self.need()?;
+        let announce = self.tracker.next(need);
+        // While the disk is working nothing can be done about leaving, however late it gets.
+        let leaving = self.leaving.wakes_at().filter(|_| self.disk.is_idle());
+        let tick = self.is_open().then_some(self.next_tick);
+        let throttle = throttles.next().filter(|_| self.is_open());
+        [announce, leaving, tick, throttle]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant, throttles: &mut Throttles) {
+        throttles.handle_timeout(now);
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            for slot in self.peers.slots() {
+                self.watch(now, slot, throttles);
+            }
+            self.rechoke(now, &throttles.up);
+            self.fail_if_stalled(now);
+            self.leave_if_done(now);
+        }
+        self.leaving.handle_timeout(now);
+        self.advance(now);
+    }
+
+    /// Time-outs of one peer.
+    fn watch(&mut self, now: Instant, slot: PeerSlot, throttles: &mut Throttles) {
+        let seeding = self.state == State::Seeding;
+        let peer = self.peer(slot);
+        peer.measure(now);
+        // A peer that is offered nothing for a while, whatever the reason, is asked for what we
+        // need.
+        let may_ask = peer.may_request(now) && peer.requests.is_empty();
+        if peer.offers() && may_ask && overdue(now, peer.progress_at, OFFER_PATIENCE) {
+            peer.set_offers(false);
+        }
+        let waiting = !peer.requests.is_empty();
+        let sending = !peer.sending.is_empty();
+        let knows_us = peer.said_complete || !peer.extended;
+        let late = |since, limit| overdue(now, since, limit);
+        let (ending, why) = match peer.phase {
+            Phase::Connecting | Phase::Greeting if late(peer.since, GREETING_MAX) => {
+                (Ending::Failed, "it did not answer")
+            }
+            Phase::Connecting | Phase::Greeting | Phase::Closing => return,
+            Phase::Live if waiting && late(peer.progress_at, SILENCE_MAX) => {
+                (Ending::Failed, "it was asked and sent nothing")
+            }
+            // The blocks that it does not read stay pinned in the pool, and a few peers like it
+            // would pin all of the pool.
+            Phase::Live if sending && late(peer.spoke_at, SILENCE_MAX) => {
+                (Ending::Failed, "it asks and does not read")
+            }
+            Phase::Live if late(peer.heard_at, IDLE_MAX) => {
+                (Ending::Failed, "nothing was heard from it")
+            }
+            // Not before it knows that we are complete, too, or it would call again.
+            Phase::Live if knows_us && peer.is_complete() && !sending && seeding => {
+                (Ending::BothComplete, "both have everything")
+            }
+            Phase::Live => {
+                if waiting && !peer.snubbed && late(peer.progress_at, SNUB_AFTER) {
+                    self.snub(slot, throttles);
+                }
+                return;
+            }
+        };
+        self.close(now, slot, ending, why);
+    }
+
+    /// Takes the requests of a slow peer back, so that others can be asked.
+    fn snub(&mut self, slot: PeerSlot, throttles: &mut Throttles) {
+        self.peer(slot).snubbed = true;
+        for block in self.release_requests(slot, throttles) {
+            let cancel = Message::Cancel(block.into());
+            self.peer(slot).replies.push_back(cancel);
+        }
+        self.picker.restart_pieces_of(slot);
+    }
+
+    pub(super) fn rechoke(&mut self, now: Instant, up: &Throttle) {
+        let candidate = |(slot, peer): (PeerSlot, &Peer)| choker::Candidate {
+            slot,
+            interested: peer.peer_interested,
+            unchoked: peer.unchoke,
+            since: peer.choke_changed,
+        };
+        let live = self.peers.iter().filter(|(_, peer)| peer.is_live());
+        let candidates: Vec<choker::Candidate> = live.map(candidate).collect();
+        for change in choker::decide(now, &candidates, self.upload_slots(up), CHOKE_QUANTUM) {
+            let (slot, unchoke) = match change {
+                Change::Choke(slot) => (slot, false),
+                Change::Unchoke(slot) => (slot, true),
+            };
+            let peer = self.peer(slot);
+            (peer.unchoke, peer.choke_changed) = (unchoke, now);
+        }
+    }
+
+    /// Enough for all peers. With a limit, only as many as can be sent a full pipeline while they
+    /// have their slots: further peers would only wait behind them.
+    fn upload_slots(&self, up: &Throttle) -> usize {
+        let Some(rate) = up.bytes_per_second() else {
+            return self.links_max();
+        };
+        let in_quantum = rate * CHOKE_QUANTUM.as_secs() / u64::from(PIPELINE_MIN * BLOCK_BYTES);
+        in_quantum.clamp(1, self.links_max() as u64) as usize
+    }
+}
