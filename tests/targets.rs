@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use swarm_proto::format::metainfo::{Content, Description, write};
+use swarm_proto::format::metainfo_write::{Content, Description, write};
 use swarm_proto::units::{DiskOffset, PieceHash};
 
 const MIB: u64 = 1 << 20;

@@ -1152,7 +1152,7 @@ mod tests {
     use crate::os::blockdev::TargetOptions;
     use crate::os::sha1::Sha1;
     use crate::os::testing::Scratch;
-    use swarm_proto::format::metainfo::{self, Content, Description};
+    use swarm_proto::format::metainfo_write::{self, Content, Description};
     use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, ZERO_WRITES_MAX};
     use swarm_proto::units::PieceHash;
 
@@ -1163,7 +1163,7 @@ mod tests {
     /// All pieces have this hash.
     fn of_hash(hash: PieceHash, length: u64, piece_bytes: u32) -> Metainfo {
         let hashes = vec![hash; length.div_ceil(piece_bytes.into()) as usize];
-        let torrent = metainfo::write(&Description {
+        let torrent = metainfo_write::write(&Description {
             name: "image",
             trackers: &[],
             webseeds: &[],

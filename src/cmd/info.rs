@@ -78,7 +78,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swarm_proto::format::metainfo::{Content, Description, write};
+    use swarm_proto::format::metainfo_write::{Content, Description, write};
     use swarm_proto::units::{DiskOffset, PieceHash};
 
     fn described(content: Content, trackers: &[String], private: bool) -> String {

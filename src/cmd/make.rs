@@ -20,7 +20,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use swarm_proto::format::extents::ExtentMap;
-use swarm_proto::format::metainfo::{self, Content, Description, Layout, Metainfo};
+use swarm_proto::format::layout::{self, Layout};
+use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::format::metainfo_write::{self, Content, Description};
 use swarm_proto::limits::FILE_COUNT_MAX;
 use swarm_proto::units::DiskOffset;
 
@@ -245,7 +247,7 @@ fn describe(
     let total_bytes = extents.total_bytes();
     let piece_bytes = options
         .piece_bytes
-        .unwrap_or_else(|| metainfo::default_piece_bytes(total_bytes));
+        .unwrap_or_else(|| layout::default_piece_bytes(total_bytes));
     let layout = Layout::new(total_bytes, piece_bytes)?;
     let reading = Reading {
         device,
@@ -265,7 +267,7 @@ fn describe(
     } else {
         Content::Fsbt { files }
     };
-    Ok(metainfo::write(&Description {
+    Ok(metainfo_write::write(&Description {
         name: &name(options),
         trackers: &options.trackers,
         webseeds: &options.web_seeds,

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use swarm_proto::format::extents::ExtentMap;
-use swarm_proto::format::metainfo::{Layout, Metainfo};
+use swarm_proto::format::layout::Layout;
+use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::units::{PieceHash, PieceIndex};
 
 use crate::agent::{Reporter, RunError, Settings};

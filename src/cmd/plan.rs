@@ -11,7 +11,8 @@ use std::path::Path;
 use swarm_proto::bitfield::Bitfield;
 use swarm_proto::format::contents::Contents;
 use swarm_proto::format::extents::ExtentMap;
-use swarm_proto::format::metainfo::{Layout, Metainfo};
+use swarm_proto::format::layout::Layout;
+use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::rng::Rng;
 use swarm_proto::units::PieceIndex;
 

@@ -20,7 +20,8 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use swarm_proto::format::metainfo::{Metainfo, MetainfoError};
 use swarm_proto::limits::{HTTP_TIMEOUT, METAINFO_BYTES_MAX, REDIRECTS_MAX};
 use swarm_proto::units::{InfoHash, Instant};
-use swarm_proto::wire::http::{self, HttpError, ResponseReader, Url, UrlError};
+use swarm_proto::wire::http::{self, HttpError, ResponseReader};
+use swarm_proto::wire::url::{Url, UrlError};
 
 use crate::cli::TorrentPlace;
 use crate::os::clock;

@@ -1,16 +1,14 @@
-//! Which pieces does somebody have?
+//! Which pieces does an agent have?
 //!
-//! One bit a piece, the highest bit of a byte first, as it travels in the `bitfield` message (BEP
-//! 3).
-//!
-//! Invariants: `bytes` is exactly as long as `len` bits need; the spare bits of the last byte are
-//! zero; `count` is the number of ones.
+//! One bit for each piece, the highest bit of a byte first, as in the `bitfield` message (BEP 3).
 
 use crate::units::PieceIndex;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+/// Invariants: `bytes` is exactly as long as `len` bits need; the spare bits of the last byte are
+/// zero; `count` is the number of ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitfield {
     bytes: Vec<u8>,
@@ -19,7 +17,7 @@ pub struct Bitfield {
 }
 
 impl Bitfield {
-    /// `len` pieces, none of them there.
+    /// `len` pieces, none of them present.
     pub fn new(len: u32) -> Bitfield {
         Bitfield {
             bytes: vec![0; bytes_for(len)],
@@ -28,7 +26,7 @@ impl Bitfield {
         }
     }
 
-    /// `len` pieces, all of them there.
+    /// `len` pieces, all of them present.
     pub fn full(len: u32) -> Bitfield {
         let mut bytes = vec![0xff; bytes_for(len)];
         if let Some(last) = bytes.last_mut() {
@@ -41,8 +39,8 @@ impl Bitfield {
         }
     }
 
-    /// What a peer sent. A wrong length or a set spare bit is an error, and the connection should
-    /// be dropped (BEP 3).
+    /// Reads what a peer sent. A wrong length or a set spare bit is an error, and the connection
+    /// should be dropped (BEP 3).
     pub fn from_bytes(len: u32, bytes: &[u8]) -> Result<Bitfield, BitfieldError> {
         if bytes.len() != bytes_for(len) {
             return Err(BitfieldError::WrongLength {
@@ -65,12 +63,12 @@ impl Bitfield {
         &self.bytes
     }
 
-    /// Pieces in the torrent, there or not.
+    /// Pieces in the torrent, present or missing.
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Pieces that are there.
+    /// Pieces that are present.
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -79,7 +77,7 @@ impl Bitfield {
         self.count == self.len
     }
 
-    /// True if no piece is there.
+    /// True if no piece is present.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -89,7 +87,7 @@ impl Bitfield {
         self.bytes[byte] & mask != 0
     }
 
-    /// True if the piece was not there before.
+    /// Returns true if the piece was missing before.
     pub fn set(&mut self, piece: PieceIndex) -> bool {
         let (byte, mask) = self.place(piece);
         let changed = self.bytes[byte] & mask == 0;
@@ -98,7 +96,7 @@ impl Bitfield {
         changed
     }
 
-    /// True if the piece was there before.
+    /// Returns true if the piece was present before.
     pub fn clear(&mut self, piece: PieceIndex) -> bool {
         let (byte, mask) = self.place(piece);
         let changed = self.bytes[byte] & mask != 0;
@@ -107,9 +105,9 @@ impl Bitfield {
         changed
     }
 
-    /// Whether there is a piece that is in both.
+    /// Whether any piece is present in both.
     pub fn meets(&self, other: &Bitfield) -> bool {
-        // Not `any`: without a way out this is a few vector instructions.
+        // Not `any`: a loop that cannot end early becomes a few vector instructions.
         self.bytes
             .iter()
             .zip(&other.bytes)
@@ -117,7 +115,7 @@ impl Bitfield {
             != 0
     }
 
-    /// Pieces that are there, in order.
+    /// Pieces that are present, in order.
     pub fn ones(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.indexes_of_ones(0x00)
     }
@@ -127,9 +125,9 @@ impl Bitfield {
         self.indexes_of_ones(0xff)
     }
 
-    /// Positions of the ones after every byte was combined with `flip` by exclusive or. Goes from
-    /// one to the next and not bit by bit, so that a nearly empty field costs an eighth of its
-    /// length.
+    /// Positions of the ones, after every byte was combined with `flip` by exclusive or. It jumps
+    /// from one to the next and does not test every bit, so a nearly empty field costs one step for
+    /// each byte.
     fn indexes_of_ones(&self, flip: u8) -> impl Iterator<Item = PieceIndex> + '_ {
         let len = self.len;
         let bits_of = move |(base, &byte): (u32, &u8)| {
@@ -218,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_may_send() {
+    fn wrong_lengths_and_spare_bits_are_refused() {
         let wrong = |found, expected| Err(BitfieldError::WrongLength { found, expected });
         assert_eq!(Bitfield::from_bytes(9, &[0xff]), wrong(1, 2));
         assert_eq!(Bitfield::from_bytes(9, &[0xff, 0x80, 0x00]), wrong(3, 2));
@@ -241,13 +239,13 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "piece 9 of a field of 9")]
-    fn a_piece_beyond_the_end_is_our_bug() {
+    fn a_piece_beyond_the_end_panics() {
         Bitfield::new(9).get(PieceIndex(9));
     }
 
-    /// The same operations on a `Vec<bool>`.
+    /// The same operations on a `Vec<bool>` give the same answers.
     #[test]
-    fn naive_twin() {
+    fn agrees_with_a_vec_of_bools() {
         let mut rng = Rng::new(1);
         for len in (0..70).chain([1000]) {
             let start_full = rng.chance(1, 2);

@@ -1,25 +1,25 @@
 //! The swarm engine of `swarmdd`: the whole BitTorrent protocol and every decision, and no I/O.
 //!
 //! This page is the architecture. The crate is a function of its inputs: what happened goes into
-//! [`swarm::Swarm`] by `handle_*`, what is to be done comes out by `poll_*`; time and randomness
-//! are arguments. Payload never passes through: the core moves tickets, the shell (`src/main.rs`
-//! and its neighbours) moves bytes. So a thousand agents fit into one process and one seed
-//! (`sim/`).
+//! [`swarm::Swarm`] through `handle_*`, what is to be done comes out of `poll_*`, and time and
+//! randomness are arguments. Payload never passes through: the core moves tickets, the shell
+//! (`src/main.rs` and its neighbours) moves bytes. So a thousand agents fit into one process and
+//! repeat exactly from one seed (`sim/`).
 //!
-//! Folders are layers; each uses only those above it in this list.
+//! Folders are layers. Each uses only those above it in this list.
 //!
 //! ```text
-//! units limits rng bitfield vec_map text size   what all of it is said in
+//! units limits rng bitfield vec_map text size   what the layers below are made of
 //! format/    bytes at rest: torrent files, partition tables, signatures
 //! wire/      bytes in flight: messages of peers, HTTP, announces
-//! policy/    single decisions: picker, choker, throttle, mesh, tracker, cache
+//! policy/    single decisions: which block, which peer, how fast, when to announce
 //! swarm/     one torrent on one target: the core's front door
-//! sim/       thousands of them in one process, from one seed (tests)
+//! sim/       thousands of swarms in one process, from one seed (tests)
 //! ```
 //!
-//! **The end of the job.** While incomplete, an agent never leaves. Once everything is written,
-//! flushed, and read back, it tells the tracker `completed` and seeds, and leaves when the tracker
-//! has been unreachable for the grace time.
+//! **How a job ends.** An incomplete agent never leaves. Once everything is written, flushed and
+//! read back, it announces `completed` and seeds. It leaves when the tracker has been unreachable
+//! for the grace time.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

@@ -1,31 +1,33 @@
-//! Every bound and every timeout, each with its reason. Nothing in the program grows past a number
-//! on this page.
+//! How large, how many, how long? Every bound and every timeout, each with its reason.
+//!
+//! Nothing in the program grows past a number on this page. "The limit" in a measurement is the
+//! shortest time in which a whole room can have the image (`sim/table.rs` computes it).
 
 use core::time::Duration;
 
-/// What is asked of a peer in one request. Everybody uses it; larger requests are refused by
-/// libtorrent (BEP 3).
+/// Length of one request. All clients use this size, and libtorrent refuses larger requests
+/// (BEP 3).
 pub const BLOCK_BYTES: u32 = 16 * 1024;
 
-/// Largest buffer of the pool: a piece lies in one or more of these. Large enough for one long disk
-/// request, small enough that a 48 MiB pool still holds three pieces of 16 MiB or nearly two
-/// hundred chunks to serve from.
-pub const BUFFER_BYTES_MAX: u32 = 256 * 1024;
+/// Largest buffer of the pool; a piece lies in one buffer or several. Large enough for one long
+/// disk request, small enough that a pool of 48 MiB still holds three pieces of 16 MiB, or nearly
+/// two hundred chunks to serve from.
+pub(crate) const BUFFER_BYTES_MAX: u32 = 256 * 1024;
 
-/// Largest piece accepted: three of them must fit the pool of the default 64 MiB (one being
-/// received, one being written, one to serve from).
+/// Largest piece accepted. Three pieces must fit into the default pool of 64 MiB: one being
+/// received, one being written, one to serve from.
 pub const PIECE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
-/// Smallest piece accepted: one block. Nobody makes smaller ones and they would only multiply the
+/// Smallest piece accepted: one block. No tool makes smaller pieces, which would only multiply the
 /// hashes.
 pub const PIECE_BYTES_MIN: u32 = 16 * 1024;
 
-/// Pieces in one torrent. 4 Mi pieces of 4 MiB are 16 TiB; their hashes are 80 MB, the metainfo
-/// limit below is met first.
-pub const PIECE_COUNT_MAX: u32 = 1 << 22;
+/// Pieces in one torrent. 4 Mi pieces of 4 MiB are 16 TiB. Their hashes are 80 MB, which nearly
+/// fills a torrent file (METAINFO_BYTES_MAX).
+pub(crate) const PIECE_COUNT_MAX: u32 = 1 << 22;
 
-/// Files in one torrent. An FSBT image of a fragmented file system has tens of thousands, the
-/// largest seen 1.2 million.
+/// Files in one torrent. An FSBT image of a fragmented file system has tens of thousands; the
+/// largest seen had 1.2 million.
 pub const FILE_COUNT_MAX: usize = 2_000_000;
 
 /// Size of a torrent file. 50 GB in 1 MiB pieces is 1 MB of hashes; 1.2 million FSBT files are
@@ -33,47 +35,37 @@ pub const FILE_COUNT_MAX: usize = 2_000_000;
 pub const METAINFO_BYTES_MAX: usize = 96 * 1024 * 1024;
 
 /// Nesting of bencoded values. A torrent needs five levels, an extension handshake two.
-pub const BENCODE_DEPTH_MAX: usize = 16;
+pub(crate) const BENCODE_DEPTH_MAX: usize = 16;
 
-/// An alignment every disk we know can do with O_DIRECT, and the granularity of FSBT extents.
+/// The smallest logical sector of any disk, so the smallest alignment for O_DIRECT, and the
+/// granularity of FSBT extents.
 pub const SECTOR_BYTES_MIN: u32 = 512;
 
 /// Longest peer message that is not a `piece`: the bitfield of PIECE_COUNT_MAX pieces.
-pub const MESSAGE_BYTES_MAX: u32 = PIECE_COUNT_MAX / 8 + 1;
+pub(crate) const MESSAGE_BYTES_MAX: u32 = PIECE_COUNT_MAX / 8 + 1;
 
-/// Longest extension message (BEP 10) that is read; a handshake is about 200 bytes, a PEX message
-/// of 200 peers 1.4 KB.
-pub const EXTENDED_BYTES_MAX: u32 = 64 * 1024;
+/// Longest extension message (BEP 10) that is read. A handshake is about 200 bytes, a PEX message
+/// of 200 peers is 1.4 KB.
+pub(crate) const EXTENDED_BYTES_MAX: u32 = 64 * 1024;
 
-/// Longest message of an id we do not know; it is skipped, but its bytes have to be somewhere until
-/// they are all there. The longest in use is a `hashes` of BEP 52: 512 hashes and their proof are
-/// 17 KB.
-pub const UNKNOWN_BYTES_MAX: u32 = 64 * 1024;
+/// Longest message of an id we do not know. It is skipped, but buffered until all of it has
+/// arrived. The longest in use is `hashes` of BEP 52: 512 hashes and their proof are 17 KB.
+pub(crate) const UNKNOWN_BYTES_MAX: u32 = 64 * 1024;
 
-/// Addresses taken from one PEX message, of those added and of those dropped. BEP 11 asks for at
-/// most 50 of each, the first message of a connection may be longer; libtorrent sends 100.
-pub const PEX_PEER_COUNT_MAX: usize = 200;
+/// Addresses taken from one PEX message: this many added ones, and this many dropped ones. BEP 11
+/// asks for at most 50 of each, but the first message of a connection may be longer; libtorrent
+/// sends 100.
+pub(crate) const PEX_PEER_COUNT_MAX: usize = 200;
 
 /// Longest HTTP head (status line and headers) read before giving up.
-pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Longest tracker answer: 2,000 IPv6 peers are 36 KB.
 pub const ANNOUNCE_BYTES_MAX: usize = 256 * 1024;
 
 /// Addresses taken from one tracker answer. The largest room planned for has a thousand machines;
 /// trackers mostly send 50 to 200.
-pub const ANNOUNCE_PEER_COUNT_MAX: usize = 2000;
-
-/// Shortest interval a tracker can impose: one that says 0 would be asked by every machine of the
-/// room without pause.
-pub const ANNOUNCE_INTERVAL_MIN: Duration = Duration::from_secs(5);
-
-/// Longest interval a tracker can impose: one that says a day would hide everybody who joins
-/// meanwhile.
-pub const ANNOUNCE_INTERVAL_MAX: Duration = Duration::from_secs(3600);
-
-/// Interval when a tracker names none: what most of them name.
-pub const ANNOUNCE_INTERVAL_DEFAULT: Duration = Duration::from_secs(1800);
+pub(crate) const ANNOUNCE_PEER_COUNT_MAX: usize = 2000;
 
 /// Longest URL that is accepted anywhere.
 pub const URL_BYTES_MAX: usize = 2048;
@@ -82,209 +74,219 @@ pub const URL_BYTES_MAX: usize = 2048;
 pub const REDIRECTS_MAX: u32 = 5;
 
 /// Trackers kept from an announce-list (BEP 12).
-pub const TRACKER_COUNT_MAX: usize = 32;
+pub(crate) const TRACKER_COUNT_MAX: usize = 32;
 
-/// Web seeds kept from a url-list (BEP 19). One server or a mirror or two; each could become a
-/// connection.
-pub const WEBSEED_COUNT_MAX: usize = 8;
+/// Web seeds kept from a url-list (BEP 19). A torrent names one server and perhaps a mirror or two.
+pub(crate) const WEBSEED_COUNT_MAX: usize = 8;
 
 /// Longest torrent name kept: what a directory entry can hold (NAME_MAX in linux/limits.h).
-pub const FILE_NAME_BYTES_MAX: usize = 255;
+pub(crate) const FILE_NAME_BYTES_MAX: usize = 255;
 
 /// Longest failure reason or warning kept from a tracker, and longest client name kept from a peer.
-pub const TEXT_BYTES_MAX: usize = 256;
+pub(crate) const TEXT_BYTES_MAX: usize = 256;
 
 /// Time for one HTTP exchange to make progress before it counts as failed.
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections that a machine sets up itself, with those that others set up counted in. A dozen
-/// neighbours are enough to know of somebody who has what one lacks. With more, everybody asks
-/// whoever has a new piece for it at once, all get it side by side, and nobody can pass it on
-/// before all have it: with up to 64 the last of 64 and of 250 leechers took 1.35 and 1.24 of the
-/// limit, and with 10 1.08 and 1.14 (1000 pieces, scripts/sim); and each piece is told to a sixth
-/// as many. With 6 some had bad neighbours (1.2 with 32 leechers).
-pub const LINKS: usize = 10;
+/// Connections up to which an agent sets up more by itself; those that others set up count too.
+/// About a dozen neighbours are enough to know a peer that has what we lack. With more neighbours,
+/// all of them request a new piece from the first peer that has it, all receive it side by side,
+/// and none can pass it on before all have it. With up to 64 connections the last of 64 and of 250
+/// leechers took 1.35 and 1.24 of the limit, with 10 it took 1.08 and 1.14 (1000 pieces,
+/// scripts/sim), and a sixth as many `have` are sent for each piece. With 6, some leechers had bad
+/// neighbours (1.2 with 32 leechers).
+pub(crate) const LINKS: usize = 10;
 
-/// Connections of a leecher. With many more those who came first have most of the links, and what
-/// comes over them: with 24 the last of 64 and of 125 leechers took 1.24 and 1.39 of the limit,
-/// with 16 1.08 and 1.11 (1000 pieces, scripts/sim).
-pub const LINKS_MAX: usize = 16;
+/// Connections of a leecher. With many more, the leechers that came first have most of the links
+/// and so most of the data. With 24 the last of 64 and of 125 leechers took 1.24 and 1.39 of the
+/// limit, with 16 it took 1.08 and 1.11 (1000 pieces, scripts/sim).
+pub(crate) const LINKS_MAX: usize = 16;
 
-/// When all places are taken, a newcomer gets that of whoever has called longest ago, if that is as
-/// long as this. If it had to look for a free place it would find only those who came just before,
-/// and the room would become a chain: of 100 leechers that started 20 ms one after another the
-/// slowest took 1.37 of the limit then, and 1.19 so (500 pieces, scripts/sim).
-pub const LINK_KEPT: Duration = Duration::from_secs(1);
+/// Age from which a connection that its peer set up may be closed. When all places are taken, a
+/// newcomer gets the place of the oldest such connection. If newcomers had to look for a free
+/// place, they would find one only at the peers that came just before them, and the room would
+/// become a chain: of 100 leechers that started 20 ms apart the slowest took 1.37 of the limit, and
+/// takes 1.19 with this rule (500 pieces, scripts/sim).
+pub(crate) const LINK_KEPT: Duration = Duration::from_secs(1);
 
-/// Who lacks something and has got nothing for so long calls one more than LINKS, and after as long
-/// again another one, up to SEED_LINKS_MAX: whoever has it may have come after those it knows, and
-/// may call nobody. One at a time, since a room that waits for its seed would call all of itself
-/// again and again.
-pub const LINK_PATIENCE: Duration = Duration::from_secs(5);
+/// An incomplete agent that has received nothing for this time sets up one connection more than
+/// LINKS, after the same time again another one, and so on up to SEED_LINKS_MAX. The peer that has
+/// the missing piece may have joined later than all of our neighbours, and may connect to nobody by
+/// itself. One at a time, because otherwise a room that waits for its seed would connect everybody
+/// to everybody again and again.
+pub(crate) const LINK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Connections of a seed: whatever it has is wanted by everybody.
-pub const SEED_LINKS_MAX: usize = 80;
+/// Connections of a seed. Every leecher wants what it has.
+pub(crate) const SEED_LINKS_MAX: usize = 80;
 
-/// Addresses remembered. A tracker that sends more than anybody connects to many times over is not
-/// worth more memory.
-pub const ADDRESSES_MAX: usize = 2000;
+/// Addresses remembered: many times more than an agent ever connects to. More from a tracker are
+/// not worth the memory.
+pub(crate) const ADDRESSES_MAX: usize = 2000;
 
-/// How long a slot is kept while others wait for it.
-pub const CHOKE_QUANTUM: Duration = Duration::from_secs(2);
+/// How long a peer keeps an upload slot while others wait for one.
+pub(crate) const CHOKE_QUANTUM: Duration = Duration::from_secs(2);
 
-/// Slowest `--max-up` and `--max-down`, in bytes per second: with it one peer at a time gets what
-/// it asks for at once (PIPELINE_MIN) while it has the slot (CHOKE_QUANTUM). Slower than that,
-/// those who wait take us for dead (SNUB_AFTER).
+/// Slowest `--max-up` and `--max-down`, in bytes per second. At this rate a peer gets all of its
+/// first requests (PIPELINE_MIN) while it has the upload slot (CHOKE_QUANTUM). At lower rates the
+/// peers that wait would take us for dead (SNUB_AFTER).
 pub const RATE_MIN: u64 = 128 * 1024;
 
-/// Fastest: beyond it one counts in vain.
+/// Fastest `--max-up` and `--max-down`, in bytes per second: 1 TiB. No network is faster, so a
+/// higher limit would only cost the counting.
 pub const RATE_MAX: u64 = 1 << 40;
 
-/// What a limit lets through at once after idle time: in any five seconds 2 % of what it allows.
-pub const THROTTLE_BURST: Duration = Duration::from_millis(100);
+/// What a rate limit lets through at once after idle time: 2 % of what it allows in five seconds.
+pub(crate) const THROTTLE_BURST: Duration = Duration::from_millis(100);
 
-/// How long a limit keeps everybody waiting before some of them go on: a hundred wake-ups a second.
-pub const THROTTLE_PAUSE: Duration = Duration::from_millis(10);
+/// How long a rate limit that is used up stops all transfers before some may go on. 10 ms are a
+/// hundred wake-ups a second.
+pub(crate) const THROTTLE_PAUSE: Duration = Duration::from_millis(10);
 
-/// What one peer may take before the others had their turn, in time of the whole limit; at least a
-/// block.
-pub const THROTTLE_QUANTUM: Duration = Duration::from_micros(2500);
+/// What one peer may take before the others have their turn, as time at the full rate limit. It is
+/// always at least one block.
+pub(crate) const THROTTLE_QUANTUM: Duration = Duration::from_micros(2500);
 
-/// Housekeeping: choker, time-outs, rates.
-pub const TICK: Duration = Duration::from_millis(250);
+/// Interval of the periodic work: choker, timeouts, rates.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-/// Requests that stand with a peer before its speed is known: 64 KiB in flight fill a LAN's round
-/// trip. What was asked of one peer is not asked of another that would have been sooner: 16 made it
-/// 1.107 of the limit with 32 leechers (1000 pieces of 256 KiB, scripts/sim), 4 make it 1.066.
-pub const PIPELINE_MIN: u32 = 4;
+/// Requests that stand with a peer before its speed is known. 64 KiB in flight fill a LAN's round
+/// trip. A block that was requested from one peer is not requested from another that might be
+/// faster: with 16 the last of 32 leechers took 1.107 of the limit, with 4 it takes 1.066 (1000
+/// pieces of 256 KiB, scripts/sim).
+pub(crate) const PIPELINE_MIN: u32 = 4;
 
-/// Most requests with one peer: 8 MiB in flight.
-pub const PIPELINE_MAX: u32 = 512;
+/// Most requests that stand with one peer: 8 MiB in flight.
+pub(crate) const PIPELINE_MAX: u32 = 512;
 
-/// How much of a peer's rate is asked for ahead. With 300 ms the last of 64 and of 250 leechers
-/// took 1.14 and 1.17 of the limit, with 100 ms 1.13 and 1.16 (600 pieces, scripts/sim).
-pub const PIPELINE_TIME: Duration = Duration::from_millis(100);
+/// Requests that stand with a peer, as time at its measured rate. With 300 ms the last of 64 and of
+/// 250 leechers took 1.14 and 1.17 of the limit, with 100 ms it took 1.13 and 1.16 (600 pieces,
+/// scripts/sim).
+pub(crate) const PIPELINE_TIME: Duration = Duration::from_millis(100);
 
-/// Requests a peer is assumed to keep until its extension handshake says so (`reqq`; 250 is
-/// libtorrent's old default).
-pub const REQUESTS_ASSUMED: u32 = 250;
+/// Requests that a peer is assumed to keep until its extension handshake names a number (`reqq`).
+/// 250 is libtorrent's old default.
+pub(crate) const REQUESTS_ASSUMED: u32 = 250;
 
-/// What we promise to keep per peer (`reqq`); more are refused.
-pub const UPLOAD_QUEUE_MAX: usize = 2048;
+/// Requests that we promise to keep for each peer (`reqq`). More are refused.
+pub(crate) const UPLOAD_QUEUE_MAX: usize = 2048;
 
-/// Messages waiting to be said to a peer that does not read; beyond this it is closed.
-pub const REPLIES_MAX: usize = 2 * UPLOAD_QUEUE_MAX;
+/// Messages that wait to be sent to a peer that does not read. With more it is closed.
+pub(crate) const REPLIES_MAX: usize = 2 * UPLOAD_QUEUE_MAX;
 
 /// Window over which a peer's rate is measured.
-pub const RATE_WINDOW: Duration = Duration::from_millis(250);
+pub(crate) const RATE_WINDOW: Duration = Duration::from_millis(250);
 
-/// Peers asked for the same block in the endgame: the slow one, and two that may be faster.
-pub const ENDGAME_REQUESTS_MAX: u8 = 3;
+/// Peers that the same block is requested from in the endgame: the slow one, and two that may be
+/// faster.
+pub(crate) const ENDGAME_REQUESTS_MAX: u8 = 3;
 
-/// Pieces being filled at once: enough that 64 peers of one piece each are all busy, few enough
+/// Pieces being filled at once: enough to keep 64 peers busy that have one piece each, few enough
 /// that pieces finish.
-pub const OPEN_PIECES_MAX: usize = 64;
+pub(crate) const OPEN_PIECES_MAX: usize = 64;
 
-/// One part in so many of the pool is kept to serve others from.
-pub const SERVING_PART: usize = 4;
+/// A quarter of the pool is kept to serve peers from.
+pub(crate) const SERVING_PART: usize = 4;
 
-/// One part in so many of the pool keeps what was used last, if that is not too little to be of
-/// use; and so many more buffers each time that it was. With 64 MiB a lone seeder keeps 14 of them,
-/// and has 19 MiB in all.
-pub const KEPT_PART: usize = 4;
-pub const KEPT_MIN: usize = 16;
-pub const KEPT_MORE: usize = 4;
+/// Buffers that keep the chunks used last, while the rest of the pool stays untouched memory: one
+/// part in KEPT_PART of the pool, and at least KEPT_MIN buffers. Each time that a chunk is asked
+/// for which was dropped lately, KEPT_MORE buffers are added. With a pool of 64 MiB a lone seeder
+/// keeps 14 MiB this way, and has 19 MiB in all.
+pub(crate) const KEPT_PART: usize = 4;
+pub(crate) const KEPT_MIN: usize = 16;
+pub(crate) const KEPT_MORE: usize = 4;
 
-/// Chunks read from the disk ahead of what one peer has asked for, and chunks being read in all.
-pub const READS_PER_PEER_MAX: usize = 4;
-pub const READS_MAX: usize = 32;
+/// Chunks read from the disk ahead of the requests of one peer, and chunks being read for all peers
+/// together.
+pub(crate) const READS_PER_PEER_MAX: usize = 4;
+pub(crate) const READS_MAX: usize = 32;
 
-/// Pieces looked at first, to see whether a target holds any of the image, and how many bytes these
-/// are at most (one piece at least). Of a disk that holds 10 % of it, 64 pieces show nothing once
-/// in 850 times; 256 MiB take a slow disk 3 s.
-pub const SAMPLE_PIECES_MAX: u32 = 64;
-pub const SAMPLE_BYTES: u32 = 256 * 1024 * 1024;
+/// Size of the sample that shows whether a target holds any of the image: pieces, and bytes (but
+/// always one piece). If a disk holds 10 % of the image, 64 pieces miss all of it once in 850
+/// times. 256 MiB take a slow disk 3 s.
+pub(crate) const SAMPLE_PIECES_MAX: u32 = 64;
+pub(crate) const SAMPLE_BYTES: u32 = 256 * 1024 * 1024;
 
-/// Pieces of a target that cannot be read, of which a line is said. A dying disk may have
+/// Pieces of a target that cannot be read and are reported with a line each. A dying disk may have
 /// thousands.
-pub const UNREAD_TOLD_MAX: u32 = 16;
+pub(crate) const UNREAD_TOLD_MAX: u32 = 16;
 
-/// Chunks of an read_queue in flight: 16 x 256 KiB keep any disk busy.
-pub const READ_AHEAD_MAX: usize = 16;
+/// Chunks of a read queue that are in flight or wait to be hashed: 16 x 256 KiB keep any disk busy.
+pub(crate) const READ_AHEAD_MAX: usize = 16;
 
-/// Pieces of zeros being written. Where the disk makes them by itself each takes no time, else each
-/// is a piece of writing.
+/// Pieces of zeros being written at once. If the disk makes zeros by itself, each takes no time;
+/// else each is as much to write as any piece.
 pub const ZERO_WRITES_MAX: usize = 4;
 
-/// Places of equal pieces being written beside the pieces that have come. Of the shortest pieces it
-/// takes this many to keep a disk busy; a disk full of 0xff has hundreds of thousands of them.
-pub const COPY_WRITES_MAX: usize = 16;
+/// Copies of equal pieces being written at once, beside the pieces that have just arrived. It takes
+/// this many of the shortest pieces to keep a disk busy. An image full of 0xff has hundreds of
+/// thousands of copies.
+pub(crate) const COPY_WRITES_MAX: usize = 16;
 
-/// Bytes of one piece that wait to be hashed together with another one. With pieces of 4 MiB that
-/// other one has begun by then; longer ones must not be whole before their hash is begun.
-pub const HASH_BACKLOG_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes of a piece that wait for a second piece to be hashed together with. While 4 MiB arrive, a
+/// second piece has always begun. Hashing of longer pieces must begin before they are whole.
+pub(crate) const HASH_BACKLOG_BYTES: u32 = 4 * 1024 * 1024;
 
-/// How long the bytes of one piece wait for those of a second one to be hashed with. At 1 GbE a
-/// piece of 1 MiB takes 9 ms, and for whom it is fast enough to matter it comes sooner; once a
-/// piece is nothing beside the time of a whole image.
+/// How long the bytes of a piece wait for a second piece to be hashed together with. At 1 GbE a
+/// piece of 1 MiB takes 9 ms. Where the network is fast enough for hashing to matter, the second
+/// piece arrives sooner. One wait for each piece is nothing beside the time of a whole image.
 pub const HASH_PATIENCE: Duration = Duration::from_millis(5);
 
-/// First pause after a peer refused a request (BEP 6 reject); doubles up to 64 times this.
-pub const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+/// First pause after a peer refused a request (BEP 6 reject). It doubles with each refusal, up to
+/// 64 times this.
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 
 /// Suggestions kept from a peer.
-pub const SUGGESTED_MAX: usize = 32;
+pub(crate) const SUGGESTED_MAX: usize = 32;
 
-/// Most suggestions that a peer has ahead.
-pub const OFFERED_AHEAD_MAX: u32 = 4;
+/// Most pieces that a seed offers to a peer ahead of its requests.
+pub(crate) const OFFERED_AHEAD_MAX: u32 = 4;
 
-/// A seed that offers and has not suggested anything of use for so long is asked for anything.
-pub const OFFER_PATIENCE: Duration = Duration::from_secs(3);
+/// After this time without a useful suggestion, a seed that offers is asked for any piece.
+pub(crate) const OFFER_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Bytes that a seed suggests to a peer ahead of its requests (at least two pieces).
-pub const OFFERED_BYTES: u32 = 1024 * 1024;
+/// Bytes that a seed offers to a peer ahead of its requests, but always at least two pieces.
+pub(crate) const OFFERED_BYTES: u32 = 1024 * 1024;
 
-/// A peer that was asked and sent nothing for so long is snubbed: others are asked for its blocks.
-pub const SNUB_AFTER: Duration = Duration::from_secs(5);
+/// A peer that has requests and sends nothing for this time is snubbed: its blocks are requested
+/// from others.
+pub(crate) const SNUB_AFTER: Duration = Duration::from_secs(5);
 
-/// A peer that was asked and sent nothing for so long, or takes nothing of what it asked for, is
-/// closed. A block whose sender lost its power half-way is asked of nobody else before, so this is
-/// what a power cut may cost the others.
-pub const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// A peer that has requests and sends nothing for this time, or that takes nothing of what it
+/// requested, is closed. If a sender loses its power in the middle of a block, that block is
+/// requested from no other peer before this time is over. So this is what a power cut may cost the
+/// others.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// A connection on which nothing at all was heard is closed (BEP 3: keep-alives come every two
-/// minutes).
-pub const IDLE_MAX: Duration = Duration::from_secs(150);
+/// A connection on which nothing at all has arrived for this time is closed. Keep-alives come every
+/// two minutes (BEP 3).
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(150);
 
-/// A keep-alive is sent after so long without a word (BEP 3).
-pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// A keep-alive is sent when nothing else was sent for this time (BEP 3).
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Time to set up a connection and exchange handshakes.
 pub const GREETING_MAX: Duration = Duration::from_secs(10);
 
-/// First pause before an address is tried again; doubles up to the second.
-pub const RECONNECT_MIN: Duration = Duration::from_secs(1);
-pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// First and longest pause before an address is tried again. The pause doubles each time.
+pub(crate) const RECONNECT_MIN: Duration = Duration::from_secs(1);
+pub(crate) const RECONNECT_MAX: Duration = Duration::from_secs(30);
 
-/// Pieces found bad that one peer filled alone, before its address is banned.
-pub const BAD_PIECES_MAX: u32 = 1;
+/// Announce interval while no peer is connected, while incomplete, and once complete. opentracker
+/// asks for half an hour. A room that starts within a minute cannot wait that long, and complete
+/// agents must notice in time that the tracker has ended.
+pub(crate) const ANNOUNCE_ALONE: Duration = Duration::from_secs(3);
+pub(crate) const ANNOUNCE_INCOMPLETE: Duration = Duration::from_secs(15);
+pub(crate) const ANNOUNCE_COMPLETE: Duration = Duration::from_secs(8);
 
-/// Announce interval while nobody is connected, while incomplete, and once complete. opentracker
-/// asks for half an hour; a room that starts within a minute cannot wait so long, and the tracker's
-/// end must be noticed in time.
-pub const ANNOUNCE_ALONE: Duration = Duration::from_secs(3);
-pub const ANNOUNCE_INCOMPLETE: Duration = Duration::from_secs(15);
-pub const ANNOUNCE_COMPLETE: Duration = Duration::from_secs(8);
+/// First and longest pause after a tracker did not answer. The pause doubles each time.
+pub(crate) const ANNOUNCE_RETRY_MIN: Duration = Duration::from_secs(1);
+pub(crate) const ANNOUNCE_RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Pause after a tracker did not answer; doubles up to the second.
-pub const ANNOUNCE_RETRY_MIN: Duration = Duration::from_secs(1);
-pub const ANNOUNCE_RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// Peers asked of the tracker (BEP 3 `numwant`).
-pub const NUMWANT: u32 = 200;
+/// Peers that the tracker is asked for (BEP 3 `numwant`).
+pub(crate) const NUMWANT: u32 = 200;
 
 /// How long leaving waits for the tracker to take our `stopped`.
-pub const FAREWELL_MAX: Duration = Duration::from_secs(3);
+pub(crate) const LEAVING_MAX: Duration = Duration::from_secs(3);
 
-/// Events kept for the log until they are fetched.
-pub const EVENTS_MAX: usize = 64;
+/// Events kept until they are fetched.
+pub(crate) const EVENTS_MAX: usize = 64;

@@ -1,10 +1,11 @@
-//! Where does chance come from? From a seed, so that the same seed gives the same run, byte for
-//! byte.
+//! Where do random numbers come from? From a seed, so that the same seed gives the same run, byte
+//! for byte.
 //!
-//! xoshiro256** by Blackman and Vigna, state filled by splitmix64 as its authors advise
-//! (<https://prng.di.unimi.it/>). Good for choices, not for secrets: nothing here is one.
+//! This is xoshiro256** by Blackman and Vigna. Its state is filled by splitmix64, as its authors
+//! advise (<https://prng.di.unimi.it/>). It is good for choices but not for secrets, and the core
+//! has no secrets.
 
-/// A stream of pseudo-random numbers. Cloning it gives a second stream with the same future.
+/// A stream of pseudo-random numbers. A clone gives the same numbers from here on.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: [u64; 4],
@@ -31,14 +32,14 @@ impl Rng {
         result
     }
 
-    /// A number from `0..bound`. Multiply and shift (Lemire): with 64 random bits for at most 32
-    /// wanted ones no value is preferred by more than one part in 2^32.
+    /// A number from `0..bound`, by multiply and shift (Lemire). 64 random bits make at most 32
+    /// bits of result, so no value is preferred by more than one part in 2^32.
     pub fn below(&mut self, bound: u32) -> u32 {
         assert!(bound > 0, "a number below 0 was asked for");
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u32
     }
 
-    /// True `numerator` times out of `denominator`.
+    /// True with a probability of `numerator / denominator`.
     pub fn chance(&mut self, numerator: u32, denominator: u32) -> bool {
         self.below(denominator) < numerator
     }
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn below_stays_below_and_misses_nothing() {
+    fn below_gives_every_number_under_its_bound() {
         let mut rng = Rng::new(1);
         let mut seen = [0u32; 6];
         (0..60_000).for_each(|_| seen[rng.below(6) as usize] += 1);
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_is_as_asked() {
+    fn chance_has_the_given_probability() {
         let mut rng = Rng::new(2);
         let hits = (0..10_000).filter(|_| rng.chance(1, 4)).count();
         assert!((2_300..2_700).contains(&hits), "{hits}");

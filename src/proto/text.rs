@@ -1,14 +1,15 @@
-//! How do words from strangers become words a terminal may show?
+//! How does text from the network become text that a terminal may show?
 //!
-//! A tracker's failure reason or a peer's client name is whatever they sent. Printed as it is, it
-//! could move the cursor, recolour the screen or turn the line around; kept as it is, it could be
-//! as long as the answer that held it.
+//! A tracker's failure reason and a peer's client name can be any bytes. Printed unchanged, they
+//! could move the cursor, recolour the screen or reverse the line. Kept unchanged, they could be as
+//! long as the message that held them.
 
 use alloc::string::String;
 
-/// The text cut to at most `bytes_max` bytes, everything that does not print replaced by U+FFFD.
+/// The text, cut to at most `bytes_max` bytes, with U+FFFD for everything that does not print.
 pub fn printable(bytes: &[u8], bytes_max: usize) -> String {
-    // Nothing behind this can still be wanted; it keeps the lossy copy as small as its result.
+    // No character becomes shorter, so nothing after `bytes_max` can be part of the result. Cutting
+    // first keeps the lossy copy small.
     let bytes = &bytes[..bytes.len().min(bytes_max)];
     let mut text = String::new();
     for character in String::from_utf8_lossy(bytes).chars() {
@@ -25,12 +26,12 @@ pub fn printable(bytes: &[u8], bytes_max: usize) -> String {
     text
 }
 
-/// Not a control character, a line break, or one of those that hide text or turn its direction
-/// around.
+/// False for control characters, line breaks, and characters that hide text or reverse its
+/// direction.
 fn is_printable(character: char) -> bool {
-    let hides_or_turns = matches!(character,
+    let hides_or_reverses = matches!(character,
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    !character.is_control() && !hides_or_turns
+    !character.is_control() && !hides_or_reverses
 }
 
 #[cfg(test)]
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_text_stays() {
+    fn plain_text_is_kept() {
         assert_eq!(
             printable(b"unregistered torrent", 256),
             "unregistered torrent"
@@ -47,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_replaced() {
+    fn control_characters_are_replaced() {
         assert_eq!(
             printable(b"\x1b[2Jgone\r\n", 256),
             "\u{fffd}[2Jgone\u{fffd}\u{fffd}"

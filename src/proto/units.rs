@@ -1,8 +1,9 @@
-//! The words of the field as types: time, pieces, blocks, disk offsets, buffers, peers.
+//! Which numbers must not be mixed up? The terms of the field as types: time, pieces, blocks, disk
+//! offsets, buffers, peers.
 //!
 //! A number with a meaning is a type, so that a piece index cannot be used as a block index. A
-//! number that came off the network is a plain `u32` until `metainfo::Layout` has checked it; only
-//! then does it get one of these types.
+//! number from the network is a plain `u32` until `layout::Layout` has checked it, and gets one of
+//! these types only then.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub};
@@ -43,12 +44,6 @@ impl PieceIndex {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockIndex(pub u32);
 
-impl BlockIndex {
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
 /// A checked run of bytes inside one piece: `begin + length` never passes the end of the piece,
 /// `length` is not 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +77,7 @@ impl Sub<DiskOffset> for DiskOffset {
     }
 }
 
-/// One aligned buffer of the pool, from 0. Who may touch its bytes is decided by `cache`.
+/// One aligned buffer of the pool, from 0. `cache` decides which owner may touch its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BufferId(pub u32);
 
@@ -92,8 +87,8 @@ impl BufferId {
     }
 }
 
-/// One connection, from 0. Slots are reused after the connection has been closed on both sides of
-/// the API.
+/// One connection, from 0. The number is used again after both the core and the shell have closed
+/// the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerSlot(pub u32);
 
@@ -103,8 +98,8 @@ impl PeerSlot {
     }
 }
 
-/// Names one disk operation from the moment `Swarm::poll_disk` hands it out until
-/// `Swarm::handle_disk` takes it back.
+/// Names one disk operation, from the moment `Swarm::poll_disk` gives it out until
+/// `Swarm::handle_disk` gets its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
@@ -180,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_does_not_go_back() {
+    fn time_since_a_later_instant_is_zero() {
         assert_eq!(Instant(5).since(Instant(9)), Duration::ZERO);
         assert_eq!(
             (Instant(5) + Duration::from_millis(1)).since(Instant(5)),

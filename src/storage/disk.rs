@@ -660,7 +660,7 @@ mod tests {
     use crate::os::blockdev::TargetOptions;
     use crate::os::testing::Scratch;
     use std::time::{Duration, Instant};
-    use swarm_proto::format::metainfo::{self, Content, Description};
+    use swarm_proto::format::metainfo_write::{self, Content, Description};
     use swarm_proto::rng::Rng;
     use swarm_proto::units::PieceHash;
 
@@ -669,7 +669,7 @@ mod tests {
     fn metainfo(files: &[(DiskOffset, u64)], piece_bytes: u32) -> Arc<Metainfo> {
         let total: u64 = files.iter().map(|file| file.1).sum();
         let hashes = vec![PieceHash([0; 20]); total.div_ceil(piece_bytes.into()) as usize];
-        let torrent = metainfo::write(&Description {
+        let torrent = metainfo_write::write(&Description {
             name: "test",
             trackers: &[],
             webseeds: &[],

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use swarm_proto::format::metainfo::Layout;
+use swarm_proto::format::layout::Layout;
 use swarm_proto::swarm::{Hash, HashOf};
 use swarm_proto::units::PieceHash;
 

@@ -426,7 +426,7 @@ mod tests {
     use super::*;
     use crate::os::blockdev::TargetOptions;
     use crate::os::testing::Scratch;
-    use swarm_proto::format::metainfo::{Content, Description, write};
+    use swarm_proto::format::metainfo_write::{Content, Description, write};
     use swarm_proto::units::PieceHash;
 
     const MIB: u64 = 1 << 20;

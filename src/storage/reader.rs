@@ -23,7 +23,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use swarm_proto::format::extents::{Extent, ExtentMap};
-use swarm_proto::format::metainfo::Layout;
+use swarm_proto::format::layout::Layout;
 use swarm_proto::units::{BufferId, DiskOffset, PieceHash, PieceIndex, Ticket};
 
 use crate::os::aio::{Aio, Completion, Memory, Operation, Request};

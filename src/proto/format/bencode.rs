@@ -1,18 +1,18 @@
-//! What does a bencoded message say? (BEP 3, "bencoding".)
+//! What does bencoded data say? (BEP 3, "bencoding".)
 //!
-//! The input is checked once, from the first byte to the last, in one loop without recursion. What
-//! comes out are views into the same bytes: no tree is built, because a torrent of 1.2 million
-//! files would cost a gigabyte of it. The views are made only from checked bytes, so that looking
-//! into them cannot fail.
+//! The input is checked once, from the first byte to the last, in one loop without recursion. The
+//! result is a view into the same bytes. No tree is built, because the tree of a torrent with 1.2
+//! million files would take a gigabyte. Views are made from checked bytes only, so reading them
+//! cannot fail.
 //!
-//! A view of a list or dictionary knows where it ends, which is found by scanning over it once.
-//! Walking a torrent down to its innermost list therefore scans a byte at most once for each level
-//! it lies under. [`Dict::get`] starts from the first entry each time; where there are many
-//! entries, iterate.
+//! A view of a list or dictionary includes where it ends, which is found by walking over it once.
+//! So a walk through a torrent down to its innermost list passes each byte at most once for each
+//! level of nesting. [`Dict::get`] starts from the first entry each time; iterate where there are
+//! many entries.
 //!
 //! Strict: numbers have one spelling only, keys are strings, nothing follows the value. Lenient:
-//! keys may stand in any order, because some clients do not sort them, and only a key repeated at
-//! once is refused as a duplicate.
+//! keys may stand in any order, because some clients do not sort them, and a key is refused as a
+//! duplicate only if it directly follows itself.
 
 use crate::limits;
 use alloc::vec::Vec;
@@ -35,8 +35,8 @@ pub fn parse(input: &[u8]) -> Result<Value<'_>, BencodeError> {
     }
 }
 
-/// Checks that `input` begins with one value, and says how many bytes it took. Metadata messages
-/// (BEP 9) carry data behind it.
+/// Checks that `input` begins with a value. Returns the value and its length: some trackers end
+/// their answer with a line break.
 pub fn parse_prefix(input: &[u8]) -> Result<(Value<'_>, usize), BencodeError> {
     let length = validate(input)?;
     let (value, _) = first_value(&input[..length]).expect("the input was just validated");
@@ -90,11 +90,6 @@ impl<'a> List<'a> {
             rest: inside(self.raw),
         }
     }
-
-    /// The list exactly as it was written.
-    pub fn raw(&self) -> &'a [u8] {
-        self.raw
-    }
 }
 
 /// A dictionary; `raw` runs from its `d` to its `e`.
@@ -134,7 +129,7 @@ impl<'a> Dict<'a> {
     }
 }
 
-/// Validated values one behind the other, as they stand between `l` or `d` and its `e`.
+/// Validated values in a row, as between `l` or `d` and its `e`.
 struct Values<'a> {
     rest: &'a [u8],
 }
@@ -159,8 +154,8 @@ pub fn put_integer(out: &mut Vec<u8>, integer: i64) {
     out.push(b'e');
 }
 
-/// Appends a string, or a dictionary key. Lists and dictionaries are written by pushing `b'l'` or
-/// `b'd'`, the entries (keys in order, BEP 3) and `b'e'`.
+/// Appends a string or a dictionary key. To write a list or dictionary, push `b'l'` or `b'd'`, the
+/// entries (keys in order, BEP 3) and `b'e'`.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_decimal(out, bytes.len() as u64);
     out.push(b':');
@@ -215,21 +210,21 @@ impl fmt::Display for BencodeError {
     }
 }
 
-/// What may come next, once for the whole input and once for every list and dictionary that is
-/// still open.
+/// What may come next. `validate` keeps one of these for the whole input, and one for every list
+/// and dictionary that has not ended.
 #[derive(Clone, Copy)]
 enum Expect<'a> {
-    /// The one value of the input.
+    /// The value that is the whole input.
     Whole,
     /// A list item or the end.
     Item,
-    /// A key other than the last one, or the end.
+    /// A key other than `last`, or the end.
     Key { last: Option<&'a [u8]> },
     /// The value of this key.
     Value { key: &'a [u8] },
 }
 
-/// Length of the value the input begins with.
+/// Length of the value that the input begins with.
 fn validate(input: &[u8]) -> Result<usize, BencodeError> {
     let mut open = [Expect::Whole; limits::BENCODE_DEPTH_MAX + 1];
     let mut depth = 0;
@@ -274,12 +269,12 @@ fn expected_inside(token: Token<'_>) -> Option<Expect<'_>> {
     }
 }
 
-/// What stands between a container's first byte and its `e`.
+/// The bytes between the first byte of a list or dictionary and its `e`.
 fn inside(raw: &[u8]) -> &[u8] {
     &raw[1..raw.len() - 1]
 }
 
-/// Splits the first value off validated bytes; none if there are none left.
+/// Splits the first value off validated bytes. `None` if no byte is left.
 fn first_value(input: &[u8]) -> Option<(Value<'_>, &[u8])> {
     let (token, token_length) = token(input, 0).ok()?;
     Some(match token {
@@ -377,8 +372,8 @@ fn bytes(input: &[u8], at: usize) -> Result<(Token<'_>, usize), BencodeError> {
     }
 }
 
-/// The decimal number at byte `at` and where it ends (at `at` itself if no digit is there); none if
-/// it has a leading zero or does not fit 64 bits.
+/// The decimal number at byte `at`, and where it ends (at `at` itself if there is no digit). `None`
+/// if it has a leading zero or does not fit into 64 bits.
 fn decimal(input: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut number: u64 = 0;
     let mut end = at;
@@ -420,7 +415,7 @@ mod tests {
     const TORRENT: &[u8] =
         b"d8:announce9:http://t/4:infod5:filesld6:lengthi512e4:pathl1:0eed6:lengthi0e4:pathl1:feee4:name4:sda1ee";
 
-    /// Reads everything there is to read, and writes it back.
+    /// Reads everything in the value, and writes it back.
     fn rewrite(value: Value<'_>, out: &mut Vec<u8>) {
         match value {
             Value::Integer(integer) => put_integer(out, integer),
@@ -442,7 +437,8 @@ mod tests {
         }
     }
 
-    /// Accepted input has exactly one spelling, so writing what was read gives the same bytes.
+    /// Accepted input has exactly one spelling, so the value that was read is written as the same
+    /// bytes.
     fn round_trip(input: &[u8]) {
         let mut out = vec![];
         rewrite(parse(input).unwrap(), &mut out);
@@ -453,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn good_values() {
+    fn good_values_are_read_and_written_back() {
         let good = [
             "i0e",
             "i42e",
@@ -478,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_values() {
+    fn bad_values_are_refused_with_the_byte() {
         let bad = [
             ("", Truncated { offset: 0 }),
             (
@@ -549,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn views() {
+    fn views_show_what_is_in_the_bytes() {
         let torrent = parse(TORRENT).unwrap().as_dict().unwrap();
         assert_eq!(torrent.raw(), TORRENT);
         assert_eq!(
@@ -561,7 +557,7 @@ mod tests {
         assert!(info.raw().starts_with(b"d5:filesl") && info.raw().ends_with(b"4:sda1e"));
         assert_eq!(info.get(b"name"), Some(Value::Bytes(b"sda1")));
         let files = info.get(b"files").unwrap().as_list().unwrap();
-        assert!(files.raw().starts_with(b"ld6:") && files.raw().ends_with(b"feee"));
+        assert!(files.raw.starts_with(b"ld6:") && files.raw.ends_with(b"feee"));
         let lengths: Vec<i64> = files
             .iter()
             .map(|file| {
@@ -585,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_kind_is_none() {
+    fn a_value_read_as_another_kind_is_none() {
         let (integer, bytes) = (Value::Integer(1), Value::Bytes(b"\xff"));
         let (list, dict) = (parse(b"le").unwrap(), parse(b"de").unwrap());
         assert_eq!(
@@ -637,10 +633,10 @@ mod tests {
         );
     }
 
-    /// Input without rhyme, and good input with a few bytes changed: an error or a readable value,
+    /// Random input, and good input with a few bytes changed, gives an error or a readable value but
     /// never a panic.
     #[test]
-    fn nothing_panics() {
+    fn random_and_changed_input_never_panics() {
         let mut rng = Rng::new(20);
         let alphabet = b"iiillldde0123459:::-ab\xff";
         for _ in 0..50_000 {
@@ -661,8 +657,8 @@ mod tests {
         }
     }
 
-    /// 100,000 files take as many steps as there are bytes, not their square: this test ends at
-    /// once or hardly ever.
+    /// 100,000 files take as many steps as there are bytes, not the square of that. If this were
+    /// wrong, the test would take hours.
     #[test]
     fn many_files_are_walked_in_linear_time() {
         let count = 100_000;

@@ -1,8 +1,8 @@
-//! What do the hashes tell about the bytes, before any of them is here?
+//! What do the hashes tell about the bytes, before any byte is here?
 //!
 //! A piece with the hash of zeros is never fetched: the disk can make zeros by itself. Pieces with
-//! one hash hold the same bytes: they are fetched once and written to all their places. And a few
-//! pieces, spread over the torrent, are enough to see whether a disk holds any of it.
+//! the same hash hold the same bytes: they are fetched once and written to all their places. And a
+//! few pieces, spread over the torrent, are enough to see whether a disk holds any of it.
 //!
 //! ```text
 //! piece    0  1  2  3  4  5  6
@@ -11,22 +11,22 @@
 //! equal    5 -> 4 -> 0 -> 5         the others are alone
 //! ```
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use crate::bitfield::Bitfield;
-use crate::format::metainfo::Layout;
+use crate::format::layout::Layout;
 use crate::limits::{SAMPLE_BYTES, SAMPLE_PIECES_MAX};
 use crate::rng::Rng;
 use crate::units::{PieceHash, PieceIndex};
 
-/// Invariant: `next_equal` consists of rings, each through all pieces of one content, of two pieces
-/// or more. They run downwards: who goes through a torrent from its start finds what it has met
-/// already in the first step.
+/// Invariant: `next_equal` is sorted, and consists of rings. Each ring goes through all pieces of
+/// one content, of which there are two or more. Rings run downwards, so that a walk through the
+/// torrent from its start finds the equal piece that it has passed already in the first step.
 pub struct Contents {
     zero: Bitfield,
-    next_equal: BTreeMap<PieceIndex, PieceIndex>,
+    /// A piece, and the next one of its ring. An image full of 0xff has hundreds of thousands.
+    next_equal: Vec<(PieceIndex, PieceIndex)>,
 }
 
 impl Contents {
@@ -42,11 +42,11 @@ impl Contents {
         layout.pieces().filter(is_zero).for_each(|piece| {
             zero.set(piece);
         });
-        // A last piece that is shorter is equal to none, whatever its hash says.
+        // A shorter last piece is equal to no other, whatever its hash says.
         let whole_length = |piece: &PieceIndex| layout.piece_length(*piece) == layout.piece_bytes();
         let mut sorted: Vec<PieceIndex> = zero.zeros().filter(whole_length).collect();
         sorted.sort_unstable_by_key(|piece| (hashes[piece.index()], Reverse(*piece)));
-        let mut next_equal = BTreeMap::new();
+        let mut next_equal = Vec::new();
         for ring in sorted
             .chunk_by(|a, b| hashes[a.index()] == hashes[b.index()])
             .filter(|r| r.len() > 1)
@@ -54,6 +54,7 @@ impl Contents {
             let following = ring.iter().cycle().skip(1);
             next_equal.extend(ring.iter().copied().zip(following.copied()));
         }
+        next_equal.sort_unstable();
         Contents { zero, next_equal }
     }
 
@@ -63,20 +64,16 @@ impl Contents {
 
     /// The other pieces of the same bytes; none for zeros.
     pub fn equals(&self, piece: PieceIndex) -> impl Iterator<Item = PieceIndex> + '_ {
-        let next = |piece: &PieceIndex| self.next_equal.get(piece).copied();
+        let next = |piece: &PieceIndex| {
+            let at = self.next_equal.binary_search_by_key(piece, |entry| entry.0);
+            at.ok().map(|at| self.next_equal[at].1)
+        };
         core::iter::successors(next(&piece), move |equal| next(equal))
             .take_while(move |equal| *equal != piece)
     }
 
-    /// Bytes that have to come over the network if nothing is there: neither zeros nor repeated.
-    pub fn unique_bytes(&self, layout: &Layout) -> u64 {
-        self.needless()
-            .zeros()
-            .map(|piece| u64::from(layout.piece_length(piece)))
-            .sum()
-    }
-
-    /// Pieces that nobody fetches who has nothing: zeros, and what comes with an earlier piece.
+    /// Pieces that an empty target need not fetch: zeros, and those that are equal to an earlier
+    /// piece.
     pub fn needless(&self) -> Bitfield {
         let mut needless = self.zero.clone();
         // Of a ring only the first piece is followed by a larger one.
@@ -86,10 +83,10 @@ impl Contents {
         needless
     }
 
-    /// Pieces to look at first, one from each of as many equal parts of the torrent: all of them
-    /// bad means that the disk holds nothing of it. No zeros, because a blank disk has those too;
-    /// and of equal pieces only one, because what an image is full of (0xff, the filling of some
-    /// tool) other disks are full of, too.
+    /// Pieces to read first, one from each of as many equal parts of the torrent. If all of them are
+    /// bad, the disk holds nothing of the image. Zeros are left out, because a blank disk has them
+    /// too. Of equal pieces only one is taken, because what fills an image (0xff, or the pattern of
+    /// some tool) also fills other disks.
     pub fn sample(&self, layout: &Layout, rng: &mut Rng) -> Vec<PieceIndex> {
         let candidates: Vec<PieceIndex> = self.needless().zeros().collect();
         let wanted = (SAMPLE_BYTES / layout.piece_bytes()).clamp(1, SAMPLE_PIECES_MAX) as usize;
@@ -121,8 +118,8 @@ mod tests {
 
     const PIECE: u32 = PIECE_BYTES_MIN;
 
-    /// One letter a piece: a digit zero is zeros, any other letter fills it; the last piece has
-    /// `last` bytes.
+    /// One letter for each piece: `0` is a piece of zeros, any other letter fills its piece. The
+    /// last piece has `last` bytes.
     fn contents(letters: &str, last: u32) -> (Layout, Contents) {
         let total = u64::from(PIECE) * (letters.len() as u64 - 1) + u64::from(last);
         let layout = Layout::new(total, PIECE).unwrap();
@@ -135,12 +132,19 @@ mod tests {
         (layout, Contents::new(&layout, &hashes))
     }
 
+    /// Bytes that an empty target has to fetch.
+    fn unique_bytes(layout: &Layout, contents: &Contents) -> u64 {
+        let needless = contents.needless();
+        let lengths = needless.zeros().map(|piece| layout.piece_length(piece));
+        lengths.map(u64::from).sum()
+    }
+
     fn indexes(pieces: impl Iterator<Item = PieceIndex>) -> Vec<u32> {
         pieces.map(|piece| piece.0).collect()
     }
 
     #[test]
-    fn the_picture() {
+    fn zeros_and_equal_pieces_of_the_picture() {
         let (layout, contents) = contents("A0B0AAc", 100);
         assert_eq!(
             indexes(layout.pieces().filter(|piece| contents.is_zero(*piece))),
@@ -160,7 +164,7 @@ mod tests {
                 "piece {piece}"
             );
         }
-        assert_eq!(contents.unique_bytes(&layout), 2 * u64::from(PIECE) + 100);
+        assert_eq!(unique_bytes(&layout, &contents), 2 * u64::from(PIECE) + 100);
     }
 
     #[test]
@@ -168,12 +172,12 @@ mod tests {
         assert!(contents("A0", 1).1.is_zero(PieceIndex(1)));
         assert!(contents("0", 12_345).1.is_zero(PieceIndex(0)));
         let (layout, contents) = contents("0000", PIECE);
-        assert_eq!(contents.unique_bytes(&layout), 0);
+        assert_eq!(unique_bytes(&layout, &contents), 0);
         assert!(contents.sample(&layout, &mut Rng::new(1)).is_empty());
     }
 
     #[test]
-    fn what_is_repeated_is_seldom_in_the_sample() {
+    fn the_sample_holds_equal_pieces_once() {
         let mut letters = alloc::string::String::from("A0B0");
         letters.extend(core::iter::repeat_n('F', 200));
         let (layout, contents) = contents(&letters, PIECE);
@@ -181,9 +185,9 @@ mod tests {
         assert_eq!(indexes(sample.into_iter()), [0, 2, 4]);
     }
 
-    /// From every part of the torrent, in order, no zeros, no piece twice.
+    /// One piece from every part of the torrent, in order, without zeros, and no piece twice.
     #[test]
-    fn the_sample_is_spread() {
+    fn the_sample_is_spread_over_the_torrent() {
         let mut rng = Rng::new(1);
         for length in 1..127u32 {
             let letters: alloc::string::String = (0..length)

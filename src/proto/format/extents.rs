@@ -1,8 +1,7 @@
-//! Where on the disk do the bytes of the torrent lie, and which of them can be moved without a
-//! copy?
+//! Where on the disk do the bytes of the torrent lie, and which of them are aligned for O_DIRECT?
 //!
-//! The torrent is one run of bytes; the disk holds it in extents, anywhere and in any order. All
-//! arithmetic about alignment is in this file and nowhere else.
+//! The torrent is one run of bytes. The disk holds it in extents, anywhere and in any order. In the
+//! core all arithmetic about alignment is in this file.
 //!
 //! Worked case, an FSBT torrent of three files: 4096 bytes at 0, 4096 bytes at 4096, 1536 bytes at
 //! 1 MiB. The first two follow each other in the torrent and on the disk, so there are two extents:
@@ -39,17 +38,17 @@ impl Extent {
 
 /// All extents of a torrent.
 ///
-/// Invariants: in torrent order without gaps, from torrent offset 0; none is empty; neighbours are
-/// not contiguous on the disk; no two share a disk byte; no disk byte lies beyond `i64::MAX`, the
-/// last one the kernel can name (`off_t`).
+/// Invariants: extents are in torrent order without gaps, from torrent offset 0; none is empty;
+/// neighbours are not contiguous on the disk; no two share a disk byte; none ends beyond
+/// `i64::MAX`, the largest offset that the kernel can name (`off_t`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExtentMap {
     extents: Vec<Extent>,
 }
 
 impl ExtentMap {
-    /// From the files in torrent order. Empty files vanish, neighbours are merged: partclone cuts
-    /// long runs into files of 16 MiB, and nobody wants to write them one by one.
+    /// Makes extents of files in torrent order. Empty files are left out. Neighbours are merged,
+    /// because partclone cuts long runs into files of 16 MiB, and long writes are faster.
     pub fn from_files(
         files: impl IntoIterator<Item = (DiskOffset, u64)>,
     ) -> Result<ExtentMap, ExtentError> {
@@ -86,7 +85,7 @@ impl ExtentMap {
         self.extents.last().map_or(0, Extent::torrent_end)
     }
 
-    /// End of the last byte on the disk: what the disk must hold.
+    /// Where the last byte on the disk ends: the smallest size of a disk that holds the image.
     pub fn disk_end(&self) -> DiskOffset {
         self.extents
             .iter()
@@ -95,11 +94,11 @@ impl ExtentMap {
             .unwrap_or_default()
     }
 
-    /// Are all these bytes of the disk part of the torrent?
+    /// True if all these bytes of the disk belong to the torrent.
     pub fn cover(&self, disk: DiskOffset, length: u64) -> bool {
         let end = disk + length;
         let mut covered = disk;
-        // Extents come in any order: look for the one that goes on until none does.
+        // Extents are in any order: look for the extent that holds the next byte, until none does.
         while covered < end {
             match self
                 .extents
@@ -113,8 +112,8 @@ impl ExtentMap {
         true
     }
 
-    /// The extents of `length` torrent bytes from `torrent_offset`, cut to these bytes, in torrent
-    /// order.
+    /// The extents of `length` torrent bytes from `torrent_offset` on, in torrent order. The first
+    /// and the last are cut to these bytes.
     pub fn ranges(&self, torrent_offset: u64, length: u64) -> impl Iterator<Item = Extent> + '_ {
         let wanted_end = torrent_offset
             .checked_add(length)
@@ -140,12 +139,12 @@ impl ExtentMap {
         self.extents[first..].iter().map_while(cut)
     }
 
-    /// The largest power of two, at most 4096, that divides where every extent begins and ends. The
-    /// very end does not count: an image may end in the middle of a sector, and that sector is
-    /// completed when it is written.
+    /// The largest power of two, at most 4096, that divides the start and the end of every extent.
+    /// The end of the last byte on the disk does not count: an image may end in the middle of a
+    /// sector, and that sector is completed when it is written.
     ///
-    /// Extents at 0x4800400 and of length 0x100600: 512, although the first offset alone would
-    /// allow 1024.
+    /// An extent at 0x4800400 of length 0x100600 gives 512, although its start alone would allow
+    /// 1024.
     pub fn alignment(&self) -> u64 {
         const LARGEST: u64 = 4096;
         let disk_end = self.disk_end();
@@ -160,15 +159,15 @@ impl ExtentMap {
     }
 }
 
-/// Does the last byte have a number the kernel can name?
+/// True if the kernel can name the end of these bytes.
 fn in_range(offset: u64, length: u64) -> bool {
     offset
         .checked_add(length)
         .is_some_and(|end| i64::try_from(end).is_ok())
 }
 
-/// Two extents that share a disk byte. Files mostly lie in disk order already; only if they do not
-/// is a sorted list made.
+/// Two extents that share a disk byte. Files mostly are in disk order already; only otherwise is a
+/// sorted list made.
 fn overlap(extents: &[Extent]) -> Option<(Extent, Extent)> {
     let collide = |pair: &[Extent]| (pair[0].disk_end() > pair[1].disk).then(|| (pair[0], pair[1]));
     if extents.is_sorted_by_key(|extent| extent.disk) {
@@ -179,21 +178,21 @@ fn overlap(extents: &[Extent]) -> Option<(Extent, Extent)> {
     sorted.windows(2).find_map(collide)
 }
 
-/// A piece of a transfer between memory and disk, see [`split`].
+/// A part of a transfer between memory and disk, see [`split`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     pub disk: DiskOffset,
     pub length: u32,
     pub memory_offset: u32,
-    /// Disk offset, length and memory offset are all multiples of the sector: fit for O_DIRECT.
+    /// Disk offset, length and memory offset are multiples of the sector, as O_DIRECT needs.
     pub aligned: bool,
 }
 
 /// Splits a transfer between `memory_offset` of an aligned buffer and `disk` into at most three
-/// parts: up to the first sector boundary, whole sectors, the rest. Only the middle can be done
-/// with O_DIRECT; the others need a sector to be read, changed and written.
+/// parts: up to the first sector boundary, whole sectors, the rest. Only the whole sectors can be
+/// transferred with O_DIRECT. For the other parts a sector must be read, changed and written.
 ///
-/// With sectors of 512, 2000 bytes between memory 700 and disk 1212 (both lie 188 bytes behind a
+/// With sectors of 512, 2000 bytes between memory 700 and disk 1212 (both are 188 bytes behind a
 /// boundary):
 ///
 /// ```text
@@ -202,8 +201,8 @@ pub struct Part {
 /// disk 3072, memory 2560,  140 bytes   the rest
 /// ```
 ///
-/// If memory and disk lie differently towards the boundaries, no part of them can ever meet one
-/// together, and the whole is one unaligned part.
+/// If memory and disk are not equally far behind a boundary, they never reach one at the same byte,
+/// and the whole transfer is one unaligned part.
 pub fn split(
     disk: DiskOffset,
     memory_offset: u32,
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_merged_and_empty_files_vanish() {
+    fn neighbours_are_merged_and_empty_files_left_out() {
         let cases: [(&Files, &Extents); 7] = [
             (&[], &[]),
             (&[(7, 0)], &[]),
@@ -347,7 +346,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "bytes up to 9 of 8")]
-    fn bytes_behind_the_torrent_are_our_bug() {
+    fn ranges_behind_the_torrent_panic() {
         let _ = map(&[(0, 8)]).unwrap().ranges(1, 8).count();
     }
 
@@ -377,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_lies_beyond_the_largest_offset() {
+    fn extents_beyond_the_largest_offset_are_refused() {
         let end = i64::MAX as u64;
         assert_eq!(map(&[(end - 1, 1)]).unwrap().disk_end(), DiskOffset(end));
         for (disk, length) in [
@@ -403,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn alignment() {
+    fn alignment_is_that_of_every_edge_but_the_last() {
         let cases: [(&Files, u64); 8] = [
             (&[], 4096),
             (&[(0, 123_457)], 4096), // only the tail is odd
@@ -472,9 +471,9 @@ mod tests {
         files
     }
 
-    /// The same questions answered from a list with the disk offset of every single torrent byte.
+    /// The same questions, answered from a list with the disk offset of every single torrent byte.
     #[test]
-    fn naive_twin_of_the_map() {
+    fn agrees_with_a_list_of_bytes() {
         let mut rng = Rng::new(4);
         let (mut good, mut refused) = (0, 0);
         for _ in 0..3_000 {
@@ -554,7 +553,7 @@ mod tests {
     /// A byte is in an aligned part if its whole sector is in the transfer and lies at a sector
     /// boundary of memory.
     #[test]
-    fn naive_twin_of_split() {
+    fn split_agrees_with_a_list_of_bytes() {
         let mut rng = Rng::new(5);
         for _ in 0..3_000 {
             let sector = 1 << rng.below(6);

@@ -1,10 +1,10 @@
 //! Where are the partitions of a disk with a GPT, and what has to change when the disk has another
 //! size?
 //!
-//! Read first: UEFI 2.10, 5.2.3 (protective MBR) and 5.3 (GUID partition table). A GPT stands twice
-//! on a disk: the primary header at LBA 1 with its entries behind it, the backup header in the very
-//! last sector with its entries before it. Each header names the place of the other, so an image on
-//! a larger disk has its backup in the middle and a primary that does not know the end.
+//! Read first: UEFI 2.10, 5.2.3 (protective MBR) and 5.3 (GUID partition table). A disk has its GPT
+//! twice: the primary header at LBA 1 with its entries behind it, and the backup header in the last
+//! sector with its entries before it. Each header names the place of the other. So on a larger disk
+//! an image has its backup in the middle, and its primary header names the wrong end.
 //!
 //! Worked case, 2 GiB onto 3 GiB in sectors of 512 bytes, 128 entries of 128 bytes (32 sectors):
 //!
@@ -14,7 +14,7 @@
 //! 3 GiB, 6291456       primary  entries   last usable 6291422          6291423..6291455    6291455
 //! ```
 //!
-//! Everything here was read from a disk and is believed only as far as it is checked.
+//! Everything here was read from a disk, and nothing of it is trusted before it is checked.
 
 use crate::format::mbr::{self, GROW_ALIGNMENT_BYTES, put_u32, u32_at};
 use alloc::vec::Vec;
@@ -26,7 +26,7 @@ pub const PRIMARY_LBA: u64 = 1;
 /// All entries together; 128 entries of 128 bytes, 16 KiB, are usual.
 const ENTRIES_BYTES_MAX: u64 = 1 << 20;
 
-/// No disk has this sector: with sectors of 4096 bytes its offset does not fit `off_t`.
+/// No disk has this sector: with sectors of 4096 bytes its offset does not fit into `off_t`.
 const LBA_END: u64 = 1 << 51;
 
 // Places in the header: UEFI 2.10, table 5.5.
@@ -49,10 +49,11 @@ const FIRST_LBA: usize = 32;
 const LAST_LBA: usize = 40;
 const ENTRY_BYTES_MIN: u64 = 128;
 
-/// A header, primary or backup: its whole sector.
+/// The whole sector of a primary or backup header.
 ///
 /// Invariants: the checksum is right; every LBA in it is below `LBA_END`; all entries together are
-/// 1 byte to `ENTRIES_BYTES_MAX`; those of a primary lie between it and the first usable sector.
+/// 1 byte to `ENTRIES_BYTES_MAX`; the entries of a primary are between the header and the first
+/// usable sector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     sector: Vec<u8>,
@@ -134,7 +135,7 @@ impl Header {
         (self.entries_bytes() as u64).div_ceil(self.sector_bytes())
     }
 
-    /// CRC of the header with its own field taken as zero.
+    /// CRC of the header, with zero in the field of the CRC itself.
     fn checksum(&self) -> u32 {
         let mut header = self.sector[..self.u32(HEADER_BYTES) as usize].to_vec();
         put_u32(&mut header, HEADER_CRC, 0);
@@ -165,7 +166,7 @@ impl Header {
 /// One used entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// Counted from 1, as everybody does.
+    /// Counted from 1, as all tools do.
     pub number: u32,
     pub first_lba: u64,
     pub last_lba: u64,
@@ -182,7 +183,7 @@ pub struct Gpt {
 }
 
 impl Gpt {
-    /// `entries` is what lies at `header.entries_lba()`, `header.entries_bytes()` of it.
+    /// `entries` are the `header.entries_bytes()` bytes at `header.entries_lba()`.
     pub fn new(header: Header, entries: Vec<u8>) -> Result<Gpt, GptError> {
         assert_eq!(
             entries.len(),
@@ -211,7 +212,7 @@ impl Gpt {
         &self.header
     }
 
-    /// The used entries, as they stand in the table.
+    /// The used entries, in the order of the table.
     pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
         let entries = self
             .entries
@@ -226,12 +227,12 @@ impl Gpt {
             })
     }
 
-    /// What to write so that this primary GPT fits a disk of `disk_sectors`, with its last
-    /// partition enlarged if `grow_last`. `mbr` is sector 0, `backup` the GPT that the last sector
-    /// has now, if it has one.
+    /// What to write so that this primary GPT fits a disk of `disk_sectors`. With `grow_last` the
+    /// last partition is enlarged. `mbr` is sector 0, and `backup` is the GPT that is in the last
+    /// sector now, if there is one.
     ///
-    /// `None` where all is as it should be: an image on a disk of its own size stays what it was,
-    /// byte for byte.
+    /// `None` if nothing has to change: an image on a disk of its own size stays as it was, byte for
+    /// byte.
     pub fn fit(
         &self,
         mbr: &[u8],
@@ -291,8 +292,9 @@ impl Gpt {
         }))
     }
 
-    /// The last sector that partitions may use, if none of them is beyond it. A table whose backup
-    /// is at the end already keeps its own, which some tools set lower than they must.
+    /// The last sector that partitions may use, or an error if one ends beyond it. If the backup is
+    /// at the end already, the table keeps its own number, which some tools set lower than they
+    /// must.
     fn last_usable_for(&self, moved: bool, backup_entries_lba: u64) -> Result<u64, GptError> {
         let highest = backup_entries_lba.saturating_sub(1);
         let own = self.header.u64(LAST_USABLE_LBA);
@@ -314,8 +316,8 @@ impl Gpt {
         }
     }
 
-    /// Moves the end of the last partition in `entries` to the last multiple of the alignment; by
-    /// how many bytes.
+    /// Moves the end of the last partition in `entries` to the last multiple of the alignment.
+    /// Returns by how many bytes it grew.
     fn grow_last(&self, entries: &mut [u8], last_usable: u64) -> u64 {
         let sector_bytes = self.header.sector_bytes();
         let alignment = GROW_ALIGNMENT_BYTES / sector_bytes;
@@ -344,19 +346,21 @@ pub struct Write {
     pub bytes: Vec<u8>,
 }
 
-/// The writes that fit a table to a disk. `backup` has to be on the disk before `primary` begins,
-/// and those stand in their order: whenever the power fails, one of the two tables is whole.
+/// The writes that fit a table to a disk. `backup` must be on the disk before the first write of
+/// `primary` begins, and these two must keep their order. Then one of the two tables is whole
+/// whenever the power fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub backup: Write,
     pub primary: [Write; 2],
-    /// The backup was not at the end before.
+    /// The backup was not at the end of the disk before.
     pub moved: bool,
     pub grown_bytes: u64,
 }
 
-/// CRC-32 as IEEE 802.3 has it, bit by bit. The crate `crc32fast` brings 16 KiB of tables to be
-/// fast, as much as there is to sum up here, once a disk.
+/// CRC-32 of IEEE 802.3, bit by bit. `crc32fast::hash` in its place makes the agent 16 KiB larger
+/// (its tables: 594 KiB became 610), to sum up 16 KiB of entries a few times for each disk. It is
+/// worth that as soon as whole images have to be summed up; until then it checks this one in tests.
 fn crc32(bytes: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0xedb8_8320;
     let step = |crc: u32, _| {
@@ -379,10 +383,10 @@ fn put_u64(bytes: &mut [u8], at: usize, number: u64) {
     bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
 }
 
-/// Why a GPT is none, or does not fit a disk.
+/// Why a GPT cannot be used, or does not fit a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GptError {
-    /// There is no signature: nothing is wrong, there is no GPT.
+    /// There is no signature. Nothing is wrong: the disk has no GPT.
     Absent,
     Beyond {
         number: u32,
@@ -461,8 +465,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A disk as its partitioning tool would leave it: the stupid twin of `fit`, which makes one
-    /// from another.
+    /// A disk as a partitioning tool would write it: what `fit` must make of another disk.
     struct Disk {
         sector_bytes: usize,
         bytes: Vec<u8>,
@@ -566,7 +569,7 @@ mod tests {
         }
     }
 
-    /// The old backup stays where it was; it is nobody's any more.
+    /// Compares both ends only: the old backup stays in the middle, where nothing refers to it.
     fn assert_ends_are_equal(one: &Disk, other: &Disk) {
         let (head, tail) = (
             34 * one.sector_bytes,
@@ -579,14 +582,14 @@ mod tests {
     const TWO: [(usize, u64, u64); 2] = [(1, 2048, 4095), (5, 4096, 6143)];
 
     #[test]
-    fn a_disk_of_its_own_size_stays_what_it_is() {
+    fn a_disk_of_its_own_size_is_not_changed() {
         for (sectors, sector_bytes) in [(8192, 512), (8192, 4096)] {
             assert_eq!(Disk::new(sectors, sector_bytes, &TWO).fit(false), None);
         }
     }
 
     #[test]
-    fn a_larger_disk_is_as_if_partitioned_there() {
+    fn a_larger_disk_becomes_as_if_partitioned_at_that_size() {
         for sector_bytes in [512, 1024, 4096] {
             let mut disk = Disk::new(8192, sector_bytes, &TWO).resized(12_345);
             let plan = disk.fit(false).unwrap();
@@ -598,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_disk_does_if_the_partitions_fit() {
+    fn a_smaller_disk_is_enough_if_the_partitions_fit() {
         // In sectors of 512: 32 of entries and a header behind the last partition.
         let smallest = 6144 + 33;
         let mut disk = Disk::new(8192, 512, &TWO).resized(smallest);
@@ -662,7 +665,7 @@ mod tests {
         );
     }
 
-    /// The power may fail behind any sector.
+    /// The power may fail after any sector.
     #[test]
     fn one_of_the_tables_is_whole_at_any_time() {
         let mut disk = Disk::new(8192, 512, &TWO).resized(12_345);
@@ -681,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_disk_of_its_own_size_a_lost_backup_comes_back() {
+    fn a_lost_backup_is_restored_on_a_disk_of_its_own_size() {
         let whole = Disk::new(8192, 512, &TWO);
         let mut disk = Disk::new(8192, 512, &TWO);
         disk.bytes[8159 * 512..].fill(0);
@@ -690,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_the_usual_one() {
+    fn the_checksum_is_that_of_crc32fast() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         let mut rng = Rng::new(1);
         for length in 0..200 {
@@ -713,7 +716,7 @@ mod tests {
 
     #[test]
     fn the_worked_case() {
-        // Only the numbers: nobody needs 3 GiB for them.
+        // Only the numbers are compared, so the test needs no disk of 3 GiB.
         let gpt = Disk::new(8192, 512, &TWO).gpt(1).unwrap();
         let plan = gpt.fit(&[0; 512], None, 6_291_456, false).unwrap().unwrap();
         let header = Header::parse(&plan.backup.bytes[32 * 512..], 6_291_455).unwrap();
@@ -728,7 +731,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn each_error_is_named() {
         let with = |change: fn(&mut Disk)| {
             let mut disk = Disk::new(8192, 512, &TWO);
             change(&mut disk);
@@ -785,10 +788,9 @@ mod tests {
         );
     }
 
-    /// Whatever a disk holds, even with right checksums, it is refused or the result is a table
-    /// that is as good as any.
+    /// Any bytes, even with right checksums, are refused, or else the result is a valid table.
     #[test]
-    fn nothing_panics() {
+    fn any_bytes_are_refused_or_give_a_valid_table() {
         let mut rng = Rng::new(5);
         let (mut good, mut refused) = (0, 0);
         for _ in 0..3000 {

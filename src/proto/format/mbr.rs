@@ -1,10 +1,10 @@
 //! Where are the partitions of a disk with an MBR, and what has to change when the disk has another
 //! size?
 //!
-//! Read first: UEFI 2.10, 5.2 (what is in sector 0 of every disk, and 5.2.3 for the protective one
-//! of a GPT), and block/partitions/msdos.c for what the kernel takes for an MBR. Four entries of 16
-//! bytes; logical partitions live in a chain inside an extended one, which is one run of sectors
-//! for everybody outside it.
+//! Read first: UEFI 2.10, 5.2 (sector 0 of every disk, and 5.2.3 for the protective MBR of a GPT),
+//! and block/partitions/msdos.c for what the kernel takes for an MBR. There are four entries of 16
+//! bytes. Logical partitions are a chain inside an extended partition, which counts as one run of
+//! sectors here.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -23,9 +23,10 @@ const FIRST_LBA: usize = 8;
 const SECTOR_COUNT: usize = 12;
 
 const PROTECTIVE: u8 = 0xee;
-/// Extended partitions as DOS, Windows 95 and Linux call them.
+/// Kinds of extended partitions: of DOS, of Windows 95 and of Linux.
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
-/// "No such cylinder" (UEFI 2.10, 5.2.3): this is a disk of more than 8 GB, or nobody asks.
+/// Stands for a place that cylinder, head and sector cannot name (UEFI 2.10, 5.2.3), as on every
+/// disk of more than 8 GB. On smaller disks no system in use reads these numbers.
 const CHS_BEYOND: [u8; 3] = [0xff; 3];
 
 /// One used entry.
@@ -44,9 +45,9 @@ impl Partition {
     }
 }
 
-/// The used entries of sector 0, if it is an MBR of this disk. Only what is beyond doubt counts:
-/// the boot sector of a FAT or NTFS volume ends in the same signature, and that of a hybrid ISO has
-/// partitions inside one another. A protective MBR is none: it means a GPT.
+/// The used entries of sector 0, if it is certainly an MBR of this disk. The boot sector of a FAT or
+/// NTFS volume ends in the same signature, and a hybrid ISO has partitions inside one another. A
+/// protective MBR does not count, because the disk has a GPT.
 pub fn partitions(sector: &[u8], disk_sectors: u64) -> Option<Vec<Partition>> {
     let signed = sector.get(SIGNATURE..SIGNATURE + 2) == Some(&[0x55, 0xaa]);
     if !signed || is_volume(sector) {
@@ -86,14 +87,15 @@ fn partition((entry, number): (&[u8], u32)) -> Partition {
     }
 }
 
-/// Boot sector of a file system; the names stand where they stand since DOS 4 and Windows NT.
+/// True for the boot sector of a file system. The names have been at these places since DOS 4 and
+/// Windows NT.
 fn is_volume(sector: &[u8]) -> bool {
     let says = |at: usize, name: &[u8]| sector[at..].starts_with(name);
     says(3, b"NTFS    ") || says(3, b"EXFAT   ") || says(54, b"FAT") || says(82, b"FAT")
 }
 
-/// Enlarges the last partition to the last multiple of the alignment on the disk; by how many
-/// bytes, 0 if it is an extended one or has no room.
+/// Enlarges the last partition to the last multiple of the alignment on the disk. Returns by how
+/// many bytes: 0 if it is an extended partition or has no room.
 pub fn grow_last(sector: &mut [u8], disk_sectors: u64, sector_bytes: u64) -> u64 {
     let partitions = partitions(sector, disk_sectors).unwrap_or_default();
     let last = partitions
@@ -112,8 +114,8 @@ pub fn grow_last(sector: &mut [u8], disk_sectors: u64, sector_bytes: u64) -> u64
     (end - last.end_lba()) * sector_bytes
 }
 
-/// Makes the protective entry reach the end of the disk, as UEFI wants it. A hybrid MBR, which
-/// names real partitions beside, is left to whoever made it.
+/// Makes the protective entry reach the end of the disk, as UEFI demands. A hybrid MBR, which also
+/// has entries of real partitions, is not changed.
 pub fn resize_protective(sector: &mut [u8], disk_sectors: u64) {
     let kinds: Vec<u8> = sector[ENTRIES..SIGNATURE]
         .chunks_exact(ENTRY_BYTES)
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_one_is_none() {
+    fn doubtful_tables_are_not_an_mbr() {
         let linux = (0x83, 2048, 2048);
         assert!(partitions(&mbr(&[linux]), 8192).is_some());
         let none = [
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_panics() {
+    fn changed_tables_never_panic() {
         let mut rng = Rng::new(3);
         let mut good = 0;
         for _ in 0..20_000 {

@@ -1,9 +1,16 @@
-//! Bytes at rest: torrent files, and what lies on a disk.
+//! Bytes at rest: what is in a torrent file, and what is on a disk?
+//!
+//! `bencode` is the syntax of torrent files; `metainfo` reads them, `metainfo_write` writes them.
+//! `layout` cuts a torrent into pieces and blocks, `extents` places its bytes on a disk, `contents`
+//! finds zeros and equal pieces. `gpt` and `mbr` fit partition tables to a disk, `signatures` names
+//! what a disk holds.
 
-pub mod bencode;
+pub(crate) mod bencode;
 pub mod contents;
 pub mod extents;
 pub mod gpt;
+pub mod layout;
 pub mod mbr;
 pub mod metainfo;
+pub mod metainfo_write;
 pub mod signatures;

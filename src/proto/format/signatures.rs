@@ -1,11 +1,11 @@
 //! What is on this disk or partition: which partition table, which file system, under which label?
 //!
-//! Bytes of both ends in, names out, so that an administrator sees what is about to be overwritten.
-//! Everything found is named, also what an earlier use left behind. Nothing here decides anything:
-//! a disk with contents is overwritten like a blank one.
+//! The bytes of both ends come in, names come out, so that an administrator sees what is about to be
+//! overwritten. Everything found is named, also what an earlier use of the disk left behind. Nothing
+//! is decided here: a disk with contents is overwritten like a blank one.
 //!
-//! Read first: libblkid/src/superblocks and libblkid/src/partitions of util-linux, which know all
-//! there are.
+//! Read first: libblkid/src/superblocks and libblkid/src/partitions of util-linux, which know many
+//! more.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,29 +13,30 @@ use core::fmt;
 
 use crate::text::printable;
 
-/// How much of the beginning is looked at: btrfs begins at 64 KiB, and nothing of interest later.
+/// Bytes that are read from the beginning: btrfs has its signature behind 64 KiB, and no signature
+/// of interest is later.
 pub const HEAD_BYTES: usize = 72 << 10;
-/// How much of the end: RAID 0.90 begins 64 to 128 KiB before it.
+/// Bytes that are read from the end: RAID 0.90 begins 64 to 128 KiB before the end.
 pub const TAIL_BYTES: usize = 128 << 10;
 
-/// What was recognised, in the order of [`MAGICS`].
+/// What was recognised: first in the order of [`MAGICS`], then what has a function of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signatures {
     pub found: Vec<Signature>,
-    /// Nothing but zeros wherever it was looked.
+    /// All bytes of both ends are zero.
     pub blank: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     pub kind: &'static str,
-    /// Empty if there is none, or none at a fixed place.
+    /// Empty if there is no label, or none at a fixed place.
     pub label: String,
 }
 
 impl Signatures {
-    /// `head` and `tail` are the first and the last bytes of a device of `device_bytes`; fewer than
-    /// [`HEAD_BYTES`] and [`TAIL_BYTES`] just tell less.
+    /// `head` and `tail` are the first and the last bytes of a device of `device_bytes`. With fewer
+    /// than [`HEAD_BYTES`] and [`TAIL_BYTES`] less is found.
     pub fn of(head: &[u8], tail: &[u8], device_bytes: u64) -> Signatures {
         let mut found: Vec<Signature> = Vec::new();
         for &(kind, offset, magic, label) in &MAGICS {
@@ -94,14 +95,14 @@ impl fmt::Display for Signatures {
     }
 }
 
-/// Kind, place and bytes of the magic number, place and length of the label (no length: no label).
+/// Kind, place and bytes of the magic number, place and length of the label (length 0: no label).
 type Magic = (&'static str, usize, &'static [u8], (usize, usize));
 
 const NO_LABEL: (usize, usize) = (0, 0);
 const MD_MAGIC: &[u8] = b"\xfc\x4e\x2b\xa9";
 
-/// Partition tables first, then what holds other devices, then file systems. What takes more than
-/// one comparison has a function below.
+/// Partition tables first, then what holds other devices, then file systems. Signatures that take
+/// more than one comparison have a function below.
 const MAGICS: [Magic; 26] = [
     // UEFI 2.10, 5.3.2: the header is in LBA 1, and sectors have two sizes.
     ("gpt", 512, b"EFI PART", NO_LABEL),
@@ -112,8 +113,8 @@ const MAGICS: [Magic; 26] = [
     ("BitLocker", 3, b"-FVE-FS-", NO_LABEL),
     // lib/label/label.h of LVM2: in one of the first four sectors; all write the second.
     ("LVM2", 512 + 24, b"LVM2 001", NO_LABEL),
-    // include/uapi/linux/raid/md_p.h: format 1.1 is at the start, 1.2 at 4096; those at the end are
-    // below.
+    // include/uapi/linux/raid/md_p.h: format 1.1 is at the start, 1.2 at 4096. For the formats at
+    // the end see `raid_at_end`.
     ("RAID", 0, MD_MAGIC, (32, 32)),
     ("RAID", 4096, MD_MAGIC, (4096 + 32, 32)),
     // include/linux/swap.h: the last ten bytes of the first page, and pages have sizes.
@@ -126,13 +127,13 @@ const MAGICS: [Magic; 26] = [
     ("btrfs", 65536 + 64, b"_BHRfS_M", (65536 + 299, 256)),
     ("f2fs", 1024, b"\x10\x20\xf5\xf2", NO_LABEL),
     ("squashfs", 0, b"hsqs", NO_LABEL),
-    // Microsoft's FAT specification, 3.1: types are told by cluster count, but everybody writes
+    // Microsoft's FAT specification, 3.1: the count of clusters gives the type, but all tools write
     // these words too.
     ("vfat", 82, b"FAT32   ", (71, 11)),
     ("vfat", 54, b"FAT16   ", (43, 11)),
     ("vfat", 54, b"FAT12   ", (43, 11)),
     ("vfat", 54, b"FAT     ", (43, 11)),
-    // Their labels are inside, in a directory and in a file.
+    // The labels of exfat and ntfs are inside, in a directory and in a file.
     ("exfat", 3, b"EXFAT   ", NO_LABEL),
     ("ntfs", 3, b"NTFS    ", NO_LABEL),
     ("ReFS", 3, b"ReFS\0\0\0\0", NO_LABEL),
@@ -142,7 +143,7 @@ const MAGICS: [Magic; 26] = [
     ("udf", 32768, b"\0BEA01", NO_LABEL),
 ];
 
-/// The bytes there, none if they are not all there.
+/// The bytes at this place, or none unless all of them are there.
 fn at(bytes: &[u8], offset: usize, length: usize) -> &[u8] {
     bytes
         .get(offset..)
@@ -150,7 +151,8 @@ fn at(bytes: &[u8], offset: usize, length: usize) -> &[u8] {
         .unwrap_or_default()
 }
 
-/// Up to the first NUL, without the padding; written by strangers, shown on terminals.
+/// The label up to the first NUL, without padding. Anybody may have written it, and it is shown on
+/// terminals.
 fn read_label(head: &[u8], (offset, length): (usize, usize)) -> String {
     const SHOWN_BYTES_MAX: usize = 64;
     let bytes = at(head, offset, length);
@@ -159,7 +161,7 @@ fn read_label(head: &[u8], (offset, length): (usize, usize)) -> String {
         .next()
         .unwrap_or_default()
         .trim_ascii();
-    // What mkfs.fat writes for want of a name.
+    // mkfs.fat writes this if it is given no name.
     if text == b"NO NAME" {
         String::new()
     } else {
@@ -167,10 +169,10 @@ fn read_label(head: &[u8], (offset, length): (usize, usize)) -> String {
     }
 }
 
-/// One magic number for three file systems; the features tell (fs/ext4/ext4.h). A journal makes it
-/// ext3, anything that came later ext4.
+/// Three file systems have the same magic number; the features tell which it is (fs/ext4/ext4.h).
+/// Features that ext3 does not know make it ext4, else a journal makes it ext3.
 fn ext(head: &[u8]) -> Option<&'static str> {
-    /// All that ext3 knows: filetype, recover, journal_dev, meta_bg; sparse_super, large_file,
+    /// Features that ext3 knows: filetype, recover, journal_dev, meta_bg; sparse_super, large_file,
     /// btree_dir.
     const INCOMPAT_EXT3: u32 = 0x001e;
     const RO_COMPAT_EXT3: u32 = 0x0007;
@@ -190,8 +192,8 @@ fn ext(head: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// A boot sector ends like this too; a table also has four entries that are free or active or not,
-/// and one in use.
+/// The boot sector of a file system has the same signature. In a partition table all four entries
+/// also have a valid status, and at least one is in use.
 fn mbr(head: &[u8]) -> bool {
     let entries = at(head, 446, 64).chunks_exact(16);
     at(head, 510, 2) == b"\x55\xaa"
@@ -212,7 +214,7 @@ fn raid_at_end(tail: &[u8], device_bytes: u64) -> bool {
     })
 }
 
-/// In the last sector: what is left when the start was wiped.
+/// The backup in the last sector, which is left when the start of the disk was wiped.
 fn backup_gpt(tail: &[u8]) -> bool {
     [512, 4096].iter().any(|sector| {
         tail.len()
@@ -232,7 +234,7 @@ mod tests {
 
     const DEVICE_BYTES: usize = 1 << 20;
 
-    fn told(device: &[u8]) -> String {
+    fn names(device: &[u8]) -> String {
         let tail = &device[device.len().saturating_sub(TAIL_BYTES)..];
         let head = &device[..HEAD_BYTES.min(device.len())];
         Signatures::of(head, tail, device.len() as u64).to_string()
@@ -250,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_each() {
+    fn one_device_of_each_kind() {
         let end = DEVICE_BYTES;
         let cases: [(Parts, &str); 30] = [
             (&[], "blank"),
@@ -315,21 +317,21 @@ mod tests {
             ),
         ];
         for (parts, expected) in cases {
-            assert_eq!(told(&device(parts)), expected, "{parts:x?}");
+            assert_eq!(names(&device(parts)), expected, "{parts:x?}");
         }
     }
 
     #[test]
-    fn labels_do_what_no_terminal_likes() {
+    fn control_characters_in_labels_are_replaced() {
         let nasty = device(&[(0, b"XFSB"), (108, b"\x1b[2Jgone\r\n")]);
-        assert_eq!(told(&nasty), "xfs \"\u{fffd}[2Jgone\"");
+        assert_eq!(names(&nasty), "xfs \"\u{fffd}[2Jgone\"");
         let long = device(&[(65600, b"_BHRfS_M"), (65835, &[b'a'; 256])]);
-        assert_eq!(told(&long), format!("btrfs \"{}\"", "a".repeat(64)));
+        assert_eq!(names(&long), format!("btrfs \"{}\"", "a".repeat(64)));
     }
 
-    /// Devices of any size, cut anywhere: nothing to panic about.
+    /// Devices of any size, cut anywhere, never panic.
     #[test]
-    fn short_devices() {
+    fn short_devices_show_less() {
         let full = device(&[
             (0, b"XFSB"),
             (1080, b"\x53\xef"),
@@ -337,7 +339,7 @@ mod tests {
             (510, b"\x55\xaa"),
         ]);
         for length in (0..2000).chain([4096, 65_599, 65_608, 70_000, 200_000]) {
-            let text = told(&full[..length]);
+            let text = names(&full[..length]);
             assert_eq!(text.contains("ext"), length >= 1128, "{length}: {text}");
             assert_eq!(text.contains("btrfs"), length >= 65_608, "{length}: {text}");
         }
@@ -348,9 +350,10 @@ mod tests {
         );
     }
 
-    /// What Debian's tools write. One that is not installed is passed over, and said to be.
+    /// File systems as Debian's tools write them. A tool that is not installed is skipped, and the
+    /// test says so.
     #[test]
-    fn real_tools() {
+    fn file_systems_of_real_tools_are_named() {
         let cases: [(&str, u64, &[&str], &str); 10] = [
             (
                 "mke2fs",

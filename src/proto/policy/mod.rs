@@ -1,10 +1,16 @@
-//! The single decisions: which block, of whom, to whom, how fast, and when to ask the tracker.
+//! The single decisions: which block, from which peer, to which peer, how fast, and when to announce?
+//!
+//! `picker` chooses the blocks to request, with `open_piece` and `ranking` as its memory. `choker`
+//! chooses the peers to serve, `mesh` those to connect to, `throttle` keeps to the rate limits, and
+//! `tracker` decides when to announce. `cache` decides what the buffers hold, `read_queue` which
+//! chunks are read and hashed in a scan.
 
-pub mod cache;
-pub mod choker;
-pub mod mesh;
-pub mod picker;
-pub mod ranking;
-pub mod read_queue;
+pub(crate) mod cache;
+pub(crate) mod choker;
+pub(crate) mod mesh;
+mod open_piece;
+pub(crate) mod picker;
+pub(crate) mod ranking;
+pub(crate) mod read_queue;
 pub mod throttle;
-pub mod tracker;
+pub(crate) mod tracker;

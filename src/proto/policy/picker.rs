@@ -1,69 +1,47 @@
-//! Which block do we ask for next, and of whom.
+//! Which block do we ask for next, and of which peer?
 //!
 //! A *wanted* piece is known not to be on the disk and has to come from a peer. It is *open* while
-//! its blocks are being asked for, received, hashed and written; only open pieces own buffers. In
-//! an open piece a block is
-//!
-//! ```text
-//! Free ──request──> Requested(n peers) ──begin──> Receiving(from one) ──received──> Received
-//!   ^                    │  release                    │ release
-//!   └────────────────────┴─────────────────────────────┘
-//! ```
+//! its blocks are requested, received, hashed and written (see `open_piece`). Only open pieces own
+//! buffers.
 //!
 //! The order of preference, and why:
-//! 1. the rest of an open piece that nobody else has: the whole swarm waits for it, and a peer that
-//!    was choked in the
-//!    middle of a piece must not come back to begin another one;
-//! 2. what this peer suggested (BEP 6): a seed offers every piece once before it offers one twice,
-//!    and who offers is asked
-//!    for nothing of 3 and 4 as long as there is room for what it suggests;
-//! 3. the oldest open piece: a piece can be passed on only when it is whole, so finish before
-//!    opening;
-//! 4. a new piece, rarest first, random among equals;
-//! 5. endgame, when nothing is left to open and nothing will be: a block that somebody else was
-//!    asked for already.
+//! 1. The rest of an open piece that no other peer has. The whole swarm waits for it, and a peer
+//!    that was choked in the middle of a piece must not begin another one when it comes back.
+//! 2. What this peer suggested (BEP 6). A seed offers every piece once before it offers one twice.
+//!    A peer that offers is asked for nothing of 3 and 4 while there is room for what it suggests.
+//! 3. The oldest open piece. Only whole pieces can be passed on, so finish before opening.
+//! 4. A new piece: rarest first, random among equals.
+//! 5. Endgame, when nothing is left to open and nothing will be: a block that was requested from
+//!    another peer already.
 //!
-//! Invariants: a piece is ranked if and only if it is wanted and not open; what is wanted is not on
-//! the disk; one peer at a time writes into a block; `free` and `received` of an open piece count
-//! its blocks.
+//! Invariants: a piece is ranked if and only if it is wanted and not open; a wanted piece is not on
+//! the disk; `free` and `owned` are the sums over all open pieces.
 
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::bitfield::Bitfield;
-use crate::format::metainfo::Layout;
+use crate::format::layout::Layout;
 use crate::limits::{BLOCK_BYTES, ENDGAME_REQUESTS_MAX};
+use crate::policy::open_piece::OpenPiece;
 use crate::policy::ranking::Ranking;
 use crate::rng::Rng;
-use crate::units::{Block, BlockIndex, BufferId, PeerSlot, PieceIndex};
+use crate::units::{Block, BufferId, PeerSlot, PieceIndex};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BlockState {
-    Free,
-    /// Asked of so many peers.
-    Requested(u8),
-    /// Bytes are arriving from this peer; so many were asked, this one included.
-    Receiving(PeerSlot, u8),
-    Received,
-}
-
-struct OpenPiece {
-    piece: PieceIndex,
-    /// `buffers[i]` holds the bytes from `i * buffer_bytes` on.
-    buffers: Vec<BufferId>,
-    blocks: Vec<BlockState>,
+pub struct Picker {
+    layout: Layout,
+    buffer_bytes: u32,
+    have: Bitfield,
+    wanted: Bitfield,
+    ranking: Ranking,
+    /// Wanted pieces that are not open: those that are ranked.
+    unopened: Bitfield,
+    /// Oldest first.
+    open: Vec<OpenPiece>,
+    /// Free blocks of all open pieces, and buffers that they own. Both are needed at each request.
     free: u32,
-    received: u32,
-    /// Blocks of the prefix that were handed to the hash unit.
-    hashed: u32,
-    /// Whole and good: it is on its way to so many places on the disk.
-    writing: u32,
-    /// Who filled it, to know whom to blame.
-    givers: BTreeSet<PeerSlot>,
-    /// Somebody who has left filled some of it.
-    gone_givers: bool,
-    /// It was bad when several had filled it: now one peer fills it alone.
-    alone: bool,
+    owned: usize,
+    rng: Rng,
+    version: u64,
 }
 
 /// What we know of the peer that could be asked.
@@ -72,9 +50,9 @@ pub struct Asked<'a> {
     pub has: &'a Bitfield,
     /// Pieces it suggested to us, oldest first.
     pub suggested: &'a [PieceIndex],
-    /// It wants to be asked for nothing else.
+    /// It wants to be asked for nothing but what it suggests.
     pub offers: bool,
-    /// Blocks it was asked for already.
+    /// True for blocks that were requested from it already.
     pub requested: &'a dyn Fn(Block) -> bool,
 }
 
@@ -91,7 +69,7 @@ pub enum Pick {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashReady {
     pub piece: PieceIndex,
-    /// So many can be hashed in one run.
+    /// Blocks that can be hashed in one run.
     pub blocks: u32,
     /// Bytes that have been received and not been hashed.
     pub backlog_bytes: u32,
@@ -110,37 +88,8 @@ pub struct HashRun {
 pub enum Verdict {
     /// Write its buffers.
     Good,
-    /// It starts anew. `liar` filled it alone, so it is to blame.
+    /// The piece starts anew. `liar` filled it alone, so it is to blame.
     Bad { liar: Option<PeerSlot> },
-}
-
-pub struct Picker {
-    layout: Layout,
-    buffer_bytes: u32,
-    have: Bitfield,
-    wanted: Bitfield,
-    ranking: Ranking,
-    /// Wanted pieces that are not open: those that are ranked.
-    unopened: Bitfield,
-    /// Oldest first.
-    open: Vec<OpenPiece>,
-    /// Free blocks of all open pieces, and buffers that they own: asked for at each request.
-    free: u32,
-    owned: usize,
-    rng: Rng,
-    version: u64,
-}
-
-impl OpenPiece {
-    /// How many blocks more are free now is returned.
-    fn restart(&mut self) -> u32 {
-        let free = self.free;
-        self.givers.clear();
-        self.gone_givers = false;
-        self.blocks.fill(BlockState::Free);
-        (self.free, self.received, self.hashed) = (self.blocks.len() as u32, 0, 0);
-        self.free - free
-    }
 }
 
 impl Picker {
@@ -194,7 +143,7 @@ impl Picker {
         self.unopened.clear(piece);
     }
 
-    /// It comes another way, or has come. True if it was wanted.
+    /// The piece has come, or comes another way. True if it was wanted.
     pub fn unwant(&mut self, piece: PieceIndex) -> bool {
         if self.ranking.is_ranked(piece) {
             self.unrank(piece);
@@ -210,45 +159,49 @@ impl Picker {
         self.version += 1;
     }
 
-    /// It is not there after all.
+    /// A piece that was thought to be on the disk is not there.
     pub fn lost(&mut self, piece: PieceIndex) {
         assert!(self.have.clear(piece), "only what was there can be lost");
     }
 
-    /// Grows whenever a pick that gave nothing might now give something, but for what the peer
-    /// itself says.
+    /// Grows whenever a pick that gave nothing might now give something, except for changes in what
+    /// is known of the peer itself.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Pieces that are being asked for, received or hashed; those being written are not counted.
+    /// Pieces that are requested, received or hashed. Those being written are not counted.
     pub fn filling_count(&self) -> usize {
-        self.open.iter().filter(|open| open.writing == 0).count()
+        let filling = |open: &&OpenPiece| !open.is_being_written();
+        self.open.iter().filter(filling).count()
     }
 
-    pub fn open_count(&self) -> usize {
-        self.open.len()
-    }
-
-    pub fn piece_appeared(&mut self, piece: PieceIndex) {
-        self.ranking.increment(piece, &mut self.rng);
-    }
-
-    pub fn piece_vanished(&mut self, piece: PieceIndex) {
-        self.ranking.decrement(piece, &mut self.rng);
-        // It may have become an orphan, which makes room.
-        self.version += u64::from(self.ranking.count(piece) == 0);
+    /// Buffers owned by open pieces.
+    pub fn buffer_count(&self) -> usize {
+        self.owned
     }
 
     pub fn is_open(&self, piece: PieceIndex) -> bool {
         self.find(piece).is_some()
     }
 
+    /// One more peer has the piece.
+    pub fn piece_appeared(&mut self, piece: PieceIndex) {
+        self.ranking.increment(piece, &mut self.rng);
+    }
+
+    /// One peer less has the piece.
+    pub fn piece_vanished(&mut self, piece: PieceIndex) {
+        self.ranking.decrement(piece, &mut self.rng);
+        // If it was the last, `abandon_orphan` may make room now.
+        self.version += u64::from(self.ranking.count(piece) == 0);
+    }
+
     /// `room`: there are buffers to open another piece. `last`: no further piece will be wanted.
     pub fn pick(&self, peer: &Asked, room: bool, last: bool) -> Pick {
         let wanted = |piece: &PieceIndex| peer.has.get(*piece);
-        let only_here = |open: &&OpenPiece| self.ranking.count(open.piece) == 1;
-        // Mostly every block of the open pieces was asked for already.
+        let only_here = |open: &&OpenPiece| self.ranking.count(open.piece()) == 1;
+        // Mostly every block of the open pieces is requested already.
         let open = if self.free > 0 { &self.open[..] } else { &[] };
         if let Some(block) = open
             .iter()
@@ -268,13 +221,14 @@ impl Picker {
                 return Pick::Block(block);
             }
         }
-        // Without room for what it suggests it may help to make some.
+        // Without room for what it suggests, a peer that offers may help to finish open pieces,
+        // which makes room.
         let offers = peer.offers && room;
         if !offers && let Some(block) = open.iter().find_map(|open| self.free_block(open, peer)) {
             return Pick::Block(block);
         }
-        // Most peers have nothing new most of the time, and that is seen without looking at every
-        // piece.
+        // Most peers have nothing new most of the time. `meets` finds that out without looking at
+        // every piece.
         if room
             && !offers
             && self.unopened.meets(peer.has)
@@ -282,8 +236,8 @@ impl Picker {
         {
             return Pick::Open(piece);
         }
-        // Nothing left to open: ask for what others were asked for, so that nobody slow holds up
-        // the end.
+        // Nothing is left to open: ask a second peer for the blocks that others were asked for, so
+        // that a slow peer does not delay the end.
         if last && self.ranking.iter().next().is_none() {
             return self.endgame_block(peer).map_or(Pick::Nothing, Pick::Block);
         }
@@ -291,34 +245,23 @@ impl Picker {
     }
 
     fn free_block(&self, open: &OpenPiece, peer: &Asked) -> Option<Block> {
-        let may_fill = !open.alone || open.givers.is_empty() || open.givers.contains(&peer.slot);
-        if open.free == 0 || !may_fill || !peer.has.get(open.piece) {
+        if !peer.has.get(open.piece()) {
             return None;
         }
-        let index = open
-            .blocks
-            .iter()
-            .position(|state| *state == BlockState::Free)?;
-        Some(self.layout.block(open.piece, BlockIndex(index as u32)))
+        let index = open.free_block(peer.slot)?;
+        Some(self.layout.block(open.piece(), index))
     }
 
-    /// The block asked of fewest peers, this one not among them.
+    /// The block that was requested from the fewest peers, and not from this one.
     fn endgame_block(&self, peer: &Asked) -> Option<Block> {
         let mut best: Option<(u8, Block)> = None;
-        for open in self
-            .open
-            .iter()
-            .filter(|open| !open.alone && peer.has.get(open.piece))
-        {
-            for (index, state) in open.blocks.iter().enumerate() {
-                let BlockState::Requested(count) = *state else {
-                    continue;
-                };
+        for open in self.open.iter().filter(|open| peer.has.get(open.piece())) {
+            for (index, count) in open.requested_blocks() {
                 if count >= ENDGAME_REQUESTS_MAX || best.is_some_and(|(fewest, _)| fewest <= count)
                 {
                     continue;
                 }
-                let block = self.layout.block(open.piece, BlockIndex(index as u32));
+                let block = self.layout.block(open.piece(), index);
                 if !(peer.requested)(block) {
                     best = Some((count, block));
                 }
@@ -327,7 +270,7 @@ impl Picker {
         best.map(|(_, block)| block)
     }
 
-    /// Starts on a piece, with enough buffers for all of it.
+    /// Opens a piece, with enough buffers for all of it.
     pub fn open(&mut self, piece: PieceIndex, buffers: Vec<BufferId>) {
         assert_eq!(
             buffers.len() as u32,
@@ -337,159 +280,89 @@ impl Picker {
         let blocks = self.layout.block_count(piece);
         self.free += blocks;
         self.owned += buffers.len();
-        self.open.push(OpenPiece {
-            piece,
-            buffers,
-            blocks: alloc::vec![BlockState::Free; blocks as usize],
-            free: blocks,
-            received: 0,
-            hashed: 0,
-            writing: 0,
-            givers: BTreeSet::new(),
-            gone_givers: false,
-            alone: false,
-        });
+        self.open.push(OpenPiece::new(piece, blocks, buffers));
         self.version += 1;
     }
 
-    /// The block that `pick` gave is now asked of `slot`.
+    /// The block that `pick` gave is now requested from `slot`.
     pub fn request(&mut self, block: Block, slot: PeerSlot) {
-        let free = &mut self.free;
-        let open =
-            find_in(&mut self.open, block.piece).expect("only blocks of open pieces are picked");
-        let state = &mut open.blocks[index(block)];
-        *state = match *state {
-            BlockState::Free => {
-                open.free -= 1;
-                *free -= 1;
-                BlockState::Requested(1)
-            }
-            BlockState::Requested(count) => BlockState::Requested(count + 1),
-            BlockState::Receiving(..) | BlockState::Received => unreachable!("never picked"),
-        };
-        if open.alone {
-            open.givers.insert(slot);
+        let open = self
+            .find_mut(block.piece)
+            .expect("only blocks of open pieces are picked");
+        if open.request(block, slot) {
+            self.free -= 1;
         }
     }
 
-    /// `slot` will not send this block after all (or has just been asked to forget it).
+    /// `slot` will not send this block, or has just been asked not to send it.
     pub fn release(&mut self, block: Block, slot: PeerSlot) {
-        let Some(open) = find_in(&mut self.open, block.piece) else {
-            return;
-        };
-        let state = &mut open.blocks[index(block)];
-        let left = match *state {
-            BlockState::Requested(count) => count - 1,
-            BlockState::Receiving(from, count) if from == slot => count - 1,
-            BlockState::Receiving(from, count) => {
-                *state = BlockState::Receiving(from, count - 1);
-                return;
-            }
-            BlockState::Free | BlockState::Received => return,
-        };
-        *state = if left > 0 {
-            BlockState::Requested(left)
-        } else {
-            BlockState::Free
-        };
-        open.free += u32::from(left == 0);
-        self.free += u32::from(left == 0);
-        self.version += 1;
+        let released = self
+            .find_mut(block.piece)
+            .and_then(|open| open.release(block, slot));
+        if let Some(freed) = released {
+            self.free += freed;
+            self.version += 1;
+        }
     }
 
-    /// `slot` left, refused or has stopped sending: what it alone was filling starts anew with
-    /// somebody else. Call after `release`.
-    pub fn forsake(&mut self, slot: PeerSlot) {
-        let busy = |state: &BlockState| {
-            matches!(state, BlockState::Requested(_) | BlockState::Receiving(..))
-        };
-        for open in self
-            .open
-            .iter_mut()
-            .filter(|open| open.alone && open.givers.contains(&slot))
-        {
-            if open.writing == 0 && open.free > 0 && !open.blocks.iter().any(busy) {
-                self.free += open.restart();
+    /// `slot` has disconnected, refused a request or stopped sending. The pieces that it was
+    /// filling alone start anew with another peer. Call after `release`.
+    pub fn restart_pieces_of(&mut self, slot: PeerSlot) {
+        for open in &mut self.open {
+            if let Some(freed) = open.restart_if_alone(slot) {
+                self.free += freed;
                 self.version += 1;
             }
         }
     }
 
-    /// The connection is gone, and its slot will be somebody else's: nobody is blamed by it any
-    /// more. Call after `release`.
+    /// `slot` has disconnected. Its number will be another peer's, which is not blamed for what
+    /// this one sent. Call after `release`.
     pub fn left(&mut self, slot: PeerSlot) {
-        self.forsake(slot);
+        self.restart_pieces_of(slot);
         for open in &mut self.open {
-            open.gone_givers |= open.givers.remove(&slot);
+            open.forget_sender(slot);
         }
     }
 
-    /// Bytes of a requested block are about to arrive: where they go. None if somebody else is
-    /// sending it right now, or has.
+    /// Bytes of a requested block are about to arrive. Returns where they go, or `None` if another
+    /// peer is sending the block right now, or has sent it.
     pub fn begin(&mut self, block: Block, slot: PeerSlot) -> Option<(BufferId, u32)> {
         let buffer_bytes = self.buffer_bytes;
-        let open = self.find_mut(block.piece)?;
-        let state = &mut open.blocks[index(block)];
-        let BlockState::Requested(count) = *state else {
-            return None;
-        };
-        *state = BlockState::Receiving(slot, count);
-        Some((
-            open.buffers[(block.begin / buffer_bytes) as usize],
-            block.begin % buffer_bytes,
-        ))
+        self.find_mut(block.piece)?.begin(block, slot, buffer_bytes)
     }
 
-    /// All bytes of a block that `begin` accepted have arrived. How many others were asked for it
-    /// too.
+    /// All bytes of a block that `begin` accepted have arrived. Returns how many other peers it was
+    /// requested from too.
     pub fn received(&mut self, block: Block, slot: PeerSlot) -> u8 {
         let open = self
             .find_mut(block.piece)
             .expect("a block in flight keeps its piece open");
-        let state = &mut open.blocks[index(block)];
-        let BlockState::Receiving(from, count) = *state else {
-            panic!("received what was not begun")
-        };
-        assert_eq!(from, slot);
-        *state = BlockState::Received;
-        open.received += 1;
-        open.givers.insert(slot);
-        count - 1
+        open.received(block, slot)
     }
 
     /// The pieces that have bytes for the hash unit, oldest first.
     pub fn hashable(&self) -> impl Iterator<Item = HashReady> {
         let ready = |open: &OpenPiece| HashReady {
-            piece: open.piece,
-            blocks: self.hashable_blocks(open),
-            backlog_bytes: (open.received - open.hashed) * BLOCK_BYTES,
+            piece: open.piece(),
+            blocks: open.hashable_blocks(self.buffer_bytes),
+            backlog_bytes: open.unhashed_blocks() * BLOCK_BYTES,
         };
         self.open.iter().map(ready).filter(|ready| ready.blocks > 0)
     }
 
-    /// Received blocks that continue the hash, as many as lie together in one buffer.
-    fn hashable_blocks(&self, open: &OpenPiece) -> u32 {
-        let buffer_blocks = self.buffer_bytes / BLOCK_BYTES;
-        let together = (buffer_blocks - open.hashed % buffer_blocks) as usize;
-        let rest = open.blocks.iter().skip(open.hashed as usize).take(together);
-        rest.take_while(|state| **state == BlockState::Received)
-            .count() as u32
-    }
-
-    /// The next bytes for the hash unit of a piece that has so many blocks for it.
+    /// The next bytes for the hash unit, of a piece that `hashable` listed with these `blocks`.
     pub fn next_hash_run(&mut self, piece: PieceIndex, blocks: u32) -> HashRun {
         let (buffer_bytes, length) = (self.buffer_bytes, self.layout.piece_length(piece));
         let open = self
             .find_mut(piece)
             .expect("only open pieces have bytes to hash");
-        let begin = open.hashed * BLOCK_BYTES;
-        open.hashed += blocks;
+        let begin = open.hash(blocks) * BLOCK_BYTES;
         let end = (begin + blocks * BLOCK_BYTES).min(length);
-        let buffer = open.buffers[(begin / buffer_bytes) as usize];
         HashRun {
             begin,
             length: end - begin,
-            buffer,
+            buffer: open.buffers()[(begin / buffer_bytes) as usize],
             offset: begin % buffer_bytes,
         }
     }
@@ -497,83 +370,73 @@ impl Picker {
     /// The hash of a whole piece is known.
     pub fn judge(&mut self, piece: PieceIndex, good: bool) -> Verdict {
         self.version += 1;
-        let open = find_in(&mut self.open, piece).expect("a piece being hashed is open");
-        assert_eq!(open.received as usize, open.blocks.len());
+        let open = self.find_mut(piece).expect("a piece being hashed is open");
         if good {
-            open.writing = 1;
+            open.start_writing();
             return Verdict::Good;
         }
-        let one_filled_it = open.givers.len() == 1 && !open.gone_givers;
-        let liar = open.givers.first().copied().filter(|_| one_filled_it);
-        open.alone = true;
-        self.free += open.restart();
+        let liar = open.start_anew();
+        self.free += open.free();
         Verdict::Bad { liar }
     }
 
     /// The bytes of an open piece, in order.
     pub fn buffers(&self, piece: PieceIndex) -> &[BufferId] {
-        &self
-            .find(piece)
-            .expect("only open pieces have buffers")
-            .buffers
+        let open = self.find(piece).expect("only open pieces have buffers");
+        open.buffers()
     }
 
-    /// What `judge` found good goes to one more place on the disk.
+    /// A piece that `judge` found good goes to one more place on the disk.
     pub fn write_again(&mut self, piece: PieceIndex) {
         let open = self.find_mut(piece).expect("a piece being written is open");
-        assert!(open.writing > 0);
-        open.writing += 1;
+        open.write_again();
     }
 
-    /// One place is written. After the last the piece is closed, and its buffers go back to the
-    /// caller, still full.
+    /// One place is written. After the last place the piece is closed, and its buffers go back to
+    /// the caller, still full.
     pub fn written(&mut self, piece: PieceIndex) -> Option<Vec<BufferId>> {
         let at = self
             .open
             .iter()
-            .position(|open| open.piece == piece)
+            .position(|open| open.piece() == piece)
             .expect("written pieces were open");
-        let open = &mut self.open[at];
-        assert!(open.writing > 0);
-        open.writing -= 1;
-        if open.writing > 0 {
+        if !self.open[at].written() {
             return None;
         }
         self.version += 1;
-        self.owned -= self.open[at].buffers.len();
-        Some(self.open.remove(at).buffers)
+        let buffers = self.open.remove(at).into_buffers();
+        self.owned -= buffers.len();
+        Some(buffers)
     }
 
-    /// Closes an open piece that nobody connected can fill and nobody is filling, so that its
-    /// buffers serve another one.
+    /// Closes an open piece that no connected peer has and no peer is sending, so that its buffers
+    /// serve another piece.
     pub fn abandon_orphan(&mut self) -> Option<(PieceIndex, Vec<BufferId>)> {
-        let idle = |state: &BlockState| matches!(state, BlockState::Free | BlockState::Received);
-        let orphan = |open: &OpenPiece| {
-            open.free > 0 && self.ranking.count(open.piece) == 0 && open.blocks.iter().all(idle)
-        };
+        let orphan = |open: &OpenPiece| open.is_stalled() && self.ranking.count(open.piece()) == 0;
         let at = self.open.iter().position(orphan)?;
         let open = self.open.remove(at);
-        self.free -= open.free;
-        self.owned -= open.buffers.len();
-        self.rank(open.piece);
+        let piece = open.piece();
+        self.free -= open.free();
+        self.owned -= open.buffers().len();
+        self.rank(piece);
         self.version += 1;
-        Some((open.piece, open.buffers))
+        Some((piece, open.into_buffers()))
     }
 
     fn find(&self, piece: PieceIndex) -> Option<&OpenPiece> {
-        self.open.iter().find(|open| open.piece == piece)
+        self.open.iter().find(|open| open.piece() == piece)
     }
 
     fn find_mut(&mut self, piece: PieceIndex) -> Option<&mut OpenPiece> {
-        find_in(&mut self.open, piece)
+        self.open.iter_mut().find(|open| open.piece() == piece)
     }
 
-    /// Recounts everything. `asked` lists every request that stands with a peer, `peers` what each
-    /// peer has.
-    pub fn check_invariants(&self, asked: &[(PeerSlot, Block)], peers: &[&Bitfield]) {
+    /// Recounts everything. `requests` lists every request that stands with a peer, `peers` what
+    /// each peer has.
+    pub fn check_invariants(&self, requests: &[(PeerSlot, Block)], peers: &[&Bitfield]) {
         self.ranking.check_invariants();
         for piece in self.layout.pieces() {
-            let is_open = self.find(piece).is_some();
+            let is_open = self.is_open(piece);
             assert!(!(self.wanted.get(piece) && self.have.get(piece)));
             assert_eq!(
                 self.ranking.is_ranked(piece),
@@ -583,64 +446,28 @@ impl Picker {
             let holders = peers.iter().filter(|has| has.get(piece)).count();
             assert_eq!(self.ranking.count(piece) as usize, holders);
         }
-        assert_eq!(
-            self.free,
-            self.open.iter().map(|open| open.free).sum::<u32>()
-        );
-        assert_eq!(
-            self.owned,
-            self.open
-                .iter()
-                .map(|open| open.buffers.len())
-                .sum::<usize>()
-        );
+        let (free, owned) = self.open.iter().fold((0, 0), |(free, owned), open| {
+            (free + open.free(), owned + open.buffers().len())
+        });
+        assert_eq!((self.free, self.owned), (free, owned));
         for open in &self.open {
-            let count =
-                |f: fn(&BlockState) -> bool| open.blocks.iter().filter(|s| f(s)).count() as u32;
-            assert_eq!(open.free, count(|s| *s == BlockState::Free));
-            assert_eq!(open.received, count(|s| *s == BlockState::Received));
-            assert!(open.hashed <= open.received);
-            for (at, state) in open.blocks.iter().enumerate() {
-                let block = self.layout.block(open.piece, BlockIndex(at as u32));
-                let standing = asked.iter().filter(|(_, b)| *b == block).count();
-                match *state {
-                    BlockState::Free | BlockState::Received => assert_eq!(standing, 0, "{block:?}"),
-                    BlockState::Requested(n) => assert_eq!(standing, usize::from(n), "{block:?}"),
-                    BlockState::Receiving(from, n) => {
-                        assert_eq!(standing, usize::from(n), "{block:?}");
-                        assert!(asked.contains(&(from, block)));
-                    }
-                }
-            }
+            open.check_invariants(&self.layout, requests);
         }
-        for (_, block) in asked {
+        for (_, block) in requests {
             assert!(
-                self.find(block.piece).is_some(),
+                self.is_open(block.piece),
                 "a request for {block:?} of a piece that is not open"
             );
         }
     }
-
-    /// Buffers owned by open pieces.
-    pub fn buffer_count(&self) -> usize {
-        self.owned
-    }
-}
-
-fn find_in(open: &mut [OpenPiece], piece: PieceIndex) -> Option<&mut OpenPiece> {
-    open.iter_mut().find(|open| open.piece == piece)
-}
-
-fn index(block: Block) -> usize {
-    (block.begin / BLOCK_BYTES) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Two blocks a piece, one buffer a piece. `counts` is how many peers have each piece, `disk`
-    /// what we have (`#`).
+    /// Each piece has two blocks and one buffer. `counts` says how many peers have each piece, `disk`
+    /// which pieces we have (`#`).
     fn picker(counts: &str, disk: &str) -> Picker {
         let pieces = counts.len() as u32;
         let layout = Layout::new(u64::from(pieces * 2 * BLOCK_BYTES), 2 * BLOCK_BYTES).unwrap();
@@ -670,7 +497,7 @@ mod tests {
         }
     }
 
-    /// What peer `slot` with these pieces and suggestions would be asked; it was asked nothing yet.
+    /// What peer `slot` with these pieces and suggestions would be asked for. It has no requests yet.
     fn pick(picker: &Picker, slot: u32, has: &str, suggested: &[u32]) -> Pick {
         let suggested: Vec<PieceIndex> = suggested.iter().copied().map(PieceIndex).collect();
         let asked = Asked {
@@ -687,7 +514,7 @@ mod tests {
         picker.open(PieceIndex(piece), alloc::vec![BufferId(piece)]);
     }
 
-    /// `slot` is asked for the block and sends it.
+    /// The block is requested from `slot`, which sends it.
     fn deliver(picker: &mut Picker, slot: u32, block: Block) {
         picker.request(block, PeerSlot(slot));
         picker.begin(block, PeerSlot(slot)).unwrap();
@@ -695,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn rarest_first_among_what_the_peer_has_and_we_lack() {
+    fn rarest_first_among_the_pieces_the_peer_has_and_we_lack() {
         assert_eq!(
             pick(&picker("3123", "...."), 0, "####", &[]),
             Pick::Open(PieceIndex(1))
@@ -765,16 +592,16 @@ mod tests {
     #[test]
     fn without_room_only_open_pieces_are_picked() {
         let mut picker = picker("11", "..");
-        let nobody = Asked {
+        let asked = Asked {
             slot: PeerSlot(0),
             has: &field("##"),
             suggested: &[],
             offers: false,
             requested: &|_| false,
         };
-        assert_eq!(picker.pick(&nobody, false, true), Pick::Nothing);
+        assert_eq!(picker.pick(&asked, false, true), Pick::Nothing);
         open(&mut picker, 1);
-        assert_eq!(picker.pick(&nobody, false, true), Pick::Block(block(1, 0)));
+        assert_eq!(picker.pick(&asked, false, true), Pick::Block(block(1, 0)));
     }
 
     #[test]
@@ -794,7 +621,7 @@ mod tests {
         assert_eq!(
             pick(&picker, 2, "#.", &[]),
             Pick::Block(block(0, 1)),
-            "the one asked of fewest"
+            "the block requested from the fewest peers"
         );
         assert!(picker.begin(block(0, 0), PeerSlot(1)).is_some());
         assert!(
@@ -809,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_follows_the_prefix() {
+    fn hashing_follows_the_received_prefix() {
         let mut picker = picker("1", ".");
         open(&mut picker, 0);
         deliver(&mut picker, 0, block(0, 1));
@@ -843,7 +670,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_piece_is_filled_again_by_one_alone_and_then_there_is_a_liar() {
+    fn a_bad_piece_is_filled_again_by_a_single_peer_which_is_blamed_next() {
         let mut picker = picker("1", ".");
         open(&mut picker, 0);
         deliver(&mut picker, 0, block(0, 0));
@@ -869,7 +696,7 @@ mod tests {
     }
 
     #[test]
-    fn one_alone_who_leaves_is_replaced() {
+    fn a_single_filler_that_stops_is_replaced() {
         let mut picker = picker("1", ".");
         open(&mut picker, 0);
         deliver(&mut picker, 0, block(0, 0));
@@ -878,15 +705,15 @@ mod tests {
         deliver(&mut picker, 1, block(0, 0));
         picker.request(block(0, 1), PeerSlot(1));
         picker.release(block(0, 1), PeerSlot(1));
-        picker.forsake(PeerSlot(1));
+        picker.restart_pieces_of(PeerSlot(1));
         assert_eq!(pick(&picker, 0, "#", &[]), Pick::Block(block(0, 0)));
     }
 
     #[test]
-    fn an_orphan_gives_its_buffers_back() {
+    fn a_piece_that_no_peer_has_gives_its_buffers_back() {
         let mut picker = picker("11", "..");
         open(&mut picker, 0);
-        assert_eq!(picker.abandon_orphan(), None, "somebody has it");
+        assert_eq!(picker.abandon_orphan(), None, "a peer has it");
         picker.piece_vanished(PieceIndex(0));
         assert_eq!(
             picker.abandon_orphan(),

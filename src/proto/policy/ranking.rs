@@ -1,8 +1,8 @@
-//! Pieces in order of a small count, equal counts in random order.
+//! Which piece has the lowest count? Pieces in order of a small count, equal counts in random order.
 //!
-//! One structure, two questions: "which piece do the fewest peers have" (rarest first) and "which
-//! piece did we send least". Every change is O(1) swaps: the pieces lie in one array, sorted by
-//! count, and `starts` says where each count begins.
+//! One structure answers two questions: which piece do the fewest peers have (rarest first), and
+//! which piece did we send least. The pieces are in one array sorted by count, and `starts` says
+//! where each count begins, so a count goes up or down by one with a few swaps.
 //!
 //! ```text
 //! count      0 0 0 1 1 3
@@ -81,7 +81,7 @@ impl Ranking {
         }
     }
 
-    /// Takes a piece out of the order; it goes on counting.
+    /// Takes a piece out of the order. Its count goes on.
     pub fn remove(&mut self, piece: PieceIndex) {
         assert!(self.is_ranked(piece));
         for count in self.counts[piece.index()]..self.count_max() {
@@ -95,7 +95,7 @@ impl Ranking {
         self.place[piece.index()] = UNRANKED;
     }
 
-    /// Puts it back where its count belongs.
+    /// Puts a piece back at the place of its count.
     pub fn insert(&mut self, piece: PieceIndex, rng: &mut Rng) {
         assert!(!self.is_ranked(piece));
         self.grow(self.counts[piece.index()]);
@@ -109,7 +109,7 @@ impl Ranking {
         self.mix(piece, rng);
     }
 
-    /// Highest count that `starts` has a bucket for.
+    /// Highest count that `starts` has a place for. The pieces of one count are its bucket.
     fn count_max(&self) -> u16 {
         (self.starts.len() - 2) as u16
     }
@@ -121,8 +121,8 @@ impl Ranking {
         }
     }
 
-    /// Moves a piece from the bucket `count` to the next one: to its end, then the border goes
-    /// below it.
+    /// Moves a piece from the bucket `count` to the next one: it goes to the end of its bucket, and
+    /// then the border moves in front of it.
     fn raise(&mut self, piece: PieceIndex, count: u16) {
         self.grow(count + 1);
         let border = self.starts[count as usize + 1] - 1;
@@ -174,7 +174,7 @@ impl Ranking {
 mod tests {
     use super::*;
 
-    /// The stupid twin: counts and membership only; the ranking must list them in a sorted order.
+    /// A twin that keeps only counts and membership. The ranking must list its pieces, sorted.
     #[test]
     fn agrees_with_a_plain_sort() {
         for seed in 0..200 {

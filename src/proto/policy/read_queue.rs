@@ -16,7 +16,7 @@
 
 use alloc::collections::VecDeque;
 
-use crate::format::metainfo::Layout;
+use crate::format::layout::Layout;
 use crate::limits::READ_AHEAD_MAX;
 use crate::policy::cache::Chunk;
 use crate::units::{BufferId, PieceIndex};

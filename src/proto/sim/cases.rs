@@ -187,10 +187,6 @@ impl Bench {
 
 fn nobody() -> Result<Answer, String> {
     Ok(Answer::Peers {
-        interval: Duration::from_secs(1800),
-        min_interval: None,
-        complete: None,
-        incomplete: None,
         peers: Vec::new(),
         warning: None,
     })
@@ -222,7 +218,7 @@ fn a_late_farewell_does_not_spin() {
             .poll_announce(bench.now)
             .is_some_and(|url| url.contains("event=stopped"))
     );
-    bench.now = bench.now + FAREWELL_MAX * 2;
+    bench.now = bench.now + LEAVING_MAX * 2;
     assert!(
         bench
             .swarm

@@ -18,7 +18,8 @@ use crate::swarm::{
     DiskError, DiskOperation, Failure, HashOf, Outcome, Progress, Role, State, Work,
 };
 use crate::units::{Block, DiskOffset, PieceIndex, Ticket};
-use crate::wire::message::{DONT_HAVE_ID, Message};
+use crate::wire::extension::DONT_HAVE_ID;
+use crate::wire::message::Message;
 
 /// What the checker has to know of an agent.
 pub struct Watched {

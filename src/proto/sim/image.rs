@@ -9,7 +9,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-use crate::format::metainfo::{self, Content, Description, Metainfo};
+use crate::format::metainfo::Metainfo;
+use crate::format::metainfo_write::{self, Content, Description};
 use crate::limits::BLOCK_BYTES;
 use crate::units::{PieceHash, PieceIndex};
 
@@ -83,7 +84,7 @@ impl Image {
             .map(|index| good_hash(shape.pieces[index as usize], length(index)))
             .collect();
         let trackers: Vec<String> = tracker.then(|| TRACKER.into()).into_iter().collect();
-        let torrent = metainfo::write(&Description {
+        let torrent = metainfo_write::write(&Description {
             name: "simulated",
             trackers: &trackers,
             webseeds: &[],

@@ -34,9 +34,6 @@ pub struct Tracker {
     stopped_at: Option<Instant>,
 }
 
-/// The announce interval: opentracker's default. Agents must not depend on it.
-const INTERVAL: Duration = Duration::from_secs(1800);
-
 impl Tracker {
     pub fn new(options: TrackerOptions) -> Tracker {
         Tracker {
@@ -100,10 +97,6 @@ impl Tracker {
             _ => {}
         }
         Ok(Answer::Peers {
-            interval: INTERVAL,
-            min_interval: None,
-            complete: None,
-            incomplete: None,
             peers: self.some_peers(rng),
             warning: None,
         })

@@ -9,7 +9,8 @@ use crate::limits::*;
 use crate::policy::mesh::Ending;
 use crate::policy::throttle::Throttles;
 use crate::units::*;
-use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, Message, RawBlock};
+use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake};
+use crate::wire::message::{Message, RawBlock};
 
 impl Swarm {
     pub fn handle_message(
@@ -99,7 +100,10 @@ impl Swarm {
                 // Only matters while we are choked, and in our swarms no peer is for long.
                 check_piece(index)?;
             }
-            Message::Extended { id: 0, payload } => {
+            Message::Extended {
+                id: EXTENDED_HANDSHAKE_ID,
+                payload,
+            } => {
                 let handshake = ExtendedHandshake::parse(&payload);
                 let handshake = handshake.map_err(|_| "its extension handshake is broken")?;
                 self.take_extended_handshake(slot, &handshake);
@@ -187,7 +191,7 @@ impl Swarm {
         if !peer.fast {
             self.release_requests(slot, throttles);
         }
-        self.picker.forsake(slot);
+        self.picker.restart_pieces_of(slot);
     }
 
     /// Takes all requests back except the block that is arriving, so that others can be asked for
@@ -215,7 +219,7 @@ impl Swarm {
         if self.peer(slot).forget_request(block) {
             throttles.down.give_back(block.length);
             self.picker.release(block, slot);
-            self.picker.forsake(slot);
+            self.picker.restart_pieces_of(slot);
             self.peer(slot).refused(now);
         }
     }

@@ -7,7 +7,7 @@ use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use crate::format::metainfo::Layout;
+use crate::format::layout::Layout;
 use crate::limits::*;
 use crate::units::*;
 use crate::wire::message::{Handshake, Message};

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::interface::Role;
 use super::peer::overdue;
-use crate::limits::FAREWELL_MAX;
+use crate::limits::LEAVING_MAX;
 use crate::policy::tracker::Tracker;
 use crate::units::Instant;
 
@@ -82,7 +82,7 @@ impl Leaving {
     /// Leaving begins. `waits_for_tracker`: a tracker has to hear `stopped`. `flushed`: there is
     /// nothing to flush.
     pub(super) fn begin(&mut self, now: Instant, waits_for_tracker: bool, flushed: bool) {
-        self.stopped_by = waits_for_tracker.then_some(now + FAREWELL_MAX);
+        self.stopped_by = waits_for_tracker.then_some(now + LEAVING_MAX);
         self.flushed = flushed;
     }
 

@@ -13,7 +13,8 @@ use crate::policy::cache::Chunk;
 use crate::policy::picker::{Asked, Pick};
 use crate::policy::throttle::{Throttle, Throttles};
 use crate::units::*;
-use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, Handshake, Message};
+use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake};
+use crate::wire::message::{Handshake, Message};
 
 impl Swarm {
     /// The next thing to send to this peer. Call it while there is room for it.
@@ -117,7 +118,7 @@ impl Swarm {
             ..ExtendedHandshake::default()
         };
         Message::Extended {
-            id: 0,
+            id: EXTENDED_HANDSHAKE_ID,
             payload: handshake.encode(),
         }
     }

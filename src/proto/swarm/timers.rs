@@ -96,7 +96,7 @@ impl Swarm {
             let cancel = Message::Cancel(block.into());
             self.peer(slot).replies.push_back(cancel);
         }
-        self.picker.forsake(slot);
+        self.picker.restart_pieces_of(slot);
     }
 
     pub(super) fn rechoke(&mut self, now: Instant, up: &Throttle) {

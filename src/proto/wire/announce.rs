@@ -1,20 +1,17 @@
 //! What do we tell a tracker, and what does it answer?
 //!
 //! Read first: BEP 3 (trackers), BEP 23 (compact peer lists), BEP 7 (IPv6). The exchange is one
-//! HTTP GET (`http`); its answer is worth parsing whatever the HTTP status says, because some
-//! trackers refuse with both.
+//! HTTP GET (`http`). The answer is parsed whatever the HTTP status is, because some trackers refuse
+//! with an error status and a failure reason together. The interval that a tracker asks for is not
+//! read: `policy::tracker` announces as often as a room needs it, see `limits::ANNOUNCE_ALONE`.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::net::SocketAddr;
-use core::time::Duration;
 
 use crate::format::bencode::{self, BencodeError, Dict, Value};
-use crate::limits::{
-    ANNOUNCE_INTERVAL_DEFAULT, ANNOUNCE_INTERVAL_MAX, ANNOUNCE_INTERVAL_MIN,
-    ANNOUNCE_PEER_COUNT_MAX, TEXT_BYTES_MAX,
-};
+use crate::limits::{ANNOUNCE_PEER_COUNT_MAX, TEXT_BYTES_MAX};
 use crate::text;
 use crate::units::{InfoHash, PeerId};
 use crate::wire::compact;
@@ -22,7 +19,7 @@ use crate::wire::compact;
 /// Why we announce now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Event {
-    /// The interval is over, or more peers are wanted.
+    /// The interval has passed, or more peers are wanted.
     #[default]
     None,
     Started,
@@ -30,12 +27,12 @@ pub enum Event {
     Stopped,
 }
 
-/// What a tracker is told.
+/// What we tell a tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceRequest {
     pub info_hash: InfoHash,
     pub peer_id: PeerId,
-    /// Where we listen.
+    /// The port on which we listen.
     pub port: u16,
     /// Payload bytes since `Started`.
     pub uploaded: u64,
@@ -43,14 +40,14 @@ pub struct AnnounceRequest {
     /// Bytes missing; 0 makes us a seed.
     pub left: u64,
     pub event: Event,
-    /// How many addresses we would like.
+    /// The number of addresses that we ask for.
     pub numwant: u32,
-    /// Tells the tracker it is still us after our address has changed.
+    /// Tells the tracker that it is still us when our address has changed.
     pub key: u32,
 }
 
 impl AnnounceRequest {
-    /// The URL to get, made from that of the tracker.
+    /// The URL of this announce, made from the URL of the tracker.
     pub fn url(&self, tracker: &str) -> String {
         let mut url = String::from(tracker.split('#').next().unwrap_or_default());
         match url.chars().next_back() {
@@ -101,27 +98,21 @@ fn push_encoded(url: &mut String, bytes: &[u8]) {
     }
 }
 
-/// What a tracker says.
+/// What a tracker answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Peers {
-        /// When it wants to hear from us again, and the soonest it allows.
-        interval: Duration,
-        min_interval: Option<Duration>,
-        /// How many seeds and how many leechers it knows.
-        complete: Option<u32>,
-        incomplete: Option<u32>,
-        /// We are among them ourselves, as a rule.
+        /// As a rule our own address is among them.
         peers: Vec<SocketAddr>,
         warning: Option<String>,
     },
-    /// It is there, but will not serve us.
+    /// The tracker was reached, but refuses to serve us. The text is its reason.
     Failure(String),
 }
 
 impl Answer {
-    /// Takes what it knows; an entry that is missing, of another type or out of range counts as
-    /// absent. Bytes behind the dictionary are ignored: some trackers end their answer with a line
+    /// Reads the entries that it knows. An entry of a wrong type or out of range counts as absent.
+    /// Bytes behind the dictionary are ignored, because some trackers end their answer with a line
     /// break.
     pub fn parse(body: &[u8]) -> Result<Answer, AnnounceError> {
         let (value, _) = bencode::parse_prefix(body).map_err(AnnounceError::Bencode)?;
@@ -130,10 +121,6 @@ impl Answer {
             return Ok(Answer::Failure(reason));
         }
         Ok(Answer::Peers {
-            interval: interval_of(&dict, "interval").unwrap_or(ANNOUNCE_INTERVAL_DEFAULT),
-            min_interval: interval_of(&dict, "min interval"),
-            complete: count_of(&dict, "complete"),
-            incomplete: count_of(&dict, "incomplete"),
             peers: peers_in(&dict),
             warning: text_of(&dict, "warning message"),
         })
@@ -147,18 +134,7 @@ fn text_of(dict: &Dict<'_>, key: &str) -> Option<String> {
     ))
 }
 
-fn interval_of(dict: &Dict<'_>, key: &str) -> Option<Duration> {
-    let seconds = dict.get(key.as_bytes())?.as_integer()?;
-    let interval = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    Some(interval.clamp(ANNOUNCE_INTERVAL_MIN, ANNOUNCE_INTERVAL_MAX))
-}
-
-fn count_of(dict: &Dict<'_>, key: &str) -> Option<u32> {
-    u32::try_from(dict.get(key.as_bytes())?.as_integer()?).ok()
-}
-
-/// The addresses of `peers`, packed or as a list, and of `peers6`; no more than
-/// ANNOUNCE_PEER_COUNT_MAX.
+/// The addresses of `peers`, packed or as a list, and of `peers6`: at most ANNOUNCE_PEER_COUNT_MAX.
 fn peers_in(dict: &Dict<'_>) -> Vec<SocketAddr> {
     let peers = dict.get(b"peers");
     let listed = peers.and_then(Value::as_list);
@@ -177,8 +153,8 @@ fn peers_in(dict: &Dict<'_>) -> Vec<SocketAddr> {
     all.take(ANNOUNCE_PEER_COUNT_MAX).collect()
 }
 
-/// One peer as a dictionary with `ip` and `port`. BEP 3 would allow a host name; we could not look
-/// it up without blocking, and no tracker knows one.
+/// One peer as a dictionary with `ip` and `port`. BEP 3 also allows a host name, which is ignored:
+/// the core cannot look it up, and no tracker sends one.
 fn listed_peer(peer: Value<'_>) -> Option<SocketAddr> {
     let peer = peer.as_dict()?;
     let ip = peer.get(b"ip")?.as_str()?.parse().ok()?;
@@ -186,7 +162,7 @@ fn listed_peer(peer: Value<'_>) -> Option<SocketAddr> {
     compact::connectable(ip, u16::try_from(port).ok()?)
 }
 
-/// Why a body is not a tracker's answer.
+/// Why a body is not the answer of a tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnnounceError {
     Bencode(BencodeError),
@@ -208,7 +184,8 @@ impl core::error::Error for AnnounceError {}
 mod tests {
     use super::*;
     use crate::rng::Rng;
-    use crate::wire::http::Url;
+    use crate::wire::compact::tests::addresses;
+    use crate::wire::url::Url;
     use std::format;
     use std::string::ToString;
 
@@ -258,11 +235,7 @@ mod tests {
         }
     }
 
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    /// What Debian's opentracker (0.0~git20210823) answered a leecher; the second peer is the seed.
+    /// The answer of Debian's opentracker (0.0~git20210823) to a leecher. The second peer is the seed.
     const OPENTRACKER: &[u8] =
         b"d8:completei1e10:downloadedi0e10:incompletei1e8:intervali1638e12:min intervali819e\
         5:peers12:\x0a\x4d\x00\x02\x1a\xe2\x0a\x4d\x00\x01\x1a\xe1e";
@@ -270,10 +243,6 @@ mod tests {
     #[test]
     fn answer_of_opentracker_and_cut_short() {
         let expected = Answer::Peers {
-            interval: Duration::from_secs(1638),
-            min_interval: Some(Duration::from_secs(819)),
-            complete: Some(1),
-            incomplete: Some(1),
             peers: addresses(&["10.77.0.2:6882", "10.77.0.1:6881"]),
             warning: None,
         };
@@ -336,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn crowd_is_cut() {
+    fn too_many_peers_are_cut() {
         let mut body = Vec::from(b"d5:peers");
         bencode::put_bytes(&mut body, &[1; 6 * (ANNOUNCE_PEER_COUNT_MAX + 5)]);
         body.push(b'e');
@@ -344,37 +313,24 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_kept_sane() {
-        let interval_in = |text: &str| match Answer::parse(text.as_bytes()).unwrap() {
-            Answer::Peers {
-                interval,
-                min_interval,
-                complete,
-                incomplete,
-                ..
-            } => (interval, min_interval, complete, incomplete),
-            Answer::Failure(reason) => panic!("{reason}"),
-        };
-        let (least, most) = (ANNOUNCE_INTERVAL_MIN, ANNOUNCE_INTERVAL_MAX);
-        assert_eq!(
-            interval_in("de"),
-            (ANNOUNCE_INTERVAL_DEFAULT, None, None, None)
-        );
-        assert_eq!(
-            interval_in("d8:interval1:xe"),
-            (ANNOUNCE_INTERVAL_DEFAULT, None, None, None)
-        );
-        let low = "d8:completei-1e10:incompletei4294967296e8:intervali0e12:min intervali-7ee";
-        assert_eq!(interval_in(low), (least, Some(least), None, None));
-        let high = "d8:completei0e10:incompletei4294967295e8:intervali9223372036854775807e12:min intervali99999ee";
-        assert_eq!(
-            interval_in(high),
-            (most, Some(most), Some(0), Some(u32::MAX))
-        );
+    fn numbers_of_any_size_do_no_harm() {
+        for numbers in [
+            "8:interval1:x",
+            "8:completei-1e10:incompletei4294967296e8:intervali0e12:min intervali-7e",
+            "8:completei0e8:intervali9223372036854775807e12:min intervali99999e",
+        ] {
+            let body = [
+                b"d",
+                numbers.as_bytes(),
+                b"5:peers6:\x0a\x4d\x00\x01\x1a\xe1e",
+            ]
+            .concat();
+            assert_eq!(peers_of(&body), addresses(&["10.77.0.1:6881"]), "{numbers}");
+        }
     }
 
     #[test]
-    fn texts_can_be_printed() {
+    fn texts_are_made_printable_and_cut() {
         let failure = Answer::parse(b"d14:failure reason9:\x1b[2J no\r\ne");
         assert_eq!(
             failure,
@@ -394,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_says_so() {
+    fn other_bodies_are_refused() {
         assert_eq!(
             Answer::parse(b"le").unwrap_err().to_string(),
             "tracker's answer is not a dictionary"
@@ -407,9 +363,9 @@ mod tests {
         );
     }
 
-    /// Good answers with a few bytes overwritten, and plain noise.
+    /// Good answers with a few bytes overwritten, and random bytes.
     #[test]
-    fn garbage_never_panics() {
+    fn changed_and_random_bodies_never_panic() {
         let listed =
             b"d8:intervali900e5:peersld2:ip9:10.77.0.14:porti6881eed2:ip3:::14:porti6881eee6:peers63:abce";
         let mut rng = Rng::new(0x5eed);

@@ -1,8 +1,8 @@
-//! How are peer addresses packed into a string? Address and port, big-endian, one entry behind the
+//! How are peer addresses packed into a string? As address and port, big-endian, one entry after the
 //! other.
 //!
-//! Used by tracker answers (BEP 23, BEP 7) and peer exchange (BEP 11). Entries nobody can connect
-//! to are left out, and so is a last entry that is not whole.
+//! Answers of trackers (BEP 23, BEP 7) and peer exchange (BEP 11) use it. Addresses that cannot be
+//! connected to are left out, and so is a last entry that is cut short.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -33,8 +33,8 @@ pub fn v6(packed: &[u8]) -> impl Iterator<Item = SocketAddr> {
     })
 }
 
-/// The address of a peer, if it can be one. An IPv4 address dressed as IPv6 (`::ffff:10.77.0.1`) is
-/// undressed, so that the same peer is not known twice.
+/// The address, if a peer can have it. An IPv4 address mapped to IPv6 (`::ffff:10.77.0.1`) becomes
+/// plain IPv4, so that the same peer is not known by two addresses.
 pub fn connectable(ip: IpAddr, port: u16) -> Option<SocketAddr> {
     let ip = ip.to_canonical();
     let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
@@ -62,13 +62,13 @@ pub fn pack(addresses: &[SocketAddr]) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const TWO: &[u8] = b"\x0a\x4d\x00\x01\x1a\xe1\x0a\x4d\x00\x02\x1a\xe2";
     const ONE_V6: &[u8] = b"\xfd\x77\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x1a\xe1";
 
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_connect_to_is_left_out() {
+    fn addresses_that_cannot_be_connected_to_are_left_out() {
         let entries = [
             &b"\x0a\x4d\x00\x01\x00\x00"[..], // port 0
             b"\x00\x00\x00\x00\x1a\xe1",      // 0.0.0.0
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn mapped_addresses_are_packed_as_what_they_are() {
+    fn mapped_addresses_are_packed_as_ipv4() {
         let (packed, packed_v6) = pack(&addresses(&["[::ffff:10.77.0.1]:6881"]));
         assert_eq!((&packed[..], &packed_v6[..]), (&TWO[..6], &b""[..]));
     }

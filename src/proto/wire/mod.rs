@@ -1,6 +1,12 @@
-//! Bytes in flight: messages between peers, and HTTP with a tracker or a web server.
+//! Bytes in flight: what do peers, trackers and web servers send each other?
+//!
+//! `message` and `extension` are the protocol between peers. `url` and `http` fetch torrents and
+//! carry announces, `announce` is what a tracker is told and answers, `compact` is how peer
+//! addresses are packed.
 
 pub mod announce;
-pub mod compact;
+pub(crate) mod compact;
+pub(crate) mod extension;
 pub mod http;
 pub mod message;
+pub mod url;

@@ -4,9 +4,10 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::super::*;
-use crate::format::metainfo::{self, Content, Description};
+use crate::format::metainfo_write::{self, Content, Description};
 use crate::policy::throttle::Throttles;
-use crate::wire::message::{ExtendedHandshake, Handshake, Message, RawBlock};
+use crate::wire::extension::ExtendedHandshake;
+use crate::wire::message::{Handshake, Message, RawBlock};
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * 1024;
@@ -23,7 +24,7 @@ fn address(host: u8) -> SocketAddr {
 /// buffers.
 fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
     let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
-    let torrent = metainfo::write(&Description {
+    let torrent = metainfo_write::write(&Description {
         name: "test",
         trackers: &["http://10.77.0.9/announce".into()],
         webseeds: &[],

@@ -3,7 +3,8 @@
 use super::super::*;
 use super::story::*;
 use crate::policy::cache::Chunk;
-use crate::wire::message::{ExtendedHandshake, Message};
+use crate::wire::extension::ExtendedHandshake;
+use crate::wire::message::Message;
 
 #[test]
 fn a_piece_that_is_bad_once_is_fetched_again() {

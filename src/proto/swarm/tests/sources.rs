@@ -6,7 +6,8 @@ use core::time::Duration;
 use super::super::*;
 use super::story::*;
 use crate::policy::throttle::Throttles;
-use crate::wire::message::{ExtendedHandshake, Handshake, Message, RawBlock};
+use crate::wire::extension::ExtendedHandshake;
+use crate::wire::message::{Handshake, Message, RawBlock};
 
 #[test]
 fn pieces_that_a_peer_has_lost_are_asked_of_others() {

@@ -8,9 +8,10 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::super::*;
-use crate::format::metainfo::{self, Content, Description};
+use crate::format::metainfo_write::{self, Content, Description};
 use crate::policy::throttle::Throttles;
-use crate::wire::message::{DONT_HAVE_ID, ExtendedHandshake, Handshake, Message, RawBlock};
+use crate::wire::extension::{DONT_HAVE_ID, ExtendedHandshake};
+use crate::wire::message::{Handshake, Message, RawBlock};
 
 pub(super) const NOW: Instant = Instant(1_000_000);
 pub(super) const PIECE: u32 = BLOCK_BYTES;
@@ -61,7 +62,7 @@ impl Story {
             .bytes()
             .map(|letter| hash(letter, piece_bytes))
             .collect();
-        let torrent = metainfo::write(&Description {
+        let torrent = metainfo_write::write(&Description {
             name: "test",
             trackers: &["http://10.77.0.9/announce".into()],
             webseeds: &[],
