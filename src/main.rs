@@ -1,4 +1,4 @@
-//! `swarmdd`: dd from a swarm.
+//! `swarmdd`: dd from a swarm. Which exit status, and which line on stderr, ends the program?
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ mod report;
 mod storage;
 mod target;
 
-/// The exit status of a command line that was not understood.
+/// The exit status for a command line that was not understood.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: cli::Command) -> ExitCode {
+fn run(command: cmd::Command) -> ExitCode {
     match cmd::run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cmd::Failure::Because(reason)) => {
@@ -40,6 +40,6 @@ fn run(command: cli::Command) -> ExitCode {
 }
 
 fn complain(text: &str) {
-    // When stderr is gone the exit status still says it; `eprintln!` would panic.
+    // If stderr is closed, the exit status still reports the failure; `eprintln!` would panic.
     let _ = writeln!(std::io::stderr(), "swarmdd: {text}");
 }

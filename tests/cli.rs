@@ -1,5 +1,5 @@
 //! Does the real binary behave on the command line: exit statuses, one clear line when it fails,
-//! and a disk image that goes through `make`, `info` and `verify`?
+//! and `make`, `info` and `verify` of a disk image?
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -28,7 +28,7 @@ impl Place {
         self.path(name)
     }
 
-    /// 9 MiB and 777 bytes with data at the start, in the middle and nowhere near the end.
+    /// 9 MiB and 777 bytes, with data at the start and in the middle, and a hole at the end.
     fn sparse_image(&self) -> String {
         let path = self.path("disk.img");
         let file = File::create(&path).unwrap();
@@ -76,7 +76,8 @@ fn succeed(arguments: &[&str]) -> String {
     stdout(&output)
 }
 
-/// Exit status 1; the last line of stderr, which is the only one that begins with `swarmdd: `.
+/// Checks for exit status 1. Returns the last line of stderr, the only one that begins with
+/// `swarmdd: `.
 #[track_caller]
 fn fail(arguments: &[&str]) -> String {
     let output = swarmdd(arguments);
@@ -165,7 +166,7 @@ fn help_goes_to_stdout() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_stdout_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
         .arg("--help")
         .stdout(Stdio::piped())
@@ -176,7 +177,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn used_ranges_go_round() {
+fn make_info_and_verify_agree_on_used_ranges() {
     let place = Place::new("used");
     let (image, torrent) = (place.sparse_image(), place.path("disk.torrent"));
     let url = "http://10.77.0.1:6969/announce";
@@ -217,7 +218,7 @@ fn used_ranges_go_round() {
         format!("good: {pieces} of {pieces} pieces\n")
     );
 
-    // What lies in a hole is nobody's business; what lies in the last sector is.
+    // The torrent does not describe the holes, but it does describe the last sector.
     let file = File::options().write(true).open(&image).unwrap();
     file.write_all_at(b"x", 4 * MIB).unwrap();
     succeed(&["verify", &torrent, &image]);
@@ -234,7 +235,7 @@ fn used_ranges_go_round() {
 }
 
 #[test]
-fn a_single_file_goes_round_and_names_the_first_bad_offset() {
+fn verify_of_a_single_file_names_the_first_bad_offset() {
     let place = Place::new("single");
     let (image, torrent) = (place.sparse_image(), place.path("disk.torrent"));
     let made = succeed(&[
@@ -291,12 +292,12 @@ fn the_same_image_gives_the_same_torrent() {
     assert_eq!(
         left.len(),
         2,
-        "nothing but the image and the torrent: {left:?}"
+        "more than the image and the torrent: {left:?}"
     );
 }
 
 #[test]
-fn make_refuses_what_it_cannot_describe() {
+fn make_refuses_sources_that_it_cannot_describe() {
     let place = Place::new("refuse");
     let image = place.write("disk.img", &[7; 5000]);
     let torrent = place.path("x.torrent");
@@ -340,11 +341,11 @@ fn make_refuses_what_it_cannot_describe() {
     assert_eq!(
         fs::read(&image).unwrap(),
         [7; 5000],
-        "the source is as it was"
+        "the source has changed"
     );
 }
 
-/// The port is looked at last, when both targets are open already.
+/// When the last pair or the port is refused, the other targets are open already.
 #[test]
 fn a_refused_get_leaves_every_target_as_it_was() {
     let place = Place::new("refused-get");
@@ -354,6 +355,13 @@ fn a_refused_get_leaves_every_target_as_it_was() {
     );
     succeed(&["make", &image, "-o", &torrent]);
     let (short, none) = (place.write("short.img", b"abc"), place.path("none.img"));
+    let refused = [&torrent, &short, &torrent, &none, &torrent, "/dev/null"];
+    let output = swarmdd(&[&["get"], &refused[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/dev/null is a character device"));
+    assert_eq!(fs::read(&short).unwrap(), b"abc");
+    assert!(!Path::new(&none).exists());
+
     // No address of this machine.
     let listen = ["--listen", "198.51.100.1:6881", "--progress", "json"];
     let output = swarmdd(&[&["get", &torrent, &short, &torrent, &none], &listen[..]].concat());
@@ -392,7 +400,7 @@ fn verify_refuses_a_target_that_is_too_small() {
 }
 
 #[test]
-fn malformed_torrents_are_one_line() {
+fn a_malformed_torrent_is_reported_in_one_line() {
     let place = Place::new("malformed");
     let image = place.write("disk.img", &[7; 100_000]);
     let torrent = place.path("good.torrent");

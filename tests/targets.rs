@@ -1,15 +1,15 @@
-//! Is the right disk taken, and is every other left as it was? The real binary on real loop devices
-//! of both sector sizes.
+//! Is the right disk chosen, and does every other disk stay as it was? The real binary on real loop
+//! devices of both sector sizes.
 //!
 //! Each case is refused with exactly this message, with and without `--dry-run`, and each target
-//! holds afterwards what it held before. Selectors look at sysfs, so they run in a mount namespace
-//! of their own in which /sys, /dev and the kernel's command line describe a machine whose disks
-//! are these loop devices.
+//! holds afterwards what it held before. Selectors read sysfs, so they run in a mount namespace of
+//! their own in which /sys, /dev and the kernel's command line describe a machine whose disks are
+//! these loop devices.
 //!
-//! All of it needs root and losetup; without, the tests say that they were skipped.
+//! The tests need root and losetup. Without them, they print that they were skipped.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -20,19 +20,18 @@ use swarm_proto::units::{DiskOffset, PieceHash};
 const MIB: u64 = 1 << 20;
 const PIECE_BYTES: u32 = 64 << 10;
 
-/// Where a test may make loop devices, mounts and swaps; all of them go with it, also when the test
-/// fails.
+/// The loop devices, mounts and swaps of a test. All of them are removed when it is dropped, also
+/// when the test fails.
 struct Stage {
     directory: PathBuf,
-    /// Loop devices and the files behind them; without those that are swap, to which the kernel may
-    /// write.
+    /// Loop devices and the files behind them, except swap: the kernel may write to that.
     disks: Vec<(String, String)>,
-    /// What to run at the end, the last first.
+    /// Commands to run at the end, the last one first.
     undo: Vec<Vec<String>>,
 }
 
 impl Stage {
-    /// `None`, and a line that says so, where this cannot be done.
+    /// `None`, and a line that says so, on a machine without root or loop devices.
     fn new(name: &str) -> Option<Stage> {
         let root = fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0);
         if !root || !Path::new("/dev/loop-control").exists() {
@@ -58,14 +57,14 @@ impl Stage {
             .push(command.iter().map(|word| word.to_string()).collect());
     }
 
-    /// A loop device full of `name`, to see whether a byte of it changes.
+    /// A loop device full of `name`, so that a changed byte shows.
     fn disk(&mut self, name: &str, bytes: u64, sector: u32, options: &[&str]) -> String {
         let file = self.path(&format!("{name}.disk"));
         let filling = format!("{name:-<16}").repeat((bytes / 16) as usize);
         fs::write(&file, filling).unwrap();
         let sector = sector.to_string();
-        // With --partscan the kernel forgets old partitions of the loop device now and ours when it
-        // goes.
+        // With --partscan, the kernel forgets old partitions of the loop device now, and ours when
+        // it is detached.
         let losetup = [
             "losetup",
             "--find",
@@ -81,7 +80,7 @@ impl Stage {
         device
     }
 
-    /// Two partitions of 4 MiB each, from 1 MiB on, in a GPT.
+    /// Makes a GPT with two partitions of 4 MiB each, the first at 1 MiB.
     fn partitions(&mut self, device: &str) -> [String; 2] {
         let table = self.path("table");
         fs::write(
@@ -100,7 +99,7 @@ impl Stage {
         run(&["mke2fs", "-q", "-F", "-t", "ext2", device]).expect("mke2fs");
         let at = self.path(&format!("at-{}", device.rsplit('/').next().unwrap()));
         fs::create_dir(&at).unwrap();
-        // Mounted to write, its super block would change under our eyes.
+        // Mounted to write, its super block would change.
         run(&["mount", "-o", "ro", device, &at]).expect("mount");
         self.undo(&["umount", &at]);
         at
@@ -110,10 +109,11 @@ impl Stage {
         run(&["mkswap", device]).expect("mkswap");
         run(&["swapon", device]).expect("swapon");
         self.undo(&["swapoff", device]);
-        self.disks.retain(|(disk, _)| !is_of(device, disk));
+        self.disks
+            .retain(|(disk, _)| !is_disk_or_part(device, disk));
     }
 
-    /// A torrent of one piece content, at these ranges of a disk.
+    /// A torrent whose pieces are all equal, at these ranges of a disk.
     fn torrent(
         &self,
         name: &str,
@@ -144,15 +144,16 @@ impl Stage {
         path
     }
 
-    /// What the tools wrote is on the disks and not on its way there.
-    fn settle(&self) {
+    /// Waits until all that the tools wrote is on the disks.
+    fn sync(&self) {
         run(&["sync"]).expect("sync");
     }
 
-    /// A checksum of every disk whose device one of these words names, of all if there are none.
+    /// A checksum of every disk that one of these words names; of all disks if there are no words.
     fn checksums(&self, words: &[&str]) -> Vec<(String, u32)> {
-        let wanted =
-            |device: &str| words.is_empty() || words.iter().any(|word| is_of(word, device));
+        let wanted = |device: &str| {
+            words.is_empty() || words.iter().any(|word| is_disk_or_part(word, device))
+        };
         let disks = self.disks.iter().filter(|(device, _)| wanted(device));
         disks
             .map(|(device, file)| (device.clone(), crc32fast::hash(&fs::read(file).unwrap())))
@@ -164,25 +165,25 @@ impl Drop for Stage {
     fn drop(&mut self) {
         for command in self.undo.iter().rev() {
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
-            // What is already undone cannot be undone again, and there may be more to do.
+            // A command may fail because the test has done the same. The others must still run.
             let _ = run(&words);
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Said past the test harness, which shows nothing of what passes.
+/// Written past the test harness, which hides the output of tests that pass.
 fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr(), "tests/targets.rs: skipped: {reason}");
 }
 
-/// The disk itself, or a partition of it.
-fn is_of(path: &str, disk: &str) -> bool {
+/// Whether `path` is the disk or a partition of it.
+fn is_disk_or_part(path: &str, disk: &str) -> bool {
     path.strip_prefix(disk)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('p'))
 }
 
-/// The output of a command that went well.
+/// The output of a command; `None` if it failed.
 fn run(words: &[&str]) -> Option<String> {
     let mut command = Command::new(words[0]);
     command
@@ -202,11 +203,11 @@ fn run(words: &[&str]) -> Option<String> {
         .then(|| String::from_utf8(output.stdout).unwrap())
 }
 
-/// The reason `get` gives, without the names of the pair before it and without the other pairs.
+/// The reason that `get` gives for the refused pair, without the names of the pair.
 fn refusal(output: &Output) -> String {
-    let said = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(output.status.code(), Some(1), "it says: {said}");
-    let reasons = said
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "stderr: {stderr}");
+    let reasons = stderr
         .trim_end()
         .split("swarmdd: ")
         .filter_map(|line| line.split_once(": failed: "));
@@ -214,7 +215,7 @@ fn refusal(output: &Output) -> String {
         .map(|(_, reason)| reason.trim_end())
         .filter(|reason| !reason.starts_with("not begun"))
         .collect();
-    assert_eq!(own.len(), 1, "it says: {said}");
+    assert_eq!(own.len(), 1, "stderr: {stderr}");
     own[0].into()
 }
 
@@ -226,7 +227,7 @@ fn get(words: &[&str]) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
-/// Both ways of asking; the same answer.
+/// The same refusal with and without `--dry-run`, and no disk has changed.
 fn assert_refused(stage: &Stage, words: &[&str], expected: &str) {
     let before = stage.checksums(words);
     for dry_run in [&["--dry-run"][..], &[]] {
@@ -243,62 +244,53 @@ fn assert_refused(stage: &Stage, words: &[&str], expected: &str) {
     );
 }
 
+/// Arguments of `get`, and the reason of the refusal.
+type Case<'a> = (Vec<&'a str>, String);
+
+/// `assert_refused` for each case, and in the end no disk of the stage has changed.
+fn assert_all_refused(stage: &Stage, cases: &[Case]) {
+    stage.sync();
+    let before = stage.checksums(&[]);
+    for (words, expected) in cases {
+        assert_refused(stage, words, expected);
+    }
+    assert_eq!(stage.checksums(&[]), before, "a disk has changed");
+}
+
+/// The twins of refused cases: a dry run accepts them.
+fn assert_accepted(stage: &Stage, cases: &[Vec<&str>]) {
+    stage.sync();
+    let before = stage.checksums(&[]);
+    for words in cases {
+        let output = get(&[&["--dry-run"], &words[..]].concat());
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        assert!(
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .ends_with("nothing was written (--dry-run)\n")
+        );
+    }
+    assert_eq!(stage.checksums(&[]), before, "a disk has changed");
+}
+
 #[test]
-fn refusals() {
-    let Some(mut stage) = Stage::new("refusals") else {
+fn targets_in_use_are_refused() {
+    let Some(mut stage) = Stage::new("in-use") else {
         return;
     };
     let s = &mut stage;
-    let free = s.disk("free", 16 * MIB, 512, &[]);
-    let free_4kn = s.disk("free-4kn", 16 * MIB, 4096, &[]);
-    let read_only = s.disk("read-only", 16 * MIB, 512, &["--read-only"]);
-    let small = s.disk("small", 16 * MIB - 512, 512, &[]);
-    let small_4kn = s.disk("small-4kn", 16 * MIB - 4096, 4096, &[]);
     let mounted = s.disk("mounted", 16 * MIB, 512, &[]);
     let mounted_at = s.mount(&mounted);
     let mounted_4kn = s.disk("mounted-4kn", 16 * MIB, 4096, &[]);
     let mounted_4kn_at = s.mount(&mounted_4kn);
-    let swap = s.disk("swap", 16 * MIB, 512, &[]);
-    s.swap(&swap);
     let parted = s.disk("parted", 16 * MIB, 512, &[]);
     let [used_part, free_part] = s.partitions(&parted);
     let used_part_at = s.mount(&used_part);
-    let swap_parted = s.disk("swap-parted", 16 * MIB, 512, &[]);
-    let [swap_part, _] = s.partitions(&swap_parted);
-    s.swap(&swap_part);
-    let idle = s.disk("idle", 16 * MIB, 512, &[]);
-    let [idle_part, _] = s.partitions(&idle);
-    let held = s.disk("held", 16 * MIB, 512, &[]);
-    let below_loop = s.disk("below-loop", 16 * MIB, 512, &[]);
-    let above = run(&["losetup", "--find", "--show", &below_loop])
-        .expect("losetup")
-        .trim()
-        .to_string();
-    s.undo(&["losetup", "--detach", &above]);
-    let above_name = above.rsplit('/').next().unwrap();
-    let _holder = File::options()
-        .read(true)
-        .custom_flags(libc::O_EXCL)
-        .open(&held)
-        .unwrap();
-    let (link, pipe, directory) = (s.path("link"), s.path("pipe"), s.path("at-nothing"));
-    symlink(&free, &link).unwrap();
-    run(&["mkfifo", &pipe]).expect("mkfifo");
-    fs::create_dir(&directory).unwrap();
-    let new = s.path("new");
-    let same_new = format!("{directory}/../new");
-
     let image = s.torrent("image", &[(0, 16 * MIB)], Some(16 * MIB), Some(512));
     let image_4kn = s.torrent("image-4kn", &[(0, 16 * MIB)], Some(16 * MIB), Some(4096));
-    let plain = s.torrent("plain", &[(0, 16 * MIB)], None, None);
-    let odd = s.torrent("odd", &[(0, MIB), (2 * MIB + 512, MIB)], None, None);
-    let low = s.torrent("low", &[(0, 9 * MIB + 777)], Some(1 << 30), Some(512));
     let part = s.torrent("part", &[(0, 4 * MIB)], Some(4 * MIB), Some(512));
-    let part_1_more = s.torrent("part-1-more", &[(0, 4 * MIB + 1)], None, None);
 
-    let must = "it must be a block device or a regular file";
-    let mib_16 = "16.8 MB (16777216 bytes)";
-    let cases: Vec<(Vec<&str>, String)> = vec![
+    let cases: Vec<Case> = vec![
         (
             vec![&image, &mounted],
             format!("target {mounted} is in use: {mounted} is mounted at {mounted_at}"),
@@ -315,6 +307,39 @@ fn refusals() {
             vec![&part, &used_part],
             format!("target {used_part} is in use: {used_part} is mounted at {used_part_at}"),
         ),
+    ];
+    assert_all_refused(&stage, &cases);
+    assert_accepted(&stage, &[vec![&part, &free_part]]);
+}
+
+#[test]
+fn targets_that_are_swap_or_held_are_refused() {
+    let Some(mut stage) = Stage::new("held") else {
+        return;
+    };
+    let s = &mut stage;
+    let swap = s.disk("swap", 16 * MIB, 512, &[]);
+    s.swap(&swap);
+    let swap_parted = s.disk("swap-parted", 16 * MIB, 512, &[]);
+    let [swap_part, _] = s.partitions(&swap_parted);
+    s.swap(&swap_part);
+    let held = s.disk("held", 16 * MIB, 512, &[]);
+    let below_loop = s.disk("below-loop", 16 * MIB, 512, &[]);
+    let above = run(&["losetup", "--find", "--show", &below_loop])
+        .expect("losetup")
+        .trim()
+        .to_string();
+    s.undo(&["losetup", "--detach", &above]);
+    let above_name = above.rsplit('/').next().unwrap();
+    let _holder = File::options()
+        .read(true)
+        .custom_flags(libc::O_EXCL)
+        .open(&held)
+        .unwrap();
+    let image = s.torrent("image", &[(0, 16 * MIB)], Some(16 * MIB), Some(512));
+    let part = s.torrent("part", &[(0, 4 * MIB)], Some(4 * MIB), Some(512));
+
+    let cases: Vec<Case> = vec![
         (
             vec![&image, &swap],
             format!("target {swap} is in use: {swap} is swap"),
@@ -335,6 +360,29 @@ fn refusals() {
             vec![&image, &below_loop],
             format!("target {below_loop} is in use: {below_loop} is held by {above_name}"),
         ),
+    ];
+    assert_all_refused(&stage, &cases);
+}
+
+#[test]
+fn targets_that_are_too_small_or_read_only_are_refused() {
+    let Some(mut stage) = Stage::new("small") else {
+        return;
+    };
+    let s = &mut stage;
+    let free = s.disk("free", 16 * MIB, 512, &[]);
+    let read_only = s.disk("read-only", 16 * MIB, 512, &["--read-only"]);
+    let small = s.disk("small", 16 * MIB - 512, 512, &[]);
+    let small_4kn = s.disk("small-4kn", 16 * MIB - 4096, 4096, &[]);
+    let parted = s.disk("parted", 16 * MIB, 512, &[]);
+    let [_, free_part] = s.partitions(&parted);
+    let image = s.torrent("image", &[(0, 16 * MIB)], Some(16 * MIB), Some(512));
+    let image_4kn = s.torrent("image-4kn", &[(0, 16 * MIB)], Some(16 * MIB), Some(4096));
+    let low = s.torrent("low", &[(0, 9 * MIB + 777)], Some(1 << 30), Some(512));
+    let part_1_more = s.torrent("part-1-more", &[(0, 4 * MIB + 1)], None, None);
+
+    let mib_16 = "16.8 MB (16777216 bytes)";
+    let cases: Vec<Case> = vec![
         (
             vec![&image, &read_only],
             format!("target {read_only} is read-only"),
@@ -364,6 +412,29 @@ fn refusals() {
                 "target {free_part} holds 4.2 MB (4194304 bytes), image needs 4.2 MB (4194305 bytes)"
             ),
         ),
+    ];
+    assert_all_refused(&stage, &cases);
+    assert_accepted(
+        &stage,
+        &[vec![&image, &free], vec!["--allow-smaller", &low, &free]],
+    );
+}
+
+#[test]
+fn targets_with_other_sectors_are_refused() {
+    let Some(mut stage) = Stage::new("sectors") else {
+        return;
+    };
+    let s = &mut stage;
+    let free = s.disk("free", 16 * MIB, 512, &[]);
+    let free_4kn = s.disk("free-4kn", 16 * MIB, 4096, &[]);
+    let image = s.torrent("image", &[(0, 16 * MIB)], Some(16 * MIB), Some(512));
+    let image_4kn = s.torrent("image-4kn", &[(0, 16 * MIB)], Some(16 * MIB), Some(4096));
+    let plain = s.torrent("plain", &[(0, 16 * MIB)], None, None);
+    let odd = s.torrent("odd", &[(0, MIB), (2 * MIB + 512, MIB)], None, None);
+    let low = s.torrent("low", &[(0, 9 * MIB + 777)], Some(1 << 30), Some(512));
+
+    let cases: Vec<Case> = vec![
         (
             vec![&image, &free_4kn],
             format!(
@@ -388,6 +459,34 @@ fn refusals() {
                 "target {free_4kn} has sectors of 4096 bytes, image has ranges in multiples of 512"
             ),
         ),
+    ];
+    assert_all_refused(&stage, &cases);
+    let twins: Vec<Vec<&str>> = vec![vec![&image_4kn, &free_4kn], vec![&plain, &free_4kn]];
+    assert_accepted(&stage, &twins);
+}
+
+#[test]
+fn targets_that_overlap_are_refused() {
+    let Some(mut stage) = Stage::new("overlap") else {
+        return;
+    };
+    let s = &mut stage;
+    let free = s.disk("free", 16 * MIB, 512, &[]);
+    let free_4kn = s.disk("free-4kn", 16 * MIB, 4096, &[]);
+    let small = s.disk("small", 16 * MIB - 512, 512, &[]);
+    let idle = s.disk("idle", 16 * MIB, 512, &[]);
+    let [idle_part, _] = s.partitions(&idle);
+    let (link, directory) = (s.path("link"), s.path("directory"));
+    symlink(&free, &link).unwrap();
+    fs::create_dir(&directory).unwrap();
+    let new = s.path("new");
+    let same_new = format!("{directory}/../new");
+    let image = s.torrent("image", &[(0, 16 * MIB)], Some(16 * MIB), Some(512));
+    let image_4kn = s.torrent("image-4kn", &[(0, 16 * MIB)], Some(16 * MIB), Some(4096));
+    let plain = s.torrent("plain", &[(0, 16 * MIB)], None, None);
+    let part = s.torrent("part", &[(0, 4 * MIB)], Some(4 * MIB), Some(512));
+
+    let cases: Vec<Case> = vec![
         (
             vec![&image, &free, &plain, &free],
             format!("target {free} is given twice"),
@@ -408,11 +507,36 @@ fn refusals() {
             vec![&image, &new, &image, &same_new],
             format!("target {same_new} is given twice"),
         ),
-        // The first would do; it is left alone for the sake of the second.
+        // The first target would fit. It is not written, because the second does not.
         (
             vec![&image, &free, &image, &small],
-            format!("target {small} holds 16.8 MB (16776704 bytes), image needs {mib_16}"),
+            format!(
+                "target {small} holds 16.8 MB (16776704 bytes), image needs 16.8 MB (16777216 bytes)"
+            ),
         ),
+    ];
+    assert_all_refused(&stage, &cases);
+    assert!(!Path::new(&new).exists());
+    let twins: Vec<Vec<&str>> = vec![
+        vec![&image_4kn, &new],
+        vec![&image, &free, &image_4kn, &free_4kn, &part, &idle_part],
+    ];
+    assert_accepted(&stage, &twins);
+    assert!(!Path::new(&new).exists());
+}
+
+#[test]
+fn paths_that_are_no_disks_are_refused() {
+    let Some(stage) = Stage::new("no-disks") else {
+        return;
+    };
+    let (pipe, directory) = (stage.path("pipe"), stage.path("directory"));
+    run(&["mkfifo", &pipe]).expect("mkfifo");
+    fs::create_dir(&directory).unwrap();
+    let image = stage.torrent("image", &[(0, 16 * MIB)], Some(16 * MIB), Some(512));
+
+    let must = "it must be a block device or a regular file";
+    let cases: Vec<Case> = vec![
         (
             vec![&image, &directory],
             format!("target {directory} is a directory; {must}"),
@@ -434,38 +558,12 @@ fn refusals() {
             "cannot open target /none/disk.img: No such file or directory (os error 2)".into(),
         ),
     ];
-    stage.settle();
-    let before = stage.checksums(&[]);
-    for (words, expected) in &cases {
-        assert_refused(&stage, words, expected);
-    }
-    assert!(!Path::new(&new).exists());
-
-    // The twins that must not be refused.
-    for words in [
-        vec![&*image, &*free],
-        vec![&image_4kn, &free_4kn],
-        vec![&plain, &free_4kn],
-        vec!["--allow-smaller", &low, &free],
-        vec![&part, &free_part],
-        vec![&image_4kn, &new],
-        vec![&image, &free, &image_4kn, &free_4kn, &part, &idle_part],
-    ] {
-        let output = get(&[&["--dry-run"], &words[..]].concat());
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        assert!(
-            String::from_utf8(output.stdout)
-                .unwrap()
-                .ends_with("nothing was written (--dry-run)\n")
-        );
-    }
-    assert_eq!(stage.checksums(&[]), before, "a disk has changed");
-    assert!(!Path::new(&new).exists());
+    assert_all_refused(&stage, &cases);
 }
 
-/// Device mapper, where the kernel has it.
+/// Skipped on a kernel without device mapper.
 #[test]
-fn a_disk_below_device_mapper() {
+fn a_disk_below_device_mapper_is_refused() {
     let Some(mut stage) = Stage::new("dm") else {
         return;
     };
@@ -487,7 +585,7 @@ fn a_disk_below_device_mapper() {
         &name,
     ])
     .expect("dmsetup");
-    stage.settle();
+    stage.sync();
     let expected = format!(
         "target {disk} is in use: {disk} is held by dm-{} ({name})",
         number.trim()
@@ -502,7 +600,7 @@ struct Machine {
     stage: Stage,
     torrent: String,
     cmdline: String,
-    /// Loop devices, by the name they have in there.
+    /// Loop devices, with the names they have on this machine.
     disks: Vec<(&'static str, String)>,
 }
 
@@ -573,7 +671,7 @@ impl Machine {
         format!("{}:{}", libc::major(rdev), libc::minor(rdev))
     }
 
-    /// The torrent stands before each target.
+    /// Runs `get` with the torrent before each target.
     fn get(&self, words: &[&str]) -> Output {
         let here = self.stage.directory.display();
         self.file("cmdline", &self.cmdline);
@@ -609,7 +707,7 @@ impl Machine {
             "127.0.0.1:0",
         ]);
         for word in words {
-            // An option goes as it is.
+            // An option has no torrent before it.
             command
                 .args((!word.starts_with('-')).then_some(&self.torrent))
                 .arg(word);
@@ -633,7 +731,7 @@ impl Machine {
         );
     }
 
-    /// The table below a refusal, with these verdicts.
+    /// The table below a refusal, with these reasons.
     fn table(&self, verdicts: [&str; 3]) -> String {
         let [sda, sdb, sdc] = verdicts;
         format!(
@@ -645,9 +743,9 @@ impl Machine {
 
     fn assert_selects(&self, selector: &str, path: &str) {
         let output = self.get(&["--dry-run", selector]);
-        let said = String::from_utf8(output.stdout.clone()).unwrap();
+        let stdout = String::from_utf8(output.stdout.clone()).unwrap();
         assert!(
-            said.contains(&format!(
+            stdout.contains(&format!(
                 "\n  target      {path}, 16.8 MB (16777216 bytes)\n"
             )),
             "{output:?}"
@@ -655,12 +753,15 @@ impl Machine {
     }
 }
 
+fn fits_no_disk(selector: &str) -> String {
+    format!("target {selector} fits no disk:")
+}
+
 #[test]
-fn selectors() {
-    let Some(mut machine) = Machine::new("selectors") else {
+fn a_selector_that_fits_one_disk_chooses_it() {
+    let Some(machine) = Machine::new("selectors") else {
         return;
     };
-    let m = &machine;
     for (selector, path) in [
         ("disk:serial=WX22", "/dev/sdc"),
         ("disk:serial=wx11", "/dev/sda"),
@@ -669,11 +770,18 @@ fn selectors() {
         ("disk:path=/dev/disk/by-id/first", "/dev/sda"),
         ("disk:auto,serial=WX22,size=16M..16M", "/dev/sdc"),
     ] {
-        m.assert_selects(selector, path);
+        machine.assert_selects(selector, path);
     }
-    let none = |selector: &str| format!("target {selector} fits no disk:");
+}
+
+#[test]
+fn a_selector_that_does_not_fit_one_disk_is_refused() {
+    let Some(machine) = Machine::new("refused-selectors") else {
+        return;
+    };
+    let none = fits_no_disk;
     let two = |selector: &str| format!("target {selector} fits 2 disks and must fit one:");
-    let table = |verdicts| m.table(verdicts);
+    let table = |reasons| machine.table(reasons);
     for (selectors, expected) in [
         (
             vec!["disk:auto"],
@@ -718,24 +826,30 @@ fn selectors() {
             "target /dev/sdc is given twice".into(),
         ),
     ] {
-        m.assert_refused(&selectors, &expected);
+        machine.assert_refused(&selectors, &expected);
     }
+}
 
-    // One is in use, so the other is the only one; and what is in use cannot be had by any name.
+/// sda is mounted, so sdc is the only disk for `auto`; and no selector and no path gets sda.
+#[test]
+fn a_selector_chooses_no_disk_in_use() {
+    let Some(mut machine) = Machine::new("used-disks") else {
+        return;
+    };
     let sda = machine.device("sda").to_string();
     let at = machine.stage.mount(&sda);
-    machine.stage.settle();
+    machine.stage.sync();
     machine.assert_selects("disk:auto", "/dev/sdc");
     let mounted = format!("/dev/sda is mounted at {at}");
-    let verdicts = [&*mounted, "another serial", "another serial"];
+    let reasons = [&*mounted, "another serial", "another serial"];
     machine.assert_refused(
         &["disk:serial=WX11"],
-        &(none("disk:serial=WX11") + &machine.table(verdicts)),
+        &(fits_no_disk("disk:serial=WX11") + &machine.table(reasons)),
     );
-    let verdicts = [&*mounted, "another path", "another path"];
+    let reasons = [&*mounted, "another path", "another path"];
     machine.assert_refused(
         &["disk:path=/dev/sda"],
-        &(none("disk:path=/dev/sda") + &machine.table(verdicts)),
+        &(fits_no_disk("disk:path=/dev/sda") + &machine.table(reasons)),
     );
     machine.assert_refused(
         &["/dev/sda"],
@@ -747,30 +861,40 @@ fn selectors() {
         .custom_flags(libc::O_EXCL)
         .open(machine.device("sdc"))
         .unwrap();
-    let verdicts = [&*mounted, "on USB", "held by another program"];
+    let reasons = [&*mounted, "on USB", "held by another program"];
     machine.assert_refused(
         &["disk:auto"],
-        &(none("disk:auto") + &machine.table(verdicts)),
+        &(fits_no_disk("disk:auto") + &machine.table(reasons)),
     );
     drop(holder);
 
-    // A live system in RAM: its stick is not mounted, and no candidate; by path it may be had.
-    machine.cmdline = "boot=live toram bootfrom=/dev/sdb".into();
-    let booted = "/dev/sdb is what this system was booted from (bootfrom=/dev/sdb)";
-    let verdicts = ["another serial", booted, "another serial"];
-    machine.assert_refused(
-        &["disk:serial=60A44C"],
-        &(none("disk:serial=60A44C") + &machine.table(verdicts)),
-    );
-    machine.assert_selects("/dev/sdb", "/dev/sdb");
     machine.cmdline = "root=/dev/sdc".into();
     let booted = "/dev/sdc is what this system was booted from (root=/dev/sdc)";
-    let verdicts = [&*mounted, "on USB", booted];
+    let reasons = [&*mounted, "on USB", booted];
     machine.assert_refused(
         &["disk:auto"],
-        &(none("disk:auto") + &machine.table(verdicts)),
+        &(fits_no_disk("disk:auto") + &machine.table(reasons)),
     );
+}
 
+/// The stick of a live system in RAM is not mounted. No selector chooses it, but its path does.
+#[test]
+fn the_boot_disk_is_chosen_by_path_only() {
+    let Some(mut machine) = Machine::new("boot-disk") else {
+        return;
+    };
+    machine.cmdline = "boot=live toram bootfrom=/dev/sdb".into();
+    let booted = "/dev/sdb is what this system was booted from (bootfrom=/dev/sdb)";
+    let reasons = ["another serial", booted, "another serial"];
+    machine.assert_refused(
+        &["disk:serial=60A44C"],
+        &(fits_no_disk("disk:serial=60A44C") + &machine.table(reasons)),
+    );
+    machine.assert_selects("/dev/sdb", "/dev/sdb");
+}
+
+#[test]
+fn mistakes_in_a_selector_are_usage_errors() {
     for (target, expected) in [
         (
             "disk:",
@@ -785,20 +909,71 @@ fn selectors() {
             r#"target "disk:size=16M": "16M" is no range: size=MIN.., size=..MAX or size=MIN..MAX"#,
         ),
     ] {
-        let output = machine.get(&[target]);
+        let output = get(&["image.torrent", target]);
         assert_eq!(output.status.code(), Some(2));
-        let said = String::from_utf8(output.stderr).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(
-            said,
+            stderr,
             format!("swarmdd: get: {expected}\ntry 'swarmdd get --help'\n")
         );
     }
 }
 
-/// What would be overwritten, and how much of the image is there already.
+/// An image of 100 pieces, of which 10 are zeros and 9 repeat the first, and its torrent.
+fn image_of_100_pieces(stage: &Stage) -> (Vec<u8>, String) {
+    let fill = |n: u8| match n % 10 {
+        9 => 0,
+        0 => 200,
+        _ => n,
+    };
+    let piece = |n: u8| [fill(n); PIECE_BYTES as usize];
+    let bytes: Vec<u8> = (0..100).flat_map(piece).collect();
+    let (image, torrent) = (stage.path("image"), stage.path("image.torrent"));
+    fs::write(&image, &bytes).unwrap();
+    let made = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+        .args(["make", &image, "-o", &torrent, "--piece-size", "64K"])
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    (bytes, torrent)
+}
+
+/// What the plan says of these 100 pieces if none of them is on the target.
+const ALL_FETCHED: &str = "5.3 MB (5308416 bytes) in 81 pieces\n\
+    pieces not fetched: 0 there already, 10 zeros, 9 repeated";
+
+/// What `get --dry-run` prints.
+fn plan(words: &[&str]) -> String {
+    let output = get(&[&["--dry-run"], words].concat());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The entry of a plan with this key, without the indentation of its lines.
+fn entry(plan: &str, key: &str) -> String {
+    let (begin, missing) = (format!("  {key}"), format!("no {key} in: {plan}"));
+    let mut lines = plan.lines().skip_while(|line| !line.starts_with(&begin));
+    let first = lines
+        .next()
+        .expect(&missing)
+        .trim_start()
+        .split_once(' ')
+        .unwrap()
+        .1
+        .trim_start();
+    let more = lines
+        .take_while(|line| line.starts_with("     "))
+        .map(str::trim_start);
+    [first]
+        .into_iter()
+        .chain(more)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 #[test]
-fn the_plan() {
-    let Some(mut stage) = Stage::new("plan") else {
+fn the_plan_says_what_is_overwritten() {
+    let Some(mut stage) = Stage::new("plan-overwrites") else {
         return;
     };
     let s = &mut stage;
@@ -806,119 +981,125 @@ fn the_plan() {
     let [one, two] = s.partitions(&disk);
     run(&["mkfs.vfat", "-n", "ESP", &one]).expect("mkfs.vfat");
     run(&["mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", &two]).expect("mke2fs");
-    // An image of other bytes: 100 pieces, of which 10 are zeros and 9 repeat the first.
-    let fill = |n: u8| match n % 10 {
-        9 => 0,
-        0 => 200,
-        _ => n,
-    };
-    let piece = |n: u8| [fill(n); PIECE_BYTES as usize];
-    let image = s.path("image");
-    fs::write(&image, (0..100).flat_map(piece).collect::<Vec<u8>>()).unwrap();
-    let torrent = s.path("image.torrent");
-    let make = |words: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_swarmdd"))
-            .arg("make")
-            .args(words)
-            .output()
-            .unwrap()
-    };
-    assert!(
-        make(&[&image, "-o", &torrent, "--piece-size", "64K"])
-            .status
-            .success()
-    );
-    let small_torrent = stage.torrent("small", &[(0, MIB)], None, None);
-    let plan = |words: &[&str]| {
-        let output = get(&[&["--dry-run"], words].concat());
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let line = |plan: &str, key: &str| -> String {
-        let (begin, key) = (format!("  {key}"), format!("no {key} in: {plan}"));
-        let mut lines = plan.lines().skip_while(|line| !line.starts_with(&begin));
-        let first = lines
-            .next()
-            .expect(&key)
-            .trim_start()
-            .split_once(' ')
-            .unwrap()
-            .1
-            .trim_start();
-        let more = lines
-            .take_while(|line| line.starts_with("     "))
-            .map(str::trim_start);
-        [first]
-            .into_iter()
-            .chain(more)
-            .collect::<Vec<_>>()
-            .join("\n")
-    };
+    let (_, torrent) = image_of_100_pieces(s);
+    let small_torrent = s.torrent("small", &[(0, MIB)], None, None);
 
-    stage.settle();
+    stage.sync();
     let before = stage.checksums(&[]);
     let text = plan(&[&torrent, &disk]);
     assert_eq!(
-        line(&text, "target"),
+        entry(&text, "target"),
         format!("{disk}, 16.8 MB (16777216 bytes)")
     );
-    assert_eq!(line(&text, "disk"), "virtual, sectors of 512");
+    assert_eq!(entry(&text, "disk"), "virtual, sectors of 512");
     assert_eq!(
-        line(&text, "ranges"),
+        entry(&text, "ranges"),
         "1, from byte 0 to byte 6553599 of the target"
     );
     assert_eq!(
-        line(&text, "overwrites"),
+        entry(&text, "overwrites"),
         format!(
             "{disk}, 16.8 MB (16777216 bytes): gpt\n\
              {one}, 4.2 MB (4194304 bytes): vfat \"ESP\"\n\
              {two}, 4.2 MB (4194304 bytes): ext4 \"root\""
         )
     );
-    let nothing = "5.3 MB (5308416 bytes) in 81 pieces\npieces not fetched: 0 there already, 10 zeros, 9 repeated";
-    assert_eq!(line(&text, "fetches"), nothing);
-    assert_eq!(stage.checksums(&[]), before);
+    assert_eq!(entry(&text, "fetches"), ALL_FETCHED);
+    assert!(!text.contains("afterwards"));
     assert_eq!(
-        line(&plan(&[&small_torrent, &two]), "overwrites"),
+        entry(&plan(&[&small_torrent, &two]), "overwrites"),
         format!("{two}, 4.2 MB (4194304 bytes): ext4 \"root\"")
     );
+    assert_eq!(stage.checksums(&[]), before);
 
-    // All of it is there, then all but two pieces, one of which has equals.
-    let bytes = fs::read(&image).unwrap();
+    let new = stage.path("new");
+    let text = plan(&[&torrent, &new]);
+    assert_eq!(entry(&text, "target"), format!("{new}, a regular file"));
+    assert_eq!(entry(&text, "overwrites"), "nothing: the file is new");
+}
+
+/// Nothing of the image is on the disk, then all, then all but two pieces, one of which has equals.
+#[test]
+fn the_plan_says_what_is_fetched() {
+    let Some(mut stage) = Stage::new("plan-fetches") else {
+        return;
+    };
+    let disk = stage.disk("disk", 16 * MIB, 512, &[]);
+    let (bytes, torrent) = image_of_100_pieces(&stage);
+    stage.sync();
+    let before = stage.checksums(&[]);
+    assert_eq!(entry(&plan(&[&torrent, &disk]), "fetches"), ALL_FETCHED);
+    assert_eq!(stage.checksums(&[]), before);
+
     let device = File::options().write(true).open(&disk).unwrap();
     device.write_all_at(&bytes, 0).unwrap();
     device.sync_all().unwrap();
     let all =
         "0 B (0 bytes) in 0 pieces\npieces not fetched: 90 there already, 10 zeros, 0 repeated";
-    assert_eq!(line(&plan(&[&torrent, &disk]), "fetches"), all);
-    device
-        .write_all_at(b"x", 10 * u64::from(PIECE_BYTES))
-        .unwrap();
-    device
-        .write_all_at(b"x", 11 * u64::from(PIECE_BYTES))
-        .unwrap();
+    assert_eq!(entry(&plan(&[&torrent, &disk]), "fetches"), all);
+    for piece in [10, 11] {
+        device
+            .write_all_at(b"x", piece * u64::from(PIECE_BYTES))
+            .unwrap();
+    }
     device.sync_all().unwrap();
     let some = "131.1 kB (131072 bytes) in 2 pieces\npieces not fetched: 88 there already, 10 zeros, 0 repeated";
-    assert_eq!(line(&plan(&[&torrent, &disk]), "fetches"), some);
+    assert_eq!(entry(&plan(&[&torrent, &disk]), "fetches"), some);
     assert_eq!(
-        line(&plan(&["--fresh", &torrent, &disk]), "fetches"),
-        nothing
+        entry(&plan(&["--fresh", &torrent, &disk]), "fetches"),
+        ALL_FETCHED
     );
+}
 
-    // Also a partition may be the disk of somebody.
+/// A partition may be the whole disk of a virtual machine, so its GPT is fitted as well.
+#[test]
+fn the_plan_says_what_happens_to_the_partition_table() {
+    let Some(mut stage) = Stage::new("plan-table") else {
+        return;
+    };
+    let disk = stage.disk("disk", 16 * MIB, 512, &[]);
+    let [_, part] = stage.partitions(&disk);
     let disk_image = stage.torrent("disk-image", &[(0, MIB)], Some(4 * MIB), Some(512));
+    stage.sync();
     let fitted = "a GPT gets its backup at the end of the target";
-    assert_eq!(line(&plan(&[&disk_image, &disk]), "afterwards"), fitted);
+    assert_eq!(entry(&plan(&[&disk_image, &disk]), "afterwards"), fitted);
     let grown = format!("{fitted}, and its last partition grows to there");
     assert_eq!(
-        line(&plan(&["--grow-last", &disk_image, &disk]), "afterwards"),
+        entry(&plan(&["--grow-last", &disk_image, &disk]), "afterwards"),
         grown
     );
-    assert_eq!(line(&plan(&[&disk_image, &two]), "afterwards"), fitted);
-    assert!(!text.contains("afterwards"));
+    assert_eq!(entry(&plan(&[&disk_image, &part]), "afterwards"), fitted);
+}
 
-    let new = stage.path("new");
-    let text = plan(&[&torrent, &new]);
-    assert_eq!(line(&text, "target"), format!("{new}, a regular file"));
-    assert_eq!(line(&text, "overwrites"), "nothing: the file is new");
+/// From its check until the agent ends, no other program can have the disk.
+#[test]
+fn a_disk_is_held_while_the_agent_runs() {
+    let Some(mut stage) = Stage::new("held") else {
+        return;
+    };
+    let disk = stage.disk("disk", 16 * MIB, 512, &[]);
+    let image = stage.torrent("image", &[(0, 16 * MIB)], Some(16 * MIB), Some(512));
+    let open_exclusively = || {
+        File::options()
+            .read(true)
+            .custom_flags(libc::O_EXCL)
+            .open(&disk)
+    };
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+        .args(["get", "--progress", "json", "--listen", "127.0.0.1:0"])
+        .args([&image, &disk])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+    let runs = lines
+        .map_while(Result::ok)
+        .any(|line| line.contains("\"state\":\"downloading\""));
+    let opened = open_exclusively();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    assert!(runs, "the agent ended before it ran");
+    assert_eq!(opened.unwrap_err().raw_os_error(), Some(libc::EBUSY));
+    open_exclusively().unwrap();
 }

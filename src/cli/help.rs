@@ -1,11 +1,12 @@
-//! What does `--help` print: for the program and for each command, two sentences, usage, options
-//! with defaults, an example. No line is longer than 80 columns; a test at the end of the file
-//! holds that.
+//! What does `--help` print?
+//!
+//! For the program and for each command: what it does, usage, options with defaults, an example. No
+//! line is longer than 80 columns; a test at the end of the file checks this.
 
-pub const PROGRAM: &str = "\
+pub(super) const PROGRAM: &str = "\
 swarmdd is dd from a swarm: it puts one disk image on many machines at once,
-over BitTorrent, straight onto the raw disk. Every machine that has a piece
-passes it on, and reads back what it wrote.
+over BitTorrent, straight onto the raw disk. Every machine passes on the pieces
+that it has, and reads back what it wrote.
 
 Usage:
   swarmdd get    [options] TORRENT TARGET [TORRENT TARGET]...
@@ -36,7 +37,7 @@ Example:
   swarmdd get http://10.0.0.1/disk.torrent /dev/sda
 ";
 
-pub const GET: &str = "\
+pub(super) const GET: &str = "\
 Fetches each TORRENT onto its TARGET, reads everything back, and passes it on
 to other machines until the tracker goes away. All refusals (disk mounted or in
 use, too small, read-only, of another sector size) come before the first byte is
@@ -57,7 +58,7 @@ length of the image), or a selector that must match exactly one disk:
   disk:path=PATH          the disk that PATH leads to
 Several conditions are joined with commas: disk:auto,size=200G..
 A disk that is in use (mounted, swap, RAID, LVM) or that the system was booted
-from never matches. `swarmdd disks` lists what there is.
+from never matches. `swarmdd disks` lists the disks of this machine.
 
 After the last upload, the backup GPT of an image of a whole disk is moved to
 the end of TARGET and the kernel is told to read the partition table.
@@ -68,34 +69,35 @@ Options:
   --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64
-  --max-up RATE         Send no more payload than so many bytes per second, to
-                        all peers and from all pairs together: 128K or more.
+  --max-up RATE         Send at most this many bytes of payload per second, to
+                        all peers and from all pairs together: 128K to 1T.
                         K, M, G, T are powers of 1024. Default: no limit
-  --max-down RATE       Fetch no more. TARGET is still read at full speed.
+  --max-down RATE       Fetch at most this many bytes of payload per second, for
+                        all pairs together. TARGET is still read at full speed.
                         Default: no limit
   --progress MODE       auto: one line, redrawn, on a terminal, else plain;
-                        plain: a line every 5 seconds; json: one JSON object a
+                        plain: a line every 5 seconds; json: one JSON object per
                         line on stdout; none. Default: auto
   --info-hash HEX       Refuse a torrent with any other info-hash. With several
                         torrents: once for each, in their order.
-  --fresh               Fetch everything; do not look at what TARGET holds.
-                        Otherwise what it holds of the image is not fetched.
-  --no-verify           Do not read back. The result says so.
+  --fresh               Fetch everything; do not scan TARGET. By default, pieces
+                        of the image that TARGET holds already are not fetched.
+  --no-verify           Do not read back what was written. The result says so.
   --tracker-grace SECS  Leave when complete and the tracker has been unreachable
                         for this long. Default: 30
   --seed-secs SECS      Leave after seeding for this long, even if the tracker
                         is still there. Default: no limit
   --no-seed             Leave as soon as TARGET is complete: --seed-secs 0
-  --stall-secs SECS     Fail when incomplete and no block has arrived, and no
-                        piece got onto the disk, for this long.
-                        Default: keep trying for ever
+  --stall-secs SECS     Fail when incomplete and, for this long, no block has
+                        arrived and no piece has been written.
+                        Default: no limit, keep trying
   --dry-run             Print the plan and change nothing: target, ranges, what
                         would be overwritten (partition table, file systems,
                         labels), how much would be fetched.
-  --allow-smaller       Take a disk that is smaller than the one the image was
+  --allow-smaller       Accept a disk that is smaller than the one the image was
                         made on, if the used ranges of the image fit.
   --grow-last           Image of a whole disk: enlarge the last partition to the
-                        end of TARGET. Its file system is left as it is.
+                        end of TARGET. Its file system keeps its size.
   -h, --help            This text.
 
 Example:
@@ -103,11 +105,11 @@ Example:
               http://10.0.0.1/sda2.torrent /dev/sda2
 ";
 
-pub const SEED: &str = "\
-Serves each SOURCE, which must hold what its TORRENT describes, to all who ask.
-Each piece is hashed before it is sent for the first time; one that is not what
-the torrent says, or cannot be read, is not served, and a line says so. Ends
-when the tracker goes away, after --seed-secs, or on Ctrl-C.
+pub(super) const SEED: &str = "\
+Serves each SOURCE, which must hold what its TORRENT describes, to all peers.
+Each piece is hashed before it is sent for the first time; a piece that does not
+match the torrent, or cannot be read, is reported and not served. Ends when the
+tracker goes away, after --seed-secs, or on Ctrl-C.
 
 Usage:
   swarmdd seed [options] TORRENT SOURCE [TORRENT SOURCE]...
@@ -121,37 +123,37 @@ Options:
   --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64
-  --max-up RATE         Send no more payload than so many bytes per second, to
-                        all peers and from all pairs together: 128K or more.
+  --max-up RATE         Send at most this many bytes of payload per second, to
+                        all peers and from all pairs together: 128K to 1T.
                         K, M, G, T are powers of 1024. Default: no limit
   --progress MODE       auto: one line, redrawn, on a terminal, else plain;
-                        plain: a line every 5 seconds; json: one JSON object a
+                        plain: a line every 5 seconds; json: one JSON object per
                         line on stdout; none. Default: auto
   --tracker-grace SECS  Leave when the tracker has been unreachable for this
                         long. Default: 30
   --seed-secs SECS      Leave after this long, even if the tracker is still
                         there. Default: no limit
-  --check               Read and hash all of every SOURCE first, and do not
-                        begin if anything in it is wrong.
+  --check               First read and hash every SOURCE completely, and do not
+                        begin if any piece is bad.
   -h, --help            This text.
 
 Example:
   swarmdd seed --listen 10.0.0.1:6881 disk.torrent disk.img
 ";
 
-pub const MAKE: &str = "\
-Reads SOURCE once and writes a torrent that describes it, range by range with
-their offsets on the disk (FSBT), or with --single as one file. Prints the
-info-hash, which --info-hash of `swarmdd get` then insists on.
+pub(super) const MAKE: &str = "\
+Reads SOURCE once and writes a torrent that describes it: its used ranges with
+their offsets on the disk (FSBT), or with --single one file. Prints the
+info-hash, for --info-hash of `swarmdd get`.
 
 Usage:
   swarmdd make [options] SOURCE -o FILE.torrent
 
-SOURCE is a block device or a raw image file. Of a disk with a GPT or an MBR,
-all partitions are described, and outside of them what is not zero. The backup
-GPT is not: `swarmdd get` writes it to the end of its disk. Of anything else all
-is described; the holes of a sparse file are zeros. Of a disk, its size and its
-sector size are recorded.
+SOURCE is a block device or a raw image file. If it has a GPT or an MBR, the
+torrent describes all partitions, and outside of them everything that is not
+zero, but not the backup GPT: `swarmdd get` writes that to the end of its own
+disk. Any other SOURCE is described completely; the holes of a sparse file count
+as zeros. The size and the sector size of a disk are recorded.
 
 Options:
   -o, --output FILE     The torrent file to write. Required.
@@ -161,12 +163,12 @@ Options:
                         largest that gives at least 2000 pieces
   --name TEXT           Name in the torrent. Default: the file name of SOURCE
   --private             Agents find each other through the tracker only.
-  --webseed URL         Where the data can be had over HTTP too. Repeatable.
-  --single              One file from offset 0 to the end, for any client; byte
-                        for byte, the backup GPT included.
-  --skip-holes          Leave the holes of a sparse file out: on the target what
-                        lies there stays as it is. Only if nothing relies on
-                        holes being zeros; a fresh mke2fs does.
+  --webseed URL         Where the data is available over HTTP, too. Repeatable.
+  --single              Describe one file from offset 0 to the end, for any
+                        BitTorrent client: byte for byte, with the backup GPT.
+  --skip-holes          Leave out the holes of a sparse file: the target keeps
+                        what it has there. Only if nothing relies on holes being
+                        zeros; a file system that is new from mke2fs does.
   -h, --help            This text.
 
 SIZE takes K, M, G, T: powers of 1024.
@@ -175,12 +177,12 @@ Example:
   swarmdd make /dev/sdb -o lab.torrent --tracker http://10.0.0.1:6969/announce
 ";
 
-pub const VERIFY: &str = "\
+pub(super) const VERIFY: &str = "\
 Reads everything of TARGET that TORRENT describes and compares the hashes.
 Prints how many pieces are good and the disk offset of the first bad one; the
-exit status is 0 only if all are good. Nothing is written. Of a whole-disk image
-on a disk of another size, the piece with the partition table is not good: it
-was fitted to that disk.
+exit status is 0 only if all are good. Nothing is written. If an image of a
+whole disk lies on a disk of another size, the piece with the partition table is
+bad: the table was fitted to that disk.
 
 Usage:
   swarmdd verify TORRENT TARGET
@@ -195,10 +197,10 @@ Example:
   swarmdd verify disk.torrent /dev/sda
 ";
 
-pub const INFO: &str = "\
+pub(super) const INFO: &str = "\
 Says what a torrent holds: name, info-hash, size, pieces, where its data lies
-on the disk, and how large and how aligned that disk must be. Prints one
-`key: value` a line on stdout.
+on the disk, and how large that disk must be and how aligned. Prints one
+`key: value` per line on stdout.
 
 Usage:
   swarmdd info TORRENT
@@ -212,10 +214,10 @@ Example:
   swarmdd info http://10.0.0.1/disk.torrent
 ";
 
-pub const DISKS: &str = "\
+pub(super) const DISKS: &str = "\
 Lists the disks of this machine and their partitions: path, size, what is on
-them (partition table, file system and label), and who uses them. Below each
-disk: bus, sector size, and what the selectors of `swarmdd get` take.
+them (partition table, file system and label), and what uses them. Below each
+disk: bus, sector size, and the values for the selectors of `swarmdd get`.
 
 Usage:
   swarmdd disks
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_has_its_parts() {
+    fn every_text_is_complete() {
         for text in ALL {
             for part in [
                 "\nUsage:\n  swarmdd ",

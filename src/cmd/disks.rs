@@ -1,14 +1,17 @@
-//! `swarmdd disks`: which disks are there, what would select each of them, and what is on them?
+//! `swarmdd disks`: which disks does this machine have, what selects each of them, and what is on
+//! them?
 //!
-//! A row for each disk and each partition; below a disk, what it is, in the words that selectors
-//! take. Rows fit into 80 columns as long as labels and mount points are short.
+//! There is a row for each disk and each partition. Below a disk stand its properties, as selectors
+//! take them. Rows fit into 80 columns unless labels or mount points are long.
 
 use std::fmt::Write;
 use std::path::Path;
 
+use swarm_proto::size::decimal;
+
 use super::{Failure, say};
-use crate::os::blockdev::decimal;
-use crate::target::inventory::{Disk, Inventory, Partition, Use};
+use crate::target::inventory::{Disk, Inventory, Partition};
+use crate::target::usage::Use;
 
 /// Prints all disks and their partitions.
 pub fn run() -> Result<(), Failure> {
@@ -22,14 +25,14 @@ pub fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// One line of the table: path, size, what is on it, who uses it.
+/// One row of the table: path, size, what is on it, what uses it.
 struct Row {
     cells: [String; 4],
     /// The lines below a disk.
     below: String,
 }
 
-/// Columns are as wide as their widest value.
+/// All rows. Each column is as wide as its widest value.
 fn table(inventory: &Inventory) -> String {
     let headings = ["PATH", "SIZE", "HOLDS", "USE"].map(String::from);
     let mut rows = vec![Row {
@@ -97,7 +100,7 @@ fn disk_row(inventory: &Inventory, disk: &Disk) -> Row {
     ];
     Row {
         cells,
-        below: folded(&disk.traits()),
+        below: wrapped(&disk.traits()),
     }
 }
 
@@ -121,8 +124,8 @@ fn partition_row(inventory: &Inventory, partition: &Partition) -> Row {
     }
 }
 
-/// A disk that cannot be read is a disk all the same, and one more reason to look at the list: the
-/// reason goes to the remarks, where it does not make a column wide.
+/// What is on a disk or partition. One that cannot be read is listed, too: the reason goes to the
+/// remarks, where it does not widen a column.
 fn holds(inventory: &Inventory, path: &Path, remarks: &mut Vec<String>) -> String {
     match inventory.signatures(path) {
         Ok(signatures) => signatures.to_string(),
@@ -133,17 +136,17 @@ fn holds(inventory: &Inventory, path: &Path, remarks: &mut Vec<String>) -> Strin
     }
 }
 
-/// Joined with commas, on as many indented lines as it takes, each with a line break before it.
-fn folded(words: &[String]) -> String {
+/// The texts joined with commas, on indented lines of at most 80 columns, each after a line break.
+fn wrapped(texts: &[String]) -> String {
     const COLUMNS: usize = 80;
     let mut lines: Vec<String> = Vec::new();
-    for word in words {
+    for text in texts {
         match lines.last_mut() {
-            Some(line) if line.len() + ", ".len() + word.len() < COLUMNS => {
+            Some(line) if line.len() + ", ".len() + text.len() < COLUMNS => {
                 line.push_str(", ");
-                line.push_str(word);
+                line.push_str(text);
             }
-            _ => lines.push(format!("\n      {word}")),
+            _ => lines.push(format!("\n      {text}")),
         }
     }
     lines.concat()
@@ -152,10 +155,10 @@ fn folded(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::inventory::testing::{Machine, desktop};
+    use crate::target::testing::{Machine, desktop};
 
     #[test]
-    fn a_desktop() {
+    fn the_table_of_a_desktop() {
         let machine = desktop();
         let mut disk = vec![0; 1 << 20];
         machine.file("dev/nvme0n1", &disk);
@@ -183,7 +186,7 @@ PATH              SIZE  HOLDS            USE
     }
 
     #[test]
-    fn a_virtual_machine() {
+    fn the_table_of_a_virtual_machine() {
         let machine = Machine::new();
         machine.disk(
             "pci0000:00/virtio1/block/vda",

@@ -1,61 +1,84 @@
-//! `swarmdd get`: which torrent goes onto which target, and may it?
+//! `swarmdd get`: which torrent goes onto which target, and is that allowed?
 //!
-//! Everything that can be refused is refused before a byte of any target has changed: first all
-//! torrents are fetched and checked, then all targets are opened as in a dry run and held together,
-//! so that two of them cannot be the same disk or parts of one another, and only then are they
-//! opened in earnest.
+//! Everything that can be refused is refused before a byte of any target changes: first all
+//! torrents are loaded and checked, then all targets are opened and checked. A target is held from
+//! that moment until the agent closes it (`O_EXCL` on a device, a lock on a file). So two targets
+//! cannot be the same disk or parts of each other, no other program can mount a target that has
+//! been checked, and the device that is written is the device that was checked. If a pair is
+//! refused, dropping the targets restores the files that opening created or extended.
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
+use swarm_proto::size::exact;
 use swarm_proto::swarm::Role;
+use swarm_proto::units::InfoHash;
 
 use super::{Failure, plan, say};
 use crate::agent::{self, Reporter, Settings, Setup};
-use crate::cli::{GetJob, GetOptions};
-use crate::net::fetch::{self, Patience};
-use crate::os::blockdev::{Device, DeviceError, Kind, TargetOptions, exact};
+use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
 use crate::os::clock;
+use crate::os::device::{Device, DeviceError, Kind, TargetOptions};
 use crate::os::signal::Signals;
-use crate::report::{self, State, Status};
+use crate::report::{self, Mode, State, Status};
 use crate::storage::partition_table;
 use crate::target::inventory::DeviceNumber;
 use crate::target::{Identity, Target, TargetError};
 
-pub fn run(options: &GetOptions) -> Result<(), Failure> {
-    // From here on signals are asked for politely. `run` must have them from the start, so that
-    // none is lost.
-    let mut signals = Signals::new()?;
-    let mut reporter = report::standard(options.swarm.progress);
-    let mut statuses: Vec<Status> = options.jobs.iter().map(fetching).collect();
-    let prepared = prepare(options, &mut signals, &mut reporter, &mut statuses);
+/// What `get` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub jobs: Vec<Job>,
+    pub settings: Settings,
+    pub progress: Mode,
+    /// `--fresh`: fetch everything, whatever the target holds.
+    pub fresh: bool,
+    pub dry_run: bool,
+    /// A disk that is smaller than the one the image was made on is accepted if it holds all that
+    /// the image uses.
+    pub allow_smaller: bool,
+}
+
+/// One TORRENT TARGET pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub torrent: TorrentPlace,
+    pub target: Target,
+    /// The only info-hash that is accepted.
+    pub info_hash: Option<InfoHash>,
+}
+
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let mut preparation = Preparation::new(options)?;
+    let prepared = preparation.run();
+    let Preparation {
+        signals,
+        mut reporter,
+        statuses,
+        ..
+    } = preparation;
     let setups = match prepared {
         Ok(Prepared::Run(setups)) => setups,
         Ok(Prepared::Plan(plan)) => {
-            // Takes the line away that showed how far the reading was.
+            // Removes the line that showed the progress of reading.
             drop(reporter);
             say(&plan);
             return Ok(());
         }
         Err(refusal) => {
-            refuse(&mut reporter, &statuses, &refusal);
+            report_refusal(&mut reporter, &statuses, &refusal);
             return Err(Failure::AlreadySaid);
         }
     };
-    let settings = Settings {
-        verify: options.verify,
-        stall: options.stall,
-        grow_last: options.grow_last,
-        ..super::settings(&options.swarm)
-    };
-    let result = agent::run(setups, &settings, signals, &mut reporter);
+    let result = agent::run(setups, &options.settings, signals, &mut reporter);
     super::conclude(result, &mut reporter)
 }
 
-/// Nothing happens because of one pair; `job` is its number.
+/// One pair is refused, and because of it nothing is begun.
+#[derive(Debug)]
 struct Refusal {
     job: usize,
     reason: String,
@@ -67,34 +90,101 @@ enum Prepared {
     Plan(String),
 }
 
-fn prepare(
-    options: &GetOptions,
-    signals: &mut Signals,
-    reporter: &mut Reporter,
-    statuses: &mut [Status],
-) -> Result<Prepared, Refusal> {
-    let jobs = &options.jobs;
-    let mut metainfos = Vec::new();
-    for (index, status) in statuses.iter_mut().enumerate() {
-        let metainfo = fetch_torrent(index, options, signals, reporter, status);
-        let metainfo = metainfo.map_err(because(index))?;
-        status.torrent.clone_from(&metainfo.name);
-        status.pieces = metainfo.layout.piece_count();
-        status.bytes = metainfo.layout.total_bytes();
-        metainfos.push(Arc::new(metainfo));
-    }
-    let all: Vec<&Metainfo> = metainfos.iter().map(|metainfo| &**metainfo).collect();
-    let share = agent::divide_memory(&all, options.swarm.memory_mib).map_err(because(0))?;
+/// A target that has been checked. It is held until it is dropped.
+struct Held {
+    device: Device,
+    identity: Identity,
+}
 
-    let mut rehearsed = Vec::new();
-    for (index, (job, metainfo)) in jobs.iter().zip(&all).enumerate() {
-        let target =
-            rehearse(job, metainfo, options.allow_smaller, &rehearsed).map_err(because(index))?;
-        rehearsed.push(target);
+/// Everything that happens before the agent runs.
+struct Preparation<'a> {
+    options: &'a Options,
+    signals: Signals,
+    reporter: Reporter,
+    /// The state of each pair, for progress and refusals.
+    statuses: Vec<Status>,
+}
+
+impl<'a> Preparation<'a> {
+    /// From here on signals are read from a descriptor. The agent takes over the same `Signals`, so
+    /// that none is lost in between.
+    fn new(options: &'a Options) -> Result<Preparation<'a>, Failure> {
+        Ok(Preparation {
+            options,
+            signals: Signals::new()?,
+            reporter: report::standard(options.progress),
+            statuses: options.jobs.iter().map(fetching).collect(),
+        })
     }
-    if options.dry_run {
+
+    fn run(&mut self) -> Result<Prepared, Refusal> {
+        let metainfos = self.load_torrents()?;
+        let all: Vec<&Metainfo> = metainfos.iter().map(|metainfo| &**metainfo).collect();
+        let share =
+            agent::divide_memory(&all, self.options.settings.memory_mib).map_err(refusal(0))?;
+        let targets = self.hold_targets(&all)?;
+        if self.options.dry_run {
+            return self.plan(&all, &targets, share).map(Prepared::Plan);
+        }
+        Ok(Prepared::Run(self.setups(metainfos, targets)))
+    }
+
+    fn load_torrents(&mut self) -> Result<Vec<Arc<Metainfo>>, Refusal> {
+        let mut metainfos = Vec::new();
+        for index in 0..self.options.jobs.len() {
+            let metainfo = self.load_torrent(index).map_err(refusal(index))?;
+            let status = &mut self.statuses[index];
+            status.torrent.clone_from(&metainfo.name);
+            status.pieces = metainfo.layout.piece_count();
+            status.bytes = metainfo.layout.total_bytes();
+            metainfos.push(Arc::new(metainfo));
+        }
+        Ok(metainfos)
+    }
+
+    fn load_torrent(&mut self, index: usize) -> Result<Metainfo, TorrentError> {
+        let (job, status) = (&self.options.jobs[index], &self.statuses[index]);
+        let reporter = &mut self.reporter;
+        // A machine that has booted before its server must keep asking. For a plan, a person is
+        // waiting.
+        let patience = match self.options.dry_run {
+            true => Patience::Tries(super::TRIES),
+            false => Patience::Forever,
+        };
+        reporter.update(clock::now(), index, status);
+        torrent::load(
+            &job.torrent,
+            job.info_hash,
+            patience,
+            Some(&mut self.signals),
+            &mut |error, wait| {
+                reporter.note(&format!("{error}; trying again in {} s", wait.as_secs()));
+                reporter.update(clock::now(), index, status);
+            },
+        )
+    }
+
+    /// Opens and checks all targets. On a refusal those that are open already are dropped, and with
+    /// them what opening changed.
+    fn hold_targets(&self, metainfos: &[&Metainfo]) -> Result<Vec<Held>, Refusal> {
+        let mut targets = Vec::new();
+        for (index, metainfo) in metainfos.iter().enumerate() {
+            let held = hold(self.options, index, metainfo, &targets).map_err(refusal(index))?;
+            targets.push(held);
+        }
+        Ok(targets)
+    }
+
+    fn plan(
+        &mut self,
+        metainfos: &[&Metainfo],
+        targets: &[Held],
+        share: u64,
+    ) -> Result<String, Refusal> {
+        let options = self.options;
         let mut text = String::new();
-        for (index, (metainfo, (device, _))) in all.iter().zip(&rehearsed).enumerate() {
+        for (index, (metainfo, Held { device, .. })) in metainfos.iter().zip(targets).enumerate() {
+            let (statuses, reporter) = (&self.statuses, &mut self.reporter);
             let mut on_progress = |checked, to_check| {
                 let status = Status {
                     state: State::Scanning,
@@ -104,11 +194,12 @@ fn prepare(
                 };
                 reporter.update(clock::now(), index, &status);
             };
+            let signals = &mut self.signals;
             let there = plan::holdings(metainfo, device, options.fresh, signals, &mut on_progress);
-            let there = there.map_err(because(index))?;
+            let there = there.map_err(refusal(index))?;
             text.push_str(&plan::describe(
                 options,
-                &jobs[index],
+                &options.jobs[index],
                 metainfo,
                 device,
                 &there,
@@ -116,119 +207,84 @@ fn prepare(
             ));
         }
         text.push_str("nothing was written (--dry-run)\n");
-        return Ok(Prepared::Plan(text));
+        Ok(text)
     }
-    // The same disks as were looked at, whatever the selectors would say now.
-    let found: Vec<(std::path::PathBuf, Identity)> = rehearsed
-        .into_iter()
-        .map(|(device, identity)| (device.path, identity))
-        .collect();
-    let mut setups = Vec::new();
-    for (index, ((path, identity), metainfo)) in found.into_iter().zip(metainfos).enumerate() {
-        let needed = needed_bytes(&metainfo, options.allow_smaller);
-        let device =
-            Device::open_target(&path, needed, TargetOptions::default()).map_err(because(index))?;
-        if !device.direct {
-            let path = path.display();
-            reporter.note(&format!(
-                "{path}: its file system knows no O_DIRECT, writing through the page cache"
-            ));
+
+    fn setups(&mut self, metainfos: Vec<Arc<Metainfo>>, targets: Vec<Held>) -> Vec<Setup> {
+        let mut setups = Vec::new();
+        for ((job, metainfo), held) in self.options.jobs.iter().zip(metainfos).zip(targets) {
+            let Held { device, identity } = held;
+            if !device.direct {
+                let path = device.path.display();
+                self.reporter.note(&format!(
+                    "{path}: its file system knows no O_DIRECT, writing through the page cache"
+                ));
+            }
+            // A file that did not exist before cannot hold a piece.
+            let look = !self.options.fresh && !device.created;
+            setups.push(Setup {
+                metainfo,
+                device,
+                identity,
+                target: job.target.to_string(),
+                role: Role::Leecher,
+                look,
+            });
         }
-        let target = jobs[index].target.to_string_lossy().into_owned();
-        // In a file that was not there nothing can be.
-        let look = !options.fresh && !device.created;
-        setups.push(Setup {
-            metainfo,
-            device,
-            identity,
-            target,
-            role: Role::Leecher,
-            look,
-        });
+        setups
     }
-    Ok(Prepared::Run(setups))
 }
 
-fn because<E: std::fmt::Display>(job: usize) -> impl FnOnce(E) -> Refusal {
+fn refusal<E: fmt::Display>(job: usize) -> impl FnOnce(E) -> Refusal {
     move |error| Refusal {
         job,
         reason: error.to_string(),
     }
 }
 
-fn fetch_torrent(
+/// Opens and checks one target while the targets before it are held. A dry run opens it without
+/// changing anything.
+fn hold(
+    options: &Options,
     index: usize,
-    options: &GetOptions,
-    signals: &mut Signals,
-    reporter: &mut Reporter,
-    status: &Status,
-) -> Result<Metainfo, fetch::FetchError> {
-    let job = &options.jobs[index];
-    // A machine that has booted before its server goes on asking; somebody who wants to see a plan
-    // is waiting.
-    let patience = if options.dry_run {
-        Patience::Tries(super::TRIES)
-    } else {
-        Patience::Forever
-    };
-    reporter.update(clock::now(), index, status);
-    fetch::torrent(
-        &job.torrent,
-        job.info_hash,
-        patience,
-        Some(signals),
-        &mut |error, wait| {
-            reporter.note(&format!("{error}; trying again in {} s", wait.as_secs()));
-            reporter.update(clock::now(), index, status);
-        },
-    )
-}
-
-/// Opens a target without changing it. It is held as long as the answer lives, so that none of
-/// `others` is a part of it.
-fn rehearse(
-    job: &GetJob,
     metainfo: &Metainfo,
-    allow_smaller: bool,
-    others: &[(Device, Identity)],
-) -> Result<(Device, Identity), String> {
-    let target = Target::parse(&job.target).map_err(|error| error.to_string())?;
-    let options = TargetOptions {
-        dry_run: true,
-        force: false,
+    others: &[Held],
+) -> Result<Held, String> {
+    let target = &options.jobs[index].target;
+    let twice = |name: &dyn fmt::Display| format!("target {name} is given twice");
+    let how = TargetOptions {
+        dry_run: options.dry_run,
     };
-    let opened = target.open(
-        needed_bytes(metainfo, allow_smaller),
-        options,
-        &numbers(others),
-    );
+    let opened = target.open(options.needed_bytes(metainfo), how, &numbers(others));
     let (device, identity) = opened.map_err(|error| match error {
         TargetError::Device(DeviceError::TooSmall { holds_bytes, .. }) => {
             too_small(&error, metainfo, holds_bytes)
         }
-        _ if twin(&job.target, others) => {
-            format!("target {} is given twice", job.target.to_string_lossy())
-        }
+        _ if matches!(target, Target::Path(path) if is_one_of(path, others)) => twice(target),
         _ => error.to_string(),
     })?;
-    // Files that do not exist yet cannot be held.
-    if device.created && twin(device.path.as_os_str(), others) {
-        return Err(format!("target {} is given twice", device.path.display()));
+    // A file may be opened twice: in a dry run it may not exist yet, and some file systems have no
+    // locks.
+    if device.kind == Kind::Regular && is_one_of(&device.path, others) {
+        return Err(twice(&device.path.display()));
     }
     check_sectors(&device, metainfo)?;
-    Ok((device, identity))
+    Ok(Held { device, identity })
 }
 
-/// What the target must hold: as much as the disk the image was made on, because a partition table
-/// may say that there is so much; or just what the image uses, with its table.
-fn needed_bytes(metainfo: &Metainfo, allow_smaller: bool) -> u64 {
-    metainfo
-        .disk_bytes
-        .filter(|_| !allow_smaller)
-        .unwrap_or_else(|| partition_table::bytes_needed(metainfo))
+impl Options {
+    /// How many bytes the target must hold: as many as the disk the image was made on, because its
+    /// partition table may refer to all of them; with `--allow-smaller` only what the image and its
+    /// partition table use.
+    fn needed_bytes(&self, metainfo: &Metainfo) -> u64 {
+        metainfo
+            .disk_bytes
+            .filter(|_| !self.allow_smaller)
+            .unwrap_or_else(|| partition_table::bytes_needed(metainfo))
+    }
 }
 
-/// A way out is named where there is one.
+/// The sentence of a refusal, with a way out where there is one.
 fn too_small(error: &TargetError, metainfo: &Metainfo, holds_bytes: u64) -> String {
     if partition_table::bytes_needed(metainfo) > holds_bytes {
         return error.to_string();
@@ -241,8 +297,8 @@ fn too_small(error: &TargetError, metainfo: &Metainfo, holds_bytes: u64) -> Stri
 }
 
 /// Partition tables and FAT count in sectors, so an image works only on a disk with sectors of the
-/// same size. A torrent that does not say its own, as partclone makes them, at least begins and
-/// ends its ranges at sectors. A regular file is read by something that brings its own sectors.
+/// same size. A torrent that does not record the size, as partclone makes them, must at least begin
+/// and end its ranges at sectors. A regular file is accepted: its reader brings its own sectors.
 fn check_sectors(device: &Device, metainfo: &Metainfo) -> Result<(), String> {
     let (sector, path) = (device.sector_bytes, device.path.display());
     let alignment = metainfo.extents.alignment();
@@ -260,42 +316,41 @@ fn check_sectors(device: &Device, metainfo: &Metainfo) -> Result<(), String> {
     }
 }
 
-fn numbers(targets: &[(Device, Identity)]) -> Vec<DeviceNumber> {
-    let number = |(device, _): &(Device, Identity)| match device.kind {
+fn numbers(targets: &[Held]) -> Vec<DeviceNumber> {
+    let number = |held: &Held| match held.device.kind {
         Kind::Block { number } => Some(number),
         Kind::Regular => None,
     };
     targets.iter().filter_map(number).collect()
 }
 
-/// Does one of `others` have this path, by whatever name of its directory?
-fn twin(path: &OsStr, others: &[(Device, Identity)]) -> bool {
-    let place = |path: &Path| {
-        let parent = path
-            .parent()
-            .filter(|parent| *parent != Path::new(""))
-            .unwrap_or(Path::new("."));
-        path.canonicalize().or_else(|_| {
-            Ok::<_, std::io::Error>(
-                parent
-                    .canonicalize()?
-                    .join(path.file_name().unwrap_or_default()),
-            )
-        })
-    };
-    let wanted = place(Path::new(path)).ok();
+/// Is this the path of one of `others`, possibly through another name of its directory?
+fn is_one_of(path: &Path, others: &[Held]) -> bool {
+    let wanted = real_path(path);
     wanted.is_some()
         && others
             .iter()
-            .any(|(device, _)| place(&device.path).ok() == wanted)
+            .any(|held| real_path(&held.device.path) == wanted)
 }
 
-/// Where a pair stands before anything is known about it.
-fn fetching(job: &GetJob) -> Status {
+/// The path without links, also of a file that does not exist yet.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    let parent = path
+        .parent()
+        .filter(|parent| *parent != Path::new(""))
+        .unwrap_or(Path::new("."));
+    path.canonicalize().ok().or_else(|| {
+        let name = path.file_name().unwrap_or_default();
+        Some(parent.canonicalize().ok()?.join(name))
+    })
+}
+
+/// The status of a pair whose torrent is still to be loaded.
+fn fetching(job: &Job) -> Status {
     Status {
         state: State::Fetching,
         torrent: job.torrent.to_string(),
-        target: job.target.to_string_lossy().into_owned(),
+        target: job.target.to_string(),
         have: 0,
         pieces: 0,
         checked: 0,
@@ -307,18 +362,103 @@ fn fetching(job: &GetJob) -> Status {
     }
 }
 
-/// Tells of every pair that it failed: the refused one for its reason, the others because of it.
-fn refuse(reporter: &mut Reporter, statuses: &[Status], refusal: &Refusal) {
-    let culprit = &statuses[refusal.job];
+/// Reports every pair as failed: the refused one with its reason, the others because of it.
+fn report_refusal(reporter: &mut Reporter, statuses: &[Status], refusal: &Refusal) {
+    let refused = &statuses[refusal.job];
     for (index, status) in statuses.iter().enumerate() {
         let error = match index == refusal.job {
             true => refusal.reason.clone(),
             false => format!(
                 "not begun, because of {} -> {}",
-                culprit.torrent, culprit.target
+                refused.torrent, refused.target
             ),
         };
         let outcome = report::Outcome::refused(status.bytes, error);
         reporter.finish(clock::now(), index, status, &outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::testing::{CloseWatch, Scratch};
+    use std::fs;
+    use swarm_proto::format::metainfo_write::{Content, Description, write};
+    use swarm_proto::units::PieceHash;
+
+    const IMAGE_BYTES: u64 = 50_000;
+
+    /// The path of a torrent of this length.
+    fn torrent(name: &str) -> Scratch {
+        let scratch = Scratch::new(name);
+        let bytes = write(&Description {
+            name: "image",
+            trackers: &[],
+            webseeds: &[],
+            created_by: "test",
+            private: false,
+            piece_bytes: 16 << 10,
+            hashes: &[PieceHash([7; 20]); 4],
+            content: Content::Single {
+                length: IMAGE_BYTES,
+            },
+            disk_bytes: None,
+            sector_bytes: None,
+        });
+        fs::write(scratch.path(), bytes).unwrap();
+        scratch
+    }
+
+    fn options(torrent: &Scratch, targets: &[&Path]) -> Options {
+        let job = |target: &&Path| Job {
+            torrent: TorrentPlace::File(torrent.path().into()),
+            target: Target::Path(target.into()),
+            info_hash: None,
+        };
+        Options {
+            jobs: targets.iter().map(job).collect(),
+            settings: Settings::default(),
+            progress: Mode::None,
+            fresh: false,
+            dry_run: false,
+            allow_smaller: false,
+        }
+    }
+
+    #[test]
+    fn a_target_is_held_from_its_check_until_the_agent_has_it() {
+        let torrent = torrent("held.torrent");
+        let (first, second) = (Scratch::new("first"), Scratch::new("second"));
+        fs::write(first.path(), b"abc").unwrap();
+        let options = options(&torrent, &[first.path(), second.path()]);
+        let mut preparation = Preparation::new(&options).unwrap();
+        let mut watch = CloseWatch::new(first.path());
+        let Ok(Prepared::Run(setups)) = preparation.run() else {
+            panic!("refused");
+        };
+        assert!(!watch.was_closed(), "closed between the check and the run");
+        let other = fs::File::open(first.path()).unwrap();
+        assert!(other.try_lock().is_err(), "another agent could lock it");
+        drop(setups);
+        assert!(watch.was_closed());
+        other.try_lock().unwrap();
+    }
+
+    #[test]
+    fn a_refusal_restores_the_targets_before_it() {
+        let torrent = torrent("refused.torrent");
+        let (short, new) = (Scratch::new("short"), Scratch::new("new"));
+        fs::write(short.path(), b"abc").unwrap();
+        let options = options(
+            &torrent,
+            &[short.path(), new.path(), Path::new("/dev/null")],
+        );
+        let mut preparation = Preparation::new(&options).unwrap();
+        let Err(refusal) = preparation.run() else {
+            panic!("/dev/null was accepted");
+        };
+        assert_eq!(refusal.job, 2);
+        assert_eq!(fs::read(short.path()).unwrap(), b"abc");
+        assert!(!new.path().exists());
     }
 }

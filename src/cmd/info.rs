@@ -3,14 +3,21 @@
 use std::fmt::Write;
 
 use swarm_proto::format::metainfo::{FileLayout, Metainfo};
+use swarm_proto::size::binary;
 use swarm_proto::units::PieceIndex;
 
-use super::{Failure, say, torrent};
-use crate::cli::TorrentPlace;
-use crate::report::{Bytes, printable};
+use super::{Failure, load_torrent, say};
+use crate::net::torrent::TorrentPlace;
+use crate::report::printable;
 
-pub fn run(place: &TorrentPlace) -> Result<(), Failure> {
-    say(&describe(&torrent(place)?));
+/// What `info` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub torrent: TorrentPlace,
+}
+
+pub fn run(options: &Options) -> Result<(), Failure> {
+    say(&describe(&load_torrent(&options.torrent)?));
     Ok(())
 }
 
@@ -72,7 +79,7 @@ fn describe(metainfo: &Metainfo) -> String {
 }
 
 fn bytes(count: u64) -> String {
-    format!("{count} bytes ({})", Bytes(count))
+    format!("{count} bytes ({})", binary(count))
 }
 
 #[cfg(test)]

@@ -24,14 +24,32 @@ use swarm_proto::format::layout::{self, Layout};
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::metainfo_write::{self, Content, Description};
 use swarm_proto::limits::FILE_COUNT_MAX;
+use swarm_proto::size::binary;
 use swarm_proto::units::DiskOffset;
+use swarm_proto::wire::url::Url;
 
 use super::{Failure, Reading, say};
-use crate::cli::MakeOptions;
-use crate::os::blockdev::Device;
+use crate::os::device::Device;
 use crate::os::{sectors, sparse};
-use crate::report::{Bytes, Mode, State};
+use crate::report::{Mode, State};
 use crate::storage::partition_table::{self, Table, TableKind};
+
+/// What `make` is asked to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub source: PathBuf,
+    pub output: PathBuf,
+    /// One tier each (BEP 12), in the order in which they are tried.
+    pub trackers: Vec<Url>,
+    /// A power of two within the limits; `None`: chosen from the size of the image.
+    pub piece_bytes: Option<u32>,
+    pub name: Option<String>,
+    pub private: bool,
+    pub web_seeds: Vec<Url>,
+    /// One file from offset 0 instead of the used ranges.
+    pub single: bool,
+    pub skip_holes: bool,
+}
 
 /// Ranges grow to multiples of this: the page of every file system, and the sector of every disk.
 const GRAIN_BYTES: u64 = 4096;
@@ -44,7 +62,7 @@ const HEAD_BYTES: u64 = 1 << 20;
 /// Read at once while looking for what is not zero.
 const LOOK_BYTES: u64 = 1 << 20;
 
-pub fn run(options: &MakeOptions) -> Result<(), Failure> {
+pub fn run(options: &Options) -> Result<(), Failure> {
     refuse_other_kinds(&options.source)?;
     refuse_output(options)?;
     let device = Device::open_source(&options.source)?;
@@ -93,7 +111,7 @@ fn begins_with(source: &Path, magic: &[u8]) -> bool {
 }
 
 /// An existing torrent is replaced, as every maker does; anything else that has this name is not.
-fn refuse_output(options: &MakeOptions) -> Result<(), Failure> {
+fn refuse_output(options: &Options) -> Result<(), Failure> {
     let output = options.output.display();
     let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
     match (fs::metadata(&options.output), fs::metadata(&options.source)) {
@@ -113,7 +131,7 @@ fn cannot_read(device: &Device, error: io::Error) -> Failure {
 
 /// (disk offset, length) of what goes into the torrent.
 fn files(
-    options: &MakeOptions,
+    options: &Options,
     device: &Device,
     table: Option<&Table>,
 ) -> Result<Vec<(DiskOffset, u64)>, Failure> {
@@ -158,7 +176,7 @@ fn used_ranges(data: &[Range<u64>], length: u64) -> Vec<(DiskOffset, u64)> {
 
 /// What of a disk with this table is used; `data` is all of it but the holes.
 fn of_disk(
-    options: &MakeOptions,
+    options: &Options,
     device: &Device,
     table: &Table,
     data: &[Range<u64>],
@@ -238,7 +256,7 @@ fn look_through(device: &Device, ranges: &[Range<u64>]) -> io::Result<Vec<Range<
 
 /// Reads and hashes everything; the bytes of the torrent file.
 fn describe(
-    options: &MakeOptions,
+    options: &Options,
     device: &Device,
     table: Option<&Table>,
     files: &[(DiskOffset, u64)],
@@ -269,8 +287,8 @@ fn describe(
     };
     Ok(metainfo_write::write(&Description {
         name: &name(options),
-        trackers: &options.trackers,
-        webseeds: &options.web_seeds,
+        trackers: &texts(&options.trackers),
+        webseeds: &texts(&options.web_seeds),
         created_by: concat!("swarmdd ", env!("CARGO_PKG_VERSION")),
         private: options.private,
         piece_bytes,
@@ -285,7 +303,11 @@ fn describe(
     }))
 }
 
-fn name(options: &MakeOptions) -> String {
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(Url::to_string).collect()
+}
+
+fn name(options: &Options) -> String {
     let file_name = || {
         options
             .source
@@ -301,7 +323,7 @@ fn name(options: &MakeOptions) -> String {
 
 fn summary(
     metainfo: &Metainfo,
-    options: &MakeOptions,
+    options: &Options,
     table: Option<&Table>,
     source_bytes: u64,
 ) -> String {
@@ -314,7 +336,7 @@ fn summary(
     let (total, count) = (layout.total_bytes(), layout.piece_count());
     let mut text = format!(
         "info-hash: {info_hash}\nsize: {total} bytes ({})\npieces: {count} of {} bytes\n",
-        Bytes(total),
+        binary(total),
         layout.piece_bytes(),
     );
     if let Some(table) = table {
@@ -345,7 +367,7 @@ fn summary(
             Some(_) => "zeros outside partitions",
             None => "holes",
         };
-        let size = Bytes(left_out);
+        let size = binary(left_out);
         text += &format!(
             "left out: {left_out} bytes of {what} ({size}), a target keeps what lies there\n"
         );

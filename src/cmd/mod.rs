@@ -1,4 +1,4 @@
-//! Which code runs for which command, and what several commands need.
+//! Which code runs for which command? And what do several commands need?
 
 use std::fmt;
 use std::io::Write;
@@ -9,33 +9,46 @@ use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::units::{PieceHash, PieceIndex};
 
-use crate::agent::{Reporter, RunError, Settings};
-use crate::cli::{Command, SwarmOptions, TorrentPlace};
-use crate::net::fetch::{self, FetchError, Patience};
-use crate::os::blockdev::Device;
+use crate::agent::{Reporter, RunError};
+use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
 use crate::os::clock;
+use crate::os::device::Device;
 use crate::os::signal::Signals;
 use crate::report::{self, Mode, State, Status};
 use crate::storage::reader;
 
 mod disks;
-mod get;
-mod info;
-mod make;
+pub mod get;
+pub mod info;
+pub mod make;
 mod plan;
-mod seed;
-mod verify;
+pub mod seed;
+pub mod verify;
 
-/// How often a server is asked when a person waits: one that does not answer three times will not
-/// answer.
+/// One command with all its options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Get(get::Options),
+    Seed(seed::Options),
+    Make(make::Options),
+    Verify(verify::Options),
+    Info(info::Options),
+    Disks,
+    /// Prints this text.
+    Help(&'static str),
+    Version,
+}
+
+/// How often a server is asked while a person waits. One that fails three times is assumed to be
+/// away.
 const TRIES: u32 = 3;
 
 /// The command ends with exit status 1.
 #[derive(Debug)]
 pub enum Failure {
-    /// The reason stands on stderr already, one line for each target that failed.
+    /// The reason is on stderr already: one line for each target that failed.
     AlreadySaid,
-    /// The one line that stderr still has to get.
+    /// The line that is still to be printed on stderr.
     Because(String),
 }
 
@@ -49,54 +62,38 @@ pub fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Help(text) => say(text),
         Command::Version => say(concat!("swarmdd ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Make(options) => make::run(&options)?,
-        Command::Verify { torrent, target } => verify::run(&torrent, &target)?,
-        Command::Info { torrent } => info::run(&torrent)?,
         Command::Get(options) => get::run(&options)?,
         Command::Seed(options) => seed::run(&options)?,
+        Command::Make(options) => make::run(&options)?,
+        Command::Verify(options) => verify::run(&options)?,
+        Command::Info(options) => info::run(&options)?,
         Command::Disks => disks::run()?,
     }
     Ok(())
 }
 
-/// What was asked for goes to stdout; where nobody reads it (`swarmdd info x | head -1`), nothing
-/// is lost.
+/// Prints the result of a command on stdout. If the reader has closed it (`swarmdd info x | head
+/// -1`), nothing is lost.
 fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// The torrent of `info` and `verify`, for which a person waits.
-fn torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
-    let retrying = &mut |error: &FetchError, _| {
-        // When stderr is gone, the exit status still says how it ended.
+/// Loads the torrent of `info` or `verify` while a person waits.
+fn load_torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
+    let on_retry = &mut |error: &TorrentError, _| {
+        // If stderr is closed, the exit status still reports the result.
         let _ = writeln!(std::io::stderr(), "swarmdd: {error}; trying again");
     };
-    Ok(fetch::torrent(
+    Ok(torrent::load(
         place,
         None,
         Patience::Tries(TRIES),
         None,
-        retrying,
+        on_retry,
     )?)
 }
 
-/// The options that `get` and `seed` share, in the words of the loop.
-fn settings(options: &SwarmOptions) -> Settings {
-    Settings {
-        listen: options.listen,
-        peers: options.peers.clone(),
-        memory_mib: options.memory_mib,
-        verify: false,
-        tracker_grace: options.tracker_grace,
-        seed_for: options.seed_limit,
-        stall: None,
-        max_up: options.max_up,
-        max_down: options.max_down,
-        grow_last: false,
-    }
-}
-
-/// The exit status of a run. One that broke off still owes each target its last line.
+/// The exit status of a run. A run that was broken off still reports each target as failed.
 fn conclude(result: Result<bool, RunError>, reporter: &mut Reporter) -> Result<(), Failure> {
     match result {
         Ok(true) => Ok(()),

@@ -14,10 +14,11 @@ use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::rng::Rng;
+use swarm_proto::size::exact;
 use swarm_proto::units::PieceIndex;
 
-use crate::cli::{GetJob, GetOptions};
-use crate::os::blockdev::{Device, Kind, exact};
+use super::get::{Job, Options};
+use crate::os::device::{Device, Kind};
 use crate::os::signal::Signals;
 use crate::storage::reader::{self, ScanError};
 use crate::target::inventory::Inventory;
@@ -134,8 +135,8 @@ fn count(layout: &Layout, contents: &Contents, good: &Bitfield) -> Holdings {
 
 /// The plan for one pair.
 pub fn describe(
-    options: &GetOptions,
-    job: &GetJob,
+    options: &Options,
+    job: &Job,
     metainfo: &Metainfo,
     device: &Device,
     holdings: &Holdings,
@@ -163,7 +164,7 @@ pub fn describe(
          image       {} in {} pieces of {} bytes\n  \
          ranges      {}, from byte {} to byte {} of the target\n",
         job.torrent,
-        job.target.to_string_lossy(),
+        job.target,
         exact(layout.total_bytes()),
         layout.piece_count(),
         layout.piece_bytes(),
@@ -193,7 +194,7 @@ pub fn describe(
         share >> 20,
     );
     if metainfo.sector_bytes.is_some() {
-        let grown = if options.grow_last {
+        let grown = if options.settings.grow_last {
             ", and its last partition grows to there"
         } else {
             ""

@@ -1,26 +1,44 @@
 //! `swarmdd seed`: which torrent is served from where?
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use swarm_proto::size::decimal;
 use swarm_proto::swarm::Role;
 
 use super::{Failure, verify};
-use crate::agent::{self, Setup};
-use crate::cli::{SeedJob, SeedOptions};
-use crate::net::fetch::{self, Patience};
-use crate::os::blockdev::{Device, decimal};
+use crate::agent::{self, Settings, Setup};
+use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
+use crate::os::device::Device;
 use crate::os::signal::Signals;
-use crate::report;
+use crate::report::{self, Mode};
 use crate::target::Identity;
 
-pub fn run(options: &SeedOptions) -> Result<(), Failure> {
+/// What `seed` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub jobs: Vec<Job>,
+    pub settings: Settings,
+    pub progress: Mode,
+    /// `--check`: read and hash every SOURCE before the first of them is served.
+    pub check: bool,
+}
+
+/// One TORRENT SOURCE pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub torrent: TorrentPlace,
+    pub source: PathBuf,
+}
+
+pub fn run(options: &Options) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let mut reporter = report::standard(options.swarm.progress);
+    let mut reporter = report::standard(options.progress);
     let mut setups = Vec::new();
     for job in &options.jobs {
-        let mut retrying = |error: &fetch::FetchError, _| reporter.note(&error.to_string());
+        let mut retrying = |error: &TorrentError, _| reporter.note(&error.to_string());
         let patience = Patience::Tries(super::TRIES);
-        let metainfo = fetch::torrent(
+        let metainfo = torrent::load(
             &job.torrent,
             None,
             patience,
@@ -32,8 +50,7 @@ pub fn run(options: &SeedOptions) -> Result<(), Failure> {
         let target = job.source.display().to_string();
         let identity = Identity::default();
         if options.check {
-            verify::compare(&metainfo, &device, options.swarm.progress)?
-                .insist(&metainfo, &device)?;
+            verify::compare(&metainfo, &device, options.progress)?.insist(&metainfo, &device)?;
         }
         // What was not looked at as a whole is looked at piece by piece, each before it is given
         // away.
@@ -47,17 +64,12 @@ pub fn run(options: &SeedOptions) -> Result<(), Failure> {
             look,
         });
     }
-    let result = agent::run(
-        setups,
-        &super::settings(&options.swarm),
-        signals,
-        &mut reporter,
-    );
+    let result = agent::run(setups, &options.settings, signals, &mut reporter);
     super::conclude(result, &mut reporter)
 }
 
 /// Opens a source and refuses one that cannot hold the image.
-fn source(job: &SeedJob, needed_bytes: u64) -> Result<Device, Failure> {
+fn source(job: &Job, needed_bytes: u64) -> Result<Device, Failure> {
     let path = job.source.display();
     if job.source.is_dir() {
         return Err(Failure::Because(format!(

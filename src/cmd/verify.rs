@@ -1,19 +1,24 @@
 //! `swarmdd verify`: does a disk hold what a torrent describes? Reads and hashes, nothing else.
 
-use std::ffi::OsStr;
-
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::units::{DiskOffset, PieceIndex};
 
-use super::{Failure, Reading, say, torrent};
-use crate::cli::TorrentPlace;
-use crate::os::blockdev::Device;
+use super::{Failure, Reading, load_torrent, say};
+use crate::net::torrent::TorrentPlace;
+use crate::os::device::Device;
 use crate::report::{Mode, State};
 use crate::target::Target;
 
-pub fn run(place: &TorrentPlace, target: &OsStr) -> Result<(), Failure> {
-    let metainfo = torrent(place)?;
-    let (device, _) = Target::parse(target)?.open_readonly()?;
+/// What `verify` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub torrent: TorrentPlace,
+    pub target: Target,
+}
+
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let metainfo = load_torrent(&options.torrent)?;
+    let (device, _) = options.target.open_readonly()?;
     let found = compare(&metainfo, &device, Mode::Auto)?;
     say(&format!(
         "good: {} of {} pieces\n",

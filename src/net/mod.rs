@@ -1,4 +1,6 @@
-//! Sockets: connections to peers, HTTP exchanges, torrents from files and URLs.
+//! How do bytes get here over the network: connections to peers, HTTP exchanges, torrents?
 
-pub mod fetch;
+pub mod http;
+mod outbox;
 pub mod peer_socket;
+pub mod torrent;

@@ -1,17 +1,15 @@
-//! One socket to one peer: which bytes go in and out, and when.
+//! One socket to one peer: when are bytes read and written, and what did the peer send?
 //!
-//! Bytes become values here and nothing else happens: what a message means is decided by the core.
-//! The payload of a `piece` is read by the kernel straight into its pool buffer, together with the
-//! header of the message behind it in one `readv`; blocks go out from their pool buffers, several
-//! to a `writev`. No byte of payload is copied by us, except the few hundred that came along behind
-//! a message.
+//! This file turns bytes into values. What a message means is decided by the core. The kernel reads
+//! the payload of a `piece` straight into its pool buffer, together with the header of the next
+//! message in one `readv`; blocks go out from their pool buffers (`outbox`). We copy no byte of
+//! payload, except the few hundred that were read together with the message before them.
 //!
-//! Readiness is edge-triggered: after an event we read, or write, until the kernel says that there
-//! is no more. A read or write that moved less than was asked for says so too (epoll(7), questions
-//! and answers) and saves a system call; only a peer that has closed its side has to be read to the
-//! end, for its end of file makes no further edge.
+//! Readiness is edge-triggered: after an event we read, or write, until the kernel reports that no
+//! more is possible. A read or write that moved less than was asked for reports that, too
+//! (epoll(7), questions and answers), and saves a system call. A peer that has closed its side is
+//! the exception: it must be read to the end, because its end of file makes no further edge.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::SocketAddr;
@@ -21,32 +19,25 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use swarm_proto::limits::BLOCK_BYTES;
 use swarm_proto::swarm::{Send, Sink};
-use swarm_proto::units::BufferId;
 use swarm_proto::wire::message::{self as wire, Frame, Handshake, Message, RawBlock, WireError};
 
+use super::outbox::{Outbox, SLICES_MAX};
 use crate::os::pool::Pool;
 
 /// Bytes of headers and small messages read at once when no payload is expected: 400 `have`.
 const INBOX_BYTES: usize = 4096;
 
-/// Bytes read behind a payload in the same `readv`. Enough for the next header and a burst of
-/// `have`; what it catches of the next payload has to be copied, so not more.
+/// Bytes read behind a payload in the same `readv`: enough for the next header and a burst of
+/// `have`. Bytes of the next payload that are read along with them have to be copied, so the number
+/// is not larger.
 const BEHIND_PAYLOAD_BYTES: usize = 512;
-
-/// Blocks queued in one connection. 16 of them are 256 KiB a `writev`: more system calls are not
-/// saved by more, and every queued block pins its buffer and can no longer be cancelled.
-const OUT_BLOCKS_MAX: usize = 16;
-
-/// Bytes of small messages queued in one connection before no more are asked for (one `bitfield`
-/// may pass it).
-const OUT_TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// One TCP connection.
 ///
-/// Calling order: `ready` with each event. While `is_readable`, `next` until it says `Nothing`;
-/// `next` never follows `BlockBegins` without `receive_into`. While `is_writable`, `push` as long
-/// as `has_room`, and `flush`.
-pub struct Conn {
+/// Calling order: `ready` with each event. While `is_readable`, `next` until it returns `Nothing`;
+/// after `BlockBegins`, `receive_into` must come before the next `next`. While `is_writable`,
+/// `push` while `has_room`, then `flush`.
+pub struct PeerSocket {
     stream: TcpStream,
     address: SocketAddr,
     phase: Phase,
@@ -57,7 +48,7 @@ pub struct Conn {
     readable: bool,
     /// The peer has closed its side: read on until end of file.
     hung_up: bool,
-    /// The kernel may have room. False after a write that went out short.
+    /// The kernel may have room. False after a write that was accepted only in part.
     writable: bool,
 }
 
@@ -66,59 +57,60 @@ enum Phase {
     Connecting,
     /// The next 68 bytes are the peer's handshake.
     Greeting,
-    /// `expect_torrent` must say which torrent this is before messages can be read.
+    /// The handshake has been read. `expect_torrent` must come before the first message.
     Greeted,
     Frames {
         bitfield_bytes_max: usize,
     },
 }
 
-/// A `piece` message of which the header has been taken.
+/// A `piece` message whose header has been taken from the inbox.
 struct Payload {
     block: RawBlock,
     /// None until `receive_into`.
     sink: Option<Sink>,
+    /// Bytes that have arrived.
     done: u32,
 }
 
-/// What came in.
+/// What the peer sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input {
     Handshake(Handshake),
     Message(Message),
-    /// The header of a `piece`: say with `receive_into` where its bytes go.
+    /// The header of a `piece`: `receive_into` must say where its bytes go.
     BlockBegins(RawBlock),
-    /// All its bytes are there.
+    /// All bytes of this block have arrived.
     BlockEnds(RawBlock),
-    /// No more for now.
+    /// Nothing more has arrived.
     Nothing,
 }
 
-/// What became of a connection that we are opening.
+/// The state of a connection that we are opening.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opening {
     Pending,
     Open,
 }
 
-impl Conn {
-    /// Begins to connect. `poll_open` tells at each event what became of it.
-    pub fn connect(address: SocketAddr) -> io::Result<Conn> {
-        Ok(Conn::new(
+impl PeerSocket {
+    /// Begins to connect. Call `poll_open` at each event to learn the outcome.
+    pub fn connect(address: SocketAddr) -> io::Result<PeerSocket> {
+        Ok(PeerSocket::new(
             TcpStream::connect(address)?,
             address,
             Phase::Connecting,
         ))
     }
 
-    /// Takes what the listener accepted.
-    pub fn accepted(stream: TcpStream, address: SocketAddr) -> io::Result<Conn> {
+    /// Takes over a connection that the listener accepted.
+    pub fn accepted(stream: TcpStream, address: SocketAddr) -> io::Result<PeerSocket> {
         stream.set_nodelay(true)?;
-        Ok(Conn::new(stream, address, Phase::Greeting))
+        Ok(PeerSocket::new(stream, address, Phase::Greeting))
     }
 
-    fn new(stream: TcpStream, address: SocketAddr, phase: Phase) -> Conn {
-        Conn {
+    fn new(stream: TcpStream, address: SocketAddr, phase: Phase) -> PeerSocket {
+        PeerSocket {
             stream,
             address,
             phase,
@@ -143,7 +135,17 @@ impl Conn {
         )
     }
 
-    /// Notes what an event says.
+    /// Gives later events another token. The kernel repeats what is ready, so no edge is lost
+    /// (epoll_ctl(2), EPOLL_CTL_MOD).
+    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.reregister(
+            &mut self.stream,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )
+    }
+
+    /// Records the readiness that an event reports.
     pub fn ready(&mut self, event: &Event) {
         // An error shows itself in the read that follows.
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
@@ -156,16 +158,16 @@ impl Conn {
     }
 
     /// To be called after an event while `is_connecting`.
-    pub fn poll_open(&mut self) -> Result<Opening, ConnError> {
+    pub fn poll_open(&mut self) -> Result<Opening, SocketError> {
         assert!(self.is_connecting());
         if let Some(error) = self.stream.take_error()? {
-            return Err(ConnError::Io(error));
+            return Err(SocketError::Io(error));
         }
-        // mio, TcpStream::connect: an event alone does not mean that the connection stands.
+        // mio, TcpStream::connect: an event alone does not mean that the connection is open.
         match self.stream.peer_addr() {
             Ok(_) => {}
             Err(error) if is_unfinished(&error) => return Ok(Opening::Pending),
-            Err(error) => return Err(ConnError::Io(error)),
+            Err(error) => return Err(SocketError::Io(error)),
         }
         self.stream.set_nodelay(true)?;
         self.phase = Phase::Greeting;
@@ -178,50 +180,61 @@ impl Conn {
         self.phase = Phase::Frames { bitfield_bytes_max };
     }
 
-    // --- in
+    // --- input
 
-    /// Is there something for `next` to find?
+    /// May `next` return something?
     pub fn is_readable(&self) -> bool {
-        !self.is_connecting() && (self.readable || self.inbox.has_news)
+        !self.is_connecting() && (self.readable || self.inbox.has_new)
     }
 
-    /// The next thing the peer says. `waste` takes the bytes of blocks nobody wants.
-    pub fn next(&mut self, pool: &mut Pool, waste: &mut [u8]) -> Result<Input, ConnError> {
-        assert!(waste.len() >= BLOCK_BYTES as usize);
+    /// The handshake of an accepted connection, once all of it has come. Unlike `next`, it needs no
+    /// pool: before the handshake nobody knows whose pool that is.
+    pub fn poll_handshake(&mut self) -> Result<Option<Handshake>, SocketError> {
+        assert_eq!(self.phase, Phase::Greeting);
+        loop {
+            if let Some(handshake) = self.take_handshake()? {
+                return Ok(Some(handshake));
+            }
+            self.inbox.has_new = false;
+            if !self.readable {
+                return Ok(None);
+            }
+            let room = self.inbox.room(INBOX_BYTES);
+            let (wanted, outcome) = (room.len(), self.stream.read(room));
+            self.arrived(outcome, wanted, 0)?;
+        }
+    }
+
+    /// The next thing the peer sent. The bytes of discarded blocks are read into `scratch`.
+    pub fn next(&mut self, pool: &mut Pool, scratch: &mut [u8]) -> Result<Input, SocketError> {
+        assert!(scratch.len() >= BLOCK_BYTES as usize);
         loop {
             if let Some(input) = self.take(pool)? {
                 return Ok(input);
             }
-            self.inbox.has_news = false;
+            self.inbox.has_new = false;
             if !self.readable {
                 return Ok(Input::Nothing);
             }
-            self.fill(pool, waste)?;
+            self.fill(pool, scratch)?;
         }
     }
 
-    /// Where the block of the last `BlockBegins` goes.
+    /// Sets where the bytes of the block of the last `BlockBegins` go.
     pub fn receive_into(&mut self, sink: Sink) {
         let payload = self.payload.as_mut().expect("a block has begun");
         assert!(payload.sink.is_none());
         payload.sink = Some(sink);
     }
 
-    /// Takes one thing out of what has been read.
-    fn take(&mut self, pool: &mut Pool) -> Result<Option<Input>, ConnError> {
+    /// Takes one thing from the bytes that have been read.
+    fn take(&mut self, pool: &mut Pool) -> Result<Option<Input>, SocketError> {
         if self.payload.is_some() {
             return Ok(self.take_payload(pool));
         }
         match self.phase {
             Phase::Connecting => unreachable!("poll_open comes first"),
-            Phase::Greeting => {
-                let Some(handshake) = Handshake::parse(self.inbox.unread())? else {
-                    return Ok(None);
-                };
-                self.inbox.consume(wire::HANDSHAKE_BYTES);
-                self.phase = Phase::Greeted;
-                Ok(Some(Input::Handshake(handshake)))
-            }
+            Phase::Greeting => Ok(self.take_handshake()?.map(Input::Handshake)),
             Phase::Greeted => unreachable!("expect_torrent comes before the first message"),
             Phase::Frames { bitfield_bytes_max } => {
                 let Some((frame, consumed)) =
@@ -248,18 +261,27 @@ impl Conn {
         }
     }
 
-    /// Moves what the inbox caught of the payload to where it belongs.
+    fn take_handshake(&mut self) -> Result<Option<Handshake>, SocketError> {
+        let Some(handshake) = Handshake::parse(self.inbox.unread())? else {
+            return Ok(None);
+        };
+        self.inbox.consume(wire::HANDSHAKE_BYTES);
+        self.phase = Phase::Greeted;
+        Ok(Some(handshake))
+    }
+
+    /// Copies the part of the payload that was read into the inbox to its sink.
     fn take_payload(&mut self, pool: &mut Pool) -> Option<Input> {
         let payload = self.payload.as_mut()?;
         let sink = payload.sink.expect("receive_into follows BlockBegins");
-        let caught = (payload.missing() as usize).min(self.inbox.unread().len());
+        let in_inbox = (payload.missing() as usize).min(self.inbox.unread().len());
         if let Sink::Buffer { buffer, offset } = sink {
             let start = (offset + payload.done) as usize;
-            pool.bytes_mut(buffer)[start..start + caught]
-                .copy_from_slice(&self.inbox.unread()[..caught]);
+            pool.bytes_mut(buffer)[start..start + in_inbox]
+                .copy_from_slice(&self.inbox.unread()[..in_inbox]);
         }
-        self.inbox.consume(caught);
-        payload.done += caught as u32;
+        self.inbox.consume(in_inbox);
+        payload.done += in_inbox as u32;
         if payload.missing() > 0 {
             return None;
         }
@@ -268,8 +290,9 @@ impl Conn {
         Some(Input::BlockEnds(block))
     }
 
-    /// One system call: payload to its place, what is behind it to the inbox.
-    fn fill(&mut self, pool: &mut Pool, waste: &mut [u8]) -> Result<(), ConnError> {
+    /// One system call reads the rest of the payload into its sink, and the bytes behind it into
+    /// the inbox.
+    fn fill(&mut self, pool: &mut Pool, scratch: &mut [u8]) -> Result<(), SocketError> {
         let (wanted, payload_wanted, outcome) = match &self.payload {
             None => {
                 let room = self.inbox.room(INBOX_BYTES);
@@ -282,7 +305,7 @@ impl Conn {
                         let start = (offset + payload.done) as usize;
                         &mut pool.bytes_mut(buffer)[start..start + missing]
                     }
-                    Sink::Discard => &mut waste[..missing],
+                    Sink::Discard => &mut scratch[..missing],
                 };
                 let behind = self.inbox.room(BEHIND_PAYLOAD_BYTES);
                 let wanted = missing + behind.len();
@@ -290,15 +313,26 @@ impl Conn {
                 (wanted, missing, self.stream.read_vectored(&mut slices))
             }
         };
+        self.arrived(outcome, wanted, payload_wanted)
+    }
+
+    /// Records what a read of at most `wanted` bytes has brought; the first `payload_wanted` of them
+    /// are payload.
+    fn arrived(
+        &mut self,
+        outcome: io::Result<usize>,
+        wanted: usize,
+        payload_wanted: usize,
+    ) -> Result<(), SocketError> {
         let arrived = match outcome {
-            Ok(0) => return Err(ConnError::Closed),
+            Ok(0) => return Err(SocketError::Closed),
             Ok(arrived) => arrived,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
                 return Ok(());
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            Err(error) => return Err(ConnError::Io(error)),
+            Err(error) => return Err(SocketError::Io(error)),
         };
         assert!(arrived <= wanted);
         self.readable = arrived == wanted || self.hung_up;
@@ -309,19 +343,19 @@ impl Conn {
         Ok(())
     }
 
-    // --- out
+    // --- output
 
-    /// Does the kernel take bytes, as far as we know?
+    /// May the kernel take bytes?
     pub fn is_writable(&self) -> bool {
         !self.is_connecting() && self.writable
     }
 
-    /// Is there room for one more `push`?
+    /// Is there room for another `push`?
     pub fn has_room(&self) -> bool {
         self.outbox.has_room()
     }
 
-    /// Queues one thing. Nothing is sent before `flush`.
+    /// Queues one message or block. Nothing is sent before `flush`.
     pub fn push(&mut self, send: Send) {
         self.outbox.push(send);
     }
@@ -331,22 +365,22 @@ impl Conn {
         !self.outbox.is_empty()
     }
 
-    /// Gives the kernel what is queued, as far as it takes it; the number is how many blocks went
-    /// out whole.
-    pub fn flush(&mut self, pool: &Pool) -> Result<u32, ConnError> {
+    /// Gives the kernel as much of the queue as it takes. Returns how many blocks have been sent
+    /// completely.
+    pub fn flush(&mut self, pool: &Pool) -> Result<u32, SocketError> {
         let mut blocks_sent = 0;
         while self.writable && !self.outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); 2 * OUT_BLOCKS_MAX + 2];
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let (count, wanted) = self.outbox.slices(pool, &mut slices);
             match self.stream.write_vectored(&slices[..count]) {
                 Ok(written) => {
                     assert!(written <= wanted);
                     self.writable = written == wanted;
-                    blocks_sent += self.outbox.sent(written);
+                    blocks_sent += self.outbox.consume(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(ConnError::Io(error)),
+                Err(error) => return Err(SocketError::Io(error)),
             }
         }
         Ok(blocks_sent)
@@ -359,17 +393,17 @@ impl Payload {
     }
 }
 
-/// Bytes that have been read and not yet understood. Grows only for a message longer than
-/// `INBOX_BYTES`, to exactly what that message needs, which `wire::bytes_needed` bounds; and
-/// shrinks again behind it.
+/// Bytes that have been read and not yet parsed. The buffer grows only for a message longer than
+/// `INBOX_BYTES`, to exactly what that message needs, which `wire::bytes_needed` bounds. It shrinks
+/// again after that message.
 struct Inbox {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// What the message at the front needs in all, as far as its first bytes tell.
+    /// Bytes of the whole message at the front, as far as its first bytes tell.
     needed: usize,
-    /// Bytes have come that `take` has not looked at.
-    has_news: bool,
+    /// Bytes have arrived since `take` last found no complete message.
+    has_new: bool,
 }
 
 impl Inbox {
@@ -379,7 +413,7 @@ impl Inbox {
             start: 0,
             end: 0,
             needed: 0,
-            has_news: false,
+            has_new: false,
         }
     }
 
@@ -391,13 +425,13 @@ impl Inbox {
         assert!(count <= self.end - self.start);
         self.start += count;
         self.needed = 0;
-        self.has_news = self.start < self.end;
+        self.has_new = self.start < self.end;
     }
 
     fn filled(&mut self, count: usize) {
         self.end += count;
         assert!(self.end <= self.bytes.len());
-        self.has_news |= count > 0;
+        self.has_new |= count > 0;
     }
 
     /// Free bytes behind the unread ones: at most `count_max`, or what the message at the front
@@ -408,7 +442,7 @@ impl Inbox {
         let size = self.needed.max(INBOX_BYTES);
         assert!(
             size > self.end,
-            "a message that has come whole was not taken"
+            "a complete message was not taken from the inbox"
         );
         if self.bytes.len() != size {
             self.bytes.resize(size, 0);
@@ -423,210 +457,70 @@ impl Inbox {
     }
 }
 
-/// Bytes that wait for the kernel: a row of segments, each some small messages and then the payload
-/// of a block.
-#[derive(Default)]
-struct Outbox {
-    /// The small messages and headers of all segments, one behind the other.
-    text: Vec<u8>,
-    text_sent: usize,
-    segments: VecDeque<Segment>,
-    /// Of the first segment's payload.
-    payload_sent: u32,
-}
-
-struct Segment {
-    text_bytes: usize,
-    payload: Option<OutPayload>,
-}
-
-#[derive(Clone, Copy)]
-struct OutPayload {
-    buffer: BufferId,
-    offset: u32,
-    length: u32,
-}
-
-impl Outbox {
-    fn is_empty(&self) -> bool {
-        self.segments.is_empty()
-    }
-
-    fn has_room(&self) -> bool {
-        self.segments.len() < OUT_BLOCKS_MAX
-            && self.text.len() - self.text_sent < OUT_TEXT_BYTES_MAX
-    }
-
-    fn push(&mut self, send: Send) {
-        assert!(self.has_room());
-        let text_before = self.text.len();
-        let payload = match send {
-            Send::Handshake(handshake) => {
-                self.text.extend_from_slice(&handshake.encode());
-                None
-            }
-            Send::Message(message) => {
-                message.encode(&mut self.text);
-                None
-            }
-            Send::Block {
-                block,
-                buffer,
-                offset,
-            } => {
-                self.text.extend_from_slice(&wire::piece_header(block));
-                Some(OutPayload {
-                    buffer,
-                    offset,
-                    length: block.length,
-                })
-            }
-        };
-        let text_bytes = self.text.len() - text_before;
-        match self.segments.back_mut() {
-            Some(last) if last.payload.is_none() => {
-                last.text_bytes += text_bytes;
-                last.payload = payload;
-            }
-            _ => self.segments.push_back(Segment {
-                text_bytes,
-                payload,
-            }),
-        }
-    }
-
-    /// What is to be sent next, and how many bytes that is.
-    fn slices<'a>(&'a self, pool: &'a Pool, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
-        let (mut count, mut wanted, mut text_start) = (0, 0, self.text_sent);
-        let mut payload_start = self.payload_sent;
-        let mut add = |bytes: &'a [u8]| {
-            if !bytes.is_empty() {
-                slices[count] = IoSlice::new(bytes);
-                count += 1;
-                wanted += bytes.len();
-            }
-        };
-        for segment in &self.segments {
-            add(&self.text[text_start..text_start + segment.text_bytes]);
-            text_start += segment.text_bytes;
-            if let Some(OutPayload {
-                buffer,
-                offset,
-                length,
-            }) = segment.payload
-            {
-                add(&pool.bytes(buffer)
-                    [(offset + payload_start) as usize..(offset + length) as usize]);
-            }
-            payload_start = 0;
-        }
-        assert!(wanted > 0);
-        (count, wanted)
-    }
-
-    /// The kernel took so many bytes. The number returned is how many blocks were finished by them.
-    fn sent(&mut self, mut bytes: usize) -> u32 {
-        let mut blocks = 0;
-        while let Some(segment) = self.segments.front_mut() {
-            let text = bytes.min(segment.text_bytes);
-            segment.text_bytes -= text;
-            self.text_sent += text;
-            bytes -= text;
-            if segment.text_bytes > 0 {
-                break;
-            }
-            if let Some(payload) = segment.payload {
-                let part = bytes.min((payload.length - self.payload_sent) as usize);
-                self.payload_sent += part as u32;
-                bytes -= part;
-                if self.payload_sent < payload.length {
-                    break;
-                }
-                blocks += 1;
-            }
-            self.payload_sent = 0;
-            self.segments.pop_front();
-        }
-        assert_eq!(bytes, 0);
-        self.forget_sent_text();
-        blocks
-    }
-
-    /// Keeps `text` from growing for ever on a connection whose queue is never quite empty.
-    fn forget_sent_text(&mut self) {
-        if self.text_sent == self.text.len() {
-            self.text.clear();
-            self.text.shrink_to(INBOX_BYTES);
-            self.text_sent = 0;
-        } else if self.text_sent >= OUT_TEXT_BYTES_MAX {
-            self.text.drain(..self.text_sent);
-            self.text_sent = 0;
-        }
-    }
-}
-
-/// "Not connected yet" in the two ways Linux says it.
+/// Linux reports "not connected yet" in two ways.
 fn is_unfinished(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotConnected || error.raw_os_error() == Some(libc::EINPROGRESS)
 }
 
-/// Why a connection is at its end.
+/// Why a connection ended.
 #[derive(Debug)]
-pub enum ConnError {
+pub enum SocketError {
     Closed,
     Io(io::Error),
     Wire(WireError),
 }
 
-impl fmt::Display for ConnError {
+impl fmt::Display for SocketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConnError::Closed => f.write_str("peer closed the connection"),
-            ConnError::Io(error) => write!(f, "connection failed: {error}"),
-            ConnError::Wire(error) => error.fmt(f),
+            SocketError::Closed => f.write_str("peer closed the connection"),
+            SocketError::Io(error) => write!(f, "connection failed: {error}"),
+            SocketError::Wire(error) => error.fmt(f),
         }
     }
 }
 
-impl From<io::Error> for ConnError {
-    fn from(error: io::Error) -> ConnError {
-        ConnError::Io(error)
+impl From<io::Error> for SocketError {
+    fn from(error: io::Error) -> SocketError {
+        SocketError::Io(error)
     }
 }
 
-impl From<WireError> for ConnError {
-    fn from(error: WireError) -> ConnError {
-        ConnError::Wire(error)
+impl From<WireError> for SocketError {
+    fn from(error: WireError) -> SocketError {
+        SocketError::Wire(error)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::outbox;
+    use crate::os::testing::closed_address;
     use std::net::{Shutdown, TcpListener};
     use swarm_proto::rng::Rng;
-    use swarm_proto::units::{Block, InfoHash, PeerId, PieceIndex};
+    use swarm_proto::units::{Block, BufferId, InfoHash, PeerId, PieceIndex};
 
     const BUFFERS: u32 = 4;
     const BUFFER_BYTES: u32 = 32 * 1024;
     const BITFIELD_BYTES: usize = 9000;
 
     /// A connection of ours, past the handshake, and the plain socket at its other end.
-    fn pair() -> (Conn, std::net::TcpStream) {
-        let (mut conn, peer) = fresh_pair();
-        conn.phase = Phase::Frames {
+    fn pair() -> (PeerSocket, std::net::TcpStream) {
+        let (mut socket, peer) = fresh_pair();
+        socket.phase = Phase::Frames {
             bitfield_bytes_max: BITFIELD_BYTES,
         };
-        (conn, peer)
+        (socket, peer)
     }
 
-    fn fresh_pair() -> (Conn, std::net::TcpStream) {
+    fn fresh_pair() -> (PeerSocket, std::net::TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, address) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         (
-            Conn::accepted(TcpStream::from_std(stream), address).unwrap(),
+            PeerSocket::accepted(TcpStream::from_std(stream), address).unwrap(),
             peer,
         )
     }
@@ -638,16 +532,21 @@ mod tests {
         )
     }
 
-    /// All that has arrived; blocks go to buffer `index` at `begin`, those of piece 9 to waste.
-    fn drain(conn: &mut Conn, pool: &mut Pool, waste: &mut [u8]) -> Result<Vec<Input>, ConnError> {
+    /// Everything that has arrived. Blocks go to buffer `index` at `begin`; those of piece 9 are
+    /// discarded.
+    fn drain(
+        socket: &mut PeerSocket,
+        pool: &mut Pool,
+        scratch: &mut [u8],
+    ) -> Result<Vec<Input>, SocketError> {
         let mut inputs = Vec::new();
-        conn.readable = true;
+        socket.readable = true;
         loop {
-            match conn.next(pool, waste)? {
+            match socket.next(pool, scratch)? {
                 Input::Nothing => return Ok(inputs),
-                Input::BlockBegins(block) if block.index == 9 => conn.receive_into(Sink::Discard),
+                Input::BlockBegins(block) if block.index == 9 => socket.receive_into(Sink::Discard),
                 Input::BlockBegins(RawBlock { index, begin, .. }) => {
-                    conn.receive_into(Sink::Buffer {
+                    socket.receive_into(Sink::Buffer {
                         buffer: BufferId(index),
                         offset: begin,
                     });
@@ -676,13 +575,14 @@ mod tests {
         }
     }
 
-    /// The twin is the plain order of what was written; the cuts are the network's.
+    /// The reference is the order in which the values were written; the network cuts the bytes
+    /// anywhere.
     #[test]
-    fn it_does_not_matter_where_the_bytes_are_cut() {
+    fn values_are_the_same_wherever_the_bytes_are_cut() {
         for seed in 0..30 {
             let mut rng = Rng::new(seed);
-            let (mut conn, mut peer) = pair();
-            let (mut pool, mut waste) = memory();
+            let (mut socket, mut peer) = pair();
+            let (mut pool, mut scratch) = memory();
             let (mut bytes, mut expected) = (Vec::new(), Vec::new());
             let mut contents = vec![vec![0; BUFFER_BYTES as usize]; BUFFERS as usize];
             for _ in 0..200 {
@@ -721,7 +621,7 @@ mod tests {
                 let largest = if rng.below(4) == 0 { 40_000 } else { 600 };
                 let (now, later) = rest.split_at(rest.len().min(1 + rng.below(largest) as usize));
                 peer.write_all(now).unwrap();
-                inputs.extend(drain(&mut conn, &mut pool, &mut waste).unwrap());
+                inputs.extend(drain(&mut socket, &mut pool, &mut scratch).unwrap());
                 rest = later;
             }
             assert!(inputs == expected, "seed {seed}");
@@ -731,14 +631,14 @@ mod tests {
                     "seed {seed}, buffer {index}"
                 );
             }
-            assert!(conn.inbox.bytes.len() <= wire::frame_bytes_max(BITFIELD_BYTES));
+            assert!(socket.inbox.bytes.len() <= wire::frame_bytes_max(BITFIELD_BYTES));
         }
     }
 
     #[test]
-    fn what_is_pushed_arrives_and_each_block_is_counted_once() {
+    fn everything_pushed_arrives_and_each_block_is_counted_once() {
         let mut rng = Rng::new(5);
-        let (mut conn, mut peer) = pair();
+        let (mut socket, mut peer) = pair();
         let (mut pool, _) = memory();
         for index in 0..BUFFERS {
             pool.bytes_mut(BufferId(index))
@@ -750,11 +650,11 @@ mod tests {
         let (mut blocks_pushed, mut blocks_sent) = (0, 0);
         let mut chunk = vec![0; 70_000];
         for _ in 0..2000 {
-            while conn.has_room() && rng.below(8) > 0 {
+            while socket.has_room() && rng.below(8) > 0 {
                 if rng.below(3) > 0 {
                     let message = random_message(&mut rng);
                     message.encode(&mut expected);
-                    conn.push(Send::Message(message));
+                    socket.push(Send::Message(message));
                     continue;
                 }
                 let length = 1 + rng.below(BLOCK_BYTES);
@@ -767,24 +667,24 @@ mod tests {
                 let buffer = BufferId(rng.below(BUFFERS));
                 expected.extend(wire::piece_header(block));
                 expected.extend(&pool.bytes(buffer)[offset as usize..(offset + length) as usize]);
-                conn.push(Send::Block {
+                socket.push(Send::Block {
                     block,
                     buffer,
                     offset,
                 });
                 blocks_pushed += 1;
             }
-            assert!(conn.outbox.text.len() < 4 * OUT_TEXT_BYTES_MAX);
-            conn.writable = true;
-            blocks_sent += conn.flush(&pool).unwrap();
+            assert!(socket.outbox.text_bytes() < 4 * outbox::TEXT_BYTES_MAX);
+            socket.writable = true;
+            blocks_sent += socket.flush(&pool).unwrap();
             let limit = rng.below(chunk.len() as u32) as usize + 1;
             if let Ok(count) = peer.read(&mut chunk[..limit]) {
                 received.extend(&chunk[..count]);
             }
         }
         while received.len() < expected.len() {
-            conn.writable = true;
-            blocks_sent += conn.flush(&pool).unwrap();
+            socket.writable = true;
+            blocks_sent += socket.flush(&pool).unwrap();
             match peer.read(&mut chunk) {
                 Ok(count) => received.extend(&chunk[..count]),
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
@@ -796,31 +696,31 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_says_so() {
-        let (mut conn, _peer) = pair();
+    fn a_full_queue_has_no_room() {
+        let (mut socket, _peer) = pair();
         let block = Block {
             piece: PieceIndex(0),
             begin: 0,
             length: BLOCK_BYTES,
         };
-        for _ in 0..OUT_BLOCKS_MAX {
-            assert!(conn.has_room());
-            conn.push(Send::Block {
+        for _ in 0..outbox::BLOCKS_MAX {
+            assert!(socket.has_room());
+            socket.push(Send::Block {
                 block,
                 buffer: BufferId(0),
                 offset: 0,
             });
         }
-        assert!(!conn.has_room());
+        assert!(!socket.has_room());
         let (pool, _) = memory();
-        assert_eq!(conn.flush(&pool).unwrap(), OUT_BLOCKS_MAX as u32);
-        assert!(conn.has_room());
+        assert_eq!(socket.flush(&pool).unwrap(), outbox::BLOCKS_MAX as u32);
+        assert!(socket.has_room());
     }
 
     #[test]
     fn the_handshake_comes_first_and_alone() {
-        let (mut conn, mut peer) = fresh_pair();
-        let (mut pool, mut waste) = memory();
+        let (mut socket, mut peer) = fresh_pair();
+        let (mut pool, mut scratch) = memory();
         let handshake = Handshake {
             fast: true,
             extended: true,
@@ -831,31 +731,63 @@ mod tests {
         Message::Have(7).encode(&mut bytes);
         peer.write_all(&bytes).unwrap();
         assert_eq!(
-            conn.next(&mut pool, &mut waste).unwrap(),
+            socket.next(&mut pool, &mut scratch).unwrap(),
             Input::Handshake(handshake)
         );
-        conn.expect_torrent(1);
+        socket.expect_torrent(1);
+        assert!(
+            socket.is_readable(),
+            "a message has been read along with the handshake"
+        );
+        assert_eq!(
+            socket.next(&mut pool, &mut scratch).unwrap(),
+            Input::Message(Message::Have(7))
+        );
+        assert_eq!(
+            socket.next(&mut pool, &mut scratch).unwrap(),
+            Input::Nothing
+        );
+        assert!(!socket.is_readable());
+    }
+
+    #[test]
+    fn an_accepted_connection_gives_its_handshake_without_a_pool() {
+        let (mut conn, mut peer) = fresh_pair();
+        let handshake = Handshake {
+            info_hash: InfoHash([7; 20]),
+            peer_id: PeerId([8; 20]),
+            fast: true,
+            extended: true,
+        };
+        let mut bytes = handshake.encode().to_vec();
+        Message::Have(7).encode(&mut bytes);
+        peer.write_all(&bytes[..40]).unwrap();
+        assert_eq!(conn.poll_handshake().unwrap(), None);
+        assert!(!conn.is_readable());
+        peer.write_all(&bytes[40..]).unwrap();
+        conn.readable = true;
+        assert_eq!(conn.poll_handshake().unwrap(), Some(handshake));
         assert!(
             conn.is_readable(),
             "a message has been read along with the handshake"
         );
+        conn.expect_torrent(BITFIELD_BYTES);
+        let (mut pool, mut scratch) = memory();
         assert_eq!(
-            conn.next(&mut pool, &mut waste).unwrap(),
+            conn.next(&mut pool, &mut scratch).unwrap(),
             Input::Message(Message::Have(7))
         );
-        assert_eq!(conn.next(&mut pool, &mut waste).unwrap(), Input::Nothing);
-        assert!(!conn.is_readable());
     }
 
     #[test]
-    fn what_is_wrong_ends_the_connection() {
+    fn an_invalid_message_ends_the_connection() {
         let end = |bytes: &[u8]| {
-            let (mut conn, mut peer) = pair();
-            let (mut pool, mut waste) = memory();
+            let (mut socket, mut peer) = pair();
+            let (mut pool, mut scratch) = memory();
             peer.write_all(bytes).unwrap();
             peer.shutdown(Shutdown::Write).unwrap();
-            conn.hung_up = true;
-            drain(&mut conn, &mut pool, &mut waste)
+            socket.hung_up = true;
+            drain(&mut socket, &mut pool, &mut scratch)
                 .unwrap_err()
                 .to_string()
         };
@@ -877,20 +809,15 @@ mod tests {
 
     #[test]
     fn a_refused_connection_is_an_error() {
-        // A port that was free a moment ago.
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let mut conn = Conn::connect(address).unwrap();
+        let mut socket = PeerSocket::connect(closed_address()).unwrap();
         let outcome = loop {
-            match conn.poll_open() {
+            match socket.poll_open() {
                 Ok(Opening::Pending) => {}
                 outcome => break outcome,
             }
         };
         assert!(
-            matches!(outcome, Err(ConnError::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+            matches!(outcome, Err(SocketError::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
         );
     }
 }

@@ -1,38 +1,38 @@
-//! What time is it, and what number does nobody else have?
+//! What time is it, and which random numbers make this agent different from every other?
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::OnceLock;
 use swarm_proto::units::Instant;
 
-/// Time that never goes back. Starts at the first call.
+/// Time that never goes back. It starts with the first call.
 pub fn now() -> Instant {
     static START: OnceLock<std::time::Instant> = OnceLock::new();
     let elapsed = START.get_or_init(std::time::Instant::now).elapsed();
-    Instant(u64::try_from(elapsed.as_micros()).expect("half a million years"))
+    Instant(u64::try_from(elapsed.as_micros()).expect("half a million years have not passed"))
 }
 
-/// The seed of the core's random numbers.
+/// The seed for the random numbers of the core.
 pub fn random_seed() -> io::Result<u64> {
     let mut bytes = [0; 8];
     random_bytes(&mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Fills `bytes` with numbers that differ from machine to machine; not for secrets.
+/// Fills `bytes` with random numbers that differ from machine to machine. They are not for secrets.
 ///
-/// Never waits: a machine that has just booted from the network may not collect enough entropy for
-/// minutes (getrandom(2)), and peer ids have to be different, not unguessable.
+/// Never waits: a machine that has just booted from the network may need minutes to collect enough
+/// entropy (getrandom(2)). Peer ids have to be different, not unguessable.
 pub fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
-    // The kernel serves up to 256 bytes whole, without interruption by signals (getrandom(2)).
+    // The kernel returns up to 256 bytes at once, not interrupted by signals (getrandom(2)).
     assert!(bytes.len() <= 256);
-    // SAFETY: the kernel writes at most `len` bytes into a slice that we hold exclusively.
+    // SAFETY: the kernel writes at most `len` bytes into a slice that we borrow exclusively.
     let result =
         unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_INSECURE) };
     if usize::try_from(result) == Ok(bytes.len()) {
         return Ok(());
     }
-    // GRND_INSECURE came with Linux 5.6; the device gives the same on older ones.
+    // Kernels before Linux 5.6 have no GRND_INSECURE; /dev/urandom returns the same numbers there.
     File::open("/dev/urandom")?.read_exact(bytes)
 }
 

@@ -1,20 +1,22 @@
-//! What does each error of a disk mean, and what is done about it? One table for every call that
-//! reaches a disk once it is open. (Errors of opening are refusals: `blockdev`.)
+//! What does each error of a disk mean, and what is done about it?
+//!
+//! One table for every call that reaches a disk once it is open. Errors of opening are refusals:
+//! `open`.
 //!
 //! ```text
 //! call        errno             then
-//! io_submit   EAGAIN EINTR      again, when something in flight has come back or after a pause
-//!             others            as if the request had failed with it
-//! a transfer  any               stop, nothing to decide: it did not happen, and the kernel has tried again already
-//! flush       EINVAL            the other way: fdatasync, kernels before 4.18 flush nothing by AIO
-//!             others            stop: what was written may be lost
-//! zeroing     any               the other way: write zeros, which finds out whether the disk is well
+//! io_submit   EAGAIN EINTR      again, when a request in flight has completed or after a pause
+//!             others            as if the request itself had failed with this errno
+//! a transfer  any               stop: it did not happen, and the kernel has retried it already
+//! flush       EINVAL            the other way: fdatasync; kernels before 4.18 cannot flush by AIO
+//!             others            stop: data that was written may be lost
+//! zeroing     any               the other way: write zeros, which shows whether the disk is broken
 //! ```
 //!
-//! "Stop" is for a target: the machine reports the offset and leaves the swarm. A seeder whose
-//! source cannot be read does without the piece (`swarm::storage`).
+//! "Stop" is for a target: the machine reports the offset and leaves the swarm. A seeder goes on
+//! without a piece that it cannot read from its source (`swarm::storage`).
 
-/// Those calls of the table for which there is something to decide.
+/// The calls of the table whose errno decides what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     Flush,
@@ -39,7 +41,7 @@ pub fn decide(call: Call, errno: i32) -> Then {
     }
 }
 
-/// What somebody who stands before the machine should know about it, beyond the kernel's words.
+/// What this errno means to a person at the machine, in addition to the kernel's own text.
 pub fn meaning(errno: i32) -> Option<&'static str> {
     Some(match errno {
         libc::EIO => "the disk, its cable or its controller fails; the kernel log has more",

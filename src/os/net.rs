@@ -1,32 +1,21 @@
-//! The socket options that mio and std do not know.
+//! How is a listening socket opened, with the options that mio and std do not offer?
 //!
-//! Reading and writing needs nothing from here: std's `read_vectored` and `write_vectored` take
-//! pool buffers as they are. Read first: socket(7), tcp(7), ipv6(7).
+//! Reading and writing need nothing from here: std's `read_vectored` and `write_vectored` accept
+//! pool buffers. Read first: socket(7), tcp(7), ipv6(7).
 
 use super::check;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// Connections the kernel keeps for us until we accept them: a classroom that boots in the same
-/// second, with room. The kernel cuts it to net.core.somaxconn.
+/// Connections that the kernel queues until we accept them: enough for several classrooms that boot
+/// in the same second. The kernel limits the number to net.core.somaxconn.
 const BACKLOG_COUNT: libc::c_int = 1024;
 
-/// A listening socket. An IPv6 wildcard address takes IPv4 connections, too; on a kernel without
-/// IPv6 it becomes the IPv4 wildcard, so the default `[::]` works everywhere.
-pub fn listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
-    match bind_and_listen(address) {
-        Err(error) if no_ipv6(&error) && address.is_ipv6() && address.ip().is_unspecified() => {
-            bind_and_listen(SocketAddr::new(
-                Ipv4Addr::UNSPECIFIED.into(),
-                address.port(),
-            ))
-        }
-        other => other,
-    }
-}
-
-/// As `listen`, on the first free one of `port_count` ports from the one of `address` on.
+/// A listening socket on the first free port of `port_count` ports, from the port of `address` on.
+///
+/// The IPv6 wildcard address accepts IPv4 connections, too. On a kernel without IPv6 it becomes the
+/// IPv4 wildcard, so the default `[::]` works everywhere.
 pub fn listen_next_free(address: SocketAddr, port_count: u16) -> io::Result<mio::net::TcpListener> {
     assert!(port_count > 0);
     let last_port = address.port().saturating_add(port_count - 1);
@@ -43,6 +32,18 @@ pub fn listen_next_free(address: SocketAddr, port_count: u16) -> io::Result<mio:
     }
 }
 
+fn listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
+    match bind_and_listen(address) {
+        Err(error) if no_ipv6(&error) && address.is_ipv6() && address.ip().is_unspecified() => {
+            bind_and_listen(SocketAddr::new(
+                Ipv4Addr::UNSPECIFIED.into(),
+                address.port(),
+            ))
+        }
+        other => other,
+    }
+}
+
 fn bind_and_listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
     let family = if address.is_ipv6() {
         libc::AF_INET6
@@ -50,14 +51,14 @@ fn bind_and_listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
         libc::AF_INET
     };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: the new descriptor is ours alone.
+    // SAFETY: nothing else owns the new descriptor.
     let socket = unsafe { OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?) };
-    // An agent that is restarted gets its port back at once, not after the minute of TIME_WAIT.
+    // A restarted agent gets its port back at once, not after the minute of TIME_WAIT.
     set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     match address {
         SocketAddr::V4(address) => bind(&socket, &raw_v4(address))?,
         SocketAddr::V6(address) => {
-            // Whatever net.ipv6.bindv6only says.
+            // Independent of net.ipv6.bindv6only.
             set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)?;
             bind(&socket, &raw_v6(address))?;
         }
@@ -98,7 +99,7 @@ fn raw_v6(address: SocketAddrV6) -> libc::sockaddr_in6 {
     }
 }
 
-/// Not compiled in (EAFNOSUPPORT), or switched off by `ipv6.disable=1` or by sysctl.
+/// The kernel has no IPv6 (EAFNOSUPPORT), or it is switched off by `ipv6.disable=1` or by sysctl.
 fn no_ipv6(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -125,7 +126,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
-    /// Accepts the connection that has just been made; never waits longer than ten seconds.
+    /// Accepts the connection that has just been made. Waits ten seconds at most.
     fn accept(listener: &mio::net::TcpListener) -> (mio::net::TcpStream, SocketAddr) {
         let mut poll = libc::pollfd {
             fd: listener.as_raw_fd(),
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wildcard_takes_both_families() {
+    fn the_wildcard_accepts_both_families() {
         let listener = listen("[::]:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_port_is_taken_if_this_one_is() {
+    fn the_next_port_is_used_if_the_first_is_in_use() {
         let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let taken = first.local_addr().unwrap();
         assert_eq!(listen(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -7,8 +7,8 @@
 //!
 //! Read first: open(2) on O_DIRECT.
 
-use super::blockdev::Device;
-use super::check;
+use super::device::Device;
+use super::ioctl;
 use super::pool::Bounce;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -25,7 +25,7 @@ pub fn write(device: &Device, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let mut window = Window::read(device, offset, length)?;
     window.wanted_mut().copy_from_slice(bytes);
     device
-        .file()
+        .file
         .write_all_at(window.bounce.bytes(), window.start)
 }
 
@@ -70,7 +70,7 @@ fn read_up_to(device: &Device, start: u64, buffer: &mut [u8]) -> io::Result<()> 
     let mut filled = 0;
     while filled < buffer.len() {
         match device
-            .file()
+            .file
             .read_at(&mut buffer[filled..], start + filled as u64)
         {
             // After a part that is no whole sector there is only the end, and O_DIRECT would not
@@ -85,23 +85,18 @@ fn read_up_to(device: &Device, start: u64, buffer: &mut [u8]) -> io::Result<()> 
     Ok(())
 }
 
-/// From include/uapi/linux/fs.h.
-const BLKRRPART: libc::Ioctl = 0x125f;
-
 /// Tells the kernel to read the partition table again. EINVAL means that the device has no
 /// partitions and never will, as a partition itself, which is no error.
 pub fn reread_table(device: &Device) -> io::Result<()> {
-    // SAFETY: an open descriptor and no argument (blkdev_common_ioctl in block/ioctl.c).
-    let result = check(unsafe { libc::ioctl(device.fd(), BLKRRPART) });
-    match result {
+    match ioctl::reread_partition_table(&device.file) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-        result => result.map(drop),
+        result => result,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::blockdev::TargetOptions;
+    use super::super::device::TargetOptions;
     use super::super::testing::Scratch;
     use super::*;
 

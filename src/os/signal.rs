@@ -1,7 +1,7 @@
-//! Has somebody asked us to stop?
+//! Has a signal asked us to stop?
 //!
-//! Signals arrive as bytes of a signalfd(2), one more readable source of the event loop: nothing
-//! runs inside a handler.
+//! Signals arrive as bytes of a signalfd(2), which the event loop polls like a socket. No code runs
+//! inside a handler.
 
 use super::check;
 use std::io;
@@ -15,30 +15,31 @@ pub enum Signal {
     Hangup,
 }
 
-/// SIGINT, SIGTERM and SIGHUP, blocked for the thread that made this and readable here instead.
+/// SIGINT, SIGTERM and SIGHUP. They are blocked in the thread that created this value, and are read
+/// here instead.
 ///
-/// They stay blocked after drop: what was asked shall not kill us while we clean up. One that the
-/// parent set to be ignored (nohup, `&` in a shell without job control) stays ignored: the kernel
-/// throws it away before it gets here.
+/// They stay blocked after drop, so that a second signal cannot kill us while we clean up. A signal
+/// that the parent process set to be ignored (nohup, `&` in a shell without job control) stays
+/// ignored: the kernel discards it before it can be read here.
 pub struct Signals {
     fd: OwnedFd,
 }
 
 impl Signals {
-    /// Call it once, in the main thread.
+    /// To be called once, in the main thread.
     pub fn new() -> io::Result<Signals> {
-        // A peer that hung up is an EPIPE at the next write, not the end of us. Rust's runtime does
-        // this, too, but a machine must not die of it should that change. SAFETY: sets a
-        // disposition, installs no handler.
+        // Writing to a peer that has closed its connection must give EPIPE and not end the process.
+        // Rust's runtime ignores SIGPIPE, too; this line keeps the agent alive should that change.
+        // SAFETY: sets a disposition, installs no handler.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         let set = signal_set();
-        // SAFETY: reads the set; the old mask is not asked for.
+        // SAFETY: the kernel reads the set; we do not ask for the old mask.
         let errno =
             unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
         if errno != 0 {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        // SAFETY: reads the set; the new descriptor is ours alone.
+        // SAFETY: the kernel reads the set; nothing else owns the new descriptor.
         let fd = unsafe {
             let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
             OwnedFd::from_raw_fd(check(libc::signalfd(-1, &raw const set, flags))?)
@@ -46,7 +47,7 @@ impl Signals {
         Ok(Signals { fd })
     }
 
-    /// Readable when `poll` has something. For `mio::unix::SourceFd`.
+    /// Readable when `poll` would return a signal. For `mio::unix::SourceFd`.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -58,7 +59,7 @@ impl Signals {
         // SAFETY: the kernel writes at most `size` bytes, exactly one whole record or nothing
         // (signalfd(2)).
         let read_bytes = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
-        // EAGAIN means none; nothing else can happen to a signalfd of our own.
+        // EAGAIN: no signal has arrived. No other error is possible on our own signalfd.
         if usize::try_from(read_bytes) != Ok(size) {
             return None;
         }
@@ -89,14 +90,14 @@ fn signal_set() -> libc::sigset_t {
 mod tests {
     use super::*;
 
-    /// `raise` reaches the calling thread only, so other tests never see these.
+    /// `raise` reaches the calling thread only, so other tests never receive these signals.
     fn raise(signal: libc::c_int) {
         // SAFETY: the signal is blocked in this thread.
         assert_eq!(unsafe { libc::raise(signal) }, 0);
     }
 
     #[test]
-    fn signals_are_read_not_suffered() {
+    fn signals_are_read_and_do_not_end_the_process() {
         let mut signals = Signals::new().unwrap();
         assert_eq!(signals.poll(), None);
         raise(libc::SIGTERM);

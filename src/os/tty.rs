@@ -1,67 +1,69 @@
-//! How wide is the terminal, and does whoever reads our words keep up?
+//! How wide is the terminal, and does the reader of our output keep up?
 
+use super::ioctl;
 use std::io::{self, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Columns of the terminal behind `fd`, or `None` if there is no terminal or it does not know (a
-/// serial console).
+/// Columns of the terminal behind `fd`. `None` if `fd` is no terminal, or one that does not know
+/// its width (a serial console).
 pub fn columns(fd: impl AsFd) -> Option<u16> {
-    let mut size = MaybeUninit::<libc::winsize>::zeroed();
-    // SAFETY: TIOCGWINSZ writes one `winsize` (ioctl_tty(2)), which is plain numbers and zeroed.
-    let size = unsafe {
-        if libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr()) != 0 {
-            return None;
-        }
-        size.assume_init()
-    };
-    (size.ws_col > 0).then_some(size.ws_col)
+    ioctl::terminal_columns(fd)
+        .ok()
+        .filter(|columns| *columns > 0)
 }
 
 /// How long one write waits for a reader that does not keep up.
-const READER_PATIENCE_MS: libc::c_int = 1000;
+const READER_TIMEOUT_MS: libc::c_int = 1000;
 
-/// Writes to a terminal or a pipe, but not at the price of standing still: when its reader has
-/// stopped (a full pipe, Ctrl-S), one write waits a second and fails, and all that follow fail at
-/// once until there is room again.
+/// Writes to a terminal or a pipe without blocking the event loop for long. When its reader has
+/// stopped (a full pipe, Ctrl-S), the first write waits a second and fails. All later writes fail
+/// at once until there is room again.
 ///
-/// poll(2): a pipe with room takes PIPE_BUF bytes without waiting (pipe(7)), more than any line of
-/// ours.
-pub struct Patient<W> {
-    to: W,
+/// poll(2) reports whether there is room: a pipe with room accepts PIPE_BUF bytes without waiting
+/// (pipe(7)), and every line of ours is shorter.
+pub struct TimedWriter<W> {
+    inner: W,
+    /// The last write found no room.
     stuck: bool,
 }
 
-impl<W: Write + AsFd> Patient<W> {
-    pub fn new(to: W) -> Patient<W> {
-        Patient { to, stuck: false }
+impl<W: Write + AsFd> TimedWriter<W> {
+    pub fn new(inner: W) -> TimedWriter<W> {
+        TimedWriter {
+            inner,
+            stuck: false,
+        }
     }
 
     fn has_room(&self) -> bool {
-        let patience_ms = if self.stuck { 0 } else { READER_PATIENCE_MS };
+        let timeout_ms = if self.stuck { 0 } else { READER_TIMEOUT_MS };
         let mut poll = libc::pollfd {
-            fd: self.to.as_fd().as_raw_fd(),
+            fd: self.inner.as_fd().as_raw_fd(),
             events: libc::POLLOUT,
             revents: 0,
         };
-        // SAFETY: one pollfd on the stack. Anything but "not ready" goes on to the write, which
-        // says what is wrong.
-        unsafe { libc::poll(&raw mut poll, 1, patience_ms) != 0 }
+        // SAFETY: one pollfd on the stack. On any result but "not ready" the caller writes, and an
+        // error shows in that write.
+        unsafe { libc::poll(&raw mut poll, 1, timeout_ms) != 0 }
     }
 }
 
-impl<W: Write + AsFd> Write for Patient<W> {
+impl<W: Write + AsFd> Write for TimedWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stuck = !self.has_room();
         if self.stuck {
             Err(io::ErrorKind::WouldBlock.into())
         } else {
-            self.to.write(bytes)
+            self.inner.write(bytes)
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.stuck { Ok(()) } else { self.to.flush() }
+        if self.stuck {
+            Ok(())
+        } else {
+            self.inner.flush()
+        }
     }
 }
 
@@ -72,26 +74,26 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn a_reader_that_stopped_is_waited_for_once() {
-        let (mut reader, writer) = io::pipe().unwrap();
-        let mut patient = Patient::new(writer);
+    fn only_the_first_write_waits_for_a_stopped_reader() {
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let mut writer = TimedWriter::new(pipe);
         let started = Instant::now();
-        while patient.write_all(&[7; 1000]).is_ok() {}
+        while writer.write_all(&[7; 1000]).is_ok() {}
         for _ in 0..100 {
             assert_eq!(
-                patient.write(b"x").unwrap_err().kind(),
+                writer.write(b"x").unwrap_err().kind(),
                 io::ErrorKind::WouldBlock
             );
         }
         assert!(
             started.elapsed() < Duration::from_secs(5),
-            "a second for the first, nothing for the rest"
+            "one second for the first write, no time for the others"
         );
         reader.read_exact(&mut [0; 8192]).unwrap();
-        patient.write_all(b"x").unwrap();
+        writer.write_all(b"x").unwrap();
         drop(reader);
         assert_eq!(
-            patient.write(b"x").unwrap_err().kind(),
+            writer.write(b"x").unwrap_err().kind(),
             io::ErrorKind::BrokenPipe
         );
     }
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_has_the_columns_it_was_given() {
+    fn a_terminal_has_the_columns_that_were_set() {
         let multiplexer = std::fs::File::options()
             .read(true)
             .write(true)
@@ -111,18 +113,9 @@ mod tests {
         assert_eq!(
             columns(&multiplexer),
             None,
-            "a new terminal does not know yet"
+            "a new terminal does not know its width yet"
         );
-        let size = libc::winsize {
-            ws_row: 24,
-            ws_col: 132,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // SAFETY: TIOCSWINSZ reads one `winsize`.
-        let result =
-            unsafe { libc::ioctl(multiplexer.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
-        assert_eq!(result, 0);
+        ioctl::set_terminal_columns(&multiplexer, 132).unwrap();
         assert_eq!(columns(&multiplexer), Some(132));
     }
 }

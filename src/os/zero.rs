@@ -9,11 +9,8 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 
-use super::blockdev::{Device, Kind};
-use super::check;
-
-/// `BLKZEROOUT` of linux/fs.h: `_IO(0x12, 127)`.
-const BLKZEROOUT: libc::Ioctl = 0x127f;
+use super::device::{Device, Kind};
+use super::{check, ioctl};
 
 /// Does it cost next to nothing here? A device says so in sysfs, a file system when it is asked.
 pub fn is_quick(device: &Device) -> bool {
@@ -37,26 +34,24 @@ pub fn is_quick(device: &Device) -> bool {
 /// Makes this range zeros, in whole sectors. An error says that they have to be written.
 pub fn zero(device: &Device, range: Range<u64>) -> io::Result<()> {
     let length = range.end - range.start;
-    let result = match device.kind {
-        Kind::Block { .. } => {
-            let range = [range.start, length];
-            // SAFETY: our own descriptor; the kernel reads two numbers.
-            unsafe { libc::ioctl(device.fd(), BLKZEROOUT, range.as_ptr()) }
-        }
+    match device.kind {
+        Kind::Block { .. } => ioctl::zero_out(&device.file, range.start, length),
         Kind::Regular => {
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
             let offset = |bytes| libc::off64_t::try_from(bytes).map_err(io::Error::other);
             // SAFETY: our own descriptor and plain numbers.
-            unsafe { libc::fallocate64(device.fd(), mode, offset(range.start)?, offset(length)?) }
+            let result = unsafe {
+                libc::fallocate64(device.fd(), mode, offset(range.start)?, offset(length)?)
+            };
+            check(result).map(drop)
         }
-    };
-    check(result).map(drop)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::blockdev::TargetOptions;
+    use crate::os::device::TargetOptions;
     use crate::os::testing::Scratch;
 
     #[test]

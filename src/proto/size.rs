@@ -1,9 +1,11 @@
-//! Sizes and rates as they stand on the command line: a number and `K M G T`, powers of 1024.
+//! How is a number of bytes read from the command line, and how is it shown to people?
 
+use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
-/// "4M" is 4,194,304. Nothing but digits and at most one letter, in either case.
+/// A size or a rate on the command line: digits, then at most one of `K M G T` in either case,
+/// which are powers of 1024. "4M" is 4,194,304.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
         Some(b'K') => (&text[..text.len() - 1], 10),
@@ -20,6 +22,39 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     number.checked_mul(1 << shift).ok_or_else(too_large)
 }
 
+/// A size as it is printed on a disk, in powers of 1000: `512 B`, `500.1 GB`. Rounded.
+pub fn decimal(bytes: u64) -> String {
+    let mut divisor = 1_u128;
+    for unit in ["kB", "MB", "GB", "TB", "PB", "EB"] {
+        divisor *= 1000;
+        let tenths = (u128::from(bytes) * 10 + divisor / 2) / divisor;
+        // What would be printed as 1000.0 is 1.0 of the next unit.
+        if bytes >= 1000 && tenths < 10_000 {
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// `decimal`, and the number itself: disks of the same printed size differ by a few sectors.
+pub fn exact(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", decimal(bytes))
+}
+
+/// An amount of data or a rate, in powers of 1024: `512 B`, `1.5 KiB`, `56.9 MiB`. Rounded down,
+/// so that a total is never reached early.
+pub fn binary(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    // 1024 has 11 bits: each further 10 bits are the next unit.
+    let unit = (63 - bytes.leading_zeros()) / 10 - 1;
+    let tenths = (u128::from(bytes) * 10) >> (10 * (unit + 1));
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit as usize])
+}
+
+/// Text on the command line that is not a size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SizeError {
     NotASize { text: String },
@@ -47,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed() {
         let cases = [
             ("0", 0),
             ("512", 512),
@@ -62,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_named() {
+    fn text_that_is_no_size_is_refused() {
         for text in [
             "", "K", "4MB", "4 M", "-1", "+1", "1.5G", "0x10", "M4", "4µ", "K4K",
         ] {
@@ -82,6 +117,40 @@ mod tests {
                 Err(SizeError::TooLarge { text: text.into() }),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn disk_sizes_are_shown_in_powers_of_1000() {
+        let cases = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (1049, "1.0 kB"),
+            (1050, "1.1 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (1_000_204_886_016, "1.0 TB"),
+            (u64::MAX, "18.4 EB"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(decimal(bytes), text);
+        }
+    }
+
+    #[test]
+    fn amounts_are_shown_in_powers_of_1024() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1023.9 KiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "15.9 EiB"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(binary(bytes), text);
         }
     }
 }

@@ -29,7 +29,7 @@ use swarm_proto::swarm::{DiskError, DiskOperation, Work};
 use swarm_proto::units::{BufferId, DiskOffset, PieceIndex, Ticket};
 
 use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
-use crate::os::blockdev::Device;
+use crate::os::device::Device;
 use crate::os::errno::{self, Call, Then};
 use crate::os::pool::{Bounce, Pool, Segment};
 use crate::os::zero;
@@ -657,7 +657,7 @@ fn whole(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::blockdev::TargetOptions;
+    use crate::os::device::TargetOptions;
     use crate::os::testing::Scratch;
     use std::time::{Duration, Instant};
     use swarm_proto::format::metainfo_write::{self, Content, Description};

@@ -18,9 +18,10 @@ use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::gpt::{Gpt, GptError, Header, PRIMARY_LBA, Plan, Write};
 use swarm_proto::format::mbr;
 use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::size::decimal;
 use swarm_proto::units::DiskOffset;
 
-use crate::os::blockdev::{Device, Kind, decimal};
+use crate::os::device::{Device, Kind};
 use crate::os::sectors;
 
 /// What is known of a disk from its table. LBAs count sectors of `sector_bytes`.
@@ -424,7 +425,7 @@ impl std::error::Error for TableError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::blockdev::TargetOptions;
+    use crate::os::device::TargetOptions;
     use crate::os::testing::Scratch;
     use swarm_proto::format::metainfo_write::{Content, Description, write};
     use swarm_proto::units::PieceHash;

@@ -27,7 +27,7 @@ use swarm_proto::format::layout::Layout;
 use swarm_proto::units::{BufferId, DiskOffset, PieceHash, PieceIndex, Ticket};
 
 use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
-use crate::os::blockdev::Device;
+use crate::os::device::Device;
 use crate::os::pool::Pool;
 use crate::os::sha1::Sha1;
 use crate::os::signal::{Signal, Signals};

@@ -1,0 +1,69 @@
+//! How does an announce of one job reach the tracker, and the answer the core?
+
+use swarm_proto::limits::ANNOUNCE_BYTES_MAX;
+use swarm_proto::swarm::Swarm;
+use swarm_proto::units::Instant;
+use swarm_proto::wire::announce::Answer;
+use swarm_proto::wire::url::Url;
+
+use super::Shared;
+use super::jobs::JobIndex;
+use super::tokens::Origin;
+use crate::net::http::{Exchange, ExchangeError, TimeLimit};
+
+pub(super) struct Announcer {
+    job: JobIndex,
+    /// The announce that is on its way. The core has one at a time.
+    exchange: Option<Exchange>,
+}
+
+impl Announcer {
+    pub fn new(job: JobIndex) -> Announcer {
+        Announcer {
+            job,
+            exchange: None,
+        }
+    }
+
+    /// Starts the announce that the core asks for; false if it asks for none.
+    pub fn start(&mut self, core: &mut Swarm, shared: &mut Shared, now: Instant) -> bool {
+        if self.exchange.is_some() {
+            return false;
+        }
+        let Some(url) = core.poll_announce(now) else {
+            return false;
+        };
+        let resolver = &mut shared.resolver;
+        let begin = |url| Exchange::new(resolver, url, ANNOUNCE_BYTES_MAX, TimeLimit::Total, now);
+        match Url::parse(&url).map_err(ExchangeError::Url).and_then(begin) {
+            Ok(exchange) => {
+                self.exchange = Some(exchange);
+                self.advance(core, shared, now);
+            }
+            Err(error) => core.handle_announced(now, Err(error.to_string())),
+        }
+        true
+    }
+
+    /// Goes on after an event or at the `deadline`.
+    pub fn advance(&mut self, core: &mut Swarm, shared: &mut Shared, now: Instant) {
+        let Some(exchange) = &mut self.exchange else {
+            return;
+        };
+        let (registry, token) = (shared.poll.registry(), Origin::Announce(self.job).token());
+        let Some(result) = exchange.advance(registry, token, &mut shared.resolver, now) else {
+            return;
+        };
+        self.exchange = None;
+        let answer = match result {
+            Ok(body) => Answer::parse(&body).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        core.handle_announced(now, answer);
+    }
+
+    /// When `advance` is called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.exchange.as_ref().map(Exchange::deadline)
+    }
+}

@@ -1,0 +1,121 @@
+//! What is wrong with a command line, and which sentence tells the user?
+
+use std::ffi::OsString;
+use std::fmt;
+
+use swarm_proto::wire::url::UrlError;
+
+use crate::target::GrammarError;
+
+/// What is wrong with the command line, and after which command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError {
+    /// `None` if the mistake stands before the command.
+    pub command: Option<&'static str>,
+    pub(super) wrong: Wrong,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    BadTarget(GrammarError),
+    BadOperand {
+        takes: &'static str,
+        given: String,
+        fault: Fault,
+    },
+    BadValue {
+        option: String,
+        takes: &'static str,
+        given: String,
+        fault: Fault,
+    },
+    Contradiction(&'static str, &'static str),
+    InfoHashCount {
+        torrents: usize,
+        hashes: usize,
+    },
+    Missing(&'static str),
+    MissingValue(String),
+    NoCommand,
+    OddPairs {
+        pairs: &'static str,
+        unpaired: String,
+    },
+    TooMany(String),
+    UnexpectedValue(String),
+    UnknownCommand(String),
+    UnknownOption(String),
+}
+
+/// What exactly is wrong with a value, where "takes this, not that" does not say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    NotWhatItTakes,
+    Url(UrlError),
+}
+
+impl Fault {
+    /// Another scheme than `http://` needs no further words: that scheme is what is expected.
+    pub(super) fn of_url(error: UrlError) -> Fault {
+        match error {
+            UrlError::NotHttp(_) | UrlError::Https => Fault::NotWhatItTakes,
+            error => Fault::Url(error),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::NotWhatItTakes => Ok(()),
+            Fault::Url(error) => write!(f, ": {error}"),
+        }
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(command) = self.command {
+            write!(f, "{command}: ")?;
+        }
+        match &self.wrong {
+            Wrong::BadTarget(error) => error.fmt(f),
+            Wrong::BadOperand {
+                takes,
+                given,
+                fault,
+            } => write!(f, "expected {takes}, not '{given}'{fault}"),
+            Wrong::BadValue {
+                option,
+                takes,
+                given,
+                fault,
+            } => write!(f, "{option} takes {takes}, not '{given}'{fault}"),
+            Wrong::Contradiction(one, other) => write!(f, "{one} and {other} exclude each other"),
+            Wrong::InfoHashCount { torrents, hashes } => write!(
+                f,
+                "--info-hash goes once with each torrent: {torrents} expected, {hashes} given"
+            ),
+            Wrong::Missing(what) => write!(f, "{what} expected"),
+            Wrong::MissingValue(option) => write!(f, "{option} takes a value"),
+            Wrong::NoCommand => {
+                f.write_str("a command is expected: get, seed, make, verify, info or disks")
+            }
+            Wrong::OddPairs { pairs, unpaired } => {
+                write!(f, "{pairs} go in pairs, '{unpaired}' has no partner")
+            }
+            Wrong::TooMany(word) => write!(f, "nothing was expected here, not '{word}'"),
+            Wrong::UnexpectedValue(option) => write!(f, "{option} takes no value"),
+            Wrong::UnknownCommand(word) => write!(
+                f,
+                "no command '{word}'; there are get, seed, make, verify, info and disks"
+            ),
+            Wrong::UnknownOption(option) => write!(f, "no option {option}"),
+        }
+    }
+}
+
+/// What was typed, for a message. It may not be UTF-8.
+pub(super) fn lossy(text: OsString) -> String {
+    text.to_string_lossy().into_owned()
+}

@@ -1,0 +1,43 @@
+//! Which options does `swarmdd seed` take?
+
+use std::path::PathBuf;
+
+use super::error::UsageError;
+use super::help;
+use super::swarm::shared_option;
+use super::words::{Word, Words};
+use crate::agent::Settings;
+use crate::cmd::Command;
+use crate::cmd::seed::{Job, Options};
+use crate::report::Mode;
+
+pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
+    let mut options = Options {
+        jobs: Vec::new(),
+        settings: Settings::default(),
+        progress: Mode::Auto,
+        check: false,
+    };
+    let mut operands = Vec::new();
+    while let Some(word) = words.next()? {
+        match word {
+            Word::Operand(operand) => operands.push(operand),
+            Word::Option(option) => match option.as_str() {
+                "-h" | "--help" => return Ok(Command::Help(help::SEED)),
+                "--check" => options.check = true,
+                _ => shared_option(
+                    option,
+                    &mut words,
+                    &mut options.settings,
+                    &mut options.progress,
+                )?,
+            },
+        }
+    }
+    let pairs = words.pairs(operands, "TORRENT and SOURCE", |source| {
+        Ok(PathBuf::from(source))
+    })?;
+    let job = |(torrent, source)| Job { torrent, source };
+    options.jobs = pairs.into_iter().map(job).collect();
+    Ok(Command::Seed(options))
+}

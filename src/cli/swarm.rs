@@ -1,0 +1,27 @@
+//! Which options do `get` and `seed` share?
+
+use super::error::{UsageError, Wrong};
+use super::values::{LISTEN_ADDRESS, MEMORY, PEER_ADDRESS, PROGRESS, RATE, SECONDS};
+use super::words::Words;
+use crate::agent::Settings;
+use crate::report::Mode;
+
+/// Reads `option` and its value. Call it last: an option that is not one of these does not exist.
+pub(super) fn shared_option(
+    option: String,
+    words: &mut Words,
+    settings: &mut Settings,
+    progress: &mut Mode,
+) -> Result<(), UsageError> {
+    match option.as_str() {
+        "--listen" => settings.listen = words.value(&option, LISTEN_ADDRESS)?,
+        "--peer" => settings.peers.push(words.value(&option, PEER_ADDRESS)?),
+        "--memory" => settings.memory_mib = words.value(&option, MEMORY)?,
+        "--max-up" => settings.max_up = Some(words.value(&option, RATE)?),
+        "--progress" => *progress = words.value(&option, PROGRESS)?,
+        "--tracker-grace" => settings.tracker_grace = words.value(&option, SECONDS)?,
+        "--seed-secs" => settings.seed_for = Some(words.value(&option, SECONDS)?),
+        _ => return Err(words.error(Wrong::UnknownOption(option))),
+    }
+    Ok(())
+}

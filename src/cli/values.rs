@@ -1,0 +1,141 @@
+//! Which values does an option or an operand take?
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN};
+use swarm_proto::size::parse_size;
+use swarm_proto::units::InfoHash;
+use swarm_proto::wire::url::Url;
+
+use super::error::{Fault, Wrong, lossy};
+use crate::net::torrent::TorrentPlace;
+use crate::report::Mode;
+use crate::target::Target;
+
+/// Smallest and largest `--memory`. Below 16 MiB no pool holds three pieces of 4 MiB; above 4 GiB
+/// nothing gets faster.
+const MEMORY_MIB: RangeInclusive<u32> = 16..=4096;
+
+/// The values that an option takes: in words, for the error message, and as a conversion.
+pub(super) struct Value<T> {
+    pub(super) takes: &'static str,
+    pub(super) convert: fn(&str) -> Option<T>,
+}
+
+const ADDRESS_FORM: &str = "ADDR:PORT such as [::]:6881 or 10.0.0.1:6881";
+
+pub(super) const LISTEN_ADDRESS: Value<SocketAddr> = Value {
+    takes: ADDRESS_FORM,
+    convert: parsed,
+};
+
+pub(super) const PEER_ADDRESS: Value<SocketAddr> = Value {
+    takes: ADDRESS_FORM,
+    convert: peer_address,
+};
+
+pub(super) const INFO_HASH: Value<InfoHash> = Value {
+    takes: "40 hexadecimal digits",
+    convert: parsed,
+};
+
+pub(super) const MEMORY: Value<u32> = Value {
+    takes: "a number of MiB from 16 to 4096",
+    convert: |text| number(text).filter(|mib| MEMORY_MIB.contains(mib)),
+};
+
+pub(super) const PIECE_SIZE: Value<u32> = Value {
+    takes: "a power of two from 16K to 16M",
+    convert: piece_size,
+};
+
+pub(super) const PLAIN_NAME: Value<String> = Value {
+    takes: "a name without '/', which is not '.' or '..'",
+    convert: plain_name,
+};
+
+pub(super) const PROGRESS: Value<Mode> = Value {
+    takes: "auto, plain, json or none",
+    convert: Mode::from_name,
+};
+
+pub(super) const RATE: Value<u64> = Value {
+    takes: "bytes per second from 128K to 1T",
+    convert: rate,
+};
+
+pub(super) const SECONDS: Value<Duration> = Value {
+    takes: "a number of seconds",
+    convert: seconds,
+};
+
+pub(super) const SECONDS_FROM_1: Value<Duration> = Value {
+    takes: "a number of seconds, 1 or more",
+    convert: |text| seconds(text).filter(|duration| !duration.is_zero()),
+};
+
+/// What an option with a URL takes; `Words::url` converts it.
+pub(super) const HTTP_URL: &str = "an http:// URL";
+
+/// TORRENT: `http://…` is a URL, and another scheme is refused, because what is fetched is pinned
+/// by `--info-hash`, not by TLS. Anything else is a file.
+pub(super) fn torrent_place(given: OsString) -> Result<TorrentPlace, Wrong> {
+    match given.to_str().filter(|text| text.contains("://")) {
+        Some(text) => match Url::parse(text) {
+            Ok(url) => Ok(TorrentPlace::Url(url)),
+            Err(error) => Err(Wrong::BadOperand {
+                takes: "a file or an http:// URL",
+                given: lossy(given),
+                fault: Fault::of_url(error),
+            }),
+        },
+        None => Ok(TorrentPlace::File(PathBuf::from(given))),
+    }
+}
+
+/// TARGET.
+pub(super) fn target(given: OsString) -> Result<Target, Wrong> {
+    Target::parse(&given).map_err(Wrong::BadTarget)
+}
+
+fn parsed<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+/// Digits only. Rust alone would accept a plus sign before them.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    number(text).map(|seconds| Duration::from_secs(u64::from(seconds)))
+}
+
+fn rate(text: &str) -> Option<u64> {
+    parse_size(text)
+        .ok()
+        .filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate))
+}
+
+/// An address that one can connect to: of one machine, with a port that is not 0.
+fn peer_address(text: &str) -> Option<SocketAddr> {
+    parsed(text)
+        .filter(|address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified())
+}
+
+fn piece_size(text: &str) -> Option<u32> {
+    let bytes = u32::try_from(parse_size(text).ok()?).ok()?;
+    (bytes.is_power_of_two() && (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&bytes))
+        .then_some(bytes)
+}
+
+fn plain_name(text: &str) -> Option<String> {
+    let plain = !text.is_empty() && !text.contains(['/', '\0']) && text != "." && text != "..";
+    plain.then(|| text.to_string())
+}

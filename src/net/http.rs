@@ -1,0 +1,496 @@
+//! How does one HTTP exchange run inside an event loop: look up, connect, send, receive, follow
+//! redirects?
+//!
+//! An [`Exchange`] is one GET with its redirects: a state machine that lives in the mio loop of its
+//! caller. It never blocks, with one exception: names are looked up by the C library, which waits
+//! for its time-out (musl: 5 s a try, two tries) if the name server does not answer. The
+//! [`Resolver`] therefore keeps addresses and asks again only after a failure, at most once a
+//! minute. An address in digits needs no lookup.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use swarm_proto::limits::{HTTP_TIMEOUT, REDIRECTS_MAX};
+use swarm_proto::units::Instant;
+use swarm_proto::wire::http::{self, HttpError, ResponseReader};
+use swarm_proto::wire::url::{Url, UrlError};
+
+/// Bytes read from a socket in one call; a torrent of 1 MB takes 16 reads.
+const READ_BYTES: usize = 64 * 1024;
+
+/// The whole time of an exchange with `TimeLimit::Total`.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause between two lookups of one name. While the name server is away a lookup blocks the loop
+/// for ten seconds, and announces are retried every five: without a pause the loop would do little
+/// else.
+const LOOKUP_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long an exchange may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeLimit {
+    /// No limit while data arrives; `HTTP_TIMEOUT` without any ends the exchange.
+    Idle,
+    /// In addition, 30 seconds in all: for announces, where a server that trickles must not keep
+    /// the next announce waiting.
+    Total,
+}
+
+/// One GET.
+///
+/// Call `advance` once at the start, at every event of its token, and at its `deadline`, until it
+/// returns the result.
+pub struct Exchange {
+    url: Url,
+    body_bytes_max: usize,
+    redirects_left: u32,
+    /// Addresses not tried yet, the next one last.
+    addresses: Vec<SocketAddr>,
+    attempt: Option<Attempt>,
+    /// Why the last address failed.
+    error: Option<ExchangeError>,
+    /// When the current attempt times out unless data arrives.
+    idle_deadline: Instant,
+    total_deadline: Option<Instant>,
+}
+
+impl Exchange {
+    /// Looks the name up. Nothing is sent before the first `advance`.
+    pub fn new(
+        resolver: &mut Resolver,
+        url: Url,
+        body_bytes_max: usize,
+        time_limit: TimeLimit,
+        now: Instant,
+    ) -> Result<Exchange, ExchangeError> {
+        let mut exchange = Exchange {
+            url,
+            body_bytes_max,
+            redirects_left: REDIRECTS_MAX,
+            addresses: Vec::new(),
+            attempt: None,
+            error: None,
+            idle_deadline: now + HTTP_TIMEOUT,
+            total_deadline: (time_limit == TimeLimit::Total).then(|| now + TOTAL_TIMEOUT),
+        };
+        exchange.look_up(resolver, now)?;
+        Ok(exchange)
+    }
+
+    /// The latest time for the next call of `advance`.
+    pub fn deadline(&self) -> Instant {
+        self.total_deadline
+            .map_or(self.idle_deadline, |total| total.min(self.idle_deadline))
+    }
+
+    /// Does everything that is possible without waiting. Returns the body once it is complete.
+    pub fn advance(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        resolver: &mut Resolver,
+        now: Instant,
+    ) -> Option<Result<Vec<u8>, ExchangeError>> {
+        if self.total_deadline.is_some_and(|total| total <= now) {
+            return Some(Err(self.timed_out()));
+        }
+        if self.attempt.is_some() && self.idle_deadline <= now {
+            self.error = Some(self.timed_out());
+            self.attempt = None;
+        }
+        loop {
+            let Some(attempt) = &mut self.attempt else {
+                match self.connect(registry, token, now) {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        resolver.doubt(&self.url);
+                        return Some(Err(error));
+                    }
+                }
+            };
+            let (address, host) = (attempt.address, self.url.authority());
+            match attempt.advance() {
+                Ok(Progress::None) => return None,
+                Ok(Progress::Some) => self.idle_deadline = now + HTTP_TIMEOUT,
+                Ok(Progress::Done) => match self.finish(resolver, now) {
+                    Ok(None) => {}
+                    Ok(Some(body)) => return Some(Ok(body)),
+                    Err(error) => return Some(Err(error)),
+                },
+                Err(AttemptError::Io(error)) => {
+                    self.error = Some(ExchangeError::Connection {
+                        host,
+                        address,
+                        error,
+                    });
+                    self.attempt = None;
+                }
+                Err(AttemptError::Http(error)) => {
+                    self.error = Some(ExchangeError::Http { host, error });
+                    self.attempt = None;
+                }
+            }
+        }
+    }
+
+    fn look_up(&mut self, resolver: &mut Resolver, now: Instant) -> Result<(), ExchangeError> {
+        self.addresses = resolver.addresses(&self.url, now)?;
+        self.addresses.reverse();
+        Ok(())
+    }
+
+    /// Begins to connect to the next address; an error when no address is left.
+    fn connect(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        now: Instant,
+    ) -> Result<(), ExchangeError> {
+        loop {
+            let Some(address) = self.addresses.pop() else {
+                let host = self.url.host.clone();
+                let no_address = ExchangeError::NoAddress { host };
+                return Err(self.error.take().unwrap_or(no_address));
+            };
+            match Attempt::new(&self.url, address, self.body_bytes_max, registry, token) {
+                Ok(attempt) => {
+                    self.attempt = Some(attempt);
+                    self.idle_deadline = now + HTTP_TIMEOUT;
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.error = Some(ExchangeError::Connection {
+                        host: self.url.authority(),
+                        address,
+                        error,
+                    });
+                }
+            }
+        }
+    }
+
+    /// The answer is complete: returns its body, or None after a redirect, which is followed.
+    fn finish(
+        &mut self,
+        resolver: &mut Resolver,
+        now: Instant,
+    ) -> Result<Option<Vec<u8>>, ExchangeError> {
+        let attempt = self.attempt.take();
+        let reader = attempt.expect("this attempt has just completed").reader;
+        match (reader.status(), reader.location()) {
+            (Some(200), _) => Ok(Some(reader.into_body())),
+            (Some(301 | 302 | 303 | 307 | 308), Some(location)) => {
+                let from = self.url.to_string();
+                self.redirects_left = self
+                    .redirects_left
+                    .checked_sub(1)
+                    .ok_or(ExchangeError::Redirects { from })?;
+                self.url = self.url.join(location)?;
+                self.error = None;
+                self.look_up(resolver, now)?;
+                Ok(None)
+            }
+            (status, _) => Err(ExchangeError::Status {
+                url: self.url.to_string(),
+                status: status.unwrap_or_default(),
+            }),
+        }
+    }
+
+    fn timed_out(&self) -> ExchangeError {
+        ExchangeError::TimedOut {
+            host: self.url.authority(),
+        }
+    }
+}
+
+/// Addresses of names that were looked up before.
+#[derive(Default)]
+pub struct Resolver {
+    known: BTreeMap<(String, u16), Lookup>,
+}
+
+/// What the name server answered, and when it may be asked again.
+struct Lookup {
+    addresses: Vec<SocketAddr>,
+    /// No connection to these addresses succeeded, or there are none.
+    doubtful: bool,
+    retry_at: Instant,
+}
+
+impl Resolver {
+    fn addresses(&mut self, url: &Url, now: Instant) -> Result<Vec<SocketAddr>, ExchangeError> {
+        if let Ok(literal) = url.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(literal, url.port)]);
+        }
+        let key = (url.host.clone(), url.port);
+        let known = self.known.get(&key);
+        let mut failure = io::Error::other("no answer a moment ago");
+        let mut addresses = known.map_or(Vec::new(), |lookup| lookup.addresses.clone());
+        if known.is_none_or(|lookup| lookup.doubtful && now >= lookup.retry_at) {
+            match (url.host.as_str(), url.port).to_socket_addrs() {
+                Ok(found) => addresses = found.collect(),
+                // The old addresses may still be right: the name server is often the machine that
+                // has just gone.
+                Err(error) => failure = error,
+            }
+            let doubtful = addresses.is_empty();
+            let lookup = Lookup {
+                addresses: addresses.clone(),
+                doubtful,
+                retry_at: now + LOOKUP_PAUSE,
+            };
+            self.known.insert(key, lookup);
+        }
+        match addresses.is_empty() {
+            true => Err(ExchangeError::Resolve {
+                host: url.host.clone(),
+                error: failure,
+            }),
+            false => Ok(addresses),
+        }
+    }
+
+    /// Notes that no connection to the addresses of this URL succeeded.
+    fn doubt(&mut self, url: &Url) {
+        if let Some(lookup) = self.known.get_mut(&(url.host.clone(), url.port)) {
+            lookup.doubtful = true;
+        }
+    }
+}
+
+/// One connection to one address.
+struct Attempt {
+    address: SocketAddr,
+    stream: TcpStream,
+    connected: bool,
+    request: Vec<u8>,
+    sent_bytes: usize,
+    reader: ResponseReader,
+}
+
+/// What one step of an attempt achieved.
+enum Progress {
+    None,
+    Some,
+    Done,
+}
+
+enum AttemptError {
+    Io(io::Error),
+    Http(HttpError),
+}
+
+impl From<io::Error> for AttemptError {
+    fn from(error: io::Error) -> AttemptError {
+        AttemptError::Io(error)
+    }
+}
+
+impl From<HttpError> for AttemptError {
+    fn from(error: HttpError) -> AttemptError {
+        AttemptError::Http(error)
+    }
+}
+
+impl Attempt {
+    fn new(
+        url: &Url,
+        address: SocketAddr,
+        body_bytes_max: usize,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Attempt> {
+        let mut stream = TcpStream::connect(address)?;
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let (request, reader) = (http::get(url), ResponseReader::new(body_bytes_max));
+        Ok(Attempt {
+            address,
+            stream,
+            connected: false,
+            request,
+            sent_bytes: 0,
+            reader,
+        })
+    }
+
+    /// One step: connect, send, receive.
+    fn advance(&mut self) -> Result<Progress, AttemptError> {
+        if !self.connected {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error.into());
+            }
+            match self.stream.peer_addr() {
+                Ok(_) => self.connected = true,
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                    return Ok(Progress::None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let moved = if self.sent_bytes < self.request.len() {
+            self.stream
+                .write(&self.request[self.sent_bytes..])
+                .map(|count| self.sent_bytes += count)
+        } else {
+            self.receive()?
+        };
+        match moved {
+            Ok(()) if self.reader.is_done() => Ok(Progress::Done),
+            Ok(()) => Ok(Progress::Some),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Progress::None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Progress::Some),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn receive(&mut self) -> Result<io::Result<()>, HttpError> {
+        let mut bytes = vec![0; READ_BYTES];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => self.reader.close()?,
+            Ok(count) => self.reader.push(&bytes[..count])?,
+            Err(error) => return Ok(Err(error)),
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Why an exchange failed.
+#[derive(Debug)]
+pub enum ExchangeError {
+    /// A redirect leads to no `http://` URL.
+    Url(UrlError),
+    Resolve {
+        host: String,
+        error: io::Error,
+    },
+    NoAddress {
+        host: String,
+    },
+    Connection {
+        host: String,
+        address: SocketAddr,
+        error: io::Error,
+    },
+    TimedOut {
+        host: String,
+    },
+    Http {
+        host: String,
+        error: HttpError,
+    },
+    Status {
+        url: String,
+        status: u16,
+    },
+    Redirects {
+        from: String,
+    },
+}
+
+impl fmt::Display for ExchangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExchangeError::Url(error) => error.fmt(f),
+            ExchangeError::Resolve { host, error } => write!(f, "cannot look up {host}: {error}"),
+            ExchangeError::NoAddress { host } => write!(f, "{host} has no address"),
+            ExchangeError::Connection {
+                host,
+                address,
+                error,
+            } => match address.to_string() == *host {
+                true => write!(f, "no connection to {host}: {error}"),
+                false => write!(f, "no connection to {host} at {address}: {error}"),
+            },
+            ExchangeError::TimedOut { host } => write!(f, "{host} does not answer"),
+            ExchangeError::Http { host, error } => write!(f, "answer of {host}: {error}"),
+            ExchangeError::Status { url, status } => write!(f, "server answers {status} for {url}"),
+            ExchangeError::Redirects { from } => write!(
+                f,
+                "more than {REDIRECTS_MAX} redirects, the last one from {from}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ExchangeError {}
+
+impl From<UrlError> for ExchangeError {
+    fn from(error: UrlError) -> ExchangeError {
+        ExchangeError::Url(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::Poll;
+    use std::net::TcpListener;
+
+    /// No name server answers for names below `invalid` (RFC 6761), so every address that is
+    /// returned was known before.
+    #[test]
+    fn a_name_is_looked_up_once_a_minute_and_its_old_addresses_stay() {
+        let (url, old) = (
+            Url::parse("http://gone.invalid/").unwrap(),
+            "10.77.0.1:80".parse().unwrap(),
+        );
+        let mut resolver = Resolver::default();
+        let lookup = Lookup {
+            addresses: vec![old],
+            doubtful: true,
+            retry_at: Instant(0),
+        };
+        resolver.known.insert((url.host.clone(), url.port), lookup);
+        assert_eq!(resolver.addresses(&url, Instant(0)).unwrap(), [old]);
+        let retry_at = |resolver: &Resolver| resolver.known.values().next().unwrap().retry_at;
+        assert_eq!(retry_at(&resolver), Instant(0) + LOOKUP_PAUSE);
+        resolver.doubt(&url);
+        assert_eq!(resolver.addresses(&url, Instant(1)).unwrap(), [old]);
+        assert_eq!(
+            retry_at(&resolver),
+            Instant(0) + LOOKUP_PAUSE,
+            "the name server was asked again"
+        );
+
+        resolver
+            .known
+            .values_mut()
+            .next()
+            .unwrap()
+            .addresses
+            .clear();
+        let error = resolver
+            .addresses(&url, Instant(1))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "cannot look up gone.invalid: no answer a moment ago");
+    }
+
+    #[test]
+    fn a_silent_server_times_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (mut resolver, now) = (Resolver::default(), Instant(0));
+        let poll = Poll::new().unwrap();
+        let mut exchange = Exchange::new(
+            &mut resolver,
+            url.parse().unwrap(),
+            1000,
+            TimeLimit::Total,
+            now,
+        )
+        .unwrap();
+        let mut advance = |now| exchange.advance(poll.registry(), Token(0), &mut resolver, now);
+        assert!(advance(now).is_none());
+        let _peer = listener.accept().unwrap();
+        assert!(advance(now + (HTTP_TIMEOUT - Duration::from_micros(1))).is_none());
+        let error = advance(now + HTTP_TIMEOUT).unwrap().unwrap_err();
+        assert!(error.to_string().ends_with("does not answer"), "{error}");
+    }
+}

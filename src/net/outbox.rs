@@ -1,0 +1,177 @@
+//! What goes out to one peer next, and how few system calls does that take?
+//!
+//! Messages are copied into one text buffer; the payload of a block stays in its pool buffer. One
+//! `writev` sends several of both. No byte of payload is copied.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use swarm_proto::swarm::Send;
+use swarm_proto::units::BufferId;
+use swarm_proto::wire::message as wire;
+
+use crate::os::pool::Pool;
+
+/// Blocks queued in one connection. 16 of them are 256 KiB a `writev`. More would save no further
+/// system calls, and every queued block pins its buffer and can no longer be cancelled.
+pub(super) const BLOCKS_MAX: usize = 16;
+
+/// Slices that `Outbox::slices` fills at most: text and payload of each block, and text behind the
+/// last one.
+pub(super) const SLICES_MAX: usize = 2 * BLOCKS_MAX + 2;
+
+/// Bytes of small messages queued in one connection before no more are asked for (one `bitfield`
+/// may exceed it).
+pub(super) const TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// The text buffer shrinks to this when it is empty.
+const TEXT_BYTES_IDLE: usize = 4096;
+
+/// Bytes that wait for the kernel: a queue of segments, each some small messages followed by the
+/// payload of one block.
+#[derive(Default)]
+pub(super) struct Outbox {
+    /// The small messages and headers of all segments, one after the other.
+    text: Vec<u8>,
+    text_sent: usize,
+    segments: VecDeque<Segment>,
+    /// Of the first segment's payload.
+    payload_sent: u32,
+}
+
+struct Segment {
+    text_bytes: usize,
+    payload: Option<Payload>,
+}
+
+/// The part of a pool buffer that is one block.
+#[derive(Clone, Copy)]
+struct Payload {
+    buffer: BufferId,
+    offset: u32,
+    length: u32,
+}
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.segments.len() < BLOCKS_MAX && self.text.len() - self.text_sent < TEXT_BYTES_MAX
+    }
+
+    pub(super) fn push(&mut self, send: Send) {
+        assert!(self.has_room());
+        let text_before = self.text.len();
+        let payload = match send {
+            Send::Handshake(handshake) => {
+                self.text.extend_from_slice(&handshake.encode());
+                None
+            }
+            Send::Message(message) => {
+                message.encode(&mut self.text);
+                None
+            }
+            Send::Block {
+                block,
+                buffer,
+                offset,
+            } => {
+                self.text.extend_from_slice(&wire::piece_header(block));
+                Some(Payload {
+                    buffer,
+                    offset,
+                    length: block.length,
+                })
+            }
+        };
+        let text_bytes = self.text.len() - text_before;
+        match self.segments.back_mut() {
+            Some(last) if last.payload.is_none() => {
+                last.text_bytes += text_bytes;
+                last.payload = payload;
+            }
+            _ => self.segments.push_back(Segment {
+                text_bytes,
+                payload,
+            }),
+        }
+    }
+
+    /// Fills `slices` with what is to be sent next. Returns how many slices that is, and how many
+    /// bytes.
+    pub(super) fn slices<'a>(
+        &'a self,
+        pool: &'a Pool,
+        slices: &mut [IoSlice<'a>; SLICES_MAX],
+    ) -> (usize, usize) {
+        let (mut count, mut wanted, mut text_start) = (0, 0, self.text_sent);
+        let mut payload_start = self.payload_sent;
+        let mut add = |bytes: &'a [u8]| {
+            if !bytes.is_empty() {
+                slices[count] = IoSlice::new(bytes);
+                count += 1;
+                wanted += bytes.len();
+            }
+        };
+        for segment in &self.segments {
+            add(&self.text[text_start..text_start + segment.text_bytes]);
+            text_start += segment.text_bytes;
+            if let Some(payload) = segment.payload {
+                let start = payload.offset + payload_start;
+                let end = payload.offset + payload.length;
+                add(&pool.bytes(payload.buffer)[start as usize..end as usize]);
+            }
+            payload_start = 0;
+        }
+        assert!(wanted > 0);
+        (count, wanted)
+    }
+
+    /// Removes the first `bytes` bytes, which the kernel has taken. Returns how many blocks are
+    /// completely sent by them.
+    pub(super) fn consume(&mut self, mut bytes: usize) -> u32 {
+        let mut blocks = 0;
+        while let Some(segment) = self.segments.front_mut() {
+            let text = bytes.min(segment.text_bytes);
+            segment.text_bytes -= text;
+            self.text_sent += text;
+            bytes -= text;
+            if segment.text_bytes > 0 {
+                break;
+            }
+            if let Some(payload) = segment.payload {
+                let part = bytes.min((payload.length - self.payload_sent) as usize);
+                self.payload_sent += part as u32;
+                bytes -= part;
+                if self.payload_sent < payload.length {
+                    break;
+                }
+                blocks += 1;
+            }
+            self.payload_sent = 0;
+            self.segments.pop_front();
+        }
+        assert_eq!(bytes, 0);
+        self.drop_sent_text();
+        blocks
+    }
+
+    /// Keeps `text` from growing without end on a connection whose queue is never quite empty.
+    fn drop_sent_text(&mut self) {
+        if self.text_sent == self.text.len() {
+            self.text.clear();
+            self.text.shrink_to(TEXT_BYTES_IDLE);
+            self.text_sent = 0;
+        } else if self.text_sent >= TEXT_BYTES_MAX {
+            self.text.drain(..self.text_sent);
+            self.text_sent = 0;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+}

@@ -1,0 +1,389 @@
+//! What is known of an opened block device or file?
+//!
+//! A `Device` knows its size, its sectors, and the alignment O_DIRECT wants of every request.
+//! `open` says whether and how it is opened, `aio` reads and writes it. Only the length of a
+//! regular file is changed here.
+//!
+//! Read first: open(2) on O_DIRECT and O_EXCL.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Seek};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// An opened target or source.
+#[derive(Debug)]
+pub struct Device {
+    pub(super) file: File,
+    pub path: PathBuf,
+    pub kind: Kind,
+    pub size_bytes: u64,
+    /// Logical sector: the unit of addressing. A regular file counts as a disk of 512-byte sectors.
+    pub sector_bytes: u32,
+    /// Address, length and offset of every request are multiples of this power of two. At least the
+    /// logical sector.
+    pub alignment: u32,
+    /// False where the file system knows no O_DIRECT: requests then go through the page cache.
+    pub direct: bool,
+    pub read_only: bool,
+    /// The file did not exist before, so there is nothing in it to scan.
+    pub created: bool,
+    /// What opening has changed; `None` for a block device and in a dry run.
+    pub(super) undo: Option<Undo>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Major and minor number, by which sysfs knows the device.
+    Block {
+        number: (u32, u32),
+    },
+    Regular,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TargetOptions {
+    /// Refuse what would be refused without this, but create and change nothing.
+    pub dry_run: bool,
+}
+
+impl Device {
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    pub fn is_block(&self) -> bool {
+        matches!(self.kind, Kind::Block { .. })
+    }
+
+    /// Blocks until all that was written is on stable storage. Only for kernels that cannot flush
+    /// through AIO.
+    pub fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Call this before the first write: from then on, dropping the `Device` no longer undoes what
+    /// opening changed.
+    pub fn keep(&mut self) {
+        if let Some(undo) = &mut self.undo {
+            undo.kept = true;
+        }
+    }
+
+    /// Makes a regular-file target exactly as long as the image, on stable storage. The last thing
+    /// that is done to it.
+    pub fn finish_regular(&mut self, length_bytes: u64) -> Result<(), DeviceError> {
+        assert_eq!(self.kind, Kind::Regular);
+        assert!(!self.read_only);
+        self.keep();
+        let resized = self
+            .file
+            .set_len(length_bytes)
+            .and_then(|()| self.file.sync_all());
+        resized.map_err(|error| DeviceError::Resize {
+            path: self.path.clone(),
+            length_bytes,
+            error,
+        })?;
+        self.size_bytes = length_bytes;
+        Ok(())
+    }
+}
+
+/// What a regular file was before it was opened as a target. Dropped before `Device::keep`, it
+/// restores that: a job may still be refused after its file was created, because of another target
+/// or of the port to listen on.
+#[derive(Debug)]
+pub(super) struct Undo {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    /// `None`: there was no file.
+    pub(super) length_bytes: Option<u64>,
+    pub(super) kept: bool,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // A failure here leaves a file of zeros behind. The reason why the job ended is reported
+        // already.
+        let _ = match self.length_bytes {
+            Some(length_bytes) => self.file.set_len(length_bytes),
+            None if self.is_at_path() => std::fs::remove_file(&self.path),
+            None => Ok(()),
+        };
+    }
+}
+
+impl Undo {
+    /// Whether the path still names our file, and not one that somebody else put there.
+    fn is_at_path(&self) -> bool {
+        let identity = |found: Metadata| (found.dev(), found.ino());
+        let (there, ours) = (std::fs::symlink_metadata(&self.path), self.file.metadata());
+        there.ok().map(identity) == ours.ok().map(identity)
+    }
+}
+
+/// The number of the block device at a path, by which sysfs knows it, without opening it.
+pub fn device_number(path: &Path) -> Option<(u32, u32)> {
+    let found = std::fs::metadata(path)
+        .ok()
+        .filter(|found| found.file_type().is_block_device())?;
+    Some((libc::major(found.rdev()), libc::minor(found.rdev())))
+}
+
+/// Whether opening it exclusively would fail. To find out, it is opened to read and closed again.
+pub fn is_held(path: &Path) -> bool {
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_EXCL)
+        .open(path);
+    opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// The first and the last bytes of a device or file, fewer if it has fewer, and its size. Goes
+/// through the page cache and waits for the disk.
+pub fn read_ends(
+    path: &Path,
+    head_bytes: usize,
+    tail_bytes: usize,
+) -> io::Result<(Vec<u8>, Vec<u8>, u64)> {
+    let mut file = File::open(path)?;
+    let size_bytes = file.seek(io::SeekFrom::End(0))?;
+    let read = |offset: u64, length: usize| {
+        let length = (length as u64).min(size_bytes) as usize;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+    };
+    let head = read(0, head_bytes)?;
+    let tail = read(size_bytes.saturating_sub(tail_bytes as u64), tail_bytes)?;
+    Ok((head, tail, size_bytes))
+}
+
+/// What the device is opened as, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Target,
+    Source,
+}
+
+/// Why a path is not opened; `target::refusal` has the sentences. Each comes before any byte has
+/// changed, except `Resize` at the end.
+#[derive(Debug)]
+pub enum DeviceError {
+    /// An ioctl that every block device answers failed.
+    Ask {
+        path: PathBuf,
+        error: io::Error,
+    },
+    /// Held exclusively; `by` names the holders that are known.
+    Busy {
+        path: PathBuf,
+        by: Vec<String>,
+    },
+    Changed {
+        path: PathBuf,
+    },
+    NoSuchDevice {
+        path: PathBuf,
+    },
+    Open {
+        role: Role,
+        path: PathBuf,
+        error: io::Error,
+    },
+    ReadOnly {
+        path: PathBuf,
+    },
+    Resize {
+        path: PathBuf,
+        length_bytes: u64,
+        error: io::Error,
+    },
+    TooSmall {
+        path: PathBuf,
+        holds_bytes: u64,
+        needed_bytes: u64,
+    },
+    WrongKind {
+        role: Role,
+        path: PathBuf,
+        what: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Scratch;
+    use super::*;
+
+    fn open(path: impl AsRef<Path>, needed_bytes: u64) -> Result<Device, DeviceError> {
+        Device::open_target(path.as_ref(), needed_bytes, TargetOptions::default())
+    }
+
+    fn refusal(path: impl AsRef<Path>) -> String {
+        open(path, 1).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_missing_file_is_created_sparse_and_ends_as_long_as_the_image() {
+        let scratch = Scratch::new("new");
+        let mut device = open(scratch.path(), 1 << 30).unwrap();
+        assert_eq!(
+            (device.kind, device.size_bytes, device.sector_bytes),
+            (Kind::Regular, 1 << 30, 512)
+        );
+        assert!(device.created && !device.read_only);
+        assert!(
+            device.direct,
+            "put cargo's target directory on a file system that knows O_DIRECT"
+        );
+        assert!(device.alignment >= 512);
+        let metadata = scratch.path().metadata().unwrap();
+        assert_eq!((metadata.len(), metadata.blocks()), (1 << 30, 0));
+        device.flush().unwrap();
+        device.finish_regular((1 << 30) - 77).unwrap();
+        assert_eq!(scratch.path().metadata().unwrap().len(), (1 << 30) - 77);
+    }
+
+    #[test]
+    fn a_device_dropped_before_the_first_write_restores_its_file() {
+        let scratch = Scratch::new("undo");
+        drop(open(scratch.path(), 1 << 20).unwrap());
+        assert!(!scratch.path().exists());
+        std::fs::write(scratch.path(), b"abc").unwrap();
+        drop(open(scratch.path(), 1 << 20).unwrap());
+        assert_eq!(std::fs::read(scratch.path()).unwrap(), b"abc");
+        let mut device = open(scratch.path(), 1 << 20).unwrap();
+        device.keep();
+        drop(device);
+        assert_eq!(scratch.path().metadata().unwrap().len(), 1 << 20);
+    }
+
+    #[test]
+    fn a_longer_file_keeps_its_length_until_it_is_finished() {
+        let scratch = Scratch::new("longer");
+        std::fs::write(scratch.path(), [7; 5000]).unwrap();
+        let mut device = open(scratch.path(), 1000).unwrap();
+        assert!(!device.created);
+        assert_eq!(std::fs::read(scratch.path()).unwrap(), [7; 5000]);
+        device.finish_regular(1000).unwrap();
+        assert_eq!(std::fs::read(scratch.path()).unwrap(), [7; 1000]);
+    }
+
+    #[test]
+    fn a_dry_run_changes_nothing() {
+        let scratch = Scratch::new("dry");
+        let options = TargetOptions { dry_run: true };
+        let device = Device::open_target(scratch.path(), 5000, options).unwrap();
+        assert!(device.created && device.direct);
+        assert_eq!(device.size_bytes, 5000);
+        assert!(!scratch.path().exists());
+        std::fs::write(scratch.path(), b"abc").unwrap();
+        Device::open_target(scratch.path(), 5000, options).unwrap();
+        assert_eq!(std::fs::read(scratch.path()).unwrap(), b"abc");
+        let nowhere = scratch.path().join("below/a/file");
+        assert!(Device::open_target(&nowhere, 1, options).is_err());
+    }
+
+    #[test]
+    fn a_file_has_one_writer() {
+        let scratch = Scratch::new("locked");
+        let first = open(scratch.path(), 10).unwrap();
+        assert!(refusal(scratch.path()).ends_with("is in use: another process writes to it"));
+        Device::open_source(scratch.path()).unwrap();
+        drop(first);
+        open(scratch.path(), 10).unwrap();
+    }
+
+    #[test]
+    fn other_kinds_of_file_are_refused() {
+        let must = "it must be a block device or a regular file";
+        assert_eq!(
+            refusal("/dev"),
+            format!("target /dev is a directory; {must}")
+        );
+        assert_eq!(
+            refusal("/dev/full"),
+            format!("target /dev/full is a character device; {must}")
+        );
+        assert_eq!(
+            refusal("/dev/null"),
+            format!("target /dev/null is a character device; {must}")
+        );
+
+        let socket = Scratch::new("sock");
+        let _listener = std::os::unix::net::UnixListener::bind(socket.path()).unwrap();
+        assert!(refusal(socket.path()).contains("is a socket"));
+
+        let pipe = Scratch::new("pipe");
+        let path = std::ffi::CString::new(pipe.path().to_str().unwrap()).unwrap();
+        // SAFETY: reads a path that ends in NUL.
+        crate::os::check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }).unwrap();
+        assert!(refusal(pipe.path()).contains("is a named pipe"));
+
+        let source = Device::open_source(Path::new("/dev"))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(source, format!("source /dev is a directory; {must}"));
+    }
+
+    #[test]
+    fn a_mistyped_device_does_not_become_a_file() {
+        assert_eq!(
+            refusal("/dev/sdnone"),
+            "target /dev/sdnone: there is no such device"
+        );
+        assert_eq!(
+            refusal("/dev/../dev/sdnone"),
+            "target /dev/../dev/sdnone: there is no such device"
+        );
+        assert!(!Path::new("/dev/sdnone").exists());
+    }
+
+    #[test]
+    fn errors_name_path_and_reason() {
+        let missing = Scratch::new("missing");
+        let path = missing.path().join("file");
+        let reason = "No such file or directory (os error 2)";
+        assert_eq!(
+            refusal(&path),
+            format!("cannot open target {}: {reason}", path.display())
+        );
+        let source = Device::open_source(&path).unwrap_err().to_string();
+        assert_eq!(
+            source,
+            format!("cannot open source {}: {reason}", path.display())
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_grow_is_removed_again() {
+        let scratch = Scratch::new("huge");
+        let needed_bytes = i64::MAX as u64;
+        let path = scratch.path().display();
+        let reason = "File too large (os error 27)";
+        assert_eq!(
+            open(scratch.path(), needed_bytes).unwrap_err().to_string(),
+            format!("cannot make {path} {needed_bytes} bytes long: {reason}")
+        );
+        assert!(!scratch.path().exists());
+    }
+
+    #[test]
+    fn a_source_is_read_only() {
+        let scratch = Scratch::new("source");
+        std::fs::write(scratch.path(), [1; 777]).unwrap();
+        for device in [
+            Device::open_source(scratch.path()),
+            Device::open_readonly(scratch.path()),
+        ] {
+            let device = device.unwrap();
+            assert!(device.read_only);
+            assert_eq!(device.size_bytes, 777);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! How does a person read where a job stands, or how it ended, in one line?
+
+use std::fmt;
+
+use swarm_proto::size::binary;
+
+use super::progress::{Progress, part};
+use super::{Outcome, State};
+
+/// What a person sees of one job or of all together.
+pub(super) struct View {
+    pub(super) title: String,
+    pub(super) state: State,
+    pub(super) permille: Option<u64>,
+    pieces: Option<(u32, u32)>,
+    down: u64,
+    up: u64,
+    advance: u64,
+    peers: u32,
+    eta_seconds: Option<u64>,
+}
+
+impl View {
+    pub(super) fn of_one(job: &Progress) -> View {
+        let status = &job.status;
+        let counts = matches!(
+            status.state,
+            State::Scanning | State::Downloading | State::Verifying
+        );
+        View {
+            title: job.title(),
+            state: status.state,
+            permille: counts.then(|| status.permille()),
+            pieces: counts.then(|| status.pieces_advanced()),
+            down: job.down.bytes_per_second(),
+            up: job.up.bytes_per_second(),
+            advance: job.advance.bytes_per_second(),
+            peers: status.peers,
+            eta_seconds: job.eta_seconds(),
+        }
+    }
+
+    /// The unfinished jobs together: the earliest state that one of them is in, and how far the
+    /// jobs in that state have come. `None` if all jobs are finished.
+    pub(super) fn of_all<'a>(jobs: impl Iterator<Item = &'a Progress>) -> Option<View> {
+        let mut views: Vec<View> = jobs.filter(|job| !job.finished).map(View::of_one).collect();
+        if views.len() < 2 {
+            return views.pop();
+        }
+        let state = views.iter().map(|view| view.state).min()?;
+        let behind = || views.iter().filter(|view| view.state == state);
+        let add = |sum: (u32, u32), view: &View| {
+            view.pieces
+                .map(|(n, of)| (sum.0.saturating_add(n), sum.1.saturating_add(of)))
+        };
+        let pieces = behind().try_fold((0, 0), add);
+        Some(View {
+            title: format!("{} targets, {} of them", views.len(), behind().count()),
+            state,
+            permille: pieces.map(|(count, of)| part(1000, count, of)),
+            pieces,
+            down: views.iter().map(|view| view.down).sum(),
+            up: views.iter().map(|view| view.up).sum(),
+            advance: behind().map(|view| view.advance).sum(),
+            peers: views.iter().map(|view| view.peers).sum(),
+            eta_seconds: behind().map(|view| view.eta_seconds).max().flatten(),
+        })
+    }
+
+    /// A line of a log: `sda1 -> /dev/sda1: downloading 63.2 %, 632 of 1000 pieces, …`.
+    pub(super) fn line(&self) -> String {
+        let pieces = self.pieces.map_or(String::new(), |(count, of)| {
+            format!(", {count} of {of} pieces")
+        });
+        printable(&format!(
+            "{}: {}{}{pieces}{}",
+            self.title,
+            self.state,
+            self.percent(),
+            self.numbers()
+        ))
+    }
+
+    pub(super) fn percent(&self) -> String {
+        self.permille.map_or(String::new(), |permille| {
+            format!(" {}.{} %", permille / 10, permille % 10)
+        })
+    }
+
+    /// Rates, peers and remaining time, each only in the states in which it means something.
+    pub(super) fn numbers(&self) -> String {
+        let plural = if self.peers == 1 { "" } else { "s" };
+        let swarm = format!(", up {}/s, {} peer{plural}", binary(self.up), self.peers);
+        let numbers = match self.state {
+            State::Scanning | State::Verifying => format!(", {}/s", binary(self.advance)),
+            State::Downloading => format!(", down {}/s{swarm}", binary(self.down)),
+            State::Seeding => swarm,
+            State::Fetching | State::Done | State::Failed => String::new(),
+        };
+        let left = self.eta_seconds.map_or(String::new(), |seconds| {
+            format!(", {} left", Clock(seconds))
+        });
+        numbers + &left
+    }
+}
+
+/// How a job ended well: `done: 56.9 GiB in 8:31 (113.9 MiB/s), 14567 pieces verified, …`.
+pub(super) fn done(outcome: &Outcome, uploaded: u64) -> String {
+    let verified = if outcome.verified {
+        format!("{} pieces verified", outcome.good)
+    } else {
+        "not verified".into()
+    };
+    let rate = outcome.bytes_per_second();
+    format!(
+        "done: {} in {} ({}/s), {verified}, fetched {}, uploaded {}",
+        binary(outcome.bytes),
+        Clock(outcome.took.as_secs()),
+        binary(rate),
+        binary(outcome.fetched),
+        binary(uploaded),
+    )
+}
+
+/// A number of seconds, for people: `0:05`, `1:02:03`.
+struct Clock(u64);
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hours, minutes, seconds) = (self.0 / 3600, self.0 / 60 % 60, self.0 % 60);
+        match hours {
+            0 => write!(f, "{minutes}:{seconds:02}"),
+            _ => write!(f, "{hours}:{minutes:02}:{seconds:02}"),
+        }
+    }
+}
+
+/// The text with every control character shown as `?`. Names come from torrents and trackers, and
+/// could otherwise move the cursor or change colours.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Status;
+    use super::super::testing::{at, status};
+    use super::*;
+
+    #[test]
+    fn several_jobs_share_one_line() {
+        let jobs = [
+            Progress::new(
+                at(0),
+                &Status {
+                    have: 250,
+                    ..status(State::Downloading)
+                },
+            ),
+            Progress::new(
+                at(0),
+                &Status {
+                    have: 500,
+                    ..status(State::Downloading)
+                },
+            ),
+            Progress::new(
+                at(0),
+                &Status {
+                    have: 1000,
+                    ..status(State::Seeding)
+                },
+            ),
+        ];
+        let view = View::of_all(jobs.iter()).unwrap();
+        let expected = "3 targets, 2 of them: downloading 37.5 %, 750 of 2000 pieces, down 0 B/s, up 0 B/s, 6 peers";
+        assert_eq!(view.line(), expected);
+        assert!(View::of_all([].iter()).is_none());
+    }
+
+    #[test]
+    fn durations_are_shown_as_a_clock() {
+        for (seconds, text) in [
+            (0, "0:00"),
+            (65, "1:05"),
+            (3599, "59:59"),
+            (36_610, "10:10:10"),
+        ] {
+            assert_eq!(Clock(seconds).to_string(), text);
+        }
+    }
+}
