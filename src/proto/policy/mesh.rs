@@ -34,11 +34,11 @@ struct Known {
 }
 
 impl Known {
-    fn is_callable(&self, wanted: Wanted) -> bool {
-        let useful = match wanted {
-            Wanted::Any => true,
-            Wanted::Incomplete => !self.complete,
-            Wanted::FixedIncomplete => !self.complete && self.fixed,
+    fn is_callable(&self, kind: PeerKind) -> bool {
+        let useful = match kind {
+            PeerKind::Any => true,
+            PeerKind::Incomplete => !self.complete,
+            PeerKind::FixedIncomplete => !self.complete && self.fixed,
         };
         useful && !self.own && !self.in_use
     }
@@ -51,7 +51,7 @@ pub struct Mesh {
     /// No address of the kind `quiet_for` is due before this time. The loop asks in every turn, and
     /// this spares it the search.
     quiet_until: Instant,
-    quiet_for: Wanted,
+    quiet_for: PeerKind,
 }
 
 /// Where an address comes from.
@@ -63,7 +63,7 @@ pub enum AddressSource {
 
 /// Which peers are worth a call?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wanted {
+pub enum PeerKind {
     /// All: we lack pieces.
     #[default]
     Any,
@@ -134,20 +134,20 @@ impl Mesh {
     pub fn next_address(
         &mut self,
         now: Instant,
-        wanted: Wanted,
+        kind: PeerKind,
         rng: &mut Rng,
     ) -> Option<SocketAddr> {
-        if now < self.quiet_until && wanted == self.quiet_for {
+        if now < self.quiet_until && kind == self.quiet_for {
             return None;
         }
         let callable = |(address, known): &(&SocketAddr, &Known)| {
-            known.is_callable(wanted) && !self.banned.contains_key(&address.ip())
+            known.is_callable(kind) && !self.banned.contains_key(&address.ip())
         };
         let callable = || self.known.iter().filter(callable);
         let due = || callable().filter(|(_, known)| now >= known.next);
         let Some(fewest) = due().map(|(_, known)| known.failures).min() else {
             let next = callable().map(|(_, known)| known.next).min();
-            (self.quiet_until, self.quiet_for) = (next.unwrap_or(Instant(u64::MAX)), wanted);
+            (self.quiet_until, self.quiet_for) = (next.unwrap_or(Instant(u64::MAX)), kind);
             return None;
         };
         let best = || due().filter(|(_, known)| known.failures == fewest);
@@ -204,8 +204,8 @@ mod tests {
         Instant(seconds * 1_000_000)
     }
 
-    fn next(mesh: &mut Mesh, now: Instant, wanted: Wanted) -> Option<SocketAddr> {
-        mesh.next_address(now, wanted, &mut Rng::new(1))
+    fn next(mesh: &mut Mesh, now: Instant, kind: PeerKind) -> Option<SocketAddr> {
+        mesh.next_address(now, kind, &mut Rng::new(1))
     }
 
     #[test]
@@ -213,14 +213,14 @@ mod tests {
         let mut mesh = Mesh::default();
         mesh.learn(at(0), address(1), AddressSource::Tracker);
         mesh.learn(at(0), address(1), AddressSource::Tracker);
-        assert_eq!(next(&mut mesh, at(0), Wanted::Any), Some(address(1)));
-        assert_eq!(next(&mut mesh, at(0), Wanted::Any), None);
+        assert_eq!(next(&mut mesh, at(0), PeerKind::Any), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), PeerKind::Any), None);
         mesh.ended(at(0), address(1), Ending::Failed);
-        assert_eq!(next(&mut mesh, at(0), Wanted::Any), None);
-        assert_eq!(next(&mut mesh, at(1), Wanted::Any), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), PeerKind::Any), None);
+        assert_eq!(next(&mut mesh, at(1), PeerKind::Any), Some(address(1)));
         mesh.ended(at(1), address(1), Ending::Failed);
-        assert_eq!(next(&mut mesh, at(2), Wanted::Any), None);
-        assert_eq!(next(&mut mesh, at(3), Wanted::Any), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(2), PeerKind::Any), None);
+        assert_eq!(next(&mut mesh, at(3), PeerKind::Any), Some(address(1)));
     }
 
     #[test]
@@ -228,15 +228,15 @@ mod tests {
         let mut mesh = Mesh::default();
         for host in 1..=3 {
             mesh.learn(at(0), address(host), AddressSource::Tracker);
-            assert_eq!(next(&mut mesh, at(0), Wanted::Any), Some(address(host)));
+            assert_eq!(next(&mut mesh, at(0), PeerKind::Any), Some(address(host)));
         }
         mesh.ended(at(0), address(1), Ending::Own);
         mesh.ended(at(0), address(2), Ending::BothComplete);
         mesh.ended(at(0), address(3), Ending::Normal);
         mesh.ban(address(3));
-        assert_eq!(next(&mut mesh, at(99), Wanted::Incomplete), None);
+        assert_eq!(next(&mut mesh, at(99), PeerKind::Incomplete), None);
         assert_eq!(
-            next(&mut mesh, at(99), Wanted::Any),
+            next(&mut mesh, at(99), PeerKind::Any),
             Some(address(2)),
             "an incomplete agent may need it again"
         );
@@ -248,11 +248,14 @@ mod tests {
         mesh.learn(at(0), address(1), AddressSource::Tracker);
         mesh.learn(at(0), address(2), AddressSource::CommandLine);
         assert_eq!(
-            next(&mut mesh, at(0), Wanted::FixedIncomplete),
+            next(&mut mesh, at(0), PeerKind::FixedIncomplete),
             Some(address(2))
         );
-        assert_eq!(next(&mut mesh, at(0), Wanted::FixedIncomplete), None);
-        assert_eq!(next(&mut mesh, at(0), Wanted::Incomplete), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), PeerKind::FixedIncomplete), None);
+        assert_eq!(
+            next(&mut mesh, at(0), PeerKind::Incomplete),
+            Some(address(1))
+        );
     }
 
     #[test]
@@ -292,7 +295,7 @@ mod tests {
         let first = |seed| {
             let mut mesh = Mesh::default();
             (1..=100).for_each(|host| mesh.learn(at(0), address(host), AddressSource::Tracker));
-            mesh.next_address(at(0), Wanted::Any, &mut Rng::new(seed))
+            mesh.next_address(at(0), PeerKind::Any, &mut Rng::new(seed))
                 .unwrap()
         };
         let distinct: std::collections::BTreeSet<SocketAddr> = (0..100).map(first).collect();
@@ -300,15 +303,15 @@ mod tests {
 
         let mut mesh = Mesh::default();
         mesh.learn(at(0), address(1), AddressSource::Tracker);
-        assert_eq!(next(&mut mesh, at(0), Wanted::Any), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(0), PeerKind::Any), Some(address(1)));
         mesh.ended(at(0), address(1), Ending::Failed);
         mesh.learn(at(9), address(2), AddressSource::Tracker);
         assert_eq!(
-            next(&mut mesh, at(9), Wanted::Any),
+            next(&mut mesh, at(9), PeerKind::Any),
             Some(address(2)),
             "it has not failed yet"
         );
-        assert_eq!(next(&mut mesh, at(9), Wanted::Any), Some(address(1)));
+        assert_eq!(next(&mut mesh, at(9), PeerKind::Any), Some(address(1)));
     }
 
     /// The tracker may be gone for good, and the seed may come back after an hour.
@@ -318,7 +321,7 @@ mod tests {
         mesh.learn(at(0), address(1), AddressSource::Tracker);
         for hour in 0..20 {
             assert_eq!(
-                next(&mut mesh, at(hour * 3600), Wanted::Any),
+                next(&mut mesh, at(hour * 3600), PeerKind::Any),
                 Some(address(1)),
                 "hour {hour}"
             );

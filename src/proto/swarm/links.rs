@@ -6,7 +6,7 @@ use super::Swarm;
 use super::interface::*;
 use super::peer::{Direction, Peer, Phase, overdue};
 use crate::limits::*;
-use crate::policy::mesh::{Ending, Wanted};
+use crate::policy::mesh::{Ending, PeerKind};
 use crate::policy::throttle::Throttles;
 use crate::units::*;
 use crate::wire::message::Handshake;
@@ -139,12 +139,12 @@ impl Swarm {
         if count >= LINKS && !gets_nothing {
             return None;
         }
-        let wanted = match self.config.role {
-            _ if !self.have().is_full() => Wanted::Any,
-            Role::Seeder => Wanted::Incomplete,
-            Role::Leecher => Wanted::FixedIncomplete,
+        let kind = match self.config.role {
+            _ if !self.have().is_full() => PeerKind::Any,
+            Role::Seeder => PeerKind::Incomplete,
+            Role::Leecher => PeerKind::FixedIncomplete,
         };
-        let address = self.mesh.next_address(now, wanted, &mut self.rng)?;
+        let address = self.mesh.next_address(now, kind, &mut self.rng)?;
         if count >= LINKS {
             self.extra_call_at = now;
         }

@@ -5,10 +5,11 @@
 //! against `am_choking`, `wanted` against `am_interested`). So there is no queue of state changes
 //! that could overflow.
 //!
-//! The picker is asked in every turn of the loop whether this peer has a block for us, and mostly
-//! it has none. Such an answer stays true until something changes that it depends on: `PickInputs`
-//! names all of that, the peer's own `version` included, which every method here raises that may
-//! turn a "no" into a "yes".
+//! In every turn of the loop we ask whether this peer has a block for us, and mostly it has none.
+//! The picker finds that out at some cost, so its "no" is remembered until something changes that
+//! it depends on. `PickInputs` names what lies outside the peer. `version` stands for the peer
+//! itself: each method here that may turn a "no" into a "yes" raises it, and the fields that matter
+//! are private.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -24,7 +25,7 @@ use crate::wire::message::{Handshake, Message, RawBlock};
 
 /// How far the connection has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// We are setting up TCP.
     Connecting,
     /// TCP is up, and their handshake is missing.
@@ -37,7 +38,7 @@ pub enum Phase {
 
 /// Who made the connection?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub(super) enum Direction {
     /// They called us.
     Incoming,
     /// We called them.
@@ -46,69 +47,69 @@ pub enum Direction {
 
 /// Everything that an answer of the picker depends on, except for the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PickInputs {
+pub(super) struct PickInputs {
     /// `Picker::version`.
-    pub picker_version: u64,
+    pub(super) picker_version: u64,
     /// There is room to open another piece.
-    pub room: bool,
+    pub(super) room: bool,
     /// No further piece will be wanted: the endgame may begin.
-    pub last: bool,
+    pub(super) last: bool,
 }
 
 /// Invariant: `wanted` counts the pieces in `has` that the picker wants.
-pub struct Peer {
-    pub address: SocketAddr,
-    pub direction: Direction,
-    pub phase: Phase,
-    pub since: Instant,
-    pub peer_id: Option<PeerId>,
-    pub fast: bool,
-    pub extended: bool,
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) direction: Direction,
+    pub(super) phase: Phase,
+    pub(super) since: Instant,
+    pub(super) peer_id: Option<PeerId>,
+    pub(super) fast: bool,
+    pub(super) extended: bool,
     /// They want nothing more, whatever they lack (BEP 21).
-    pub upload_only: bool,
+    pub(super) upload_only: bool,
     /// They suggest what to ask them for, and are asked for nothing else.
     offers: bool,
     /// We still offer to them, and have told them so if they know the extension (BEP 10).
-    pub said_offers: bool,
+    pub(super) said_offers: bool,
     /// We have told them that we want nothing more.
-    pub said_complete: bool,
+    pub(super) said_complete: bool,
     /// The id of the message that tells them that we lost a piece (BEP 54).
-    pub dont_have: Option<u8>,
+    pub(super) dont_have: Option<u8>,
 
-    pub said_handshake: bool,
-    pub said_extended: bool,
-    pub said_bitfield: bool,
+    pub(super) said_handshake: bool,
+    pub(super) said_extended: bool,
+    pub(super) said_bitfield: bool,
     /// Their bitfield, or one of the messages in its place, may still come.
-    pub may_send_bitfield: bool,
+    pub(super) may_send_bitfield: bool,
 
     has: Bitfield,
     wanted: u32,
-    pub am_choking: bool,
-    pub am_interested: bool,
+    pub(super) am_choking: bool,
+    pub(super) am_interested: bool,
     peer_choking: bool,
-    pub peer_interested: bool,
+    pub(super) peer_interested: bool,
     /// The choker's decision; they are told at the next chance.
-    pub unchoke: bool,
-    pub choke_changed: Instant,
+    pub(super) unchoke: bool,
+    pub(super) choke_changed: Instant,
     /// How much of our changes they were told.
-    pub changes: Reader,
+    pub(super) changes: Reader,
 
     /// Blocks we asked for, oldest first.
-    pub requests: VecDeque<Block>,
+    pub(super) requests: VecDeque<Block>,
     /// The `piece` message whose payload is arriving, and whether it is kept.
-    pub receiving: Option<(RawBlock, bool)>,
-    pub requests_max: u32,
-    pub rate: Rate,
+    pub(super) receiving: Option<(RawBlock, bool)>,
+    pub(super) requests_max: u32,
+    pub(super) rate: Rate,
     /// The pipeline is this many times longer than the rate demands, because they answer seldom and
     /// many requests at once.
     stretch: u32,
     /// The pipeline was full when we last asked.
-    pub filled: bool,
+    pub(super) filled: bool,
     /// A full pipeline was answered completely, and then they had nothing to do.
     ran_dry: bool,
     /// When a block last arrived, or when waiting for one began.
-    pub progress_at: Instant,
-    pub snubbed: bool,
+    pub(super) progress_at: Instant,
+    pub(super) snubbed: bool,
     /// They refused requests: ask again from then on.
     pause_until: Instant,
     refusals: u32,
@@ -116,28 +117,33 @@ pub struct Peer {
     suggested: Vec<PieceIndex>,
     /// Raised when they may have something for us that they had not before.
     version: u64,
-    /// When the picker last found nothing: its inputs, and our `version`.
+    /// The inputs and the `version` with which the picker last found nothing.
     nothing_at: Option<(PickInputs, u64)>,
 
     /// Blocks they asked for, oldest first.
-    pub uploads: VecDeque<Block>,
+    pub(super) uploads: VecDeque<Block>,
     /// Blocks that the shell is sending, and their pinned buffers.
-    pub sending: VecDeque<(Block, BufferId)>,
+    pub(super) sending: VecDeque<(Block, BufferId)>,
     /// Pieces we suggested that they have not asked for yet.
-    pub offered: Vec<PieceIndex>,
+    pub(super) offered: Vec<PieceIndex>,
     /// Rejects, cancels and late `have`s that they are to be told.
-    pub replies: VecDeque<Message>,
+    pub(super) replies: VecDeque<Message>,
 
     /// What they have taken of our limits.
-    pub down_turn: Turn,
-    pub up_turn: Turn,
+    pub(super) down_turn: Turn,
+    pub(super) up_turn: Turn,
 
-    pub heard_at: Instant,
-    pub spoke_at: Instant,
+    pub(super) heard_at: Instant,
+    pub(super) spoke_at: Instant,
 }
 
 impl Peer {
-    pub fn new(now: Instant, address: SocketAddr, direction: Direction, piece_count: u32) -> Peer {
+    pub(super) fn new(
+        now: Instant,
+        address: SocketAddr,
+        direction: Direction,
+        piece_count: u32,
+    ) -> Peer {
         Peer {
             address,
             direction,
@@ -192,19 +198,19 @@ impl Peer {
         }
     }
 
-    pub fn is_live(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         self.phase == Phase::Live
     }
 
     /// The connection is set up; their handshake comes next.
-    pub fn connected(&mut self, now: Instant) {
+    pub(super) fn connected(&mut self, now: Instant) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::Greeting;
             self.since = now;
         }
     }
 
-    pub fn greeted(&mut self, now: Instant, handshake: &Handshake) {
+    pub(super) fn greeted(&mut self, now: Instant, handshake: &Handshake) {
         self.phase = Phase::Live;
         (self.fast, self.extended) = (handshake.fast, handshake.extended);
         self.peer_id = Some(handshake.peer_id);
@@ -213,24 +219,24 @@ impl Peer {
 
     // ---- what they have and offer
 
-    pub fn has(&self) -> &Bitfield {
+    pub(super) fn has(&self) -> &Bitfield {
         &self.has
     }
 
     /// They have pieces that we want.
-    pub fn has_wanted(&self) -> bool {
+    pub(super) fn has_wanted(&self) -> bool {
         self.wanted > 0
     }
 
     /// Their bitfield. `wanted`: the pieces that the picker wants.
-    pub fn set_bitfield(&mut self, has: Bitfield, wanted: &Bitfield) {
+    pub(super) fn set_bitfield(&mut self, has: Bitfield, wanted: &Bitfield) {
         self.wanted = has.ones().filter(|piece| wanted.get(*piece)).count() as u32;
         self.has = has;
         self.version += 1;
     }
 
     /// They have got a piece; false if we knew that.
-    pub fn gains(&mut self, piece: PieceIndex, wanted: &Bitfield) -> bool {
+    pub(super) fn gains(&mut self, piece: PieceIndex, wanted: &Bitfield) -> bool {
         if !self.has.set(piece) {
             return false;
         }
@@ -241,7 +247,7 @@ impl Peer {
     }
 
     /// They have lost a piece; false if they did not have it.
-    pub fn loses(&mut self, piece: PieceIndex, wanted: &Bitfield) -> bool {
+    pub(super) fn loses(&mut self, piece: PieceIndex, wanted: &Bitfield) -> bool {
         if !self.has.clear(piece) {
             return false;
         }
@@ -254,30 +260,30 @@ impl Peer {
     }
 
     /// The picker wants this piece from now on.
-    pub fn note_wanted(&mut self, piece: PieceIndex) {
+    pub(super) fn note_wanted(&mut self, piece: PieceIndex) {
         self.wanted += u32::from(self.has.get(piece));
     }
 
     /// The picker does not want this piece any more.
-    pub fn note_unwanted(&mut self, piece: PieceIndex) {
+    pub(super) fn note_unwanted(&mut self, piece: PieceIndex) {
         self.wanted -= u32::from(self.has.get(piece));
     }
 
-    pub fn offers(&self) -> bool {
+    pub(super) fn offers(&self) -> bool {
         self.offers
     }
 
-    pub fn set_offers(&mut self, offers: bool) {
+    pub(super) fn set_offers(&mut self, offers: bool) {
         self.offers = offers;
         self.version += 1;
     }
 
-    pub fn suggested(&self) -> &[PieceIndex] {
+    pub(super) fn suggested(&self) -> &[PieceIndex] {
         &self.suggested
     }
 
     /// Remembers a suggestion; the oldest makes room.
-    pub fn suggest(&mut self, piece: PieceIndex) {
+    pub(super) fn suggest(&mut self, piece: PieceIndex) {
         if self.suggested.len() >= SUGGESTED_MAX {
             self.suggested.remove(0);
         }
@@ -285,33 +291,33 @@ impl Peer {
         self.version += 1;
     }
 
-    pub fn chokes_us(&mut self) {
+    pub(super) fn chokes_us(&mut self) {
         self.peer_choking = true;
         // What they suggested to us they may now suggest to others.
         self.suggested.clear();
     }
 
-    pub fn unchokes_us(&mut self, now: Instant) {
+    pub(super) fn unchokes_us(&mut self, now: Instant) {
         self.peer_choking = false;
         self.progress_at = now;
         self.version += 1;
     }
 
     /// The picker has found nothing to ask them for.
-    pub fn note_nothing(&mut self, inputs: PickInputs) {
+    pub(super) fn note_nothing(&mut self, inputs: PickInputs) {
         self.nothing_at = Some((inputs, self.version));
         self.filled = false;
     }
 
     /// The picker has found nothing to ask them for, and nothing has changed since.
-    pub fn is_known_to_have_nothing(&self, inputs: PickInputs) -> bool {
+    pub(super) fn is_known_to_have_nothing(&self, inputs: PickInputs) -> bool {
         self.nothing_at == Some((inputs, self.version))
     }
 
     // ---- requests and the rate
 
     /// How many requests to keep in flight: as many as their link delivers within PIPELINE_TIME.
-    pub fn pipeline_depth(&self) -> usize {
+    pub(super) fn pipeline_depth(&self) -> usize {
         if self.snubbed {
             return 1;
         }
@@ -322,7 +328,7 @@ impl Peer {
     }
 
     /// Payload has arrived. Call after `forget_request`.
-    pub fn received(&mut self, now: Instant, bytes: u32) {
+    pub(super) fn received(&mut self, now: Instant, bytes: u32) {
         self.measure(now);
         self.rate.add(bytes);
         self.ran_dry |= self.filled && self.requests.is_empty();
@@ -331,7 +337,7 @@ impl Peer {
     /// Closes the window of the rate when it is full. A pipeline that ran dry within it was too
     /// short, whatever the rate: transmission answers once a second, and at 64 KiB a second the rate
     /// alone would never show that.
-    pub fn measure(&mut self, now: Instant) {
+    pub(super) fn measure(&mut self, now: Instant) {
         if self.rate.roll(now) {
             let dry = core::mem::take(&mut self.ran_dry);
             let stretch = if dry {
@@ -344,33 +350,33 @@ impl Peer {
     }
 
     /// They want nothing more.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.upload_only || self.has.is_full()
     }
 
     /// A seed suggests pieces to them.
-    pub fn is_offered_to(&self) -> bool {
+    pub(super) fn is_offered_to(&self) -> bool {
         self.is_live() && self.fast && self.said_offers && !self.am_choking && self.peer_interested
     }
 
-    pub fn may_request(&self, now: Instant) -> bool {
+    pub(super) fn may_request(&self, now: Instant) -> bool {
         self.is_live() && !self.peer_choking && self.am_interested && now >= self.pause_until
     }
 
     /// A block that they were asked for has arrived.
-    pub fn answered(&mut self, now: Instant) {
+    pub(super) fn answered(&mut self, now: Instant) {
         (self.snubbed, self.refusals, self.progress_at) = (false, 0, now);
     }
 
     /// Removes a block from the list of requests; false if it was not on it.
-    pub fn forget_request(&mut self, block: Block) -> bool {
+    pub(super) fn forget_request(&mut self, block: Block) -> bool {
         let at = self.requests.iter().position(|asked| *asked == block);
         at.and_then(|at| self.requests.remove(at)).is_some()
     }
 
     /// They refused a request: they may be asked again after a pause that doubles each time. What
     /// they refuse during the pause was asked for before it, and is no new refusal.
-    pub fn refused(&mut self, now: Instant) {
+    pub(super) fn refused(&mut self, now: Instant) {
         if self.peer_choking || now < self.pause_until {
             return;
         }
@@ -379,21 +385,21 @@ impl Peer {
     }
 
     /// Says that we lost this piece (BEP 54). None if they have not said that they understand it.
-    pub fn loss_of(&self, piece: PieceIndex) -> Option<Message> {
+    pub(super) fn loss_of(&self, piece: PieceIndex) -> Option<Message> {
         let payload = piece.0.to_be_bytes().to_vec();
         self.dont_have.map(|id| Message::Extended { id, payload })
     }
 
     /// The messages that answer a request that is refused or cancelled: none without the fast
     /// extension, which has no such message. They ask again after their own time-out.
-    pub fn reject(&mut self, block: Block) {
+    pub(super) fn reject(&mut self, block: Block) {
         if self.fast {
             self.replies.push_back(Message::Reject(block.into()));
         }
     }
 
     /// We lost this piece: requests for it are rejected, and it is not offered any more.
-    pub fn drop_uploads_of(&mut self, piece: PieceIndex) {
+    pub(super) fn drop_uploads_of(&mut self, piece: PieceIndex) {
         self.offered.retain(|offered| *offered != piece);
         let (lost, kept): (VecDeque<Block>, _) = self
             .uploads
@@ -406,7 +412,7 @@ impl Peer {
     /// Takes back all requests except the block whose bytes are arriving: no other peer may write
     /// to its place. The requests that were taken back are returned.
     #[must_use]
-    pub fn take_requests(&mut self) -> Vec<Block> {
+    pub(super) fn take_requests(&mut self) -> Vec<Block> {
         let arriving = self.receiving.filter(|(_, kept)| *kept).map(|(raw, _)| raw);
         let (keep, drop): (VecDeque<Block>, VecDeque<Block>) = self
             .requests
@@ -416,7 +422,7 @@ impl Peer {
         drop.into()
     }
 
-    pub fn check_invariants(&self, wanted: &Bitfield) {
+    pub(super) fn check_invariants(&self, wanted: &Bitfield) {
         let both = self.has.ones().filter(|piece| wanted.get(*piece)).count();
         assert_eq!(self.wanted as usize, both);
         assert!(self.suggested.len() <= SUGGESTED_MAX);
@@ -425,25 +431,25 @@ impl Peer {
 
 /// Payload bytes per second, over windows of RATE_WINDOW.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rate {
+pub(super) struct Rate {
     window_start: Instant,
     window_bytes: u64,
     bytes_per_second: u64,
 }
 
 impl Rate {
-    pub fn add(&mut self, bytes: u32) {
+    pub(super) fn add(&mut self, bytes: u32) {
         self.window_bytes += u64::from(bytes);
     }
 
-    pub fn bytes_per_second(&self) -> u64 {
+    pub(super) fn bytes_per_second(&self) -> u64 {
         self.bytes_per_second
     }
 
     /// Closes the window when it is full; true if anything arrived within it. A rising rate counts
     /// at once and a falling one by half, because a pipeline that is too short measures only its own
     /// shortness.
-    pub fn roll(&mut self, now: Instant) -> bool {
+    pub(super) fn roll(&mut self, now: Instant) -> bool {
         let elapsed = now.since(self.window_start);
         if elapsed < RATE_WINDOW {
             return false;
@@ -456,7 +462,7 @@ impl Rate {
 }
 
 /// Whether `limit` has passed since `then`.
-pub fn overdue(now: Instant, then: Instant, limit: Duration) -> bool {
+pub(super) fn overdue(now: Instant, then: Instant, limit: Duration) -> bool {
     now.since(then) >= limit
 }
 
