@@ -7,7 +7,7 @@ use swarm_proto::wire::announce::Answer;
 use swarm_proto::wire::url::Url;
 
 use super::Shared;
-use super::jobs::JobIndex;
+use super::place::JobIndex;
 use super::tokens::Origin;
 use crate::net::http::{Exchange, ExchangeError, TimeLimit};
 

@@ -1,8 +1,8 @@
 //! What does one job consist of, and what happens in its turn?
 //!
 //! A job is a core with everything that it commands: the storage of one target or source, a pool of
-//! buffers, the links to its peers, the announces. Nothing of it outlives it: when the core is over,
-//! `finish` closes the target and gives back the rest.
+//! buffers, the links to its peers, the announces. Nothing of it outlives it: when the core is
+//! over, `finish` closes the target and gives back the rest.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,8 +18,8 @@ use swarm_proto::wire::message::Handshake;
 
 use super::announcer::Announcer;
 use super::hashing::Hashing;
-use super::jobs::Place;
 use super::links::Links;
+use super::place::Place;
 use super::reporting::Reporting;
 use super::setup::{self, Settings, Setup};
 use super::tokens::Origin;
@@ -287,7 +287,7 @@ fn close_target(
 
 #[cfg(test)]
 mod tests {
-    use super::super::jobs::JobIndex;
+    use super::super::place::JobIndex;
     use super::super::setup::tests::{leecher, settings, zeros};
     use super::*;
     use crate::os::testing::Scratch;

@@ -16,7 +16,7 @@ use swarm_proto::units::{Instant, PeerSlot};
 use swarm_proto::wire::message::Handshake;
 
 use super::Shared;
-use super::jobs::JobIndex;
+use super::place::JobIndex;
 use super::tokens::Origin;
 use crate::net::peer_socket::{Input, Opening, PeerSocket, SocketError};
 use crate::os::pool::Pool;

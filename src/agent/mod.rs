@@ -1,13 +1,13 @@
 //! The event loop: in which order do the jobs of this process get their turns?
 //!
 //! What is ready goes to the cores as `handle_*`; what they ask for goes to sockets and disks.
-//! Nothing is decided here but fairness and memory. One thread, one `mio::Poll`. Each TORRENT TARGET
-//! pair is a [`Job`](job::Job) with a core, a storage and a share of the memory of its own; all jobs
-//! share one listener.
+//! Nothing is decided here but fairness and memory. One thread, one `mio::Poll`. Each TORRENT
+//! TARGET pair is a [`Job`](job::Job) with a core, a storage and a share of the memory of its own;
+//! all jobs share one listener.
 //!
-//! One turn of the loop: sleep until something is ready; take note of it, and of what the disks have
-//! finished; read from the connections, block by block; hash, two pieces at once; then, job by job,
-//! do what the core asks for until it asks for nothing.
+//! One turn of the loop: sleep until something is ready; take note of it, and of what the disks
+//! have finished; read from the connections, block by block; hash, two pieces at once; then, job by
+//! job, do what the core asks for until it asks for nothing.
 
 mod announcer;
 mod hashing;
@@ -16,6 +16,7 @@ mod jobs;
 mod links;
 mod listener;
 mod messages;
+mod place;
 mod reporting;
 mod setup;
 mod tokens;
@@ -43,8 +44,9 @@ use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::report;
 use job::Job;
-use jobs::{JobIndex, Jobs};
+use jobs::Jobs;
 use listener::Listener;
+use place::JobIndex;
 use tokens::Origin;
 
 /// Events taken from the kernel in one turn.

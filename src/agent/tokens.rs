@@ -8,7 +8,7 @@
 use mio::Token;
 use swarm_proto::units::PeerSlot;
 
-use super::jobs::JobIndex;
+use super::place::JobIndex;
 
 const LISTENER: usize = 0;
 const SIGNALS: usize = 1;

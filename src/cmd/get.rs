@@ -197,14 +197,12 @@ impl<'a> Preparation<'a> {
             let signals = &mut self.signals;
             let there = plan::holdings(metainfo, device, options.fresh, signals, &mut on_progress);
             let there = there.map_err(refusal(index))?;
-            text.push_str(&plan::describe(
-                options,
-                &options.jobs[index],
-                metainfo,
-                device,
-                &there,
-                share,
-            ));
+            let Job {
+                torrent, target, ..
+            } = &options.jobs[index];
+            text.push_str(&format!("{torrent} -> {target}\n"));
+            let settings = &options.settings;
+            text.push_str(&plan::describe(settings, metainfo, device, &there, share));
         }
         text.push_str("nothing was written (--dry-run)\n");
         Ok(text)

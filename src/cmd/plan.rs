@@ -15,7 +15,7 @@ use swarm_proto::rng::Rng;
 use swarm_proto::size::exact;
 use swarm_proto::units::PieceIndex;
 
-use super::get::{Job, Options};
+use crate::agent::Settings;
 use crate::os::device::{Device, Kind};
 use crate::os::signal::Signals;
 use crate::storage::places::Places;
@@ -110,8 +110,7 @@ fn count(layout: &Layout, contents: &Contents, good: &Bitfield) -> Holdings {
 
 /// The plan for one pair.
 pub fn describe(
-    options: &Options,
-    job: &Job,
+    settings: &Settings,
     metainfo: &Metainfo,
     device: &Device,
     holdings: &Holdings,
@@ -127,12 +126,9 @@ pub fn describe(
     // Without sysfs there is less to say, and the disk can still be written.
     let inventory = Inventory::read(Path::new("/")).ok();
     let mut text = format!(
-        "{} -> {}\n  \
-         torrent     {name} (info-hash {info_hash})\n  \
+        "  torrent     {name} (info-hash {info_hash})\n  \
          image       {} in {} pieces of {} bytes\n  \
          ranges      {}, from byte {} to byte {} of the target\n",
-        job.torrent,
-        job.target,
         exact(layout.total_bytes()),
         layout.piece_count(),
         layout.piece_bytes(),
@@ -148,7 +144,7 @@ pub fn describe(
     add_target(&mut text, device, inventory.as_ref());
     add_transfers(&mut text, device, holdings, share);
     if metainfo.sector_bytes.is_some() {
-        let grown = if options.settings.grow_last {
+        let grown = if settings.grow_last {
             ", and its last partition grows to there"
         } else {
             ""

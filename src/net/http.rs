@@ -7,7 +7,6 @@
 //! [`Resolver`] therefore keeps addresses and asks again only after a failure, at most once a
 //! minute. An address in digits needs no lookup.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -17,6 +16,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use swarm_proto::limits::{HTTP_TIMEOUT, REDIRECTS_MAX};
 use swarm_proto::units::Instant;
+use swarm_proto::vec_map::VecMap;
 use swarm_proto::wire::http::{self, HttpError, ResponseReader};
 use swarm_proto::wire::url::{Url, UrlError};
 
@@ -212,7 +212,7 @@ impl Exchange {
 /// Addresses of names that were looked up before.
 #[derive(Default)]
 pub struct Resolver {
-    known: BTreeMap<(String, u16), Lookup>,
+    known: VecMap<(String, u16), Lookup>,
 }
 
 /// What the name server answered, and when it may be asked again.

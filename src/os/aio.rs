@@ -2,8 +2,8 @@
 //!
 //! Through Linux native AIO: `io_submit` hands a batch of operations to the kernel, and the kernel
 //! adds each finished one to the counter of an eventfd, which mio polls like a socket. There is no
-//! thread and no blocking read or write, as long as the file was opened with O_DIRECT. On a buffered
-//! file `io_submit` itself does the work and blocks.
+//! thread and no blocking read or write, as long as the file was opened with O_DIRECT. On a
+//! buffered file `io_submit` itself does the work and blocks.
 //!
 //! Read first: io_submit(2), include/uapi/linux/aio_abi.h, fs/aio.c. Neither glibc nor musl wraps
 //! these calls.
@@ -136,7 +136,8 @@ impl Aio {
         self.waiting.len() + self.in_flight_count() + self.refused.len()
     }
 
-    /// A request waits for `submit`, and none is in flight whose completion would lead to that call.
+    /// A request waits for `submit`, and none is in flight whose completion would lead to that
+    /// call.
     pub fn is_stuck(&self) -> bool {
         !self.waiting.is_empty() && self.in_flight_count() == 0
     }
@@ -187,7 +188,8 @@ impl Aio {
         self.slots.len() - self.free_slots.len()
     }
 
-    /// One `io_submit` of the first `batch_count` waiting requests. Returns how many the kernel took.
+    /// One `io_submit` of the first `batch_count` waiting requests. Returns how many the kernel
+    /// took.
     fn submit_batch(&mut self, batch_count: usize) -> Result<usize, i32> {
         let slots = self.free_slots.iter().rev();
         let batch = self.waiting.iter().take(batch_count).zip(slots);
@@ -606,8 +608,8 @@ mod tests {
         assert_eq!(wait_one(&mut aio).result, Ok(0));
     }
 
-    /// Two requests in the middle of a batch are refused at submission. All come back, and the valid
-    /// ones are done.
+    /// Two requests in the middle of a batch are refused at submission. All come back, and the
+    /// valid ones are done.
     #[test]
     fn a_refused_request_comes_back_as_a_completion() {
         let scratch = Scratch::new("aio-refused");

@@ -16,8 +16,8 @@ use std::io;
 use std::ptr::NonNull;
 use swarm_proto::units::BufferId;
 
-/// Smallest page of any Linux. Buffers are multiples of it, so if the first one is page-aligned, all
-/// are.
+/// Smallest page of any Linux. Buffers are multiples of it, so if the first one is page-aligned,
+/// all are.
 const PAGE_BYTES: u32 = 4096;
 
 /// Equal, page-aligned buffers in one mapping.
@@ -40,7 +40,8 @@ impl Pool {
         assert!(count > 0);
         let length = mapping_bytes(buffer_bytes, count);
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // NORESERVE: on a machine with 128 MiB and strict overcommit only pages that are used count.
+        // NORESERVE: on a machine with 128 MiB and strict overcommit only pages that are used
+        // count.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice; nothing of ours is replaced.
         let address = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
@@ -76,8 +77,8 @@ impl Pool {
         BufferId(self.count)
     }
 
-    /// The whole buffer, to hash it or to send from it. Meanwhile the kernel may be writing it to the
-    /// device.
+    /// The whole buffer, to hash it or to send from it. Meanwhile the kernel may be writing it to
+    /// the device.
     pub fn bytes(&self, buffer: BufferId) -> &[u8] {
         // SAFETY: the range lies in our mapping, which lives as long as `self` and was zeroed by
         // the kernel. The cache has pinned the buffer for the caller: no read from the device into
@@ -90,9 +91,9 @@ impl Pool {
     /// The whole buffer, to receive into it.
     pub fn bytes_mut(&mut self, buffer: BufferId) -> &mut [u8] {
         assert_ne!(buffer, self.zeros(), "zeros stay zeros");
-        // SAFETY: as in `bytes`. `&mut self` excludes every other reference that this pool returned,
-        // and the cache gives a buffer away to be filled only when no read or write of it is in
-        // flight.
+        // SAFETY: as in `bytes`. `&mut self` excludes every other reference that this pool
+        // returned, and the cache gives a buffer away to be filled only when no read or write of it
+        // is in flight.
         unsafe {
             std::slice::from_raw_parts_mut(self.start(buffer).as_ptr(), self.buffer_bytes as usize)
         }
@@ -200,8 +201,8 @@ impl Bounce {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: our own allocation of that size, zeroed at first. The caller owns the `Bounce`, so
-        // the kernel does not use it: while an operation is in flight, `Aio` owns it.
+        // SAFETY: our own allocation of that size, zeroed at first. The caller owns the `Bounce`,
+        // so the kernel does not use it: while an operation is in flight, `Aio` owns it.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.layout.size()) }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Every byte from the network or a device is hashed; only copying takes as much processor time.
 //! There are two engines, chosen at run time: the SHA instructions of x86-64 (Intel since Goldmont
-//! and Ice Lake, AMD since Zen), and `sha1_smol` for all other machines. Measured with `speed` below
-//! on one thread of an AMD EPYC, 16 KiB at a time: 2.0 GB/s with the instructions, 0.95 GB/s
+//! and Ice Lake, AMD since Zen), and `sha1_smol` for all other machines. Measured with `speed`
+//! below on one thread of an AMD EPYC, 16 KiB at a time: 2.0 GB/s with the instructions, 0.95 GB/s
 //! without; `sha1rnds4` alone would allow about 2.4.
 //!
 //! Read first: FIPS 180-4; "Intel SHA Extensions" (2013) for what the four instructions compute.
@@ -199,8 +199,8 @@ mod instructions {
         )+};
     }
 
-    /// The next four words of each schedule replace the oldest ones, which are those at `$now`. Then
-    /// four rounds with them.
+    /// The next four words of each schedule replace the oldest ones, which are those at `$now`.
+    /// Then four rounds with them.
     macro_rules! schedule_and_rounds {
         ($function:literal, $now:literal, $($lane:ident)+) => {
             $(

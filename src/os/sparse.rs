@@ -32,8 +32,8 @@ pub fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
 /// of the file.
 fn seek(file: &File, from: u64, what: libc::c_int) -> io::Result<Option<u64>> {
     let from = libc::off_t::try_from(from).expect("the kernel gave this offset");
-    // SAFETY: plain numbers on an open descriptor. This moves the position of the file, which is not
-    // used: all reads and writes name their offset.
+    // SAFETY: plain numbers on an open descriptor. This moves the position of the file, which is
+    // not used: all reads and writes name their offset.
     let found = unsafe { libc::lseek(file.as_raw_fd(), from, what) };
     match u64::try_from(found) {
         Ok(offset) => Ok(Some(offset)),

@@ -64,11 +64,6 @@ impl<K: Ord, V> VecMap<K, V> {
         Some(self.entries.remove(at).1)
     }
 
-    /// The entry with the lowest key.
-    pub fn pop_first(&mut self) -> Option<(K, V)> {
-        (!self.is_empty()).then(|| self.entries.remove(0))
-    }
-
     /// Removes the entries for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         self.entries.retain_mut(|(key, value)| keep(key, value));
@@ -122,8 +117,7 @@ mod tests {
                     0..6 => {
                         assert_eq!(map.insert(key, value), twin.insert(key, value), "{context}")
                     }
-                    6..9 => assert_eq!(map.remove(&key), twin.remove(&key), "{context}"),
-                    9 => assert_eq!(map.pop_first(), twin.pop_first(), "{context}"),
+                    6..10 => assert_eq!(map.remove(&key), twin.remove(&key), "{context}"),
                     10 => {
                         map.retain(|key, value| (*key + *value) % 3 != 0);
                         twin.retain(|key, value| (*key + *value) % 3 != 0);

@@ -3,8 +3,8 @@
 //!
 //! An edge that is written is read, changed and written back, and written edges go strictly one
 //! after the other: two pieces may share a sector, and if both were changed at the same time, the
-//! later write would bring back the old bytes of the earlier. Direct runs never touch such a sector,
-//! since they consist of sectors that belong to one piece alone.
+//! later write would bring back the old bytes of the earlier. Direct runs never touch such a
+//! sector, since they consist of sectors that belong to one piece alone.
 //!
 //! An edge that is read changes nothing, so several are in flight. On a device with larger sectors
 //! than the image was made for, all of an image can be edges.

@@ -4,11 +4,10 @@
 //! is hashed from its first byte to its last, in any number of steps. Two pieces are hashed side by
 //! side, because that takes little longer than hashing one.
 
-use std::collections::BTreeMap;
-
 use swarm_proto::format::layout::Layout;
 use swarm_proto::swarm::{Hash, HashOf};
 use swarm_proto::units::PieceHash;
+use swarm_proto::vec_map::VecMap;
 
 use crate::os::pool::Pool;
 use crate::os::sha1::Sha1;
@@ -16,7 +15,7 @@ use crate::os::sha1::Sha1;
 /// The hashes of pieces of which some bytes have been hashed, but not yet all.
 #[derive(Default)]
 pub struct Hasher {
-    running: BTreeMap<HashOf, Sha1>,
+    running: VecMap<HashOf, Sha1>,
 }
 
 impl Hasher {

@@ -180,8 +180,8 @@ impl<'a> InSectors<'a> {
     }
 
     /// The target as the table of the image must see it; `None` if that is not known. A file that
-    /// is not a whole disk ends where the image ends, and a disk with sectors of another size cannot
-    /// hold this table.
+    /// is not a whole disk ends where the image ends, and a disk with sectors of another size
+    /// cannot hold this table.
     fn of_image(device: &'a Device, metainfo: &Metainfo) -> Option<InSectors<'a>> {
         let (size_bytes, sector_bytes) = match device.kind {
             Kind::Block { .. } => (
@@ -295,8 +295,8 @@ impl InSectors<'_> {
         Ok(done)
     }
 
-    /// Where the first of the sectors to be written holds bytes of the image that are not zero. RAID
-    /// controllers keep their own description behind the disk that they show to others.
+    /// Where the first of the sectors to be written holds bytes of the image that are not zero.
+    /// RAID controllers keep their own description behind the disk that they show to others.
     fn something_else(
         &self,
         extents: &ExtentMap,

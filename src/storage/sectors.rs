@@ -2,8 +2,8 @@
 //!
 //! For partition tables and for what lies between partitions: a hundred sectors before a torrent is
 //! made, or after the last upload, when the event loop has nothing else to do. Pieces go through
-//! `Storage`, which does not wait. As there, requests bypass the page cache, so that what is read is
-//! what the device holds.
+//! `Storage`, which does not wait. As there, requests bypass the page cache, so that what is read
+//! is what the device holds.
 
 use std::io;
 use std::ops::Range;

@@ -447,6 +447,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn disks_on_other_buses() {
         let machine = Machine::new();
         machine

@@ -3,8 +3,8 @@
 //! Of a disk with a partition table: what the table calls used, and of the rest what is not zero,
 //! for boot loaders live there (GRUB's core.img lies between MBR and first partition). Inside a
 //! partition zeros are used too: file systems count on them, and they cost nothing, because pieces
-//! of zeros are not fetched. The backup GPT is left out: `get` writes it to the end of whatever disk
-//! it finds, which may be a larger or a smaller one.
+//! of zeros are not fetched. The backup GPT is left out: `get` writes it to the end of whatever
+//! disk it finds, which may be a larger or a smaller one.
 //!
 //! Of any other source: everything, unless `--skip-holes` says that holes do not matter. A hole of
 //! a sparse file reads as zeros, and programs count on it: mke2fs leaves the inode tables of a

@@ -633,8 +633,8 @@ mod tests {
         );
     }
 
-    /// Random input, and good input with a few bytes changed, gives an error or a readable value but
-    /// never a panic.
+    /// Random input, and good input with a few bytes changed, gives an error or a readable value
+    /// but never a panic.
     #[test]
     fn random_and_changed_input_never_panics() {
         let mut rng = Rng::new(20);

@@ -23,6 +23,7 @@ use crate::units::{PieceHash, PieceIndex};
 /// Invariant: `next_equal` is sorted, and consists of rings. Each ring goes through all pieces of
 /// one content, of which there are two or more. Rings run downwards, so that a walk through the
 /// torrent from its start finds the equal piece that it has passed already in the first step.
+#[derive(Debug)]
 pub struct Contents {
     zero: Bitfield,
     /// A piece, and the next one of its ring. An image full of 0xff has hundreds of thousands.
@@ -83,17 +84,19 @@ impl Contents {
         needless
     }
 
-    /// Pieces to read first, one from each of as many equal parts of the torrent. If all of them are
-    /// bad, the disk holds nothing of the image. Zeros are left out, because a blank disk has them
-    /// too. Of equal pieces only one is taken, because what fills an image (0xff, or the pattern of
-    /// some tool) also fills other disks.
+    /// Pieces to read first, one from each of as many equal parts of the torrent. If all of them
+    /// are bad, the disk holds nothing of the image. Zeros are left out, because a blank disk has
+    /// them too. Of equal pieces only one is taken, because what fills an image (0xff, or the
+    /// pattern of some tool) also fills other disks.
     pub fn sample(&self, layout: &Layout, rng: &mut Rng) -> Vec<PieceIndex> {
         let candidates: Vec<PieceIndex> = self.needless().zeros().collect();
         let wanted = (SAMPLE_BYTES / layout.piece_bytes()).clamp(1, SAMPLE_PIECES_MAX) as usize;
         let parts = wanted.min(candidates.len());
         let bound = |part: usize| candidates.len() * part / parts;
         let pick = |part: usize| {
-            candidates[bound(part) + rng.below((bound(part + 1) - bound(part)) as u32) as usize]
+            let of_part = &candidates[bound(part)..bound(part + 1)];
+            let count = u32::try_from(of_part.len()).expect("there are fewer than 2^32 pieces");
+            of_part[rng.below(count) as usize]
         };
         (0..parts).map(pick).collect()
     }

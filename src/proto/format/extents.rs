@@ -214,7 +214,8 @@ pub fn split(
         memory_offset.checked_add(length).is_some(),
         "{length} bytes at memory {memory_offset}"
     );
-    let behind_boundary = (disk.0 % u64::from(sector)) as u32;
+    let behind_boundary = u32::try_from(disk.0 % u64::from(sector));
+    let behind_boundary = behind_boundary.expect("less than a sector");
     let congruent = memory_offset % sector == behind_boundary;
     let to_boundary = (sector - behind_boundary) % sector;
     let head = if congruent {

@@ -9,9 +9,9 @@
 //! Worked case, 2 GiB onto 3 GiB in sectors of 512 bytes, 128 entries of 128 bytes (32 sectors):
 //!
 //! ```text
-//!                      LBA 1    2..34     34.. usable ..               backup entries      backup header
-//! 2 GiB, 4194304       primary  entries   last usable 4194270          4194271..4194303    4194303
-//! 3 GiB, 6291456       primary  entries   last usable 6291422          6291423..6291455    6291455
+//!                      LBA 1    2..34     34.. usable ..          backup entries     backup header
+//! 2 GiB, 4194304       primary  entries   last usable 4194270     4194271..4194303    4194303
+//! 3 GiB, 6291456       primary  entries   last usable 6291422     6291423..6291455    6291455
 //! ```
 //!
 //! Everything here was read from a disk, and nothing of it is trusted before it is checked.
@@ -231,8 +231,8 @@ impl Gpt {
     /// last partition is enlarged. `mbr` is sector 0, and `backup` is the GPT that is in the last
     /// sector now, if there is one.
     ///
-    /// `None` if nothing has to change: an image on a disk of its own size stays as it was, byte for
-    /// byte.
+    /// `None` if nothing has to change: an image on a disk of its own size stays as it was, byte
+    /// for byte.
     pub fn fit(
         &self,
         mbr: &[u8],
@@ -263,10 +263,7 @@ impl Gpt {
             (ENTRIES_LBA, backup_entries_lba),
         ];
         let backup = primary.with(&swapped, &entries);
-        entries.resize(
-            (self.header.entry_sectors() * self.header.sector_bytes()) as usize,
-            0,
-        );
+        entries.resize(entries.len().next_multiple_of(self.header.sector.len()), 0);
         let mut head = mbr.to_vec();
         if moved {
             mbr::resize_protective(&mut head, disk_sectors);

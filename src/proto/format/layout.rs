@@ -97,8 +97,8 @@ impl Layout {
         (index < self.piece_count).then_some(PieceIndex(index))
     }
 
-    /// Checks a request or block from the network: it must lie inside its piece and have one byte to
-    /// `BLOCK_BYTES`. It need not begin at a multiple of `BLOCK_BYTES`.
+    /// Checks a request or block from the network: it must lie inside its piece and have one byte
+    /// to `BLOCK_BYTES`. It need not begin at a multiple of `BLOCK_BYTES`.
     pub fn check_block(&self, index: u32, begin: u32, length: u32) -> Option<Block> {
         let piece = self.check_piece(index)?;
         let end = begin.checked_add(length)?;

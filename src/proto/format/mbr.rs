@@ -45,8 +45,8 @@ impl Partition {
     }
 }
 
-/// The used entries of sector 0, if it is certainly an MBR of this disk. The boot sector of a FAT or
-/// NTFS volume ends in the same signature, and a hybrid ISO has partitions inside one another. A
+/// The used entries of sector 0, if it is certainly an MBR of this disk. The boot sector of a FAT
+/// or NTFS volume ends in the same signature, and a hybrid ISO has partitions inside one another. A
 /// protective MBR does not count, because the disk has a GPT.
 pub fn partitions(sector: &[u8], disk_sectors: u64) -> Option<Vec<Partition>> {
     let signed = sector.get(SIGNATURE..SIGNATURE + 2) == Some(&[0x55, 0xaa]);
@@ -121,11 +121,11 @@ pub fn resize_protective(sector: &mut [u8], disk_sectors: u64) {
         .chunks_exact(ENTRY_BYTES)
         .map(|entry| entry[KIND])
         .collect();
-    let Some(number) = kinds.iter().position(|&kind| kind == PROTECTIVE) else {
+    let Some(number) = (1..).zip(&kinds).find(|(_, kind)| **kind == PROTECTIVE) else {
         return;
     };
     let alone = kinds.iter().filter(|&&kind| kind != 0).count() == 1;
-    let entry = entry_mut(sector, number as u32 + 1);
+    let entry = entry_mut(sector, number.0);
     if alone && u32_at(entry, FIRST_LBA) == 1 {
         resize(entry, disk_sectors - 1);
     }

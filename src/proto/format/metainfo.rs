@@ -10,8 +10,8 @@
 //! the path). A name that is no offset is refused and not guessed at: EZIO reads `torrent.info` as
 //! 0 and writes there.
 //!
-//! Two keys of our own in `info` describe the disk of the image: `disk size` and `sector size`, both
-//! in bytes. The info-hash covers them there, and other clients ignore them: libtorrent 2.0.8,
+//! Two keys of our own in `info` describe the disk of the image: `disk size` and `sector size`,
+//! both in bytes. The info-hash covers them there, and other clients ignore them: libtorrent 2.0.8,
 //! aria2 1.36 and transmission 3.00 read such a torrent and name the same info-hash.
 
 use crate::format::bencode::{self, BencodeError, Dict, List, Value};
@@ -526,7 +526,8 @@ pub(crate) mod tests {
             .collect()
     }
 
-    /// A torrent with one tracker, with `layout` inside `info`, pieces of 16 KiB and `count` hashes.
+    /// A torrent with one tracker, with `layout` inside `info`, pieces of 16 KiB and `count`
+    /// hashes.
     fn torrent(layout: &str, count: usize) -> Vec<u8> {
         let pieces = "h".repeat(20 * count);
         let tail = format!(
@@ -664,6 +665,7 @@ pub(crate) mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn unusable_dictionaries_are_refused() {
         let cases = [
             (torrent("5:filesli1ee", 1), "torrent has no usable 'files'"),

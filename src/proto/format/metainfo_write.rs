@@ -26,8 +26,8 @@ pub struct Description<'a> {
     pub sector_bytes: Option<u32>,
 }
 
-/// Where the bytes belong: one image from offset 0 on, or slices as (disk offset, length) in torrent
-/// order.
+/// Where the bytes belong: one image from offset 0 on, or slices as (disk offset, length) in
+/// torrent order.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
     Single { length: u64 },
@@ -36,8 +36,8 @@ pub enum Content<'a> {
 
 /// The bytes of a torrent file. It has no date, so that the same image gives the same bytes.
 /// `announce` comes first and is a plain URL, because Clonezilla replaces the address in it with
-/// `strings` and a pattern. [`Layout::new`] must accept the described content, and there must be one
-/// hash for each piece.
+/// `strings` and a pattern. [`Layout::new`] must accept the described content, and there must be
+/// one hash for each piece.
 pub fn write(description: &Description) -> Vec<u8> {
     let Description {
         trackers,

@@ -4,6 +4,10 @@
 //! `layout` cuts a torrent into pieces and blocks, `extents` places its bytes on a disk, `contents`
 //! finds zeros and equal pieces. `gpt` and `mbr` fit partition tables to a disk, `signatures` names
 //! what a disk holds.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
+)]
 
 pub(crate) mod bencode;
 pub mod contents;

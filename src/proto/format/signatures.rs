@@ -1,8 +1,8 @@
 //! What is on this disk or partition: which partition table, which file system, under which label?
 //!
-//! The bytes of both ends come in, names come out, so that an administrator sees what is about to be
-//! overwritten. Everything found is named, also what an earlier use of the disk left behind. Nothing
-//! is decided here: a disk with contents is overwritten like a blank one.
+//! The bytes of both ends come in, names come out, so that an administrator sees what is about to
+//! be overwritten. Everything found is named, also what an earlier use of the disk left behind.
+//! Nothing is decided here: a disk with contents is overwritten like a blank one.
 //!
 //! Read first: libblkid/src/superblocks and libblkid/src/partitions of util-linux, which know many
 //! more.
@@ -24,7 +24,7 @@ pub const TAIL_BYTES: usize = 128 << 10;
 pub struct Signatures {
     pub found: Vec<Signature>,
     /// All bytes of both ends are zero.
-    pub blank: bool,
+    blank: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,6 +48,7 @@ enum Buffer {
     },
 }
 
+#[derive(Debug)]
 pub struct Cache {
     buffers: Vec<Buffer>,
     /// Last in, first out: memory that was never touched stays untouched as long as possible.
@@ -181,7 +182,8 @@ impl Cache {
         self.free_if_unused(buffer);
     }
 
-    /// Takes the buffer out of the map of stored chunks that was used longest ago and is not pinned.
+    /// Takes the buffer out of the map of stored chunks that was used longest ago and is not
+    /// pinned.
     fn evict(&mut self, spared: &[Chunk]) -> Option<BufferId> {
         let unpinned = |buffer: &Buffer| match *buffer {
             Buffer::Stored {
@@ -210,9 +212,10 @@ impl Cache {
                 .all(|id| self.buffers[id.index()] == Buffer::Free)
         );
         for (chunk, id) in self.stored.iter() {
-            assert!(
-                matches!(self.buffers[id.index()], Buffer::Stored { chunk: held, .. } if held == *chunk)
-            );
+            let Buffer::Stored { chunk: held, .. } = self.buffers[id.index()] else {
+                panic!("a stored chunk lies in a stored buffer")
+            };
+            assert_eq!(held, *chunk);
         }
         let stored = self
             .buffers

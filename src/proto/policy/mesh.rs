@@ -44,7 +44,7 @@ impl Known {
     }
 }
 
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub struct Mesh {
     known: VecMap<SocketAddr, Known>,
     banned: VecMap<IpAddr, ()>,

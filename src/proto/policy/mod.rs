@@ -1,4 +1,5 @@
-//! The single decisions: which block, from which peer, to which peer, how fast, and when to announce?
+//! The single decisions: which block, from which peer, to which peer, how fast, and when to
+//! announce?
 //!
 //! `picker` chooses the blocks to request, with `open_piece` and `ranking` as its memory. `choker`
 //! chooses the peers to serve, `mesh` those to connect to, `throttle` keeps to the rate limits, and

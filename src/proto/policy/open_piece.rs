@@ -30,6 +30,7 @@ enum BlockState {
     Received,
 }
 
+#[derive(Debug)]
 pub(super) struct OpenPiece {
     piece: PieceIndex,
     /// `buffers[i]` holds the bytes from `i * buffer_bytes` on.

@@ -27,6 +27,7 @@ use crate::policy::ranking::Ranking;
 use crate::rng::Rng;
 use crate::units::{Block, BufferId, PeerSlot, PieceIndex};
 
+#[derive(Debug)]
 pub struct Picker {
     layout: Layout,
     buffer_bytes: u32,
@@ -466,8 +467,8 @@ impl Picker {
 mod tests {
     use super::*;
 
-    /// Each piece has two blocks and one buffer. `counts` says how many peers have each piece, `disk`
-    /// which pieces we have (`#`).
+    /// Each piece has two blocks and one buffer. `counts` says how many peers have each piece,
+    /// `disk` which pieces we have (`#`).
     fn picker(counts: &str, disk: &str) -> Picker {
         let pieces = counts.len() as u32;
         let layout = Layout::new(u64::from(pieces * 2 * BLOCK_BYTES), 2 * BLOCK_BYTES).unwrap();
@@ -497,7 +498,8 @@ mod tests {
         }
     }
 
-    /// What peer `slot` with these pieces and suggestions would be asked for. It has no requests yet.
+    /// What peer `slot` with these pieces and suggestions would be asked for. It has no requests
+    /// yet.
     fn pick(picker: &Picker, slot: u32, has: &str, suggested: &[u32]) -> Pick {
         let suggested: Vec<PieceIndex> = suggested.iter().copied().map(PieceIndex).collect();
         let asked = Asked {

@@ -1,4 +1,5 @@
-//! Which piece has the lowest count? Pieces in order of a small count, equal counts in random order.
+//! Which piece has the lowest count? Pieces in order of a small count, equal counts in random
+//! order.
 //!
 //! One structure answers two questions: which piece do the fewest peers have (rarest first), and
 //! which piece did we send least. The pieces are in one array sorted by count, and `starts` says
@@ -20,6 +21,7 @@ use crate::units::PieceIndex;
 
 const UNRANKED: u32 = u32::MAX;
 
+#[derive(Debug)]
 pub struct Ranking {
     order: Vec<PieceIndex>,
     place: Vec<u32>,

@@ -24,6 +24,7 @@ use crate::vec_map::VecMap;
 const HASHED_AT_ONCE: usize = 2;
 
 /// Invariant: a piece is in `queue` from `add` until `judged`.
+#[derive(Debug)]
 pub struct ReadQueue {
     layout: Layout,
     buffer_bytes: u32,

@@ -23,6 +23,7 @@ pub enum Need {
     Complete,
 }
 
+#[derive(Debug)]
 pub struct Tracker {
     tiers: Vec<Vec<String>>,
     /// The tier of the next attempt, and the place in that tier.
@@ -145,8 +146,8 @@ impl Tracker {
         self.failed_since = None;
     }
 
-    /// The tracker refused us (BEP 3 `failure reason`): it is reachable, but asking again at once is
-    /// useless.
+    /// The tracker refused us (BEP 3 `failure reason`): it is reachable, but asking again at once
+    /// is useless.
     pub fn refused(&mut self, now: Instant) {
         let Some((_, event)) = self.in_flight.take() else {
             return;

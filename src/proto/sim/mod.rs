@@ -11,7 +11,7 @@
 //! options seed                    what can be chosen about a run, and what a seed chooses
 //! event queue network             what can happen, what happens next, when a message arrives
 //! meter hashes pieces checker     the truth about one agent
-//! agent machine                   one agent with its disk and buffers, and what runs on a machine
+//! agent work machine              one agent, its disk and hash unit, what runs on a machine
 //! world                           the state of a room
 //! connections claims              opening and closing, and whether an event or an end is justified
 //! fakes rounds arrivals lives     what processes do, what reaches them, their start and end
@@ -58,4 +58,5 @@ mod seed;
 #[cfg(test)]
 mod table;
 mod tracker;
+mod work;
 mod world;

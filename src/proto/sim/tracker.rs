@@ -26,6 +26,7 @@ pub struct TrackerOptions {
     pub stops_at: Option<Instant>,
 }
 
+#[derive(Debug)]
 pub struct Tracker {
     options: TrackerOptions,
     peers: Vec<SocketAddr>,

@@ -34,8 +34,12 @@ impl Swarm {
         }
     }
 
-    /// Follows the list of messages (BEP 3, 6, 10, 54), and so it is long. An error is the reason to
-    /// close the connection.
+    /// Follows the list of messages (BEP 3, 6, 10, 54), and so it is long. An error is the reason
+    /// to close the connection.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each message of the protocol"
+    )]
     fn take_message(
         &mut self,
         now: Instant,
@@ -172,8 +176,8 @@ impl Swarm {
         }
         peer.upload_only = handshake.upload_only;
         peer.set_offers(handshake.offers);
-        // Further handshakes add to the first (BEP 10). A repeated one changes nothing. Losses since
-        // our bitfield could not be told before.
+        // Further handshakes add to the first (BEP 10). A repeated one changes nothing. Losses
+        // since our bitfield could not be told before.
         if peer.dont_have.is_none() && handshake.dont_have.is_some() {
             peer.dont_have = handshake.dont_have;
             let have = self.picker.have();

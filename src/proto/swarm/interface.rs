@@ -13,6 +13,7 @@ use crate::units::*;
 use crate::wire::message::{Handshake, Message};
 
 /// What the agent is told at the start. All of its randomness comes from `rng_seed`.
+#[derive(Debug)]
 pub struct Config {
     pub role: Role,
     pub peer_id: PeerId,
@@ -157,8 +158,8 @@ pub struct Hash {
     pub offset: u32,
 }
 
-/// Pieces that arrive and pieces that are read are hashed side by side: each of these values has its
-/// own running hash.
+/// Pieces that arrive and pieces that are read are hashed side by side: each of these values has
+/// its own running hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HashOf {
     Download(PieceIndex),

@@ -102,8 +102,8 @@ use crate::units::*;
 /// process share one value.
 ///
 /// After any batch of `handle_*`, call the polls in this order, each until it returns `None`. If a
-/// poll led to another `handle_*` (a block was sent, a hash is known, a connection is closed), begin
-/// again.
+/// poll led to another `handle_*` (a block was sent, a hash is known, a connection is closed),
+/// begin again.
 ///
 /// 1. `poll_send`, for each peer that has room for more: sending frees buffers of the pool, and
 ///    requests keep the links busy, which is what an agent waits for most.
@@ -126,11 +126,13 @@ use crate::units::*;
 /// # Invariants
 ///
 /// - A piece on the disk is neither wanted from peers nor unknown.
-/// - A piece that is missing comes in exactly one way: it is made of zeros, being written, or wanted
+/// - A piece that is missing comes in exactly one way: it is made of zeros, being written, or
+///   wanted
 ///   itself or through one equal piece.
 /// - A piece that got onto the disk, or was lost, is in `changes`.
 /// - Every buffer is free, stored, or owned by exactly one open piece, disk read or read queue.
 /// - Every pinned buffer is in the `sending` of one peer.
+#[derive(Debug)]
 pub struct Swarm {
     metainfo: Arc<Metainfo>,
     config: Config,

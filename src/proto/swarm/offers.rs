@@ -10,6 +10,7 @@ use crate::policy::ranking::Ranking;
 use crate::rng::Rng;
 use crate::units::PieceIndex;
 
+#[derive(Debug)]
 pub(super) struct Offers {
     /// How often each piece was offered, or asked for without an offer. Pieces that an empty target
     /// need not fetch are not ranked.

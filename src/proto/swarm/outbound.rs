@@ -157,8 +157,8 @@ impl Swarm {
     }
 
     /// A piece that got onto the disk since we last told this peer, or was lost. A peer that has a
-    /// piece itself and still fetches others is not told that we have it, too: that would be half of
-    /// all `have` messages.
+    /// piece itself and still fetches others is not told that we have it, too: that would be half
+    /// of all `have` messages.
     fn change(&mut self, slot: PeerSlot) -> Option<Message> {
         let have = self.picker.have();
         let peer = self.peers.get_mut(slot)?;
@@ -291,7 +291,8 @@ impl Swarm {
         Some(Message::Suggest(piece.0))
     }
 
-    /// Takes back the suggestions that the peer has not followed: others may get these pieces first.
+    /// Takes back the suggestions that the peer has not followed: others may get these pieces
+    /// first.
     fn take_back_offers(&mut self, slot: PeerSlot) {
         let offered = core::mem::take(&mut self.peer(slot).offered);
         self.offers.take_back(offered, &mut self.rng);

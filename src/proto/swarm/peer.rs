@@ -57,6 +57,7 @@ pub(super) struct PickInputs {
 }
 
 /// Invariant: `wanted` counts the pieces in `has` that the picker wants.
+#[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
     pub(super) direction: Direction,
@@ -335,8 +336,8 @@ impl Peer {
     }
 
     /// Closes the window of the rate when it is full. A pipeline that ran dry within it was too
-    /// short, whatever the rate: transmission answers once a second, and at 64 KiB a second the rate
-    /// alone would never show that.
+    /// short, whatever the rate: transmission answers once a second, and at 64 KiB a second the
+    /// rate alone would never show that.
     pub(super) fn measure(&mut self, now: Instant) {
         if self.rate.roll(now) {
             let dry = core::mem::take(&mut self.ran_dry);
@@ -447,8 +448,8 @@ impl Rate {
     }
 
     /// Closes the window when it is full; true if anything arrived within it. A rising rate counts
-    /// at once and a falling one by half, because a pipeline that is too short measures only its own
-    /// shortness.
+    /// at once and a falling one by half, because a pipeline that is too short measures only its
+    /// own shortness.
     pub(super) fn roll(&mut self, now: Instant) -> bool {
         let elapsed = now.since(self.window_start);
         if elapsed < RATE_WINDOW {

@@ -11,7 +11,7 @@ use crate::units::{Instant, PeerId, PeerSlot, PieceIndex};
 
 /// A slot is the name of a connection between core and shell, from `add` until `remove`; then it is
 /// given out again. Invariant: the peers in `closing` are in `Phase::Closing`.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(super) struct Peers {
     slots: Vec<Option<Peer>>,
     /// Connections that the shell is to close, and why.

@@ -10,7 +10,8 @@ use crate::policy::cache::Chunk;
 use crate::units::*;
 
 impl Swarm {
-    /// A request to the disk; `handle_disk` answers it. What is to be hashed comes from `poll_hash`.
+    /// A request to the disk; `handle_disk` answers it. What is to be hashed comes from
+    /// `poll_hash`.
     #[must_use]
     pub fn poll_disk(&mut self) -> Option<Work> {
         self.disk.poll()

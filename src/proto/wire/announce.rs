@@ -1,9 +1,10 @@
 //! What do we tell a tracker, and what does it answer?
 //!
 //! Read first: BEP 3 (trackers), BEP 23 (compact peer lists), BEP 7 (IPv6). The exchange is one
-//! HTTP GET (`http`). The answer is parsed whatever the HTTP status is, because some trackers refuse
-//! with an error status and a failure reason together. The interval that a tracker asks for is not
-//! read: `policy::tracker` announces as often as a room needs it, see `limits::ANNOUNCE_ALONE`.
+//! HTTP GET (`http`). The answer is parsed whatever the HTTP status is, because some trackers
+//! refuse with an error status and a failure reason together. The interval that a tracker asks for
+//! is not read: `policy::tracker` announces as often as a room needs it, see
+//! `limits::ANNOUNCE_ALONE`.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -235,7 +236,8 @@ mod tests {
         }
     }
 
-    /// The answer of Debian's opentracker (0.0~git20210823) to a leecher. The second peer is the seed.
+    /// The answer of Debian's opentracker (0.0~git20210823) to a leecher. The second peer is the
+    /// seed.
     const OPENTRACKER: &[u8] =
         b"d8:completei1e10:downloadedi0e10:incompletei1e8:intervali1638e12:min intervali819e\
         5:peers12:\x0a\x4d\x00\x02\x1a\xe2\x0a\x4d\x00\x01\x1a\xe1e";

@@ -1,5 +1,5 @@
-//! How are peer addresses packed into a string? As address and port, big-endian, one entry after the
-//! other.
+//! How are peer addresses packed into a string? As address and port, big-endian, one entry after
+//! the other.
 //!
 //! Answers of trackers (BEP 23, BEP 7) and peer exchange (BEP 11) use it. Addresses that cannot be
 //! connected to are left out, and so is a last entry that is cut short.

@@ -32,8 +32,8 @@ pub struct ExtendedHandshake {
     pub listen_port: Option<u16>,
     /// The sender will not download: it is a seed, or has all that it wants (BEP 21).
     pub upload_only: bool,
-    /// The sender suggests pieces (BEP 6), and wants to be asked for nothing else. This entry is our
-    /// own.
+    /// The sender suggests pieces (BEP 6), and wants to be asked for nothing else. This entry is
+    /// our own.
     pub offers: bool,
 }
 
@@ -114,8 +114,8 @@ impl Pex {
         let (added, added6) = compact::pack(&self.added);
         let (dropped, dropped6) = compact::pack(&self.dropped);
         let mut out = Vec::from(b"d");
-        // One byte of flags for each added address. All flags are 0, but libtorrent ignores addresses
-        // that have no flags.
+        // One byte of flags for each added address. All flags are 0, but libtorrent ignores
+        // addresses that have no flags.
         let strings = [
             ("added", &added),
             ("added.f", &alloc::vec![0; added.len() / 6]),
@@ -166,8 +166,8 @@ fn dict_in(payload: &[u8]) -> Result<Dict<'_>, WireError> {
         .ok_or(WireError::ExtendedNotADict)
 }
 
-/// The number as a smaller type, if it fits and is not 0. In BEP 10 an id of 0 switches an extension
-/// off.
+/// The number as a smaller type, if it fits and is not 0. In BEP 10 an id of 0 switches an
+/// extension off.
 fn positive<N: TryFrom<i64> + PartialEq + Default>(number: i64) -> Option<N> {
     N::try_from(number)
         .ok()

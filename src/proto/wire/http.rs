@@ -495,7 +495,8 @@ mod tests {
         ))
     }
 
-    /// Reads an answer at once, cut in two everywhere, and byte by byte. The result must not differ.
+    /// Reads an answer at once, cut in two everywhere, and byte by byte. The result must not
+    /// differ.
     fn read_every_way(text: &str) -> Answer {
         let bytes = text.as_bytes();
         let answer = read(&[bytes]);
@@ -644,6 +645,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn bad_answers_are_refused() {
         let too_long = HttpError::BodyTooLong { bytes_max: 20 };
         let cases = [
@@ -739,8 +741,8 @@ mod tests {
         assert!(!reader.is_done());
     }
 
-    /// Endless lines, headers, interim answers, chunk extensions and trailers are all refused at the
-    /// same bound.
+    /// Endless lines, headers, interim answers, chunk extensions and trailers are all refused at
+    /// the same bound.
     #[test]
     fn heads_are_bounded() {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -777,8 +779,8 @@ mod tests {
         assert!(reader.body.capacity() < 100);
     }
 
-    /// Good answers with bytes overwritten, removed and repeated, in parts of random size, and random
-    /// bytes.
+    /// Good answers with bytes overwritten, removed and repeated, in parts of random size, and
+    /// random bytes.
     #[test]
     fn changed_and_random_answers_never_panic() {
         let good = [

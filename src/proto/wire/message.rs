@@ -5,8 +5,8 @@
 //!
 //! Every message is `length: u32, id: u8, body`, big-endian; a length of 0 is a keep-alive.
 //! [`decode`] takes one message off the front of what has arrived. The payload of a `piece` never
-//! comes here: `decode` consumes the 13 bytes of its header and tells how many bytes follow, and the
-//! shell reads those straight into a pool buffer. The length of every other message is checked
+//! comes here: `decode` consumes the 13 bytes of its header and tells how many bytes follow, and
+//! the shell reads those straight into a pool buffer. The length of every other message is checked
 //! against its bound as soon as length and id have arrived, so a peer cannot make us wait for more,
 //! or store more.
 
@@ -162,8 +162,9 @@ impl Message {
 
 fn put(out: &mut Vec<u8>, id: u8, body: &[&[u8]]) {
     let length: usize = 1 + body.iter().map(|part| part.len()).sum::<usize>();
-    assert!(length <= MESSAGE_BYTES_MAX as usize);
-    out.extend_from_slice(&(length as u32).to_be_bytes());
+    let length = u32::try_from(length).expect("a message is short");
+    assert!(length <= MESSAGE_BYTES_MAX);
+    out.extend_from_slice(&length.to_be_bytes());
     out.push(id);
     body.iter().for_each(|part| out.extend_from_slice(part));
 }
@@ -209,9 +210,9 @@ pub enum Frame {
     Piece(RawBlock),
 }
 
-/// Takes one frame off the front of `bytes`, and returns it with the number of bytes it took. `None`
-/// if more bytes are needed; [`bytes_needed`] gives their number. `bitfield_bytes_max` is the size
-/// of a bitfield of this torrent.
+/// Takes one frame off the front of `bytes`, and returns it with the number of bytes it took.
+/// `None` if more bytes are needed; [`bytes_needed`] gives their number. `bitfield_bytes_max` is
+/// the size of a bitfield of this torrent.
 pub fn decode(
     bytes: &[u8],
     bitfield_bytes_max: usize,
@@ -257,9 +258,9 @@ pub fn decode(
     Ok(Some((Frame::Message(message), consumed)))
 }
 
-/// Length that `bytes` must have before [`decode`] gives a frame, as far as it is known: 4 at first,
-/// then 5, then the size of the frame (for a `piece` the size of its header). It is never more than
-/// [`frame_bytes_max`].
+/// Length that `bytes` must have before [`decode`] gives a frame, as far as it is known: 4 at
+/// first, then 5, then the size of the frame (for a `piece` the size of its header). It is never
+/// more than [`frame_bytes_max`].
 pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, WireError> {
     if bytes.len() < LENGTH_BYTES {
         return Ok(LENGTH_BYTES);
@@ -298,7 +299,8 @@ pub fn frame_bytes_max(bitfield_bytes_max: usize) -> usize {
 /// The lengths (of id and body) that a message may have.
 fn lengths(id: u8, bitfield_bytes_max: usize) -> RangeInclusive<u32> {
     assert!(bitfield_bytes_max > 0);
-    assert!(bitfield_bytes_max < MESSAGE_BYTES_MAX as usize);
+    let bitfield_bytes_max = u32::try_from(bitfield_bytes_max).expect("a bit a piece");
+    assert!(bitfield_bytes_max < MESSAGE_BYTES_MAX);
     match id {
         id::CHOKE
         | id::UNCHOKE
@@ -307,7 +309,7 @@ fn lengths(id: u8, bitfield_bytes_max: usize) -> RangeInclusive<u32> {
         | id::HAVE_ALL
         | id::HAVE_NONE => 1..=1,
         id::HAVE | id::SUGGEST | id::ALLOWED_FAST => 5..=5,
-        id::BITFIELD => 2..=1 + bitfield_bytes_max as u32,
+        id::BITFIELD => 2..=1 + bitfield_bytes_max,
         id::REQUEST | id::CANCEL | id::REJECT => 13..=13,
         id::PIECE => PIECE_LENGTH_BASE + 1..=PIECE_LENGTH_BASE + BLOCK_BYTES,
         id::PORT => 3..=3,
@@ -661,9 +663,8 @@ mod tests {
             assert_eq!(bytes_needed(&bytes, BITFIELD_BYTES), Ok(4 + length));
             assert!(4 + length <= frame_bytes_max(BITFIELD_BYTES));
             bytes.resize(4 + length, 0);
-            assert!(
-                matches!(decode(&bytes, BITFIELD_BYTES), Ok(Some((_, consumed))) if consumed == 4 + length)
-            );
+            let decoded = decode(&bytes, BITFIELD_BYTES).unwrap();
+            assert_eq!(decoded.map(|(_, consumed)| consumed), Some(4 + length));
         }
         assert_eq!(frame_bytes_max(500_000), 500_005);
     }

@@ -3,6 +3,10 @@
 //! `message` and `extension` are the protocol between peers. `url` and `http` fetch torrents and
 //! carry announces, `announce` is what a tracker is told and answers, `compact` is how peer
 //! addresses are packed.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
+)]
 
 pub mod announce;
 pub(crate) mod compact;

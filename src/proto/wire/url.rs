@@ -76,7 +76,8 @@ impl Url {
         Url::parse(&format!("http://{authority}{path}{query}"))
     }
 
-    /// Host and port as in a URL and in the `Host` header: IPv6 in brackets, and no port if it is 80.
+    /// Host and port as in a URL and in the `Host` header: IPv6 in brackets, and no port if it is
+    /// 80.
     pub fn authority(&self) -> String {
         let (open, close) = if self.host.contains(':') {
             ("[", "]")
@@ -275,6 +276,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn errors_say_what_is_wrong() {
         let cases = [
             (

@@ -128,8 +128,8 @@ fn peers_are_told_of_a_loss_and_their_requests_are_rejected() {
     );
 }
 
-/// The disk is slow: a read that was asked for before the loss ends after the piece has been written
-/// again.
+/// The disk is slow: a read that was asked for before the loss ends after the piece has been
+/// written again.
 #[test]
 fn bytes_that_were_read_before_a_loss_are_not_kept() {
     let mut story = leecher("ABC", "...");
@@ -168,8 +168,8 @@ fn bytes_that_were_read_before_a_loss_are_not_kept() {
     }));
 }
 
-/// Found by the simulator: a slow peer was told that we have a piece that was lost meanwhile, or was
-/// not told of the loss at all.
+/// Found by the simulator: a slow peer was told that we have a piece that was lost meanwhile, or
+/// was not told of the loss at all.
 #[test]
 fn a_slow_peer_is_told_what_is_true_now() {
     let mut story = leecher("ABC", "...");

@@ -177,8 +177,8 @@ fn a_source_that_becomes_unreadable_is_given_up_piece_by_piece() {
     assert_eq!(story.failure(), &Failure::NothingToServe);
 }
 
-/// Without a tracker a complete agent stays while an incomplete peer is connected. A source that lost
-/// a piece after all peers had it wants nothing, though it lacks that piece for ever.
+/// Without a tracker a complete agent stays while an incomplete peer is connected. A source that
+/// lost a piece after all peers had it wants nothing, though it lacks that piece for ever.
 #[test]
 fn no_agent_stays_for_a_source_that_lacks_a_piece() {
     for (wants_nothing, expected) in [

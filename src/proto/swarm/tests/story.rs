@@ -289,8 +289,8 @@ impl Story {
         while self.step().is_some() {}
     }
 
-    /// The peer sends everything it is asked for, until nothing happens any more. The pieces that it
-    /// was asked for.
+    /// The peer sends everything it is asked for, until nothing happens any more. The pieces that
+    /// it was asked for.
     pub(super) fn runs(&mut self, slot: PeerSlot) -> Vec<u32> {
         let mut all = Vec::new();
         loop {
