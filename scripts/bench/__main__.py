@@ -36,7 +36,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", add_help=False, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     pair_options = commands.add_parser("pair", add_help=False, allow_abbrev=False)
-    pair_options.add_argument("--only", type=some_of(PAIR), default=[c.name for c in PAIR])
+    pair_options.add_argument("--only", type=some_of(PAIR),
+                              default=[c.name for c in PAIR if c.name != "against"])
+    pair_options.add_argument("--against", type=Path)
     pair_options.add_argument("--cold", action="store_true")
     pair_options.add_argument("--timeout", type=positive)
     disk_options = commands.add_parser("disk", add_help=False, allow_abbrev=False)
@@ -59,9 +61,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         command.add_argument("--output", type=Path, default=TOP / "target" / "bench")
     options = parser.parse_args(argv)
     options.binary = options.binary.resolve()
+    if options.command == "pair" and options.against:
+        options.against = options.against.resolve()
     if options.command == "swarm" and options.only is None:
         # Killed leechers test the swarm; the other contenders would only take their time.
-        undisturbed = [c.name for c in CONTENDERS if c.name != "read-back"]
+        undisturbed = [c.name for c in CONTENDERS if c.name not in ("read-back", "against")]
         options.only = ["swarmdd"] if options.kill else undisturbed
     return options
 

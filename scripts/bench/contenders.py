@@ -30,6 +30,8 @@ class Job:
     """One copy: the torrent, the image, where it goes, who serves it and who fetches it."""
 
     binary: Path
+    # Another build of the agent, to compare with.
+    against: Path | None
     torrent: Path
     info_hash: bytes
     image: Path
@@ -106,15 +108,24 @@ class Swarmdd(Contender):
         super().__init__(name, title, note, ratio_max)
         self.options = options
 
+    def binary(self, job: Job) -> Path:
+        return job.binary
+
     def seeder(self, job: Job) -> Command:
-        return [job.binary, "seed", "--listen", f"{job.seeder.address}:{PEER_PORT}", "--check",
-                "--progress", "json", job.torrent, job.image]
+        return [self.binary(job), "seed", "--listen", f"{job.seeder.address}:{PEER_PORT}",
+                "--check", "--progress", "json", job.torrent, job.image]
 
     def leecher(self, job: Job) -> Command:
         alone = ["--peer", f"{job.seeder.address}:{PEER_PORT}", "--no-seed"]
-        return [job.binary, "get", "--listen", f"{job.leecher.address}:{PEER_PORT}",
+        return [self.binary(job), "get", "--listen", f"{job.leecher.address}:{PEER_PORT}",
                 "--progress", "json", *([] if job.room else alone), *self.options,
                 job.torrent, job.target]
+
+
+class OtherSwarmdd(Swarmdd):
+    def binary(self, job: Job) -> Path:
+        assert job.against is not None, "only chosen with --against"
+        return job.against
 
 
 class Libtorrent(Contender):
@@ -213,6 +224,8 @@ CONTENDERS: list[Contender] = [
             1.3, ["--no-verify"]),
     Swarmdd("read-back", "swarmdd", "reads every piece back from the disk before it is complete",
             1.6, []),
+    OtherSwarmdd("against", "the other swarmdd --no-verify", "the build of --against", 1.3,
+                 ["--no-verify"]),
     Libtorrent("libtorrent", "libtorrent",
                "no uTP, no encryption, large queues and buffers, unlimited slots", 2.5),
     Aria2("aria2", "aria2", "64 MiB disk cache", 2.5),

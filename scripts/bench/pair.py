@@ -29,7 +29,8 @@ SLOW_SECONDS = 30
 
 
 def pair(options: argparse.Namespace) -> int:
-    chosen = [contender for contender in PAIR if contender.name in options.only]
+    names = options.only + (["against"] if options.against else [])
+    chosen = [contender for contender in PAIR if contender.name in names]
     size_bytes = options.size * MIB
     timeout_seconds = options.timeout or 30 + options.size / 5
     directory = options.output.resolve()
@@ -43,7 +44,8 @@ def pair(options: argparse.Namespace) -> int:
     join_loopback([tracker, seeder, leecher])
     image, torrent = make_image(directory / "source", options.size), directory / "pair.torrent"
     info_hash = make_torrent(options.binary, image, torrent, tracker.address)
-    job = Job(options.binary, torrent, info_hash, image, directory, tracker, seeder, leecher)
+    job = Job(options.binary, options.against, torrent, info_hash, image, directory, tracker,
+              seeder, leecher)
     host = describe_host(directory, size_bytes)
 
     runs, failures = all_rounds(chosen, job, options, timeout_seconds)

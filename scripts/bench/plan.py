@@ -1,7 +1,7 @@
 """Which runs does a swarm bench make, in which order, for how long at most, and what comes out?
 
-R, the rate of one TCP stream through such a link, is measured in every round. All contenders are
-compared with the limit T* = (1 + floor(log2 n) / k) · S / R.
+R, the rate of one TCP stream through a link of this rate, is measured in every round. All
+contenders are compared with the limit T* = (1 + floor(log2 n) / k) · S / R.
 """
 
 import argparse

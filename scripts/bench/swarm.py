@@ -55,8 +55,8 @@ class Swarm:
         shutil.rmtree(directory, ignore_errors=True)
         (directory / "target").mkdir(parents=True)
         room = Room(len(network.machines) - 1, self.line_bits_per_second, self.multicast_share)
-        job = Job(self.binary, self.torrent, self.info_hash, self.image, directory, self.tracker,
-                  network.machines[0], network.machines[index], room)
+        job = Job(self.binary, None, self.torrent, self.info_hash, self.image, directory,
+                  self.tracker, network.machines[0], network.machines[index], room)
         job.write_hook()
         return job
 

@@ -4,8 +4,8 @@ Draws how busy each machine's link was over the time of a run, as an SVG.
 
 One row for each machine: the seeder first, the others in the order in which they were complete.
 What a machine sent goes up from the middle of its row, what it received goes down, each as a share
-of R, the rate of one TCP stream through such a link. The last row is the host that runs all of
-them: while the host was busy or waited for its disk, so did every machine.
+of R, the rate of one TCP stream through a link of this rate. The last row is the host that runs
+all of them: while the host was busy or waited for its disk, so did every machine.
 """
 
 from collections.abc import Callable

@@ -46,7 +46,7 @@ class Watch:
             if self.seeder.exit_status():
                 raise Failure("the seeder ended early")
             if now > self.started + timeout_seconds:
-                raise Failure(self.who_is_late(timeout_seconds))
+                raise Failure(self.late_leechers(timeout_seconds))
             if now >= next_sample:
                 self.sample(now)
                 next_sample = now + SAMPLE_SECONDS
@@ -59,7 +59,7 @@ class Watch:
             time.sleep(POLL_SECONDS)
         return self.result()
 
-    def who_is_late(self, timeout_seconds: float) -> str:
+    def late_leechers(self, timeout_seconds: float) -> str:
         late = [leecher for leecher in self.leechers if leecher.is_pending()]
         return (f"{len(late)} of {len(self.leechers)} not complete after {timeout_seconds:.0f} s, "
                 f"{late[0].job.leecher.name}: {last_line(late[0].log)}")
