@@ -31,7 +31,7 @@ write_to() {
 }
 
 # say_lines FILE: copies standard input to every console. Keeps the last line in FILE, since it says
-# why a program ended.
+# why a program ended; the hint that follows a mistake in the options does not.
 say_lines() {
 	local line
 	: >"$1"
@@ -39,7 +39,10 @@ say_lines() {
 		line=${line#swarmdd: }
 		[ -n "$line" ] || continue
 		say "$line"
-		printf '%s\n' "$line" >"$1"
+		case $line in
+		"try '"*"--help'") ;;
+		*) printf '%s\n' "$line" >"$1" ;;
+		esac
 	done
 }
 

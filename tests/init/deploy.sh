@@ -204,7 +204,7 @@ case_deploy_failure_is_framed_and_reported() {
 
 case_deploy_usage_error_has_a_message_of_its_own() {
 	good_network
-	agent 2 "swarmdd: unknown option --nope"
+	agent 2 "swarmdd: unknown option --nope" "try 'swarmdd get --help'"
 	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.args=--nope"
 	framed "swarmdd did not understand its options: unknown option --nope"
 }
