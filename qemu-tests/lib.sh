@@ -20,7 +20,7 @@ BOOT_SECS=120
 # panic, oops: a guest that has crashed ends, and the test need not wait for its timeout.
 # no_timer_check: the kernel panics if a timer does not tick while it waits for it, which happens
 # with an emulated timer on a busy host. KVM guests do without this check, too.
-GUEST_OPTIONS="console=ttyS0 quiet panic=1 oops=panic no_timer_check"
+MACHINE_OPTIONS="console=ttyS0 quiet panic=1 oops=panic no_timer_check"
 STARTED_PIDS=
 
 # begin "$@": the first command of every test. $WORK is removed when the test ends.
@@ -89,14 +89,14 @@ choose_accelerator() {
 	[ -w /dev/kvm ] || return 0
 	mkdir -p "$WORK/probe/bin"
 	cp /bin/busybox "$WORK/probe/bin/"
-	printf '#!/bin/busybox sh\nbusybox echo A-GUEST-RUNS\nbusybox poweroff -f\n' \
+	printf '#!/bin/busybox sh\nbusybox echo A-MACHINE-RUNS\nbusybox poweroff -f\n' \
 		> "$WORK/probe/init"
 	chmod 755 "$WORK/probe/init"
 	(cd "$WORK/probe" && find . | cpio --quiet --create --format=newc) > "$WORK/probe.cpio"
 	if timeout --kill-after=1 10 qemu-system-x86_64 -accel kvm -m 128 -nodefaults -no-reboot \
 		-display none -serial stdio -kernel "$KERNEL" -initrd "$WORK/probe.cpio" \
 		-append "console=ttyS0 quiet panic=1" < /dev/null 2> /dev/null |
-		grep -q A-GUEST-RUNS; then
+		grep -q A-MACHINE-RUNS; then
 		ACCEL=kvm
 	fi
 }
@@ -183,7 +183,7 @@ start_direct() {
 
 	shift
 	start_machine "$n" -no-reboot -kernel "$KERNEL" -initrd "$INITRAMFS" -append \
-		"$GUEST_OPTIONS $(static_address "$n") $*"
+		"$MACHINE_OPTIONS $(static_address "$n") $*"
 }
 
 # The kernel option that gives machine N its address.

@@ -36,7 +36,7 @@ const SUBMIT_PAUSE: Duration = Duration::from_millis(100);
 
 /// One TORRENT TARGET (or SOURCE) pair that runs.
 ///
-/// Calling order in a turn: the methods that take note of what has happened (`note_peer`,
+/// Calling order in a turn: the methods that take note of what has happened (`note_socket_event`,
 /// `advance_storage`, `advance_announce`, `admit` and `adopt`), then `receive`, `handle_timeout`,
 /// `advance_done`, `hash`, `settle`. Once `is_over`, only `finish`.
 pub(super) struct Job {
@@ -93,7 +93,8 @@ impl Job {
 
     // --- what has happened
 
-    pub fn note_peer(&mut self, peer: PeerSlot, event: &Event) {
+    /// The socket of this peer is ready. Nothing is read before `receive`.
+    pub fn note_socket_event(&mut self, peer: PeerSlot, event: &Event) {
         self.links.note(peer, event);
     }
 

@@ -98,8 +98,8 @@ impl Links {
         }
     }
 
-    /// Lets every link that has room send what the core has for its peer. True if a block was sent,
-    /// which may have made room for more.
+    /// Sends on every link with room what the core has for its peer. True if a block was sent: its
+    /// buffer and its place in the queue may be free again.
     pub fn send(
         &mut self,
         core: &mut Swarm,
@@ -116,7 +116,7 @@ impl Links {
                 Ok(sent) => {
                     blocks += sent.blocks;
                     if sent.more {
-                        // Goes on in the next turn, after the others.
+                        // The rest is sent in the next turn, after the other links had theirs.
                         self.queue(peer);
                     }
                 }

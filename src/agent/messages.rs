@@ -105,8 +105,8 @@ fn explain(failure: &Failure, path: &Path) -> String {
     }
 }
 
-/// What failed, where, what the system says to it and what that means for the disk. The core knows
-/// only numbers.
+/// The sentence for a disk error: what failed, where, what the system says and what it means for
+/// the disk.
 fn disk_error(error: &DiskError, path: &Path) -> String {
     let path = path.display();
     let what = match error.operation {
@@ -161,7 +161,7 @@ mod tests {
                 to_check: 0,
                 bad_offset: None,
                 fetched: 0,
-                wasted: 0,
+                unused: 0,
                 uploaded: 0,
                 peers: 0,
             };

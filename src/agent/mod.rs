@@ -211,7 +211,7 @@ impl<'a> Agent<'a> {
             }
             Origin::Peer(index, peer) => {
                 if let Some(job) = jobs.get_mut(index) {
-                    job.note_peer(peer, event);
+                    job.note_socket_event(peer, event);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::error::{UsageError, Wrong};
 use super::help;
-use super::values::{PIECE_SIZE, PLAIN_NAME};
+use super::values::{HTTP_URL, PIECE_SIZE, PLAIN_NAME};
 use super::words::{Word, Words};
 use crate::cmd::Command;
 use crate::cmd::make::Options;
@@ -19,11 +19,11 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
             Word::Option(option) => match option.as_str() {
                 "-h" | "--help" => return Ok(Command::Help(help::MAKE)),
                 "-o" | "--output" => output = Some(PathBuf::from(words.path(&option)?)),
-                "--tracker" => options.trackers.push(words.url(&option)?),
+                "--tracker" => options.trackers.push(words.value(&option, HTTP_URL)?),
                 "--piece-size" => options.piece_bytes = Some(words.value(&option, PIECE_SIZE)?),
                 "--name" => options.name = Some(words.value(&option, PLAIN_NAME)?),
                 "--private" => options.private = true,
-                "--webseed" => options.web_seeds.push(words.url(&option)?),
+                "--webseed" => options.web_seeds.push(words.value(&option, HTTP_URL)?),
                 "--single" => options.single = true,
                 "--skip-holes" => options.skip_holes = true,
                 _ => return Err(words.error(Wrong::UnknownOption(option))),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN};
+use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN, URL_BYTES_MAX};
 use swarm_proto::size::parse_size;
 use swarm_proto::units::InfoHash;
 use swarm_proto::wire::url::Url;
@@ -79,8 +79,12 @@ pub(super) const SECONDS_FROM_1: Value<Duration> = Value {
     convert: |text| seconds(text).filter(|duration| !duration.is_zero()),
 };
 
-/// What an option with a URL takes; `Words::url` converts it.
-pub(super) const HTTP_URL: &str = "an http:// URL";
+/// A URL that is written into a torrent as it was typed: other clients read it, and a slash more or
+/// less has a meaning there (BEP 19). So it may be one that `Url` refuses, with a user for example.
+pub(super) const HTTP_URL: Value<String> = Value {
+    takes: "an http:// URL",
+    convert: http_url,
+};
 
 /// TORRENT: `http://…` is a URL, and another scheme is refused, because what is fetched is pinned
 /// by `--info-hash`, not by TLS. Anything else is a file.
@@ -133,6 +137,13 @@ fn piece_size(text: &str) -> Option<u32> {
     let bytes = u32::try_from(parse_size(text).ok()?).ok()?;
     (bytes.is_power_of_two() && (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&bytes))
         .then_some(bytes)
+}
+
+fn http_url(text: &str) -> Option<String> {
+    let host = text.strip_prefix("http://")?;
+    let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+    let has_host = !host.is_empty() && !host.starts_with('/');
+    (printable && has_host && text.len() <= URL_BYTES_MAX).then(|| text.to_string())
 }
 
 fn plain_name(text: &str) -> Option<String> {

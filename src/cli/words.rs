@@ -4,10 +4,8 @@
 
 use std::ffi::OsString;
 
-use swarm_proto::wire::url::Url;
-
 use super::error::{Fault, UsageError, Wrong, lossy};
-use super::values::{HTTP_URL, Value, torrent_place};
+use super::values::{Value, torrent_place};
 use crate::net::torrent::TorrentPlace;
 
 /// The words that are still to be read, and the command they belong to.
@@ -73,13 +71,6 @@ impl Words {
             .to_str()
             .and_then(value.convert)
             .ok_or_else(|| self.bad_value(option, value.takes, given, Fault::NotWhatItTakes))
-    }
-
-    /// The value of an `option` that takes an `http://` URL.
-    pub(super) fn url(&mut self, option: &str) -> Result<Url, UsageError> {
-        let given = self.path(option)?;
-        Url::parse(&given.to_string_lossy())
-            .map_err(|error| self.bad_value(option, HTTP_URL, given, Fault::of_url(error)))
     }
 
     fn bad_value(
@@ -159,6 +150,6 @@ impl Words {
 fn wrong(error: lexopt::Error) -> Wrong {
     match error {
         lexopt::Error::UnexpectedValue { option, .. } => Wrong::UnexpectedValue(option),
-        other => Wrong::TooMany(other.to_string()),
+        _ => unreachable!("Parser::next has no other error"),
     }
 }

@@ -15,7 +15,6 @@ use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::metainfo_write::{self, Content, Description};
 use swarm_proto::size::binary;
 use swarm_proto::units::{DiskOffset, PieceHash};
-use swarm_proto::wire::url::Url;
 
 use self::draft::Draft;
 use super::reading::Reading;
@@ -34,12 +33,12 @@ pub struct Options {
     pub source: PathBuf,
     pub output: PathBuf,
     /// One tier each (BEP 12), in the order in which they are tried.
-    pub trackers: Vec<Url>,
+    pub trackers: Vec<String>,
     /// A power of two within the limits; `None`: chosen from the size of the image.
     pub piece_bytes: Option<u32>,
     pub name: Option<String>,
     pub private: bool,
-    pub web_seeds: Vec<Url>,
+    pub web_seeds: Vec<String>,
     /// One file from offset 0 instead of the used ranges.
     pub single: bool,
     pub skip_holes: bool,
@@ -130,8 +129,8 @@ fn describe(
     };
     Ok(metainfo_write::write(&Description {
         name: &name(options),
-        trackers: &texts(&options.trackers),
-        webseeds: &texts(&options.web_seeds),
+        trackers: &options.trackers,
+        webseeds: &options.web_seeds,
         created_by: concat!("swarmdd ", env!("CARGO_PKG_VERSION")),
         private: options.private,
         piece_bytes,
@@ -144,10 +143,6 @@ fn describe(
             None => device.is_block().then_some(device.sector_bytes),
         },
     }))
-}
-
-fn texts(urls: &[Url]) -> Vec<String> {
-    urls.iter().map(Url::to_string).collect()
 }
 
 fn name(options: &Options) -> String {
@@ -199,7 +194,8 @@ fn summary(
     text + &left_out(options, table, source_bytes.saturating_sub(total))
 }
 
-/// What of the source the torrent does not describe: `rest_bytes`, and why.
+/// The sentence about the `rest_bytes` that the torrent does not describe, and why. Empty if there
+/// are none.
 fn left_out(options: &Options, table: Option<&PartitionTable>, rest_bytes: u64) -> String {
     let backup = table
         .filter(|_| !options.single)

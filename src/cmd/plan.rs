@@ -44,20 +44,36 @@ pub fn holdings(
 ) -> Result<Holdings, ReadError> {
     let layout = &metainfo.layout;
     let contents = Contents::new(layout, &metainfo.hashes);
+    // A file that is shorter than the image does not hold the pieces behind its end.
+    let end_bytes = device.ends_before(metainfo.extents.disk_end().0);
+    let is_there =
+        |piece: &PieceIndex| end_bytes.is_none_or(|end| ends_at(metainfo, *piece) <= end);
     let mut good = Bitfield::new(layout.piece_count());
     if !fresh && !device.created {
         let mut mark = |pieces: &[PieceIndex], on_progress: &mut dyn FnMut(u32, u32)| {
             mark_good(metainfo, device, pieces, &mut good, signals, on_progress)
         };
         // The same random numbers each time: two plans for one target shall not differ.
-        let sample = contents.sample(layout, &mut Rng::new(0));
+        let mut sample = contents.sample(layout, &mut Rng::new(0));
+        sample.retain(is_there);
         if mark(&sample, &mut |_, _| {})? {
-            let is_to_read = |piece: &PieceIndex| !contents.is_zero(*piece);
+            let is_to_read = |piece: &PieceIndex| !contents.is_zero(*piece) && is_there(piece);
             let all: Vec<PieceIndex> = layout.pieces().filter(is_to_read).collect();
             mark(&all, on_progress)?;
         }
     }
     Ok(count(layout, &contents, &good))
+}
+
+/// The highest byte of the target that belongs to a piece, and one more.
+fn ends_at(metainfo: &Metainfo, piece: PieceIndex) -> u64 {
+    let (start, length) = (
+        metainfo.layout.piece_start(piece),
+        metainfo.layout.piece_length(piece),
+    );
+    let extents = metainfo.extents.ranges(start, length.into());
+    let ends = extents.map(|extent| extent.disk.0 + extent.length);
+    ends.max().expect("a piece has at least one byte")
 }
 
 /// Reads these pieces and marks those that are as the torrent says; true if there is any.
@@ -76,7 +92,7 @@ fn mark_good(
                 good.set(piece);
                 any_good = true;
             }
-            // A file that is shorter than the image does not hold the pieces behind its end.
+            // The file may become shorter meanwhile.
             Ok(_) | Err(ReadError::Ends { .. }) => {}
             Err(error) => return Err(error),
         }

@@ -16,7 +16,6 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use swarm_proto::limits::{HTTP_TIMEOUT, REDIRECTS_MAX};
 use swarm_proto::units::Instant;
-use swarm_proto::vec_map::VecMap;
 use swarm_proto::wire::http::{self, HttpError, ResponseReader};
 use swarm_proto::wire::url::{Url, UrlError};
 
@@ -88,7 +87,9 @@ impl Exchange {
             .map_or(self.idle_deadline, |total| total.min(self.idle_deadline))
     }
 
-    /// Does everything that is possible without waiting. Returns the body once it is complete.
+    /// Does everything that is possible without waiting. An attempt that fails or times out is
+    /// followed by the next address. Returns the body or the last error at the end, None while it
+    /// waits.
     pub fn advance(
         &mut self,
         registry: &Registry,
@@ -115,8 +116,8 @@ impl Exchange {
             };
             let (address, host) = (attempt.address, self.url.authority());
             match attempt.advance() {
-                Ok(Progress::None) => return None,
-                Ok(Progress::Some) => self.idle_deadline = now + HTTP_TIMEOUT,
+                Ok(Progress::Waits) => return None,
+                Ok(Progress::Moved) => self.idle_deadline = now + HTTP_TIMEOUT,
                 Ok(Progress::Done) => match self.finish(resolver, now) {
                     Ok(None) => {}
                     Ok(Some(body)) => return Some(Ok(body)),
@@ -212,11 +213,14 @@ impl Exchange {
 /// Addresses of names that were looked up before.
 #[derive(Default)]
 pub struct Resolver {
-    known: VecMap<(String, u16), Lookup>,
+    /// One for each name and port: a tracker, a web server, perhaps one more.
+    known: Vec<Lookup>,
 }
 
 /// What the name server answered, and when it may be asked again.
 struct Lookup {
+    host: String,
+    port: u16,
     addresses: Vec<SocketAddr>,
     /// No connection to these addresses succeeded, or there are none.
     doubtful: bool,
@@ -228,8 +232,7 @@ impl Resolver {
         if let Ok(literal) = url.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(literal, url.port)]);
         }
-        let key = (url.host.clone(), url.port);
-        let known = self.known.get(&key);
+        let known = self.lookup(url).map(|lookup| &*lookup);
         let mut failure = io::Error::other("no answer a moment ago");
         let mut addresses = known.map_or(Vec::new(), |lookup| lookup.addresses.clone());
         if known.is_none_or(|lookup| lookup.doubtful && now >= lookup.retry_at) {
@@ -240,12 +243,14 @@ impl Resolver {
                 Err(error) => failure = error,
             }
             let doubtful = addresses.is_empty();
-            let lookup = Lookup {
+            self.known.retain(|lookup| !lookup.is_of(url));
+            self.known.push(Lookup {
+                host: url.host.clone(),
+                port: url.port,
                 addresses: addresses.clone(),
                 doubtful,
                 retry_at: now + LOOKUP_PAUSE,
-            };
-            self.known.insert(key, lookup);
+            });
         }
         match addresses.is_empty() {
             true => Err(ExchangeError::Resolve {
@@ -258,9 +263,19 @@ impl Resolver {
 
     /// Notes that no connection to the addresses of this URL succeeded.
     fn doubt(&mut self, url: &Url) {
-        if let Some(lookup) = self.known.get_mut(&(url.host.clone(), url.port)) {
+        if let Some(lookup) = self.lookup(url) {
             lookup.doubtful = true;
         }
+    }
+
+    fn lookup(&mut self, url: &Url) -> Option<&mut Lookup> {
+        self.known.iter_mut().find(|lookup| lookup.is_of(url))
+    }
+}
+
+impl Lookup {
+    fn is_of(&self, url: &Url) -> bool {
+        self.port == url.port && self.host == url.host
     }
 }
 
@@ -276,8 +291,11 @@ struct Attempt {
 
 /// What one step of an attempt achieved.
 enum Progress {
-    None,
-    Some,
+    /// The socket would block.
+    Waits,
+    /// There may be more to do at once.
+    Moved,
+    /// The answer is complete.
     Done,
 }
 
@@ -319,7 +337,7 @@ impl Attempt {
         })
     }
 
-    /// One step: connect, send, receive.
+    /// The next step: waits for the connection, then sends the request, then receives the answer.
     fn advance(&mut self) -> Result<Progress, AttemptError> {
         if !self.connected {
             if let Some(error) = self.stream.take_error()? {
@@ -328,7 +346,7 @@ impl Attempt {
             match self.stream.peer_addr() {
                 Ok(_) => self.connected = true,
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-                    return Ok(Progress::None);
+                    return Ok(Progress::Waits);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -342,13 +360,14 @@ impl Attempt {
         };
         match moved {
             Ok(()) if self.reader.is_done() => Ok(Progress::Done),
-            Ok(()) => Ok(Progress::Some),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Progress::None),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Progress::Some),
+            Ok(()) => Ok(Progress::Moved),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Progress::Waits),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Progress::Moved),
             Err(error) => Err(error.into()),
         }
     }
 
+    /// The outer error is a bad answer, the inner one an error of the socket.
     fn receive(&mut self) -> Result<io::Result<()>, HttpError> {
         let mut bytes = vec![0; READ_BYTES];
         match self.stream.read(&mut bytes) {
@@ -441,14 +460,15 @@ mod tests {
             "10.77.0.1:80".parse().unwrap(),
         );
         let mut resolver = Resolver::default();
-        let lookup = Lookup {
+        resolver.known.push(Lookup {
+            host: url.host.clone(),
+            port: url.port,
             addresses: vec![old],
             doubtful: true,
             retry_at: Instant(0),
-        };
-        resolver.known.insert((url.host.clone(), url.port), lookup);
+        });
         assert_eq!(resolver.addresses(&url, Instant(0)).unwrap(), [old]);
-        let retry_at = |resolver: &Resolver| resolver.known.values().next().unwrap().retry_at;
+        let retry_at = |resolver: &Resolver| resolver.known[0].retry_at;
         assert_eq!(retry_at(&resolver), Instant(0) + LOOKUP_PAUSE);
         resolver.doubt(&url);
         assert_eq!(resolver.addresses(&url, Instant(1)).unwrap(), [old]);
@@ -458,13 +478,7 @@ mod tests {
             "the name server was asked again"
         );
 
-        resolver
-            .known
-            .values_mut()
-            .next()
-            .unwrap()
-            .addresses
-            .clear();
+        resolver.known[0].addresses.clear();
         let error = resolver
             .addresses(&url, Instant(1))
             .unwrap_err()

@@ -116,18 +116,17 @@ impl Bitfield {
     }
 
     /// Pieces that are present, in order.
-    pub fn ones(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+    pub fn present(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.indexes_of_ones(0x00)
     }
 
     /// Pieces that are missing, in order.
-    pub fn zeros(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+    pub fn missing(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.indexes_of_ones(0xff)
     }
 
-    /// Positions of the ones, after every byte was combined with `flip` by exclusive or. It jumps
-    /// from one to the next and does not test every bit, so a nearly empty field costs one step for
-    /// each byte.
+    /// Positions of the set bits after each byte was XORed with `flip`. Jumps from one set bit to
+    /// the next, so a nearly empty field costs one step for each byte.
     fn indexes_of_ones(&self, flip: u8) -> impl Iterator<Item = PieceIndex> + '_ {
         let len = self.len;
         let bits_of = move |(base, &byte): (u32, &u8)| {
@@ -208,9 +207,9 @@ mod tests {
             Bitfield::from_bytes(10, field.as_bytes()),
             Ok(field.clone())
         );
-        assert_eq!(field.ones().collect::<Vec<_>>(), pieces(&[0, 7, 9]));
+        assert_eq!(field.present().collect::<Vec<_>>(), pieces(&[0, 7, 9]));
         assert_eq!(
-            field.zeros().collect::<Vec<_>>(),
+            field.missing().collect::<Vec<_>>(),
             pieces(&[1, 2, 3, 4, 5, 6, 8])
         );
     }
@@ -273,7 +272,7 @@ mod tests {
             };
             assert_eq!(
                 field.meets(&other),
-                field.ones().any(|piece| other.get(piece))
+                field.present().any(|piece| other.get(piece))
             );
             let having = |value| {
                 (0..len)
@@ -282,8 +281,8 @@ mod tests {
                     .collect()
             };
             let (ones, zeros): (Vec<_>, Vec<_>) = (having(true), having(false));
-            assert_eq!(field.ones().collect::<Vec<_>>(), ones);
-            assert_eq!(field.zeros().collect::<Vec<_>>(), zeros);
+            assert_eq!(field.present().collect::<Vec<_>>(), ones);
+            assert_eq!(field.missing().collect::<Vec<_>>(), zeros);
             assert_eq!((field.len(), field.count() as usize), (len, ones.len()));
             assert_eq!(
                 (field.is_empty(), field.is_full()),

@@ -1,32 +1,40 @@
-//! How does the core keep a few dozen entries in the order of their keys? In one sorted `Vec`.
+//! How does the agent keep its small maps in the order of their keys? Each in one sorted `Vec`.
 //!
-//! `VecMap` has the methods of `BTreeMap` that the core uses, and the same order of iteration.
-//! Finding a key is a binary search. Inserting and removing move everything behind the entry, so
-//! this is for maps that hold at most a few hundred entries, or whose keys mostly arrive in rising
-//! order (tickets), or whose user passes over all entries anyway. Before it, the agent had 108
-//! functions of `BTreeMap` (45 KiB of code), and most of these maps held fewer than 100 entries.
+//! `VecMap` has the methods of `BTreeMap` that the agent uses, and the same order of iteration.
+//! Finding a key is a binary search. A removed entry leaves a gap, and the gaps are closed when
+//! they are the larger part, so removing costs little at any length. Inserting moves the entries
+//! behind the new one, so this is for maps of at most a few hundred entries, or whose keys arrive
+//! in rising order (tickets), or whose user passes over all entries anyway. Before it, the agent
+//! had 108 functions of `BTreeMap` (45 KiB of code), and most of these maps held fewer than 100
+//! entries.
 
 use alloc::vec::Vec;
 
-/// A map sorted by its keys. Invariant: the keys of `entries` rise strictly.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Gaps that are never worth closing.
+const GAPS_MIN: usize = 8;
+
+/// A map sorted by its keys. Invariant: the keys of `entries` rise strictly, and `count` of them
+/// have a value; the others are gaps.
+#[derive(Clone, Debug)]
 pub struct VecMap<K, V> {
-    entries: Vec<(K, V)>,
+    entries: Vec<(K, Option<V>)>,
+    count: usize,
 }
 
 impl<K: Ord, V> VecMap<K, V> {
     pub const fn new() -> VecMap<K, V> {
         VecMap {
             entries: Vec::new(),
+            count: 0,
         }
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.count
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.count == 0
     }
 
     /// Where the key is, or where it would have to be inserted.
@@ -35,59 +43,73 @@ impl<K: Ord, V> VecMap<K, V> {
     }
 
     pub fn contains_key(&self, key: &K) -> bool {
-        self.search(key).is_ok()
+        self.get(key).is_some()
     }
 
     pub fn get(&self, key: &K) -> Option<&V> {
         let at = self.search(key).ok()?;
-        Some(&self.entries[at].1)
+        self.entries[at].1.as_ref()
     }
 
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let at = self.search(key).ok()?;
-        Some(&mut self.entries[at].1)
+        self.entries[at].1.as_mut()
     }
 
     /// The value that the key had before, if it had one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        match self.search(&key) {
-            Ok(at) => Some(core::mem::replace(&mut self.entries[at].1, value)),
+        let before = match self.search(&key) {
+            Ok(at) => self.entries[at].1.replace(value),
             Err(at) => {
-                self.entries.insert(at, (key, value));
+                self.entries.insert(at, (key, Some(value)));
                 None
             }
-        }
+        };
+        self.count += usize::from(before.is_none());
+        before
     }
 
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let at = self.search(key).ok()?;
-        Some(self.entries.remove(at).1)
+        let value = self.entries[at].1.take()?;
+        self.count -= 1;
+        if self.entries.len() > 2 * self.count + GAPS_MIN {
+            self.entries.retain(|(_, value)| value.is_some());
+        }
+        Some(value)
     }
 
     /// Removes the entries for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
-        self.entries.retain_mut(|(key, value)| keep(key, value));
+        let keep = |(key, value): &mut (K, Option<V>)| {
+            value.as_mut().is_some_and(|value| keep(key, value))
+        };
+        self.entries.retain_mut(keep);
+        self.count = self.entries.len();
     }
 
     /// All entries, lowest key first; so are `keys` and `values`.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        self.entries.iter().map(|(key, value)| (key, value))
+        self.entries
+            .iter()
+            .filter_map(|(key, value)| Some((key, value.as_ref()?)))
     }
 
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&K, &mut V)> {
-        self.entries.iter_mut().map(|(key, value)| (&*key, value))
+        let entries = self.entries.iter_mut();
+        entries.filter_map(|(key, value)| Some((&*key, value.as_mut()?)))
     }
 
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> {
-        self.entries.iter().map(|(key, _)| key)
+        self.iter().map(|(key, _)| key)
     }
 
     pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> {
-        self.entries.iter().map(|(_, value)| value)
+        self.iter().map(|(_, value)| value)
     }
 
     pub fn values_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut V> {
-        self.entries.iter_mut().map(|(_, value)| value)
+        self.iter_mut().map(|(_, value)| value)
     }
 }
 

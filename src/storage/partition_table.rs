@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn an_mbr_is_one() {
+    fn an_mbr_is_found_as_partition_table() {
         let mut mbr = vec![0; 512];
         // Type 83, sectors 2048 to 4095.
         mbr[450..462].copy_from_slice(&[0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0]);
@@ -517,7 +517,7 @@ mod tests {
 
     /// No table is looked for in a file that is not known to be a whole disk.
     #[test]
-    fn a_file_of_no_known_disk_is_left_alone() {
+    fn no_table_is_sought_in_a_file_that_may_not_be_a_disk() {
         let scratch = Scratch::new("fit");
         let device = Device::open_target(scratch.path(), MIB, TargetOptions::default()).unwrap();
         for (disk_bytes, sector_bytes) in [(None, None), (Some(MIB), None), (None, Some(512))] {

@@ -1,7 +1,7 @@
 //! Which requests are in flight on the device, and what is each of them for?
 //!
 //! Reads that follow one another on the device become one request, whatever pieces they belong to:
-//! a piece of 16 KiB costs the kernel nearly as much work as one of 256 KiB. If such a request
+//! a piece of 16 KiB costs the kernel nearly as much work as one of 256 KiB. If that joined request
 //! fails, each of its reads is tried again alone, so that one lost sector costs one piece.
 
 use std::io;

@@ -4,7 +4,7 @@
 //! machines whose disks have different names:
 //!
 //! ```text
-//! disk:auto                the only internal disk that nobody uses
+//! disk:auto                the only internal disk not in use
 //! disk:serial=S4EUNX0N     serial number          disk:model=ST500DM002-1BD14   model
 //! disk:wwn=0x5000c500a1b2  world wide name        disk:path=/dev/disk/by-path/…   through links
 //! disk:size=200G..1T       size from, to (K M G T, powers of 1024); either side may be missing

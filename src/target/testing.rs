@@ -1,4 +1,5 @@
-//! Which disks does the machine of a test have? It is a directory.
+//! Which disks does the machine of a test have? The machine is a directory with the files of /sys
+//! and /proc.
 
 use std::fs;
 use std::path::Path;
@@ -93,6 +94,7 @@ impl Machine {
         self.file(file, format!("{before}{line}\n"))
     }
 
+    /// The directory that stands for `/`.
     pub fn root(&self) -> &Path {
         self.scratch.path()
     }

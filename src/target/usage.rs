@@ -1,4 +1,4 @@
-//! Who uses a disk or a partition, so that it must not be overwritten?
+//! Which program or device uses a disk or a partition, so that it must not be overwritten?
 //!
 //! It is in use when it or a partition is mounted, is swap, or carries another device (md, dm,
 //! loop). A file on it that is a loop device, a lower layer of an overlay or swap needs a mount,
@@ -274,7 +274,7 @@ mod tests {
     /// LVM on a partition, RAID on a whole disk, btrfs with its anonymous number, a mount point
     /// with a space.
     #[test]
-    fn devices_above_a_disk_use_it() {
+    fn a_disk_under_raid_or_lvm_is_in_use() {
         let machine = Machine::new();
         let sda = "pci0000:00/ata1/host0/target0:0:0/0:0:0:0/block/sda";
         let sdb = "pci0000:00/ata2/host1/target1:0:0/1:0:0:0/block/sdb";
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_device_over_a_disk_holds_it() {
+    fn a_disk_under_a_loop_device_is_held() {
         let machine = desktop();
         machine.file(
             "sys/devices/virtual/block/loop0/loop/backing_file",

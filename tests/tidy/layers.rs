@@ -273,7 +273,7 @@ fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
 }
 
 #[test]
-fn os_stands_below_everything() {
+fn os_uses_nothing_above_it() {
     assert_tidy(os_imports);
     let bad =
         "use crate::run;\nuse swarm_proto::wire::Message;\nuse swarm_proto::{limits, picker::P};\n";

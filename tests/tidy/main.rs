@@ -44,7 +44,7 @@ fn assert_tidy(rule: impl Fn(&Source) -> Vec<String>) {
 }
 
 #[test]
-fn no_permission_for_a_whole_module() {
+fn no_module_wide_allow() {
     assert_tidy(module_allows);
     let bad = Source::sample("src/a.rs", "#![allow(dead_code)]\n");
     assert_eq!(module_allows(&bad), ["has #![allow"]);
@@ -141,7 +141,7 @@ fn width(line: &str) -> usize {
 }
 
 #[test]
-fn no_file_answers_many_questions() {
+fn no_file_is_too_long() {
     assert_tidy(long_file);
     let lines = |count| "x;\n\n".repeat(count);
     let long = Source::sample("src/a.rs", &lines(FILE_LINES_MAX + 1));

@@ -9,7 +9,7 @@
 //! Of any other source: everything, unless `--skip-holes` says that holes do not matter. A hole of
 //! a sparse file reads as zeros, and programs count on it: mke2fs leaves the inode tables of a
 //! fresh file as holes. If they were left out, the target would keep what it held there before. The
-//! last bytes of such an image always belong to it, so that its length survives: a target file must
+//! last bytes of this image always belong to it, so that its length survives: a target file must
 //! end where the image ends, and an image must be refused on a disk that is too small for it, even
 //! if it ends in a hole.
 

@@ -45,7 +45,7 @@ impl Contents {
         });
         // A shorter last piece is equal to no other, whatever its hash says.
         let whole_length = |piece: &PieceIndex| layout.piece_length(*piece) == layout.piece_bytes();
-        let mut sorted: Vec<PieceIndex> = zero.zeros().filter(whole_length).collect();
+        let mut sorted: Vec<PieceIndex> = zero.missing().filter(whole_length).collect();
         sorted.sort_unstable_by_key(|piece| (hashes[piece.index()], Reverse(*piece)));
         let mut next_equal = Vec::new();
         for ring in sorted
@@ -75,13 +75,13 @@ impl Contents {
 
     /// Pieces that an empty target need not fetch: zeros, and those that are equal to an earlier
     /// piece.
-    pub fn needless(&self) -> Bitfield {
-        let mut needless = self.zero.clone();
+    pub fn derivable(&self) -> Bitfield {
+        let mut derivable = self.zero.clone();
         // Of a ring only the first piece is followed by a larger one.
         for (later, _) in self.next_equal.iter().filter(|(piece, next)| next < piece) {
-            needless.set(*later);
+            derivable.set(*later);
         }
-        needless
+        derivable
     }
 
     /// Pieces to read first, one from each of as many equal parts of the torrent. If all of them
@@ -89,7 +89,7 @@ impl Contents {
     /// them too. Of equal pieces only one is taken, because what fills an image (0xff, or the
     /// pattern of some tool) also fills other disks.
     pub fn sample(&self, layout: &Layout, rng: &mut Rng) -> Vec<PieceIndex> {
-        let candidates: Vec<PieceIndex> = self.needless().zeros().collect();
+        let candidates: Vec<PieceIndex> = self.derivable().missing().collect();
         let wanted = (SAMPLE_BYTES / layout.piece_bytes()).clamp(1, SAMPLE_PIECES_MAX) as usize;
         let parts = wanted.min(candidates.len());
         let bound = |part: usize| candidates.len() * part / parts;
@@ -137,8 +137,8 @@ mod tests {
 
     /// Bytes that an empty target has to fetch.
     fn unique_bytes(layout: &Layout, contents: &Contents) -> u64 {
-        let needless = contents.needless();
-        let lengths = needless.zeros().map(|piece| layout.piece_length(piece));
+        let derivable = contents.derivable();
+        let lengths = derivable.missing().map(|piece| layout.piece_length(piece));
         lengths.map(u64::from).sum()
     }
 

@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worked_split() {
+    fn the_split_of_the_worked_case() {
         let part = |disk, length, memory_offset, aligned| Part {
             disk: DiskOffset(disk),
             length,

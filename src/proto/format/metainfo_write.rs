@@ -81,7 +81,7 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
     } = *description;
     out.push(b'd');
     if let Some(bytes) = disk_bytes {
-        put_bytes_count(out, "disk size", bytes);
+        put_size(out, "disk size", bytes);
     }
     let total_bytes = match content {
         Content::Single { length } => {
@@ -112,7 +112,7 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
         put_integer(out, 1);
     }
     if let Some(bytes) = sector_bytes {
-        put_bytes_count(out, "sector size", bytes.into());
+        put_size(out, "sector size", bytes.into());
     }
     out.push(b'e');
 }
@@ -129,10 +129,11 @@ fn put_file(out: &mut Vec<u8>, disk: DiskOffset, length: u64) {
 }
 
 fn put_length(out: &mut Vec<u8>, length: u64) {
-    put_bytes_count(out, "length", length);
+    put_size(out, "length", length);
 }
 
-fn put_bytes_count(out: &mut Vec<u8>, key: &str, bytes: u64) {
+/// An entry whose value is an integer: a number of bytes.
+fn put_size(out: &mut Vec<u8>, key: &str, bytes: u64) {
     put_bytes(out, key.as_bytes());
     put_integer(
         out,
@@ -146,6 +147,7 @@ fn put_list<T>(out: &mut Vec<u8>, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
     out.push(b'e');
 }
 
+/// An entry whose value is a byte string.
 fn put_entry(out: &mut Vec<u8>, key: &str, value: impl AsRef<[u8]>) {
     put_bytes(out, key.as_bytes());
     put_bytes(out, value.as_ref());

@@ -1,4 +1,4 @@
-//! Which buffer of the pool holds what, and who may touch it?
+//! Which chunk is in which buffer of the pool, and which operation may touch it?
 //!
 //! A buffer holds one *chunk*: `buffer_bytes` of one piece (the last chunk of a piece may be
 //! shorter). It is

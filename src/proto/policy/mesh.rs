@@ -1,4 +1,4 @@
-//! Which addresses do we connect to, and when again.
+//! Which addresses do we connect to, and when do we try one again?
 //!
 //! Addresses are chosen at random until there are LINKS connections; with any fixed order a room of
 //! many machines would fall apart into cliques. An address that failed is tried again for ever,
@@ -128,8 +128,9 @@ impl Mesh {
         worst.is_some_and(|address| self.known.remove(&address).is_some())
     }
 
-    /// The next address to call: a random one of those that are due and failed least. Each answer
-    /// is followed by `ended` for that address.
+    /// The next address to connect to: among the due addresses with the fewest failures, a random
+    /// one. It is in use until `ended` is called for it. If none is due, the time of the next one
+    /// is kept in `quiet_until`, so that the search is not repeated in every turn.
     #[must_use]
     pub fn next_address(
         &mut self,
@@ -140,10 +141,10 @@ impl Mesh {
         if now < self.quiet_until && kind == self.quiet_for {
             return None;
         }
-        let callable = |(address, known): &(&SocketAddr, &Known)| {
+        let is_callable = |(address, known): &(&SocketAddr, &Known)| {
             known.is_callable(kind) && !self.banned.contains_key(&address.ip())
         };
-        let callable = || self.known.iter().filter(callable);
+        let callable = || self.known.iter().filter(is_callable);
         let due = || callable().filter(|(_, known)| now >= known.next);
         let Some(fewest) = due().map(|(_, known)| known.failures).min() else {
             let next = callable().map(|(_, known)| known.next).min();
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn ourselves_liars_and_complete_peers_are_not_called() {
+    fn own_banned_and_complete_addresses_are_not_called() {
         let mut mesh = Mesh::default();
         for host in 1..=3 {
             mesh.learn(at(0), address(host), AddressSource::Tracker);

@@ -169,7 +169,7 @@ impl OpenPiece {
     pub(super) fn received(&mut self, block: Block, slot: PeerSlot) -> u8 {
         let state = &mut self.blocks[index(block)];
         let BlockState::Receiving(from, count) = *state else {
-            panic!("received what was not begun")
+            panic!("only a block that was begun can be received")
         };
         assert_eq!(from, slot);
         *state = BlockState::Received;

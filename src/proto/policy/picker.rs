@@ -478,7 +478,7 @@ mod tests {
                 picker.piece_appeared(PieceIndex(at as u32));
             }
         }
-        field(disk).zeros().for_each(|piece| picker.want(piece));
+        field(disk).missing().for_each(|piece| picker.want(piece));
         picker
     }
 

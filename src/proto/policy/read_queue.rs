@@ -1,12 +1,13 @@
 //! What is really on the disk? Pieces are read from it, one after the other, and hashed.
 //!
-//! There is one queue for all who read: the scan of a target, the read-back of what was written, a
+//! There is one queue for every reader: the scan of a target, the read-back of what was written, a
 //! seeder that hashes a piece before its first upload, and the commands that hash a whole device.
 //! The chunks of the queued pieces are read ahead of the hash, at most `window` at a time, and may
 //! arrive in any order. Hashing goes strictly in order within a piece. The first two pieces of the
 //! queue are hashed at a time, because the hash unit does two in little more time than one.
 //!
-//! This file is kept short because an agent says `completed` on its word.
+//! This file is kept short because an agent announces `completed` when this queue has seen every
+//! piece.
 //!
 //! ```text
 //! piece     9  8  7  7  7  6  6  6
@@ -113,7 +114,7 @@ impl ReadQueue {
         assert!(self.arrived.insert(chunk, buffer).is_none());
     }
 
-    /// The places in the queue of those pieces whose next chunk can be hashed.
+    /// The places in the queue (0 and 1) whose piece has its next chunk read and not yet hashed.
     pub fn hashable(&self) -> impl Iterator<Item = usize> {
         (0..HASHED_AT_ONCE).filter(|place| {
             self.hash_at(*place)

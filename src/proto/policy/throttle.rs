@@ -199,8 +199,8 @@ impl Bucket {
             .then(|| self.at + Duration::from_micros(micros))
     }
 
-    /// While the bucket is open, only peers wait that have had their quantum, and every other peer
-    /// has just been asked: a new round begins.
+    /// Lets waiting peers be asked again. If the bucket was open, every peer that waits has had its
+    /// quantum, so a new round begins. If it was in debt, it opens again and the round goes on.
     fn handle_timeout(&mut self, now: Instant) {
         if self.waiting && self.next().is_some_and(|at| at <= now) {
             self.round += u64::from(!self.closed);

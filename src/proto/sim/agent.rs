@@ -1,7 +1,7 @@
 //! What is one simulated machine? A real `Swarm`, with a disk, a pool and a hash unit that count
 //! cells instead of bytes.
 //!
-//! It does what `agent/` does for a real one, and holds everything that passes against its
+//! It does what `agent/` does for a real one, and checks everything that passes with its
 //! [`Checker`].
 
 use alloc::boxed::Box;
@@ -63,7 +63,7 @@ fn scan_policy(scan: bool) -> ScanPolicy {
     }
 }
 
-/// Who this process is.
+/// Which process on which machine this is, and the addresses it knows.
 pub struct Identity {
     pub machine: MachineId,
     pub process: ProcessId,

@@ -107,7 +107,7 @@ impl Bench {
             .handle_block(self.now, slot, block, &mut Throttles::default());
     }
 
-    /// Hashes all that can be hashed. The pieces that are through.
+    /// Hashes all that can be hashed. Returns the pieces that are hashed to their end.
     fn hashes(&mut self) -> Vec<HashOf> {
         let mut through = Vec::new();
         loop {
@@ -122,8 +122,8 @@ impl Bench {
         }
     }
 
-    /// The hash unit answers for every piece that is through. The tickets that wait for the disk
-    /// then.
+    /// The hash unit answers for each piece that is hashed to its end. Returns the tickets that
+    /// then wait for the disk.
     fn judge(&mut self, good: bool) -> Vec<Ticket> {
         for of in self.hashes() {
             if let HashOf::Download(piece) = of {
@@ -192,10 +192,10 @@ fn nobody() -> Result<Answer, String> {
     })
 }
 
-/// Seed 5: who had to leave while a slow disk was still reading asked to be woken at once, for as
-/// long as the read took.
+/// Seed 5: an agent that had to leave during a slow read asked to be woken at once, until the read
+/// had ended.
 #[test]
-fn a_late_farewell_does_not_spin() {
+fn an_agent_that_leaves_during_a_slow_read_does_not_spin() {
     let mut bench = Bench::new(Role::Seeder, 2, 16384, 0);
     bench.announces(nobody());
     let slot = bench.peer(2, Message::HaveNone);
@@ -229,9 +229,10 @@ fn a_late_farewell_does_not_spin() {
     assert_eq!(*bench.swarm.state(), State::Over(Outcome::Complete));
 }
 
-/// Seed 50: an I/O error as the last answer that was waited for left the agent waiting for ever.
+/// Seed 50: the last disk request failed while the agent was leaving, and the agent waited for
+/// ever.
 #[test]
-fn an_error_while_leaving_is_reported_and_ends_it() {
+fn a_disk_error_while_leaving_is_reported_and_ends_the_job() {
     let mut bench = Bench::new(Role::Leecher, 3, 16384, 8);
     let slot = bench.peer(2, FULL);
     bench.hears(slot, Message::Unchoke);
@@ -248,7 +249,7 @@ fn an_error_while_leaving_is_reported_and_ends_it() {
     );
 }
 
-/// The same for who was told to leave: the error is the news, not the leaving.
+/// The same for an agent that was told to leave: the result is the error, not the leaving.
 #[test]
 fn a_flush_that_fails_while_leaving_is_a_failure() {
     let mut bench = Bench::new(Role::Leecher, 2, 16384, 0);
@@ -284,8 +285,7 @@ fn nothing_is_written_after_the_last_flush() {
     assert_eq!(*bench.swarm.state(), State::Over(Outcome::Interrupted));
 }
 
-/// Two peers fill a piece of two blocks, and it is bad: from now on one of them fills it alone.
-/// Whom it asks is returned, and the other.
+/// Returns the peer that is asked, and the other peer.
 fn one_piece_that_one_peer_fills_alone(bench: &mut Bench) -> (PeerSlot, PeerSlot) {
     let (one, other) = (bench.peer(2, FULL), bench.peer(3, FULL));
     bench.hears(one, Message::Unchoke);
@@ -306,7 +306,7 @@ fn one_piece_that_one_peer_fills_alone(bench: &mut Bench) -> (PeerSlot, PeerSlot
 /// Seed 17: a peer that said it had everything and rejected every request kept a piece to itself
 /// for ever.
 #[test]
-fn who_refuses_does_not_keep_a_piece_alone() {
+fn a_peer_that_rejects_everything_does_not_keep_a_piece() {
     let mut bench = Bench::new(Role::Leecher, 1, 32768, 0);
     let (one, other) = one_piece_that_one_peer_fills_alone(&mut bench);
     for begin in [0, 16384] {
@@ -323,9 +323,9 @@ fn who_refuses_does_not_keep_a_piece_alone() {
     bench.swarm.check_invariants();
 }
 
-/// A slot is given out again; who has it now is not to blame for who had it before.
+/// A slot is reused. Its new peer is not to blame for blocks that the previous peer sent.
 #[test]
-fn nobody_is_blamed_for_who_had_the_slot_before() {
+fn a_peer_is_not_blamed_for_the_previous_peer_of_its_slot() {
     let mut bench = Bench::new(Role::Leecher, 1, 32768, 0);
     let liar = bench.peer(2, FULL);
     bench.hears(liar, Message::Unchoke);
@@ -348,10 +348,10 @@ fn nobody_is_blamed_for_who_had_the_slot_before() {
     assert_eq!(bench.swarm.poll_close(), None);
 }
 
-/// Seed 81: with few buffers and many peers, what was read for one was thrown out by the read for
-/// the next before it was sent. The seeder read all day and sent nothing.
+/// Seed 81: with few buffers and many peers, the read for one peer evicted what had just been read
+/// for another. The seeder kept reading and sent nothing.
 #[test]
-fn what_was_read_for_one_peer_is_not_thrown_out_for_another() {
+fn a_read_for_one_peer_does_not_evict_what_another_peer_waits_for() {
     let mut bench = Bench::new(Role::Seeder, 64, 16384, 0);
     let peers: Vec<PeerSlot> = (2..18)
         .map(|host| bench.peer(host, Message::HaveNone))
@@ -433,7 +433,7 @@ fn suggested(said: Vec<Send>) -> Vec<u32> {
 /// The table: pieces suggested to a peer that left, or was choked, before it asked for them counted
 /// as sent, and were suggested to nobody again until every other one had been sent.
 #[test]
-fn what_was_offered_and_not_asked_for_is_offered_again() {
+fn an_offer_that_is_not_asked_for_is_made_again() {
     let mut bench = Bench::new(Role::Seeder, 2, 16384, 0);
     let slot = bench.peer(2, Message::HaveNone);
     bench.hears(slot, Message::Interested);

@@ -417,7 +417,7 @@ impl Checker {
             progress.uploaded, self.uploaded,
             "payload bytes it says it sent, bytes sent"
         );
-        assert!(progress.wasted <= progress.fetched);
+        assert!(progress.unused <= progress.fetched);
         assert_eq!(
             progress.verified as usize,
             self.pieces.proven_count(),

@@ -98,7 +98,7 @@ impl World {
         }
         let options = Box::new(agent.options.clone());
         let progress = agent.swarm.progress();
-        self.fetched_by_killed += progress.fetched - progress.wasted;
+        self.fetched_by_killed += progress.fetched - progress.unused;
         self.machines[machine].state =
             MachineState::off(Plan::Agent(options, Some(agent.dies(power_cut))));
         self.close_all(machine);
@@ -127,13 +127,13 @@ impl World {
         );
     }
 
-    fn tell_to_leave(&mut self, whom: impl Fn(&Agent) -> bool) {
+    fn tell_to_leave(&mut self, is_chosen: impl Fn(&Agent) -> bool) {
         let now = self.now;
         for machine in 0..self.machines.len() {
             let process = self.machines[machine].process;
             if self
                 .agent(machine, process)
-                .is_some_and(|agent| whom(agent))
+                .is_some_and(|agent| is_chosen(agent))
             {
                 self.with_agent(machine, process, |agent| {
                     agent.told_to_leave = true;

@@ -2,7 +2,7 @@
 //!
 //! A piece is *on the disk* if it was written and reported as written, or was read from the disk
 //! and found good. All pieces of a seeder count as on the disk until one is found bad. A piece is
-//! *proven* if it was read since it was written.
+//! *verified* if it was read since it was written.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -14,7 +14,7 @@ pub struct Pieces {
     image: Image,
     on_disk: Vec<bool>,
     on_disk_count: u32,
-    proven: Vec<bool>,
+    verified: Vec<bool>,
     /// Pieces that were bad in a read-back, and those that were bad in a second one, in that order.
     lost: Vec<bool>,
     bad_again: Vec<PieceIndex>,
@@ -25,15 +25,15 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// All pieces start alike. A seeder that does not read its source first starts with proven
+    /// All pieces start alike. A seeder that does not read its source first starts with verified
     /// pieces.
-    pub fn new(image: &Image, on_disk: bool, proven: bool) -> Pieces {
+    pub fn new(image: &Image, on_disk: bool, verified: bool) -> Pieces {
         let count = image.piece_count as usize;
         Pieces {
             image: image.clone(),
             on_disk: vec![on_disk; count],
             on_disk_count: if on_disk { image.piece_count } else { 0 },
-            proven: vec![proven; count],
+            verified: vec![verified; count],
             lost: vec![false; count],
             bad_again: Vec::new(),
             fetched_good: vec![0; count],
@@ -55,16 +55,16 @@ impl Pieces {
     }
 
     pub fn is_proven(&self, piece: PieceIndex) -> bool {
-        self.proven[piece.index()]
+        self.verified[piece.index()]
     }
 
     pub fn first_unproven(&self) -> Option<usize> {
-        self.proven.iter().position(|proven| !proven)
+        self.verified.iter().position(|verified| !verified)
     }
 
     pub fn proven_count(&self) -> usize {
-        let both = self.proven.iter().zip(&self.on_disk);
-        both.filter(|(proven, on_disk)| **proven && **on_disk)
+        let both = self.verified.iter().zip(&self.on_disk);
+        both.filter(|(verified, on_disk)| **verified && **on_disk)
             .count()
     }
 
@@ -108,18 +108,18 @@ impl Pieces {
 
     pub fn write(&mut self, piece: PieceIndex) {
         self.add(piece);
-        self.proven[piece.index()] = false;
+        self.verified[piece.index()] = false;
     }
 
     /// The scan found a good piece.
     pub fn find(&mut self, piece: PieceIndex) {
         self.add(piece);
-        self.proven[piece.index()] = true;
+        self.verified[piece.index()] = true;
     }
 
     /// A seeder has read a piece of its source.
     pub fn check_source(&mut self, piece: PieceIndex, good: bool) {
-        self.proven[piece.index()] = good;
+        self.verified[piece.index()] = good;
         if !good {
             self.lose_source(piece);
         }
@@ -138,7 +138,7 @@ impl Pieces {
             self.on_disk[index],
             "piece {index} is read back and was not written"
         );
-        self.proven[index] = good;
+        self.verified[index] = good;
         if good {
             return;
         }

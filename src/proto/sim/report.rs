@@ -23,10 +23,10 @@ pub struct Report {
     /// from machine 0.
     pub arrivals: Vec<[u64; 2]>,
     /// Payload bytes that all leechers received in vain, as a part of the bytes that they needed.
-    pub wasted: f64,
+    pub unused: f64,
     /// Payload bytes that machine 0 sent, in images.
     pub seeded: f64,
-    /// Payload bytes that leechers received, killed ones included, without wasted bytes; and the
+    /// Payload bytes that leechers received, killed ones included, without unused bytes; and the
     /// bytes that the last process on each machine lacked when it started.
     pub fetched: u64,
     pub missing: u64,
@@ -63,11 +63,11 @@ pub fn report(world: &World) -> Report {
     let since = |at: Option<&Instant>| at.map_or(Duration::ZERO, |at| at.since(started));
     let first_interval =
         (started.since(Instant(0)).as_micros() / ARRIVALS_INTERVAL.as_micros()) as usize;
-    let wasted: u64 = leechers
+    let unused: u64 = leechers
         .iter()
-        .map(|agent| agent.swarm.progress().wasted)
+        .map(|agent| agent.swarm.progress().unused)
         .sum();
-    let useful = |agent: &&Agent| agent.swarm.progress().fetched - agent.swarm.progress().wasted;
+    let useful = |agent: &&Agent| agent.swarm.progress().fetched - agent.swarm.progress().unused;
     let seeder = world
         .agents()
         .next()
@@ -93,7 +93,7 @@ pub fn report(world: &World) -> Report {
             .skip(first_interval)
             .copied()
             .collect(),
-        wasted: wasted as f64 / (world.image.bytes as f64 * leechers.len().max(1) as f64),
+        unused: unused as f64 / (world.image.bytes as f64 * leechers.len().max(1) as f64),
         seeded: seeder.swarm.progress().uploaded as f64 / world.image.bytes as f64,
         fetched: world.fetched_by_killed + leechers.iter().map(useful).sum::<u64>(),
         missing: leechers

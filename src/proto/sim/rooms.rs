@@ -320,7 +320,7 @@ fn limited_peers_are_not_given_up() {
             .for_each(|agent| agent.max_up = Some(limit));
         let report = run_to_completion(options.clone());
         assert!(
-            report.wasted < 0.02,
+            report.unused < 0.02,
             "{leechers} leechers at {limit}: {report:?}"
         );
         options
@@ -329,7 +329,7 @@ fn limited_peers_are_not_given_up() {
             .for_each(|agent| agent.max_down = Some(limit));
         let report = run_to_completion(options);
         assert!(
-            report.wasted < 0.02,
+            report.unused < 0.02,
             "{leechers} leechers at {limit}: {report:?}"
         );
     }

@@ -73,8 +73,10 @@ impl World {
         if self.agent(machine, process).is_some()
             && let MachineState::Agent(agent) = &mut self.machines[machine].state
         {
-            // A seeder can send the pieces that were hashed at once.
-            told |= agent.work(now, &mut self.queue) && agent.options.role == Role::Seeder;
+            // A hash that is known at once may lead to requests, and on a seeder to blocks. A
+            // coarse run leaves a leecher's requests to its next round.
+            let answered = agent.work(now, &mut self.queue);
+            told |= answered && (!self.options.coarse || agent.options.role == Role::Seeder);
         }
         while let Some((slot, why)) = self
             .agent(machine, process)

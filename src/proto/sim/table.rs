@@ -276,7 +276,7 @@ impl Room {
             last / limit,
             healthy / best,
             median / best,
-            report.wasted * 100.0,
+            report.unused * 100.0,
             report.seeded,
             report.events as f64 / 1e6,
         )

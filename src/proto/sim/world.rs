@@ -36,7 +36,7 @@ pub struct World {
     /// Every agent that can be complete is, and the end of the tracker is scheduled.
     pub released: bool,
     pub ended: bool,
-    /// Payload bytes that processes had fetched when they were killed, without wasted ones.
+    /// Payload bytes that processes had fetched when they were killed, without unused ones.
     pub fetched_by_killed: u64,
     pub read_back_bad: u32,
     pub sources_bad: u32,

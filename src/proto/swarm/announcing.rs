@@ -63,7 +63,7 @@ impl Swarm {
         match () {
             () if self.leaving.is_complete() => 0,
             () if self.have().is_full() => u64::from(layout.piece_bytes()),
-            () => self.have().zeros().map(length).sum(),
+            () => self.have().missing().map(length).sum(),
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) enum Pending {
         stale: bool,
     },
     /// A chunk for the read queue.
-    ReadAndHash {
+    ReadForHash {
         chunk: Chunk,
         buffer: BufferId,
     },
@@ -62,7 +62,7 @@ impl DiskQueue {
         match pending {
             Pending::Load { .. } => self.loads -= 1,
             Pending::Flush => self.flushes -= 1,
-            Pending::Write { .. } | Pending::ReadAndHash { .. } => {}
+            Pending::Write { .. } | Pending::ReadForHash { .. } => {}
         }
         pending
     }
@@ -102,9 +102,10 @@ impl DiskQueue {
         self.read(ticket, chunk, span, buffer);
     }
 
-    /// Reads a chunk for the read queue.
-    pub(super) fn read_and_hash(&mut self, chunk: Chunk, span: (u32, u32), buffer: BufferId) {
-        let ticket = self.ticket(Pending::ReadAndHash { chunk, buffer });
+    /// Queues the read of a chunk that the read queue will hash. `span`: begin and length in the
+    /// piece.
+    pub(super) fn read_for_hash(&mut self, chunk: Chunk, span: (u32, u32), buffer: BufferId) {
+        let ticket = self.ticket(Pending::ReadForHash { chunk, buffer });
         self.read(ticket, chunk, span, buffer);
     }
 
@@ -145,7 +146,7 @@ impl DiskQueue {
     }
 
     /// The piece was lost: what is being read of it must not be sent.
-    pub(super) fn spoil_loads(&mut self, piece: PieceIndex) {
+    pub(super) fn mark_loads_stale(&mut self, piece: PieceIndex) {
         for pending in self.pending.values_mut() {
             if let Pending::Load { chunk, stale, .. } = pending {
                 *stale |= chunk.piece == piece;

@@ -72,7 +72,9 @@ impl Swarm {
                     self.take_bitfield(slot, field);
                 } else {
                     // aria2 sends a bitfield instead of many `have` whenever it is shorter.
-                    field.ones().for_each(|piece| self.take_have(slot, piece));
+                    field
+                        .present()
+                        .for_each(|piece| self.take_have(slot, piece));
                 }
             }
             Message::HaveAll if may_send_bitfield => {
@@ -131,7 +133,7 @@ impl Swarm {
     // ---- what it has
 
     fn take_bitfield(&mut self, slot: PeerSlot, field: Bitfield) {
-        for piece in field.ones() {
+        for piece in field.present() {
             self.picker.piece_appeared(piece);
         }
         let peer = self
@@ -320,7 +322,7 @@ impl Swarm {
             throttles.down.charge(raw.length);
         }
         if !kept {
-            self.traffic.note_wasted(raw.length);
+            self.traffic.note_unused(raw.length);
             if asked {
                 self.picker.release(block, slot);
             }

@@ -238,9 +238,9 @@ pub struct Progress {
     pub to_check: u32,
     /// Where the disk failed; or where the first piece begins that was bad in both read-backs.
     pub bad_offset: Option<DiskOffset>,
-    /// Payload bytes received, wasted ones included.
+    /// Payload bytes received, unused ones included.
     pub fetched: u64,
-    pub wasted: u64,
+    pub unused: u64,
     pub uploaded: u64,
     pub peers: u32,
 }

@@ -51,8 +51,8 @@ impl Swarm {
 
     /// All pieces that were to be read have been.
     fn continue_scan(&mut self, now: Instant) {
-        for piece in self.scan.rest_to_read().unwrap_or_default() {
-            self.read_queue.add(piece);
+        if let Some(rest) = self.scan.rest_to_read() {
+            rest.present().for_each(|piece| self.read_queue.add(piece));
         }
         self.read_ahead();
         if self.read_queue.is_idle() {
@@ -62,7 +62,7 @@ impl Swarm {
 
     /// Pieces that have not been read are missing.
     pub(super) fn end_scan(&mut self, now: Instant) {
-        for piece in self.scan.unknown() {
+        for piece in self.scan.unknown().present() {
             // One at a time: of equal pieces the first is wanted, and the others come with it.
             self.scan.resolve(piece);
             self.miss(piece);
@@ -79,7 +79,7 @@ impl Swarm {
         match self.state {
             State::Verifying if self.config.verify => {
                 self.read_queue.restart();
-                for piece in self.read_back.unproven() {
+                for piece in self.read_back.unverified() {
                     self.read_queue.add(piece);
                 }
                 if self.read_queue.is_idle() {

@@ -62,9 +62,9 @@ impl Swarm {
         self.peer(slot).greeted(now, handshake);
     }
 
-    /// Of two connections with one peer, the one to drop. Both sides must come to the same answer:
-    /// the connection stays that was made by the smaller peer id; of two in the same direction, the
-    /// older.
+    /// The connection to drop, if we have two with one peer. Both sides decide alike: in opposite
+    /// directions, the connection made by the smaller peer id stays; in the same direction, the
+    /// older one.
     fn duplicate_of(&mut self, slot: PeerSlot, peer_id: PeerId) -> Option<PeerSlot> {
         let other = self.peers.other_of(slot, peer_id)?;
         let direction = self.peer(slot).direction;
@@ -92,7 +92,7 @@ impl Swarm {
         for (_, buffer) in &peer.sending {
             self.cache.unpin(*buffer);
         }
-        for piece in peer.has().ones() {
+        for piece in peer.has().present() {
             self.picker.piece_vanished(piece);
         }
         if peer.direction == Direction::Outgoing && peer.phase != Phase::Closing {

@@ -105,6 +105,8 @@ use crate::units::*;
 /// poll led to another `handle_*` (a block was sent, a hash is known, a connection is closed),
 /// begin again.
 ///
+/// An earlier `poll_hash` does no harm.
+///
 /// 1. `poll_send`, for each peer that has room for more: sending frees buffers of the pool, and
 ///    requests keep the links busy, which is what an agent waits for most.
 /// 2. `poll_disk`: reads and writes start, and the disk works while we hash.
@@ -119,7 +121,8 @@ use crate::units::*;
 ///
 /// When an answer may change: `poll_connect`, `poll_announce` and `poll_timeout` depend on the
 /// time, and what they will return next is due at `poll_timeout` at the latest; then call
-/// `handle_timeout`. `poll_send` depends on the time only where `handle_timeout` would be due, too.
+/// `handle_timeout`. Pauses that end between two ticks (of a peer that refused, of an address, of a
+/// keep-alive) are noticed at the next tick.
 /// All other answers change with `handle_*`, with `leave`, and with each other only in the order
 /// above.
 ///
@@ -127,11 +130,11 @@ use crate::units::*;
 ///
 /// - A piece on the disk is neither wanted from peers nor unknown.
 /// - A piece that is missing comes in exactly one way: it is made of zeros, being written, or
-///   wanted
-///   itself or through one equal piece.
+///   wanted itself or through one equal piece.
 /// - A piece that got onto the disk, or was lost, is in `changes`.
-/// - Every buffer is free, stored, or owned by exactly one open piece, disk read or read queue.
-/// - Every pinned buffer is in the `sending` of one peer.
+/// - Every buffer is free, stored, forgotten while it is still pinned, or owned by exactly one open
+///   piece, disk read or read queue.
+/// - Every pin of a buffer belongs to one block in the `sending` of one peer.
 #[derive(Debug)]
 pub struct Swarm {
     metainfo: Arc<Metainfo>,
@@ -186,7 +189,7 @@ impl Swarm {
             Role::Seeder => (State::Seeding, all, none.clone(), Some(now)),
             Role::Leecher => (State::Scanning, none.clone(), all, None),
         };
-        let unproven = match config.scan {
+        let unverified = match config.scan {
             ScanPolicy::BeforeUse => have.clone(),
             ScanPolicy::Skip => none,
         };
@@ -197,14 +200,14 @@ impl Swarm {
             state,
             picker: Picker::new(layout, buffer_bytes, have, picker_rng),
             scan: Scan::new(unknown),
-            read_back: ReadBack::new(unproven),
+            read_back: ReadBack::new(unverified),
             placing: Placing::new(pieces),
             cache: Cache::new(config.buffer_count),
             disk: DiskQueue::default(),
             read_queue: ReadQueue::new(layout, buffer_bytes, READ_AHEAD_MAX),
             peers: Peers::default(),
             changes: Changes::default(),
-            offers: Offers::new(&contents.needless(), &mut rng),
+            offers: Offers::new(&contents.derivable(), &mut rng),
             mesh,
             tracker: Tracker::new(
                 now,
@@ -257,7 +260,7 @@ impl Swarm {
             to_check,
             bad_offset: self.bad_offset(),
             fetched: self.traffic.fetched(),
-            wasted: self.traffic.wasted(),
+            unused: self.traffic.unused(),
             uploaded: self.traffic.uploaded(),
             peers: self.peers.live_count() as u32,
         }
@@ -361,14 +364,14 @@ impl Swarm {
         }
         let mut ways = alloc::vec![0; self.have().len() as usize];
         self.placing.count_ways(&mut ways);
-        for fetched in self.picker.wanted().ones() {
+        for fetched in self.picker.wanted().present() {
             let equals = self.contents.equals(fetched);
             for piece in [fetched].into_iter().chain(equals) {
                 ways[piece.index()] += 1;
             }
         }
         let missing = |piece: &PieceIndex| !self.scan.is_unknown(*piece);
-        for piece in self.have().zeros().filter(missing) {
+        for piece in self.have().missing().filter(missing) {
             let ways = ways[piece.index()];
             assert_eq!(ways, 1, "piece {} comes in {ways} ways", piece.0);
         }

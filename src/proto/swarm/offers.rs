@@ -20,14 +20,14 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    /// `needless`: pieces that an empty target need not fetch.
-    pub(super) fn new(needless: &Bitfield, rng: &mut Rng) -> Offers {
-        let mut sent = Ranking::new(needless.len(), rng);
-        needless.ones().for_each(|piece| sent.remove(piece));
+    /// `derivable`: pieces that an empty target need not fetch.
+    pub(super) fn new(derivable: &Bitfield, rng: &mut Rng) -> Offers {
+        let mut sent = Ranking::new(derivable.len(), rng);
+        derivable.present().for_each(|piece| sent.remove(piece));
         Offers {
             sent,
             // Two seeds must not offer the same pieces at the same time.
-            next: PieceIndex(rng.below(needless.len())),
+            next: PieceIndex(rng.below(derivable.len())),
         }
     }
 

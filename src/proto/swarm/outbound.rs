@@ -62,7 +62,7 @@ impl Swarm {
             .or_else(|| self.keep_alive(now, slot))
     }
 
-    // ---- who we are
+    // ---- handshakes
 
     fn handshake(&self) -> Handshake {
         Handshake {
@@ -163,9 +163,9 @@ impl Swarm {
         let have = self.picker.have();
         let peer = self.peers.get_mut(slot)?;
         while let Some(piece) = self.changes.next(&mut peer.changes) {
-            let needless = peer.extended && peer.has().get(piece) && !peer.is_complete();
+            let derivable = peer.extended && peer.has().get(piece) && !peer.is_complete();
             let message = match have.get(piece) {
-                true if needless => None,
+                true if derivable => None,
                 true => Some(Message::Have(piece.0)),
                 false => peer.loss_of(piece),
             };

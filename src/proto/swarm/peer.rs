@@ -1,4 +1,5 @@
-//! How do we stand with one peer: who chokes whom, what was asked for, what is being sent?
+//! How do we stand with one peer: which side chokes the other, what was asked for, what is being
+//! sent?
 //!
 //! Read first: BEP 3 (choking, interest), BEP 6 (fast extension), BEP 10 (`reqq`). Choking and
 //! interest are decided in one field and compared with what the peer was last told (`unchoke`
@@ -36,12 +37,12 @@ pub(super) enum Phase {
     Closing,
 }
 
-/// Who made the connection?
+/// Which side made the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
-    /// They called us.
+    /// The peer connected to us.
     Incoming,
-    /// We called them.
+    /// We connected to the peer.
     Outgoing,
 }
 
@@ -231,7 +232,7 @@ impl Peer {
 
     /// Their bitfield. `wanted`: the pieces that the picker wants.
     pub(super) fn set_bitfield(&mut self, has: Bitfield, wanted: &Bitfield) {
-        self.wanted = has.ones().filter(|piece| wanted.get(*piece)).count() as u32;
+        self.wanted = has.present().filter(|piece| wanted.get(*piece)).count() as u32;
         self.has = has;
         self.version += 1;
     }
@@ -424,7 +425,11 @@ impl Peer {
     }
 
     pub(super) fn check_invariants(&self, wanted: &Bitfield) {
-        let both = self.has.ones().filter(|piece| wanted.get(*piece)).count();
+        let both = self
+            .has
+            .present()
+            .filter(|piece| wanted.get(*piece))
+            .count();
         assert_eq!(self.wanted as usize, both);
         assert!(self.suggested.len() <= SUGGESTED_MAX);
     }

@@ -99,7 +99,7 @@ impl Placing {
 
     /// Adds 1 for each way in which a piece gets onto the disk without being fetched, for recounts.
     pub(super) fn count_ways(&self, ways: &mut [u32]) {
-        for piece in self.zeros.iter().copied().chain(self.coming.ones()) {
+        for piece in self.zeros.iter().copied().chain(self.coming.present()) {
             ways[piece.index()] += 1;
         }
     }

@@ -1,16 +1,17 @@
 //! Is what was written really on the disk?
 //!
-//! A piece that was written is *unproven* until it has been read back and its hash is right. Once
-//! bad may be the cache of a disk, so the piece is fetched again; twice bad is the disk. A seeder
-//! begins with every piece unproven if it is to hash each piece before its first upload.
+//! A piece that was written is *unverified* until it has been read back and its hash is right. A
+//! piece that is bad once may have been lost in the cache of the disk, so it is fetched again. A
+//! piece that is bad twice means that the disk is broken. A seeder begins with every piece
+//! unverified if it is to hash each piece before its first upload.
 
 use crate::bitfield::Bitfield;
 use crate::units::PieceIndex;
 
-/// Invariant: an unproven piece is on the disk.
+/// Invariant: an unverified piece is on the disk.
 #[derive(Debug)]
 pub(super) struct ReadBack {
-    unproven: Bitfield,
+    unverified: Bitfield,
     /// Pieces that were bad once and were fetched again.
     retried: Bitfield,
     /// Pieces that were bad twice: the first, and how many.
@@ -25,38 +26,38 @@ pub(super) enum Remedy {
 }
 
 impl ReadBack {
-    pub(super) fn new(unproven: Bitfield) -> ReadBack {
+    pub(super) fn new(unverified: Bitfield) -> ReadBack {
         ReadBack {
-            retried: Bitfield::new(unproven.len()),
-            unproven,
+            retried: Bitfield::new(unverified.len()),
+            unverified,
             failed: None,
         }
     }
 
     pub(super) fn is_unproven(&self, piece: PieceIndex) -> bool {
-        self.unproven.get(piece)
+        self.unverified.get(piece)
     }
 
-    pub(super) fn unproven(&self) -> impl Iterator<Item = PieceIndex> + '_ {
-        self.unproven.ones()
+    pub(super) fn unverified(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        self.unverified.present()
     }
 
     pub(super) fn unproven_count(&self) -> u32 {
-        self.unproven.count()
+        self.unverified.count()
     }
 
     pub(super) fn note_written(&mut self, piece: PieceIndex) {
-        self.unproven.set(piece);
+        self.unverified.set(piece);
     }
 
     /// The piece was read and is good.
     pub(super) fn note_proven(&mut self, piece: PieceIndex) {
-        self.unproven.clear(piece);
+        self.unverified.clear(piece);
     }
 
     /// The piece is not on the disk any more.
     pub(super) fn note_lost(&mut self, piece: PieceIndex) {
-        self.unproven.clear(piece);
+        self.unverified.clear(piece);
     }
 
     /// The piece was read back and is bad.
@@ -76,10 +77,10 @@ impl ReadBack {
     }
 
     pub(super) fn check_invariants(&self, have: &Bitfield) {
-        for piece in self.unproven.ones() {
+        for piece in self.unverified.present() {
             assert!(
                 have.get(piece),
-                "piece {} is unproven and not there",
+                "piece {} is unverified and not there",
                 piece.0
             );
         }

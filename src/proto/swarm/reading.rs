@@ -92,7 +92,7 @@ impl Swarm {
                 return;
             };
             self.read_queue.start_read();
-            self.disk.read_and_hash(chunk, self.span(chunk), buffer);
+            self.disk.read_for_hash(chunk, self.span(chunk), buffer);
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! At the start every piece of a leecher is *unknown*. A sample is read first: if no piece of it is
 //! good, the target is taken to hold nothing, and the rest is not read. A piece that the scan
-//! cannot read counts as missing, because many a sector torn by a power cut is healed by writing
-//! it; a disk that is gone fails at the first write.
+//! cannot read counts as missing, because writing repairs many sectors that a power cut has torn; a
+//! disk that is gone fails at the first write.
 
 use alloc::vec::Vec;
 
@@ -60,7 +60,7 @@ impl Scan {
 
     /// The pieces to read after the sample; None if there is no reason to read more.
     #[must_use]
-    pub(super) fn rest_to_read(&mut self) -> Option<Vec<PieceIndex>> {
+    pub(super) fn rest_to_read(&mut self) -> Option<Bitfield> {
         if self.stage != (Stage::Sample { any_good: true }) {
             return None;
         }
@@ -68,9 +68,9 @@ impl Scan {
         Some(self.unknown())
     }
 
-    /// The pieces that are still unknown, in order.
-    pub(super) fn unknown(&self) -> Vec<PieceIndex> {
-        self.unknown.ones().collect()
+    /// The pieces that are still unknown: a copy, since the caller makes them known one by one.
+    pub(super) fn unknown(&self) -> Bitfield {
+        self.unknown.clone()
     }
 
     /// A part of the piece could not be read. True if that is worth an event: not for every sector
@@ -93,7 +93,7 @@ impl Scan {
     }
 
     pub(super) fn check_invariants(&self, have: &Bitfield, wanted: &Bitfield) {
-        for piece in self.unknown.ones() {
+        for piece in self.unknown.present() {
             assert!(!have.get(piece), "piece {} is unknown and there", piece.0);
             assert!(
                 !wanted.get(piece),

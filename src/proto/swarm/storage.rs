@@ -32,10 +32,10 @@ impl Swarm {
                 buffer,
                 stale: false,
             } => self.cache.store(buffer, chunk),
-            Pending::ReadAndHash { chunk, buffer } if self.is_open() => {
+            Pending::ReadForHash { chunk, buffer } if self.is_open() => {
                 self.read_queue.arrived(chunk, buffer);
             }
-            Pending::Load { buffer, .. } | Pending::ReadAndHash { buffer, .. } => {
+            Pending::Load { buffer, .. } | Pending::ReadForHash { buffer, .. } => {
                 self.cache.give_back(buffer);
             }
             Pending::Flush => self.flushed(now),
@@ -46,7 +46,7 @@ impl Swarm {
     /// used any more.
     fn abort(&mut self, pending: Pending) {
         match pending {
-            Pending::Load { buffer, .. } | Pending::ReadAndHash { buffer, .. } => {
+            Pending::Load { buffer, .. } | Pending::ReadForHash { buffer, .. } => {
                 self.cache.give_back(buffer);
             }
             Pending::Write { piece, from } => self.placing.end(piece, from),
@@ -57,7 +57,7 @@ impl Swarm {
     /// The scan takes what it cannot read for missing. Every other error is the end.
     fn target_fails(&mut self, now: Instant, pending: Pending, error: DiskError) {
         match pending {
-            Pending::ReadAndHash { chunk, .. } if self.state == State::Scanning => {
+            Pending::ReadForHash { chunk, .. } if self.state == State::Scanning => {
                 let piece = chunk.piece;
                 if self.scan.note_unreadable(piece) {
                     self.tell(Event::TargetBad { piece, error });
@@ -75,13 +75,13 @@ impl Swarm {
 
     /// A seeder goes on with the pieces that it can read.
     fn source_fails(&mut self, now: Instant, pending: Pending, error: DiskError) {
-        let (Pending::Load { chunk, .. } | Pending::ReadAndHash { chunk, .. }) = &pending else {
+        let (Pending::Load { chunk, .. } | Pending::ReadForHash { chunk, .. }) = &pending else {
             unreachable!("a seeder only reads")
         };
         self.lose_source(now, chunk.piece, Some(error));
         match pending {
             // As in `target_fails`: its turn at the hash must come.
-            Pending::ReadAndHash { .. } => self.done(now, pending),
+            Pending::ReadForHash { .. } => self.done(now, pending),
             _ => self.abort(pending),
         }
     }
@@ -103,7 +103,7 @@ impl Swarm {
             Verdict::Good => self.write(piece),
             Verdict::Bad { liar } => {
                 self.traffic
-                    .note_wasted(self.metainfo.layout.piece_length(piece));
+                    .note_unused(self.metainfo.layout.piece_length(piece));
                 let peer = liar.and_then(|slot| self.peers.get(slot));
                 let address = peer.map(|peer| peer.address);
                 self.tell(Event::PieceBad {
@@ -194,7 +194,7 @@ impl Swarm {
         self.changes.push(piece);
         self.read_back.note_lost(piece);
         self.cache.forget(piece);
-        self.disk.spoil_loads(piece);
+        self.disk.mark_loads_stale(piece);
         for peer in self.peers.values_mut() {
             peer.drop_uploads_of(piece);
         }

@@ -132,7 +132,7 @@ def message(number, body=b""):
 def a_peer_with_wrong_data_is_banned(stage):
     """One seeder has another image under the same torrent: its pieces are bad, and the job succeeds
     all the same. A ban is by address, so the honest seeder has another address. (Our own seeder
-    would not serve such an image.)"""
+    would not serve an image with bad bytes.)"""
     image = stage.image("image", 12 * MIB)
     torrent = Torrent(stage.directory, image, 256 * KIB)
     place = stage.directory_for("liar")

@@ -382,7 +382,7 @@ fn a_peer_that_does_not_read_its_blocks_is_closed() {
 
 /// A leecher has written its only piece, which came from a peer that it called; the disk has not
 /// flushed yet.
-fn written_and_unproven() -> (Swarm, PeerSlot) {
+fn written_and_unverified() -> (Swarm, PeerSlot) {
     let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &[address(1)]);
     let (slot, called) = swarm.poll_connect(at(0)).unwrap();
     assert_eq!(called, address(1));
@@ -412,14 +412,14 @@ fn written_and_unproven() -> (Swarm, PeerSlot) {
 
 #[test]
 fn complete_peers_do_not_call_each_other_during_the_read_back() {
-    let (mut swarm, slot) = written_and_unproven();
+    let (mut swarm, slot) = written_and_unverified();
     swarm.handle_closed(at(0), slot, &mut Throttles::default());
     assert_eq!(swarm.poll_connect(at(10)), None);
 }
 
 #[test]
 fn something_is_left_until_the_read_back_is_over() {
-    let (mut swarm, _) = written_and_unproven();
+    let (mut swarm, _) = written_and_unverified();
     assert!(swarm.poll_announce(at(0)).unwrap().contains("&left=16384&"));
     swarm.handle_announced(at(0), Err("no answer".into()));
     assert_eq!(swarm.state, State::Verifying);
@@ -430,7 +430,7 @@ fn something_is_left_until_the_read_back_is_over() {
 
 #[test]
 fn an_agent_interrupted_during_the_read_back_is_not_complete() {
-    let (mut swarm, _) = written_and_unproven();
+    let (mut swarm, _) = written_and_unverified();
     swarm.leave(at(0));
     assert_eq!(swarm.state, State::Leaving(Outcome::Interrupted));
     assert_eq!(swarm.left_bytes(), 16 * 1024);
@@ -439,7 +439,7 @@ fn an_agent_interrupted_during_the_read_back_is_not_complete() {
 /// Nothing is left to do except to pass the image on.
 #[test]
 fn an_agent_interrupted_while_seeding_is_complete() {
-    let (mut swarm, _) = written_and_unproven();
+    let (mut swarm, _) = written_and_unverified();
     work(&mut swarm, at(0));
     swarm.leave(at(0));
     assert_eq!(swarm.state, State::Over(Outcome::Complete));

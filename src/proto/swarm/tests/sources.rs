@@ -257,7 +257,7 @@ fn an_incomplete_peer_is_not_told_of_pieces_that_it_has() {
 }
 
 #[test]
-fn complete_peers_part_once_both_know_it() {
+fn two_complete_peers_disconnect() {
     let mut story = leecher("AB", "AB");
     let peer = story.peer(2, "##");
     let wants_nothing = |said: Vec<Send>| {
@@ -293,7 +293,7 @@ fn complete_peers_part_once_both_know_it() {
     );
 }
 
-/// A duplicate connection is closed and tried again later. Such a peer must not count as
+/// A duplicate connection is closed and tried again later. This peer must not count as
 /// incomplete.
 #[test]
 fn no_agent_stays_for_a_peer_whose_bitfield_is_unknown() {
