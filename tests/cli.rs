@@ -1,51 +1,28 @@
 //! Does the real binary behave on the command line: exit statuses, one clear line when it fails,
 //! and `make`, `info` and `verify` of a disk image?
 
+mod scratch;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use scratch::Place;
 
 const MIB: u64 = 1 << 20;
 
-/// A directory of its own for one test, removed at its end.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("cli-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Place(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_string()
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
-        fs::write(self.0.join(name), bytes).unwrap();
-        self.path(name)
-    }
-
-    /// 9 MiB and 777 bytes, with data at the start and in the middle, and a hole at the end.
-    fn sparse_image(&self) -> String {
-        let path = self.path("disk.img");
-        let file = File::create(&path).unwrap();
-        file.set_len(9 * MIB + 777).unwrap();
-        let data: Vec<u8> = (0..2 * MIB as u32)
-            .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
-            .collect();
-        file.write_all_at(&data, 0).unwrap();
-        file.write_all_at(&data[..300_000], 5 * MIB).unwrap();
-        path
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// 9 MiB and 777 bytes, with data at the start and in the middle, and a hole at the end.
+fn sparse_image(place: &Place) -> String {
+    let path = place.path("disk.img");
+    let file = File::create(&path).unwrap();
+    file.set_len(9 * MIB + 777).unwrap();
+    let data: Vec<u8> = (0..2 * MIB as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    file.write_all_at(&data, 0).unwrap();
+    file.write_all_at(&data[..300_000], 5 * MIB).unwrap();
+    path
 }
 
 fn swarmdd(arguments: &[&str]) -> Output {
@@ -179,7 +156,7 @@ fn a_closed_stdout_is_no_error() {
 #[test]
 fn make_info_and_verify_agree_on_used_ranges() {
     let place = Place::new("used");
-    let (image, torrent) = (place.sparse_image(), place.path("disk.torrent"));
+    let (image, torrent) = (sparse_image(&place), place.path("disk.torrent"));
     let url = "http://10.77.0.1:6969/announce";
     let made = succeed(&[
         "make",
@@ -237,7 +214,7 @@ fn make_info_and_verify_agree_on_used_ranges() {
 #[test]
 fn verify_of_a_single_file_names_the_first_bad_offset() {
     let place = Place::new("single");
-    let (image, torrent) = (place.sparse_image(), place.path("disk.torrent"));
+    let (image, torrent) = (sparse_image(&place), place.path("disk.torrent"));
     let made = succeed(&[
         "make",
         "--single",
@@ -280,7 +257,7 @@ fn verify_of_a_single_file_names_the_first_bad_offset() {
 #[test]
 fn the_same_image_gives_the_same_torrent() {
     let place = Place::new("same");
-    let (image, torrent) = (place.sparse_image(), place.path("disk.torrent"));
+    let (image, torrent) = (sparse_image(&place), place.path("disk.torrent"));
     succeed(&["make", &image, "-o", &torrent]);
     let first = fs::read(&torrent).unwrap();
     succeed(&["make", &image, "-o", &torrent]);

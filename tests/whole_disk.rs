@@ -5,11 +5,15 @@
 //! devices. A test whose tools are missing, or that needs loop devices and is not run by root, says
 //! so and passes.
 
+mod scratch;
+
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+
+use scratch::Place;
 
 const MIB: u64 = 1 << 20;
 const IMAGE_BYTES: u64 = 192 * MIB;
@@ -18,7 +22,7 @@ const LARGER_BYTES: u64 = 256 * MIB;
 /// A GPT with an EFI system partition and an ext4 with a file, and bytes of a boot loader in the
 /// gap before the first partition.
 fn gpt_image(place: &Place) -> String {
-    let image = place.sparse("disk.img", IMAGE_BYTES);
+    let image = sparse(place, "disk.img", IMAGE_BYTES);
     tool(
         "sgdisk",
         &[
@@ -51,9 +55,9 @@ fn fill_partitions(place: &Place, image: &str) {
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
     fs::write(format!("{source}/noise"), noise).unwrap();
-    let esp = place.sparse("esp", 40 * MIB);
+    let esp = sparse(place, "esp", 40 * MIB);
     tool("mkfs.vfat", &["-F", "32", &esp]);
-    let root = place.sparse("root", 120 * MIB);
+    let root = sparse(place, "root", 120 * MIB);
     tool("mke2fs", &["-q", "-t", "ext4", "-d", &source, &root]);
     let disk = File::options().write(true).open(image).unwrap();
     disk.write_all_at(&fs::read(esp).unwrap(), MIB).unwrap();
@@ -129,7 +133,7 @@ fn make_and_info_describe_the_disk() {
         "{info}"
     );
 
-    let plain = place.sparse("plain.img", MIB);
+    let plain = sparse(&place, "plain.img", MIB);
     let (torrent, said) = make(&place, &plain, &[]);
     assert!(!said.contains("partition table"), "{said}");
     let info = succeed(&["info", &torrent]);
@@ -179,7 +183,7 @@ fn bytes_of_the_image_behind_its_backup_gpt_are_kept() {
     if !tools_are_there(&["sgdisk"]) {
         return;
     }
-    let image = place.sparse("disk.img", 16 * MIB);
+    let image = sparse(&place, "disk.img", 16 * MIB);
     tool("sgdisk", &["-n", "1:2048:+8M", &image]);
     let disk = File::options().write(true).open(&image).unwrap();
     disk.set_len(24 * MIB).unwrap();
@@ -412,7 +416,7 @@ fn an_mbr_grows_only_when_asked() {
     if !tools_are_there(&["sfdisk", "losetup"]) || !loops_are_there() {
         return;
     }
-    let image = place.sparse("mbr.img", 16 * MIB);
+    let image = sparse(&place, "mbr.img", 16 * MIB);
     let script = place.write("script", b"label: dos\n2048,4096,c,*\n6144,8192,83\n");
     tool_fed("sfdisk", &["--quiet", &image], &script);
     File::options()
@@ -447,7 +451,7 @@ fn a_broken_table_is_left_alone() {
     if !tools_are_there(&["sgdisk"]) {
         return;
     }
-    let image = place.sparse("broken.img", 16 * MIB);
+    let image = sparse(&place, "broken.img", 16 * MIB);
     tool("sgdisk", &["-n", "1:2048:+8M", &image]);
     let (torrent, _) = make(&place, &image, &["--single"]);
     // Not in the GUID of the disk, where the byte is an x already in one of 256 runs.
@@ -479,39 +483,12 @@ fn a_broken_table_is_left_alone() {
 
 // ---- the fixtures ----
 
-/// A directory of its own for one test, removed at its end.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("whole-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Place(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_string()
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
-        fs::write(self.0.join(name), bytes).unwrap();
-        self.path(name)
-    }
-
-    fn sparse(&self, name: &str, length: u64) -> String {
-        File::create(self.0.join(name))
-            .unwrap()
-            .set_len(length)
-            .unwrap();
-        self.path(name)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn sparse(place: &Place, name: &str, length: u64) -> String {
+    File::create(place.0.join(name))
+        .unwrap()
+        .set_len(length)
+        .unwrap();
+    place.path(name)
 }
 
 /// A loop device over a sparse file of its own, detached at the end of the test, however it ends.
@@ -522,7 +499,10 @@ struct Loop {
 
 impl Loop {
     fn new(place: &Place, name: &str, length: u64, sector_bytes: u32) -> Loop {
-        Loop::over(&place.sparse(&format!("{name}.loop"), length), sector_bytes)
+        Loop::over(
+            &sparse(place, &format!("{name}.loop"), length),
+            sector_bytes,
+        )
     }
 
     fn over(backing: &str, sector_bytes: u32) -> Loop {

@@ -20,7 +20,7 @@ use mio::{Events, Interest, Poll, Token};
 use swarm_proto::format::layout::Layout;
 use swarm_proto::policy::cache::Chunk;
 use swarm_proto::policy::read_queue::ReadQueue;
-use swarm_proto::swarm::{DiskError, Hash, HashOf, Work};
+use swarm_proto::swarm::{self, DiskError, Hash, HashOf, Work};
 use swarm_proto::units::{BufferId, DiskOffset, PieceHash, PieceIndex, Ticket};
 
 use super::disk::Storage;
@@ -80,7 +80,7 @@ impl Reader {
             });
         }
         let layout = *places.layout();
-        let buffer_bytes = buffer_bytes(&layout);
+        let buffer_bytes = swarm::buffer_bytes(&layout);
         let buffer_count = WINDOW_BYTES / buffer_bytes;
         let device = device.duplicate().map_err(ReadError::Kernel)?;
         Ok(Reader {
@@ -148,7 +148,7 @@ impl Reader {
                 .expect("the window has as many buffers");
             self.queue.start_read();
             self.reading[buffer.index()] = Some(chunk);
-            let (begin, length) = self.span(chunk);
+            let (begin, length) = self.queue.span(chunk);
             let work = Work::Read {
                 ticket: Ticket(buffer.0.into()),
                 piece: chunk.piece,
@@ -203,7 +203,7 @@ impl Reader {
     }
 
     fn step(&self, chunk: Chunk, buffer: BufferId) -> Hash {
-        let (begin, length) = self.span(chunk);
+        let (begin, length) = self.queue.span(chunk);
         Hash {
             of: HashOf::Disk(chunk.piece),
             begin,
@@ -211,13 +211,6 @@ impl Reader {
             buffer,
             offset: 0,
         }
-    }
-
-    /// The bytes of a chunk inside its piece.
-    fn span(&self, chunk: Chunk) -> (u32, u32) {
-        let begin = chunk.index * self.buffer_bytes;
-        let rest = self.layout.piece_length(chunk.piece) - begin;
-        (begin, rest.min(self.buffer_bytes))
     }
 
     fn judge(&mut self, (piece, hash): (PieceIndex, PieceHash)) -> PieceRead {
@@ -248,14 +241,6 @@ impl Reader {
             },
         }
     }
-}
-
-/// Size of a buffer: a piece, or a part of one.
-fn buffer_bytes(layout: &Layout) -> u32 {
-    layout
-        .piece_bytes()
-        .next_multiple_of(4096)
-        .min(BUFFER_BYTES_MAX)
 }
 
 /// Reads and hashes these pieces, and blocks until that is done, `on_piece` returns an error, or a

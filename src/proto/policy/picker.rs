@@ -45,7 +45,7 @@ pub struct Picker {
     version: u64,
 }
 
-/// What we know of the peer that could be asked.
+/// What we know of the peer that could be asked, and of ourselves.
 pub struct Asked<'a> {
     pub slot: PeerSlot,
     pub has: &'a Bitfield,
@@ -55,6 +55,10 @@ pub struct Asked<'a> {
     pub offers: bool,
     /// True for blocks that were requested from it already.
     pub requested: &'a dyn Fn(Block) -> bool,
+    /// There are buffers to open another piece.
+    pub room: bool,
+    /// No further piece will be wanted.
+    pub last: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,8 +202,8 @@ impl Picker {
         self.version += u64::from(self.ranking.count(piece) == 0);
     }
 
-    /// `room`: there are buffers to open another piece. `last`: no further piece will be wanted.
-    pub fn pick(&self, peer: &Asked, room: bool, last: bool) -> Pick {
+    pub fn pick(&self, peer: &Asked) -> Pick {
+        let Asked { room, last, .. } = *peer;
         let wanted = |piece: &PieceIndex| peer.has.get(*piece);
         let only_here = |open: &&OpenPiece| self.ranking.count(open.piece()) == 1;
         // Mostly every block of the open pieces is requested already.
@@ -508,8 +512,10 @@ mod tests {
             suggested: &suggested,
             offers: false,
             requested: &|_| false,
+            room: true,
+            last: true,
         };
-        picker.pick(&asked, true, true)
+        picker.pick(&asked)
     }
 
     fn open(picker: &mut Picker, piece: u32) {
@@ -571,8 +577,10 @@ mod tests {
                 suggested,
                 offers: true,
                 requested: &|_| false,
+                room,
+                last: true,
             };
-            picker.pick(&asked, room, true)
+            picker.pick(&asked)
         };
         open(&mut picker, 3);
         assert_eq!(
@@ -600,10 +608,12 @@ mod tests {
             suggested: &[],
             offers: false,
             requested: &|_| false,
+            room: false,
+            last: true,
         };
-        assert_eq!(picker.pick(&asked, false, true), Pick::Nothing);
+        assert_eq!(picker.pick(&asked), Pick::Nothing);
         open(&mut picker, 1);
-        assert_eq!(picker.pick(&asked, false, true), Pick::Block(block(1, 0)));
+        assert_eq!(picker.pick(&asked), Pick::Block(block(1, 0)));
     }
 
     #[test]

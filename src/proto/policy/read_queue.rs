@@ -171,6 +171,13 @@ impl ReadQueue {
         self.reading + self.arrived.len()
     }
 
+    /// Begin and length of a chunk inside its piece.
+    pub fn span(&self, chunk: Chunk) -> (u32, u32) {
+        let begin = chunk.index * self.buffer_bytes;
+        let rest = self.layout.piece_length(chunk.piece) - begin;
+        (begin, rest.min(self.buffer_bytes))
+    }
+
     fn chunk_count(&self, piece: PieceIndex) -> u32 {
         self.layout.piece_length(piece).div_ceil(self.buffer_bytes)
     }

@@ -222,8 +222,10 @@ impl Swarm {
                 suggested: peer.suggested(),
                 offers: peer.offers(),
                 requested: &requested,
+                room: inputs.room,
+                last: inputs.last,
             };
-            match self.picker.pick(&asked, inputs.room, inputs.last) {
+            match self.picker.pick(&asked) {
                 Pick::Block(block) => return Some(block),
                 Pick::Open(piece) => self.open_piece(piece),
                 Pick::Nothing if !inputs.room && self.make_room() => {}

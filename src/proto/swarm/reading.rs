@@ -75,7 +75,7 @@ impl Swarm {
             Role::Seeder if self.have().get(chunk.piece) => self.cache.store(buffer, chunk),
             _ => self.cache.give_back(buffer),
         }
-        let (begin, length) = self.span(chunk);
+        let (begin, length) = self.read_queue.span(chunk);
         Hash {
             of: HashOf::Disk(chunk.piece),
             begin,
@@ -92,15 +92,9 @@ impl Swarm {
                 return;
             };
             self.read_queue.start_read();
-            self.disk.read_for_hash(chunk, self.span(chunk), buffer);
+            self.disk
+                .read_for_hash(chunk, self.read_queue.span(chunk), buffer);
         }
-    }
-
-    /// Where a chunk begins in its piece, and its length.
-    fn span(&self, chunk: Chunk) -> (u32, u32) {
-        let begin = chunk.index * self.buffer_bytes;
-        let rest = self.metainfo.layout.piece_length(chunk.piece) - begin;
-        (begin, rest.min(self.buffer_bytes))
     }
 
     // ---- reads for peers
@@ -124,7 +118,7 @@ impl Swarm {
                 let Some(buffer) = self.take_to_load(place == 0) else {
                     return;
                 };
-                self.disk.load(chunk, self.span(chunk), buffer);
+                self.disk.load(chunk, self.read_queue.span(chunk), buffer);
             }
         }
         self.read_ahead();
