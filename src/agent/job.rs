@@ -30,6 +30,7 @@ use crate::os::pool::Pool;
 use crate::storage::disk::Storage;
 use crate::storage::partition_table;
 use crate::storage::places::Places;
+use crate::storage::requests::Joining;
 
 /// Pause after the kernel had no memory for a disk request while none was in flight.
 const SUBMIT_PAUSE: Duration = Duration::from_millis(100);
@@ -72,7 +73,7 @@ impl Job {
         let buffer_count = setup::buffer_count(&metainfo.layout, place.pool_bytes);
         let config = setup::config(settings, role, scan, listen_port, buffer_count)?;
         let reporting = Reporting::new(place.number, target, device.path.clone(), identity, now);
-        let storage = Storage::new(device, Places::of(&metainfo))?;
+        let storage = Storage::new(device, Places::of(&metainfo), Joining::Nothing)?;
         shared.poll.registry().register(
             &mut SourceFd(&storage.event_fd()),
             Origin::Storage(place.index).token(),

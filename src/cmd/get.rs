@@ -1,6 +1,6 @@
 //! `swarmdd get`: which torrent goes onto which target, and is that allowed?
 //!
-//! Everything that can be refused is refused before a byte of any target changes: first all
+//! Everything that can be refused is refused before the content of any target changes: first all
 //! torrents are loaded and checked, then all targets are opened and checked. A target is held from
 //! that moment until the agent closes it (`O_EXCL` on a device, a lock on a file). So two targets
 //! cannot be the same disk or parts of each other, no other program can mount a target that has

@@ -14,7 +14,7 @@ use swarm_proto::vec_map::VecMap;
 use super::cut::{Run, Transfer};
 use super::edges::{Edge, Edges};
 use super::places::Places;
-use super::requests::{JobRun, Purpose, Requests};
+use super::requests::{JobRun, Joining, Purpose, Requests};
 use super::zeroing::Zeroing;
 use crate::os::aio::Completion;
 use crate::os::device::Device;
@@ -48,9 +48,9 @@ struct Job {
 }
 
 impl Storage {
-    pub fn new(device: Device, places: Places) -> io::Result<Storage> {
+    pub fn new(device: Device, places: Places, joining: Joining) -> io::Result<Storage> {
         Ok(Storage {
-            requests: Requests::new(&device)?,
+            requests: Requests::new(&device, joining)?,
             zeroing: Zeroing::new(&device),
             edges: Edges::default(),
             jobs: VecMap::new(),
@@ -418,7 +418,7 @@ mod tests {
             device.alignment
         );
         device.alignment = alignment;
-        Storage::new(device, Places::of(metainfo)).unwrap()
+        Storage::new(device, Places::of(metainfo), Joining::Reads).unwrap()
     }
 
     /// Runs until `count` works are through; at most ten seconds.

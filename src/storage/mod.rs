@@ -20,6 +20,6 @@ pub mod hasher;
 pub mod partition_table;
 pub mod places;
 pub mod reader;
-mod requests;
+pub mod requests;
 pub mod sectors;
 mod zeroing;

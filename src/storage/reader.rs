@@ -20,13 +20,13 @@ use mio::{Events, Interest, Poll, Token};
 use swarm_proto::format::layout::Layout;
 use swarm_proto::policy::cache::Chunk;
 use swarm_proto::policy::read_queue::ReadQueue;
-use swarm_proto::swarm::{self, DiskError, Hash, HashOf, Work};
+use swarm_proto::swarm::{DiskError, Hash, HashOf, Work};
 use swarm_proto::units::{BufferId, DiskOffset, PieceHash, PieceIndex, Ticket};
 
 use super::disk::Storage;
 use super::hasher::Hasher;
 use super::places::Places;
-use super::requests::JOINED_BYTES_MAX;
+use super::requests::{JOINED_BYTES_MAX, Joining};
 use crate::os::device::Device;
 use crate::os::pool::Pool;
 use crate::os::signal::{Signal, Signals};
@@ -80,7 +80,7 @@ impl Reader {
             });
         }
         let layout = *places.layout();
-        let buffer_bytes = swarm::buffer_bytes(&layout);
+        let buffer_bytes = buffer_bytes(&layout);
         let buffer_count = WINDOW_BYTES / buffer_bytes;
         let device = device.duplicate().map_err(ReadError::Kernel)?;
         Ok(Reader {
@@ -92,7 +92,7 @@ impl Reader {
             hasher: Hasher::default(),
             layout,
             buffer_bytes,
-            storage: Storage::new(device, places).map_err(ReadError::Kernel)?,
+            storage: Storage::new(device, places, Joining::Reads).map_err(ReadError::Kernel)?,
             pool: Pool::new(buffer_bytes, buffer_count).map_err(ReadError::Kernel)?,
         })
     }
@@ -241,6 +241,15 @@ impl Reader {
             },
         }
     }
+}
+
+/// Size of a buffer: a piece, or a part of one. Larger than those of a swarm: nothing else is in
+/// this pool.
+fn buffer_bytes(layout: &Layout) -> u32 {
+    layout
+        .piece_bytes()
+        .next_multiple_of(4096)
+        .min(BUFFER_BYTES_MAX)
 }
 
 /// Reads and hashes these pieces, and blocks until that is done, `on_piece` returns an error, or a

@@ -1,8 +1,10 @@
 //! Which requests are in flight on the device, and what is each of them for?
 //!
-//! Reads that follow one another on the device become one request, whatever pieces they belong to:
-//! a piece of 16 KiB costs the kernel nearly as much work as one of 256 KiB. If that joined request
-//! fails, each of its reads is tried again alone, so that one lost sector costs one piece.
+//! Where a whole device is read, reads that follow one another become one request, whatever pieces
+//! they belong to: a piece of 16 KiB costs the kernel nearly as much work as one of 256 KiB. If
+//! that joined request fails, each of its reads is tried again alone, so that one lost sector costs
+//! one piece. The agent joins nothing: an error that a second try would hide is an error of its
+//! disk.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -22,6 +24,14 @@ const QUEUE_DEPTH: u32 = 64;
 
 /// Longest request that reads are joined to. Long enough for the full speed of a spinning disk.
 pub(super) const JOINED_BYTES_MAX: u32 = 1 << 20;
+
+/// Which reads become one request?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joining {
+    /// Those that follow one another on the device.
+    Reads,
+    Nothing,
+}
 
 /// What a request is for.
 pub(super) enum Purpose {
@@ -54,6 +64,7 @@ pub(super) struct Requests {
     aio: Aio,
     fd: RawFd,
     alignment: u32,
+    joining: Joining,
     in_flight: Vec<Option<Purpose>>,
     free_tickets: Vec<usize>,
     /// Reads that `submit` will hand over.
@@ -67,12 +78,13 @@ pub(super) struct Requests {
 
 impl Requests {
     /// The device must stay open until these requests are dropped.
-    pub(super) fn new(device: &Device) -> io::Result<Requests> {
+    pub(super) fn new(device: &Device, joining: Joining) -> io::Result<Requests> {
         assert!(device.alignment.is_power_of_two());
         Ok(Requests {
             aio: Aio::new(QUEUE_DEPTH)?,
             fd: device.fd(),
             alignment: device.alignment,
+            joining,
             in_flight: Vec::new(),
             free_tickets: Vec::new(),
             reads: Vec::new(),
@@ -95,10 +107,9 @@ impl Requests {
     }
 
     pub(super) fn push_run(&mut self, run: JobRun) {
-        match run.operation {
-            DiskOperation::Read => self.push_read(run),
-            DiskOperation::Write => self.push_alone(run),
-            DiskOperation::Flush => unreachable!("a flush moves no bytes"),
+        match (run.operation, self.joining) {
+            (DiskOperation::Read, Joining::Reads) => self.push_read(run),
+            _ => self.push_alone(run),
         }
     }
 
