@@ -47,11 +47,13 @@ const BUFFER_BYTES_MAX: u32 = JOINED_BYTES_MAX;
 /// Invariant: each buffer is in `free`, in `reading`, or waits in `queue` for the hash.
 struct Reader {
     queue: ReadQueue,
-    /// What each buffer is being filled with. The ticket of a read is the number of its buffer.
+    /// What each buffer is being filled with.
     reading: Vec<Option<Chunk>>,
     /// First in, first out: buffers that were filled one after the other are free one after the
     /// other, and lie side by side in memory when they are filled again.
     free: VecDeque<BufferId>,
+    /// Reads that were started.
+    read_count: u64,
     /// Pieces of which a part could not be read. They are hashed like the others, so that those
     /// behind them have their turn, and the hash is thrown away.
     failed: Vec<(PieceIndex, DiskError)>,
@@ -87,6 +89,7 @@ impl Reader {
             queue: ReadQueue::new(layout, buffer_bytes, buffer_count as usize),
             reading: vec![None; buffer_count as usize],
             free: (0..buffer_count).map(BufferId).collect(),
+            read_count: 0,
             failed: Vec::new(),
             second: None,
             hasher: Hasher::default(),
@@ -150,7 +153,7 @@ impl Reader {
             self.reading[buffer.index()] = Some(chunk);
             let (begin, length) = self.queue.span(chunk);
             let work = Work::Read {
-                ticket: Ticket(buffer.0.into()),
+                ticket: self.next_ticket(buffer),
                 piece: chunk.piece,
                 begin,
                 length,
@@ -161,12 +164,20 @@ impl Reader {
         self.storage.submit();
     }
 
+    /// The number of a read, and that of its buffer in the low bits. Tickets rise, since `Storage`
+    /// keeps its jobs in their order: with the buffers alone as tickets, `verify` of pieces of
+    /// 16 KiB took 1.35 times as long.
+    fn next_ticket(&mut self, buffer: BufferId) -> Ticket {
+        self.read_count += 1;
+        Ticket(self.read_count << u32::BITS | u64::from(buffer.0))
+    }
+
     /// Takes the chunks that have been read. False if there are none.
     fn take_arrived(&mut self) -> bool {
         self.storage.advance(&mut self.pool);
         let mut has_arrived = false;
         while let Some((ticket, result)) = self.storage.poll_done() {
-            let buffer = BufferId(u32::try_from(ticket.0).expect("the number of a buffer"));
+            let buffer = buffer_of(ticket);
             let chunk = self.reading[buffer.index()].take();
             let chunk = chunk.expect("a buffer is read into once at a time");
             if let Err(error) = result {
@@ -241,6 +252,11 @@ impl Reader {
             },
         }
     }
+}
+
+/// The buffer of a ticket of `next_ticket`.
+fn buffer_of(ticket: Ticket) -> BufferId {
+    BufferId(ticket.0 as u32)
 }
 
 /// Size of a buffer: a piece, or a part of one. Larger than those of a swarm: nothing else is in
