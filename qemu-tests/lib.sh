@@ -224,6 +224,18 @@ wait_for_console() {
 	wait_until "$2" says "$WORK/$1.console" "$3"
 }
 
+# wait_for_frame N: until the console of machine N shows the frame around a failure, all of it: the
+# lines leave a serial port one by one.
+wait_for_frame() {
+	wait_for_console "$1" "$BOOT_SECS" "SWARMDD FAILED ON THIS MACHINE" &&
+		wait_until 10 frame_is_whole "$1"
+}
+
+frame_is_whole() {
+	sed -n '/SWARMDD FAILED ON THIS MACHINE/,$p' "$WORK/$1.console" |
+		grep --quiet --text -e '+-----*+'
+}
+
 # wait_for_release N: until machine N has switched itself off.
 wait_for_release() {
 	wait_until 30 has_ended "$(cat "$WORK/$1.pid")" || fail "machine $1 was not released"
@@ -275,7 +287,7 @@ result_of() { grep --text -e "^$(mac_of "$1" | tr : -) .*" "$WORK/serve.out" | t
 # has_failed N PATTERN: machine N says so in a frame, the server knows the reason, and the machine
 # never called its disk complete.
 has_failed() {
-	says "$WORK/$1.console" "SWARMDD FAILED ON THIS MACHINE" || fail "machine $1 shows no frame"
+	wait_for_frame "$1" || fail "machine $1 shows no frame"
 	! reported "$1" seeding || fail "machine $1 called its disk complete"
 	! reported "$1" "done" || fail "machine $1 called itself done"
 	result_of "$1" | grep --quiet --extended-regexp -e "failed: .*$2" ||
