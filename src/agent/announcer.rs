@@ -56,7 +56,8 @@ impl Announcer {
         };
         self.exchange = None;
         let answer = match result {
-            Ok(body) => Answer::parse(&body).map_err(|error| error.to_string()),
+            Ok(response) => Ok(Answer::of(&response)),
+            Err(error) if error.is_answer() => Ok(Answer::Failure(error.to_string())),
             Err(error) => Err(error.to_string()),
         };
         core.handle_announced(now, answer);

@@ -16,7 +16,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use swarm_proto::limits::{HTTP_TIMEOUT, REDIRECTS_MAX};
 use swarm_proto::units::Instant;
-use swarm_proto::wire::http::{self, HttpError, ResponseReader};
+use swarm_proto::wire::http::{self, HttpError, Response, ResponseReader};
 use swarm_proto::wire::url::{Url, UrlError};
 
 /// Bytes read from a socket in one call; a torrent of 1 MB takes 16 reads.
@@ -88,15 +88,15 @@ impl Exchange {
     }
 
     /// Does everything that is possible without waiting. An attempt that fails or times out is
-    /// followed by the next address. Returns the body or the last error at the end, None while it
-    /// waits.
+    /// followed by the next address. Returns the answer, whatever its status, or the last error at
+    /// the end, None while it waits.
     pub fn advance(
         &mut self,
         registry: &Registry,
         token: Token,
         resolver: &mut Resolver,
         now: Instant,
-    ) -> Option<Result<Vec<u8>, ExchangeError>> {
+    ) -> Option<Result<Response, ExchangeError>> {
         if self.total_deadline.is_some_and(|total| total <= now) {
             return Some(Err(self.timed_out()));
         }
@@ -120,7 +120,7 @@ impl Exchange {
                 Ok(Progress::Moved) => self.idle_deadline = now + HTTP_TIMEOUT,
                 Ok(Progress::Done) => match self.finish(resolver, now) {
                     Ok(None) => {}
-                    Ok(Some(body)) => return Some(Ok(body)),
+                    Ok(Some(response)) => return Some(Ok(response)),
                     Err(error) => return Some(Err(error)),
                 },
                 Err(AttemptError::Io(error)) => {
@@ -175,16 +175,15 @@ impl Exchange {
         }
     }
 
-    /// The answer is complete: returns its body, or None after a redirect, which is followed.
+    /// The answer is complete: returns it, or None after a redirect, which is followed.
     fn finish(
         &mut self,
         resolver: &mut Resolver,
         now: Instant,
-    ) -> Result<Option<Vec<u8>>, ExchangeError> {
+    ) -> Result<Option<Response>, ExchangeError> {
         let attempt = self.attempt.take();
         let reader = attempt.expect("this attempt has just completed").reader;
         match (reader.status(), reader.location()) {
-            (Some(200), _) => Ok(Some(reader.into_body())),
             (Some(301 | 302 | 303 | 307 | 308), Some(location)) => {
                 let from = self.url.to_string();
                 self.redirects_left = self
@@ -196,11 +195,13 @@ impl Exchange {
                 self.look_up(resolver, now)?;
                 Ok(None)
             }
-            (status, _) => Err(ExchangeError::Status {
-                url: self.url.to_string(),
-                status: status.unwrap_or_default(),
-            }),
+            _ => Ok(Some(reader.into_response())),
         }
+    }
+
+    /// Where the last redirect led to.
+    pub fn url(&self) -> &Url {
+        &self.url
     }
 
     fn timed_out(&self) -> ExchangeError {
@@ -410,6 +411,22 @@ pub enum ExchangeError {
     Redirects {
         from: String,
     },
+}
+
+impl ExchangeError {
+    /// A server was reached and answered in HTTP.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            ExchangeError::Url(_)
+            | ExchangeError::Status { .. }
+            | ExchangeError::Redirects { .. } => true,
+            ExchangeError::Http { error, .. } => error.follows_status(),
+            ExchangeError::Resolve { .. }
+            | ExchangeError::NoAddress { .. }
+            | ExchangeError::Connection { .. }
+            | ExchangeError::TimedOut { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for ExchangeError {

@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use swarm_proto::format::metainfo::{Metainfo, MetainfoError};
 use swarm_proto::limits::METAINFO_BYTES_MAX;
 use swarm_proto::units::{InfoHash, Instant};
+use swarm_proto::wire::http::Response;
 use swarm_proto::wire::url::Url;
 
 use super::http::{Exchange, ExchangeError, Resolver, TimeLimit};
@@ -147,7 +148,12 @@ impl Waiter<'_> {
         loop {
             let (registry, now) = (self.poll.registry(), clock::now());
             if let Some(result) = exchange.advance(registry, EXCHANGE, &mut resolver, now) {
-                return Ok(result?);
+                let Response { status, body, .. } = result?;
+                let url = exchange.url().to_string();
+                return match status {
+                    200 => Ok(body),
+                    status => Err(ExchangeError::Status { url, status }.into()),
+                };
             }
             self.wait(exchange.deadline().since(now))?;
         }

@@ -282,6 +282,10 @@ pub(crate) const ANNOUNCE_COMPLETE: Duration = Duration::from_secs(8);
 pub(crate) const ANNOUNCE_RETRY_MIN: Duration = Duration::from_secs(1);
 pub(crate) const ANNOUNCE_RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// Longest pause that a busy tracker is granted (`Retry-After`). Without a bound one answer could
+/// send a machine to sleep for good, and a complete one would not notice the end of the tracker.
+pub(crate) const ANNOUNCE_BUSY_MAX: Duration = Duration::from_secs(60);
+
 /// Peers that the tracker is asked for (BEP 3 `numwant`).
 pub(crate) const NUMWANT: u32 = 200;
 

@@ -41,6 +41,8 @@ pub struct Tracker {
     /// Start of the first of them, and of the last.
     failed_since: Option<Instant>,
     failed_until: Instant,
+    /// When the last tracker that was busy may be asked again.
+    busy_until: Instant,
     grace: Duration,
 }
 
@@ -66,6 +68,7 @@ impl Tracker {
             failures: 0,
             failed_since: None,
             failed_until: now,
+            busy_until: now,
             grace,
         }
     }
@@ -157,11 +160,19 @@ impl Tracker {
         self.failures = 1;
         self.failed_since = None;
         self.next_tracker();
-        self.next = if self.at == (0, 0) {
-            now + ANNOUNCE_RETRY_MAX
-        } else {
-            now
+        self.next = match self.at {
+            (0, 0) => self.busy_until.max(now + ANNOUNCE_RETRY_MAX),
+            _ => now,
         };
+    }
+
+    /// The tracker is there and busy. It is asked again after the pause that it asked for, within
+    /// limits.
+    pub fn busy(&mut self, now: Instant, pause: Option<Duration>) {
+        let pause = pause.unwrap_or_default();
+        let pause = pause.clamp(ANNOUNCE_RETRY_MAX, ANNOUNCE_BUSY_MAX);
+        self.busy_until = self.busy_until.max(now + pause);
+        self.refused(now);
     }
 
     /// No answer. The next tracker is tried at once, and the first one again after a pause.
@@ -338,6 +349,29 @@ mod tests {
             tracker.poll(at(5), Need::Alone),
             Some(("http://a/", Event::Started))
         );
+    }
+
+    #[test]
+    fn a_busy_tracker_gets_its_pause_within_limits_and_is_not_gone() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (asked, pause) in [
+            (None, 5),
+            (seconds(0), 5),
+            (seconds(30), 30),
+            (seconds(u64::MAX), 60),
+        ] {
+            let mut tracker = tracker(&[&["http://a/"]]);
+            let _ = tracker.poll(at(0), Need::Complete);
+            tracker.answered(at(0));
+            for round in 1..=10 {
+                let now = at(8 + (round - 1) * pause);
+                assert!(tracker.poll(now, Need::Complete).is_some(), "{asked:?}");
+                tracker.busy(now, asked);
+                assert!(!tracker.is_gone());
+                let before = at(8 + round * pause - 1);
+                assert_eq!(tracker.poll(before, Need::Complete), None, "{asked:?}");
+            }
+        }
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Swarm {
         match answer {
             Ok(Answer::Peers { peers, warning, .. }) => {
                 self.tracker.answered(now);
+                self.refusal = None;
                 for address in peers {
                     self.mesh.learn(now, address, AddressSource::Tracker);
                 }
@@ -82,7 +83,14 @@ impl Swarm {
             }
             Ok(Answer::Failure(text)) => {
                 self.tracker.refused(now);
-                self.tell(Event::TrackerRefused(text));
+                self.tell_refusal(text);
+            }
+            Ok(Answer::Busy {
+                reason,
+                retry_after,
+            }) => {
+                self.tracker.busy(now, retry_after);
+                self.tell_refusal(reason);
             }
             Err(text) => {
                 self.tracker.failed(now);
@@ -96,5 +104,13 @@ impl Swarm {
         }
         self.leave_if_done(now);
         self.try_to_leave(now);
+    }
+
+    /// A tracker that refuses is asked every few seconds, and one line in the log is enough.
+    fn tell_refusal(&mut self, reason: String) {
+        if self.refusal.as_ref() != Some(&reason) {
+            self.refusal = Some(reason.clone());
+            self.tell(Event::TrackerRefused(reason));
+        }
     }
 }

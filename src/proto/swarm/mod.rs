@@ -63,6 +63,7 @@ mod traffic;
 pub use interface::*;
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -158,6 +159,8 @@ pub struct Swarm {
     offers: Offers,
     mesh: Mesh,
     tracker: Tracker,
+    /// What the tracker last refused us with, until it answers with peers.
+    refusal: Option<String>,
     announce_key: u32,
     leaving: Leaving,
 
@@ -215,6 +218,7 @@ impl Swarm {
                 config.tracker_grace,
                 &mut rng,
             ),
+            refusal: None,
             announce_key: rng.next_u64() as u32,
             leaving: Leaving::new(now, complete_at),
             traffic: Traffic::default(),

@@ -1,21 +1,24 @@
 //! What do we tell a tracker, and what does it answer?
 //!
 //! Read first: BEP 3 (trackers), BEP 23 (compact peer lists), BEP 7 (IPv6). The exchange is one
-//! HTTP GET (`http`). The answer is parsed whatever the HTTP status is, because some trackers
+//! HTTP GET (`http`). A failure reason counts whatever the HTTP status is, because some trackers
 //! refuse with an error status and a failure reason together. The interval that a tracker asks for
 //! is not read: `policy::tracker` announces as often as a room needs it, see
 //! `limits::ANNOUNCE_ALONE`.
 
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use crate::format::bencode::{self, BencodeError, Dict, Value};
 use crate::limits::{ANNOUNCE_PEER_COUNT_MAX, TEXT_BYTES_MAX};
 use crate::text;
 use crate::units::{InfoHash, PeerId};
 use crate::wire::compact;
+use crate::wire::http::Response;
 
 /// Why we announce now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,9 +112,34 @@ pub enum Answer {
     },
     /// The tracker was reached, but refuses to serve us. The text is its reason.
     Failure(String),
+    /// The tracker was reached and asks us to come back later.
+    Busy {
+        reason: String,
+        retry_after: Option<Duration>,
+    },
 }
 
 impl Answer {
+    /// Whatever answers in HTTP is there, so every response is an answer. Too Many Requests (429,
+    /// RFC 6585) and Service Unavailable (503, RFC 9110) mean that it is busy.
+    pub fn of(response: &Response) -> Answer {
+        let status = response.status;
+        let reason = match Answer::parse(&response.body) {
+            Ok(Answer::Failure(reason)) => reason,
+            Ok(answer) if status == 200 => return answer,
+            Err(error) if status == 200 => error.to_string(),
+            _ => format!("HTTP status {status}"),
+        };
+        let retry_after = response.retry_after;
+        match status {
+            429 | 503 => Answer::Busy {
+                reason,
+                retry_after,
+            },
+            _ => Answer::Failure(reason),
+        }
+    }
+
     /// Reads the entries that it knows. An entry of a wrong type or out of range counts as absent.
     /// Bytes behind the dictionary are ignored, because some trackers end their answer with a line
     /// break.
@@ -187,9 +215,6 @@ mod tests {
     use crate::rng::Rng;
     use crate::wire::compact::tests::addresses;
     use crate::wire::url::Url;
-    use std::format;
-    use std::string::ToString;
-
     const REQUEST: AnnounceRequest = AnnounceRequest {
         info_hash: InfoHash(*b"\x00\x01\x7f\x80\xff a90Z-._~!%&=+\x0a"),
         peer_id: PeerId(*b"-SD0100-abcdefghijkl"),
@@ -269,6 +294,37 @@ mod tests {
         assert!(
             matches!(Answer::parse(stopped), Ok(Answer::Peers { peers, .. }) if peers.is_empty())
         );
+    }
+
+    #[test]
+    fn every_http_answer_is_an_answer() {
+        const REFUSAL: &[u8] = b"d14:failure reason4:no!!e";
+        let busy = |reason: &str, seconds: Option<u64>| Answer::Busy {
+            reason: reason.into(),
+            retry_after: seconds.map(Duration::from_secs),
+        };
+        let failure = |reason: &str| Answer::Failure(reason.into());
+        let unreadable = Answer::parse(b"<html>").unwrap_err().to_string();
+        for (status, body, expected) in [
+            (200, OPENTRACKER, Answer::parse(OPENTRACKER).unwrap()),
+            (200, REFUSAL, failure("no!!")),
+            (200, b"<html>", failure(&unreadable)),
+            (400, REFUSAL, failure("no!!")),
+            (403, REFUSAL, failure("no!!")),
+            (403, b"", failure("HTTP status 403")),
+            (404, OPENTRACKER, failure("HTTP status 404")),
+            (410, b"<html>", failure("HTTP status 410")),
+            (429, REFUSAL, busy("no!!", Some(7))),
+            (500, b"", failure("HTTP status 500")),
+            (503, b"busy", busy("HTTP status 503", Some(7))),
+        ] {
+            let response = Response {
+                status,
+                retry_after: Some(Duration::from_secs(7)),
+                body: body.to_vec(),
+            };
+            assert_eq!(Answer::of(&response), expected, "{status}");
+        }
     }
 
     fn peers_of(body: &[u8]) -> Vec<SocketAddr> {

@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use crate::limits::HTTP_HEAD_BYTES_MAX;
 use crate::wire::url::Url;
@@ -73,6 +74,16 @@ struct Head {
     content_length: Option<u64>,
     chunked: bool,
     location: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    /// How long the server asks us to wait, if it says so in seconds.
+    pub retry_after: Option<Duration>,
+    pub body: Vec<u8>,
 }
 
 /// What comes next. The numbers are missing bytes, never 0.
@@ -153,8 +164,13 @@ impl ResponseReader {
         self.head.location.as_deref()
     }
 
-    pub fn into_body(self) -> Vec<u8> {
-        self.body
+    /// The answer; call it when `is_done`.
+    pub fn into_response(self) -> Response {
+        Response {
+            status: self.head.status.unwrap_or_default(),
+            retry_after: self.head.retry_after,
+            body: self.body,
+        }
     }
 
     /// Takes bytes from the front. Returns how many, at least one.
@@ -329,6 +345,9 @@ impl Head {
         } else {
             if name.eq_ignore_ascii_case(b"location") {
                 self.location = Some(String::from_utf8_lossy(value).into_owned());
+            } else if name.eq_ignore_ascii_case(b"retry-after") {
+                // A date (RFC 9110, section 10.2.3) is ignored: our clock may be wrong.
+                self.retry_after = parse_number(value, 10).map(Duration::from_secs);
             }
             Ok(())
         }
@@ -384,6 +403,21 @@ pub enum HttpError {
         received: usize,
         expected: Option<u64>,
     },
+}
+
+impl HttpError {
+    /// A status line had arrived by then, so a server of HTTP is there.
+    pub fn follows_status(&self) -> bool {
+        match self {
+            HttpError::NotHttp | HttpError::HeadTooLong | HttpError::ClosedInHead => false,
+            HttpError::BadHeader
+            | HttpError::BadContentLength
+            | HttpError::Encoding
+            | HttpError::BadChunk
+            | HttpError::BodyTooLong { .. }
+            | HttpError::ClosedInBody { .. } => true,
+        }
+    }
 }
 
 impl fmt::Display for HttpError {
@@ -491,7 +525,7 @@ mod tests {
         Ok((
             status,
             location,
-            String::from_utf8(reader.into_body()).unwrap(),
+            String::from_utf8(reader.into_response().body).unwrap(),
         ))
     }
 
@@ -586,6 +620,28 @@ mod tests {
             read_every_way(moved),
             Ok((302, Some("/images/a.torrent".into()), "move".into()))
         );
+    }
+
+    #[test]
+    fn the_pause_that_a_server_asks_for_is_read_if_it_is_in_seconds() {
+        for (value, seconds) in [
+            ("7", Some(7)),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+            ("-1", None),
+            ("99999999999999999999", None),
+        ] {
+            let head =
+                format!("HTTP/1.1 503 x\r\nretry-AFTER: {value}\r\nContent-Length: 4\r\n\r\n");
+            let mut reader = ResponseReader::new(20);
+            reader.push(head.as_bytes()).unwrap();
+            reader.push(b"busy").unwrap();
+            let expected = Response {
+                status: 503,
+                retry_after: seconds.map(Duration::from_secs),
+                body: b"busy".to_vec(),
+            };
+            assert_eq!(reader.into_response(), expected, "{value}");
+        }
     }
 
     #[test]

@@ -1,0 +1,47 @@
+"""What does a machine do while nobody can tell it where the others are, or give it data?"""
+
+import contextlib
+
+from fixtures import Server
+from harness import KIB, MIB, check, wait_until
+from torrent import Torrent
+
+
+def http(status, body=b"", *headers):
+    lines = [b"HTTP/1.1 %d x" % status, *headers, b"Content-Length: %d" % len(body), b"", body]
+    return b"\r\n".join(lines)
+
+
+def a_tracker_that_answers_is_there(stage):
+    """Whatever the answer is, a complete agent stays longer than the grace time."""
+    refusal = b"d14:failure reason15:come back latere"
+    answers = [
+        http(403, refusal), http(404, b"<html>"), http(429), http(500), http(503, b"busy"),
+        http(503, b"", b"Retry-After: 1"), http(200, b"<html>"), http(200, refusal),
+        http(200, b"", b"Content-Encoding: gzip"), http(302, b"", b"Location: https://x/"),
+    ]
+    image = stage.image("image", MIB)
+    torrent = Torrent(stage.directory, image, 256 * KIB)
+    _, port = stage.seed(torrent, image)
+    with contextlib.ExitStack() as stack:
+        machines = []
+        for number, answer in enumerate(answers):
+            server = stack.enter_context(Server(stage.port(), [answer]))
+            torrent = Torrent(stage.directory, image, 256 * KIB, server)
+            agent = stage.get("--peer", f"127.0.0.1:{port}", "--tracker-grace", 1,
+                              torrent.path, f"target-{number}")
+            machines.append((agent, server))
+        for agent, _ in machines:
+            agent.wait_state("seeding", 10)
+        # Five seconds lie between two announces that were refused.
+        asked = [len(server.asked) for _, server in machines]
+        for (agent, server), before in zip(machines, asked):
+            wait_until("it is asked", 12, lambda: len(server.asked) > before + 1)
+            agent.expect_running()
+            refusals = agent.output().count("the tracker refuses: ")
+            check(refusals == 1, f"it says:\n{agent.tail()}")
+
+
+CASES = [
+    a_tracker_that_answers_is_there,
+]
