@@ -153,7 +153,8 @@ SOURCE is a block device or a raw image file. If it has a GPT or an MBR, the
 torrent describes all partitions, and outside of them everything that is not
 zero, but not the backup GPT: `swarmdd get` writes that to the end of its own
 disk. Any other SOURCE is described completely; the holes of a sparse file count
-as zeros. The size and the sector size of a disk are recorded.
+as zeros. The size and the sector size of a disk are recorded. A file of another
+format (compressed, an archive, of a virtual machine) is refused.
 
 Options:
   -o, --output FILE     The torrent file to write. Required.
@@ -169,6 +170,8 @@ Options:
   --skip-holes          Leave out the holes of a sparse file: the target keeps
                         what it has there. Only if nothing relies on holes being
                         zeros; a file system that is new from mke2fs does.
+  --raw                 Describe SOURCE as it is, even if it seems to be an
+                        archive, an image of a virtual machine, or a text.
   -h, --help            This text.
 
 SIZE takes K, M, G, T: powers of 1024.

@@ -26,6 +26,7 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
                 "--webseed" => options.web_seeds.push(words.value(&option, HTTP_URL)?),
                 "--single" => options.single = true,
                 "--skip-holes" => options.skip_holes = true,
+                "--raw" => options.raw = true,
                 _ => return Err(words.error(Wrong::UnknownOption(option))),
             },
         }

@@ -3,10 +3,8 @@
 //! `used` decides which bytes of the source it describes. All of those are read and hashed, and the
 //! torrent file appears when it is complete.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use swarm_proto::format::extents::ExtentMap;
@@ -25,6 +23,7 @@ use crate::storage::partition_table::{self, PartitionTable, PartitionTableKind};
 use crate::storage::places::Places;
 
 mod draft;
+mod kind;
 mod used;
 
 /// What `make` is asked to do.
@@ -42,10 +41,12 @@ pub struct Options {
     /// One file from offset 0 instead of the used ranges.
     pub single: bool,
     pub skip_holes: bool,
+    /// The source is described as it is, whatever format it seems to have.
+    pub raw: bool,
 }
 
 pub fn run(options: &Options) -> Result<(), Failure> {
-    refuse_other_kinds(&options.source)?;
+    kind::refuse_directory(&options.source)?;
     draft::refuse_output(&options.output, &options.source)?;
     let device = Device::open_source(&options.source)?;
     if device.size_bytes == 0 {
@@ -55,10 +56,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         )));
     }
     let table = partition_table::read(&device).map_err(|error| cannot_read(&device, error))?;
+    let known = options.raw || kind::check(&device, table.is_some())?;
     let described_table = table.as_ref().filter(|_| !options.single);
     let files = used::ranges(&device, described_table, options.skip_holes)?;
     // Created now: hours of reading must not end in a directory that cannot be written.
     let draft = Draft::create(&options.output)?;
+    if !known {
+        kind::say_unknown(&options.source);
+    }
     let torrent = describe(options, &device, table.as_ref(), &files)?;
     let metainfo = Metainfo::parse(&torrent)?;
     draft.commit(&torrent)?;
@@ -69,28 +74,6 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         device.size_bytes,
     ));
     Ok(())
-}
-
-/// A source of another kind would be deployed byte for byte, as if it were a raw image.
-fn refuse_other_kinds(source: &Path) -> Result<(), Failure> {
-    let kind = if source.is_dir() {
-        "a directory of slices"
-    } else if begins_with(source, b"partclone-image") {
-        "a partclone image"
-    } else {
-        return Ok(());
-    };
-    let source = source.display();
-    Err(Failure::Because(format!(
-        "source {source}: {kind} is not yet supported, a device or a raw image is"
-    )))
-}
-
-fn begins_with(source: &Path, magic: &[u8]) -> bool {
-    let mut first = vec![0; magic.len()];
-    let read = |file: File| file.read_exact_at(&mut first, 0);
-    // A file that cannot be read is refused when it is opened as a source, with its own reason.
-    source.is_file() && File::open(source).and_then(read).is_ok() && first == magic
 }
 
 fn cannot_read(device: &Device, error: io::Error) -> Failure {

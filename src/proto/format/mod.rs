@@ -3,7 +3,7 @@
 //! `bencode` is the syntax of torrent files; `metainfo` reads them, `metainfo_write` writes them.
 //! `layout` cuts a torrent into pieces and blocks, `extents` places its bytes on a disk, `contents`
 //! finds zeros and equal pieces. `gpt` and `mbr` fit partition tables to a disk, `signatures` names
-//! what a disk holds.
+//! what a disk holds, `file_formats` tells files that are no disk image.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
@@ -12,6 +12,7 @@
 pub(crate) mod bencode;
 pub mod contents;
 pub mod extents;
+pub mod file_formats;
 pub mod gpt;
 pub mod layout;
 pub mod mbr;
