@@ -9,7 +9,7 @@
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
 )]
 
-pub(crate) mod bencode;
+pub mod bencode;
 pub mod contents;
 pub mod extents;
 pub mod file_formats;

@@ -92,20 +92,14 @@ impl ExtendedHandshake {
     }
 }
 
-/// Peers that the sender has connected to and has lost since its last message (BEP 11).
+/// Peers that the sender has connected to and has lost since its last message (BEP 11). Peers are
+/// not exchanged yet; both ways are tested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pex {
     pub added: Vec<SocketAddr>,
     pub dropped: Vec<SocketAddr>,
 }
 
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "peers are not exchanged yet; both ways are tested"
-    )
-)]
 impl Pex {
     /// The payload of the message.
     pub fn encode(&self) -> Vec<u8> {

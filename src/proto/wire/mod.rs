@@ -9,8 +9,8 @@
 )]
 
 pub mod announce;
-pub(crate) mod compact;
-pub(crate) mod extension;
+pub mod compact;
+pub mod extension;
 pub mod http;
 pub mod message;
 pub mod url;
