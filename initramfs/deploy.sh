@@ -172,6 +172,7 @@ agent_failure() {
 
 # For the agent and for scripts: the identity of this machine, and its options.
 export_machine() {
+	read_address
 	export SWARMDD_MAC="$MAC" SWARMDD_IP="$IP" SWARMDD_NIC="$NIC" SWARMDD_HOSTNAME="$MACHINE_NAME"
 	export SWARMDD_TORRENTS="$OPT_TORRENTS" SWARMDD_TARGETS="$OPT_TARGETS"
 	export SWARMDD_REPORT="$OPT_REPORT"
@@ -250,6 +251,7 @@ start_deployed_kernel() {
 }
 
 after_failure() {
+	read_address
 	show_failure
 	report_failure
 	case ${OPT_ONFAIL:-shell} in
@@ -297,6 +299,8 @@ show_failure() {
 		echo "SWARMDD FAILED ON THIS MACHINE"
 		echo ""
 		echo "${FAILURE:-no reason known}"
+		# Without a network they are in the reason already.
+		[ -z "$NIC" ] || network_problems
 		echo ""
 		echo "machine ${MAC:-without network card} $MACHINE_NAME $IP"
 		if [ "${AGENT_STARTED:-no}" = yes ]; then

@@ -53,10 +53,25 @@ fail() {
 	return 1
 }
 
-forget_failure() {
-	FAILURE=""
-	AGENT_STARTED=no
+forget_failure() { FAILURE=""; }
+
+# run_ip INTERFACE WORD...: `ip WORD...`. An error is said once, and kept for the reason of a
+# failure.
+run_ip() {
+	local interface="$1" error
+	shift
+	error=$($MOCK ip "$@" 2>&1) && return 0
+	error="$interface: 'ip $*' failed: ${error#ip: }"
+	! grep -qxF -e "$error" "$ROOT/run/swarmdd/problems.$interface" 2>/dev/null || return 1
+	echo "$error" >>"$ROOT/run/swarmdd/problems.$interface"
+	say "$error"
+	return 1
 }
+
+forget_problems() { rm -f "$ROOT/run/swarmdd/problems.$1"; }
+
+# Prints what run_ip has kept, of all interfaces or of one.
+network_problems() { cat "$ROOT/run/swarmdd/problems."${1:-*} 2>/dev/null; }
 
 # --- start
 
@@ -80,6 +95,9 @@ find_consoles() {
 	local active
 	active=$(cat "$ROOT/sys/class/tty/console/active" 2>/dev/null)
 	CONSOLES=${active:-console}
+}
+
+quiet_kernel() {
 	# Hundreds of drivers print when they are loaded, and the messages of init would scroll away.
 	# Warnings are still shown. `debug` and its like ask for all messages.
 	case " $(cat "$ROOT/proc/cmdline" 2>/dev/null) " in

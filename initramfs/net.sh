@@ -9,9 +9,13 @@ NET_WAIT_SECS=60
 # How long the card that the machine booted from is preferred, although another card is ready.
 BOOTIF_WAIT_SECS=20
 
-# The steps done for each card, as words NIC:up and NIC:address. Kept for a retry: one udhcpc for
-# each card is enough.
+# The steps done for each card, as words NIC:up and NIC:address. Kept for a retry: one
+# udhcpc for each card is enough.
 STARTED_NICS=""
+# Each card has a metric of its own for all its routes, so that one card is used although several
+# have an address in the same subnet: the boot card, or else the first one with a link.
+BOOT_METRIC=100
+NEXT_METRIC=200
 
 # Set by bring_up_network: the card and the addresses that identify this machine from then on.
 NETWORK_TRIED=no
@@ -20,6 +24,7 @@ NIC="" MAC="" IP="" MACHINE_NAME=""
 bring_up_network() {
 	NETWORK_TRIED=yes
 	$MOCK ip link set dev lo up
+	one_card_answers
 	wait_until 15 have_nic status_nic ||
 		fail "no network card found$(devices_without_driver 0x02 "network cards")" || return 1
 	NET_WAITED=0
@@ -31,6 +36,15 @@ bring_up_network() {
 	MAC=$(nic_mac "$NIC")
 	name_machine
 	describe_nics
+}
+
+# Two cards in one subnet: each answers for its own address only (arp_ignore), and asks with its own
+# (arp_announce; Documentation/networking/ip-sysctl.rst).
+one_card_answers() {
+	local all="$ROOT/proc/sys/net/ipv4/conf/all"
+	[ -d "$all" ] || return 0
+	echo 1 >"$all/arp_ignore"
+	echo 2 >"$all/arp_announce"
 }
 
 have_nic() { [ -n "$(nics_in_order)" ]; }
@@ -45,34 +59,45 @@ network_ready() {
 		start_nic "$nic"
 	done
 	for nic in $(nics_in_order); do
-		[ -s "$ROOT/run/swarmdd/net/$nic" ] || continue
+		[ -s "$(note_of "$nic")" ] || continue
 		# The boot card comes first in the order, but it may get its address later than others.
 		is_boot_nic "$nic" || [ "$NET_WAITED" -gt "$BOOTIF_WAIT_SECS" ] || ! have_boot_nic ||
 			continue
 		NIC=$nic
-		IP=$(sed 's/ .*//' "$ROOT/run/swarmdd/net/$nic")
-		IP=${IP%/*}
+		read_address
 		return 0
 	done
 	return 1
 }
 
+# Sets IP anew: a renewed lease may have another address.
+read_address() {
+	[ -n "$NIC" ] && [ -s "$(note_of "$NIC")" ] || return 0
+	IP=$(sed 's/[ /,].*//' "$(note_of "$NIC")")
+}
+
+note_of() { echo "$ROOT/run/swarmdd/net/$1"; }
+
 # start_nic NIC: sets it up and, once it has a link, gives it an address. Only one card gets a
 # static address: the boot card if it exists, or else the first card with a link.
 start_nic() {
-	if ! was_started "$1:up"; then
-		$MOCK ip link set dev "$1" up
-		STARTED_NICS="$STARTED_NICS $1:up"
-	fi
+	once "$1:up" run_ip "$1" link set dev "$1" up
 	has_link "$1" && ! was_started "$1:address" || return 0
 	if [ "$OPT_NET" = dhcp ]; then
-		start_dhcp "$1"
+		once "$1:address" start_dhcp "$1"
 	else
 		case $STARTED_NICS in *:address*) return 0 ;; esac
 		is_boot_nic "$1" || ! have_boot_nic || return 0
-		set_static_address "$1"
+		once "$1:address" set_static_address "$1"
 	fi
-	STARTED_NICS="$STARTED_NICS $1:address"
+}
+
+# once STEP COMMAND...: until it has succeeded.
+once() {
+	local step="$1"
+	shift
+	! was_started "$step" || return 0
+	"$@" && STARTED_NICS="$STARTED_NICS $step"
 }
 
 was_started() {
@@ -83,24 +108,28 @@ was_started() {
 }
 
 # udhcpc asks every 3 s until it has a lease. Then it stays and renews the lease, since a deployment
-# may take longer than a lease.
+# may take longer than a lease. It asks for routes, too: a server may be behind a router that is not
+# the default router (udhcpc.sh).
 start_dhcp() {
-	local metric=200
-	! is_boot_nic "$1" || metric=100
-	METRIC=$metric $MOCK udhcpc -i "$1" -f -t 5 -T 3 -A 3 -O mtu -s "$ROOT/lib/swarmdd/udhcpc.sh" \
+	local metric=$NEXT_METRIC
+	if is_boot_nic "$1"; then metric=$BOOT_METRIC; else NEXT_METRIC=$((NEXT_METRIC + 1)); fi
+	METRIC=$metric $MOCK udhcpc -i "$1" -f -t 5 -T 3 -A 3 -O mtu -O routes \
+		-O staticroutes -O msstaticroutes -s "$ROOT/lib/swarmdd/udhcpc.sh" \
 		-p "$ROOT/run/swarmdd/udhcpc.$1" >>"$ROOT/run/swarmdd/udhcpc.log" 2>&1 &
 	# The mock ends by itself. Without this line its lease would come at any time.
-	[ -z "$MOCK" ] || wait "$!"
+	[ -z "$MOCK" ] || wait "$!" || :
 }
 
-# swarmdd.net=IP/LEN or IP/LEN,GATEWAY; IPv6 too.
+# swarmdd.net=IP/LEN or IP/LEN,GATEWAY; IPv6 too. False without the address.
 set_static_address() {
 	local address="${OPT_NET%%,*}" gateway="" family=-4
 	case $OPT_NET in *,*) gateway=${OPT_NET#*,} ;; esac
 	case $address in *:*) family=-6 ;; esac
-	$MOCK ip "$family" addr add "$address" dev "$1"
-	[ -z "$gateway" ] || $MOCK ip "$family" route add default via "$gateway" dev "$1"
-	echo "$address $gateway" >"$ROOT/run/swarmdd/net/$1"
+	run_ip "$1" "$family" addr add "$address" dev "$1" || return 1
+	# onlink: the gateway may be outside the subnet.
+	[ -z "$gateway" ] ||
+		run_ip "$1" "$family" route add default via "$gateway" dev "$1" onlink
+	echo "$address${gateway:+ via $gateway}" >"$(note_of "$1")"
 }
 
 check_net_option() {
@@ -154,12 +183,16 @@ nic_driver() {
 # Prints what each card lacks: "eth0 (e1000e, MAC): no link (cable? switch port?); eth1 (virtio_net,
 # MAC): link is up, no answer from a DHCP server".
 status_network() {
-	local nic state status=""
+	local nic problem state status=""
 	for nic in $(nics_in_order); do
+		problem=$(network_problems "$nic" | sed 's/^[^:]*: //' | one_line)
 		if ! has_link "$nic"; then
 			state="no link (cable? switch port?)"
-		elif [ -s "$ROOT/run/swarmdd/net/$nic" ]; then
+			[ "$problem" = none ] || state="$state; $problem"
+		elif [ -s "$(note_of "$nic")" ]; then
 			state="ready, but not the card this machine booted from"
+		elif [ "$problem" != none ]; then
+			state="link is up; $problem"
 		elif [ "$OPT_NET" = dhcp ]; then
 			state="link is up, no answer from a DHCP server"
 		else
@@ -175,8 +208,8 @@ describe_nics() {
 	local nic speed address
 	for nic in $(nics_in_order); do
 		address="no address"
-		[ ! -s "$ROOT/run/swarmdd/net/$nic" ] ||
-			address=$(sed 's/ \(..*\)/ via \1/; s/ $//' "$ROOT/run/swarmdd/net/$nic")
+		[ ! -s "$(note_of "$nic")" ] ||
+			address=$(cat "$(note_of "$nic")")
 		speed=$(nic_speed "$nic")
 		say "$nic: $(nic_driver "$nic"), $(nic_mac "$nic"), $speed, $address"
 		case $speed in

@@ -19,5 +19,15 @@ nic() {
 	[ $# -lt 4 ] || lease "$1" "$4"
 }
 
+# lease_options INTERFACE NAME=VALUE...: what the DHCP server sends besides.
+lease_options() {
+	local interface="$1"
+	shift
+	printf '%s\n' "$@" >"$ROOT/lease.$interface.options"
+}
+
+# failing_ip CALL ERROR: a call of `ip` that has CALL in it fails.
+failing_ip() { echo "$1|$2" >>"$ROOT/failing-ip"; }
+
 lease() { echo "$2" >"$ROOT/lease.$1"; }
 link_up() { echo 1 >"$ROOT/sys/class/net/$1/carrier"; }

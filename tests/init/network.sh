@@ -175,3 +175,217 @@ case_network_card_with_a_late_driver_is_waited_for() {
 	said "waiting for a network card (3 of 15 s)"
 	ran "swarmdd get"
 }
+
+# --- what a DHCP server sends
+
+# As dnsmasq --dhcp-option=121,10.77.2.0/24,10.77.1.1 has it: no router, the server elsewhere.
+case_lease_classless_routes_are_set_and_replace_the_router() {
+	good_network
+	lease_options eth0 "staticroutes=10.77.2.0/24 10.77.1.1 10.0.0.0/8 10.77.0.2" \
+		"routes=10.77.7.1/10.77.0.1"
+	boot "$MINIMAL"
+	ran "udhcpc -i eth0 .*-O routes -O staticroutes -O msstaticroutes"
+	ran "ip -4 route add 10.77.2.0/24 via 10.77.1.1 dev eth0 metric 200 onlink"
+	ran "ip -4 route add 10.0.0.0/8 via 10.77.0.2 dev eth0 metric 200 onlink"
+	not_ran "ip -4 route add default"
+	not_ran "ip -4 route add 10.77.7"
+	said "eth0: virtio_net, 52:54:00:00:00:01, unknown speed, 10.77.0.5/24, 10.77.2.0/24 via \
+10.77.1.1, 10.0.0.0/8 via 10.77.0.2"
+}
+
+case_lease_classless_routes_of_microsoft_count_only_alone() {
+	good_network
+	lease_options eth0 "msstaticroutes=10.77.2.0/24 10.77.0.3"
+	boot "$MINIMAL"
+	ran "ip -4 route add 10.77.2.0/24 via 10.77.0.3 dev eth0"
+	not_ran "ip -4 route add default"
+	: >"$ROOT/commands"
+	rm -r "$ROOT/run"
+	lease_options eth0 "msstaticroutes=10.77.2.0/24 10.77.0.3" "staticroutes=0.0.0.0/0 10.77.0.4"
+	boot "$MINIMAL"
+	ran "ip -4 route add default via 10.77.0.4 dev eth0"
+	not_ran "ip -4 route add 10.77.2"
+	said "10.77.0.5/24 via 10.77.0.4"
+}
+
+# RFC 3442: without a gateway on the wire itself; bits behind the length do not count.
+case_lease_classless_routes_of_every_form() {
+	good_network
+	lease_options eth0 "staticroutes=10.77.9.7/32 0.0.0.0 10.77.31.0/20 10.77.9.7 \
+129.210.177.132/25 10.77.9.7 10.77.16.0/20 10.77.9.8 0.0.0.0/1 10.77.9.7 200.0.0.0/3 10.77.9.7"
+	boot "$MINIMAL"
+	ran "ip -4 route add 10.77.9.7/32 dev eth0 src 10.77.0.5 metric 200\$"
+	ran "ip -4 route add 10.77.16.0/20 via 10.77.9.7 dev eth0 metric 200 onlink"
+	ran "ip -4 route add 129.210.177.128/25 via 10.77.9.7"
+	ran "ip -4 route add 0.0.0.0/1 via 10.77.9.7"
+	ran "ip -4 route add 192.0.0.0/3 via 10.77.9.7"
+	ran_times 1 "ip -4 route add 10.77.16"
+}
+
+case_lease_garbage_in_an_option_breaks_nothing() {
+	for garbage in "" "x" "10.77.2.0/24" "a b c" "999.1.1.1/33 10.77.0.1" '10.0.0.0/$((1/0)) * *'; do
+		rm -rf "$ROOT/run" "$ROOT/commands" "$ROOT/lease.eth0.options" "$ROOT/sys/class/net/eth0"
+		good_network
+		lease_options eth0 "staticroutes=$garbage" "routes=$garbage" "mtu=$garbage"
+		boot "$MINIMAL"
+		ran "ip -4 addr add 10.77.0.5/24"
+		ran "swarmdd get"
+	done
+}
+
+case_lease_routes_by_class_are_set_beside_the_router() {
+	good_network
+	lease_options eth0 "routes=10.77.2.1/10.77.0.9 192.168.0.0/10.77.0.9 172.16.0.0/10.77.0.9 \
+11.0.0.0/10.77.0.9 10.77.3.0/10.77.0.9"
+	boot "$MINIMAL"
+	ran "ip -4 route add default via 10.77.0.1 dev eth0"
+	for to in 10.77.2.1/32 192.168.0.0/24 172.16.0.0/16 11.0.0.0/8 10.77.3.0/24; do
+		ran "ip -4 route add $to via 10.77.0.9 dev eth0 metric 200 onlink"
+	done
+}
+
+# Clouds give a /32, and some rooms a router of another subnet on the same wire.
+case_lease_gateway_may_be_outside_the_subnet() {
+	nic eth0 52:54:00:00:00:01 virtio_net "10.77.0.5 32 10.77.9.1"
+	link_up eth0
+	boot "$MINIMAL"
+	ran "ip -4 route add default via 10.77.9.1 dev eth0 metric 200 onlink"
+	not_ran "ip -4 route add 10.77.0.5"
+}
+
+case_lease_small_mtu_is_ignored_and_a_good_one_set() {
+	for mtu in 0 68 575; do
+		lease_mtu "$mtu"
+		not_ran "ip link set dev eth0 mtu"
+		said "eth0: the DHCP server sends an MTU of $mtu, less than 576: ignored"
+	done
+	for mtu in 576 1400 9000; do
+		lease_mtu "$mtu"
+		ran "ip link set dev eth0 mtu $mtu"
+	done
+}
+
+lease_mtu() {
+	rm -rf "$ROOT/run" "$ROOT/commands" "$ROOT/sys/class/net/eth0"
+	good_network
+	lease_options eth0 "mtu=$1"
+	boot "$MINIMAL"
+	ran "ip -4 addr add 10.77.0.5/24"
+}
+
+case_lease_mtu_that_the_card_refuses_is_said() {
+	good_network
+	lease_options eth0 mtu=9000
+	failing_ip "mtu 9000" "SIOCSIFMTU: Invalid argument"
+	boot "$MINIMAL"
+	said "eth0: 'ip link set dev eth0 mtu 9000' failed: SIOCSIFMTU: Invalid argument"
+	ran "swarmdd get"
+}
+
+case_lease_route_that_the_kernel_refuses_is_said() {
+	good_network
+	failing_ip "route add default" "RTNETLINK answers: Network is unreachable"
+	agent 1 "swarmdd: no connection"
+	boot "$MINIMAL swarmdd.onfail=poweroff"
+	said "eth0: 'ip -4 route add default via 10.77.0.1 dev eth0 metric 200 onlink' failed: \
+RTNETLINK answers: Network is unreachable"
+	ran "swarmdd get"
+	framed "no connection"
+	framed "failed: RTNETLINK answers: Network is unreachable"
+}
+
+case_lease_address_that_the_kernel_refuses_is_the_reason() {
+	good_network
+	failing_ip "addr add" "RTNETLINK answers: No buffer space available"
+	boot "$MINIMAL swarmdd.onfail=poweroff"
+	framed "no network after 60 s: eth0 (virtio_net, 52:54:00:00:00:01): link is up; 'ip -4 addr \
+add 10.77.0.5/24 broadcast + dev eth0 noprefixroute' failed: RTNETLINK answers: No buffer space"
+	not_ran "swarmdd get"
+}
+
+case_network_card_that_does_not_start_is_the_reason() {
+	nic eth0 52:54:00:00:00:01 bnx2x
+	failing_ip "link set dev eth0 up" "SIOCSIFFLAGS: No such file or directory"
+	boot "$MINIMAL swarmdd.onfail=poweroff"
+	framed "no link (cable? switch port?); 'ip link set dev eth0 up' failed: SIOCSIFFLAGS: No such"
+}
+
+# --- a lease that changes
+
+case_lease_renewed_without_a_change_touches_nothing() {
+	good_network
+	lease_options eth0 mtu=1400 "staticroutes=0.0.0.0/0 10.77.0.1"
+	during_agent 'udhcpc eth0 renew; udhcpc eth0 bound'
+	boot "$MINIMAL"
+	for once in "ip -4 addr flush" "ip -4 addr add" "ip -4 route add default" \
+		"ip link set dev eth0 mtu"; do
+		ran_times 1 "$once"
+	done
+	not_ran "ip -4 route flush"
+}
+
+case_lease_renewed_with_another_address_replaces_it() {
+	good_network
+	during_agent 'lease eth0 "10.77.0.9 24 10.77.0.1"; udhcpc eth0 renew'
+	echo 'echo "post: $SWARMDD_IP"' >"$ROOT/www/post.sh"
+	agent 1 "swarmdd: no"
+	agent 0 "fine"
+	boot "$MINIMAL swarmdd.report=http://10.77.0.1/r swarmdd.onfail=retry \
+swarmdd.post=http://10.77.0.1/post.sh"
+	said "eth0: the address changes from 10.77.0.5/24 to 10.77.0.9/24"
+	ran_times 2 "ip -4 addr flush dev eth0"
+	ran "ip -4 addr add 10.77.0.9/24"
+	ran_times 2 "ip -4 route add default via 10.77.0.1 dev eth0"
+	framed "swarmdd-525400000001 10.77.0.9"
+	grep -q '"failed".*"ip":"10.77.0.9"' "$ROOT/posted" || complain "the server heard the old address"
+	said "post: 10.77.0.9"
+}
+
+case_lease_renewed_with_other_routes_keeps_the_address() {
+	good_network
+	during_agent 'lease_options eth0 "staticroutes=10.77.2.0/24 10.77.0.7"; udhcpc eth0 renew'
+	boot "$MINIMAL"
+	ran_times 1 "ip -4 addr add"
+	ran "ip -4 route flush dev eth0"
+	ran "ip -4 route add 10.77.2.0/24 via 10.77.0.7"
+}
+
+# The server is away: the agent must go on.
+case_lease_lost_keeps_its_address() {
+	good_network
+	during_agent 'message="wrong network" udhcpc eth0 nak; udhcpc eth0 deconfig'
+	boot "$MINIMAL"
+	said "eth0: the DHCP server takes the lease back (wrong network)"
+	said "eth0: the lease of 10.77.0.5/24 is over; the address stays until the server gives \
+another one"
+	ran_times 1 "ip -4 addr flush"
+	not_ran "ip -4 route flush"
+}
+
+# --- two cards in one subnet
+
+case_network_two_leases_in_one_subnet_have_one_first_card() {
+	nic eth0 52:54:00:00:00:01 e1000e "10.77.0.5 24 10.77.0.1"
+	nic eth1 52:54:00:00:00:02 r8169 "10.77.0.6 24 10.77.0.1"
+	link_up eth0
+	link_up eth1
+	mkdir -p "$ROOT/proc/sys/net/ipv4/conf/all"
+	boot "$MINIMAL"
+	for card in "eth0 10.77.0.5 200" "eth1 10.77.0.6 201"; do
+		echo "$card" >"$ROOT/card"
+		read -r nic address metric <"$ROOT/card"
+		ran "ip -4 addr add $address/24 broadcast + dev $nic noprefixroute"
+		ran "ip -4 route add 10.77.0.0/24 dev $nic src $address metric $metric"
+		ran "ip -4 route add default via 10.77.0.1 dev $nic metric $metric onlink"
+	done
+	prints 1 cat "$ROOT/proc/sys/net/ipv4/conf/all/arp_ignore"
+	prints 2 cat "$ROOT/proc/sys/net/ipv4/conf/all/arp_announce"
+}
+
+case_network_static_address_that_is_none_is_the_reason() {
+	good_network
+	failing_ip "addr add 10.77.0.500" "RTNETLINK answers: Numerical result out of range"
+	boot "$MINIMAL swarmdd.net=10.77.0.500/16 swarmdd.onfail=poweroff"
+	framed "'ip -4 addr add 10.77.0.500/16 dev eth0' failed: RTNETLINK answers: Numerical result"
+	not_ran "swarmdd get"
+}
