@@ -336,6 +336,8 @@ fn a_refused_get_leaves_every_target_as_it_was() {
     let output = swarmdd(&[&["get"], &refused[..]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("/dev/null is a character device"));
+    let failed = stderr(&output).matches(": failed: ").count();
+    assert_eq!(failed, 1, "one pair is wrong: {}", stderr(&output));
     assert_eq!(fs::read(&short).unwrap(), b"abc");
     assert!(!Path::new(&none).exists());
 
@@ -403,5 +405,8 @@ fn a_malformed_torrent_is_reported_in_one_line() {
         );
         fail(&["verify", &bad, &image]);
     }
+    // An editor has added a line break.
+    let edited = place.write("edited.torrent", &[&good[..], b"\n"].concat());
+    assert_eq!(succeed(&["info", &edited]), succeed(&["info", &torrent]));
     assert_eq!(fs::read(&image).unwrap(), [7; 100_000]);
 }

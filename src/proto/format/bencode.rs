@@ -10,9 +10,9 @@
 //! level of nesting. [`Dict::get`] starts from the first entry each time; iterate where there are
 //! many entries.
 //!
-//! Strict: numbers have one spelling only, keys are strings, nothing follows the value. Lenient:
-//! keys may stand in any order, because some clients do not sort them, and a key is refused as a
-//! duplicate only if it directly follows itself.
+//! Strict: numbers have one spelling only, keys are strings, only white space follows the value.
+//! Lenient: keys may stand in any order, because some clients do not sort them, and a key is
+//! refused as a duplicate only if it directly follows itself.
 
 use crate::limits;
 use alloc::vec::Vec;
@@ -27,11 +27,13 @@ pub enum Value<'a> {
     Dict(Dict<'a>),
 }
 
-/// Checks that `input` is exactly one value.
+/// Checks that `input` is exactly one value. White space may follow: editors and scripts add a line
+/// break to a torrent, and other clients accept that.
 pub fn parse(input: &[u8]) -> Result<Value<'_>, BencodeError> {
-    match parse_prefix(input)? {
-        (value, length) if length == input.len() => Ok(value),
-        (_, length) => Err(BencodeError::TrailingBytes { offset: length }),
+    let (value, offset) = parse_prefix(input)?;
+    match input[offset..].trim_ascii_start().is_empty() {
+        true => Ok(value),
+        false => Err(BencodeError::TrailingBytes { offset }),
     }
 }
 
@@ -683,6 +685,17 @@ mod tests {
             let mut out = vec![];
             put_integer(&mut out, integer);
             assert_eq!(out, std::format!("i{integer}e").into_bytes());
+        }
+    }
+
+    #[test]
+    fn white_space_may_follow_the_value() {
+        for end in ["\n", "\r\n", " \t\n\n"] {
+            let input = format!("d1:ai1ee{end}");
+            assert!(parse(input.as_bytes()).is_ok(), "{end:?}");
+            let more = format!("{input}x");
+            let error = Err(BencodeError::TrailingBytes { offset: 8 });
+            assert_eq!(parse(more.as_bytes()), error);
         }
     }
 }
