@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use swarm_proto::wire::url::UrlError;
+use swarm_proto::wire::url::{Url, UrlError};
 
 use crate::target::GrammarError;
 
@@ -50,11 +50,21 @@ pub(super) enum Wrong {
 /// What exactly is wrong with a value, where "takes this, not that" does not say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
+    Magnet,
     NotWhatItTakes,
     Url(UrlError),
 }
 
 impl Fault {
+    /// What a text that is neither a URL nor a file was probably meant to be.
+    pub(super) fn of_text(text: &str) -> Fault {
+        match Url::parse(text) {
+            _ if is_magnet(text) => Fault::Magnet,
+            Err(error @ UrlError::Character(_)) => Fault::Url(error),
+            _ => Fault::NotWhatItTakes,
+        }
+    }
+
     /// Another scheme than `http://` needs no further words: that scheme is what is expected.
     pub(super) fn of_url(error: UrlError) -> Fault {
         match error {
@@ -67,6 +77,9 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Fault::Magnet => f.write_str(
+                ": a magnet link has no hashes of pieces, and nobody here would send them",
+            ),
             Fault::NotWhatItTakes => Ok(()),
             Fault::Url(error) => write!(f, ": {error}"),
         }
@@ -113,6 +126,11 @@ impl fmt::Display for UsageError {
             Wrong::UnknownOption(option) => write!(f, "no option {option}"),
         }
     }
+}
+
+pub(super) fn is_magnet(text: &str) -> bool {
+    text.get(..7)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("magnet:"))
 }
 
 /// What was typed, for a message. It may not be UTF-8.

@@ -430,6 +430,17 @@ mod tests {
                 "info http://x:0/a",
                 "info: expected a file or an http:// URL, not 'http://x:0/a': URL has no valid host and port in 'x:0'",
             ),
+            (
+                "get magnet:?xt=urn:btih:00ff10ef0123456789abcdef0123456789abcdef&tr=http://x/ b",
+                "get: expected a file or an http:// URL, not \
+                 'magnet:?xt=urn:btih:00ff10ef0123456789abcdef0123456789abcdef&tr=http://x/': \
+                 a magnet link has no hashes of pieces, and nobody here would send them",
+            ),
+            (
+                "info MAGNET:?xt=urn:btih:00",
+                "info: expected a file or an http:// URL, not 'MAGNET:?xt=urn:btih:00': \
+                 a magnet link has no hashes of pieces, and nobody here would send them",
+            ),
             ("verify a", "verify: TARGET expected"),
             ("verify a b c", "verify: nothing was expected here, not 'c'"),
             ("info", "info: TORRENT expected"),
@@ -443,6 +454,31 @@ mod tests {
             two,
             "get: --info-hash goes once with each torrent: 2 expected, 1 given"
         );
+    }
+
+    #[test]
+    fn a_space_in_a_url_is_named() {
+        let url = "http://x/my disk.torrent";
+        let space = "URL contains ' ', which must be percent-encoded";
+        for (words, expected) in [
+            (
+                vec!["info", url],
+                format!("info: expected a file or an http:// URL, not '{url}': {space}"),
+            ),
+            (
+                vec!["make", "a", "--tracker", url],
+                format!("make: --tracker takes an http:// URL, not '{url}': {space}"),
+            ),
+            (
+                vec!["info", "http://x/ä"],
+                "info: expected a file or an http:// URL, not 'http://x/ä': \
+                 URL contains 'ä', which must be percent-encoded"
+                    .into(),
+            ),
+        ] {
+            let error = parse(words.into_iter().map(OsString::from)).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
     }
 
     #[test]

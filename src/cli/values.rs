@@ -12,7 +12,7 @@ use swarm_proto::size::parse_size;
 use swarm_proto::units::InfoHash;
 use swarm_proto::wire::url::Url;
 
-use super::error::{Fault, Wrong, lossy};
+use super::error::{Fault, Wrong, is_magnet, lossy};
 use crate::net::torrent::TorrentPlace;
 use crate::report::Mode;
 use crate::target::Target;
@@ -89,14 +89,21 @@ pub(super) const HTTP_URL: Value<String> = Value {
 /// TORRENT: `http://…` is a URL, and another scheme is refused, because what is fetched is pinned
 /// by `--info-hash`, not by TLS. Anything else is a file.
 pub(super) fn torrent_place(given: OsString) -> Result<TorrentPlace, Wrong> {
-    match given.to_str().filter(|text| text.contains("://")) {
+    let no_place = |given, fault| {
+        Err(Wrong::BadOperand {
+            takes: "a file or an http:// URL",
+            given: lossy(given),
+            fault,
+        })
+    };
+    match given
+        .to_str()
+        .filter(|text| text.contains("://") || is_magnet(text))
+    {
+        Some(text) if is_magnet(text) => no_place(given, Fault::Magnet),
         Some(text) => match Url::parse(text) {
             Ok(url) => Ok(TorrentPlace::Url(url)),
-            Err(error) => Err(Wrong::BadOperand {
-                takes: "a file or an http:// URL",
-                given: lossy(given),
-                fault: Fault::of_url(error),
-            }),
+            Err(error) => no_place(given, Fault::of_url(error)),
         },
         None => Ok(TorrentPlace::File(PathBuf::from(given))),
     }

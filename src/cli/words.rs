@@ -67,24 +67,14 @@ impl Words {
     /// The value of `option`, converted.
     pub(super) fn value<T>(&mut self, option: &str, value: Value<T>) -> Result<T, UsageError> {
         let given = self.path(option)?;
-        given
-            .to_str()
-            .and_then(value.convert)
-            .ok_or_else(|| self.bad_value(option, value.takes, given, Fault::NotWhatItTakes))
-    }
-
-    fn bad_value(
-        &self,
-        option: &str,
-        takes: &'static str,
-        given: OsString,
-        fault: Fault,
-    ) -> UsageError {
-        self.error(Wrong::BadValue {
-            option: option.to_string(),
-            takes,
-            given: lossy(given),
-            fault,
+        let text = given.to_str();
+        text.and_then(value.convert).ok_or_else(|| {
+            self.error(Wrong::BadValue {
+                option: option.to_string(),
+                takes: value.takes,
+                fault: text.map_or(Fault::NotWhatItTakes, Fault::of_text),
+                given: lossy(given.clone()),
+            })
         })
     }
 
