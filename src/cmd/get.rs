@@ -363,19 +363,19 @@ fn fetching(job: &Job) -> Status {
     }
 }
 
-/// Reports every pair as failed: the refused one with its reason, the others because of it.
+/// Reports every pair as failed: first the refused one with its reason, then to programs the
+/// others.
 fn report_refusal(reporter: &mut Reporter, statuses: &[Status], refusal: &Refusal) {
     let refused = &statuses[refusal.job];
+    let outcome = report::Outcome::refused(refused.bytes, refusal.reason.clone());
+    reporter.finish(clock::now(), refusal.job, refused, &outcome);
+    let (torrent, target) = (&refused.torrent, &refused.target);
     for (index, status) in statuses.iter().enumerate() {
-        let error = match index == refusal.job {
-            true => refusal.reason.clone(),
-            false => format!(
-                "not begun, because of {} -> {}",
-                refused.torrent, refused.target
-            ),
-        };
-        let outcome = report::Outcome::refused(status.bytes, error);
-        reporter.finish(clock::now(), index, status, &outcome);
+        if index != refusal.job {
+            let reason = format!("not begun, because of {torrent} -> {target}");
+            let outcome = report::Outcome::refused(status.bytes, reason);
+            reporter.finish_unsaid(clock::now(), index, status, &outcome);
+        }
     }
 }
 

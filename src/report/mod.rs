@@ -218,6 +218,35 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
     /// Reports how job `index` ended. A failure is printed in every mode: it is the one line on
     /// stderr that explains exit status 1.
     pub fn finish(&mut self, now: Instant, index: usize, status: &Status, outcome: &Outcome) {
+        let title = self.end(now, index, status, outcome);
+        match &outcome.error {
+            Some(error) => self.note(&format!("{title}: failed: {error}")),
+            None if matches!(self.mode, Mode::Auto | Mode::Plain) => {
+                self.clear();
+                let done = lines::done(outcome, status.uploaded);
+                print(&mut self.err, &format!("{title}: {done}\n"));
+            }
+            None => {}
+        }
+        if self.mode == Mode::Auto {
+            self.redraw(now);
+        }
+    }
+
+    /// Ends job `index` for programs alone: people are told of another job that failed for the same
+    /// reason.
+    pub fn finish_unsaid(
+        &mut self,
+        now: Instant,
+        index: usize,
+        status: &Status,
+        outcome: &Outcome,
+    ) {
+        self.end(now, index, status, outcome);
+    }
+
+    /// The title of the job that has ended.
+    fn end(&mut self, now: Instant, index: usize, status: &Status, outcome: &Outcome) -> String {
         let job = job(&mut self.jobs, now, index, status);
         assert!(!job.finished, "job {index} is finished twice");
         job.record(now, status);
@@ -231,19 +260,7 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
             let object = json::object(job, state, Some(outcome));
             print(&mut self.out, &format!("{object}\n"));
         }
-        let title = job.title();
-        match &outcome.error {
-            Some(error) => self.note(&format!("{title}: failed: {error}")),
-            None if matches!(self.mode, Mode::Auto | Mode::Plain) => {
-                self.clear();
-                let done = lines::done(outcome, status.uploaded);
-                print(&mut self.err, &format!("{title}: {done}\n"));
-            }
-            None => {}
-        }
-        if self.mode == Mode::Auto {
-            self.redraw(now);
-        }
+        job.title()
     }
 
     /// Finishes every reported job that is unfinished, as failed for this reason. Returns false if
