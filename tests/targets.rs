@@ -753,8 +753,16 @@ impl Machine {
     }
 }
 
-fn fits_no_disk(selector: &str) -> String {
-    format!("target {selector} fits no disk:")
+impl Machine {
+    /// The refusal of a selector that fits no disk, with the reason of each disk.
+    fn fits_none(&self, selector: &str, reasons: [&str; 3]) -> String {
+        let [sda, sdb, sdc] = reasons;
+        let told = match sda == sdb && sdb == sdc {
+            true => sda.to_string(),
+            false => format!("/dev/sda ({sda}), /dev/sdb ({sdb}), /dev/sdc ({sdc})"),
+        };
+        format!("target {selector} fits no disk: {told}") + &self.table(reasons)
+    }
 }
 
 #[test]
@@ -768,6 +776,8 @@ fn a_selector_that_fits_one_disk_chooses_it() {
         ("disk:wwn=0x5000c500a1b2c3d5", "/dev/sdc"),
         ("disk:model=DataTraveler", "/dev/sdb"),
         ("disk:path=/dev/disk/by-id/first", "/dev/sda"),
+        ("disk:path=/dev/disk/by-id/ata-WD_Blue_WX22", "/dev/sdc"),
+        ("/dev/disk/by-id/wwn-0x5000c500a1b2c3d5", "/dev/sdc"),
         ("disk:auto,serial=WX22,size=16M..16M", "/dev/sdc"),
     ] {
         machine.assert_selects(selector, path);
@@ -779,47 +789,53 @@ fn a_selector_that_does_not_fit_one_disk_is_refused() {
     let Some(machine) = Machine::new("refused-selectors") else {
         return;
     };
-    let none = fits_no_disk;
-    let two = |selector: &str| format!("target {selector} fits 2 disks and must fit one:");
-    let table = |reasons| machine.table(reasons);
+    let none = |selector: &str, reasons| machine.fits_none(selector, reasons);
+    let two = |selector: &str, reasons| {
+        let start = format!("target {selector} fits 2 disks and must fit one: /dev/sda, /dev/sdc");
+        start + &machine.table(reasons)
+    };
     for (selectors, expected) in [
         (
             vec!["disk:auto"],
-            two("disk:auto") + &table(["fits", "on USB", "fits"]),
+            two("disk:auto", ["fits", "on USB", "fits"]),
         ),
         (
             vec!["disk:model=WD Blue"],
-            two("disk:model=WD Blue") + &table(["fits", "another model", "fits"]),
+            two("disk:model=WD Blue", ["fits", "another model", "fits"]),
         ),
         (
             vec!["disk:serial=WX33"],
-            none("disk:serial=WX33") + &table(["another serial"; 3]),
+            none("disk:serial=WX33", ["another serial"; 3]),
         ),
         (
             vec!["disk:wwn=5000c500a1b2c3d6"],
-            none("disk:wwn=5000c500a1b2c3d6") + &table(["another WWN"; 3]),
+            none("disk:wwn=5000c500a1b2c3d6", ["another WWN"; 3]),
         ),
         (
             vec!["disk:size=17M.."],
-            none("disk:size=17M..") + &table(["too small"; 3]),
+            none("disk:size=17M..", ["too small"; 3]),
         ),
         (
             vec!["disk:size=..1M"],
-            none("disk:size=..1M") + &table(["too large"; 3]),
+            none("disk:size=..1M", ["too large"; 3]),
         ),
         (
             vec!["disk:auto,serial=60A44C"],
-            none("disk:auto,serial=60A44C")
-                + &table(["another serial", "on USB", "another serial"]),
+            none(
+                "disk:auto,serial=60A44C",
+                ["another serial", "on USB", "another serial"],
+            ),
         ),
         (
             vec!["disk:path=/dev/sdz"],
-            none("disk:path=/dev/sdz") + &table(["another path"; 3]),
+            none("disk:path=/dev/sdz", ["no such path"; 3]),
         ),
         (
             vec!["disk:serial=WX22", "disk:serial=WX22"],
-            none("disk:serial=WX22")
-                + &table(["another serial", "another serial", "a target already"]),
+            none(
+                "disk:serial=WX22",
+                ["another serial", "another serial", "a target already"],
+            ),
         ),
         (
             vec!["disk:serial=WX22", "/dev/sdc"],
@@ -844,12 +860,12 @@ fn a_selector_chooses_no_disk_in_use() {
     let reasons = [&*mounted, "another serial", "another serial"];
     machine.assert_refused(
         &["disk:serial=WX11"],
-        &(fits_no_disk("disk:serial=WX11") + &machine.table(reasons)),
+        &machine.fits_none("disk:serial=WX11", reasons),
     );
     let reasons = [&*mounted, "another path", "another path"];
     machine.assert_refused(
         &["disk:path=/dev/sda"],
-        &(fits_no_disk("disk:path=/dev/sda") + &machine.table(reasons)),
+        &machine.fits_none("disk:path=/dev/sda", reasons),
     );
     machine.assert_refused(
         &["/dev/sda"],
@@ -862,19 +878,13 @@ fn a_selector_chooses_no_disk_in_use() {
         .open(machine.device("sdc"))
         .unwrap();
     let reasons = [&*mounted, "on USB", "held by another program"];
-    machine.assert_refused(
-        &["disk:auto"],
-        &(fits_no_disk("disk:auto") + &machine.table(reasons)),
-    );
+    machine.assert_refused(&["disk:auto"], &machine.fits_none("disk:auto", reasons));
     drop(holder);
 
     machine.cmdline = "root=/dev/sdc".into();
     let booted = "/dev/sdc is what this system was booted from (root=/dev/sdc)";
     let reasons = [&*mounted, "on USB", booted];
-    machine.assert_refused(
-        &["disk:auto"],
-        &(fits_no_disk("disk:auto") + &machine.table(reasons)),
-    );
+    machine.assert_refused(&["disk:auto"], &machine.fits_none("disk:auto", reasons));
 }
 
 /// The stick of a live system in RAM is not mounted. No selector chooses it, but its path does.
@@ -888,7 +898,7 @@ fn the_boot_disk_is_chosen_by_path_only() {
     let reasons = ["another serial", booted, "another serial"];
     machine.assert_refused(
         &["disk:serial=60A44C"],
-        &(fits_no_disk("disk:serial=60A44C") + &machine.table(reasons)),
+        &machine.fits_none("disk:serial=60A44C", reasons),
     );
     machine.assert_selects("/dev/sdb", "/dev/sdb");
 }

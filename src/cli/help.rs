@@ -49,14 +49,16 @@ Usage:
 TORRENT is a file or an http:// URL.
 TARGET is a block device, a regular file (created if missing, and cut to the
 length of the image), or a selector that must match exactly one disk:
-  disk:auto               the only internal disk that is not in use; not on USB,
-                          not removable
+  disk:auto               the only internal disk that is not in use: SATA, SAS,
+                          NVMe on PCI, eMMC, virtio; not removable
   disk:serial=TEXT        the disk with this serial number
   disk:wwn=TEXT           the disk with this World Wide Name
   disk:model=TEXT         the disk of this model
   disk:size=MIN..MAX      the disk of a size in this range, as in 200G..500G
-  disk:path=PATH          the disk that PATH leads to
+  disk:path=PATH          the disk that PATH leads to; names below
+                          /dev/disk/by-path and by-id are known without udev
 Several conditions are joined with commas: disk:auto,size=200G..
+A disk of the network (iSCSI, FC, NVMe-oF, rbd) needs serial=, wwn= or path=.
 A disk that is in use (mounted, swap, RAID, LVM) or that the system was booted
 from never matches. `swarmdd disks` lists the disks of this machine.
 

@@ -357,6 +357,10 @@ mod tests {
             refusal("/dev/../dev/sdnone"),
             "target /dev/../dev/sdnone: there is no such device"
         );
+        assert_eq!(
+            refusal("/dev/disk/by-none/x"),
+            "target /dev/disk/by-none/x: there is no such device"
+        );
         assert!(!Path::new("/dev/sdnone").exists());
     }
 

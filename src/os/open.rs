@@ -216,9 +216,11 @@ impl Opening<'_> {
 
     /// A mistyped `/dev/sdx` would become an image in the memory of the machine.
     fn refuse_new_file_in_dev(self) -> Result<(), DeviceError> {
-        let directory = parent(self.path)
-            .canonicalize()
-            .map_err(|error| self.cannot_open(error))?;
+        let directory = match parent(self.path).canonicalize() {
+            // An initramfs has no /dev/disk.
+            Err(_) if self.path.starts_with("/dev") => self.path.into(),
+            found => found.map_err(|error| self.cannot_open(error))?,
+        };
         if directory.starts_with("/dev") && !directory.starts_with("/dev/shm") {
             return Err(DeviceError::NoSuchDevice {
                 path: self.path.into(),

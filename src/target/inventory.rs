@@ -5,7 +5,6 @@
 //!
 //! Read first: Documentation/ABI/stable/sysfs-block and testing/sysfs-block-device of the kernel.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use std::path::{Path, PathBuf};
 use swarm_proto::format::signatures::{HEAD_BYTES, Signatures, TAIL_BYTES};
 
 use super::sysfs::{InventoryError, clean, list, read_bytes, read_flag, read_text};
+use super::transport::Transport;
 use super::usage::{Usage, Use};
 use crate::os::device;
 
@@ -39,8 +39,11 @@ pub struct Disk {
     pub serial: Option<String>,
     /// As udev writes it: "0x5000c500a1b2c3d4", "eui.0025385b71b0a1b2".
     pub wwn: Option<String>,
+    /// Its directory in sysfs, as the kernel names it.
+    pub(super) link: PathBuf,
     pub transport: Transport,
-    /// The medium can be taken out. True of SD cards, although their driver does not say so.
+    /// The medium or the disk can be taken out. True of SD cards, although their driver does not
+    /// say so.
     pub removable: bool,
     pub read_only: bool,
     pub uses: Vec<Use>,
@@ -58,20 +61,6 @@ pub struct Partition {
 
 /// Major and minor.
 pub type DeviceNumber = (u32, u32);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    Ata,
-    Mmc,
-    Nvme,
-    Scsi,
-    Usb,
-    Virtio,
-    /// Made by the kernel itself: loop, dm, md, zram.
-    Virtual,
-    Unknown,
-    Xen,
-}
 
 impl Inventory {
     /// Reads sys, proc/self/mountinfo, proc/swaps and proc/cmdline below `root`, which is "/"
@@ -106,6 +95,13 @@ impl Inventory {
         let (head, tail, size_bytes) =
             device::read_ends(&self.rooted(path), HEAD_BYTES, TAIL_BYTES)?;
         Ok(Signatures::of(&head, &tail, size_bytes))
+    }
+
+    /// The file at the end of all links.
+    pub(super) fn canonical(&self, path: &Path) -> Option<PathBuf> {
+        let found = self.rooted(path).canonicalize().ok()?;
+        let root = self.root.canonicalize().ok()?;
+        Some(Path::new("/").join(found.strip_prefix(root).ok()?))
     }
 
     fn rooted(&self, path: &Path) -> PathBuf {
@@ -225,8 +221,13 @@ fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
     let link = fs::canonicalize(directory).ok()?;
     let transport = Transport::of(&link);
     let sector_bytes = number_of("queue/logical_block_size").unwrap_or(512);
-    let is_sd_card =
-        transport == Transport::Mmc && read_text(directory, "device/type").as_deref() == Some("SD");
+    // Every card that is no eMMC can be taken out: "SD", "SDcombo".
+    let is_card = transport == Transport::Mmc
+        && read_text(directory, "device/type").as_deref() != Some("MMC");
+    // Of PCI (behind Thunderbolt) and USB devices the kernel tells whether they are built in.
+    let is_external = link
+        .ancestors()
+        .any(|above| read_text(above, "removable").as_deref() == Some("removable"));
     Some(Disk {
         name: name.into(),
         number: parse_number(&number)?,
@@ -240,8 +241,9 @@ fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
         wwn: ["wwid", "device/wwid"]
             .iter()
             .find_map(|file| wwn(&read_text(directory, file)?)),
+        link,
         transport,
-        removable: read_flag(directory, "removable") || is_sd_card,
+        removable: read_flag(directory, "removable") || is_card || is_external,
         read_only: read_flag(directory, "ro"),
         uses: usage.of(directory, name, &number),
         partitions: read_partitions(directory, sector_bytes, usage),
@@ -305,51 +307,9 @@ fn wwn(wwid: &str) -> Option<String> {
     }
 }
 
-impl Transport {
-    /// Found in the path of the device through its buses. A USB disk is also a SCSI disk, so the
-    /// order of the marks matters.
-    fn of(link: &Path) -> Transport {
-        const MARKS: [(&str, Transport); 8] = [
-            ("usb", Transport::Usb),
-            ("nvme", Transport::Nvme),
-            ("mmc", Transport::Mmc),
-            ("virtio", Transport::Virtio),
-            ("ata", Transport::Ata),
-            ("vbd-", Transport::Xen),
-            ("host", Transport::Scsi),
-            ("virtual", Transport::Virtual),
-        ];
-        let parts: Vec<String> = link
-            .iter()
-            .map(|part| part.to_string_lossy().into_owned())
-            .collect();
-        let below_devices = parts.iter().skip_while(|part| *part != "devices").skip(1);
-        let found = MARKS
-            .iter()
-            .find(|(mark, _)| below_devices.clone().any(|part| part.starts_with(mark)));
-        found.map_or(Transport::Unknown, |(_, transport)| *transport)
-    }
-}
-
 fn parse_number(text: &str) -> Option<DeviceNumber> {
     let (major, minor) = text.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Transport::Ata => "ata",
-            Transport::Mmc => "mmc",
-            Transport::Nvme => "nvme",
-            Transport::Scsi => "scsi",
-            Transport::Usb => "usb",
-            Transport::Virtio => "virtio",
-            Transport::Virtual => "virtual",
-            Transport::Unknown => "-",
-            Transport::Xen => "xen",
-        })
-    }
 }
 
 #[cfg(test)]
@@ -478,6 +438,11 @@ mod tests {
                 "259:1",
                 1 << 30,
                 &["hidden=0"],
+            )
+            .file("sys/devices/pci0000:00/nvme/nvme0/transport", "pcie\n")
+            .link(
+                "sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0",
+                "../../../pci0000:00/nvme/nvme0",
             )
             .disk(
                 "pci0000:00/nvme/nvme0/nvme0c0n1",

@@ -4,11 +4,13 @@
 //! to be written must be unused as the kernel sees it, however it was named.
 
 pub mod inventory;
+mod links;
 mod refusal;
 pub mod selector;
 mod sysfs;
 #[cfg(test)]
 pub mod testing;
+mod transport;
 pub mod usage;
 
 pub use self::refusal::TargetError;
@@ -87,6 +89,10 @@ impl Target {
         purpose: Purpose,
     ) -> Result<PathBuf, TargetError> {
         match (self, inventory) {
+            // An initramfs has no links below /dev/disk.
+            (Target::Path(path), Ok(inventory)) if path.starts_with("/dev/disk") => {
+                Ok(links::follow(inventory, path).unwrap_or_else(|| path.clone()))
+            }
             (Target::Path(path), _) => Ok(path.clone()),
             (Target::Selector(selector), Ok(inventory)) => Ok(selector
                 .select(inventory, purpose)

@@ -16,11 +16,13 @@
 //! That disk can only be given by path.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use swarm_proto::size::{SizeError, decimal, parse_size};
 
-use super::inventory::{DeviceNumber, Disk, Inventory, Transport};
+use super::inventory::{DeviceNumber, Disk, Inventory};
+use super::links;
+use super::transport::Transport;
 
 /// What follows "disk:" as criteria, all of which must be met, and the whole text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,18 +87,25 @@ impl Selector {
             .iter()
             .zip(&verdicts)
             .filter(|(_, verdict)| verdict.is_none());
-        match (matches.next(), matches.count()) {
-            (Some((disk, _)), 0) => Ok(disk),
-            (first, more) => Err(SelectError {
-                selector: self.text.clone(),
-                match_count: more + usize::from(first.is_some()),
-                candidates: candidates
-                    .iter()
-                    .zip(verdicts)
-                    .map(|(disk, verdict)| row(disk, verdict))
-                    .collect(),
-            }),
+        if let (Some((disk, _)), None) = (matches.next(), matches.next()) {
+            return Ok(disk);
         }
+        let verdicts = candidates.iter().zip(verdicts);
+        Err(SelectError {
+            selector: self.text.clone(),
+            candidates: verdicts.map(|(disk, verdict)| row(disk, verdict)).collect(),
+        })
+    }
+
+    /// Whether it names a disk, so that it fits no disk of which nobody thought.
+    fn names_a_disk(&self) -> bool {
+        let is_name = |criterion: &Criterion| {
+            matches!(
+                criterion,
+                Criterion::Path(_) | Criterion::Serial(_) | Criterion::Wwn(_)
+            )
+        };
+        self.criteria.iter().any(is_name)
     }
 
     /// Why the disk does not fit, or `None` if it does.
@@ -104,7 +113,9 @@ impl Selector {
         let unfit = self
             .criteria
             .iter()
-            .find_map(|criterion| criterion.objection(disk));
+            .find_map(|criterion| criterion.objection(disk, inventory));
+        let is_near = disk.transport.is_internal() || disk.transport == Transport::Usb;
+        let unfit = unfit.or_else(|| (!is_near && !self.names_a_disk()).then(|| elsewhere(disk)));
         let Purpose::Write { taken } = purpose else {
             return unfit;
         };
@@ -122,13 +133,24 @@ impl Selector {
 }
 
 impl Criterion {
-    fn objection(&self, disk: &Disk) -> Option<String> {
+    fn objection(&self, disk: &Disk, inventory: &Inventory) -> Option<String> {
         let unless = |fits: bool, reason: &str| (!fits).then(|| reason.to_string());
         match self {
             Criterion::Auto if disk.transport == Transport::Usb => Some("on USB".into()),
+            Criterion::Auto if !disk.transport.is_internal() => Some(elsewhere(disk)),
             Criterion::Auto => unless(!disk.removable, "removable"),
             Criterion::Model(model) => unless(same(disk.model.as_deref(), model), "another model"),
-            Criterion::Path(path) => unless(leads_to(path, &disk.path()), "another path"),
+            Criterion::Path(path) => match links::follow(inventory, path) {
+                None if path.starts_with("/dev/disk") => {
+                    Some("no such link, and no udev that makes it: use serial= or wwn=".into())
+                }
+                None => Some("no such path".into()),
+                Some(found) if found == disk.path() => None,
+                Some(found) if disk.partitions.iter().any(|part| part.path() == found) => Some(
+                    format!("the path is its partition {}, no disk", found.display()),
+                ),
+                Some(_) => Some("another path".into()),
+            },
             Criterion::Serial(serial) => {
                 unless(same(disk.serial.as_deref(), serial), "another serial")
             }
@@ -158,8 +180,13 @@ fn bare_wwn(wwn: &str) -> &str {
         .unwrap_or(wwn)
 }
 
-fn leads_to(path: &Path, disk: &Path) -> bool {
-    path == disk || path.canonicalize().is_ok_and(|path| path == disk)
+/// A disk that may be in another machine, or nothing but a part of one that is here.
+fn elsewhere(disk: &Disk) -> String {
+    let key = |key: &str, value: &Option<String>| Some(format!("{key}={}", value.as_ref()?));
+    let name = key("serial", &disk.serial)
+        .or_else(|| key("wwn", &disk.wwn))
+        .unwrap_or_else(|| format!("path={}", disk.path().display()));
+    format!("{}, not internal: disk:{name} selects it", disk.transport)
 }
 
 fn parse_criterion(text: &str, part: &str) -> Result<Criterion, GrammarError> {
@@ -251,12 +278,14 @@ impl std::error::Error for GrammarError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectError {
     selector: String,
-    match_count: usize,
     candidates: Vec<Row>,
 }
 
 /// A line of the table: path, size, model, serial, verdict.
 type Row = [String; 5];
+
+/// The verdict on a disk that a selector fits.
+const FITS: &str = "fits";
 
 fn row(disk: &Disk, objection: Option<String>) -> Row {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
@@ -265,26 +294,53 @@ fn row(disk: &Disk, objection: Option<String>) -> Row {
         decimal(disk.size_bytes),
         or_dash(&disk.model),
         or_dash(&disk.serial),
-        objection.unwrap_or_else(|| "fits".into()),
+        objection.unwrap_or_else(|| FITS.into()),
     ]
 }
 
+impl SelectError {
+    /// Why no disk fits: the reason of each disk, or the reason that all have in common.
+    fn reasons(&self) -> String {
+        const TOLD: usize = 4;
+        let rows = &self.candidates;
+        let [.., first] = &rows[0];
+        if rows.len() > 1 && rows.iter().all(|[.., reason]| reason == first) {
+            return first.clone();
+        }
+        let told = rows.iter().take(TOLD);
+        let told: Vec<String> = told
+            .map(|[path, .., reason]| format!("{path} ({reason})"))
+            .collect();
+        let others = match rows.len().saturating_sub(TOLD) {
+            0 => String::new(),
+            count => format!(", and {count} more"),
+        };
+        told.join(", ") + &others
+    }
+}
+
+/// The first line is complete: it alone reaches a server. The table below it shows every disk.
 impl fmt::Display for SelectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SelectError {
             selector,
-            match_count,
             candidates,
         } = self;
-        match match_count {
+        let fits = |row: &&Row| row[4] == FITS;
+        let fitting: Vec<&str> = candidates.iter().filter(fits).map(|row| &*row[0]).collect();
+        match fitting.len() {
             _ if candidates.is_empty() => {
                 return write!(
                     f,
                     "target {selector}: this machine has no disk (is its driver loaded?)"
                 );
             }
-            0 => write!(f, "target {selector} fits no disk:")?,
-            count => write!(f, "target {selector} fits {count} disks and must fit one:")?,
+            0 => write!(f, "target {selector} fits no disk: {}", self.reasons())?,
+            count => write!(
+                f,
+                "target {selector} fits {count} disks and must fit one: {}",
+                fitting.join(", ")
+            )?,
         }
         let width = |column: usize| {
             candidates
@@ -320,8 +376,15 @@ mod tests {
         }
     }
 
-    /// The name of the disk, or the first line of the refusal.
+    /// The name of the disk, or the first line of the refusal up to its reasons.
     fn select(machine: &Machine, text: &str) -> String {
+        let line = sentence(machine, text);
+        line.split_once(": ")
+            .map_or(line.clone(), |(start, _)| format!("{start}:"))
+    }
+
+    /// The name of the disk, or the first line of the refusal.
+    fn sentence(machine: &Machine, text: &str) -> String {
         match selector(text).select(&machine.inventory(), WRITE) {
             Ok(disk) => disk.name.clone(),
             Err(error) => error.to_string().lines().next().unwrap().to_string(),
@@ -371,7 +434,8 @@ mod tests {
             .select(&inventory, WRITE)
             .unwrap_err();
         let expected = "\
-target disk:auto,size=..100G fits no disk:
+target disk:auto,size=..100G fits no disk: \
+/dev/sda (too large), /dev/sdb (on USB), /dev/nvme0n1 (too large)
   /dev/sda      500.1 GB  ST500DM002-1BD14  Z3T9ABCD         too large
   /dev/sdb        8.0 GB  DataTraveler 2.0  60A44C3FAE22     on USB
   /dev/nvme0n1  250.1 GB  Samsung SSD 970   S4EUNX0N123456X  too large";
@@ -413,6 +477,221 @@ target disk:auto,size=..100G fits no disk:
             select(&machine, "disk:auto"),
             "target disk:auto fits no disk:"
         );
+    }
+
+    /// The first line alone reaches the frame on the screen and the server.
+    #[test]
+    fn the_first_line_of_a_refusal_is_complete() {
+        let machine = desktop();
+        for (text, expected) in [
+            (
+                "disk:size=1..",
+                "target disk:size=1.. fits 2 disks and must fit one: /dev/sdb, /dev/nvme0n1",
+            ),
+            (
+                "disk:serial=nobodys",
+                "target disk:serial=nobodys fits no disk: another serial",
+            ),
+            (
+                "disk:path=/dev/sdz",
+                "target disk:path=/dev/sdz fits no disk: no such path",
+            ),
+            (
+                "disk:path=/dev/disk/by-uuid/12-34",
+                "target disk:path=/dev/disk/by-uuid/12-34 fits no disk: \
+                 no such link, and no udev that makes it: use serial= or wwn=",
+            ),
+            (
+                "disk:path=/dev/nvme0n1,size=..1G",
+                "target disk:path=/dev/nvme0n1,size=..1G fits no disk: \
+                 /dev/sda (another path), /dev/sdb (another path), /dev/nvme0n1 (too large)",
+            ),
+            (
+                "disk:path=/dev/sda2",
+                "target disk:path=/dev/sda2 fits no disk: \
+                 /dev/sda (the path is its partition /dev/sda2, no disk), \
+                 /dev/sdb (another path), /dev/nvme0n1 (another path)",
+            ),
+        ] {
+            assert_eq!(sentence(&machine, text), expected);
+        }
+        for n in 0..4 {
+            let ata = format!("pci0000:00/ata9/host{n}/target{n}:0:0/{n}:0:0:0/block/sd{n}");
+            machine.disk(&ata, &format!("65:{n}"), 1 << 30, &[]);
+        }
+        let many = sentence(&machine, "disk:auto,size=..1M");
+        assert!(many.ends_with(", and 3 more"), "{many}");
+    }
+
+    /// What is in another machine, or made of software, or not recognised, is chosen only by name.
+    /// A local disk of each transport beside it is the control.
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
+    fn auto_takes_only_what_is_inside_the_machine() {
+        const SCSI: &str = "host3/target3:0:0/3:0:0:1/block/sda";
+        let pci = |below: &str| format!("pci0000:00/0000:02:00.0/{below}");
+        let pseudo = format!("pseudo_0/adapter0/{SCSI}");
+        for (link, shown, others) in [
+            (
+                "platform/host7/session1/target7:0:0/7:0:0:1/block/sda".into(),
+                "iscsi",
+                "",
+            ),
+            (
+                pci("host3/rport-3:0-0/target3:0:0/3:0:0:0/block/sda"),
+                "fc",
+                "",
+            ),
+            (pci(SCSI), "fc", "host3/fc_host/host3/port_name"),
+            (pci(SCSI), "iscsi", "host3/iscsi_host/host3/ipaddress"),
+            (pci(SCSI), "srp", "host3/srp_host/host3/uevent"),
+            (
+                "virtual/net/eth0.100-fcoe/ctlr_0/host9/rport-9:0-1/target9:0:0/9:0:0:0/block/sda"
+                    .into(),
+                "fc",
+                "",
+            ),
+            (
+                "virtual/nvme-fabrics/ctl/nvme1/nvme1n1".into(),
+                "nvme-of",
+                "",
+            ),
+            (pci("fw0/fw1/fw1.0/") + SCSI, "unknown bus", ""),
+            ("rbd/0/block/rbd0".into(), "unknown bus", ""),
+            ("virtual/block/drbd0".into(), "virtual", ""),
+            ("virtual/block/zd0".into(), "virtual", ""),
+            ("virtual/block/ublkb0".into(), "virtual", ""),
+            ("virtual/block/nullb0".into(), "virtual", ""),
+            ("virtual/block/bcache0".into(), "virtual", ""),
+            ("virtual/block/etherd!e0.0".into(), "virtual", ""),
+            (
+                pci("virtio1/ndbus0/region0/namespace0.0/block/pmem0"),
+                "unknown bus",
+                "",
+            ),
+            (
+                "css0/0.0.0001/0.0.1234/block/dasda".into(),
+                "unknown bus",
+                "",
+            ),
+            (pseudo, "unknown bus", ""),
+            (
+                format!("tcm_loop_0/tcm_loop_adapter_0/{SCSI}"),
+                "unknown bus",
+                "",
+            ),
+            (format!("platform/{SCSI}"), "unknown bus", ""),
+        ] {
+            let machine = Machine::new();
+            machine.disk(&link, "65:0", 1 << 40, &["serial=LUN7", "device/model=x"]);
+            if !others.is_empty() {
+                machine.file(&format!("sys/devices/{}/{others}", pci("")), "x\n");
+            }
+            let name = link.rsplit('/').next().unwrap();
+            let path = format!("/dev/{}", name.replace('!', "/"));
+            for text in [
+                "disk:auto",
+                "disk:size=1..",
+                "disk:model=x",
+                "disk:auto,serial=LUN7",
+            ] {
+                assert_eq!(
+                    sentence(&machine, text),
+                    format!(
+                        "target {text} fits no disk: {path} \
+                         ({shown}, not internal: disk:serial=LUN7 selects it)"
+                    ),
+                    "{link}"
+                );
+            }
+            for text in ["disk:serial=LUN7", &format!("disk:path={path},size=1..")] {
+                assert_eq!(sentence(&machine, text), name, "{link}");
+            }
+        }
+    }
+
+    #[test]
+    fn auto_takes_every_kind_of_internal_disk() {
+        const SCSI: &str = "host3/target3:0:0/3:0:0:0/block/sda";
+        let pci = "pci0000:00/0000:02:00.0";
+        let acpi = "LNXSYSTM:00/LNXSYBUS:00/PNP0A03:00/device:07/VMBUS:01";
+        for link in [
+            format!("{pci}/ata1/{SCSI}"),
+            format!("{pci}/{SCSI}"),
+            format!("{pci}/host0/port-0:0/end_device-0:0/target0:0:0/0:0:0:0/block/sda"),
+            format!("{pci}/virtio2/{SCSI}"),
+            format!("{pci}/virtio1/block/vda"),
+            format!("{acpi}/f8b3781a-1e82-4818-a1c3-63d806ec15bb/{SCSI}"),
+            format!("platform/soc/1d84000.ufs/{SCSI}"),
+            format!("vscsi-0/{SCSI}"),
+            "vbd-51712/block/xvda".into(),
+            format!("{pci}/nvme/nvme0/nvme0n1"),
+            format!("{pci}/mmc_host/mmc0/mmc0:0001/block/mmcblk0"),
+        ] {
+            let machine = Machine::new();
+            machine.disk(&link, "65:0", 1 << 40, &["device/type=MMC"]);
+            assert_eq!(
+                sentence(&machine, "disk:auto"),
+                link.rsplit('/').next().unwrap()
+            );
+        }
+    }
+
+    /// A disk behind Thunderbolt lies on PCI, and a card that is no eMMC can be taken out.
+    #[test]
+    fn auto_takes_nothing_that_can_be_taken_out() {
+        let machine = Machine::new();
+        machine
+            .disk(
+                "pci0000:00/0000:02:00.0/nvme/nvme0/nvme0n1",
+                "259:0",
+                1 << 40,
+                &[],
+            )
+            .file(
+                "sys/devices/pci0000:00/0000:02:00.0/removable",
+                "removable\n",
+            )
+            .disk(
+                "pci0000:00/mmc_host/mmc0/mmc0:1/block/mmcblk0",
+                "179:0",
+                1 << 40,
+                &["device/type=SDcombo"],
+            );
+        assert_eq!(
+            sentence(&machine, "disk:auto"),
+            "target disk:auto fits no disk: removable"
+        );
+        machine.file("sys/devices/pci0000:00/0000:02:00.0/removable", "fixed\n");
+        assert_eq!(sentence(&machine, "disk:auto"), "nvme0n1");
+    }
+
+    /// With multipath a disk lies below a subsystem; its controllers decide.
+    #[test]
+    fn a_multipath_namespace_is_as_near_as_its_controllers() {
+        for (transports, expected) in [
+            (&["pcie"][..], "nvme0n1"),
+            (&["pcie", "pcie"], "nvme0n1"),
+            (&["tcp"], "target disk:auto fits no disk:"),
+            (&["pcie", "rdma"], "target disk:auto fits no disk:"),
+        ] {
+            let machine = Machine::new();
+            machine.disk(
+                "virtual/nvme-subsystem/nvme-subsys0/nvme0n1",
+                "259:0",
+                1 << 40,
+                &[],
+            );
+            for (n, transport) in transports.iter().enumerate() {
+                let controller = format!("sys/devices/virtual/ctl/nvme{n}");
+                machine.file(&format!("{controller}/transport"), transport);
+                machine.link(
+                    &format!("sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme{n}"),
+                    &format!("../../ctl/nvme{n}"),
+                );
+            }
+            assert_eq!(select(&machine, "disk:auto"), expected, "{transports:?}");
+        }
     }
 
     #[test]
