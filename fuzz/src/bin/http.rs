@@ -1,12 +1,12 @@
 //! Is an HTTP answer the same in whatever parts it arrives?
 //!
-//! Holds: status, redirect, body and error do not depend on the cuts; a body never exceeds its
+//! Holds: status, redirect, pause, body and error do not depend on the cuts; a body never exceeds its
 //! limit; bytes behind an answer change nothing. Input: the limit (two bytes), whether the server
 //! closes, the number of cuts, the lengths between them, and the bytes of the answer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use swarm_proto::wire::http::{HttpError, ResponseReader};
+use swarm_proto::wire::http::{HttpError, Response, ResponseReader};
 use swarmdd_fuzz::{Input, cut};
 
 fuzz_target!(|data: &[u8]| {
@@ -32,7 +32,7 @@ struct Outcome {
     done: bool,
     error: Option<HttpError>,
     /// Of an answer that is no error: a part of the body may have come before the error was seen.
-    body: Option<Vec<u8>>,
+    response: Option<Response>,
 }
 
 fn read<'a>(limit: usize, closes: bool, parts: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
@@ -53,13 +53,14 @@ fn read<'a>(limit: usize, closes: bool, parts: impl IntoIterator<Item = &'a [u8]
     }
     let (status, done) = (reader.status(), reader.is_done());
     let location = reader.location().map(String::from);
-    let body = reader.into_body();
-    assert!(body.len() <= limit, "{} bytes of {limit}", body.len());
+    let response = reader.into_response();
+    let body_bytes = response.body.len();
+    assert!(body_bytes <= limit, "{body_bytes} bytes of {limit}");
     Outcome {
         status,
         location,
         done,
         error: result.err(),
-        body: result.is_ok().then_some(body),
+        response: result.is_ok().then_some(response),
     }
 }
