@@ -10,24 +10,49 @@ use libfuzzer_sys::fuzz_target;
 use swarm_proto::format::bencode::put_bytes;
 use swarm_proto::wire::announce::Answer;
 use swarm_proto::wire::compact;
+use swarm_proto::wire::http::Response;
 
 fuzz_target!(|body: &[u8]| {
     match Answer::parse(body) {
-        Ok(Answer::Peers { peers, warning }) => {
-            check_peers(&peers, body.len());
-            warning.iter().for_each(|text| check_text(text, body.len()));
-            check_again(peers, warning);
-        }
-        Ok(Answer::Failure(reason)) => {
-            check_text(&reason, body.len());
-            let mut written = b"d".to_vec();
-            put_entry(&mut written, "failure reason", reason.as_bytes());
-            written.push(b'e');
-            assert_eq!(Answer::parse(&written), Ok(Answer::Failure(reason)));
+        Ok(mut answer) => {
+            if let Answer::Peers { peers, .. } = &mut answer {
+                peers.sort_by_key(SocketAddr::is_ipv6);
+            }
+            check(&answer, body.len());
+            assert!(!matches!(answer, Answer::Busy { .. }));
+            assert_eq!(Answer::parse(&written(&answer)), Ok(answer));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
+    for status in [200, 403, 429, 503] {
+        let answer = Answer::of(&Response {
+            status,
+            retry_after: None,
+            body: body.into(),
+        });
+        check(&answer, body.len());
+        match answer {
+            Answer::Peers { .. } => assert_eq!(status, 200),
+            Answer::Busy { .. } => assert!(status >= 429),
+            Answer::Failure(_) => {}
+        }
+    }
 });
+
+fn check(answer: &Answer, body_bytes: usize) {
+    let text = match answer {
+        Answer::Peers { peers, warning } => {
+            check_peers(peers, body_bytes);
+            warning.as_ref()
+        }
+        Answer::Failure(reason) | Answer::Busy { reason, .. } => Some(reason),
+    };
+    if let Some(text) = text {
+        assert!(!text.contains(char::is_control), "{text:?}");
+        // U+FFFD in the place of a byte has three, and a status is a short sentence.
+        assert!(text.len() <= 3 * body_bytes + 100, "{text:?}");
+    }
+}
 
 fn check_peers(peers: &[SocketAddr], body_bytes: usize) {
     assert!(peers.len() <= body_bytes / 6);
@@ -39,27 +64,25 @@ fn check_peers(peers: &[SocketAddr], body_bytes: usize) {
     }
 }
 
-fn check_text(text: &str, body_bytes: usize) {
-    assert!(!text.contains(char::is_control), "{text:?}");
-    // U+FFFD in the place of a byte has three.
-    assert!(text.len() <= 3 * body_bytes);
-}
-
-/// The order of IPv4 addresses stays, and that of IPv6 addresses: they are in strings of their own.
-fn check_again(mut peers: Vec<SocketAddr>, warning: Option<String>) {
-    peers.sort_by_key(SocketAddr::is_ipv6);
-    let (peers4, peers6) = compact::pack(&peers);
+/// As a tracker writes it. IPv4 and IPv6 addresses have strings of their own, so the answer must
+/// have them in this order.
+fn written(answer: &Answer) -> Vec<u8> {
     let mut written = b"d".to_vec();
-    put_entry(&mut written, "peers", &peers4);
-    put_entry(&mut written, "peers6", &peers6);
-    if let Some(text) = &warning {
-        put_entry(&mut written, "warning message", text.as_bytes());
+    match answer {
+        Answer::Peers { peers, warning } => {
+            let (peers4, peers6) = compact::pack(peers);
+            put_entry(&mut written, "peers", &peers4);
+            put_entry(&mut written, "peers6", &peers6);
+            if let Some(text) = warning {
+                put_entry(&mut written, "warning message", text.as_bytes());
+            }
+        }
+        Answer::Failure(reason) | Answer::Busy { reason, .. } => {
+            put_entry(&mut written, "failure reason", reason.as_bytes());
+        }
     }
     written.push(b'e');
-    assert_eq!(
-        Answer::parse(&written),
-        Ok(Answer::Peers { peers, warning })
-    );
+    written
 }
 
 fn put_entry(out: &mut Vec<u8>, key: &str, value: &[u8]) {

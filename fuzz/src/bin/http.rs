@@ -1,8 +1,8 @@
 //! Is an HTTP answer the same in whatever parts it arrives?
 //!
-//! Holds: status, redirect, pause, body and error do not depend on the cuts; a body never exceeds its
-//! limit; bytes behind an answer change nothing. Input: the limit (two bytes), whether the server
-//! closes, the number of cuts, the lengths between them, and the bytes of the answer.
+//! Holds: status, redirect, pause, body and error do not depend on the cuts; a body never exceeds
+//! its limit; bytes behind an answer change nothing. Input: the limit (two bytes), whether the
+//! server closes, the number of cuts, the lengths between them, and the bytes of the answer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
