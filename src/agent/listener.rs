@@ -1,7 +1,8 @@
 //! Which connections have come in, and which torrent does each of them name?
 //!
 //! A connection belongs to no job until its handshake has named a torrent. Until then it is kept
-//! here: not for long, and not many of them.
+//! here: not for long, and not many of them. If there are too many, the address with most of them
+//! gives up its oldest.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Interest, Registry};
 use swarm_proto::limits::GREETING_MAX;
+use swarm_proto::policy::seats::{self, Patience, Seat};
 use swarm_proto::units::Instant;
 use swarm_proto::wire::message::Handshake;
 
@@ -22,8 +24,14 @@ use crate::os::net;
 /// Ports tried, from the port of `--listen` on.
 const PORT_COUNT: u16 = 100;
 
-/// Connections that have not named a torrent yet. More are closed at once: a peer tries again.
+/// Connections that have not named a torrent yet.
 const NEWCOMER_COUNT_MAX: usize = 64;
+
+/// A handshake is sent at once, so nobody who waits for one deserves patience.
+const PATIENCE: Patience = Patience {
+    greedy: Duration::ZERO,
+    fair: Some(Duration::ZERO),
+};
 
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -44,7 +52,20 @@ pub(super) struct Listener {
 /// A connection that has not named a torrent yet.
 struct Newcomer {
     conn: PeerSocket,
-    until: Instant,
+    since: Instant,
+}
+
+impl Newcomer {
+    fn seat(&self) -> Seat {
+        Seat {
+            ip: self.conn.address().ip(),
+            idle_since: Some(self.since),
+        }
+    }
+
+    fn until(&self) -> Instant {
+        self.since + GREETING_MAX
+    }
 }
 
 impl Listener {
@@ -95,14 +116,20 @@ impl Listener {
         );
     }
 
-    /// Keeps a connection if there is room for it.
+    /// Keeps a connection; when all places are taken, another one makes room.
     fn keep(&mut self, mut conn: PeerSocket, registry: &Registry, now: Instant) -> io::Result<()> {
-        let Some(index) = self.newcomers.iter().position(Option::is_none) else {
+        let free = self.newcomers.iter().position(Option::is_none);
+        let displaced = || {
+            let newcomers = self.newcomers.iter().flatten();
+            let seats: Vec<Seat> = newcomers.map(Newcomer::seat).collect();
+            seats::displaced(now, conn.address().ip(), &seats, PATIENCE)
+        };
+        let Some(index) = free.or_else(displaced) else {
             return Ok(());
         };
+        self.newcomers[index] = None;
         conn.register(registry, Origin::Newcomer(index).token())?;
-        let until = now + GREETING_MAX;
-        self.newcomers[index] = Some(Newcomer { conn, until });
+        self.newcomers[index] = Some(Newcomer { conn, since: now });
         Ok(())
     }
 
@@ -133,15 +160,12 @@ impl Listener {
     /// When `handle_timeout` has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let newcomers = self.newcomers.iter().flatten();
-        newcomers
-            .map(|newcomer| newcomer.until)
-            .chain(self.accept_at)
-            .min()
+        newcomers.map(Newcomer::until).chain(self.accept_at).min()
     }
 
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
         for newcomer in &mut self.newcomers {
-            newcomer.take_if(|newcomer| newcomer.until <= now);
+            newcomer.take_if(|newcomer| newcomer.until() <= now);
         }
         if self.accept_at.is_some_and(|due| due <= now) {
             self.accept(registry, now);

@@ -109,6 +109,10 @@ pub(crate) const LINKS_MAX: usize = 16;
 /// takes 1.19 with this rule (500 pieces, scripts/sim).
 pub(crate) const LINK_KEPT: Duration = Duration::from_secs(1);
 
+/// Idle time from which a seed gives the place of a peer to a newcomer, if no address has more
+/// places than another. Without a rate limit a peer that wants anything is served sooner than that.
+pub(crate) const SEAT_KEPT: Duration = Duration::from_secs(10);
+
 /// An incomplete agent that has received nothing for this time sets up one connection more than
 /// LINKS, after the same time again another one, and so on up to SEED_LINKS_MAX. The peer that has
 /// the missing piece may have joined later than all of our neighbours, and may connect to nobody by

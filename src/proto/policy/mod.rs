@@ -2,9 +2,9 @@
 //! announce?
 //!
 //! `picker` chooses the blocks to request, with `open_piece` and `ranking` as its memory. `choker`
-//! chooses the peers to serve, `mesh` those to connect to, `throttle` keeps to the rate limits, and
-//! `tracker` decides when to announce. `cache` decides what the buffers hold, `read_queue` which
-//! chunks are read and hashed in a scan.
+//! chooses the peers to serve, `mesh` those to connect to, `seats` those that make room, `throttle`
+//! keeps to the rate limits, and `tracker` decides when to announce. `cache` decides what the
+//! buffers hold, `read_queue` which chunks are read and hashed in a scan.
 
 pub mod cache;
 pub(crate) mod choker;
@@ -13,5 +13,6 @@ mod open_piece;
 pub(crate) mod picker;
 pub(crate) mod ranking;
 pub mod read_queue;
+pub mod seats;
 pub mod throttle;
 pub(crate) mod tracker;

@@ -7,6 +7,7 @@ use super::interface::*;
 use super::peer::{Direction, Peer, Phase, overdue};
 use crate::limits::*;
 use crate::policy::mesh::{Ending, PeerKind};
+use crate::policy::seats::Patience;
 use crate::policy::throttle::Throttles;
 use crate::units::*;
 use crate::wire::message::Handshake;
@@ -20,11 +21,23 @@ impl Swarm {
             return None;
         }
         if self.peers.staying_count() >= self.links_max() {
-            let may_replace = self.config.role == Role::Leecher;
-            let replaced = self.peers.replaceable(now).filter(|_| may_replace)?;
+            let replaced = self.seat_for(now, address)?;
             self.close(now, replaced, Ending::Normal, "its place is needed");
         }
         Some(self.add_peer(now, address, Direction::Incoming))
+    }
+
+    /// The peer that makes room for a newcomer. At a leecher it may also be the one that called
+    /// first, see LINK_KEPT.
+    fn seat_for(&self, now: Instant, newcomer: SocketAddr) -> Option<PeerSlot> {
+        let seeder = self.config.role == Role::Seeder;
+        let patience = Patience {
+            greedy: LINK_KEPT,
+            fair: seeder.then_some(SEAT_KEPT),
+        };
+        let displaced = self.peers.displaced(now, newcomer.ip(), patience);
+        let first = || self.peers.replaceable(now).filter(|_| !seeder);
+        displaced.or_else(first)
     }
 
     fn add_peer(&mut self, now: Instant, address: SocketAddr, direction: Direction) -> PeerSlot {

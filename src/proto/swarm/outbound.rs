@@ -331,7 +331,7 @@ impl Swarm {
     /// not confirmed yet.
     pub fn handle_sent(&mut self, now: Instant, slot: PeerSlot) {
         let peer = self.peer(slot);
-        peer.spoke_at = now;
+        (peer.spoke_at, peer.moved_at) = (now, now);
         let sent = peer.sending.pop_front();
         let (block, buffer) = sent.expect("only blocks that were given out are sent");
         self.cache.unpin(buffer);

@@ -137,6 +137,8 @@ pub(super) struct Peer {
 
     pub(super) heard_at: Instant,
     pub(super) spoke_at: Instant,
+    /// When a block that was asked for last went either way.
+    pub(super) moved_at: Instant,
 }
 
 impl Peer {
@@ -197,6 +199,7 @@ impl Peer {
             up_turn: Turn::default(),
             heard_at: now,
             spoke_at: now,
+            moved_at: now,
         }
     }
 
@@ -367,7 +370,8 @@ impl Peer {
 
     /// A block that they were asked for has arrived.
     pub(super) fn answered(&mut self, now: Instant) {
-        (self.snubbed, self.refusals, self.progress_at) = (false, 0, now);
+        (self.snubbed, self.refusals) = (false, 0);
+        (self.progress_at, self.moved_at) = (now, now);
     }
 
     /// Removes a block from the list of requests; false if it was not on it.

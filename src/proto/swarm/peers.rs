@@ -2,11 +2,12 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::peer::{Direction, Peer, Phase, overdue};
 use crate::bitfield::Bitfield;
 use crate::limits::{LINK_KEPT, UPLOAD_QUEUE_MAX};
+use crate::policy::seats::{self, Patience, Seat};
 use crate::units::{Instant, PeerId, PeerSlot, PieceIndex};
 
 /// A slot is the name of a connection between core and shell, from `add` until `remove`; then it is
@@ -90,9 +91,30 @@ impl Peers {
         longest.map(|(slot, _)| slot)
     }
 
-    /// Another live connection with the peer of this id.
+    /// The peer that has to make room for a newcomer from this address. Peers that we called stay.
+    pub(super) fn displaced(
+        &self,
+        now: Instant,
+        newcomer: IpAddr,
+        patience: Patience,
+    ) -> Option<PeerSlot> {
+        let staying = self.iter().filter(|(_, peer)| peer.phase != Phase::Closing);
+        let seat = |(slot, peer): (PeerSlot, &Peer)| {
+            let idle_since = (peer.direction == Direction::Incoming).then_some(peer.moved_at);
+            let ip = peer.address.ip();
+            (slot, Seat { ip, idle_since })
+        };
+        let (slots, seats): (Vec<PeerSlot>, Vec<Seat>) = staying.map(seat).unzip();
+        seats::displaced(now, newcomer, &seats, patience).map(|index| slots[index])
+    }
+
+    /// Another live connection with the peer of this id. An id is no secret: a connection from
+    /// another address with the same id is another peer.
     pub(super) fn other_of(&self, slot: PeerSlot, peer_id: PeerId) -> Option<PeerSlot> {
-        let same = |peer: &Peer| peer.is_live() && peer.peer_id == Some(peer_id);
+        let ip = self.get(slot)?.address.ip();
+        let same = |peer: &Peer| {
+            peer.is_live() && peer.peer_id == Some(peer_id) && peer.address.ip() == ip
+        };
         let mut others = self.iter().filter(|(other, _)| *other != slot);
         others.find(|(_, peer)| same(peer)).map(|(other, _)| other)
     }

@@ -9,20 +9,20 @@ use crate::policy::throttle::Throttles;
 use crate::wire::extension::ExtendedHandshake;
 use crate::wire::message::{Handshake, Message, RawBlock};
 
-const KIB: u32 = 1024;
+pub(super) const KIB: u32 = 1024;
 const MIB: u32 = 1024 * 1024;
 
-fn at(seconds: u64) -> Instant {
+pub(super) fn at(seconds: u64) -> Instant {
     Instant(seconds * 1_000_000)
 }
 
-fn address(host: u8) -> SocketAddr {
+pub(super) fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, host], 6881))
 }
 
 /// A swarm of whole pieces, of which piece `n` has the hash `[n; 20]`, with the smallest number of
 /// buffers.
-fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
+pub(super) fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
     let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
     let torrent = metainfo_write::write(&Description {
         name: "test",
@@ -55,7 +55,7 @@ fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swa
     Swarm::new(at(0), metainfo, config)
 }
 
-fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
+pub(super) fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
     let info_hash = swarm.metainfo.info_hash;
     let handshake = Handshake {
         fast,
@@ -68,7 +68,7 @@ fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {
 }
 
 /// A peer that has called us, after the handshake, with these pieces.
-fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> PeerSlot {
+pub(super) fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> PeerSlot {
     let slot = swarm.handle_incoming(at(0), address(host)).unwrap();
     shake_hands(swarm, slot, host, fast);
     has.iter().for_each(|piece| {
@@ -127,7 +127,7 @@ fn hash_all(swarm: &mut Swarm, now: Instant) -> bool {
 }
 
 /// The disk does everything it is asked to do, and every hash is right.
-fn work(swarm: &mut Swarm, now: Instant) {
+pub(super) fn work(swarm: &mut Swarm, now: Instant) {
     loop {
         match swarm.poll_disk() {
             Some(work) => swarm.handle_disk(now, ticket_of(&work), Ok(())),
@@ -443,66 +443,4 @@ fn an_agent_interrupted_while_seeding_is_complete() {
     work(&mut swarm, at(0));
     swarm.leave(at(0));
     assert_eq!(swarm.state, State::Over(Outcome::Complete));
-}
-
-#[test]
-fn some_links_are_reserved_for_incoming_connections() {
-    let peers = (1..=200).map(address).collect::<Vec<_>>();
-    for (role, all) in [(Role::Leecher, LINKS_MAX), (Role::Seeder, SEED_LINKS_MAX)] {
-        let mut swarm = swarm(role, 1, 16 * KIB, &peers);
-        assert_eq!(
-            core::iter::from_fn(|| swarm.poll_connect(at(0))).count(),
-            LINKS
-        );
-        let taken = (1..=200)
-            .filter_map(|host| swarm.handle_incoming(at(0), address(host)))
-            .count();
-        assert_eq!(LINKS + taken, all);
-    }
-}
-
-/// Sources and peers that we called stay, and each peer stays for a while.
-#[test]
-fn a_newcomer_replaces_the_peer_that_called_first() {
-    let mut swarm = swarm(Role::Leecher, 2, 16 * KIB, &[address(200)]);
-    let (called, _) = swarm.poll_connect(at(0)).unwrap();
-    swarm.handle_connected(at(0), called);
-    shake_hands(&mut swarm, called, 200, true);
-    let source = caller(&mut swarm, 1, true, &[0, 1]);
-    let callers: Vec<PeerSlot> = (2..LINKS_MAX as u8)
-        .map(|host| caller(&mut swarm, host, true, &[0]))
-        .collect();
-    assert_eq!(
-        swarm.handle_incoming(at(0), address(100)),
-        None,
-        "all have just come"
-    );
-    for (host, first) in (100..).zip(&callers) {
-        assert!(swarm.handle_incoming(at(1), address(host)).is_some());
-        let (slot, _) = swarm.poll_close().unwrap();
-        assert_eq!(slot, *first);
-        swarm.handle_closed(at(1), slot, &mut Throttles::default());
-    }
-    assert_eq!(swarm.handle_incoming(at(1), address(150)), None);
-    assert!(swarm.peer(called).is_live() && swarm.peer(source).is_live());
-}
-
-/// Ten neighbours lack the same piece, and a source that calls nobody (as aria2) came after them.
-#[test]
-fn an_agent_that_gets_nothing_calls_one_more_peer_now_and_then() {
-    let peers = (1..=100).map(address).collect::<Vec<_>>();
-    let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers);
-    let called = |swarm: &mut Swarm, now| core::iter::from_fn(|| swarm.poll_connect(now)).count();
-    work(&mut swarm, at(0));
-    assert_eq!(called(&mut swarm, at(0)), LINKS);
-    let patience = LINK_PATIENCE.as_secs();
-    assert_eq!(called(&mut swarm, at(patience - 1)), 0);
-    for round in 1..100 {
-        let more = usize::from(round + LINKS as u64 <= SEED_LINKS_MAX as u64);
-        assert_eq!(
-            called(&mut swarm, at(round * patience)),
-            more,
-            "round {round}"
-        );
-    }
 }

@@ -4,5 +4,6 @@ mod links;
 mod placing;
 mod read_back;
 mod scan;
+mod seats;
 mod sources;
 mod story;

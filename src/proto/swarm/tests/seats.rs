@@ -1,0 +1,136 @@
+//! Which connections does an agent make and take, and who makes room?
+
+use core::net::SocketAddr;
+
+use super::super::*;
+use super::links::{KIB, address, at, caller, shake_hands, swarm, work};
+use crate::policy::throttle::Throttles;
+use crate::wire::message::Handshake;
+
+#[test]
+fn some_links_are_reserved_for_incoming_connections() {
+    let peers = (1..=200).map(address).collect::<Vec<_>>();
+    for (role, all) in [(Role::Leecher, LINKS_MAX), (Role::Seeder, SEED_LINKS_MAX)] {
+        let mut swarm = swarm(role, 1, 16 * KIB, &peers);
+        assert_eq!(
+            core::iter::from_fn(|| swarm.poll_connect(at(0))).count(),
+            LINKS
+        );
+        let taken = (1..=200)
+            .filter_map(|host| swarm.handle_incoming(at(0), address(host)))
+            .count();
+        assert_eq!(LINKS + taken, all);
+    }
+}
+
+/// Sources and peers that we called stay, and each peer stays for a while.
+#[test]
+fn a_newcomer_replaces_the_peer_that_called_first() {
+    let mut swarm = swarm(Role::Leecher, 2, 16 * KIB, &[address(200)]);
+    let (called, _) = swarm.poll_connect(at(0)).unwrap();
+    swarm.handle_connected(at(0), called);
+    shake_hands(&mut swarm, called, 200, true);
+    let source = caller(&mut swarm, 1, true, &[0, 1]);
+    let callers: Vec<PeerSlot> = (2..LINKS_MAX as u8)
+        .map(|host| caller(&mut swarm, host, true, &[0]))
+        .collect();
+    assert_eq!(
+        swarm.handle_incoming(at(0), address(100)),
+        None,
+        "all have just come"
+    );
+    for (host, first) in (100..).zip(&callers) {
+        assert!(swarm.handle_incoming(at(1), address(host)).is_some());
+        let (slot, _) = swarm.poll_close().unwrap();
+        assert_eq!(slot, *first);
+        swarm.handle_closed(at(1), slot, &mut Throttles::default());
+    }
+    assert_eq!(swarm.handle_incoming(at(1), address(150)), None);
+    assert!(swarm.peer(called).is_live() && swarm.peer(source).is_live());
+}
+
+/// 80 idle connections of one address, and then others.
+#[test]
+fn the_idle_links_of_one_address_make_room_at_a_seed() {
+    let mut swarm = swarm(Role::Seeder, 2, 16 * KIB, &[]);
+    let port = |port| SocketAddr::from(([10, 77, 0, 1], port));
+    let idle: Vec<PeerSlot> = (0..SEED_LINKS_MAX as u16)
+        .map(|n| swarm.handle_incoming(at(0), port(n + 1)).unwrap())
+        .collect();
+    idle.iter()
+        .for_each(|slot| shake_hands(&mut swarm, *slot, slot.0 as u8, true));
+    assert_eq!(swarm.handle_incoming(at(0), address(9)), None, "just come");
+    swarm.peer(idle[0]).moved_at = at(1);
+    assert!(swarm.handle_incoming(at(1), address(9)).is_some());
+    assert_eq!(
+        swarm.poll_close(),
+        Some((idle[1], "its place is needed")),
+        "the first one moves data"
+    );
+    assert_eq!(swarm.handle_incoming(at(1), port(999)), None);
+    swarm.check_invariants();
+}
+
+/// Places that one address has not taken more of than any other are kept while they are used.
+#[test]
+fn an_idle_peer_of_a_full_seed_makes_room_after_a_while() {
+    let mut swarm = swarm(Role::Seeder, 2, 16 * KIB, &[]);
+    let slots: Vec<PeerSlot> = (1..=SEED_LINKS_MAX as u8)
+        .map(|host| caller(&mut swarm, host, true, &[]))
+        .collect();
+    let later = at(0) + SEAT_KEPT;
+    for slot in &slots[1..] {
+        swarm.peer(*slot).moved_at = at(1);
+    }
+    let before = Instant(later.0 - 1);
+    assert_eq!(swarm.handle_incoming(before, address(99)), None);
+    assert!(swarm.handle_incoming(later, address(99)).is_some());
+    assert_eq!(swarm.poll_close(), Some((slots[0], "its place is needed")));
+    assert_eq!(swarm.handle_incoming(later, address(98)), None);
+}
+
+/// Peer ids are known to everybody.
+#[test]
+fn a_stolen_peer_id_does_not_cut_the_link_of_its_owner() {
+    let mut swarm = swarm(Role::Leecher, 2, 16 * KIB, &[address(1)]);
+    let (owner, _) = swarm.poll_connect(at(0)).unwrap();
+    swarm.handle_connected(at(0), owner);
+    shake_hands(&mut swarm, owner, 1, true);
+    let thief = swarm.handle_incoming(at(0), address(2)).unwrap();
+    shake_hands(&mut swarm, thief, 1, true);
+    assert_eq!(swarm.poll_close(), None, "both stay");
+    let second = SocketAddr::from(([10, 77, 0, 1], 999));
+    let twin = swarm.handle_incoming(at(0), second).unwrap();
+    let handshake = Handshake {
+        fast: true,
+        extended: false,
+        info_hash: swarm.metainfo.info_hash,
+        peer_id: PeerId([1; 20]),
+    };
+    swarm.handle_handshake(at(0), twin, &handshake);
+    assert_eq!(
+        swarm.poll_close(),
+        Some((owner, "it is connected already")),
+        "the connection of the smaller id stays"
+    );
+}
+
+/// Ten neighbours lack the same piece, and a source that calls nobody (as aria2) came after them.
+#[test]
+fn an_agent_that_gets_nothing_calls_one_more_peer_now_and_then() {
+    let peers = (1..=100).map(address).collect::<Vec<_>>();
+    let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers);
+    let called = |swarm: &mut Swarm, now| core::iter::from_fn(|| swarm.poll_connect(now)).count();
+    work(&mut swarm, at(0));
+    assert_eq!(called(&mut swarm, at(0)), LINKS);
+    let patience = LINK_PATIENCE.as_secs();
+    assert_eq!(called(&mut swarm, at(patience - 1)), 0);
+    for round in 1..100 {
+        let more = usize::from(round + LINKS as u64 <= SEED_LINKS_MAX as u64);
+        assert_eq!(
+            called(&mut swarm, at(round * patience)),
+            more,
+            "round {round}"
+        );
+    }
+}
