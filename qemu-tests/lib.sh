@@ -61,6 +61,29 @@ plug_in() {
 	ip link set "tap$1" master br0 up
 }
 
+# existing_dhcp_server FIRST,LAST: a host of its own that only gives addresses, for --proxy-dhcp.
+existing_dhcp_server() {
+	local pid
+
+	# shellcheck disable=SC2016 # the inner shell expands these
+	unshare --net sh -c 'until ip link set dhcp1 up 2> /dev/null; do sleep 0.1; done
+		ip address add 10.77.0.2/24 dev dhcp1
+		exec dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --port=0 \
+			--interface=dhcp1 --bind-dynamic --except-interface=lo --log-facility=- \
+			--dhcp-leasefile="$1" --dhcp-range="$2,1h"' - "$WORK/leases" "$1" \
+		> "$WORK/dhcp.log" 2>&1 < /dev/null &
+	pid=$!
+	STARTED_PIDS="$STARTED_PIDS $pid"
+	wait_until 10 in_another_network "$pid" || fail "the DHCP server did not start"
+	ip link add dhcp0 type veth peer name dhcp1
+	ip link set dhcp1 netns "$pid"
+	ip link set dhcp0 master br0 up
+}
+
+in_another_network() {
+	[ "$(readlink "/proc/$1/ns/net")" != "$(readlink /proc/self/ns/net)" ]
+}
+
 # slow_link N RATE: limits the rate towards machine N, so that a test has time in the middle of a
 # download.
 slow_link() {
@@ -175,6 +198,18 @@ start_machine() {
 		"$@" > "$WORK/$n.qemu" 2>&1 < /dev/null &
 	echo $! > "$WORK/$n.pid"
 	STARTED_PIDS="$STARTED_PIDS $!"
+}
+
+# start_uefi N QEMU-OPTION...: with UEFI instead of a BIOS, which needs 256 MiB. It boots from the
+# network card, then from the disk that has bootindex=2. Its settings are kept in N.vars.
+start_uefi() {
+	local n="$1" dir=/usr/share/OVMF
+
+	shift
+	[ -e "$WORK/$n.vars" ] || cp "$dir/OVMF_VARS_4M.fd" "$WORK/$n.vars"
+	MACHINE_MIB=256 start_machine "$n" -global virtio-net-pci.bootindex=1 \
+		-drive "if=pflash,unit=0,format=raw,readonly=on,file=$dir/OVMF_CODE_4M.fd" \
+		-drive "if=pflash,unit=1,format=raw,file=$WORK/$n.vars" "$@"
 }
 
 # start_direct N KERNEL-OPTION...: without firmware and PXE, in a third of the time.
