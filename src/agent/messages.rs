@@ -23,8 +23,11 @@ pub enum RunError {
         error: io::Error,
     },
     Memory {
-        memory_mib: u32,
+        memory_mib: u64,
+        /// By --memory.
+        is_given: bool,
         needed_mib: u64,
+        pieces: u64,
     },
     /// A second signal came before the jobs had ended.
     Impatient,
@@ -37,13 +40,23 @@ impl fmt::Display for RunError {
             RunError::Listen { address, error } => write!(f, "cannot listen at {address}: {error}"),
             RunError::Memory {
                 memory_mib,
+                is_given: true,
                 needed_mib,
-            } => {
-                write!(
-                    f,
-                    "--memory {memory_mib} is too little for pieces of this size, use --memory {needed_mib}"
-                )
-            }
+                pieces,
+            } => write!(
+                f,
+                "--memory {memory_mib} is too little for {pieces} pieces, use --memory {needed_mib}"
+            ),
+            RunError::Memory {
+                memory_mib,
+                needed_mib,
+                pieces,
+                ..
+            } => write!(
+                f,
+                "{pieces} pieces need {needed_mib} MiB of memory, this machine can spare \
+                 {memory_mib}: --memory {needed_mib} takes it nevertheless"
+            ),
             RunError::Impatient => f.write_str("interrupted twice, left without saying good-bye"),
         }
     }

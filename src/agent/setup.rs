@@ -13,12 +13,17 @@ use swarm_proto::units::PeerId;
 use super::RunError;
 use crate::os::clock;
 use crate::os::device::Device;
+use crate::os::memory;
 use crate::target::Identity;
 
 /// Memory that the process needs besides pools and torrents. Measured: 0.7 MiB for the program and
 /// 0.5 MiB for 80 connections at rest. The remainder is for the send queues of peers that request
 /// much and read slowly, at most 0.4 MiB each.
 const RESERVE_BYTES: u64 = 10 << 20;
+
+/// Memory that is taken if the torrents need less, and the least that is taken.
+const MEMORY_MIB: u64 = 64;
+const MEMORY_MIB_MIN: u64 = 16;
 
 /// One TORRENT TARGET (or SOURCE) pair, ready to run.
 pub struct Setup {
@@ -39,8 +44,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Connected to in any case, with or without a tracker.
     pub peers: Vec<SocketAddr>,
-    /// All memory of the process.
-    pub memory_mib: u32,
+    /// All memory of the process; `None`: as much as the torrents need, if the machine has it.
+    pub memory_mib: Option<u32>,
     /// Read back what was written.
     pub verify: bool,
     /// How long a complete job stays after the tracker was last reached.
@@ -61,7 +66,7 @@ impl Default for Settings {
         Settings {
             listen: SocketAddr::from(([0u16; 8], 6881)),
             peers: Vec::new(),
-            memory_mib: 64,
+            memory_mib: None,
             verify: true,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
@@ -75,40 +80,76 @@ impl Default for Settings {
 
 /// The bytes of pool that each of these torrents gets. All get the same share, which must be enough
 /// for the torrent with the largest pieces.
-pub fn divide_memory(metainfos: &[&Metainfo], memory_mib: u32) -> Result<u64, RunError> {
-    assert!(!metainfos.is_empty());
-    let jobs = metainfos.len() as u64;
-    let kept: u64 = RESERVE_BYTES
-        + metainfos
-            .iter()
-            .map(|metainfo| metainfo_bytes(metainfo))
-            .sum::<u64>();
-    let share = (u64::from(memory_mib) << 20).saturating_sub(kept) / jobs;
-    let needed = metainfos
+pub fn divide_memory(metainfos: &[&Metainfo], given_mib: Option<u32>) -> Result<u64, RunError> {
+    let needs: Vec<Need> = metainfos
         .iter()
-        .map(|metainfo| pool_bytes_min(metainfo))
-        .max()
-        .unwrap_or(0);
-    if share < needed {
-        let needed_mib = (kept + jobs * needed).div_ceil(1 << 20);
+        .map(|metainfo| Need::of(metainfo))
+        .collect();
+    let available = || memory::available_bytes().map_or(u64::MAX, |bytes| bytes >> 20);
+    divide(&needs, given_mib.map(u64::from), available)
+}
+
+/// `given_mib` is `--memory`; without it, `available_mib` bounds what is taken.
+fn divide(
+    needs: &[Need],
+    given_mib: Option<u64>,
+    available_mib: impl FnOnce() -> u64,
+) -> Result<u64, RunError> {
+    assert!(!needs.is_empty());
+    let jobs = needs.len() as u64;
+    let kept: u64 = RESERVE_BYTES + needs.iter().map(Need::kept_bytes).sum::<u64>();
+    let pool: u64 = needs.iter().map(Need::pool_bytes_min).max().unwrap_or(0);
+    let needed_mib = (kept + jobs * pool).div_ceil(1 << 20);
+    let memory_mib = given_mib.unwrap_or_else(|| default_mib(needed_mib, available_mib()));
+    let share = (memory_mib << 20).saturating_sub(kept) / jobs;
+    if share < pool {
         return Err(RunError::Memory {
             memory_mib,
+            is_given: given_mib.is_some(),
             needed_mib,
+            pieces: needs
+                .iter()
+                .map(|need| u64::from(need.layout.piece_count()))
+                .sum(),
         });
     }
     Ok(share)
 }
 
-fn pool_bytes_min(metainfo: &Metainfo) -> u64 {
-    let layout = &metainfo.layout;
-    u64::from(swarm::buffer_count_min(layout)) * u64::from(swarm::buffer_bytes(layout))
+/// What is taken without `--memory`: what the torrents need, or MEMORY_MIB if that is more, but at
+/// most half of what the machine has left. The kernel needs the rest for packets and disk requests:
+/// a machine with 128 MiB has 60 MiB available when it begins, and 64 would be too many.
+fn default_mib(needed_mib: u64, available_mib: u64) -> u64 {
+    needed_mib
+        .max(MEMORY_MIB)
+        .min((available_mib / 2).max(MEMORY_MIB_MIN))
 }
 
-/// What the core keeps for a torrent. Measured: 43 bytes a piece, or 60 if all pieces are equal. To
-/// these come 4 to 8 bytes a piece in each of the queues of pieces to read, to write and to
-/// announce; a bit a piece for each of 80 peers; and the extents.
-fn metainfo_bytes(metainfo: &Metainfo) -> u64 {
-    96 * u64::from(metainfo.layout.piece_count()) + 24 * metainfo.extents.extents().len() as u64
+/// What decides how much memory a torrent needs.
+struct Need {
+    layout: Layout,
+    extent_count: usize,
+}
+
+impl Need {
+    fn of(metainfo: &Metainfo) -> Need {
+        Need {
+            layout: metainfo.layout,
+            extent_count: metainfo.extents.extents().len(),
+        }
+    }
+
+    fn pool_bytes_min(&self) -> u64 {
+        let count = swarm::buffer_count_min(&self.layout);
+        u64::from(count) * u64::from(swarm::buffer_bytes(&self.layout))
+    }
+
+    /// What the core keeps. Measured with 524,288 pieces: 40 bytes a piece, 49 if all are zeros, 60
+    /// if all are equal and have to be fetched. To these come a bit a piece for each of 80 peers,
+    /// and the extents.
+    fn kept_bytes(&self) -> u64 {
+        70 * u64::from(self.layout.piece_count()) + 24 * self.extent_count as u64
+    }
 }
 
 /// Buffers in the pool of a job whose share of the memory is `pool_bytes`.
@@ -158,6 +199,7 @@ pub(super) mod tests {
     use crate::os::device::TargetOptions;
     use crate::os::sha1::Sha1;
     use crate::os::testing::Scratch;
+    use swarm_proto::format::layout::default_piece_bytes;
     use swarm_proto::format::metainfo_write::{self, Content, Description};
     use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN};
     use swarm_proto::units::PieceHash;
@@ -167,7 +209,7 @@ pub(super) mod tests {
         Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             peers: Vec::new(),
-            memory_mib: 64,
+            memory_mib: None,
             verify: true,
             tracker_grace: Duration::ZERO,
             seed_for: Some(Duration::ZERO),
@@ -224,7 +266,7 @@ pub(super) mod tests {
     #[test]
     fn the_default_memory_holds_the_largest_pieces() {
         let image = metainfo(50 << 30, PIECE_BYTES_MAX);
-        let share = divide_memory(&[&image], 64).unwrap();
+        let share = divide_memory(&[&image], Some(64)).unwrap();
         assert!(share > 3 * u64::from(PIECE_BYTES_MAX));
         assert!(share < 64 << 20);
     }
@@ -241,17 +283,84 @@ pub(super) mod tests {
             &[&large, &small],
             &[&large, &large, &large],
         ] {
-            let Err(RunError::Memory { needed_mib, .. }) = divide_memory(metainfos, 1) else {
+            let Err(RunError::Memory { needed_mib, .. }) = divide_memory(metainfos, Some(1)) else {
                 panic!("one MiB is enough for {} torrents", metainfos.len());
             };
             let needed_mib = u32::try_from(needed_mib).unwrap();
-            let share = divide_memory(metainfos, needed_mib).unwrap();
+            let share = divide_memory(metainfos, Some(needed_mib)).unwrap();
             assert!(
                 metainfos
                     .iter()
-                    .all(|metainfo| pool_bytes_min(metainfo) <= share)
+                    .all(|metainfo| Need::of(metainfo).pool_bytes_min() <= share)
             );
-            assert!(divide_memory(metainfos, needed_mib - 1).is_err());
+            assert!(divide_memory(metainfos, Some(needed_mib - 1)).is_err());
         }
+    }
+
+    fn needed_mib(total_bytes: u64) -> u64 {
+        let piece_bytes = default_piece_bytes(total_bytes);
+        let need = Need {
+            layout: Layout::new(total_bytes, piece_bytes).unwrap(),
+            extent_count: 1000,
+        };
+        match divide(&[need], Some(1), || 0) {
+            Err(RunError::Memory { needed_mib, .. }) => needed_mib,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What `make` chooses, `get` and `seed` accept: at every size, and within the memory that the
+    /// design allows. A disk of 2 TB has 1.82 TiB.
+    #[test]
+    fn default_pieces_fit_the_default_memory_at_every_size() {
+        let steps = (0..24 * 16).map(|n| ((16 + n % 16) << 16) << (n / 16));
+        for total_bytes in steps.chain([2_000_398_934_016, 8_001_563_222_016, 16 << 40]) {
+            let (needed_mib, tib) = (
+                needed_mib(total_bytes),
+                total_bytes as f64 / (1u64 << 40) as f64,
+            );
+            assert!(needed_mib <= 128, "{tib} TiB need {needed_mib} MiB");
+            assert!(
+                needed_mib <= 64 || tib > 4.0,
+                "{tib} TiB need {needed_mib} MiB"
+            );
+            assert_eq!(default_mib(needed_mib, 1 << 20), needed_mib.max(64));
+        }
+    }
+
+    #[test]
+    fn the_default_memory_is_what_the_machine_can_spare() {
+        for (needed_mib, available_mib, taken_mib) in [
+            (20, 8000, 64),
+            (100, 8000, 100),
+            (20, 60, 30),
+            (20, 10, 16),
+            (100, 150, 75),
+        ] {
+            assert_eq!(default_mib(needed_mib, available_mib), taken_mib);
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_memory_names_the_number_of_pieces() {
+        let need = || Need {
+            layout: Layout::new(16 << 40, PIECE_BYTES_MAX).unwrap(),
+            extent_count: 1,
+        };
+        let said = |given, available_mib| {
+            divide(&[need()], given, || available_mib)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            said(Some(64), 8000),
+            "--memory 64 is too little for 1048576 pieces, use --memory 117"
+        );
+        assert_eq!(
+            said(None, 200),
+            "1048576 pieces need 117 MiB of memory, this machine can spare 100: \
+             --memory 117 takes it nevertheless"
+        );
+        assert!(divide(&[need()], None, || 8000).is_ok());
     }
 }

@@ -70,7 +70,8 @@ Options:
                         this one is in use. Default: [::]:6881
   --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
-                        Default: 64
+                        Default: 64, or more if the torrents need it; at most
+                        half of what is free
   --max-up RATE         Send at most this many bytes of payload per second, to
                         all peers and from all pairs together: 128K to 1T.
                         K, M, G, T are powers of 1024. Default: no limit
@@ -124,7 +125,8 @@ Options:
                         this one is in use. Default: [::]:6881
   --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
-                        Default: 64
+                        Default: 64, or more if the torrents need it; at most
+                        half of what is free
   --max-up RATE         Send at most this many bytes of payload per second, to
                         all peers and from all pairs together: 128K to 1T.
                         K, M, G, T are powers of 1024. Default: no limit
@@ -163,7 +165,8 @@ Options:
   --tracker URL         Where agents find each other. Repeatable: the next one
                         is asked when those before it do not answer.
   --piece-size SIZE     A power of two from 16K to 16M. Default: 1M to 4M, the
-                        largest that gives at least 2000 pieces
+                        largest that gives at least 2000 pieces; 8M over 1 TiB,
+                        16M over 2 TiB
   --name TEXT           Name in the torrent. Default: the file name of SOURCE
   --private             Agents find each other through the tracker only.
   --webseed URL         Where the data is available over HTTP, too. Repeatable.

@@ -125,7 +125,7 @@ mod tests {
         assert!(!options.fresh && !options.dry_run);
         assert_eq!(options.settings.stall, None);
         assert_eq!(options.settings.listen.to_string(), "[::]:6881");
-        assert_eq!(options.settings.memory_mib, 64);
+        assert_eq!(options.settings.memory_mib, None);
         assert_eq!(options.progress, Mode::Auto);
         assert_eq!(options.settings.tracker_grace, Duration::from_secs(30));
         assert_eq!(options.settings.seed_for, None);
@@ -157,7 +157,7 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(peers, ["10.77.0.2:6881", "[fe80::1]:6882"]);
-        assert_eq!(options.settings.memory_mib, 128);
+        assert_eq!(options.settings.memory_mib, Some(128));
         assert_eq!(options.progress, Mode::Json);
         assert_eq!(options.settings.tracker_grace, Duration::ZERO);
         assert_eq!(options.settings.seed_for, Some(Duration::from_secs(90)));

@@ -16,7 +16,7 @@ pub(super) fn shared_option(
     match option.as_str() {
         "--listen" => settings.listen = words.value(&option, LISTEN_ADDRESS)?,
         "--peer" => settings.peers.push(words.value(&option, PEER_ADDRESS)?),
-        "--memory" => settings.memory_mib = words.value(&option, MEMORY)?,
+        "--memory" => settings.memory_mib = Some(words.value(&option, MEMORY)?),
         "--max-up" => settings.max_up = Some(words.value(&option, RATE)?),
         "--progress" => *progress = words.value(&option, PROGRESS)?,
         "--tracker-grace" => settings.tracker_grace = words.value(&option, SECONDS)?,

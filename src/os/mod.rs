@@ -10,6 +10,7 @@ pub mod device;
 mod direct;
 pub mod errno;
 mod ioctl;
+pub mod memory;
 pub mod net;
 mod open;
 pub mod pool;

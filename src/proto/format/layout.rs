@@ -112,11 +112,13 @@ impl Layout {
 }
 
 /// The piece length for an image of this size: the largest of 1, 2 and 4 MiB that gives at least
-/// 2000 pieces, because few pieces spread badly in a swarm. From 16 TiB on pieces are longer than
-/// 4 MiB, to keep their number within PIECE_COUNT_MAX.
+/// 2000 pieces, because few pieces spread badly in a swarm. Above 1 TiB pieces are longer, because
+/// each needs memory: with 4 MiB a disk of 2 TB needs more than the default of 64 MiB, with 8 MiB
+/// it needs 46.
 pub fn default_piece_bytes(total_bytes: u64) -> u32 {
     const MIB: u32 = 1024 * 1024;
     const ENOUGH_PIECES: u64 = 2000;
+    const MANY_PIECES: u64 = 1 << 18;
     let count = |piece_bytes: &u32| total_bytes.div_ceil(u64::from(*piece_bytes));
     let wanted = [4 * MIB, 2 * MIB]
         .into_iter()
@@ -125,7 +127,7 @@ pub fn default_piece_bytes(total_bytes: u64) -> u32 {
     let sizes = core::iter::successors(Some(wanted), |size| Some(size * 2));
     let mut accepted = sizes.take_while(|&size| size <= limits::PIECE_BYTES_MAX);
     accepted
-        .find(|size| count(size) <= u64::from(limits::PIECE_COUNT_MAX))
+        .find(|size| count(size) <= MANY_PIECES)
         .unwrap_or(limits::PIECE_BYTES_MAX)
 }
 
@@ -265,8 +267,11 @@ mod tests {
             (4000 * MIB, 2),
             (7996 * MIB, 2),
             (8000 * MIB, 4),
-            (16 * MIB * MIB, 4),
-            (16 * MIB * MIB + 1, 8),
+            (MIB * MIB, 4),
+            (MIB * MIB + 1, 8),
+            (2 * MIB * MIB, 8),
+            (2 * MIB * MIB + 1, 16),
+            (16 * MIB * MIB, 16),
             (u64::MAX, 16),
         ];
         for (total_bytes, mib) in cases {
