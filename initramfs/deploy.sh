@@ -173,7 +173,8 @@ agent_failure() {
 # For the agent and for scripts: the identity of this machine, and its options.
 export_machine() {
 	read_address
-	export SWARMDD_MAC="$MAC" SWARMDD_IP="$IP" SWARMDD_NIC="$NIC" SWARMDD_HOSTNAME="$MACHINE_NAME"
+	export SWARMDD_MAC="$MAC" SWARMDD_IP="$IP" SWARMDD_HOSTNAME="$MACHINE_NAME"
+	export SWARMDD_NIC="${NIC:+$(interface_of "$NIC")}"
 	export SWARMDD_TORRENTS="$OPT_TORRENTS" SWARMDD_TARGETS="$OPT_TARGETS"
 	export SWARMDD_REPORT="$OPT_REPORT"
 }

@@ -112,7 +112,7 @@ kernel_release() { cat "$ROOT/proc/sys/kernel/osrelease" 2>/dev/null || echo unk
 
 # The options of parse_options. A new option belongs here, into the case below, into tests/init and
 # into the README.
-KNOWN_OPTIONS="torrent target info_hash then onfail report pre post args net"
+KNOWN_OPTIONS="torrent target info_hash then onfail report pre post args net vlan"
 
 # Prints one option a line. As in the kernel's next_arg() (lib/cmdline.c), double quotes protect
 # spaces, may stand anywhere (GRUB moves them in front of the name), and are removed.
@@ -130,7 +130,7 @@ split_options() {
 parse_options() {
 	local option value bad=""
 	OPT_TORRENTS="" OPT_TARGETS="" OPT_INFO_HASHES="" OPT_THEN=reboot OPT_ONFAIL=shell
-	OPT_REPORT="" OPT_PRE="" OPT_POST="" OPT_ARGS="" OPT_NET=dhcp BOOTIF=""
+	OPT_REPORT="" OPT_PRE="" OPT_POST="" OPT_ARGS="" OPT_NET=dhcp OPT_VLAN="" BOOTIF=""
 
 	split_options >"$ROOT/run/swarmdd/options"
 	while IFS= read -r option; do
@@ -146,6 +146,7 @@ parse_options() {
 		swarmdd.post=?*) OPT_POST=$value ;;
 		swarmdd.args=*) OPT_ARGS=$value ;;
 		swarmdd.net=?*) OPT_NET=$value ;;
+		swarmdd.vlan=?*) OPT_VLAN=$value ;;
 		swarmdd.*) bad=${bad:-$option} ;;
 		BOOTIF=?*) BOOTIF=$(bootif_mac "$value") ;;
 		esac
@@ -184,7 +185,7 @@ check_options() {
 	[ "$torrents" -eq "$targets" ] ||
 		fail "$torrents swarmdd.torrent but $targets swarmdd.target on the kernel command line;" \
 			"they go in pairs" || return 1
-	check_net_option "$OPT_NET"
+	check_net_option "$OPT_NET" && check_vlan_option "$OPT_VLAN"
 }
 
 # one_of OPTION VALUE ALLOWED...

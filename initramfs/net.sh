@@ -9,7 +9,7 @@ NET_WAIT_SECS=60
 # How long the card that the machine booted from is preferred, although another card is ready.
 BOOTIF_WAIT_SECS=20
 
-# The steps done for each card, as words NIC:up and NIC:address. Kept for a retry: one
+# The steps done for each card, as words NIC:up, NIC:vlan and NIC:address. Kept for a retry: one
 # udhcpc for each card is enough.
 STARTED_NICS=""
 # Each card has a metric of its own for all its routes, so that one card is used although several
@@ -76,13 +76,16 @@ read_address() {
 	IP=$(sed 's/[ /,].*//' "$(note_of "$NIC")")
 }
 
-note_of() { echo "$ROOT/run/swarmdd/net/$1"; }
+# interface_of NIC: what gets the address: the card, or its VLAN.
+interface_of() { echo "$1${OPT_VLAN:+.$OPT_VLAN}"; }
+note_of() { echo "$ROOT/run/swarmdd/net/$(interface_of "$1")"; }
 
 # start_nic NIC: sets it up and, once it has a link, gives it an address. Only one card gets a
 # static address: the boot card if it exists, or else the first card with a link.
 start_nic() {
-	once "$1:up" run_ip "$1" link set dev "$1" up
+	once "$1:up" run_ip "$(interface_of "$1")" link set dev "$1" up
 	has_link "$1" && ! was_started "$1:address" || return 0
+	[ -z "$OPT_VLAN" ] || once "$1:vlan" make_vlan "$1" || return 0
 	if [ "$OPT_NET" = dhcp ]; then
 		once "$1:address" start_dhcp "$1"
 	else
@@ -107,29 +110,49 @@ was_started() {
 	esac
 }
 
+# swarmdd.vlan=ID: the card itself gets no address, and all packets are tagged (802.1Q).
+make_vlan() {
+	local interface
+	interface=$(interface_of "$1")
+	$MOCK modprobe -b -q 8021q
+	run_ip "$interface" link add link "$1" name "$interface" type vlan id "$OPT_VLAN" &&
+		run_ip "$interface" link set dev "$interface" up
+}
+
 # udhcpc asks every 3 s until it has a lease. Then it stays and renews the lease, since a deployment
 # may take longer than a lease. It asks for routes, too: a server may be behind a router that is not
 # the default router (udhcpc.sh).
 start_dhcp() {
-	local metric=$NEXT_METRIC
+	local interface metric=$NEXT_METRIC
+	interface=$(interface_of "$1")
 	if is_boot_nic "$1"; then metric=$BOOT_METRIC; else NEXT_METRIC=$((NEXT_METRIC + 1)); fi
-	METRIC=$metric $MOCK udhcpc -i "$1" -f -t 5 -T 3 -A 3 -O mtu -O routes \
+	METRIC=$metric $MOCK udhcpc -i "$interface" -f -t 5 -T 3 -A 3 -O mtu -O routes \
 		-O staticroutes -O msstaticroutes -s "$ROOT/lib/swarmdd/udhcpc.sh" \
-		-p "$ROOT/run/swarmdd/udhcpc.$1" >>"$ROOT/run/swarmdd/udhcpc.log" 2>&1 &
+		-p "$ROOT/run/swarmdd/udhcpc.$interface" >>"$ROOT/run/swarmdd/udhcpc.log" 2>&1 &
 	# The mock ends by itself. Without this line its lease would come at any time.
 	[ -z "$MOCK" ] || wait "$!" || :
 }
 
 # swarmdd.net=IP/LEN or IP/LEN,GATEWAY; IPv6 too. False without the address.
 set_static_address() {
-	local address="${OPT_NET%%,*}" gateway="" family=-4
+	local address="${OPT_NET%%,*}" gateway="" family=-4 interface
+	interface=$(interface_of "$1")
 	case $OPT_NET in *,*) gateway=${OPT_NET#*,} ;; esac
 	case $address in *:*) family=-6 ;; esac
-	run_ip "$1" "$family" addr add "$address" dev "$1" || return 1
+	run_ip "$interface" "$family" addr add "$address" dev "$interface" || return 1
 	# onlink: the gateway may be outside the subnet.
 	[ -z "$gateway" ] ||
-		run_ip "$1" "$family" route add default via "$gateway" dev "$1" onlink
+		run_ip "$interface" "$family" route add default via "$gateway" dev "$interface" onlink
 	echo "$address${gateway:+ via $gateway}" >"$(note_of "$1")"
+}
+
+check_vlan_option() {
+	case $1 in
+	"" | [1-9] | [1-9][0-9] | [1-9][0-9][0-9] | [1-3][0-9][0-9][0-9]) return 0 ;;
+	40[0-8][0-9] | 409[0-4]) return 0 ;;
+	esac
+	OPT_VLAN="" # for the report of this failure
+	fail "swarmdd.vlan=$1 on the kernel command line is no VLAN; a VLAN is a number from 1 to 4094"
 }
 
 check_net_option() {
@@ -185,7 +208,7 @@ nic_driver() {
 status_network() {
 	local nic problem state status=""
 	for nic in $(nics_in_order); do
-		problem=$(network_problems "$nic" | sed 's/^[^:]*: //' | one_line)
+		problem=$(network_problems "$(interface_of "$nic")" | sed 's/^[^:]*: //' | one_line)
 		if ! has_link "$nic"; then
 			state="no link (cable? switch port?)"
 			[ "$problem" = none ] || state="$state; $problem"
@@ -194,7 +217,7 @@ status_network() {
 		elif [ "$problem" != none ]; then
 			state="link is up; $problem"
 		elif [ "$OPT_NET" = dhcp ]; then
-			state="link is up, no answer from a DHCP server"
+			state="link is up, no answer from a DHCP server${OPT_VLAN:+ on VLAN $OPT_VLAN}"
 		else
 			state="link is up, not the card for the static address"
 		fi
@@ -209,7 +232,7 @@ describe_nics() {
 	for nic in $(nics_in_order); do
 		address="no address"
 		[ ! -s "$(note_of "$nic")" ] ||
-			address=$(cat "$(note_of "$nic")")
+			address="$(cat "$(note_of "$nic")")${OPT_VLAN:+, VLAN $OPT_VLAN}"
 		speed=$(nic_speed "$nic")
 		say "$nic: $(nic_driver "$nic"), $(nic_mac "$nic"), $speed, $address"
 		case $speed in

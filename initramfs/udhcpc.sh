@@ -72,10 +72,14 @@ last_address() { sed -n '1s/ .*//p' "$LEASE" 2>/dev/null; }
 cmp_files() { [ "$(cat "$1")" = "$(cat "$2" 2>/dev/null)" ]; }
 
 set_mtu() {
+	local parent="${interface%.*}"
 	if [ "$mtu" -lt "$MTU_MIN" ]; then
 		say "$interface: the DHCP server sends an MTU of $mtu, less than $MTU_MIN: ignored"
 		return
 	fi
+	# A VLAN cannot have a larger one than its card.
+	[ "$parent" = "$interface" ] || [ "$mtu" -le 1500 ] ||
+		run_ip "$interface" link set dev "$parent" mtu "$mtu"
 	run_ip "$interface" link set dev "$interface" mtu "$mtu"
 }
 

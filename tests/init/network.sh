@@ -382,6 +382,53 @@ case_network_two_leases_in_one_subnet_have_one_first_card() {
 	prints 2 cat "$ROOT/proc/sys/net/ipv4/conf/all/arp_announce"
 }
 
+# --- VLAN
+
+case_vlan_gets_the_lease_instead_of_the_card() {
+	nic eth0 52:54:00:00:00:01 e1000e
+	link_up eth0
+	lease eth0.5 "10.77.0.5 24 10.77.0.1"
+	lease_options eth0.5 mtu=9000
+	echo 'echo "pre: $SWARMDD_NIC $SWARMDD_MAC $SWARMDD_IP"' >"$ROOT/www/pre.sh"
+	boot "$MINIMAL swarmdd.vlan=5 swarmdd.pre=http://10.77.0.1/pre.sh"
+	ran_before "modprobe -b -q 8021q" "ip link add link eth0 name eth0.5 type vlan id 5"
+	ran_before "ip link set dev eth0.5 up" "udhcpc -i eth0.5"
+	ran_before "ip link set dev eth0 mtu 9000" "ip link set dev eth0.5 mtu 9000"
+	ran "ip -4 addr add 10.77.0.5/24 broadcast + dev eth0.5"
+	ran "ip -4 route add default via 10.77.0.1 dev eth0.5 metric 200"
+	not_ran "udhcpc -i eth0 "
+	said "eth0: e1000e, 52:54:00:00:00:01, unknown speed, 10.77.0.5/24 via 10.77.0.1, VLAN 5"
+	said "pre: eth0.5 52:54:00:00:00:01 10.77.0.5"
+	ran "hostname swarmdd-525400000001"
+}
+
+case_vlan_static_address() {
+	nic eth0 52:54:00:00:00:01 e1000e
+	nic eth1 52:54:00:00:00:02 e1000e
+	link_up eth0
+	at 3 link_up eth1
+	boot "$MINIMAL swarmdd.vlan=4094 swarmdd.net=10.77.0.9/24,10.77.9.1 BOOTIF=01-52-54-00-00-00-02"
+	ran "ip -4 addr add 10.77.0.9/24 dev eth1.4094"
+	ran "ip -4 route add default via 10.77.9.1 dev eth1.4094 onlink"
+	not_ran "ip -4 addr add 10.77.0.9/24 dev eth0"
+}
+
+case_vlan_that_nobody_answers_on_is_the_reason() {
+	good_network
+	boot "$MINIMAL swarmdd.vlan=7 swarmdd.onfail=poweroff"
+	framed "link is up, no answer from a DHCP server on VLAN 7"
+	ran_times 1 "ip link add"
+}
+
+case_vlan_without_a_driver_is_the_reason() {
+	good_network
+	failing_ip "type vlan" "RTNETLINK answers: Operation not supported"
+	boot "$MINIMAL swarmdd.vlan=7 swarmdd.onfail=poweroff"
+	framed "link is up; 'ip link add link eth0 name eth0.7 type vlan id 7' failed: RTNETLINK answers: \
+Operation not supported"
+	not_ran "udhcpc"
+}
+
 case_network_static_address_that_is_none_is_the_reason() {
 	good_network
 	failing_ip "addr add 10.77.0.500" "RTNETLINK answers: Numerical result out of range"

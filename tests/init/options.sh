@@ -107,3 +107,16 @@ case_options_typo_is_reported_over_the_network() {
 	ran "wget .*--post-data {\"state\":\"failed\",\"mac\":\"52:54:00:00:00:01\".*swarmdd.tget"
 	ran "poweroff -f"
 }
+
+case_options_vlan_is_checked() {
+	for good in 1 9 10 99 100 999 1000 3999 4000 4089 4094; do
+		prints fine snippet "$MINIMAL swarmdd.vlan=$good" 'parse_options && echo fine'
+	done
+	for bad in 0 4095 4100 9999 10000 -1 05 5.6 x 5x 0x5; do
+		prints "swarmdd.vlan=$bad on the kernel command line is no VLAN; \
+a VLAN is a number from 1 to 4094" \
+			snippet "$MINIMAL swarmdd.vlan=$bad" 'parse_options || echo "$FAILURE"'
+	done
+	prints "swarmdd.vlan has no value on the kernel command line" \
+		snippet "$MINIMAL swarmdd.vlan=" 'parse_options || echo "$FAILURE"'
+}
