@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2015,SC2034,SC2046,SC2086
 # deploy.sh: the agent, scripts from the server, reports to the server, and the end of the job.
 
-# Sourced by init after net.sh, whose MAC, IP, NIC and MACHINE_NAME it uses.
+# Sourced by init after net.sh, whose MAC, IP, NIC and MACHINE_NAME it uses, and outcome.sh.
 
 # For a small answer from a server one switch away; wget of busybox has no timeout of its own.
 HTTP_WAIT_SECS=15
@@ -19,9 +19,9 @@ RETRY_SECS=$RETRY_SECS_MIN
 
 # --- the agent
 
-# The exit status decides. If it is a failure, the last line of the agent is the reason.
+# The exit status decides. If it is a failure, the agent says why (outcome.sh).
 run_agent() {
-	local torrent target hash status progress=plain
+	local torrent target hash status disk_before="$DISK" progress=plain
 	export_machine
 	# JSON lines become reports, if there is a server for them.
 	[ -z "$OPT_REPORT" ] || progress=json
@@ -48,13 +48,18 @@ run_agent() {
 	exec 3<&-
 
 	say "swarmdd $*"
-	AGENT_STARTED=yes
+	# Should this script end now, nothing better is known.
+	DISK=maybe
 	{
 		$MOCK "$ROOT/bin/swarmdd" "$@" 2>&1
 		echo "$?" >"$ROOT/run/swarmdd/status"
-	} | relay_json | say_lines "$ROOT/run/swarmdd/last-line"
+	} | relay_json | say_lines
 	status=$(cat "$ROOT/run/swarmdd/status")
-	[ "$status" -eq 0 ] || fail "$(agent_failure "$status")"
+	DISK=$(disk_after "$disk_before" "$status")
+	[ "$status" -ne 0 ] || return 0
+	CONTEXT=$(context)
+	[ "$status" -ne 1 ] || AGENT_REPORT=$(cat "$ROOT/run/swarmdd/reports/failed" 2>/dev/null)
+	fail "$(agent_failure "$status")"
 }
 
 # Half of the available memory: the kernel needs the rest for packets and disk requests. A machine
@@ -67,9 +72,9 @@ memory_option() {
 	}' "$ROOT/proc/meminfo" 2>/dev/null
 }
 
-# Sends JSON lines of the agent to the server unchanged, and prints them in short for the consoles:
-# each change of state, and every REPORT_EVERY-th line between. Prints other lines unchanged; the
-# reason of a failure is the last of them.
+# Sends JSON lines of the agent to the server unchanged, and prints them in short for the consoles,
+# as "progress: ...": each change of state, and every REPORT_EVERY-th line between. Prints other
+# lines unchanged; the reason of a failure is among them.
 relay_json() {
 	local line state target name last_state count=0 dir="$ROOT/run/swarmdd/reports"
 	mkdir -p "$dir"
@@ -77,17 +82,23 @@ relay_json() {
 	while IFS= read -r line || [ -n "$line" ]; do
 		case $line in
 		'{"state":"'*) ;;
-		*) printf '%s\n' "$line"; continue ;;
+		*)
+			! note_plain_line "$line" || line="progress: $line"
+			printf '%s\n' "$line"
+			continue
+			;;
 		esac
 		state=$(json_field state "$line")
 		target=$(json_field target "$line")
 		name=$(printf '%s\n' "$target" | tr -c 'a-zA-Z0-9\n' -)
+		note_progress "$name" "$state" "$(json_field have "$line")"
+		[ "$state" != failed ] || keep_failed_line "$line"
 		last_state=""
 		[ ! -e "$dir/$name.state" ] || read -r last_state <"$dir/$name.state"
 		count=$((count + 1))
 		[ "$state" != "$last_state" ] || [ $((count % REPORT_EVERY)) -eq 0 ] || continue
 		echo "$state" >"$dir/$name.state"
-		progress_line "$target" "$state" "$line"
+		echo "progress: $(progress_line "$target" "$state" "$line")"
 		queue_report "$name" "$line"
 	done
 	# Reports that could not be sent get their last chance.
@@ -159,17 +170,6 @@ send_reports() {
 # are_there FILE...: a pattern without a match stays a pattern, which is no file.
 are_there() { [ -e "$1" ]; }
 
-agent_failure() {
-	local line
-	line=$(cat "$ROOT/run/swarmdd/last-line")
-	case $1 in
-	1) echo "${line:-swarmdd get failed without a message}" ;;
-	2) echo "swarmdd did not understand its options: $line" ;;
-	137) echo "swarmdd was killed, probably for lack of memory; last message: ${line:-none}" ;;
-	*) echo "swarmdd ended with status $1: ${line:-no message}" ;;
-	esac
-}
-
 # For the agent and for scripts: the identity of this machine, and its options.
 export_machine() {
 	read_address
@@ -182,22 +182,37 @@ export_machine() {
 # --- scripts from the server
 
 # run_script pre|post URL: fetches a script over HTTP and runs it by sh, with SWARMDD_* set. A
-# failing script stops the deployment.
+# failing script stops the deployment; the first line on its standard error is the reason, or else
+# its first line.
 run_script() {
-	local file="$ROOT/run/swarmdd/$1" status
+	local file="$ROOT/run/swarmdd/$1" status error
 	[ -n "$2" ] || return 0
 	say "running swarmdd.$1 script $2"
-	$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O "$file" "$2" ||
-		fail "cannot fetch the swarmdd.$1 script from $2" || return 1
+	error=$($MOCK timeout "$HTTP_WAIT_SECS" wget -q -O "$file" "$2" 2>&1) || {
+		[ -n "$error" ] || error="no answer in $HTTP_WAIT_SECS s"
+		fail "cannot fetch the swarmdd.$1 script from $2: ${error#wget: }"
+		return 1
+	}
 	export_machine
+	[ "$1" != pre ] || PRE_SCRIPT_RAN=yes
 	{
-		SWARMDD_STAGE=$1 $MOCK sh "$file" 2>&1
-		echo "$?" >"$ROOT/run/swarmdd/status"
-	} | say_lines "$ROOT/run/swarmdd/last-line"
+		{
+			SWARMDD_STAGE=$1 $MOCK sh "$file" 2>&1 >&3 3>&-
+			echo "$?" >"$ROOT/run/swarmdd/status"
+		} | mark_lines
+	} 3>&1 | say_lines
 	status=$(cat "$ROOT/run/swarmdd/status")
-	[ "$status" -eq 0 ] ||
-		fail "the swarmdd.$1 script $2 ended with status $status:" \
-			"$(cat "$ROOT/run/swarmdd/last-line")"
+	[ "$status" -ne 0 ] || return 0
+	CONTEXT=$(context)
+	fail "the swarmdd.$1 script $2 ended with status $status: $(reason)"
+}
+
+# Not by sed, which would keep the lines until the script ends.
+mark_lines() {
+	local line
+	while IFS= read -r line || [ -n "$line" ]; do
+		printf 'swarmdd: %s\n' "$line"
+	done
 }
 
 # --- the server
@@ -211,7 +226,8 @@ post_state() {
 # False if the server does not answer; that never stops a deployment.
 post_json() {
 	$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O /dev/null --header "Content-Type: application/json" \
-		--post-data "$1" "$OPT_REPORT" >/dev/null 2>&1
+		--post-data "$1" "$OPT_REPORT" >/dev/null 2>&1 &&
+		printf '%s\n' "$1" >"$ROOT/run/swarmdd/last-report"
 }
 
 state_json() {
@@ -279,7 +295,12 @@ report_failure() {
 		load_drivers
 		bring_up_network
 	fi
-	post_state failed "$reason"
+	if [ -z "$AGENT_REPORT" ]; then
+		post_state failed "$reason"
+	# Nothing poorer after it, but it comes last: another pair may have reported since.
+	elif [ "$AGENT_REPORT" != "$(cat "$ROOT/run/swarmdd/last-report" 2>/dev/null)" ]; then
+		post_json "$AGENT_REPORT" || say "could not report 'failed' to $OPT_REPORT"
+	fi
 }
 
 # -f: the first process is this script, and there is no other init to ask. If even that fails, the
@@ -289,29 +310,4 @@ halt_machine() {
 	$MOCK "$1" -f
 	# The kernel needs a moment, and the first process must not end meanwhile.
 	$MOCK sleep 60
-}
-
-# The reason, in a frame that is found at a glance among many screens. 76 columns: serial consoles
-# have 80.
-show_failure() {
-	local line rule="+--------------------------------------------------------------------------+"
-	say "$rule"
-	{
-		echo "SWARMDD FAILED ON THIS MACHINE"
-		echo ""
-		echo "${FAILURE:-no reason known}"
-		# Without a network they are in the reason already.
-		[ -z "$NIC" ] || network_problems
-		echo ""
-		echo "machine ${MAC:-without network card} $MACHINE_NAME $IP"
-		if [ "${AGENT_STARTED:-no}" = yes ]; then
-			echo "If writing had begun, the disk holds part of an image:" \
-				"deploy again before booting from it."
-		else
-			echo "The disk was not touched."
-		fi
-	} | fold -s -w 72 | while IFS= read -r line; do
-		say "$(printf '| %-72s |' "$line")"
-	done
-	say "$rule"
 }

@@ -10,6 +10,10 @@
 DISK_WAIT_SECS=60
 
 FAILURE=""
+# The report of the agent about it.
+AGENT_REPORT=""
+# The lines of a program below the one that is the reason.
+CONTEXT=""
 CONSOLES="console"
 
 # --- messages
@@ -30,22 +34,6 @@ write_to() {
 	[ ! -e "$ROOT/dev/$1" ] || printf '%s\n' "$2" 2>/dev/null >>"$ROOT/dev/$1" || :
 }
 
-# say_lines FILE: copies standard input to every console. Keeps the last line in FILE, since it says
-# why a program ended; the hint that follows a mistake in the options does not.
-say_lines() {
-	local line
-	: >"$1"
-	while IFS= read -r line || [ -n "$line" ]; do
-		line=${line#swarmdd: }
-		[ -n "$line" ] || continue
-		say "$line"
-		case $line in
-		"try '"*"--help'") ;;
-		*) printf '%s\n' "$line" >"$1" ;;
-		esac
-	done
-}
-
 # fail REASON: keeps the reason for the frame and for the server. Returns false, so that both
 # `fail "..."` as the last command and `fail "..." || return 1` end a step.
 fail() {
@@ -53,7 +41,7 @@ fail() {
 	return 1
 }
 
-forget_failure() { FAILURE=""; }
+forget_failure() { FAILURE="" CONTEXT="" AGENT_REPORT=""; }
 
 # run_ip INTERFACE WORD...: `ip WORD...`. An error is said once, and kept for the reason of a
 # failure.
