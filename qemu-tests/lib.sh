@@ -61,16 +61,19 @@ plug_in() {
 	ip link set "tap$1" master br0 up
 }
 
-# existing_dhcp_server FIRST,LAST: a host of its own that only gives addresses, for --proxy-dhcp.
+# existing_dhcp_server FIRST,LAST: a host of its own that only gives addresses, for --proxy-dhcp. It
+# announces an IPv6 network, too: without one, iPXE waits 16 s for it at each boot.
 existing_dhcp_server() {
 	local pid
 
 	# shellcheck disable=SC2016 # the inner shell expands these
 	unshare --net sh -c 'until ip link set dhcp1 up 2> /dev/null; do sleep 0.1; done
 		ip address add 10.77.0.2/24 dev dhcp1
+		ip address add fd77::2/64 dev dhcp1 nodad
 		exec dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --port=0 \
 			--interface=dhcp1 --bind-dynamic --except-interface=lo --log-facility=- \
-			--dhcp-leasefile="$1" --dhcp-range="$2,1h"' - "$WORK/leases" "$1" \
+			--dhcp-leasefile="$1" --dhcp-range="$2,1h" \
+			--enable-ra --dhcp-range=fd77::,ra-only' - "$WORK/leases" "$1" \
 		> "$WORK/dhcp.log" 2>&1 < /dev/null &
 	pid=$!
 	STARTED_PIDS="$STARTED_PIDS $pid"
