@@ -145,10 +145,10 @@ impl Swarm {
         let disk = self.disk_offset(piece);
         let again = remedy == Remedy::FetchAgain;
         self.tell(Event::ReadBackBad { piece, disk, again });
-        if again {
-            self.lose(piece);
-            self.miss(piece);
-        }
+        // It is not fetched for the third time: the read-back ends in a failure. But from now on
+        // nobody is told that it is here, or gets it.
+        self.lose(piece);
+        self.miss(piece);
     }
 
     // ---- pieces come and go

@@ -54,6 +54,42 @@ fn a_piece_that_is_bad_twice_is_a_failure() {
     assert_eq!(story.swarm.progress().bad_offset, Some(offset(1)));
 }
 
+/// Found by the fuzzer: a piece that was bad twice was announced and served until all other pieces
+/// had been read back.
+#[test]
+fn a_piece_that_is_bad_twice_is_not_served_any_more() {
+    let mut story = leecher("ABC", "...");
+    let (peer, knows) = (story.peer(2, "###"), story.peer(3, "..."));
+    story.knows_losses(knows);
+    let reads_back = |story: &mut Story| {
+        while story.swarm.state != State::Verifying {
+            story.work_once(peer);
+        }
+        story.disk[1..].fill(b'.');
+        while story.events().is_empty() {
+            story.step().unwrap();
+        }
+    };
+    reads_back(&mut story);
+    while story.swarm.state == State::Verifying {
+        story.step().unwrap();
+    }
+    assert_eq!(story.events().len(), 1);
+    reads_back(&mut story);
+    assert_eq!(story.swarm.state, State::Verifying, "piece 2 is to be read");
+    assert_eq!(story.has(), "#.#");
+    story.wants(knows, 1);
+    let told = story.tells(knows);
+    assert!(told.ends_with("!1") && !told.contains("=1"), "{told}");
+    story.work();
+    let failure = Failure::ReadBack {
+        piece: PieceIndex(1),
+        disk: offset(1),
+        bad: 2,
+    };
+    assert_eq!(story.failure(), &failure);
+}
+
 /// Found by the simulator: bad zeros were written again during the read-back, and not read again.
 #[test]
 fn zeros_that_are_bad_are_made_again_flushed_and_read_again() {
