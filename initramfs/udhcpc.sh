@@ -107,9 +107,12 @@ all_routes() {
 			split($1, part, "[./]")
 			len = part[5]
 			number = ((part[1] * 256 + part[2]) * 256 + part[3]) * 256 + part[4]
-			if (len > 32 || number >= 2 ^ 32) next
-			number -= number % 2 ^ (32 - len)
-			to = int(number / 2 ^ 24) "." int(number / 65536) % 256 "." \
+			if (len > 32 || number >= 4294967296) next
+			# A loop: the awk of busybox has no powers.
+			size = 1
+			for (bits = len; bits < 32; bits++) size *= 2
+			number -= number % size
+			to = int(number / 16777216) "." int(number / 65536) % 256 "." \
 				int(number / 256) % 256 "." number % 256 "/" len
 			if (!seen[to]++) print to, ($2 == "0.0.0.0" ? "-" : $2)
 		}'
