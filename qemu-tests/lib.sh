@@ -184,6 +184,13 @@ lying_drive() {
 		",file.server.type=unix,file.server.path=$socket"
 }
 
+# net_options N: the QEMU options for what the card of machine N is plugged into: those in
+# N.net-options, or else the bridge.
+net_options() {
+	cat "$WORK/$1.net-options" 2> /dev/null ||
+		echo "-netdev tap,id=net,ifname=tap$1,script=no,downscript=no"
+}
+
 # start_machine N QEMU-OPTION...: with its disk, a network card, and a serial console that goes to a
 # file. The ROM of the card is iPXE.
 start_machine() {
@@ -196,7 +203,7 @@ start_machine() {
 	qemu-system-x86_64 -name "machine $n" -accel "$ACCEL" -m "$MACHINE_MIB" -smp 1 \
 		-nodefaults -display none -serial "file:$WORK/$n.console" \
 		$(disk_options "$n") \
-		-netdev "tap,id=net,ifname=tap$n,script=no,downscript=no" \
+		$(net_options "$n") \
 		-device "virtio-net-pci,netdev=net,mac=$(mac_of "$n")" \
 		"$@" > "$WORK/$n.qemu" 2>&1 < /dev/null &
 	echo $! > "$WORK/$n.pid"
