@@ -594,6 +594,106 @@ fn a_disk_below_device_mapper_is_refused() {
     assert_refused(&stage, &[&image, &disk], &expected);
 }
 
+/// What is written while a disk is described would make an image that never was.
+#[test]
+fn a_source_in_use_is_refused_unless_live() {
+    let Some(mut stage) = Stage::new("live") else {
+        return;
+    };
+    let disk = stage.disk("disk", 16 * MIB, 512, &[]);
+    let [part, _] = stage.partitions(&disk);
+    let [image, torrent] = ["disk.disk", "x.torrent"].map(|name| stage.path(name));
+    let make = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_swarmdd"));
+        command.args([&["make", "-o", &torrent][..], words].concat());
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    // The whole disk, the partition, and the file below the loop device.
+    let sources = [disk.as_str(), &part, &image];
+    let assert_refused = |why: &str| {
+        for source in sources {
+            let expected = format!(
+                "swarmdd: source {source} is in use and may change while it is read: \
+                 {why}; --live takes it as it is\n"
+            );
+            let output = make(&[source]);
+            assert_eq!(output.status.code(), Some(1), "{source}");
+            assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);
+            assert!(!Path::new(&torrent).exists());
+        }
+    };
+    let at = stage.mount(&part);
+    for source in sources {
+        let output = make(&[source]);
+        assert!(output.status.success(), "read-only: {source}: {output:?}");
+    }
+    run(&["mount", "-o", "remount,rw", &at]).expect("remount");
+    fs::remove_file(&torrent).unwrap();
+    assert_refused(&format!("{part} is mounted at {at}"));
+    let output = make(&["--live", &disk]);
+    assert!(output.status.success(), "{output:?}");
+    let output = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+        .args(["seed", "--listen", "127.0.0.1:0", "--seed-secs", "0"])
+        .args([&torrent, &disk])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let in_use = format!("source {disk} is in use: {part} is mounted at {at}; pieces that change");
+    assert!(output.status.success() && said.contains(&in_use), "{said}");
+
+    run(&["umount", &at]).expect("umount");
+    fs::remove_file(&torrent).unwrap();
+    let mut writer = Command::new("sh")
+        .args(["-c", "exec 3<>$0; echo; exec sleep 60", &disk])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(writer.stdout.take().unwrap())
+        .read_line(&mut String::new())
+        .unwrap();
+    let output = make(&[&disk]);
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let id = writer.id();
+    assert!(
+        said.contains(&format!("(process {id}) has opened it to write")),
+        "{said}"
+    );
+    assert!(make(&[&disk]).status.success());
+}
+
+/// Without that, a power cut right after "done" could leave no file.
+#[test]
+fn the_directory_of_a_new_file_is_written_too() {
+    let Some(stage) = Stage::new("directory") else {
+        return;
+    };
+    if run(&["strace", "-o", "/dev/null", "true"]).is_none() {
+        return skip("no strace here");
+    }
+    let [zeros, torrent, new] = ["zeros.img", "x.torrent", "new.img"].map(|name| stage.path(name));
+    File::create(&zeros).unwrap().set_len(MIB).unwrap();
+    let get = [
+        "get",
+        "--no-seed",
+        "--listen",
+        "127.0.0.1:0",
+        &torrent,
+        &new,
+    ];
+    for arguments in [&["make", "--single", &zeros, "-o", &torrent][..], &get] {
+        let trace = stage.path("trace");
+        let strace = ["strace", "-f", "-y", "-e", "trace=fsync", "-o", &trace];
+        let agent = [env!("CARGO_BIN_EXE_swarmdd")];
+        run(&[&strace[..], &agent, arguments].concat()).expect("the agent below strace");
+        let synced = fs::read_to_string(&trace).unwrap();
+        let directory = fs::canonicalize(&stage.directory).unwrap();
+        let expected = format!("<{}>) = 0", directory.display());
+        assert!(synced.contains(&expected), "{arguments:?}: {synced}");
+    }
+}
+
 /// Runs the agent on a machine of loop devices: sda is internal and has a partition, sdb is on USB,
 /// sdc is internal.
 struct Machine {
@@ -885,6 +985,27 @@ fn a_selector_chooses_no_disk_in_use() {
     let booted = "/dev/sdc is what this system was booted from (root=/dev/sdc)";
     let reasons = [&*mounted, "on USB", booted];
     machine.assert_refused(&["disk:auto"], &machine.fits_none("disk:auto", reasons));
+}
+
+/// A disk is pulled out after it was chosen, and another one gets its name and its number.
+#[test]
+fn another_disk_of_the_same_name_is_refused() {
+    let Some(machine) = Machine::new("sequence") else {
+        return;
+    };
+    let name = machine.device("sdc").rsplit('/').next().unwrap();
+    let sequence = fs::read_to_string(format!("/sys/block/{name}/diskseq")).unwrap_or_default();
+    let Ok(sequence) = sequence.trim().parse::<u64>() else {
+        return skip("this kernel does not number disks");
+    };
+    let file = "sys/devices/pci0000:00/ata2/host2/target2:0:0/2:0:0:0/block/sdc/diskseq";
+    machine.file(file, &sequence.to_string());
+    machine.assert_selects("disk:serial=WX22", "/dev/sdc");
+    machine.file(file, &(sequence - 1).to_string());
+    let changed = "/dev/sdc became another file while it was being opened";
+    for target in ["disk:serial=WX22", "/dev/sdc"] {
+        machine.assert_refused(&[target], changed);
+    }
 }
 
 /// The stick of a live system in RAM is not mounted. No selector chooses it, but its path does.

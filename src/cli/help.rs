@@ -175,6 +175,9 @@ Options:
   --skip-holes          Leave out the holes of a sparse file: the target keeps
                         what it has there. Only if nothing relies on holes being
                         zeros; a file system that is new from mke2fs does.
+  --live                Read SOURCE although it is in use: mounted to be written
+                        (it or what lies on it), swap, or open in a program such
+                        as QEMU. What changes meanwhile makes a broken image.
   --raw                 Describe SOURCE as it is, even if it seems to be an
                         archive, an image of a virtual machine, or a text.
   -h, --help            This text.

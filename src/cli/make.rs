@@ -27,6 +27,7 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
                 "--single" => options.single = true,
                 "--skip-holes" => options.skip_holes = true,
                 "--raw" => options.raw = true,
+                "--live" => options.live = true,
                 _ => return Err(words.error(Wrong::UnknownOption(option))),
             },
         }

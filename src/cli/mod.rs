@@ -217,7 +217,7 @@ mod tests {
     fn make_takes_every_option_of_its_help() {
         let options = make_options(
             "make disk.img -o d.torrent --tracker http://t/announce --tracker http://u/ --piece-size 2M --name lab \
-             --private --webseed http://w/ --single --raw",
+             --private --webseed http://w/ --single --raw --live",
         );
         assert_eq!(options.source, PathBuf::from("disk.img"));
         assert_eq!(options.output, PathBuf::from("d.torrent"));
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(options.piece_bytes, Some(2 << 20));
         assert_eq!(options.name.as_deref(), Some("lab"));
         assert_eq!(options.web_seeds, ["http://w/"]);
-        assert!(options.private && options.single && options.raw);
+        assert!(options.private && options.single && options.raw && options.live);
         assert_eq!(make_options("make x --output=y").piece_bytes, None);
     }
 

@@ -21,6 +21,7 @@ use crate::os::device::Device;
 use crate::report::{Mode, State};
 use crate::storage::partition_table::{self, PartitionTable, PartitionTableKind};
 use crate::storage::places::Places;
+use crate::target::source;
 
 mod draft;
 mod kind;
@@ -43,6 +44,8 @@ pub struct Options {
     pub skip_holes: bool,
     /// The source is described as it is, whatever format it seems to have.
     pub raw: bool,
+    /// The source is described although it may change meanwhile.
+    pub live: bool,
 }
 
 pub fn run(options: &Options) -> Result<(), Failure> {
@@ -54,6 +57,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             "source {} is empty",
             options.source.display()
         )));
+    }
+    if !options.live {
+        refuse_in_use(&device)?;
     }
     let table = partition_table::read(&device).map_err(|error| cannot_read(&device, error))?;
     let known = options.raw || kind::check(&device, table.is_some())?;
@@ -74,6 +80,18 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         device.size_bytes,
     ));
     Ok(())
+}
+
+fn refuse_in_use(device: &Device) -> Result<(), Failure> {
+    let writers = source::writers(device);
+    if writers.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Because(format!(
+        "source {} is in use and may change while it is read: {}; --live takes it as it is",
+        device.path.display(),
+        writers.join(", ")
+    )))
 }
 
 fn cannot_read(device: &Device, error: io::Error) -> Failure {

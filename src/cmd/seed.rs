@@ -12,7 +12,7 @@ use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
 use crate::os::device::Device;
 use crate::os::signal::Signals;
 use crate::report::{self, Mode};
-use crate::target::Identity;
+use crate::target::{Identity, source};
 
 /// What `seed` is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,15 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             &mut retrying,
         )?;
         let metainfo = Arc::new(metainfo);
-        let device = source(job, metainfo.extents.disk_end().0)?;
+        let device = open(job, metainfo.extents.disk_end().0)?;
         let target = job.source.display().to_string();
+        let writers = source::writers(&device);
+        if !writers.is_empty() {
+            reporter.note(&format!(
+                "source {target} is in use: {}; pieces that change are not served",
+                writers.join(", ")
+            ));
+        }
         let identity = Identity::default();
         if options.check {
             verify::compare(&metainfo, &device, options.progress)?.insist(&metainfo, &device)?;
@@ -71,7 +78,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// Opens a source and refuses one that cannot hold the image.
-fn source(job: &Job, needed_bytes: u64) -> Result<Device, Failure> {
+fn open(job: &Job, needed_bytes: u64) -> Result<Device, Failure> {
     let path = job.source.display();
     if job.source.is_dir() {
         return Err(Failure::Because(format!(

@@ -6,6 +6,7 @@
 //!
 //! Read first: open(2) on O_DIRECT and O_EXCL.
 
+use super::ioctl;
 use std::fs::{File, Metadata};
 use std::io::{self, Seek};
 use std::os::fd::{AsRawFd, RawFd};
@@ -57,6 +58,22 @@ impl Device {
         matches!(self.kind, Kind::Block { .. })
     }
 
+    /// A number that no other disk gets until the next boot. `None` for a file, and before Linux
+    /// 5.15.
+    pub fn sequence(&self) -> Option<u64> {
+        let is_block = self.is_block();
+        is_block.then(|| ioctl::disk_sequence(&self.file).ok())?
+    }
+
+    /// Whether another program has locked the byte that QEMU locks while a machine may write to
+    /// the disk (BLK_PERM_WRITE in block/file-posix.c of QEMU).
+    pub fn is_locked(&self) -> bool {
+        let mut lock = write_lock_of_qemu();
+        // SAFETY: an open descriptor; the kernel reads and writes one `flock`.
+        let asked = unsafe { libc::fcntl(self.fd(), libc::F_OFD_GETLK, &raw mut lock) };
+        super::check(asked).is_ok() && lock.l_type != libc::F_UNLCK as libc::c_short
+    }
+
     /// The same open device a second time. What opening it has changed stays with this one.
     pub fn duplicate(&self) -> io::Result<Device> {
         Ok(Device {
@@ -96,7 +113,11 @@ impl Device {
         let resized = self
             .file
             .set_len(length_bytes)
-            .and_then(|()| self.file.sync_all());
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| match self.created {
+                true => sync_directory(&self.path),
+                false => Ok(()),
+            });
         resized.map_err(|error| DeviceError::Resize {
             path: self.path.clone(),
             length_bytes,
@@ -105,6 +126,31 @@ impl Device {
         self.size_bytes = length_bytes;
         Ok(())
     }
+}
+
+/// A new file is found again after a power cut only if its directory was written, too (fsync(2)).
+pub fn sync_directory(file: &Path) -> io::Result<()> {
+    match File::open(parent(file))?.sync_all() {
+        // A file system that cannot do that.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        result => result,
+    }
+}
+
+/// The directory of a path; of a bare name, the current one.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if directory != Path::new("") => directory,
+        _ => Path::new("."),
+    }
+}
+
+fn write_lock_of_qemu() -> libc::flock {
+    // SAFETY: a struct of numbers, all of which may be 0.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    (lock.l_start, lock.l_len) = (101, 1);
+    lock
 }
 
 /// What a regular file was before it was opened as a target. Dropped before `Device::keep`, it
@@ -288,6 +334,26 @@ mod tests {
         assert_eq!(std::fs::read(scratch.path()).unwrap(), [7; 5000]);
         device.finish_regular(1000).unwrap();
         assert_eq!(std::fs::read(scratch.path()).unwrap(), [7; 1000]);
+    }
+
+    /// QEMU takes read locks: byte 100 to read, byte 101 to write.
+    #[test]
+    fn a_lock_of_qemu_is_seen() {
+        let scratch = Scratch::new("qemu");
+        std::fs::write(scratch.path(), b"abc").unwrap();
+        let device = Device::open_source(scratch.path()).unwrap();
+        let qemu = File::open(scratch.path()).unwrap();
+        for (byte, is_seen) in [(100, false), (101, true)] {
+            let mut lock = write_lock_of_qemu();
+            lock.l_type = libc::F_RDLCK as libc::c_short;
+            lock.l_start = byte;
+            // SAFETY: an open descriptor; the kernel reads one `flock`.
+            let locked = unsafe { libc::fcntl(qemu.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) };
+            super::super::check(locked).unwrap();
+            assert_eq!(device.is_locked(), is_seen, "byte {byte}");
+        }
+        drop(qemu);
+        assert!(!device.is_locked());
     }
 
     #[test]

@@ -11,11 +11,17 @@ const BLKROGET: libc::Ioctl = 0x125e;
 const BLKRRPART: libc::Ioctl = 0x125f;
 const BLKSSZGET: libc::Ioctl = 0x1268;
 const BLKZEROOUT: libc::Ioctl = 0x127f;
+const BLKGETDISKSEQ: libc::Ioctl = 0x8008_1280_u32 as libc::Ioctl;
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
 
 /// The size of a block device.
 pub(super) fn size_bytes(device: impl AsFd) -> io::Result<u64> {
     get(device, BLKGETSIZE64).map(u64::from_ne_bytes)
+}
+
+/// The sequence number of the disk (Linux 5.15).
+pub(super) fn disk_sequence(device: impl AsFd) -> io::Result<u64> {
+    get(device, BLKGETDISKSEQ).map(u64::from_ne_bytes)
 }
 
 /// The logical sector of a block device.
@@ -68,8 +74,8 @@ fn terminal_size(columns: u16) -> libc::winsize {
     }
 }
 
-/// The answer to one of the questions about block devices. It is a `u64` for BLKGETSIZE64 and an
-/// `int` in the first four bytes for the others.
+/// The answer to one of the questions about block devices. It is a `u64` for BLKGETSIZE64 and
+/// BLKGETDISKSEQ, and an `int` in the first four bytes for the others.
 fn get(device: impl AsFd, question: libc::Ioctl) -> io::Result<[u8; 8]> {
     let mut answer = [0; 8];
     let fd = device.as_fd().as_raw_fd();

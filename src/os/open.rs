@@ -6,7 +6,7 @@
 //!
 //! Read first: open(2) on O_DIRECT, O_EXCL and O_TMPFILE.
 
-use super::device::{Device, DeviceError, Kind, Role, TargetOptions, Undo};
+use super::device::{Device, DeviceError, Kind, Role, TargetOptions, Undo, parent};
 use super::{direct, ioctl};
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
@@ -323,13 +323,5 @@ impl Opening<'_> {
                 error,
             },
         }
-    }
-}
-
-/// The directory of a path; of a bare name, the current one.
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(directory) if directory != Path::new("") => directory,
-        _ => Path::new("."),
     }
 }

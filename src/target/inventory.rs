@@ -31,6 +31,8 @@ pub struct Disk {
     /// As in /sys/block: "sda", "nvme0n1".
     pub name: String,
     pub number: DeviceNumber,
+    /// Told since Linux 5.15. No other disk has it until the next boot.
+    pub(super) sequence: Option<u64>,
     pub size_bytes: u64,
     /// Logical and physical sector.
     pub sector_bytes: u32,
@@ -104,7 +106,12 @@ impl Inventory {
         Some(Path::new("/").join(found.strip_prefix(root).ok()?))
     }
 
-    fn rooted(&self, path: &Path) -> PathBuf {
+    /// The file below a loop device.
+    pub(super) fn backing_file(&self, disk: &Disk) -> Option<PathBuf> {
+        read_text(&disk.link, "loop/backing_file").map(PathBuf::from)
+    }
+
+    pub(super) fn rooted(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
@@ -212,6 +219,8 @@ fn device_path(name: &str) -> PathBuf {
 /// The disk of one directory of /sys/block. `None` if it has no medium, or if the kernel hides it
 /// (a path of NVMe multipath).
 fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
+    // First: if another disk comes now, it does not get this number.
+    let sequence = read_text(directory, "diskseq").and_then(|text| text.parse().ok());
     let number_of = |attribute: &str| read_text(directory, attribute)?.parse::<u32>().ok();
     let size_bytes = read_bytes(directory, "size").filter(|&bytes| bytes > 0)?;
     if read_flag(directory, "hidden") {
@@ -231,6 +240,7 @@ fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
     Some(Disk {
         name: name.into(),
         number: parse_number(&number)?,
+        sequence,
         size_bytes,
         sector_bytes,
         physical_bytes: number_of("queue/physical_block_size").unwrap_or(sector_bytes),

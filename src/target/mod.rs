@@ -7,6 +7,7 @@ pub mod inventory;
 mod links;
 mod refusal;
 pub mod selector;
+pub mod source;
 mod sysfs;
 #[cfg(test)]
 pub mod testing;
@@ -64,6 +65,7 @@ impl Target {
         // unknown.
         let inventory = inventory.ok();
         let device = opened.map_err(|error| explain(error, inventory.as_ref(), taken))?;
+        self.check_same(&device, inventory.as_ref())?;
         if let (Kind::Block { number }, Some(inventory)) = (device.kind, &inventory) {
             let by = inventory.holders_of(number);
             if !by.is_empty() {
@@ -79,8 +81,34 @@ impl Target {
         let inventory = Inventory::read(Path::new("/"));
         let path = self.resolve(&inventory, Purpose::Read)?;
         let device = Device::open_readonly(&path)?;
-        let identity = Identity::of(&device, inventory.ok().as_ref());
+        let inventory = inventory.ok();
+        self.check_same(&device, inventory.as_ref())?;
+        let identity = Identity::of(&device, inventory.as_ref());
         Ok((device, identity))
+    }
+
+    /// Refuses a device that is not the one that was looked at: a disk may be pulled out, and the
+    /// next one get its name and its number. The kernel gives each disk a new sequence number.
+    fn check_same(
+        &self,
+        device: &Device,
+        inventory: Option<&Inventory>,
+    ) -> Result<(), DeviceError> {
+        let (Kind::Block { number }, Some(inventory)) = (device.kind, inventory) else {
+            return Ok(());
+        };
+        let disk = inventory.disk_of(number);
+        let is_chosen = match self {
+            Target::Path(_) => true,
+            Target::Selector(_) => disk.is_some_and(|disk| disk.path() == device.path),
+        };
+        let sequences = disk.and_then(|disk| disk.sequence.zip(device.sequence()));
+        match is_chosen && sequences.is_none_or(|(seen, opened)| seen == opened) {
+            true => Ok(()),
+            false => Err(DeviceError::Changed {
+                path: device.path.clone(),
+            }),
+        }
     }
 
     fn resolve(

@@ -23,6 +23,8 @@ use super::sysfs::{InventoryError, clean, list, read_bytes, read_text, unescape}
 pub enum Use {
     Mounted {
         at: String,
+        /// Through this mount or another one of the same file system.
+        writable: bool,
     },
     Swap,
     /// Part of a device above: RAID, LVM, encryption, a loop device.
@@ -34,6 +36,18 @@ pub enum Use {
     Booted {
         evidence: String,
     },
+}
+
+impl Use {
+    /// Whether it changes the device by itself. What lies above a device has uses of its own.
+    pub(super) fn writes(&self) -> bool {
+        matches!(self, Use::Mounted { writable: true, .. } | Use::Swap)
+    }
+
+    /// Whether the device of this name lies above.
+    pub(super) fn is_by(&self, name: &str) -> bool {
+        matches!(self, Use::Held { by } if by.split(' ').next() == Some(name))
+    }
 }
 
 /// All uses that sysfs, proc and the firmware know of, by device.
@@ -87,7 +101,12 @@ impl Usage {
         else {
             return;
         };
-        let mounted = Use::Mounted { at: unescape(at) };
+        // The last field has the options of the file system, not only of this mount.
+        let options = fields.get(source_index + 1).unwrap_or(&"rw");
+        let mounted = Use::Mounted {
+            at: unescape(at),
+            writable: options.split(',').any(|option| option == "rw"),
+        };
         self.add_path(&unescape(source), mounted.clone());
         self.by_device.push((number.to_string(), mounted));
     }
@@ -258,7 +277,7 @@ fn holders(directory: &Path) -> Vec<Use> {
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Use::Mounted { at } => write!(f, "mounted at {at}"),
+            Use::Mounted { at, .. } => write!(f, "mounted at {at}"),
             Use::Swap => f.write_str("swap"),
             Use::Held { by } => write!(f, "held by {by}"),
             Use::Booted { evidence } => write!(f, "what this system was booted from ({evidence})"),

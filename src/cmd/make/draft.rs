@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cmd::Failure;
+use crate::os::device::sync_directory;
 
 /// An existing torrent is replaced, as every maker does. Anything else with this name is not.
 pub(super) fn refuse_output(output: &Path, source: &Path) -> Result<(), Failure> {
@@ -55,7 +56,9 @@ impl Draft {
             .file
             .write_all(bytes)
             .and_then(|()| self.file.sync_all());
-        let renamed = written.and_then(|()| fs::rename(&self.temporary, &self.path));
+        let renamed = written
+            .and_then(|()| fs::rename(&self.temporary, &self.path))
+            .and_then(|()| sync_directory(&self.path));
         renamed.map_err(|error| {
             Failure::Because(format!("cannot write {}: {error}", self.path.display()))
         })

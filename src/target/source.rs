@@ -1,0 +1,248 @@
+//! Who may change a source while it is read?
+//!
+//! Then its pieces come from different moments, and what is deployed never was on the source. A
+//! file system that is mounted to be written counts, on the source itself or on anything above it
+//! (LVM, RAID, a loop device); swap; and a program that has opened it to write, as QEMU has the
+//! disk of a machine that runs. A file system that is mounted read-only changes nothing.
+//!
+//! Read first: proc_pid_fdinfo(5), proc_pid_mountinfo(5).
+
+use std::collections::BTreeSet;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::inventory::{DeviceNumber, Disk, Inventory};
+use super::sysfs::{list, read_text};
+use super::usage::Use;
+use crate::os::device::{Device, Kind, device_number};
+
+/// A sentence for each of them that is known. Of programs of other users only root knows.
+pub fn writers(device: &Device) -> Vec<String> {
+    // Without sysfs nothing is known.
+    let Ok(inventory) = Inventory::read(Path::new("/")) else {
+        return Vec::new();
+    };
+    let mut found = match device.kind {
+        Kind::Block { number } => writers_of_device(&inventory, number),
+        Kind::Regular => writers_of_file(&inventory, &device.path),
+    };
+    if found.is_empty() && device.is_locked() {
+        found.push("another program has locked it to write".into());
+    }
+    found
+}
+
+fn writers_of_device(inventory: &Inventory, number: DeviceNumber) -> Vec<String> {
+    let Some(disk) = inventory.disk_of(number) else {
+        return Vec::new();
+    };
+    let layers = with_holders(inventory, layers_of(disk, number));
+    let mut found = writers_of_layers(inventory, &layers, None);
+    let is_idle = found.is_empty() && layers.iter().all(|layer| layer.uses.is_empty());
+    let path = layers.iter().find(|layer| layer.number == number);
+    if let Some(Layer { path, .. }) = path.filter(|layer| is_idle && inventory.is_held(&layer.path))
+    {
+        found.push(format!("{} is held by another program", path.display()));
+    }
+    found
+}
+
+/// A file is used like a device through a loop device.
+fn writers_of_file(inventory: &Inventory, path: &Path) -> Vec<String> {
+    let Some(path) = inventory.canonical(path) else {
+        return Vec::new();
+    };
+    let is_above = |disk: &&Disk| {
+        inventory
+            .backing_file(disk)
+            .is_some_and(|file| file == path)
+    };
+    let loops = inventory.disks.iter().filter(is_above);
+    let loops = loops
+        .flat_map(|disk| layers_of(disk, disk.number))
+        .collect();
+    writers_of_layers(inventory, &with_holders(inventory, loops), Some(&path))
+}
+
+/// A device that is the source, contains it or lies on it.
+struct Layer<'a> {
+    path: PathBuf,
+    number: DeviceNumber,
+    uses: &'a [Use],
+}
+
+/// The disk and all its partitions, or the disk and one partition.
+fn layers_of(disk: &Disk, number: DeviceNumber) -> Vec<Layer<'_>> {
+    let parts = disk.partitions.iter();
+    let parts = parts.filter(|part| number == disk.number || number == part.number);
+    let layer = |path, number, uses| Layer { path, number, uses };
+    std::iter::once(layer(disk.path(), disk.number, &disk.uses[..]))
+        .chain(parts.map(|part| layer(part.path(), part.number, &part.uses[..])))
+        .collect()
+}
+
+/// These, and the devices that lie on them: LVM, RAID, encryption, loop.
+fn with_holders<'a>(inventory: &'a Inventory, mut layers: Vec<Layer<'a>>) -> Vec<Layer<'a>> {
+    let mut next = 0;
+    while let Some(Layer { uses, .. }) = layers.get(next) {
+        next += 1;
+        let is_holder = |disk: &&Disk| uses.iter().any(|found| found.is_by(&disk.name));
+        for disk in inventory.disks.iter().filter(is_holder) {
+            if layers.iter().all(|layer| layer.number != disk.number) {
+                layers.extend(layers_of(disk, disk.number));
+            }
+        }
+    }
+    layers
+}
+
+fn writers_of_layers(inventory: &Inventory, layers: &[Layer], file: Option<&Path>) -> Vec<String> {
+    let mut found = Vec::new();
+    for layer in layers {
+        let writers = layer.uses.iter().filter(|found| found.writes());
+        found.extend(writers.map(|found| format!("{} is {found}", layer.path.display())));
+    }
+    let numbers: BTreeSet<DeviceNumber> = layers.iter().map(|layer| layer.number).collect();
+    let identity = |found: &Metadata| (found.dev(), found.ino());
+    let name = file.and_then(Path::file_name);
+    let file = file.and_then(|path| fs::metadata(inventory.rooted(path)).ok());
+    let file = file.as_ref().map(identity);
+    let is_ours = |fd: &Path| {
+        // A file on a dead network file system would be asked for ever, so names decide first.
+        let link = fs::read_link(fd).unwrap_or_default();
+        let has_name = link.starts_with("/dev") || (name.is_some() && link.file_name() == name);
+        let is_device = || device_number(fd).is_some_and(|number| numbers.contains(&number));
+        let is_file = || file.is_some() && fs::metadata(fd).ok().as_ref().map(identity) == file;
+        has_name && (is_device() || is_file())
+    };
+    found.extend(programs_writing(
+        &inventory.rooted(Path::new("/proc")),
+        is_ours,
+    ));
+    found
+}
+
+/// The programs that have opened such a file to write. The program that started this one waits for
+/// it.
+fn programs_writing(proc: &Path, is_it: impl Fn(&Path) -> bool) -> Vec<String> {
+    let own = [std::process::id(), std::os::unix::process::parent_id()];
+    let is_other = |id: &String| id.parse().is_ok_and(|id: u32| !own.contains(&id));
+    let has_opened = |process: &Path| {
+        list(&process.join("fd"))
+            .iter()
+            .any(|fd| is_it(&process.join("fd").join(fd)) && is_to_write(process, fd))
+    };
+    list(proc)
+        .iter()
+        .filter(|name| is_other(name) && has_opened(&proc.join(name)))
+        .map(|id| {
+            let name = read_text(&proc.join(id), "comm").unwrap_or_default();
+            format!("{name} (process {id}) has opened it to write")
+        })
+        .collect()
+}
+
+/// The last two bits of the flags say how a file was opened (open(2)); 0 is to read.
+fn is_to_write(process: &Path, fd: &str) -> bool {
+    let info = fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & 3 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::testing::{Machine, desktop};
+
+    const SDA: DeviceNumber = (8, 0);
+
+    /// The system runs on sda; nvme0n1 is free.
+    #[test]
+    fn a_disk_with_a_mounted_partition_is_written_to() {
+        let machine = desktop();
+        let writers = |number| writers_of_device(&machine.inventory(), number);
+        let (efi, root, swap) = (
+            "/dev/sda1 is mounted at /boot/efi",
+            "/dev/sda2 is mounted at /",
+            "/dev/sda3 is swap",
+        );
+        assert_eq!(writers(SDA), [efi, root, swap]);
+        assert_eq!(writers((8, 2)), [root]);
+        assert_eq!(writers((259, 0)), [""; 0]);
+    }
+
+    #[test]
+    fn a_read_only_mount_changes_nothing() {
+        let machine = desktop();
+        machine.mount("70 27 259:0 / /mnt ro - ext4 /dev/nvme0n1 ro,noload");
+        assert_eq!(writers_of_device(&machine.inventory(), (259, 0)), [""; 0]);
+        // One of two mounts of a file system that can be written.
+        let machine = desktop();
+        machine.mount("70 27 259:0 / /mnt ro - ext4 /dev/nvme0n1 rw");
+        assert_eq!(writers_of_device(&machine.inventory(), (259, 0)).len(), 1);
+    }
+
+    /// A volume counts by what is done with it, not because it exists.
+    #[test]
+    fn what_lies_on_a_disk_counts() {
+        let machine = desktop();
+        machine
+            .file(
+                "sys/devices/pci0000:00/0000:01:00.0/nvme/nvme0/nvme0n1/holders/dm-0/dm/name",
+                "vg0-root\n",
+            )
+            .disk("virtual/block/dm-0", "253:0", 1 << 30, &[]);
+        let writers = |machine: &Machine| writers_of_device(&machine.inventory(), (259, 0));
+        assert_eq!(writers(&machine), [""; 0]);
+        machine.mount("70 27 253:0 / /srv rw - xfs /dev/mapper/vg0-root rw");
+        let mounted = ["/dev/dm-0 is mounted at /srv"];
+        assert_eq!(writers(&machine), mounted);
+        assert_eq!(writers_of_device(&machine.inventory(), (253, 0)), mounted);
+    }
+
+    #[test]
+    fn a_file_is_written_to_through_a_loop_device() {
+        let machine = desktop();
+        machine.file("srv/disk.img", "x");
+        machine.link("srv/link.img", "disk.img");
+        let writers = |path: &str| writers_of_file(&machine.inventory(), Path::new(path));
+        let backing = "sys/devices/virtual/block/loop0/loop/backing_file";
+        machine.file(backing, "/srv/disk.img\n");
+        assert_eq!(writers("/srv/disk.img"), [""; 0]);
+        machine
+            .partition("virtual/block/loop0/loop0p1", "259:7", 1 << 20)
+            .mount("70 27 259:7 / /mnt rw - ext4 /dev/loop0p1 rw");
+        let mounted = ["/dev/loop0p1 is mounted at /mnt"];
+        assert_eq!(writers("/srv/disk.img"), mounted);
+        assert_eq!(writers("/srv/link.img"), mounted);
+        machine.file(backing, "/srv/other.img\n");
+        assert_eq!(writers("/srv/disk.img"), [""; 0]);
+    }
+
+    #[test]
+    fn a_program_that_has_opened_the_file_to_write_is_named() {
+        let machine = desktop();
+        machine
+            .file("srv/disk.img", "x")
+            .file("proc/77/comm", "qemu-system-x86\n")
+            .link("proc/77/fd/9", "../../../srv/disk.img");
+        for (flags, expected) in [
+            ("0100000", &[][..]),
+            (
+                "02140002",
+                &["qemu-system-x86 (process 77) has opened it to write"],
+            ),
+            (
+                "0100001",
+                &["qemu-system-x86 (process 77) has opened it to write"],
+            ),
+        ] {
+            let info = format!("pos:\t0\nflags:\t{flags}\nmnt_id:\t26\n");
+            machine.file("proc/77/fdinfo/9", info);
+            let writers = writers_of_file(&machine.inventory(), Path::new("/srv/disk.img"));
+            assert_eq!(writers, expected, "{flags}");
+        }
+    }
+}
