@@ -142,10 +142,10 @@ impl Pieces {
         if good {
             return;
         }
+        self.remove(piece);
         if core::mem::replace(&mut self.lost[index], true) {
             return self.bad_again.push(piece);
         }
-        self.remove(piece);
         if !self.image.is_zero(piece) {
             self.lost_good[self.image.first_equal(piece).index()] += 1;
         }
