@@ -132,7 +132,7 @@ pub(crate) const CHOKE_QUANTUM: Duration = Duration::from_secs(2);
 
 /// Slowest `--max-up` and `--max-down`, in bytes per second. At this rate a peer gets all of its
 /// first requests (PIPELINE_MIN) while it has the upload slot (CHOKE_QUANTUM). At lower rates the
-/// peers that wait would take us for dead (SNUB_AFTER).
+/// peers that wait would take us for dead (REQUEST_PATIENCE_MAX).
 pub const RATE_MIN: u64 = 128 * 1024;
 
 /// Fastest `--max-up` and `--max-down`, in bytes per second: 1 TiB. No network is faster, so a
@@ -251,14 +251,25 @@ pub(crate) const OFFER_PATIENCE: Duration = Duration::from_secs(3);
 /// Bytes that a seed offers to a peer ahead of its requests, but always at least two pieces.
 pub(crate) const OFFERED_BYTES: u32 = 1024 * 1024;
 
-/// A peer that has requests and sends nothing for this time is snubbed: its blocks are requested
-/// from others.
-pub(crate) const SNUB_AFTER: Duration = Duration::from_secs(5);
+/// A request that takes this many times as long as blocks usually take is late, and its peer is
+/// snubbed: others are asked for the block as well. Not before REQUEST_PATIENCE_MIN, because
+/// transmission answers once a second, and at REQUEST_PATIENCE_MAX at the latest.
+pub(crate) const REQUEST_PATIENCE_TIMES: u32 = 8;
+pub(crate) const REQUEST_PATIENCE_MIN: Duration = Duration::from_secs(2);
+pub(crate) const REQUEST_PATIENCE_MAX: Duration = Duration::from_secs(8);
 
-/// A peer that has requests and sends nothing for this time, or that takes nothing of what it
-/// requested, is closed. If a sender loses its power in the middle of a block, that block is
-/// requested from no other peer before this time is over. So this is what a power cut may cost the
-/// others.
+/// A block whose bytes have been arriving for this time ends the connection, if another peer could
+/// send it: while they arrive, nobody else can be asked for it. So this is what a sender that loses
+/// its power in the middle of a block may cost the others. At 1.6 KiB/s a block takes as long.
+pub(crate) const ARRIVAL_MAX: Duration = Duration::from_secs(10);
+
+/// How long a single peer may take to fill a piece that was bad, if others have it. It doubles each
+/// time, up to the longest.
+pub(crate) const FILL_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const FILL_PATIENCE_MAX: Duration = Duration::from_secs(3600);
+
+/// A peer that has requests and sends none of these blocks for this time, or that takes nothing of
+/// what it requested, is closed. Nothing else that it sends counts.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// A connection on which nothing at all has arrived for this time is closed. Keep-alives come every
@@ -274,6 +285,23 @@ pub const GREETING_MAX: Duration = Duration::from_secs(10);
 /// First and longest pause before an address is tried again. The pause doubles each time.
 pub(crate) const RECONNECT_MIN: Duration = Duration::from_secs(1);
 pub(crate) const RECONNECT_MAX: Duration = Duration::from_secs(30);
+
+/// First and longest time for which a peer that sent bad data is kept away. It doubles each time.
+/// The longest is what an honest machine waits behind the same NAT as somebody who sends bad data
+/// under one name after the other.
+pub(crate) const BAN_MIN: Duration = Duration::from_secs(10);
+pub(crate) const BAN_MAX: Duration = Duration::from_secs(300);
+
+/// The same while nobody else has what is missing, and for the peers of the command line.
+pub(crate) const BAN_NEEDED_MIN: Duration = Duration::from_secs(1);
+pub(crate) const BAN_NEEDED_MAX: Duration = Duration::from_secs(30);
+
+/// Connections that can still be blamed for blocks that they sent: several times SEED_LINKS_MAX,
+/// for those that have ended.
+pub(crate) const GIVERS_MAX: usize = 512;
+
+/// Peers and addresses that sent bad data and are remembered.
+pub(crate) const OFFENDERS_MAX: usize = 1024;
 
 /// Announce interval while no peer is connected, while incomplete, and once complete. opentracker
 /// asks for half an hour. A room that starts within a minute cannot wait that long, and complete

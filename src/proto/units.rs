@@ -98,6 +98,11 @@ impl PeerSlot {
     }
 }
 
+/// One connection as the sender of blocks. The number is never used again: a slot has another peer
+/// soon after its peer has left, and that peer must not be blamed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Giver(pub u64);
+
 /// Names one disk operation, from the moment `Swarm::poll_disk` gives it out until
 /// `Swarm::handle_disk` gets its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -55,7 +55,7 @@ impl Hasher {
         running: Sha1,
         layout: &Layout,
     ) -> Option<(HashOf, PieceHash)> {
-        if step.begin + step.length < layout.piece_length(step.of.piece()) {
+        if step.begin + step.length < step.of.length(layout) {
             self.running.insert(step.of, running);
             return None;
         }

@@ -3,7 +3,7 @@
 //! Addresses are chosen at random until there are LINKS connections; with any fixed order a room of
 //! many machines would fall apart into cliques. An address that failed is tried again for ever,
 //! after a pause that doubles, and after the addresses that did not fail. An address that turned
-//! out to be ourselves, or that sent bad data, is never called again.
+//! out to be ourselves is never called again.
 //!
 //! A complete agent waits to be called. If it looked for incomplete peers, a room of a thousand
 //! would make hundreds of thousands of connections at its end, and find nobody.
@@ -11,7 +11,7 @@
 //! All addresses lie in one sorted `Vec`: they arrive a few hundred at a time and minutes apart,
 //! and each choice passes over all of them anyway.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::limits::{ADDRESSES_MAX, RECONNECT_MAX, RECONNECT_MIN};
@@ -47,7 +47,6 @@ impl Known {
 #[derive(Default, Debug)]
 pub struct Mesh {
     known: VecMap<SocketAddr, Known>,
-    banned: VecMap<IpAddr, ()>,
     /// No address of the kind `quiet_for` is due before this time. The loop asks in every turn, and
     /// this spares it the search.
     quiet_until: Instant,
@@ -141,9 +140,7 @@ impl Mesh {
         if now < self.quiet_until && kind == self.quiet_for {
             return None;
         }
-        let is_callable = |(address, known): &(&SocketAddr, &Known)| {
-            known.is_callable(kind) && !self.banned.contains_key(&address.ip())
-        };
+        let is_callable = |(_, known): &(&SocketAddr, &Known)| known.is_callable(kind);
         let callable = || self.known.iter().filter(is_callable);
         let due = || callable().filter(|(_, known)| now >= known.next);
         let Some(fewest) = due().map(|(_, known)| known.failures).min() else {
@@ -178,14 +175,6 @@ impl Mesh {
             Ending::BothComplete => known.complete = true,
             Ending::Own => known.own = true,
         }
-    }
-
-    pub fn ban(&mut self, address: SocketAddr) {
-        self.banned.insert(address.ip(), ());
-    }
-
-    pub fn is_banned(&self, address: SocketAddr) -> bool {
-        self.banned.contains_key(&address.ip())
     }
 }
 
@@ -225,16 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn own_banned_and_complete_addresses_are_not_called() {
+    fn own_and_complete_addresses_are_not_called() {
         let mut mesh = Mesh::default();
-        for host in 1..=3 {
+        for host in 1..=2 {
             mesh.learn(at(0), address(host), AddressSource::Tracker);
             assert_eq!(next(&mut mesh, at(0), PeerKind::Any), Some(address(host)));
         }
         mesh.ended(at(0), address(1), Ending::Own);
         mesh.ended(at(0), address(2), Ending::BothComplete);
-        mesh.ended(at(0), address(3), Ending::Normal);
-        mesh.ban(address(3));
         assert_eq!(next(&mut mesh, at(99), PeerKind::Incomplete), None);
         assert_eq!(
             next(&mut mesh, at(99), PeerKind::Any),

@@ -2,10 +2,12 @@
 //! announce?
 //!
 //! `picker` chooses the blocks to request, with `open_piece` and `ranking` as its memory. `choker`
-//! chooses the peers to serve, `mesh` those to connect to, `seats` those that make room, `throttle`
-//! keeps to the rate limits, and `tracker` decides when to announce. `cache` decides what the
-//! buffers hold, `read_queue` which chunks are read and hashed in a scan.
+//! chooses the peers to serve, `mesh` those to connect to, `seats` those that make room, `blame`
+//! those to keep away from, `throttle` keeps to the rate limits, and `tracker` decides when to
+//! announce. `cache` decides what the buffers hold, `read_queue` which chunks are read and hashed
+//! in a scan.
 
+pub(crate) mod blame;
 pub mod cache;
 pub(crate) mod choker;
 pub(crate) mod mesh;

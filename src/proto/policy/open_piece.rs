@@ -6,19 +6,27 @@
 //!
 //! ```text
 //! Free ──request──> Requested(n peers) ──begin──> Receiving(from one) ──received──> Received
-//!   ^                    │  release                    │ release
+//!   ^ │                  │  release                    │ ^ release
+//!   │ └──────────────────│──────────begin──────────────│─┘
 //!   └────────────────────┴─────────────────────────────┘
 //! ```
+//!
+//! A block that is free may begin to arrive, because a request that takes too long does not count
+//! any more and still stands with its peer.
+//!
+//! If a piece is bad that several peers filled, a print of each block is kept with its giver, and
+//! one peer fills the piece anew, *alone*. Once it is good, the blocks are compared with the
+//! prints: whose block differs sent bad data.
 //!
 //! Invariants: one peer at a time writes into a block; `free` and `received` count the blocks in
 //! these states; no more blocks are hashed than received.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::format::layout::Layout;
-use crate::limits::BLOCK_BYTES;
-use crate::units::{Block, BlockIndex, BufferId, PeerSlot, PieceIndex};
-use crate::vec_map::VecMap;
+use crate::limits::{BLOCK_BYTES, FILL_PATIENCE, FILL_PATIENCE_MAX};
+use crate::units::{Block, BlockIndex, BufferId, Giver, Instant, PeerSlot, PieceIndex};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BlockState {
@@ -27,7 +35,57 @@ enum BlockState {
     Requested(u8),
     /// Bytes are arriving from this peer. It was requested from this many peers, this one included.
     Receiving(PeerSlot, u8),
-    Received,
+    Received(Giver),
+}
+
+/// What a block was that is part of a bad piece: some bits of its hash. Twice a u64 for each 16 KiB
+/// of an open piece, so the pool bounds them.
+#[derive(Clone, Copy, Debug)]
+struct Print {
+    giver: Giver,
+    bits: u64,
+}
+
+/// A single peer fills the piece, because it was bad when several had filled it.
+#[derive(Debug)]
+struct Alone {
+    filler: Option<PeerSlot>,
+    /// When the filler was first seen, and how long it may take.
+    since: Option<Instant>,
+    patience: Duration,
+    /// Connected peers that took too long or refused.
+    tried: Vec<PeerSlot>,
+}
+
+/// The blocks of a whole piece get their prints, or are compared with them.
+#[derive(Debug)]
+struct Check {
+    good: bool,
+    next: u32,
+    done: u32,
+    /// Givers of blocks that are not what they should be.
+    liars: Vec<Giver>,
+}
+
+/// What the hash of a whole piece leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Write its buffers.
+    Good,
+    /// The piece starts anew. `liar` filled it alone, so it is to blame.
+    Bad { liar: Option<Giver> },
+    /// The hash of each block is needed first: see `Picker::next_print`.
+    Check,
+}
+
+/// A block whose hash is needed, in `buffer` at `offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrintJob {
+    pub piece: PieceIndex,
+    pub at: BlockIndex,
+    pub length: u32,
+    pub buffer: BufferId,
+    pub offset: u32,
 }
 
 #[derive(Debug)]
@@ -42,14 +100,10 @@ pub(super) struct OpenPiece {
     hashed: u32,
     /// Places on the disk that still have to be written. 0 until the piece is known to be good.
     writing: u32,
-    /// The connected peers that sent blocks, because one of them lied if the piece is bad. If
-    /// `alone`, a peer counts as soon as a block is requested from it.
-    senders: VecMap<PeerSlot, ()>,
-    /// Another peer sent blocks too and has disconnected since.
-    lost_sender: bool,
-    /// The piece was bad when several peers had filled it. Now a single peer fills it, so that a
-    /// second failure shows which peer lies.
-    alone: bool,
+    alone: Option<Alone>,
+    /// The blocks as they were when the piece was bad; empty if it never was.
+    prints: Vec<Print>,
+    check: Option<Check>,
 }
 
 impl OpenPiece {
@@ -63,9 +117,9 @@ impl OpenPiece {
             received: 0,
             hashed: 0,
             writing: 0,
-            senders: VecMap::new(),
-            lost_sender: false,
-            alone: false,
+            alone: None,
+            prints: Vec::new(),
+            check: None,
         }
     }
 
@@ -86,21 +140,69 @@ impl OpenPiece {
         self.free
     }
 
-    /// The first free block, if this peer may fill the piece.
-    pub(super) fn free_block(&self, slot: PeerSlot) -> Option<BlockIndex> {
-        let may_fill = !self.alone || self.senders.is_empty() || self.senders.contains_key(&slot);
-        if self.free == 0 || !may_fill {
-            return None;
+    /// The free blocks, if this peer may fill the piece. `is_suitable`: it may become the peer that
+    /// fills it alone.
+    pub(super) fn free_blocks(
+        &self,
+        slot: PeerSlot,
+        is_suitable: impl Fn() -> bool,
+    ) -> impl Iterator<Item = BlockIndex> {
+        let may_fill = self.free > 0
+            && self.alone.as_ref().is_none_or(|alone| match alone.filler {
+                Some(filler) => filler == slot,
+                None => is_suitable(),
+            });
+        let blocks = if may_fill { &self.blocks[..] } else { &[] };
+        let is_free = |(_, state): &(u32, &BlockState)| **state == BlockState::Free;
+        (0..)
+            .zip(blocks)
+            .filter(is_free)
+            .map(|(at, _)| BlockIndex(at))
+    }
+
+    /// A single peer is to fill the piece.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
+    /// A single peer is to fill the piece, and none does.
+    pub(super) fn lacks_filler(&self) -> bool {
+        self.alone
+            .as_ref()
+            .is_some_and(|alone| alone.filler.is_none())
+    }
+
+    /// This peer has been tried as the single peer that fills the piece.
+    pub(super) fn was_tried(&self, slot: PeerSlot) -> bool {
+        self.alone
+            .as_ref()
+            .is_some_and(|alone| alone.tried.contains(&slot))
+    }
+
+    /// The peer that has been filling the piece alone for longer than it may take.
+    pub(super) fn slow_filler(&mut self, now: Instant) -> Option<PeerSlot> {
+        let is_whole = self.is_whole();
+        let alone = self.alone.as_mut().filter(|_| !is_whole)?;
+        let filler = alone.filler?;
+        let since = *alone.since.get_or_insert(now);
+        (now.since(since) >= alone.patience).then_some(filler)
+    }
+
+    /// The next peer may take longer: all of them may be slow.
+    pub(super) fn be_patient(&mut self) {
+        if let Some(alone) = &mut self.alone {
+            alone.patience = (alone.patience * 2).min(FILL_PATIENCE_MAX);
         }
-        let is_free = |state: &BlockState| *state == BlockState::Free;
-        let index = self.blocks.iter().position(is_free)?;
-        Some(BlockIndex(index as u32))
     }
 
     /// Blocks that were requested and of which no byte has arrived, with the number of peers they
     /// were requested from. None if a single peer must fill the piece.
     pub(super) fn requested_blocks(&self) -> impl Iterator<Item = (BlockIndex, u8)> {
-        let blocks = if self.alone { &[] } else { &self.blocks[..] };
+        let blocks = if self.is_alone() {
+            &[]
+        } else {
+            &self.blocks[..]
+        };
         let requested = |(index, state): (u32, &BlockState)| match *state {
             BlockState::Requested(count) => Some((BlockIndex(index), count)),
             _ => None,
@@ -115,11 +217,11 @@ impl OpenPiece {
         *state = match *state {
             BlockState::Free => BlockState::Requested(1),
             BlockState::Requested(count) => BlockState::Requested(count + 1),
-            BlockState::Receiving(..) | BlockState::Received => unreachable!("never picked"),
+            BlockState::Receiving(..) | BlockState::Received(_) => unreachable!("never picked"),
         };
         self.free -= u32::from(was_free);
-        if self.alone {
-            self.senders.insert(slot, ());
+        if let Some(alone) = &mut self.alone {
+            alone.filler = Some(slot);
         }
         was_free
     }
@@ -135,7 +237,7 @@ impl OpenPiece {
                 *state = BlockState::Receiving(from, count - 1);
                 return None;
             }
-            BlockState::Free | BlockState::Received => return None,
+            BlockState::Free | BlockState::Received(_) => return None,
         };
         *state = if left > 0 {
             BlockState::Requested(left)
@@ -147,34 +249,45 @@ impl OpenPiece {
         Some(freed)
     }
 
-    /// Bytes of a block are about to arrive from `slot`. Returns where they go, or `None` if the
-    /// block is not requested, or arrives or has arrived from another peer.
+    /// Bytes of a block are about to arrive from `slot`. `counts`: its request is one of those that
+    /// are counted. Returns where the bytes go, or `None` if the block arrives or has arrived from
+    /// another peer, or if another peer fills the piece alone.
     pub(super) fn begin(
         &mut self,
         block: Block,
         slot: PeerSlot,
+        counts: bool,
         buffer_bytes: u32,
     ) -> Option<(BufferId, u32)> {
-        let state = &mut self.blocks[index(block)];
-        let BlockState::Requested(count) = *state else {
+        if self
+            .alone
+            .as_ref()
+            .is_some_and(|alone| alone.filler != Some(slot))
+        {
             return None;
+        }
+        let state = &mut self.blocks[index(block)];
+        let count = match *state {
+            BlockState::Free => 0,
+            BlockState::Requested(count) => count,
+            BlockState::Receiving(..) | BlockState::Received(_) => return None,
         };
-        *state = BlockState::Receiving(slot, count);
+        self.free -= u32::from(count == 0);
+        *state = BlockState::Receiving(slot, count + u8::from(!counts));
         let buffer = self.buffers[(block.begin / buffer_bytes) as usize];
         Some((buffer, block.begin % buffer_bytes))
     }
 
     /// All bytes of a block that `begin` accepted have arrived. Returns how many other peers it was
     /// requested from too.
-    pub(super) fn received(&mut self, block: Block, slot: PeerSlot) -> u8 {
+    pub(super) fn received(&mut self, block: Block, slot: PeerSlot, giver: Giver) -> u8 {
         let state = &mut self.blocks[index(block)];
         let BlockState::Receiving(from, count) = *state else {
             panic!("only a block that was begun can be received")
         };
         assert_eq!(from, slot);
-        *state = BlockState::Received;
+        *state = BlockState::Received(giver);
         self.received += 1;
-        self.senders.insert(slot, ());
         count - 1
     }
 
@@ -183,7 +296,7 @@ impl OpenPiece {
         let buffer_blocks = buffer_bytes / BLOCK_BYTES;
         let together = (buffer_blocks - self.hashed % buffer_blocks) as usize;
         let rest = self.blocks.iter().skip(self.hashed as usize).take(together);
-        rest.take_while(|state| **state == BlockState::Received)
+        rest.take_while(|state| matches!(state, BlockState::Received(_)))
             .count() as u32
     }
 
@@ -199,21 +312,83 @@ impl OpenPiece {
         first
     }
 
-    /// The hash was right: the piece is written to a first place.
-    pub(super) fn start_writing(&mut self) {
+    /// The hash of the whole piece is known.
+    pub(super) fn judge(&mut self, good: bool) -> Verdict {
         assert!(self.is_whole());
-        self.writing = 1;
+        let giver = |state: &BlockState| match *state {
+            BlockState::Received(giver) => giver,
+            _ => unreachable!("all blocks of a whole piece were received"),
+        };
+        let first = giver(&self.blocks[0]);
+        let one_filled_it = self.blocks.iter().all(|state| giver(state) == first);
+        if good && self.prints.is_empty() {
+            self.writing = 1;
+            return Verdict::Good;
+        }
+        if !good && one_filled_it {
+            self.start_anew();
+            return Verdict::Bad { liar: Some(first) };
+        }
+        if !good {
+            let print = |state| Print {
+                giver: giver(state),
+                bits: 0,
+            };
+            self.prints = self.blocks.iter().map(print).collect();
+        }
+        self.check = Some(Check {
+            good,
+            next: 0,
+            done: 0,
+            liars: Vec::new(),
+        });
+        Verdict::Check
     }
 
-    /// The hash was wrong: the piece starts anew, filled by a single peer. Returns the peer to
-    /// blame, if one peer filled all of it.
-    pub(super) fn start_anew(&mut self) -> Option<PeerSlot> {
-        assert!(self.is_whole());
-        let one_filled_it = self.senders.len() == 1 && !self.lost_sender;
-        let liar = self.senders.keys().next().copied();
-        self.alone = true;
+    /// The next block whose print is needed.
+    pub(super) fn next_print(&self) -> Option<BlockIndex> {
+        let next = self.check.as_ref()?.next;
+        (next < self.blocks.len() as u32).then_some(BlockIndex(next))
+    }
+
+    /// The print of the block of `next_print` is being made.
+    pub(super) fn start_print(&mut self) {
+        let check = self.check.as_mut();
+        check.expect("`next_print` has given a block").next += 1;
+    }
+
+    /// The print of a block is known. After the last one, the verdict and all liars.
+    pub(super) fn print(&mut self, at: BlockIndex, bits: u64) -> Option<(Verdict, Vec<Giver>)> {
+        let check = self.check.as_mut()?;
+        let print = &mut self.prints[at.0 as usize];
+        if !check.good {
+            print.bits = bits;
+        } else if print.bits != bits && !check.liars.contains(&print.giver) {
+            check.liars.push(print.giver);
+        }
+        check.done += 1;
+        if (check.done as usize) < self.blocks.len() {
+            return None;
+        }
+        let check = self.check.take()?;
+        if check.good {
+            self.prints.clear();
+            self.writing = 1;
+            return Some((Verdict::Good, check.liars));
+        }
+        self.start_anew();
+        Some((Verdict::Bad { liar: None }, check.liars))
+    }
+
+    /// The piece was bad: it starts anew, filled by a single peer.
+    fn start_anew(&mut self) {
+        self.alone.get_or_insert(Alone {
+            filler: None,
+            since: None,
+            patience: FILL_PATIENCE,
+            tried: Vec::new(),
+        });
         self.restart();
-        liar.filter(|_| one_filled_it)
     }
 
     fn is_whole(&self) -> bool {
@@ -221,8 +396,9 @@ impl OpenPiece {
     }
 
     fn restart(&mut self) {
-        self.senders = VecMap::new();
-        self.lost_sender = false;
+        if let Some(alone) = &mut self.alone {
+            (alone.filler, alone.since) = (None, None);
+        }
         self.blocks.fill(BlockState::Free);
         (self.free, self.received, self.hashed) = (self.blocks.len() as u32, 0, 0);
     }
@@ -247,9 +423,13 @@ impl OpenPiece {
     /// `slot` sends no more. If it was filling the piece alone, the piece starts anew, to be filled
     /// by another peer; the number of blocks that became free is returned.
     pub(super) fn restart_if_alone(&mut self, slot: PeerSlot) -> Option<u32> {
-        let was_filling = self.alone && self.senders.contains_key(&slot);
-        if !was_filling || self.writing > 0 || !self.is_stalled() {
+        let is_stalled = self.is_stalled();
+        let alone = self.alone.as_mut().filter(|_| is_stalled)?;
+        if alone.filler != Some(slot) {
             return None;
+        }
+        if !alone.tried.contains(&slot) {
+            alone.tried.push(slot);
         }
         let free = self.free;
         self.restart();
@@ -258,26 +438,31 @@ impl OpenPiece {
 
     /// Blocks are missing, and no peer has been asked for one.
     pub(super) fn is_stalled(&self) -> bool {
-        let idle = |state: &BlockState| matches!(state, BlockState::Free | BlockState::Received);
+        let idle = |state: &BlockState| matches!(state, BlockState::Free | BlockState::Received(_));
         self.free > 0 && self.blocks.iter().all(idle)
     }
 
-    /// `slot` has disconnected, and its number will be another peer's, which must not be blamed.
-    pub(super) fn forget_sender(&mut self, slot: PeerSlot) {
-        self.lost_sender |= self.senders.remove(&slot).is_some();
+    /// `slot` has disconnected, and its number will be another peer's.
+    pub(super) fn forget_filler(&mut self, slot: PeerSlot) {
+        if let Some(alone) = &mut self.alone {
+            alone.filler = alone.filler.filter(|filler| *filler != slot);
+            alone.tried.retain(|tried| *tried != slot);
+        }
     }
 
     /// Recounts everything. `requests` lists every request that stands with a peer.
     pub(super) fn check_invariants(&self, layout: &Layout, requests: &[(PeerSlot, Block)]) {
         let count = |wanted: BlockState| self.blocks.iter().filter(|s| **s == wanted).count();
         assert_eq!(self.free as usize, count(BlockState::Free));
-        assert_eq!(self.received as usize, count(BlockState::Received));
+        let is_received = |state: &&BlockState| matches!(state, BlockState::Received(_));
+        let received = self.blocks.iter().filter(is_received).count();
+        assert_eq!(self.received as usize, received);
         assert!(self.hashed <= self.received);
         for (at, state) in (0..).zip(&self.blocks) {
             let block = layout.block(self.piece, BlockIndex(at));
             let standing = requests.iter().filter(|(_, b)| *b == block).count();
             match *state {
-                BlockState::Free | BlockState::Received => assert_eq!(standing, 0, "{block:?}"),
+                BlockState::Free | BlockState::Received(_) => assert_eq!(standing, 0, "{block:?}"),
                 BlockState::Requested(n) => assert_eq!(standing, usize::from(n), "{block:?}"),
                 BlockState::Receiving(from, n) => {
                     assert_eq!(standing, usize::from(n), "{block:?}");

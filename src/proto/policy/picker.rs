@@ -23,9 +23,10 @@ use crate::bitfield::Bitfield;
 use crate::format::layout::Layout;
 use crate::limits::{BLOCK_BYTES, ENDGAME_REQUESTS_MAX};
 use crate::policy::open_piece::OpenPiece;
+pub use crate::policy::open_piece::{PrintJob, Verdict};
 use crate::policy::ranking::Ranking;
 use crate::rng::Rng;
-use crate::units::{Block, BufferId, PeerSlot, PieceIndex};
+use crate::units::{Block, BlockIndex, BufferId, Giver, Instant, PeerSlot, PieceIndex};
 
 #[derive(Debug)]
 pub struct Picker {
@@ -55,6 +56,10 @@ pub struct Asked<'a> {
     pub offers: bool,
     /// True for blocks that were requested from it already.
     pub requested: &'a dyn Fn(Block) -> bool,
+    /// Some of these requests are late, so their blocks may be free.
+    pub late: bool,
+    /// It may become the peer that fills this piece alone.
+    pub may_fill: &'a dyn Fn(PieceIndex) -> bool,
     /// There are buffers to open another piece.
     pub room: bool,
     /// No further piece will be wanted.
@@ -87,14 +92,6 @@ pub struct HashRun {
     pub length: u32,
     pub buffer: BufferId,
     pub offset: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Write its buffers.
-    Good,
-    /// The piece starts anew. `liar` filled it alone, so it is to blame.
-    Bad { liar: Option<PeerSlot> },
 }
 
 impl Picker {
@@ -186,6 +183,18 @@ impl Picker {
         self.owned
     }
 
+    /// A missing piece cannot be fetched from any peer that is connected.
+    pub fn lacks_holders(&self) -> bool {
+        let lacks = |piece: PieceIndex| self.ranking.count(piece) == 0;
+        let filling = |open: &&OpenPiece| !open.is_being_written();
+        self.ranking.iter().next().is_some_and(lacks)
+            || self
+                .open
+                .iter()
+                .filter(filling)
+                .any(|open| lacks(open.piece()))
+    }
+
     pub fn is_open(&self, piece: PieceIndex) -> bool {
         self.find(piece).is_some()
     }
@@ -253,8 +262,10 @@ impl Picker {
         if !peer.has.get(open.piece()) {
             return None;
         }
-        let index = open.free_block(peer.slot)?;
-        Some(self.layout.block(open.piece(), index))
+        let piece = open.piece();
+        let free = open.free_blocks(peer.slot, || (peer.may_fill)(piece));
+        let mut blocks = free.map(|index| self.layout.block(piece, index));
+        blocks.find(|block| !(peer.late && (peer.requested)(*block)))
     }
 
     /// The block that was requested from the fewest peers, and not from this one.
@@ -321,29 +332,62 @@ impl Picker {
         }
     }
 
-    /// `slot` has disconnected. Its number will be another peer's, which is not blamed for what
-    /// this one sent. Call after `release`.
+    /// `slot` has disconnected, and its number will be another peer's. Call after `release`.
     pub fn left(&mut self, slot: PeerSlot) {
         self.restart_pieces_of(slot);
-        for open in &mut self.open {
-            open.forget_sender(slot);
-        }
+        self.open
+            .iter_mut()
+            .for_each(|open| open.forget_filler(slot));
     }
 
-    /// Bytes of a requested block are about to arrive. Returns where they go, or `None` if another
-    /// peer is sending the block right now, or has sent it.
-    pub fn begin(&mut self, block: Block, slot: PeerSlot) -> Option<(BufferId, u32)> {
+    /// Bytes of a requested block are about to arrive. `counts`: the request was not released
+    /// meanwhile. If it was, it counts again from now on. Returns where the bytes go, or `None` if
+    /// another peer is sending the block right now, or has sent it.
+    pub fn begin(&mut self, block: Block, slot: PeerSlot, counts: bool) -> Option<(BufferId, u32)> {
         let buffer_bytes = self.buffer_bytes;
-        self.find_mut(block.piece)?.begin(block, slot, buffer_bytes)
+        let open = self.find_mut(block.piece)?;
+        let before = open.free();
+        let place = open.begin(block, slot, counts, buffer_bytes);
+        let taken = before - open.free();
+        self.free -= taken;
+        place
+    }
+
+    /// A single peer is to fill this piece: a request for it never counts as late.
+    pub fn is_alone(&self, piece: PieceIndex) -> bool {
+        self.find(piece).is_some_and(OpenPiece::is_alone)
+    }
+
+    /// This peer was tried in vain as the one that fills the piece alone.
+    pub fn was_tried(&self, piece: PieceIndex, slot: PeerSlot) -> bool {
+        self.find(piece).is_some_and(|open| open.was_tried(slot))
+    }
+
+    /// The pieces that one peer has been filling alone for longer than it may take. To be asked now
+    /// and then.
+    pub fn slow_fillers(&mut self, now: Instant) -> Vec<(PieceIndex, PeerSlot)> {
+        // Which peer is suitable depends on more than the version knows of.
+        self.version += u64::from(self.open.iter().any(OpenPiece::lacks_filler));
+        let slow = |open: &mut OpenPiece| Some((open.piece(), open.slow_filler(now)?));
+        self.open.iter_mut().filter_map(slow).collect()
+    }
+
+    /// The peer that fills this piece alone is too slow. Its requests for the piece have been
+    /// released.
+    pub fn replace_filler(&mut self, piece: PieceIndex, slot: PeerSlot) {
+        if let Some(open) = self.find_mut(piece) {
+            open.be_patient();
+        }
+        self.restart_pieces_of(slot);
     }
 
     /// All bytes of a block that `begin` accepted have arrived. Returns how many other peers it was
     /// requested from too.
-    pub fn received(&mut self, block: Block, slot: PeerSlot) -> u8 {
+    pub fn received(&mut self, block: Block, slot: PeerSlot, giver: Giver) -> u8 {
         let open = self
             .find_mut(block.piece)
             .expect("a block in flight keeps its piece open");
-        open.received(block, slot)
+        open.received(block, slot, giver)
     }
 
     /// The pieces that have bytes for the hash unit, oldest first.
@@ -376,13 +420,46 @@ impl Picker {
     pub fn judge(&mut self, piece: PieceIndex, good: bool) -> Verdict {
         self.version += 1;
         let open = self.find_mut(piece).expect("a piece being hashed is open");
-        if good {
-            open.start_writing();
-            return Verdict::Good;
-        }
-        let liar = open.start_anew();
+        let verdict = open.judge(good);
         self.free += open.free();
-        Verdict::Bad { liar }
+        verdict
+    }
+
+    /// The next block that is to be hashed by itself, because its piece was bad.
+    #[must_use]
+    pub fn next_print(&mut self) -> Option<PrintJob> {
+        let (layout, buffer_bytes) = (self.layout, self.buffer_bytes);
+        let mut all = self.open.iter_mut();
+        let (open, at) = all.find_map(|open| open.next_print().map(|at| (open, at)))?;
+        open.start_print();
+        let block = layout.block(open.piece(), at);
+        Some(PrintJob {
+            piece: block.piece,
+            at,
+            length: block.length,
+            buffer: open.buffers()[(block.begin / buffer_bytes) as usize],
+            offset: block.begin % buffer_bytes,
+        })
+    }
+
+    /// Whether `next_print` has something.
+    pub fn has_prints(&self) -> bool {
+        self.open.iter().any(|open| open.next_print().is_some())
+    }
+
+    /// Some bits of the hash of a block. After the last block of the piece, the verdict, and the
+    /// givers whose blocks were bad when the piece was.
+    pub fn print(
+        &mut self,
+        piece: PieceIndex,
+        at: BlockIndex,
+        bits: u64,
+    ) -> Option<(Verdict, Vec<Giver>)> {
+        let open = self.find_mut(piece).expect("a piece being hashed is open");
+        let verdict = open.print(at, bits)?;
+        self.free += open.free();
+        self.version += 1;
+        Some(verdict)
     }
 
     /// The bytes of an open piece, in order.
@@ -469,6 +546,8 @@ impl Picker {
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use super::*;
 
     /// Each piece has two blocks and one buffer. `counts` says how many peers have each piece,
@@ -512,10 +591,25 @@ mod tests {
             suggested: &suggested,
             offers: false,
             requested: &|_| false,
+            late: false,
+            may_fill: &|_| true,
             room: true,
             last: true,
         };
         picker.pick(&asked)
+    }
+
+    fn giver(slot: u32) -> Giver {
+        Giver(u64::from(slot) + 100)
+    }
+
+    /// The hashes of both blocks of a piece become known.
+    fn prints(picker: &mut Picker, bits: [u64; 2]) -> (Verdict, Vec<Giver>) {
+        let jobs = [picker.next_print().unwrap(), picker.next_print().unwrap()];
+        assert_eq!(picker.next_print(), None);
+        // In any order.
+        assert_eq!(picker.print(jobs[1].piece, jobs[1].at, bits[1]), None);
+        picker.print(jobs[0].piece, jobs[0].at, bits[0]).unwrap()
     }
 
     fn open(picker: &mut Picker, piece: u32) {
@@ -525,8 +619,8 @@ mod tests {
     /// The block is requested from `slot`, which sends it.
     fn deliver(picker: &mut Picker, slot: u32, block: Block) {
         picker.request(block, PeerSlot(slot));
-        picker.begin(block, PeerSlot(slot)).unwrap();
-        picker.received(block, PeerSlot(slot));
+        picker.begin(block, PeerSlot(slot), true).unwrap();
+        picker.received(block, PeerSlot(slot), giver(slot));
     }
 
     #[test]
@@ -577,6 +671,8 @@ mod tests {
                 suggested,
                 offers: true,
                 requested: &|_| false,
+                late: false,
+                may_fill: &|_| true,
                 room,
                 last: true,
             };
@@ -608,6 +704,8 @@ mod tests {
             suggested: &[],
             offers: false,
             requested: &|_| false,
+            late: false,
+            may_fill: &|_| true,
             room: false,
             last: true,
         };
@@ -635,13 +733,13 @@ mod tests {
             Pick::Block(block(0, 1)),
             "the block requested from the fewest peers"
         );
-        assert!(picker.begin(block(0, 0), PeerSlot(1)).is_some());
+        assert!(picker.begin(block(0, 0), PeerSlot(1), true).is_some());
         assert!(
-            picker.begin(block(0, 0), PeerSlot(0)).is_none(),
+            picker.begin(block(0, 0), PeerSlot(0), true).is_none(),
             "one writer at a time"
         );
         assert_eq!(
-            picker.received(block(0, 0), PeerSlot(1)),
+            picker.received(block(0, 0), PeerSlot(1), giver(1)),
             1,
             "peer 0 is to be cancelled"
         );
@@ -687,10 +785,10 @@ mod tests {
         open(&mut picker, 0);
         deliver(&mut picker, 0, block(0, 0));
         deliver(&mut picker, 1, block(0, 1));
-        assert_eq!(
-            picker.judge(PieceIndex(0), false),
-            Verdict::Bad { liar: None }
-        );
+        assert_eq!(picker.judge(PieceIndex(0), false), Verdict::Check);
+        assert_eq!(pick(&picker, 0, "#", &[]), Pick::Nothing, "not yet");
+        let verdict = (Verdict::Bad { liar: None }, Vec::new());
+        assert_eq!(prints(&mut picker, [1, 2]), verdict);
         deliver(&mut picker, 1, block(0, 0));
         assert_eq!(
             pick(&picker, 0, "#", &[]),
@@ -701,10 +799,76 @@ mod tests {
         assert_eq!(
             picker.judge(PieceIndex(0), false),
             Verdict::Bad {
-                liar: Some(PeerSlot(1))
+                liar: Some(giver(1))
             }
         );
         assert_eq!(pick(&picker, 0, "#", &[]), Pick::Block(block(0, 0)));
+    }
+
+    #[test]
+    fn once_a_bad_piece_is_good_the_giver_of_what_differs_is_blamed() {
+        let mut picker = picker("1", ".");
+        open(&mut picker, 0);
+        deliver(&mut picker, 0, block(0, 0));
+        deliver(&mut picker, 1, block(0, 1));
+        picker.judge(PieceIndex(0), false);
+        prints(&mut picker, [1, 666]);
+        deliver(&mut picker, 2, block(0, 0));
+        deliver(&mut picker, 2, block(0, 1));
+        assert_eq!(picker.judge(PieceIndex(0), true), Verdict::Check);
+        let verdict = (Verdict::Good, alloc::vec![giver(1)]);
+        assert_eq!(prints(&mut picker, [1, 2]), verdict);
+        assert!(picker.written(PieceIndex(0)).is_some());
+    }
+
+    #[test]
+    fn a_single_filler_that_takes_too_long_is_replaced_by_a_peer_that_may_take_longer() {
+        let mut picker = picker("2", ".");
+        open(&mut picker, 0);
+        deliver(&mut picker, 0, block(0, 0));
+        deliver(&mut picker, 1, block(0, 1));
+        picker.judge(PieceIndex(0), false);
+        prints(&mut picker, [1, 2]);
+        for (slot, seconds) in [(1, 5), (2, 10), (1, 20)] {
+            let start = Instant(u64::from(slot) * 1_000_000_000);
+            picker.request(block(0, 0), PeerSlot(slot));
+            assert_eq!(picker.slow_fillers(start), []);
+            let end = start + Duration::from_secs(seconds);
+            assert_eq!(picker.slow_fillers(Instant(end.0 - 1)), []);
+            let slow = (PieceIndex(0), PeerSlot(slot));
+            assert_eq!(picker.slow_fillers(end), [slow]);
+            picker.release(block(0, 0), PeerSlot(slot));
+            picker.replace_filler(PieceIndex(0), PeerSlot(slot));
+            assert!(picker.was_tried(PieceIndex(0), PeerSlot(slot)));
+        }
+        picker.left(PeerSlot(1));
+        assert!(
+            !picker.was_tried(PieceIndex(0), PeerSlot(1)),
+            "another peer"
+        );
+    }
+
+    #[test]
+    fn a_late_block_is_welcome_until_another_peer_sends_it() {
+        let mut picker = picker("1", ".");
+        open(&mut picker, 0);
+        for index in 0..2 {
+            picker.request(block(0, index), PeerSlot(0));
+            picker.release(block(0, index), PeerSlot(0));
+        }
+        picker.request(block(0, 0), PeerSlot(1));
+        for index in 0..2 {
+            let place = picker.begin(block(0, index), PeerSlot(0), false);
+            assert!(place.is_some(), "block {index}");
+        }
+        assert!(picker.begin(block(0, 0), PeerSlot(1), true).is_none());
+        let requests: Vec<_> = [(0, 0), (1, 0), (0, 1)]
+            .map(|(slot, index)| (PeerSlot(slot), block(0, index)))
+            .into();
+        picker.check_invariants(&requests, &[&field("#")]);
+        assert_eq!(picker.received(block(0, 0), PeerSlot(0), giver(0)), 1);
+        assert_eq!(picker.received(block(0, 1), PeerSlot(0), giver(0)), 0);
+        assert!(picker.begin(block(0, 1), PeerSlot(0), false).is_none());
     }
 
     #[test]
@@ -714,6 +878,7 @@ mod tests {
         deliver(&mut picker, 0, block(0, 0));
         deliver(&mut picker, 1, block(0, 1));
         picker.judge(PieceIndex(0), false);
+        prints(&mut picker, [1, 2]);
         deliver(&mut picker, 1, block(0, 0));
         picker.request(block(0, 1), PeerSlot(1));
         picker.release(block(0, 1), PeerSlot(1));

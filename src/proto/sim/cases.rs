@@ -115,8 +115,9 @@ impl Bench {
             if hashes[0].is_none() {
                 return through;
             }
-            let whole =
-                |hash: &Hash| hash.begin + hash.length == self.image.piece_length(hash.of.piece());
+            let whole = |hash: &Hash| {
+                hash.begin + hash.length == hash.of.length(&self.image.metainfo.layout)
+            };
             let whole = hashes.into_iter().flatten().filter(whole);
             through.extend(whole.map(|hash| hash.of));
         }
@@ -125,13 +126,21 @@ impl Bench {
     /// The hash unit answers for each piece that is hashed to its end. Returns the tickets that
     /// then wait for the disk.
     fn judge(&mut self, good: bool) -> Vec<Ticket> {
-        for of in self.hashes() {
-            if let HashOf::Download(piece) = of {
-                let hash = self.image.hash(piece, good);
-                self.swarm.handle_hashed(self.now, of, hash);
+        loop {
+            let through = self.hashes();
+            for of in &through {
+                let hash = self.image.hash(of.piece(), good);
+                match of {
+                    HashOf::Download(_) | HashOf::Block(..) => {
+                        self.swarm.handle_hashed(self.now, *of, hash);
+                    }
+                    HashOf::Disk(_) => {}
+                }
+            }
+            if through.is_empty() {
+                return self.tickets();
             }
         }
-        self.tickets()
     }
 
     /// The tickets that wait for the disk.

@@ -229,7 +229,13 @@ impl Checker {
             begin + length <= self.image.piece_length(piece),
             "{of:?} hashes past the end of its piece"
         );
-        let all_good = self.all_good(piece, begin, cells);
+        let layout = &self.image.metainfo.layout;
+        let whole = of.length(layout);
+        let place = match of {
+            HashOf::Block(_, at) => layout.block(piece, at).begin,
+            _ => begin,
+        };
+        let all_good = self.all_good(piece, place, cells);
         if let HashOf::Disk(_) = of {
             let mut places = self.image.places(piece, begin, length);
             assert!(
@@ -241,8 +247,7 @@ impl Checker {
                 "{of:?} before a flush"
             );
         }
-        let piece_length = self.image.piece_length(piece);
-        self.hashes.take(of, begin, length, piece_length, all_good)
+        self.hashes.take(of, begin, length, whole, all_good)
     }
 
     /// The agent is told the result of a hash. An agent that is leaving ignores it (`listens`).
@@ -251,7 +256,7 @@ impl Checker {
         match of {
             _ if !listens => {}
             HashOf::Download(piece) if good => self.pieces.fetch(piece),
-            HashOf::Download(_) => {}
+            HashOf::Download(_) | HashOf::Block(..) => {}
             HashOf::Disk(piece) if self.is_seeder => self.pieces.check_source(piece, good),
             HashOf::Disk(piece) if self.flushes == 0 => self.found_by_scan(piece, good),
             HashOf::Disk(piece) => self.pieces.read_back(piece, good),

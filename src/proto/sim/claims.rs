@@ -24,7 +24,8 @@ impl World {
             Event::PieceBad {
                 liar: Some(address),
                 ..
-            } => self.may_be_a_liar(address.ip()),
+            }
+            | Event::BlockBad { liar: address, .. } => self.may_be_a_liar(address.ip()),
             Event::ReadBackBad { piece, .. } => {
                 agent.has_lying_disk() && agent.checker.has_lost(*piece)
             }

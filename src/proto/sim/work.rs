@@ -153,6 +153,7 @@ impl Agent {
     pub fn hashed(&mut self, now: Instant, of: HashOf, good: bool) {
         let blind = match of {
             HashOf::Download(_) => self.canary == Canary::AcceptsBadDownloads,
+            HashOf::Block(..) => false,
             HashOf::Disk(_) => self.canary == Canary::AcceptsBadReads,
         };
         let listens = !matches!(self.swarm.state(), State::Leaving(_) | State::Over(_));

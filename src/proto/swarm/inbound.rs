@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::Swarm;
 use super::interface::*;
+use super::requests::{Receiving, Request};
 use crate::bitfield::Bitfield;
 use crate::limits::*;
 use crate::policy::mesh::Ending;
@@ -195,24 +196,37 @@ impl Swarm {
         // With the fast extension each request is answered or rejected; without it a choke drops
         // all requests.
         if !peer.fast {
-            self.release_requests(slot, throttles);
+            self.release_requests(slot, throttles, |_| true);
         }
         self.picker.restart_pieces_of(slot);
     }
 
-    /// Takes all requests back except the block that is arriving, so that others can be asked for
-    /// them. The requests are returned.
+    /// Takes requests back, except the block that is arriving, so that others can be asked for
+    /// them. The blocks are returned.
     pub(super) fn release_requests(
         &mut self,
         slot: PeerSlot,
         throttles: &mut Throttles,
+        is_it: impl Fn(Block) -> bool,
     ) -> Vec<Block> {
-        let released = self.peer(slot).take_requests();
-        for block in &released {
-            throttles.down.give_back(block.length);
-            self.picker.release(*block, slot);
+        let released = self.peer(slot).requests.take(is_it);
+        for request in &released {
+            self.request_ends(slot, request, throttles);
         }
-        released
+        released.into_iter().map(|request| request.block).collect()
+    }
+
+    /// A request does not stand with this peer any more, and its block has not come.
+    pub(super) fn request_ends(
+        &mut self,
+        slot: PeerSlot,
+        request: &Request,
+        throttles: &mut Throttles,
+    ) {
+        throttles.down.give_back(request.block.length);
+        if !request.late {
+            self.picker.release(request.block, slot);
+        }
     }
 
     fn take_reject(
@@ -222,9 +236,8 @@ impl Swarm {
         block: Block,
         throttles: &mut Throttles,
     ) {
-        if self.peer(slot).forget_request(block) {
-            throttles.down.give_back(block.length);
-            self.picker.release(block, slot);
+        if let Some(request) = self.peer(slot).requests.remove(block) {
+            self.request_ends(slot, &request, throttles);
             self.picker.restart_pieces_of(slot);
             self.peer(slot).refused(now);
         }
@@ -273,8 +286,12 @@ impl Swarm {
     pub fn begin_block(&mut self, now: Instant, slot: PeerSlot, raw: RawBlock) -> Sink {
         let sink = self.sink_for(slot, raw);
         let peer = self.peer(slot);
-        assert!(peer.receiving.is_none(), "one payload at a time");
-        peer.receiving = Some((raw, sink != Sink::Discard));
+        assert!(peer.requests.receiving.is_none(), "one payload at a time");
+        peer.requests.receiving = Some(Receiving {
+            raw,
+            kept: sink != Sink::Discard,
+            since: now,
+        });
         peer.heard_at = now;
         sink
     }
@@ -284,13 +301,16 @@ impl Swarm {
         let Some(block) = layout.check_block(raw.index, raw.begin, raw.length) else {
             return Sink::Discard;
         };
-        if !self.peer(slot).requests.contains(&block) {
+        let peer = self.peer(slot);
+        let Some(request) = peer.requests.get(block) else {
             return Sink::Discard;
-        }
-        match self.picker.begin(block, slot) {
-            Some((buffer, offset)) => Sink::Buffer { buffer, offset },
-            None => Sink::Discard,
-        }
+        };
+        let counts = !request.late;
+        let Some((buffer, offset)) = self.picker.begin(block, slot, counts) else {
+            return Sink::Discard;
+        };
+        self.peer(slot).requests.revive(block);
+        Sink::Buffer { buffer, offset }
     }
 
     /// All bytes of the block are where `begin_block` said.
@@ -303,9 +323,9 @@ impl Swarm {
     ) {
         self.traffic.note_fetched(raw.length);
         let peer = self.peer(slot);
-        let begun = peer.receiving.take();
-        let (begun, kept) = begun.expect("a block ends that has begun");
-        assert_eq!(begun, raw);
+        let begun = peer.requests.receiving.take();
+        let begun = begun.expect("a block ends that has begun");
+        assert_eq!(begun.raw, raw);
         peer.heard_at = now;
         let layout = &self.metainfo.layout;
         let Some(block) = layout.check_block(raw.index, raw.begin, raw.length) else {
@@ -313,32 +333,35 @@ impl Swarm {
             return self.close(now, slot, Ending::Failed, why);
         };
         let peer = self.peer(slot);
-        let asked = peer.forget_request(block);
+        let (asked, giver) = (peer.requests.remove(block), peer.giver);
         peer.received(now, raw.length);
-        if asked {
-            peer.answered(now);
+        if let Some(request) = &asked {
+            let took = now.since(request.at);
+            let patience = self.pace.patience();
+            self.peer(slot).answered(now, took, patience);
+            self.pace.note(took);
         } else {
             // The request was taken back too late, or there was none: nothing was taken for it.
             throttles.down.charge(raw.length);
         }
-        if !kept {
+        if !begun.kept {
             self.traffic.note_unused(raw.length);
-            if asked {
+            if asked.is_some_and(|request| !request.late) {
                 self.picker.release(block, slot);
             }
             return;
         }
         self.progress_at = now;
-        let others = self.picker.received(block, slot);
-        if others > 0 {
-            self.cancel(block, throttles);
-        }
+        let others = self.picker.received(block, slot, giver);
+        self.cancel(block, others > 0, throttles);
     }
 
-    /// Endgame: all other peers that were asked for this block may forget it.
-    fn cancel(&mut self, block: Block, throttles: &mut Throttles) {
+    /// All other peers that were asked for this block may forget it: in the endgame, or because a
+    /// request is late.
+    fn cancel(&mut self, block: Block, in_time: bool, throttles: &mut Throttles) {
         for peer in self.peers.values_mut() {
-            if peer.forget_request(block) {
+            let may_be_asked = in_time || peer.requests.has_late();
+            if may_be_asked && peer.requests.remove(block).is_some() {
                 throttles.down.give_back(block.length);
                 peer.replies.push_back(Message::Cancel(block.into()));
             }

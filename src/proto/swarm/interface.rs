@@ -146,9 +146,9 @@ pub enum Pairing {
     TakeSingle,
 }
 
-/// Hash `length` bytes at `offset` of `buffer` as the next bytes of a piece, at once, before
-/// anything else is done. At `begin == 0` a new hash starts. When `begin + length` is the length of
-/// the piece, call `handle_hashed`.
+/// Hash `length` bytes at `offset` of `buffer` as the next bytes of `of`, at once, before anything
+/// else is done. At `begin == 0` a new hash starts. When `begin + length` is the length of `of`,
+/// call `handle_hashed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash {
     pub of: HashOf,
@@ -164,12 +164,22 @@ pub struct Hash {
 pub enum HashOf {
     Download(PieceIndex),
     Disk(PieceIndex),
+    /// One block of a piece that came bad, by itself.
+    Block(PieceIndex, BlockIndex),
 }
 
 impl HashOf {
     pub fn piece(self) -> PieceIndex {
-        let (HashOf::Download(piece) | HashOf::Disk(piece)) = self;
+        let (HashOf::Download(piece) | HashOf::Disk(piece) | HashOf::Block(piece, _)) = self;
         piece
+    }
+
+    /// How many bytes are hashed.
+    pub fn length(self, layout: &Layout) -> u32 {
+        match self {
+            HashOf::Download(piece) | HashOf::Disk(piece) => layout.piece_length(piece),
+            HashOf::Block(piece, at) => layout.block(piece, at).length,
+        }
     }
 }
 
@@ -205,6 +215,11 @@ pub enum Event {
     PieceBad {
         piece: PieceIndex,
         liar: Option<SocketAddr>,
+    },
+    /// A piece that was bad is good now, and comparing shows that this peer had sent a bad block.
+    BlockBad {
+        piece: PieceIndex,
+        liar: SocketAddr,
     },
     ReadBackBad {
         piece: PieceIndex,
@@ -301,7 +316,7 @@ impl fmt::Display for Event {
             } => {
                 write!(
                     f,
-                    "piece {} came bad from {address} alone, which is banned",
+                    "piece {} came bad from {address} alone, which is banned for a while",
                     piece.0
                 )
             }
@@ -312,6 +327,11 @@ impl fmt::Display for Event {
                     piece.0
                 )
             }
+            Event::BlockBad { piece, liar } => write!(
+                f,
+                "piece {} was bad because of {liar}, which is banned for a while",
+                piece.0
+            ),
             Event::ReadBackBad { piece, disk, again } => {
                 let then = if *again {
                     ", fetching it once more"

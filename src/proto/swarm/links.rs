@@ -17,7 +17,7 @@ impl Swarm {
     /// None, close it.
     #[must_use]
     pub fn handle_incoming(&mut self, now: Instant, address: SocketAddr) -> Option<PeerSlot> {
-        if !self.is_open() || self.mesh.is_banned(address) {
+        if !self.is_open() || self.is_address_banned(now, address) {
             return None;
         }
         if self.peers.staying_count() >= self.links_max() {
@@ -65,6 +65,9 @@ impl Swarm {
             }
             return;
         }
+        if self.is_peer_banned(now, slot, handshake.peer_id) {
+            return self.close(now, slot, Ending::Failed, "it sent bad data lately");
+        }
         if let Some(loser) = self.duplicate_of(slot, handshake.peer_id) {
             self.close(now, loser, Ending::Duplicate, "it is connected already");
             if loser == slot {
@@ -72,7 +75,9 @@ impl Swarm {
             }
         }
         self.rechoke_due = true;
-        self.peer(slot).greeted(now, handshake);
+        let address = self.peer(slot).address;
+        let giver = self.blame.note_peer(address, handshake.peer_id);
+        self.peer(slot).greeted(now, handshake, giver);
     }
 
     /// The connection to drop, if we have two with one peer. Both sides decide alike: in opposite
@@ -97,9 +102,8 @@ impl Swarm {
         let Some(peer) = self.peers.remove(slot) else {
             return;
         };
-        for block in &peer.requests {
-            throttles.down.give_back(block.length);
-            self.picker.release(*block, slot);
+        for request in peer.requests.iter() {
+            self.request_ends(slot, request, throttles);
         }
         self.picker.left(slot);
         for (_, buffer) in &peer.sending {
@@ -157,11 +161,28 @@ impl Swarm {
             Role::Seeder => PeerKind::Incomplete,
             Role::Leecher => PeerKind::FixedIncomplete,
         };
-        let address = self.mesh.next_address(now, kind, &mut self.rng)?;
+        let address = loop {
+            let address = self.mesh.next_address(now, kind, &mut self.rng)?;
+            if !self.is_address_banned(now, address) {
+                break address;
+            }
+            self.mesh.ended(now, address, Ending::Failed);
+        };
         if count >= LINKS {
             self.extra_call_at = now;
         }
         Some((self.add_peer(now, address, Direction::Outgoing), address))
+    }
+
+    fn is_address_banned(&self, now: Instant, address: SocketAddr) -> bool {
+        let needed = self.picker.lacks_holders();
+        self.blame.is_address_banned(now, address.ip(), needed)
+    }
+
+    fn is_peer_banned(&self, now: Instant, slot: PeerSlot, peer_id: PeerId) -> bool {
+        let ip = self.peers.get(slot).map(|peer| peer.address.ip());
+        let needed = self.picker.lacks_holders();
+        ip.is_some_and(|ip| self.blame.is_peer_banned(now, ip, peer_id, needed))
     }
 
     pub(super) fn links_max(&self) -> usize {

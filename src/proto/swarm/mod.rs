@@ -13,6 +13,7 @@
 //!
 //! ```text
 //! peers, peer   connections, and how we stand with each peer
+//! requests      what a peer was asked for, and what of it is late
 //! scan          what the target holds at the start
 //! read_back     whether what was written is on the disk
 //! placing       zeros and equal pieces, and what is being written
@@ -53,6 +54,7 @@ mod peers;
 mod placing;
 mod read_back;
 mod reading;
+mod requests;
 mod scan;
 mod storage;
 #[cfg(test)]
@@ -76,11 +78,12 @@ use self::peers::Peers;
 use self::placing::Placing;
 use self::read_back::ReadBack;
 use self::scan::Scan;
-use self::traffic::Traffic;
+use self::traffic::{Pace, Traffic};
 use crate::bitfield::Bitfield;
 use crate::format::contents::Contents;
 use crate::format::metainfo::Metainfo;
 use crate::limits::*;
+use crate::policy::blame::Blame;
 use crate::policy::cache::Cache;
 use crate::policy::mesh::{AddressSource, Mesh};
 use crate::policy::picker::Picker;
@@ -158,6 +161,7 @@ pub struct Swarm {
     changes: Changes,
     offers: Offers,
     mesh: Mesh,
+    blame: Blame,
     tracker: Tracker,
     /// What the tracker last refused us with, until it answers with peers.
     refusal: Option<String>,
@@ -165,6 +169,7 @@ pub struct Swarm {
     leaving: Leaving,
 
     traffic: Traffic,
+    pace: Pace,
     events: VecDeque<Event>,
 
     /// A peer has come, or has changed its mind about what it wants.
@@ -212,6 +217,7 @@ impl Swarm {
             changes: Changes::default(),
             offers: Offers::new(&contents.derivable(), &mut rng),
             mesh,
+            blame: Blame::new(&config.peers),
             tracker: Tracker::new(
                 now,
                 metainfo.trackers.clone(),
@@ -222,6 +228,7 @@ impl Swarm {
             announce_key: rng.next_u64() as u32,
             leaving: Leaving::new(now, complete_at),
             traffic: Traffic::default(),
+            pace: Pace::default(),
             events: VecDeque::new(),
             rechoke_due: false,
             next_tick: now,
@@ -331,7 +338,8 @@ impl Swarm {
         }
         let mut asked: Vec<(PeerSlot, Block)> = Vec::new();
         for (slot, peer) in self.peers.iter() {
-            asked.extend(peer.requests.iter().map(|block| (slot, *block)));
+            let counted = peer.requests.iter().filter(|request| !request.late);
+            asked.extend(counted.map(|request| (slot, request.block)));
         }
         let fields: Vec<&Bitfield> = self.peers.values().map(Peer::has).collect();
         self.picker.check_invariants(&asked, &fields);

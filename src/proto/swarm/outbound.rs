@@ -7,7 +7,7 @@ use alloc::string::String;
 
 use super::Swarm;
 use super::interface::*;
-use super::peer::{Phase, PickInputs, overdue};
+use super::peer::{Peer, Phase, PickInputs, overdue};
 use crate::limits::*;
 use crate::policy::cache::Chunk;
 use crate::policy::picker::{Asked, Pick};
@@ -189,15 +189,18 @@ impl Swarm {
         {
             return None;
         }
-        let block = self.pick(slot)?;
-        self.picker.request(block, slot);
+        let block = self.pick(now, slot)?;
+        // What a snubbed peer is asked for, others may be asked for at the same time.
+        let late = self.peer(slot).snubbed && !self.picker.is_alone(block.piece);
+        if !late {
+            self.picker.request(block, slot);
+        }
         let peer = self.peer(slot);
         down.take(&mut peer.down_turn, block.length);
         if peer.requests.is_empty() {
             peer.progress_at = now;
         }
-        peer.requests.push_back(block);
-        peer.filled = peer.requests.len() >= peer.pipeline_depth();
+        peer.push_request(now, block, late);
         Some(Message::Request(block.into()))
     }
 
@@ -211,17 +214,20 @@ impl Swarm {
     }
 
     /// The block to ask this peer for. Opens a piece for it if need be.
-    fn pick(&mut self, slot: PeerSlot) -> Option<Block> {
+    fn pick(&mut self, now: Instant, slot: PeerSlot) -> Option<Block> {
         loop {
             let inputs = self.pick_inputs();
             let peer = self.peers.get(slot)?;
-            let requested = |block: Block| peer.requests.contains(&block);
+            let requested = |block: Block| peer.requests.get(block).is_some();
+            let may_fill = |piece| self.may_fill(now, slot, piece);
             let asked = Asked {
                 slot,
                 has: peer.has(),
                 suggested: peer.suggested(),
                 offers: peer.offers(),
                 requested: &requested,
+                late: peer.requests.has_late(),
+                may_fill: &may_fill,
                 room: inputs.room,
                 last: inputs.last,
             };
@@ -234,6 +240,26 @@ impl Swarm {
                     return None;
                 }
             }
+        }
+    }
+
+    /// Whether this peer is quick enough to fill a bad piece alone. Of the peers that have not been
+    /// tried, those are that are at least a quarter as fast as the fastest.
+    fn may_fill(&self, now: Instant, slot: PeerSlot, piece: PieceIndex) -> bool {
+        let is_candidate = |(slot, peer): &(PeerSlot, &Peer)| {
+            let can = peer.may_request(now) && peer.has().get(piece);
+            can && !peer.snubbed && !self.picker.was_tried(piece, *slot)
+        };
+        let candidates = self.peers.iter().filter(is_candidate);
+        let rates = candidates.map(|(at, peer)| (peer.rate.bytes_per_second(), at == slot));
+        let (mut fastest, mut own) = (None, None);
+        for (rate, is_own) in rates {
+            fastest = fastest.max(Some(rate));
+            own = own.max(is_own.then_some(rate));
+        }
+        match (fastest, own) {
+            (None, _) => true,
+            (Some(fastest), own) => own.is_some_and(|own| own >= fastest / 4),
         }
     }
 

@@ -18,11 +18,12 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::changes::Reader;
+use super::requests::Requests;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
 use crate::policy::throttle::Turn;
-use crate::units::{Block, BufferId, Instant, PeerId, PieceIndex};
-use crate::wire::message::{Handshake, Message, RawBlock};
+use crate::units::{Block, BufferId, Giver, Instant, PeerId, PieceIndex};
+use crate::wire::message::{Handshake, Message};
 
 /// How far the connection has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub(super) struct Peer {
     pub(super) phase: Phase,
     pub(super) since: Instant,
     pub(super) peer_id: Option<PeerId>,
+    /// As which they are blamed for bad blocks.
+    pub(super) giver: Giver,
     pub(super) fast: bool,
     pub(super) extended: bool,
     /// They want nothing more, whatever they lack (BEP 21).
@@ -96,10 +99,8 @@ pub(super) struct Peer {
     /// How much of our changes they were told.
     pub(super) changes: Reader,
 
-    /// Blocks we asked for, oldest first.
-    pub(super) requests: VecDeque<Block>,
-    /// The `piece` message whose payload is arriving, and whether it is kept.
-    pub(super) receiving: Option<(RawBlock, bool)>,
+    /// Blocks we asked them for.
+    pub(super) requests: Requests,
     pub(super) requests_max: u32,
     pub(super) rate: Rate,
     /// The pipeline is this many times longer than the rate demands, because they answer seldom and
@@ -109,8 +110,9 @@ pub(super) struct Peer {
     pub(super) filled: bool,
     /// A full pipeline was answered completely, and then they had nothing to do.
     ran_dry: bool,
-    /// When a block last arrived, or when waiting for one began.
+    /// When a block last arrived, or when one could first be asked for.
     pub(super) progress_at: Instant,
+    /// They do not send in time: they are asked for one block at a time, and others for the same.
     pub(super) snubbed: bool,
     /// They refused requests: ask again from then on.
     pause_until: Instant,
@@ -157,6 +159,7 @@ impl Peer {
             },
             since: now,
             peer_id: None,
+            giver: Giver::default(),
             fast: false,
             extended: false,
             upload_only: false,
@@ -177,8 +180,7 @@ impl Peer {
             unchoke: false,
             choke_changed: now,
             changes: Reader::default(),
-            requests: VecDeque::new(),
-            receiving: None,
+            requests: Requests::new(now),
             requests_max: REQUESTS_ASSUMED,
             rate: Rate::default(),
             stretch: 1,
@@ -215,10 +217,10 @@ impl Peer {
         }
     }
 
-    pub(super) fn greeted(&mut self, now: Instant, handshake: &Handshake) {
+    pub(super) fn greeted(&mut self, now: Instant, handshake: &Handshake, giver: Giver) {
         self.phase = Phase::Live;
         (self.fast, self.extended) = (handshake.fast, handshake.extended);
-        self.peer_id = Some(handshake.peer_id);
+        (self.peer_id, self.giver) = (Some(handshake.peer_id), giver);
         (self.heard_at, self.spoke_at, self.progress_at) = (now, now, now);
     }
 
@@ -332,7 +334,7 @@ impl Peer {
         blocks.min(PIPELINE_MAX).min(self.requests_max) as usize
     }
 
-    /// Payload has arrived. Call after `forget_request`.
+    /// Payload has arrived. Call after `requests.remove`.
     pub(super) fn received(&mut self, now: Instant, bytes: u32) {
         self.measure(now);
         self.rate.add(bytes);
@@ -368,16 +370,38 @@ impl Peer {
         self.is_live() && !self.peer_choking && self.am_interested && now >= self.pause_until
     }
 
-    /// A block that they were asked for has arrived.
-    pub(super) fn answered(&mut self, now: Instant) {
-        (self.snubbed, self.refusals) = (false, 0);
-        (self.progress_at, self.moved_at) = (now, now);
+    /// They are asked for a block.
+    pub(super) fn push_request(&mut self, now: Instant, block: Block, late: bool) {
+        self.requests.push(now, block, late);
+        self.filled = self.requests.len() >= self.pipeline_depth();
     }
 
-    /// Removes a block from the list of requests; false if it was not on it.
-    pub(super) fn forget_request(&mut self, block: Block) -> bool {
-        let at = self.requests.iter().position(|asked| *asked == block);
-        at.and_then(|at| self.requests.remove(at)).is_some()
+    /// A block that they were asked for has arrived, after this time. `patience`: how long it may
+    /// take.
+    pub(super) fn answered(&mut self, now: Instant, took: Duration, patience: Duration) {
+        self.snubbed &= took > patience;
+        self.refusals = 0;
+        (self.progress_at, self.moved_at) = (now, now);
+        self.requests.answered();
+    }
+
+    /// To be called at each tick.
+    pub(super) fn watch(&mut self, now: Instant) {
+        self.requests.watch(now);
+    }
+
+    /// Requests that have taken longer than `patience` are late from now on, and they are snubbed.
+    /// The requests that have become late are returned.
+    #[must_use]
+    pub(super) fn expire(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        may_be_late: impl Fn(PieceIndex) -> bool,
+    ) -> Vec<Block> {
+        let expired = self.requests.expire(now, patience, may_be_late);
+        self.snubbed |= !expired.is_empty() || self.requests.waited() >= patience;
+        expired
     }
 
     /// They refused a request: they may be asked again after a pause that doubles each time. What
@@ -415,19 +439,6 @@ impl Peer {
         lost.into_iter().for_each(|block| self.reject(block));
     }
 
-    /// Takes back all requests except the block whose bytes are arriving: no other peer may write
-    /// to its place. The requests that were taken back are returned.
-    #[must_use]
-    pub(super) fn take_requests(&mut self) -> Vec<Block> {
-        let arriving = self.receiving.filter(|(_, kept)| *kept).map(|(raw, _)| raw);
-        let (keep, drop): (VecDeque<Block>, VecDeque<Block>) = self
-            .requests
-            .drain(..)
-            .partition(|block| Some(RawBlock::from(*block)) == arriving);
-        self.requests = keep;
-        drop.into()
-    }
-
     pub(super) fn check_invariants(&self, wanted: &Bitfield) {
         let both = self
             .has
@@ -436,6 +447,7 @@ impl Peer {
             .count();
         assert_eq!(self.wanted as usize, both);
         assert!(self.suggested.len() <= SUGGESTED_MAX);
+        self.requests.check_invariants();
     }
 }
 

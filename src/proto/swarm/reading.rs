@@ -7,6 +7,7 @@ use super::interface::*;
 use super::peer::Peer;
 use crate::limits::*;
 use crate::policy::cache::Chunk;
+use crate::policy::picker::PrintJob;
 use crate::units::*;
 
 impl Swarm {
@@ -23,6 +24,10 @@ impl Swarm {
     pub fn poll_hash(&mut self, pairing: Pairing) -> [Option<Hash>; 2] {
         if !self.is_open() {
             return [None; 2];
+        }
+        let print = self.picker.next_print();
+        if print.is_some() {
+            return [print, self.picker.next_print()].map(|job| Some(hash_block(job?)));
         }
         let take_single = pairing == Pairing::TakeSingle;
         let places = first_two(self.read_queue.hashable());
@@ -45,7 +50,8 @@ impl Swarm {
     /// Whether `poll_hash` has something with `Pairing::TakeSingle`.
     pub fn has_to_hash(&self) -> bool {
         self.is_open()
-            && (self.read_queue.hashable().next().is_some()
+            && (self.picker.has_prints()
+                || self.read_queue.hashable().next().is_some()
                 || self.picker.hashable().next().is_some())
     }
 
@@ -138,6 +144,16 @@ impl Swarm {
         let mut spared: Vec<Chunk> = self.peers.values().flat_map(next).collect();
         spared.sort_unstable();
         self.cache.take_sparing(&spared)
+    }
+}
+
+fn hash_block(job: PrintJob) -> Hash {
+    Hash {
+        of: HashOf::Block(job.piece, job.at),
+        begin: 0,
+        length: job.length,
+        buffer: job.buffer,
+        offset: job.offset,
     }
 }
 

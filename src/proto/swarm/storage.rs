@@ -1,10 +1,12 @@
 //! What follows from an answer of the disk or of the hash unit?
 
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use super::Swarm;
 use super::disk_queue::Pending;
 use super::interface::*;
+use super::peer::Peer;
 use super::placing::Copy;
 use super::read_back::Remedy;
 use crate::policy::cache::Chunk;
@@ -90,6 +92,7 @@ impl Swarm {
     pub fn handle_hashed(&mut self, now: Instant, of: HashOf, digest: PieceHash) {
         let matches = self.metainfo.hashes[of.piece().index()] == digest;
         match of {
+            HashOf::Block(piece, at) => self.note_print(now, piece, at, digest),
             HashOf::Download(piece) => self.judge_download(now, piece, matches),
             HashOf::Disk(piece) => self.judge_read(now, piece, matches),
         }
@@ -97,25 +100,54 @@ impl Swarm {
     }
 
     fn judge_download(&mut self, now: Instant, piece: PieceIndex, good: bool) {
-        match self.picker.judge(piece, good) {
+        let verdict = self.picker.judge(piece, good);
+        if !good {
+            let length = self.metainfo.layout.piece_length(piece);
+            self.traffic.note_unused(length);
+        }
+        self.take_verdict(now, piece, verdict);
+    }
+
+    /// The hash of one block of a piece that was bad is known. Its first bits suffice to tell a bad
+    /// block from a good one.
+    fn note_print(&mut self, now: Instant, piece: PieceIndex, at: BlockIndex, hash: PieceHash) {
+        let bits = hash.0[..8]
+            .iter()
+            .fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+        let Some((verdict, liars)) = self.picker.print(piece, at, bits) else {
+            return;
+        };
+        for liar in liars {
+            if let Some(liar) = self.blame(now, liar) {
+                self.tell(Event::BlockBad { piece, liar });
+            }
+        }
+        self.take_verdict(now, piece, verdict);
+    }
+
+    fn take_verdict(&mut self, now: Instant, piece: PieceIndex, verdict: Verdict) {
+        match verdict {
+            Verdict::Check => {}
             // An agent that leaves starts nothing new: it might come after the last flush.
             Verdict::Good if !self.is_open() => {}
             Verdict::Good => self.write(piece),
             Verdict::Bad { liar } => {
-                self.traffic
-                    .note_unused(self.metainfo.layout.piece_length(piece));
-                let peer = liar.and_then(|slot| self.peers.get(slot));
-                let address = peer.map(|peer| peer.address);
-                self.tell(Event::PieceBad {
-                    piece,
-                    liar: address,
-                });
-                if let (Some(slot), Some(address)) = (liar, address) {
-                    self.mesh.ban(address);
-                    self.close(now, slot, Ending::Failed, "it sent bad data");
-                }
+                let liar = liar.and_then(|giver| self.blame(now, giver));
+                self.tell(Event::PieceBad { piece, liar });
             }
         }
+    }
+
+    /// This giver sent bad data: its connection is closed, and it is kept away for a while. Its
+    /// address, if it is still known.
+    fn blame(&mut self, now: Instant, giver: Giver) -> Option<SocketAddr> {
+        let address = self.blame.blame(now, giver);
+        let of_giver = |(slot, peer): (PeerSlot, &Peer)| (peer.giver == giver).then_some(slot);
+        let slot = self.peers.iter().find_map(of_giver);
+        if let Some(slot) = slot {
+            self.close(now, slot, Ending::Failed, "it sent bad data");
+        }
+        address
     }
 
     /// A piece was read from the disk and hashed.

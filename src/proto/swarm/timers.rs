@@ -34,8 +34,9 @@ impl Swarm {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             for slot in self.peers.slots() {
-                self.watch(now, slot, throttles);
+                self.watch(now, slot);
             }
+            self.replace_slow_fillers(now, throttles);
             self.rechoke(now, &throttles.up);
             self.fail_if_stalled(now);
             self.leave_if_done(now);
@@ -45,17 +46,19 @@ impl Swarm {
     }
 
     /// Time-outs of one peer.
-    fn watch(&mut self, now: Instant, slot: PeerSlot, throttles: &mut Throttles) {
+    fn watch(&mut self, now: Instant, slot: PeerSlot) {
         let seeding = self.state == State::Seeding;
+        self.expire_requests(now, slot);
+        let is_stuck = self.is_stuck(now, slot);
         let peer = self.peer(slot);
         peer.measure(now);
+        peer.watch(now);
         // A peer that is offered nothing for a while, whatever the reason, is asked for what we
         // need.
         let may_ask = peer.may_request(now) && peer.requests.is_empty();
         if peer.offers() && may_ask && overdue(now, peer.progress_at, OFFER_PATIENCE) {
             peer.set_offers(false);
         }
-        let waiting = !peer.requests.is_empty();
         let sending = !peer.sending.is_empty();
         let knows_us = peer.said_complete || !peer.extended;
         let late = |since, limit| overdue(now, since, limit);
@@ -64,9 +67,10 @@ impl Swarm {
                 (Ending::Failed, "it did not answer")
             }
             Phase::Connecting | Phase::Greeting | Phase::Closing => return,
-            Phase::Live if waiting && late(peer.progress_at, SILENCE_MAX) => {
+            Phase::Live if peer.requests.waited() >= SILENCE_MAX => {
                 (Ending::Failed, "it was asked and sent nothing")
             }
+            Phase::Live if is_stuck => (Ending::Failed, "it sends too slowly what others have"),
             // The blocks that it does not read stay pinned in the pool, and a few peers like it
             // would pin all of the pool.
             Phase::Live if sending && late(peer.spoke_at, SILENCE_MAX) => {
@@ -79,24 +83,55 @@ impl Swarm {
             Phase::Live if knows_us && peer.is_complete() && !sending && seeding => {
                 (Ending::BothComplete, "both have everything")
             }
-            Phase::Live => {
-                if waiting && !peer.snubbed && late(peer.progress_at, SNUB_AFTER) {
-                    self.snub(slot, throttles);
-                }
-                return;
-            }
+            Phase::Live => return,
         };
         self.close(now, slot, ending, why);
     }
 
-    /// Takes the requests of a slow peer back, so that others can be asked.
-    fn snub(&mut self, slot: PeerSlot, throttles: &mut Throttles) {
-        self.peer(slot).snubbed = true;
-        for block in self.release_requests(slot, throttles) {
-            let cancel = Message::Cancel(block.into());
-            self.peer(slot).replies.push_back(cancel);
+    /// Requests that take too long do not count any more: others are asked for their blocks.
+    fn expire_requests(&mut self, now: Instant, slot: PeerSlot) {
+        let (patience, picker) = (self.pace.patience(), &self.picker);
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        let may_be_late = |piece| !picker.is_alone(piece);
+        for block in peer.expire(now, patience, may_be_late) {
+            self.picker.release(block, slot);
         }
-        self.picker.restart_pieces_of(slot);
+    }
+
+    /// A block has been arriving from this peer for too long, and another could send it.
+    fn is_stuck(&self, now: Instant, slot: PeerSlot) -> bool {
+        let arriving = self
+            .peers
+            .get(slot)
+            .and_then(|peer| peer.requests.receiving);
+        arriving.is_some_and(|arriving| {
+            arriving.kept
+                && overdue(now, arriving.since, ARRIVAL_MAX)
+                && self.others_have(now, slot, PieceIndex(arriving.raw.index))
+        })
+    }
+
+    /// Whether another peer could be asked for this piece.
+    fn others_have(&self, now: Instant, slot: PeerSlot, piece: PieceIndex) -> bool {
+        let can = |peer: &Peer| peer.may_request(now) && !peer.snubbed && peer.has().get(piece);
+        let mut others = self.peers.iter().filter(|(other, _)| *other != slot);
+        others.any(|(_, peer)| can(peer))
+    }
+
+    /// A piece that one peer fills alone goes to another one in time.
+    fn replace_slow_fillers(&mut self, now: Instant, throttles: &mut Throttles) {
+        for (piece, slot) in self.picker.slow_fillers(now) {
+            if !self.others_have(now, slot, piece) {
+                continue;
+            }
+            for block in self.release_requests(slot, throttles, |block| block.piece == piece) {
+                let cancel = Message::Cancel(block.into());
+                self.peer(slot).replies.push_back(cancel);
+            }
+            self.picker.replace_filler(piece, slot);
+        }
     }
 
     pub(super) fn rechoke(&mut self, now: Instant, up: &Throttle) {

@@ -1,4 +1,8 @@
-//! How much payload came and went?
+//! How much payload came and went, and how long does a block take?
+
+use core::time::Duration;
+
+use crate::limits::{REQUEST_PATIENCE_MAX, REQUEST_PATIENCE_MIN, REQUEST_PATIENCE_TIMES};
 
 /// Totals in bytes since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,5 +42,28 @@ impl Traffic {
     /// Bytes that were of use (BEP 3 `downloaded`).
     pub(super) fn useful(&self) -> u64 {
         self.fetched.saturating_sub(self.unused)
+    }
+}
+
+/// How long a block takes from its request to its last byte, as a moving average over all peers.
+/// The fast ones send most blocks, and so they set the pace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace(Duration);
+
+impl Default for Pace {
+    /// Before the first block, peers may take as long as they may at all.
+    fn default() -> Pace {
+        Pace(REQUEST_PATIENCE_MAX / REQUEST_PATIENCE_TIMES)
+    }
+}
+
+impl Pace {
+    pub(super) fn note(&mut self, took: Duration) {
+        self.0 = (self.0 * 15 + took) / 16;
+    }
+
+    /// How long a block may take before others are asked for it, too.
+    pub(super) fn patience(self) -> Duration {
+        (self.0 * REQUEST_PATIENCE_TIMES).clamp(REQUEST_PATIENCE_MIN, REQUEST_PATIENCE_MAX)
     }
 }

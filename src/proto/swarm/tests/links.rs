@@ -10,7 +10,7 @@ use crate::wire::extension::ExtendedHandshake;
 use crate::wire::message::{Handshake, Message, RawBlock};
 
 pub(super) const KIB: u32 = 1024;
-const MIB: u32 = 1024 * 1024;
+pub(super) const MIB: u32 = 1024 * 1024;
 
 pub(super) fn at(seconds: u64) -> Instant {
     Instant(seconds * 1_000_000)
@@ -83,7 +83,7 @@ pub(super) fn caller(swarm: &mut Swarm, host: u8, fast: bool, has: &[u32]) -> Pe
 }
 
 /// Everything that this peer is sent now.
-fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
+pub(super) fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
     let said =
         core::iter::from_fn(|| swarm.poll_send(now, slot, &mut Throttles::default())).collect();
     swarm.check_invariants();
@@ -91,7 +91,7 @@ fn said(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<Send> {
 }
 
 /// The blocks that this peer is asked for now.
-fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
+pub(super) fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawBlock> {
     let request = |send| {
         if let Send::Message(Message::Request(raw)) = send {
             Some(raw)
@@ -145,7 +145,7 @@ fn ticket_of(work: &Work) -> Ticket {
     *ticket
 }
 
-fn first_block(piece: u32) -> RawBlock {
+pub(super) fn first_block(piece: u32) -> RawBlock {
     RawBlock {
         index: piece,
         begin: 0,
