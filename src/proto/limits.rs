@@ -204,6 +204,17 @@ pub(crate) const KEPT_MORE: usize = 4;
 pub(crate) const READS_PER_PEER_MAX: usize = 4;
 pub(crate) const READS_MAX: usize = 32;
 
+/// Chunks read for a peer beyond the blocks sent to it, because it cancels what it requests. Then
+/// nothing is read for it any more, except for one chunk each READ_FORGIVEN_EVERY. A peer that
+/// takes at least one block of each chunk never gets here.
+pub(crate) const UNPAID_READS_MAX: u32 = 16;
+pub(crate) const READ_FORGIVEN_EVERY: Duration = Duration::from_secs(1);
+
+/// A peer that has not taken a block for this time is not read ahead for, and after UNREAD_MAX it
+/// is closed if buffers are short.
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const UNREAD_MAX: Duration = Duration::from_secs(4);
+
 /// Size of the sample that shows whether a target holds any of the image: pieces, and bytes (but
 /// always one piece). If a disk holds 10 % of the image, 64 pieces miss all of it once in 850
 /// times. 256 MiB take a slow disk 3 s.

@@ -156,6 +156,15 @@ impl Cache {
         self.stored.contains_key(&chunk)
     }
 
+    pub fn buffer_of(&self, chunk: Chunk) -> Option<BufferId> {
+        self.stored.get(&chunk).copied()
+    }
+
+    /// Stored buffers that are being sent.
+    pub fn pinned_count(&self) -> usize {
+        self.pinned
+    }
+
     /// Pins the buffer that holds `chunk`. Each `pin` needs its own `unpin`.
     #[must_use]
     pub fn pin(&mut self, chunk: Chunk) -> Option<BufferId> {

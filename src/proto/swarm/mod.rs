@@ -155,6 +155,10 @@ pub struct Swarm {
 
     cache: Cache,
     disk: DiskQueue,
+    /// Peers that wait for a chunk, in the order of their turns.
+    loads: VecDeque<PeerSlot>,
+    /// Since the last tick, a peer was not served because no buffer was free.
+    buffers_short: bool,
     read_queue: ReadQueue,
 
     peers: Peers,
@@ -212,6 +216,8 @@ impl Swarm {
             placing: Placing::new(pieces),
             cache: Cache::new(config.buffer_count),
             disk: DiskQueue::default(),
+            loads: VecDeque::new(),
+            buffers_short: false,
             read_queue: ReadQueue::new(layout, buffer_bytes, READ_AHEAD_MAX),
             peers: Peers::default(),
             changes: Changes::default(),

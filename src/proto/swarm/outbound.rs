@@ -328,7 +328,7 @@ impl Swarm {
 
     /// The next block that this peer asked for, if it is in memory and within the limit.
     fn upload(&mut self, now: Instant, slot: PeerSlot, up: &mut Throttle) -> Option<Send> {
-        let peer = self.peer(slot);
+        let peer = self.peers.get(slot)?;
         let block = *peer.uploads.front()?;
         if !up.may_take(now, &peer.up_turn) {
             return None;
@@ -337,6 +337,14 @@ impl Swarm {
             piece: block.piece,
             index: block.begin / self.buffer_bytes,
         };
+        // Once half of the pool is being sent, each peer keeps a single buffer of it busy.
+        let pins = |buffer| peer.sending.iter().any(|(_, pinned)| *pinned == buffer);
+        let crowded = 2 * self.cache.pinned_count() >= self.config.buffer_count as usize;
+        let must_wait = |buffer| crowded && !peer.sending.is_empty() && !pins(buffer);
+        match self.cache.buffer_of(chunk) {
+            Some(buffer) if must_wait(buffer) => return None,
+            _ => {}
+        }
         let may_send = !self.must_hash_first(block.piece);
         let Some(buffer) = may_send.then(|| self.cache.pin(chunk)).flatten() else {
             self.load_for(slot);
@@ -345,7 +353,7 @@ impl Swarm {
         let peer = self.peer(slot);
         peer.uploads.pop_front();
         up.take(&mut peer.up_turn, block.length);
-        peer.sending.push_back((block, buffer));
+        peer.start_sending(now, block, buffer);
         Some(Send::Block {
             block,
             buffer,
@@ -358,7 +366,7 @@ impl Swarm {
     pub fn handle_sent(&mut self, now: Instant, slot: PeerSlot) {
         let peer = self.peer(slot);
         (peer.spoke_at, peer.moved_at) = (now, now);
-        let sent = peer.sending.pop_front();
+        let sent = peer.took_block(now);
         let (block, buffer) = sent.expect("only blocks that were given out are sent");
         self.cache.unpin(buffer);
         self.traffic.note_uploaded(block.length);

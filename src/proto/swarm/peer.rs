@@ -128,6 +128,15 @@ pub(super) struct Peer {
     pub(super) uploads: VecDeque<Block>,
     /// Blocks that the shell is sending, and their pinned buffers.
     pub(super) sending: VecDeque<(Block, BufferId)>,
+    /// When they last took a block of `sending`, or when the first one was given out.
+    took_at: Instant,
+    /// They have taken nothing of `sending` for STALLED_AFTER.
+    pub(super) is_stalled: bool,
+    /// Chunks read for them, less the blocks sent to them: what requests cost that are cancelled.
+    pub(super) unpaid_reads: u32,
+    forgiven_at: Instant,
+    /// They stand in `Swarm::loads`.
+    pub(super) is_in_loads: bool,
     /// Pieces we suggested that they have not asked for yet.
     pub(super) offered: Vec<PieceIndex>,
     /// Rejects, cancels and late `have`s that they are to be told.
@@ -195,6 +204,11 @@ impl Peer {
             nothing_at: None,
             uploads: VecDeque::new(),
             sending: VecDeque::new(),
+            took_at: now,
+            is_stalled: false,
+            unpaid_reads: 0,
+            forgiven_at: now,
+            is_in_loads: false,
             offered: Vec::new(),
             replies: VecDeque::new(),
             down_turn: Turn::default(),
@@ -388,6 +402,35 @@ impl Peer {
     /// To be called at each tick.
     pub(super) fn watch(&mut self, now: Instant) {
         self.requests.watch(now);
+        self.is_stalled = self.has_not_read_for(now, STALLED_AFTER);
+        if overdue(now, self.forgiven_at, READ_FORGIVEN_EVERY) {
+            self.unpaid_reads = self.unpaid_reads.saturating_sub(1);
+            self.forgiven_at = now;
+        }
+    }
+
+    /// A block is given to the shell, which sends it.
+    pub(super) fn start_sending(&mut self, now: Instant, block: Block, buffer: BufferId) {
+        if self.sending.is_empty() {
+            self.took_at = now;
+        }
+        self.sending.push_back((block, buffer));
+    }
+
+    /// They have taken the first block of `sending`.
+    pub(super) fn took_block(&mut self, now: Instant) -> Option<(Block, BufferId)> {
+        (self.took_at, self.is_stalled) = (now, false);
+        self.unpaid_reads = self.unpaid_reads.saturating_sub(1);
+        self.sending.pop_front()
+    }
+
+    pub(super) fn took_at(&self) -> Instant {
+        self.took_at
+    }
+
+    /// Whether they have taken nothing of `sending` for this time.
+    pub(super) fn has_not_read_for(&self, now: Instant, time: Duration) -> bool {
+        !self.sending.is_empty() && overdue(now, self.took_at, time)
     }
 
     /// Requests that have taken longer than `patience` are late from now on, and they are snubbed.

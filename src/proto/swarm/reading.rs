@@ -15,6 +15,7 @@ impl Swarm {
     /// `poll_hash`.
     #[must_use]
     pub fn poll_disk(&mut self) -> Option<Work> {
+        self.load_in_turn();
         self.disk.poll()
     }
 
@@ -105,29 +106,65 @@ impl Swarm {
 
     // ---- reads for peers
 
-    /// Reads what a peer has asked for, a few chunks ahead of what is being sent to it.
+    /// This peer waits for a chunk that is not in memory: `poll_disk` has it read, unless the peer
+    /// cancels its request before.
     pub(super) fn load_for(&mut self, slot: PeerSlot) {
-        if !self.is_open() {
-            return;
+        let is_queued = core::mem::replace(&mut self.peer(slot).is_in_loads, true);
+        if !is_queued {
+            self.loads.push_back(slot);
         }
+    }
+
+    /// Reads what peers have asked for, a few chunks ahead of what is being sent to them, one chunk
+    /// for each peer in turn.
+    fn load_in_turn(&mut self) {
+        while let Some(slot) = self.loads.pop_front() {
+            match self.load_one(slot) {
+                Load::Begun => self.loads.push_back(slot),
+                Load::NoRoom => return self.loads.push_front(slot),
+                Load::Nothing => {
+                    if let Some(peer) = self.peers.get_mut(slot) {
+                        peer.is_in_loads = false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn load_one(&mut self, slot: PeerSlot) -> Load {
         let buffer_bytes = self.buffer_bytes;
-        let ahead = next_chunks(self.peer(slot), buffer_bytes, READS_PER_PEER_MAX);
+        let Some(peer) = self.peers.get(slot).filter(|_| self.is_open()) else {
+            return Load::Nothing;
+        };
+        // A peer that does not read what was read for it gets no further reads.
+        if peer.unpaid_reads >= UNPAID_READS_MAX || peer.is_stalled {
+            return Load::Nothing;
+        }
+        let ahead = next_chunks(peer, buffer_bytes, READS_PER_PEER_MAX);
         for (place, chunk) in ahead.into_iter().enumerate() {
             if self.must_hash_first(chunk.piece) {
-                if !self.read_queue.contains(chunk.piece) {
-                    self.read_queue.add(chunk.piece);
+                if self.read_queue.contains(chunk.piece) {
+                    continue;
                 }
-            } else if self.disk.has_room_to_load()
-                && !self.cache.contains(chunk)
-                && !self.disk.is_loading(chunk)
-            {
+                self.read_queue.add(chunk.piece);
+                self.read_ahead();
+            } else {
+                if self.cache.contains(chunk) || self.disk.is_loading(chunk) {
+                    continue;
+                }
+                if !self.disk.has_room_to_load() {
+                    return Load::NoRoom;
+                }
                 let Some(buffer) = self.take_to_load(place == 0) else {
-                    return;
+                    self.buffers_short |= place == 0;
+                    return Load::Nothing;
                 };
                 self.disk.load(chunk, self.read_queue.span(chunk), buffer);
             }
+            self.peer(slot).unpaid_reads += 1;
+            return Load::Begun;
         }
-        self.read_ahead();
+        Load::Nothing
     }
 
     /// A seeder sends nothing that it has not compared with the torrent.
@@ -141,10 +178,19 @@ impl Swarm {
     fn take_to_load(&mut self, is_next: bool) -> Option<BufferId> {
         let depth = if is_next { 1 } else { READS_PER_PEER_MAX };
         let next = |peer| next_chunks(peer, self.buffer_bytes, depth);
-        let mut spared: Vec<Chunk> = self.peers.values().flat_map(next).collect();
+        let readers = self.peers.values().filter(|peer| !peer.is_stalled);
+        let mut spared: Vec<Chunk> = readers.flat_map(next).collect();
         spared.sort_unstable();
         self.cache.take_sparing(&spared)
     }
+}
+
+/// What became of a peer's turn to have a chunk read.
+enum Load {
+    Begun,
+    /// All reads are taken.
+    NoRoom,
+    Nothing,
 }
 
 fn hash_block(job: PrintJob) -> Hash {

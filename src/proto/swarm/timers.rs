@@ -37,6 +37,7 @@ impl Swarm {
                 self.watch(now, slot);
             }
             self.replace_slow_fillers(now, throttles);
+            self.make_buffers(now);
             self.rechoke(now, &throttles.up);
             self.fail_if_stalled(now);
             self.leave_if_done(now);
@@ -73,7 +74,7 @@ impl Swarm {
             Phase::Live if is_stuck => (Ending::Failed, "it sends too slowly what others have"),
             // The blocks that it does not read stay pinned in the pool, and a few peers like it
             // would pin all of the pool.
-            Phase::Live if sending && late(peer.spoke_at, SILENCE_MAX) => {
+            Phase::Live if peer.has_not_read_for(now, SILENCE_MAX) => {
                 (Ending::Failed, "it asks and does not read")
             }
             Phase::Live if late(peer.heard_at, IDLE_MAX) => {
@@ -118,6 +119,26 @@ impl Swarm {
         let can = |peer: &Peer| peer.may_request(now) && !peer.snubbed && peer.has().get(piece);
         let mut others = self.peers.iter().filter(|(other, _)| *other != slot);
         others.any(|(_, peer)| can(peer))
+    }
+
+    /// If no buffer was free for a peer, the peer that has read nothing for longest makes room.
+    fn make_buffers(&mut self, now: Instant) {
+        if !core::mem::take(&mut self.buffers_short) {
+            return;
+        }
+        let is_it = |(_, peer): &(PeerSlot, &Peer)| {
+            peer.is_live() && peer.has_not_read_for(now, UNREAD_MAX)
+        };
+        let stalled = self.peers.iter().filter(is_it);
+        let longest = stalled.min_by_key(|(_, peer)| peer.took_at());
+        if let Some((slot, _)) = longest {
+            self.close(
+                now,
+                slot,
+                Ending::Failed,
+                "it does not read, and buffers are short",
+            );
+        }
     }
 
     /// A piece that one peer fills alone goes to another one in time.

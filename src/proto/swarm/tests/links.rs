@@ -23,6 +23,17 @@ pub(super) fn address(host: u8) -> SocketAddr {
 /// A swarm of whole pieces, of which piece `n` has the hash `[n; 20]`, with the smallest number of
 /// buffers.
 pub(super) fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAddr]) -> Swarm {
+    swarm_with_buffers(role, pieces, piece_bytes, peers, 0)
+}
+
+/// The same with more buffers.
+pub(super) fn swarm_with_buffers(
+    role: Role,
+    pieces: u32,
+    piece_bytes: u32,
+    peers: &[SocketAddr],
+    more: u32,
+) -> Swarm {
     let hashes: Vec<PieceHash> = (0..pieces).map(|n| PieceHash([n as u8; 20])).collect();
     let torrent = metainfo_write::write(&Description {
         name: "test",
@@ -44,7 +55,7 @@ pub(super) fn swarm(role: Role, pieces: u32, piece_bytes: u32, peers: &[SocketAd
         peer_id: PeerId([0xff; 20]),
         listen_port: 6881,
         rng_seed: 1,
-        buffer_count: buffer_count_min(&metainfo.layout),
+        buffer_count: buffer_count_min(&metainfo.layout) + more,
         peers: peers.to_vec(),
         scan: ScanPolicy::Skip,
         verify: true,
