@@ -144,7 +144,7 @@ impl Pieces {
         }
         self.remove(piece);
         if core::mem::replace(&mut self.lost[index], true) {
-            return self.bad_again.push(piece);
+            self.bad_again.push(piece);
         }
         if !self.image.is_zero(piece) {
             self.lost_good[self.image.first_equal(piece).index()] += 1;
