@@ -471,7 +471,10 @@ impl Machine {
         let bad = self.bad_one_in > 0 && self.fates.chance(1, self.bad_one_in);
         let right = self.swarm.metainfo().hashes[piece.index()];
         if let HashOf::Disk(_) = hash.of {
-            self.on_disk[piece.index()] = !bad;
+            // A scan may have read the piece before it came with an equal one and was written.
+            let scans = *self.swarm.state() == State::Scanning;
+            let stale = scans && self.on_disk[piece.index()];
+            self.on_disk[piece.index()] = !bad || stale;
             self.proven[piece.index()] = !bad;
         }
         let digest = if bad { PieceHash([0; 20]) } else { right };
