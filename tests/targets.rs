@@ -138,6 +138,8 @@ impl Stage {
             content: Content::Fsbt { files: &files },
             disk_bytes,
             sector_bytes: sector,
+            needed_bytes: None,
+            table: None,
         });
         let path = self.path(&format!("{name}.torrent"));
         fs::write(&path, bytes).unwrap();

@@ -28,9 +28,9 @@ use crate::net::peer_socket::PeerSocket;
 use crate::os::device::{Device, Kind};
 use crate::os::pool::Pool;
 use crate::storage::disk::Storage;
-use crate::storage::partition_table;
 use crate::storage::places::Places;
 use crate::storage::requests::Joining;
+use crate::storage::table_fit;
 
 /// Pause after the kernel had no memory for a disk request while none was in flight.
 const SUBMIT_PAUSE: Duration = Duration::from_millis(100);
@@ -274,7 +274,7 @@ fn close_target(
     }
     let metainfo = core.metainfo();
     let done = match core.state() {
-        State::Over(Outcome::Complete) => partition_table::fit(&device, metainfo, grow_last),
+        State::Over(Outcome::Complete) => table_fit::fit(&device, metainfo, grow_last),
         _ => Ok(None),
     };
     let done = done.map_err(|error| error.to_string())?;

@@ -259,6 +259,8 @@ pub(super) mod tests {
             content: Content::Single { length },
             disk_bytes: None,
             sector_bytes: None,
+            needed_bytes: None,
+            table: None,
         });
         Metainfo::parse(&torrent).unwrap()
     }

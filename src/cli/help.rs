@@ -156,9 +156,12 @@ Usage:
 SOURCE is a block device or a raw image file. If it has a GPT or an MBR, the
 torrent describes all partitions, and outside of them everything that is not
 zero, but not the backup GPT: `swarmdd get` writes that to the end of its own
-disk. Any other SOURCE is described completely; the holes of a sparse file count
-as zeros. The size and the sector size of a disk are recorded. A file of another
-format (compressed, an archive, of a virtual machine) is refused.
+disk. Any other SOURCE is described completely, and so is one whose entries
+overlap or name no kind; the holes of a sparse file count as zeros. Recorded are
+the size and the sector size of the disk, its table, and the least that a target
+must hold. A file of another format (compressed, an archive, of a virtual
+machine), a damaged GPT, and an image that ends before its partitions do are
+refused.
 
 Options:
   -o, --output FILE     The torrent file to write. Required.
@@ -178,8 +181,9 @@ Options:
   --live                Read SOURCE although it is in use: mounted to be written
                         (it or what lies on it), swap, or open in a program such
                         as QEMU. What changes meanwhile makes a broken image.
-  --raw                 Describe SOURCE as it is, even if it seems to be an
-                        archive, an image of a virtual machine, or a text.
+  --raw                 Describe all bytes of SOURCE as they are, whatever they
+                        seem to be: no partition table counts, here or on the
+                        target.
   -h, --help            This text.
 
 SIZE takes K, M, G, T: powers of 1024.

@@ -405,6 +405,8 @@ mod tests {
             },
             disk_bytes: None,
             sector_bytes: None,
+            needed_bytes: None,
+            table: None,
         });
         fs::write(scratch.path(), bytes).unwrap();
         scratch

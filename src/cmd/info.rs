@@ -3,12 +3,14 @@
 use std::fmt::Write;
 
 use swarm_proto::format::metainfo::{FileLayout, Metainfo};
+use swarm_proto::format::partitions::TableKind;
 use swarm_proto::size::binary;
 use swarm_proto::units::PieceIndex;
 
 use super::{Failure, load_torrent, say};
 use crate::net::torrent::TorrentPlace;
 use crate::report::printable;
+use crate::storage::partition_table;
 
 /// What `info` is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +57,10 @@ fn describe(metainfo: &Metainfo) -> String {
             layout.piece_bytes()
         ),
     );
-    line("disk needed", &bytes(extents.disk_end().0));
+    line(
+        "disk needed",
+        &bytes(partition_table::bytes_needed(metainfo)),
+    );
     metainfo
         .disk_bytes
         .iter()
@@ -64,6 +69,15 @@ fn describe(metainfo: &Metainfo) -> String {
         .sector_bytes
         .iter()
         .for_each(|size| line("sector size", &format!("{size} bytes")));
+    if let Some(table) = metainfo.table {
+        line(
+            "partition table",
+            match table {
+                TableKind::Raw => "whatever it is (--raw): no table is fitted",
+                known => known.name(),
+            },
+        );
+    }
     line("alignment", &format!("{} bytes", extents.alignment()));
     line("private", if metainfo.private { "yes" } else { "no" });
     for (tier, trackers) in metainfo.trackers.iter().enumerate() {
@@ -105,6 +119,8 @@ mod tests {
             content,
             disk_bytes: private.then_some(1 << 31),
             sector_bytes: private.then_some(512),
+            needed_bytes: private.then_some(1 << 31),
+            table: private.then_some(TableKind::Gpt),
         });
         let text = describe(&Metainfo::parse(&torrent).unwrap());
         text.lines()
@@ -127,9 +143,10 @@ mod tests {
              layout: used ranges (FSBT), files: 3, extents: 2\n\
              size: 2008192 bytes (1.9 MiB)\n\
              pieces: 2 of 1048576 bytes, the last of 959616\n\
-             disk needed: 1075741824 bytes (1.0 GiB)\n\
+             disk needed: 2147483648 bytes (2.0 GiB)\n\
              disk size: 2147483648 bytes (2.0 GiB)\n\
              sector size: 512 bytes\n\
+             partition table: GPT\n\
              alignment: 4096 bytes\n\
              private: yes\n\
              tracker 1: http://a/announce\n\

@@ -11,6 +11,7 @@ use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::layout::{self, Layout};
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::metainfo_write::{self, Content, Description};
+use swarm_proto::format::partitions::{Kind, PartitionTable, TableKind};
 use swarm_proto::size::binary;
 use swarm_proto::units::{DiskOffset, PieceHash};
 
@@ -19,12 +20,12 @@ use super::reading::Reading;
 use super::{Failure, say};
 use crate::os::device::Device;
 use crate::report::{Mode, State};
-use crate::storage::partition_table::{self, PartitionTable, PartitionTableKind};
 use crate::storage::places::Places;
 use crate::target::source;
 
 mod draft;
 mod kind;
+mod table;
 mod used;
 
 /// What `make` is asked to do.
@@ -42,7 +43,8 @@ pub struct Options {
     /// One file from offset 0 instead of the used ranges.
     pub single: bool,
     pub skip_holes: bool,
-    /// The source is described as it is, whatever format it seems to have.
+    /// All bytes are described as they are, whatever format they seem to have: no partition table
+    /// counts, here and on the target.
     pub raw: bool,
     /// The source is described although it may change meanwhile.
     pub live: bool,
@@ -61,10 +63,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     if !options.live {
         refuse_in_use(&device)?;
     }
-    let table = partition_table::read(&device).map_err(|error| cannot_read(&device, error))?;
+    let table = match options.raw {
+        true => None,
+        false => table::of_source(&device)?,
+    };
     let known = options.raw || kind::check(&device, table.is_some())?;
-    let described_table = table.as_ref().filter(|_| !options.single);
-    let files = used::ranges(&device, described_table, options.skip_holes)?;
+    let trusted = trusted(options, table.as_ref());
+    let files = used::ranges(&device, trusted, options.skip_holes)?;
     // Created now: hours of reading must not end in a directory that cannot be written.
     let draft = Draft::create(&options.output)?;
     if !known {
@@ -94,6 +99,11 @@ fn refuse_in_use(device: &Device) -> Result<(), Failure> {
     )))
 }
 
+/// The table, if it decides what is left out.
+fn trusted<'a>(options: &Options, table: Option<&'a PartitionTable>) -> Option<&'a PartitionTable> {
+    table.filter(|table| !options.single && table.doubt().is_none())
+}
+
 fn cannot_read(device: &Device, error: io::Error) -> Failure {
     Failure::Because(format!("cannot read {}: {error}", device.path.display()))
 }
@@ -106,6 +116,7 @@ fn describe(
     files: &[(DiskOffset, u64)],
 ) -> Result<Vec<u8>, Failure> {
     let extents = Arc::new(ExtentMap::from_files(files.iter().copied())?);
+    let used_end = extents.disk_end().0;
     let total_bytes = extents.total_bytes();
     let piece_bytes = options
         .piece_bytes
@@ -128,6 +139,11 @@ fn describe(
     } else {
         Content::Fsbt { files }
     };
+    // Behind its last partition an image may be cut: there `get` needs room for the backup GPT. An
+    // image without a table may be a disk or not.
+    let table_bytes = table.map_or(0, PartitionTable::needed_bytes);
+    let disk_bytes =
+        (device.is_block() || table.is_some()).then_some(device.size_bytes.max(table_bytes));
     Ok(metainfo_write::write(&Description {
         name: &name(options),
         trackers: &options.trackers,
@@ -137,13 +153,33 @@ fn describe(
         piece_bytes,
         hashes: &hashes,
         content,
-        // An image without a table may be a disk or not.
-        disk_bytes: (device.is_block() || table.is_some()).then_some(device.size_bytes),
+        disk_bytes,
         sector_bytes: match table {
             Some(table) => Some(table.sector_bytes),
             None => device.is_block().then_some(device.sector_bytes),
         },
+        needed_bytes: Some(needed_bytes(used_end, table, disk_bytes)),
+        table: Some(table_kind(options, table)),
     }))
+}
+
+/// The smallest target: one that holds all partitions, what is described up to `used_end`, and the
+/// backup GPT behind both, if that is not among what is described.
+fn needed_bytes(used_end: u64, table: Option<&PartitionTable>, disk_bytes: Option<u64>) -> u64 {
+    let (Some(table), Some(disk_bytes)) = (table, disk_bytes) else {
+        return used_end;
+    };
+    let behind_used = (used_end + table.backup_bytes()).min(disk_bytes);
+    table.needed_bytes().max(behind_used)
+}
+
+fn table_kind(options: &Options, table: Option<&PartitionTable>) -> TableKind {
+    match table.map(|table| &table.kind) {
+        _ if options.raw => TableKind::Raw,
+        Some(Kind::Gpt { .. }) => TableKind::Gpt,
+        Some(Kind::Mbr) => TableKind::Mbr,
+        None => TableKind::Nothing,
+    }
 }
 
 fn name(options: &Options) -> String {
@@ -181,8 +217,9 @@ fn summary(
     );
     if let Some(table) = table {
         let kind = match table.kind {
-            PartitionTableKind::Gpt { .. } => "GPT",
-            PartitionTableKind::Mbr { .. } => "MBR",
+            Kind::Gpt { .. } if table.is_hybrid() => "GPT with a hybrid MBR",
+            Kind::Gpt { .. } => "GPT",
+            Kind::Mbr => "MBR",
         };
         let (count, sector_bytes) = (table.partition_count(), table.sector_bytes);
         text += &format!(
@@ -192,15 +229,18 @@ fn summary(
     if !options.single {
         text += &format!("used ranges: {}\n", extents.extents().len());
     }
-    text + &left_out(options, table, source_bytes.saturating_sub(total))
+    let doubt = table.and_then(PartitionTable::doubt);
+    if let Some(doubt) = doubt.filter(|_| !options.single) {
+        text += &format!("left out: nothing, since {doubt}, and so any zeros may be data\n");
+    }
+    let left_out_bytes = source_bytes.saturating_sub(total);
+    text + &left_out(options, trusted(options, table), left_out_bytes)
 }
 
 /// The sentence about the `rest_bytes` that the torrent does not describe, and why. Empty if there
-/// are none.
+/// are none. `table` decided about them.
 fn left_out(options: &Options, table: Option<&PartitionTable>, rest_bytes: u64) -> String {
-    let backup = table
-        .filter(|_| !options.single)
-        .and_then(PartitionTable::backup);
+    let backup = table.and_then(PartitionTable::backup);
     let backup_bytes = backup
         .as_ref()
         .map_or(0, |backup| backup.end - backup.start);
@@ -217,8 +257,13 @@ fn left_out(options: &Options, table: Option<&PartitionTable>, rest_bytes: u64) 
             "left out: {left_out} bytes of {what} ({size}), a target keeps what lies there\n"
         );
     }
-    if backup.is_some() {
-        text += "left out: the backup GPT, which 'swarmdd get' writes to the end of its disk\n";
-    }
+    let is_gpt = table.is_some_and(|table| matches!(table.kind, Kind::Gpt { .. }));
+    text += match backup {
+        Some(_) => "left out: the backup GPT, which 'swarmdd get' writes to the end of its disk\n",
+        None if is_gpt => {
+            "no good backup GPT is at the end: 'swarmdd get' writes one to the end of its disk\n"
+        }
+        None => "",
+    };
     text
 }

@@ -11,6 +11,7 @@ use swarm_proto::bitfield::Bitfield;
 use swarm_proto::format::contents::Contents;
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::format::partitions::TableKind;
 use swarm_proto::rng::Rng;
 use swarm_proto::size::exact;
 use swarm_proto::units::PieceIndex;
@@ -159,22 +160,33 @@ pub fn describe(
     );
     add_target(&mut text, device, inventory.as_ref());
     add_transfers(&mut text, device, holdings, share);
-    if metainfo.sector_bytes.is_some() {
-        let grown = if settings.grow_last {
-            ", and its last partition grows to there"
-        } else {
-            ""
-        };
+    if let Some(afterwards) = afterwards(metainfo, settings.grow_last) {
         // Writing to a String cannot fail, here and below.
-        let _ = writeln!(
-            text,
-            "  afterwards  a GPT gets its backup at the end of the target{grown}"
-        );
+        let _ = writeln!(text, "  afterwards  {afterwards}");
     }
     for tracker in metainfo.trackers.iter().flatten() {
         let _ = writeln!(text, "  tracker     {tracker}");
     }
     text
+}
+
+/// What happens to the partition table in the end.
+fn afterwards(metainfo: &Metainfo, grow_last: bool) -> Option<String> {
+    let gpt = match metainfo.table {
+        Some(TableKind::Gpt) => "the GPT",
+        None if metainfo.sector_bytes.is_some() => "a GPT",
+        Some(TableKind::Mbr) if grow_last => {
+            return Some("the last partition of the MBR grows to the end of the target".into());
+        }
+        _ => return None,
+    };
+    let grown = match grow_last {
+        true => ", and its last partition grows to there",
+        false => "",
+    };
+    Some(format!(
+        "{gpt} gets its backup at the end of the target{grown}"
+    ))
 }
 
 /// What is fetched, and how it is written.

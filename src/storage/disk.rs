@@ -405,6 +405,8 @@ mod tests {
             content: Content::Fsbt { files },
             disk_bytes: None,
             sector_bytes: None,
+            needed_bytes: None,
+            table: None,
         });
         Arc::new(Metainfo::parse(&torrent).unwrap())
     }

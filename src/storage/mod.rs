@@ -11,7 +11,8 @@
 //! | `hasher` | the SHA-1 of pieces whose bytes arrive in steps |
 //! | `reader` | the hash of every piece on a device |
 //! | `sectors` | a few bytes at any place, with the loop waiting for them |
-//! | `partition_table` | which table a disk has, and how it fits a disk of another size |
+//! | `partition_table` | which table a disk has |
+//! | `table_fit` | how that table is fitted to a disk of another size |
 
 mod cut;
 pub mod disk;
@@ -22,4 +23,5 @@ pub mod places;
 pub mod reader;
 pub mod requests;
 pub mod sectors;
+pub mod table_fit;
 mod zeroing;

@@ -6,7 +6,8 @@
 //! of zeros are not fetched. The backup GPT is left out: `get` writes it to the end of whatever
 //! disk it finds, which may be a larger or a smaller one.
 //!
-//! Of any other source: everything, unless `--skip-holes` says that holes do not matter. A hole of
+//! Of any other source, and of one whose table leaves open what is unused (it is in `doubt`):
+//! everything, unless `--skip-holes` says that holes do not matter. A hole of
 //! a sparse file reads as zeros, and programs count on it: mke2fs leaves the inode tables of a
 //! fresh file as holes. If they were left out, the target would keep what it held there before. The
 //! last bytes of this image always belong to it, so that its length survives: a target file must
@@ -18,13 +19,13 @@ use std::io;
 use std::ops::Range;
 
 use swarm_proto::format::extents;
+use swarm_proto::format::partitions::PartitionTable;
 use swarm_proto::limits::FILE_COUNT_MAX;
 use swarm_proto::units::DiskOffset;
 
 use crate::cmd::Failure;
 use crate::os::device::Device;
 use crate::os::sparse;
-use crate::storage::partition_table::PartitionTable;
 use crate::storage::sectors;
 
 /// Ranges grow to multiples of this: the page of every file system, and the sector of every disk.

@@ -37,6 +37,7 @@ const MY_LBA: usize = 24;
 const ALTERNATE_LBA: usize = 32;
 const FIRST_USABLE_LBA: usize = 40;
 const LAST_USABLE_LBA: usize = 48;
+const DISK_GUID: core::ops::Range<usize> = 56..72;
 const ENTRIES_LBA: usize = 72;
 const ENTRY_COUNT: usize = 80;
 const ENTRY_BYTES: usize = 84;
@@ -135,6 +136,18 @@ impl Header {
         (self.entries_bytes() as u64).div_ceil(self.sector_bytes())
     }
 
+    /// True if both headers say the same of the disk: all but their own places.
+    fn says_the_same(&self, other: &Header) -> bool {
+        let without_places = |header: &Header| {
+            let mut bytes = header.sector[..header.u32(HEADER_BYTES) as usize].to_vec();
+            let places = [MY_LBA, ALTERNATE_LBA, ENTRIES_LBA];
+            places.iter().for_each(|&at| put_u64(&mut bytes, at, 0));
+            put_u32(&mut bytes, HEADER_CRC, 0);
+            bytes
+        };
+        without_places(self) == without_places(other)
+    }
+
     /// CRC of the header, with zero in the field of the CRC itself.
     fn checksum(&self) -> u32 {
         let mut header = self.sector[..self.u32(HEADER_BYTES) as usize].to_vec();
@@ -227,16 +240,21 @@ impl Gpt {
             })
     }
 
-    /// What to write so that this primary GPT fits a disk of `disk_sectors`. With `grow_last` the
-    /// last partition is enlarged. `mbr` is sector 0, and `backup` is the GPT that is in the last
-    /// sector now, if there is one.
+    /// The smallest disk for these partitions, with the backup behind them.
+    pub fn sectors_needed(&self) -> u64 {
+        let last_partition = self.last_partition().map_or(0, |last| last.last_lba);
+        let last_usable = last_partition.max(self.header.u64(FIRST_USABLE_LBA));
+        last_usable + 1 + self.header.entry_sectors() + 1
+    }
+
+    /// What to write so that this primary GPT fits a disk of `disk_sectors`, on which `around` was
+    /// found. With `grow_last` the last partition is enlarged.
     ///
     /// `None` if nothing has to change: an image on a disk of its own size stays as it was, byte
     /// for byte.
     pub fn fit(
         &self,
-        mbr: &[u8],
-        backup: Option<&Gpt>,
+        around: &Around,
         disk_sectors: u64,
         grow_last: bool,
     ) -> Result<Option<Plan>, GptError> {
@@ -246,13 +264,13 @@ impl Gpt {
         let moved = self.header.alternate_lba() != last_lba;
         let last_usable = self.last_usable_for(moved, backup_entries_lba)?;
         let mut entries = self.entries.clone();
-        let grown_bytes = if grow_last {
-            self.grow_last(&mut entries, last_usable)
-        } else {
-            0
+        let grown = grow_last
+            .then(|| self.grow_last(&mut entries, last_usable))
+            .flatten();
+        let is_good = |backup: &Gpt| {
+            backup.entries == self.entries && backup.header.says_the_same(&self.header)
         };
-        if !moved && grown_bytes == 0 && backup.is_some_and(|backup| backup.entries == self.entries)
-        {
+        if !moved && grown.is_none() && around.backup.as_ref().is_some_and(is_good) {
             return Ok(None);
         }
         let ends = [(ALTERNATE_LBA, last_lba), (LAST_USABLE_LBA, last_usable)];
@@ -264,9 +282,17 @@ impl Gpt {
         ];
         let backup = primary.with(&swapped, &entries);
         entries.resize(entries.len().next_multiple_of(self.header.sector.len()), 0);
-        let mut head = mbr.to_vec();
+        let mut head = around.mbr.clone();
         if moved {
             mbr::resize_protective(&mut head, disk_sectors);
+        }
+        if let Some(Grown {
+            first_lba,
+            from,
+            to,
+        }) = grown
+        {
+            mbr::resize_hybrid(&mut head, first_lba, from, to);
         }
         head.extend(primary.sector);
         Ok(Some(Plan {
@@ -284,9 +310,29 @@ impl Gpt {
                     bytes: head,
                 },
             ],
+            stale: self.stale(around, backup_entries_lba),
             moved,
-            grown_bytes,
+            grown_bytes: grown.map_or(0, |grown| {
+                (grown.to - grown.from) * self.header.sector_bytes()
+            }),
         }))
+    }
+
+    /// Wipes the header of the old backup, if it is of this very disk and nothing else lies there.
+    /// From `backup_entries_lba` on lies the new one.
+    fn stale(&self, around: &Around, backup_entries_lba: u64) -> Option<Write> {
+        let old = around.old_backup.as_ref()?;
+        let lba = old.u64(MY_LBA);
+        let is_ours = old.alternate_lba() == PRIMARY_LBA
+            && old.sector[DISK_GUID] == self.header.sector[DISK_GUID];
+        let is_free = (self.header.u64(FIRST_USABLE_LBA)..backup_entries_lba).contains(&lba)
+            && self
+                .partitions()
+                .all(|partition| !(partition.first_lba..=partition.last_lba).contains(&lba));
+        (is_ours && is_free).then(|| Write {
+            lba,
+            bytes: alloc::vec![0; old.sector.len()],
+        })
     }
 
     /// The last sector that partitions may use, or an error if one ends beyond it. If the backup is
@@ -314,26 +360,43 @@ impl Gpt {
     }
 
     /// Moves the end of the last partition in `entries` to the last multiple of the alignment.
-    /// Returns by how many bytes it grew.
-    fn grow_last(&self, entries: &mut [u8], last_usable: u64) -> u64 {
-        let sector_bytes = self.header.sector_bytes();
-        let alignment = GROW_ALIGNMENT_BYTES / sector_bytes;
+    fn grow_last(&self, entries: &mut [u8], last_usable: u64) -> Option<Grown> {
+        let alignment = GROW_ALIGNMENT_BYTES / self.header.sector_bytes();
         let end = (last_usable + 1) / alignment * alignment;
-        match self.last_partition() {
-            Some(Partition {
-                number, last_lba, ..
-            }) if end > last_lba + 1 => {
-                let entry = (number as usize - 1) * self.header.u32(ENTRY_BYTES) as usize;
-                put_u64(entries, entry + LAST_LBA, end - 1);
-                (end - last_lba - 1) * sector_bytes
-            }
-            _ => 0,
-        }
+        let last = self
+            .last_partition()
+            .filter(|last| end > last.last_lba + 1)?;
+        let entry = (last.number as usize - 1) * self.header.u32(ENTRY_BYTES) as usize;
+        put_u64(entries, entry + LAST_LBA, end - 1);
+        Some(Grown {
+            first_lba: last.first_lba,
+            from: last.last_lba + 1 - last.first_lba,
+            to: end - last.first_lba,
+        })
     }
 
     fn last_partition(&self) -> Option<Partition> {
         self.partitions().max_by_key(|partition| partition.last_lba)
     }
+}
+
+/// What was found on a disk around a primary GPT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Sector 0.
+    pub mbr: Vec<u8>,
+    /// The GPT in the last sector of the disk, if there is one.
+    pub backup: Option<Gpt>,
+    /// The header where the primary says that its backup is, if that is not the last sector.
+    pub old_backup: Option<Header>,
+}
+
+/// How a partition grew, in sectors.
+#[derive(Clone, Copy)]
+struct Grown {
+    first_lba: u64,
+    from: u64,
+    to: u64,
 }
 
 /// Bytes that belong at a sector of the disk.
@@ -344,12 +407,14 @@ pub struct Write {
 }
 
 /// The writes that fit a table to a disk. `backup` must be on the disk before the first write of
-/// `primary` begins, and these two must keep their order. Then one of the two tables is whole
-/// whenever the power fails.
+/// `primary` begins, and these two must keep their order; `stale` comes last. Then one of the two
+/// tables is whole whenever the power fails, even where the new backup lies over a part of the old
+/// one, as on a disk that is a few sectors larger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub backup: Write,
     pub primary: [Write; 2],
+    pub stale: Option<Write>,
     /// The backup was not at the end of the disk before.
     pub moved: bool,
     pub grown_bytes: u64,
@@ -551,18 +616,35 @@ mod tests {
         }
 
         fn plan(&self, grow_last: bool) -> Result<Option<Plan>, GptError> {
-            let backup = self.gpt(self.sectors() - 1).ok();
-            let mbr = &self.bytes[..self.sector_bytes];
-            self.gpt(PRIMARY_LBA)?
-                .fit(mbr, backup.as_ref(), self.sectors(), grow_last)
+            let primary = self.gpt(PRIMARY_LBA)?;
+            let old_lba = primary.header.alternate_lba();
+            let old = self.bytes.get(old_lba as usize * self.sector_bytes..);
+            let old = old.and_then(|bytes| bytes.get(..self.sector_bytes));
+            let around = Around {
+                mbr: self.bytes[..self.sector_bytes].to_vec(),
+                backup: self.gpt(self.sectors() - 1).ok(),
+                old_backup: old.and_then(|sector| Header::parse(sector, old_lba).ok()),
+            };
+            primary.fit(&around, self.sectors(), grow_last)
         }
 
         fn fit(&mut self, grow_last: bool) -> Option<Plan> {
             let plan = self.plan(grow_last).unwrap()?;
-            [&plan.backup, &plan.primary[0], &plan.primary[1]]
-                .iter()
-                .for_each(|write| self.write(write.lba, &write.bytes));
+            writes(&plan).for_each(|write| self.write(write.lba, &write.bytes));
             Some(plan)
+        }
+    }
+
+    /// In the order in which they must reach the disk.
+    fn writes(plan: &Plan) -> impl Iterator<Item = &Write> {
+        let [entries, head] = &plan.primary;
+        [&plan.backup, entries, head].into_iter().chain(&plan.stale)
+    }
+
+    fn around(mbr: &[u8]) -> Around {
+        Around {
+            mbr: mbr.to_vec(),
+            ..Around::default()
         }
     }
 
@@ -633,7 +715,7 @@ mod tests {
         }
         assert!(none.resized(68).plan(true).unwrap().unwrap().moved);
         let gpt = none.gpt(1).unwrap();
-        assert!((0..34).all(|sectors| gpt.fit(&[0; 512], None, sectors, true).is_err()));
+        assert!((0..34).all(|sectors| gpt.fit(&around(&[0; 512]), sectors, true).is_err()));
     }
 
     #[test]
@@ -662,22 +744,80 @@ mod tests {
         );
     }
 
-    /// The power may fail after any sector.
+    /// The power may fail after any sector. On a disk that is up to 32 sectors larger the new
+    /// backup lies over a part of the old one.
     #[test]
     fn one_of_the_tables_is_whole_at_any_time() {
-        let mut disk = Disk::new(8192, 512, &TWO).resized(12_345);
-        let plan = disk.plan(true).unwrap().unwrap();
-        let [entries, head] = plan.primary;
-        for write in [plan.backup, entries, head] {
-            for (lba, sector) in (write.lba..).zip(write.bytes.chunks(512)) {
-                disk.write(lba, sector);
-                assert!(
-                    disk.gpt(PRIMARY_LBA).is_ok() || disk.gpt(12_344).is_ok(),
-                    "sector {lba}"
-                );
+        for sectors in (8193..8230).chain([12_345]) {
+            let mut disk = Disk::new(8192, 512, &TWO).resized(sectors);
+            let plan = disk.plan(true).unwrap().unwrap();
+            for write in writes(&plan) {
+                for (lba, sector) in (write.lba..).zip(write.bytes.chunks(512)) {
+                    disk.write(lba, sector);
+                    assert!(
+                        disk.gpt(PRIMARY_LBA).is_ok() || disk.gpt(sectors - 1).is_ok(),
+                        "{sectors}: sector {lba}"
+                    );
+                }
             }
+            assert!(disk.gpt(PRIMARY_LBA).is_ok() && disk.gpt(sectors - 1).is_ok());
+            assert_eq!(disk.plan(true), Ok(None), "{sectors}");
         }
-        assert!(disk.gpt(PRIMARY_LBA).is_ok() && disk.gpt(12_344).is_ok());
+    }
+
+    #[test]
+    fn the_header_of_the_old_backup_is_wiped() {
+        for sectors in (8193..8230).chain([12_345]) {
+            let mut disk = Disk::new(8192, 512, &TWO).resized(sectors);
+            disk.fit(false).unwrap();
+            let header = |lba| disk.bytes[lba as usize * 512..].starts_with(SIGNATURE);
+            let found: Vec<u64> = (0..sectors).filter(|&lba| header(lba)).collect();
+            assert_eq!(found, [1, sectors - 1]);
+        }
+        // Not if it is of another disk, or inside a partition.
+        let mut other = Disk::new(8192, 512, &TWO);
+        let backup = other
+            .gpt(8191)
+            .unwrap()
+            .header
+            .with(&[(DISK_GUID.start, 7)], &[]);
+        other.write(8191, &backup.sector);
+        assert_eq!(other.resized(9000).fit(false).unwrap().stale, None);
+        let backup = Disk::new(8192, 512, &TWO).at(8191, 1).to_vec();
+        let mut inside = Disk::new(12_345, 512, &[TWO[0], (5, 4096, 9000)]);
+        let gpt = inside.gpt(1).unwrap();
+        let named = gpt.header.with(&[(ALTERNATE_LBA, 8191)], &gpt.entries);
+        inside.write(1, &named.sector);
+        inside.write(8191, &backup);
+        assert_eq!(inside.fit(false).unwrap().stale, None);
+    }
+
+    #[test]
+    fn a_backup_of_another_disk_with_the_same_entries_is_replaced() {
+        let whole = Disk::new(8192, 512, &TWO);
+        for (place, number) in [
+            (DISK_GUID.start, 7),
+            (LAST_USABLE_LBA, 8000),
+            (8, 0x5c_0001_0001),
+        ] {
+            let mut disk = Disk::new(8192, 512, &TWO);
+            let backup = disk.gpt(8191).unwrap();
+            let changed = backup.header.with(&[(place, number)], &backup.entries);
+            disk.write(8191, &changed.sector);
+            assert!(disk.gpt(8191).is_ok());
+            assert_eq!(disk.fit(false).map(|plan| plan.moved), Some(false));
+            assert!(disk.bytes == whole.bytes, "{place}");
+        }
+    }
+
+    #[test]
+    fn the_smallest_disk_is_that_of_fit() {
+        for partitions in [&TWO[..], &[]] {
+            let gpt = Disk::new(8192, 512, partitions).gpt(1).unwrap();
+            let needed = gpt.sectors_needed();
+            let fits = |sectors| gpt.fit(&around(&[0; 512]), sectors, false).is_ok();
+            assert!(fits(needed) && !fits(needed - 1), "{needed}");
+        }
     }
 
     #[test]
@@ -715,7 +855,10 @@ mod tests {
     fn the_worked_case() {
         // Only the numbers are compared, so the test needs no disk of 3 GiB.
         let gpt = Disk::new(8192, 512, &TWO).gpt(1).unwrap();
-        let plan = gpt.fit(&[0; 512], None, 6_291_456, false).unwrap().unwrap();
+        let plan = gpt
+            .fit(&around(&[0; 512]), 6_291_456, false)
+            .unwrap()
+            .unwrap();
         let header = Header::parse(&plan.backup.bytes[32 * 512..], 6_291_455).unwrap();
         assert_eq!(
             (plan.backup.lba, header.entries_lba()),
@@ -808,7 +951,7 @@ mod tests {
             put_u32(&mut disk.bytes, 512 + HEADER_CRC, checksum);
             let plan = disk
                 .gpt(1)
-                .and_then(|gpt| gpt.fit(&disk.bytes[..512], None, sectors, rng.chance(1, 2)));
+                .and_then(|gpt| gpt.fit(&around(&disk.bytes[..512]), sectors, rng.chance(1, 2)));
             let Ok(Some(plan)) = plan else {
                 refused += 1;
                 continue;

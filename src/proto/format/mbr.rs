@@ -1,10 +1,10 @@
-//! Where are the partitions of a disk with an MBR, and what has to change when the disk has another
-//! size?
+//! What does sector 0 say about the partitions of a disk, and what has to change in it when the
+//! disk has another size?
 //!
 //! Read first: UEFI 2.10, 5.2 (sector 0 of every disk, and 5.2.3 for the protective MBR of a GPT),
-//! and block/partitions/msdos.c for what the kernel takes for an MBR. There are four entries of 16
-//! bytes. Logical partitions are a chain inside an extended partition, which counts as one run of
-//! sectors here.
+//! and what the kernel takes for which table: `is_pmbr_valid` in block/partitions/efi.c, and
+//! block/partitions/msdos.c. There are four entries of 16 bytes. Logical partitions are a chain
+//! inside an extended partition.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -29,62 +29,109 @@ const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 /// disk of more than 8 GB. On smaller disks no system in use reads these numbers.
 const CHS_BEYOND: [u8; 3] = [0xff; 3];
 
-/// One used entry.
+/// One entry with a size. The kernel makes a partition of it whatever its kind, even kind 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
     /// Counted from 1.
     pub number: u32,
-    pub extended: bool,
+    pub kind: u8,
     pub first_lba: u64,
-    pub sector_count: u64,
+    pub(crate) sector_count: u64,
 }
 
 impl Partition {
-    fn end_lba(&self) -> u64 {
+    pub fn end_lba(&self) -> u64 {
         self.first_lba + self.sector_count
     }
+
+    pub fn is_extended(&self) -> bool {
+        EXTENDED.contains(&self.kind)
+    }
 }
 
-/// The used entries of sector 0, if it is certainly an MBR of this disk. The boot sector of a FAT
-/// or NTFS volume ends in the same signature, and a hybrid ISO has partitions inside one another. A
-/// protective MBR does not count, because the disk has a GPT.
-pub fn partitions(sector: &[u8], disk_sectors: u64) -> Option<Vec<Partition>> {
-    let signed = sector.get(SIGNATURE..SIGNATURE + 2) == Some(&[0x55, 0xaa]);
-    if !signed || is_volume(sector) {
+/// Which table counts, according to sector 0. Every decision about a table begins here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sector0 {
+    /// None: nothing is signed, or it is the boot sector of a volume, or no entry has a size.
+    Nothing,
+    /// The GPT, because one entry is protective. A hybrid MBR has other entries, too.
+    Gpt { others: Vec<Partition> },
+    /// These entries, whatever a GPT says that may lie behind them.
+    Mbr { partitions: Vec<Partition> },
+}
+
+/// Reads sector 0 as the kernel does.
+pub fn read(sector: &[u8]) -> Sector0 {
+    if !is_signed(sector) {
+        return Sector0::Nothing;
+    }
+    let entries: Vec<Partition> = entries(sector).collect();
+    let is_protective = |entry: &Partition| entry.kind == PROTECTIVE;
+    let mut partitions = entries.clone();
+    partitions.retain(|entry| entry.sector_count > 0 && !is_protective(entry));
+    let mut protective = entries.iter().filter(|entry| is_protective(entry));
+    if protective.any(|entry| entry.first_lba == 1) {
+        return Sector0::Gpt { others: partitions };
+    }
+    let is_mbr = !partitions.is_empty()
+        && !entries.iter().any(is_protective)
+        && !is_volume(sector)
+        && raw_entries(sector).all(|entry| [0, 0x80].contains(&entry[STATUS]));
+    match is_mbr {
+        true => Sector0::Mbr { partitions },
+        false => Sector0::Nothing,
+    }
+}
+
+/// One link of the chain of logical partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// As a rule one; the kernel takes two.
+    pub partitions: Vec<Partition>,
+    pub next_lba: Option<u64>,
+}
+
+/// The link in the sector at `lba`, of the chain that begins at the first sector of `extended`. A
+/// logical partition counts from its link on. As the kernel does it, the last two entries only lead
+/// on: DR-DOS left garbage in them.
+pub fn read_link(sector: &[u8], lba: u64, extended: &Partition) -> Option<Link> {
+    if !is_signed(sector) {
         return None;
     }
-    let entries = || sector[ENTRIES..SIGNATURE].chunks_exact(ENTRY_BYTES);
-    let partitions: Vec<Partition> = entries()
-        .zip(1..)
-        .filter(|(entry, _)| entry[KIND] != 0)
-        .map(partition)
-        .collect();
-    let apart = |one: &Partition, other: &Partition| {
-        one.end_lba() <= other.first_lba || other.end_lba() <= one.first_lba
+    let used = || entries(sector).filter(|entry| entry.sector_count > 0);
+    let logical = |entry: Partition| Partition {
+        first_lba: lba,
+        sector_count: entry.end_lba(),
+        ..entry
     };
-    let alone = |one: &Partition| {
-        partitions
-            .iter()
-            .all(|other| other.number == one.number || apart(one, other))
-    };
-    let inside = |partition: &Partition| {
-        partition.first_lba > 0 && partition.sector_count > 0 && partition.end_lba() <= disk_sectors
-    };
-    let good = !partitions.is_empty()
-        && entries().all(|entry| [0, 0x80].contains(&entry[STATUS]) && entry[KIND] != PROTECTIVE)
-        && partitions
-            .iter()
-            .all(|partition| inside(partition) && alone(partition));
-    good.then_some(partitions)
+    Some(Link {
+        partitions: used()
+            .filter(|entry| entry.number <= 2 && !entry.is_extended())
+            .map(logical)
+            .collect(),
+        next_lba: used()
+            .find(Partition::is_extended)
+            .map(|entry| extended.first_lba + entry.first_lba),
+    })
 }
 
-fn partition((entry, number): (&[u8], u32)) -> Partition {
-    Partition {
-        number,
-        extended: EXTENDED.contains(&entry[KIND]),
-        first_lba: u32_at(entry, FIRST_LBA).into(),
-        sector_count: u32_at(entry, SECTOR_COUNT).into(),
-    }
+fn is_signed(sector: &[u8]) -> bool {
+    sector.get(SIGNATURE..SIGNATURE + 2) == Some(&[0x55, 0xaa])
+}
+
+fn raw_entries(sector: &[u8]) -> impl Iterator<Item = &[u8]> {
+    sector[ENTRIES..SIGNATURE].chunks_exact(ENTRY_BYTES)
+}
+
+fn entries(sector: &[u8]) -> impl Iterator<Item = Partition> + '_ {
+    (1..)
+        .zip(raw_entries(sector))
+        .map(|(number, entry)| Partition {
+            number,
+            kind: entry[KIND],
+            first_lba: u32_at(entry, FIRST_LBA).into(),
+            sector_count: u32_at(entry, SECTOR_COUNT).into(),
+        })
 }
 
 /// True for the boot sector of a file system. The names have been at these places since DOS 4 and
@@ -95,13 +142,13 @@ fn is_volume(sector: &[u8]) -> bool {
 }
 
 /// Enlarges the last partition to the last multiple of the alignment on the disk. Returns by how
-/// many bytes: 0 if it is an extended partition or has no room.
+/// many bytes: 0 if it is an extended partition or has no room. No two entries may overlap.
 pub fn grow_last(sector: &mut [u8], disk_sectors: u64, sector_bytes: u64) -> u64 {
-    let partitions = partitions(sector, disk_sectors).unwrap_or_default();
-    let last = partitions
-        .into_iter()
-        .max_by_key(|partition| partition.first_lba);
-    let Some(last) = last.filter(|last| !last.extended) else {
+    let Sector0::Mbr { partitions } = read(sector) else {
+        return 0;
+    };
+    let last = partitions.into_iter().max_by_key(Partition::end_lba);
+    let Some(last) = last.filter(|last| !last.is_extended()) else {
         return 0;
     };
     let alignment = GROW_ALIGNMENT_BYTES / sector_bytes;
@@ -117,17 +164,25 @@ pub fn grow_last(sector: &mut [u8], disk_sectors: u64, sector_bytes: u64) -> u64
 /// Makes the protective entry reach the end of the disk, as UEFI demands. A hybrid MBR, which also
 /// has entries of real partitions, is not changed.
 pub fn resize_protective(sector: &mut [u8], disk_sectors: u64) {
-    let kinds: Vec<u8> = sector[ENTRIES..SIGNATURE]
-        .chunks_exact(ENTRY_BYTES)
-        .map(|entry| entry[KIND])
-        .collect();
-    let Some(number) = (1..).zip(&kinds).find(|(_, kind)| **kind == PROTECTIVE) else {
+    let mut named = entries(sector).filter(|entry| entry.kind != 0);
+    let (Some(first), None) = (named.next(), named.next()) else {
         return;
     };
-    let alone = kinds.iter().filter(|&&kind| kind != 0).count() == 1;
-    let entry = entry_mut(sector, number.0);
-    if alone && u32_at(entry, FIRST_LBA) == 1 {
-        resize(entry, disk_sectors - 1);
+    drop(named);
+    if first.kind == PROTECTIVE && first.first_lba == 1 {
+        resize(entry_mut(sector, first.number), disk_sectors - 1);
+    }
+}
+
+/// A hybrid MBR names partitions of the GPT a second time. The entry of `old` becomes as long as
+/// the partition in the GPT has become.
+pub fn resize_hybrid(sector: &mut [u8], first_lba: u64, old_count: u64, new_count: u64) {
+    let is_same = |entry: &Partition| {
+        (entry.first_lba, entry.sector_count) == (first_lba, old_count) && entry.kind != PROTECTIVE
+    };
+    let found = entries(sector).find(is_same);
+    if let Some(entry) = found {
+        resize(entry_mut(sector, entry.number), new_count);
     }
 }
 
@@ -171,54 +226,83 @@ mod tests {
         sector
     }
 
-    #[test]
-    fn the_used_entries_are_the_partitions() {
-        let sector = mbr(&[(0x0f, 6144, 2048), (0x83, 2048, 4096), (0, 0, 0)]);
-        let partition = |number, extended, first_lba, sector_count| Partition {
+    fn partition(number: u32, kind: u8, first_lba: u64, sector_count: u64) -> Partition {
+        Partition {
             number,
-            extended,
+            kind,
             first_lba,
             sector_count,
-        };
-        let expected = [
-            partition(1, true, 6144, 2048),
-            partition(2, false, 2048, 4096),
-        ];
-        assert_eq!(partitions(&sector, 8192).unwrap(), expected);
-        assert_eq!(
-            partitions(&sector, 8191),
-            None,
-            "beyond the end of the disk"
-        );
-        assert_eq!(partitions(&sector[..511], 8192), None);
+        }
     }
 
     #[test]
-    fn doubtful_tables_are_not_an_mbr() {
-        let linux = (0x83, 2048, 2048);
-        assert!(partitions(&mbr(&[linux]), 8192).is_some());
-        let none = [
-            &[][..],
-            &[(0xee, 1, 8191)],
-            &[linux, (0xee, 1, 2047)],
-            &[(0x83, 0, 2048)],
-            &[(0x83, 2048, 0)],
-            &[linux, (0xef, 3000, 8)],
-            &[(0x83, u32::MAX, u32::MAX)],
+    fn entries_with_a_size_are_the_partitions() {
+        let sector = mbr(&[(0x0f, 6144, 2048), (0x83, 2048, 4096), (0x83, 9, 0)]);
+        let partitions = vec![
+            partition(1, 0x0f, 6144, 2048),
+            partition(2, 0x83, 2048, 4096),
         ];
-        none.iter()
-            .for_each(|entries| assert_eq!(partitions(&mbr(entries), 8192), None, "{entries:?}"));
+        assert_eq!(read(&sector), Sector0::Mbr { partitions });
+        assert_eq!(read(&sector[..511]), Sector0::Nothing);
+        // As isohybrid makes them: an entry of kind 0 over everything.
+        let sector = mbr(&[(0, 0, 8192), (0xef, 3000, 8)]);
+        let partitions = vec![partition(1, 0, 0, 8192), partition(2, 0xef, 3000, 8)];
+        assert_eq!(read(&sector), Sector0::Mbr { partitions });
+    }
+
+    /// block/partitions/efi.c: any of the four entries, if it begins at sector 1.
+    #[test]
+    fn a_gpt_counts_only_under_a_protective_entry() {
+        let (protective, linux) = ((0xee, 1, 2047), (0x83, 2048, 2048));
+        let gpt = |others: &[Partition]| Sector0::Gpt {
+            others: others.to_vec(),
+        };
+        let entry = |number| partition(number, 0x83, 2048, 2048);
+        assert_eq!(read(&mbr(&[protective])), gpt(&[]));
+        assert_eq!(read(&mbr(&[(0xee, 1, u32::MAX)])), gpt(&[]));
+        assert_eq!(read(&mbr(&[protective, linux])), gpt(&[entry(2)]));
+        let last = [linux, (0, 0, 0), (0xee, 4096, 1), protective];
+        assert_eq!(read(&mbr(&last)), gpt(&[entry(1)]));
+        // GRUB marks an entry as active that covers only sector 0, because some BIOSes ask for it.
+        let forced = mbr(&[protective, (0, 0, 1)]);
+        assert_eq!(read(&forced), gpt(&[partition(2, 0, 0, 1)]));
+        // msdos.c takes no MBR with a protective entry, wherever that begins.
+        assert_eq!(read(&mbr(&[(0xee, 2, 2047), linux])), Sector0::Nothing);
+        let mut unsigned = mbr(&[protective]);
+        unsigned[SIGNATURE] = 0;
+        assert_eq!(read(&unsigned), Sector0::Nothing);
+    }
+
+    #[test]
+    fn boot_sectors_of_volumes_and_code_are_not_an_mbr() {
+        let linux = (0x83, 2048, 2048);
+        for entries in [&[][..], &[(0x83, 2048, 0)], &[(0, 2048, 0)]] {
+            assert_eq!(read(&mbr(entries)), Sector0::Nothing, "{entries:?}");
+        }
         let with = |at: usize, bytes: &[u8]| {
             let mut sector = mbr(&[linux]);
             sector[at..at + bytes.len()].copy_from_slice(bytes);
-            partitions(&sector, 8192)
+            read(&sector) != Sector0::Nothing
         };
-        assert_eq!(with(510, &[0x55, 0x55]), None);
-        assert_eq!(with(ENTRIES + 32, &[0x20]), None, "boot code, not a status");
-        assert_eq!(with(3, b"NTFS    "), None);
-        assert_eq!(with(54, b"FAT16   "), None);
-        assert_eq!(with(82, b"FAT32   "), None);
-        assert!(with(ENTRIES, &[0x80]).is_some());
+        assert!(!with(510, &[0x55, 0x55]));
+        assert!(!with(ENTRIES + 32, &[0x20]), "boot code, not a status");
+        assert!(!with(3, b"NTFS    "));
+        assert!(!with(54, b"FAT16   "));
+        assert!(!with(82, b"FAT32   "));
+        assert!(with(ENTRIES, &[0x80]));
+    }
+
+    #[test]
+    fn a_link_of_the_chain_names_its_partition_and_the_next_link() {
+        let extended = partition(2, 0x05, 10_000, 5000);
+        let link = mbr(&[(0x83, 63, 900), (0x05, 1000, 963), (0x07, 7, 7)]);
+        let read = read_link(&link, 10_000, &extended).unwrap();
+        assert_eq!(read.partitions, [partition(1, 0x83, 10_000, 963)]);
+        assert_eq!(read.next_lba, Some(11_000));
+        let last = read_link(&mbr(&[(0x83, 63, 900)]), 11_000, &extended).unwrap();
+        assert_eq!(last.partitions, [partition(1, 0x83, 11_000, 963)]);
+        assert_eq!(last.next_lba, None);
+        assert_eq!(read_link(&[0; 512], 10_000, &extended), None);
     }
 
     #[test]
@@ -267,8 +351,22 @@ mod tests {
             (99, false),
             "hybrid"
         );
+        // The active entry of kind 0 that GRUB adds for some BIOSes covers sector 0 only.
+        assert_eq!(resized(&[(0xee, 1, 99), (0, 0, 1)], 200), (199, true));
         assert_eq!(resized(&[(0xee, 2, 99)], 200), (99, false));
         assert_eq!(resized(&[], 200), (0, false));
+    }
+
+    #[test]
+    fn a_hybrid_entry_becomes_as_long_as_its_partition() {
+        let mut sector = mbr(&[(0xee, 1, 2047), (0x83, 2048, 2048)]);
+        resize_hybrid(&mut sector, 2048, 2047, 4096);
+        resize_hybrid(&mut sector, 1, 2047, 4096);
+        assert_eq!(sector, mbr(&[(0xee, 1, 2047), (0x83, 2048, 2048)]));
+        resize_hybrid(&mut sector, 2048, 2048, 4096);
+        let mut expected = mbr(&[(0xee, 1, 2047), (0x83, 2048, 4096)]);
+        expected[ENTRIES + 16 + 5..ENTRIES + 16 + 8].fill(0xff);
+        assert_eq!(sector, expected);
     }
 
     #[test]
@@ -286,7 +384,9 @@ mod tests {
                 };
             }
             let disk_sectors = rng.below(1 << 20).into();
-            good += u32::from(partitions(&sector, disk_sectors).is_some());
+            good += u32::from(read(&sector) != Sector0::Nothing);
+            read_link(&sector, disk_sectors, &partition(1, 0x05, disk_sectors, 1));
+            resize_hybrid(&mut sector, 2048, 2048, disk_sectors);
             grow_last(&mut sector, disk_sectors, 512);
             resize_protective(&mut sector, disk_sectors + 1);
         }

@@ -10,13 +10,15 @@
 //! the path). A name that is no offset is refused and not guessed at: EZIO reads `torrent.info` as
 //! 0 and writes there.
 //!
-//! Two keys of our own in `info` describe the disk of the image: `disk size` and `sector size`,
-//! both in bytes. The info-hash covers them there, and other clients ignore them: libtorrent 2.0.8,
-//! aria2 1.36 and transmission 3.00 read such a torrent and name the same info-hash.
+//! Four keys of our own in `info` describe the disk of the image: `disk size` and `sector size`,
+//! `disk needed`, the least that a target must hold, all in bytes, and `partition table`. The
+//! info-hash covers them there, and other clients ignore them: libtorrent 2.0.8, aria2 1.36 and
+//! transmission 3.00 read such a torrent and name the same info-hash.
 
 use crate::format::bencode::{self, BencodeError, Dict, List, Value};
 use crate::format::extents::{ExtentError, ExtentMap};
 use crate::format::layout::{Layout, LayoutError};
+use crate::format::partitions::TableKind;
 use crate::limits;
 use crate::text;
 use crate::units::{DiskOffset, InfoHash, PieceHash};
@@ -56,6 +58,10 @@ pub struct Metainfo {
     /// Logical sector of that disk, the unit of its partition table: a power of two from 512 to
     /// 4096.
     pub sector_bytes: Option<u32>,
+    /// The smallest disk for all partitions, even if they end in holes, and the backup GPT.
+    pub needed_bytes: Option<u64>,
+    /// `None` if the maker does not say.
+    pub table: Option<TableKind>,
 }
 
 /// How the bytes are cut into files. On a disk only the extents matter, so the files themselves are
@@ -72,7 +78,9 @@ impl Metainfo {
         let info = Info::read(&outer)?;
         let (extents, files) = info.lay_out()?;
         let layout = Layout::new(extents.total_bytes(), info.piece_bytes()?)?;
-        let disk_bytes = info.disk_bytes(extents.disk_end())?;
+        let end = extents.disk_end().0;
+        let needed_bytes = info.needed_bytes(end)?;
+        let disk_bytes = info.disk_bytes(needed_bytes.unwrap_or(end))?;
         Ok(Metainfo {
             info_hash: InfoHash(sha1_smol::Sha1::from(outer.info.raw()).digest().bytes()),
             name: label(info.name),
@@ -85,6 +93,8 @@ impl Metainfo {
             files,
             disk_bytes,
             sector_bytes: info.sector_bytes()?,
+            needed_bytes,
+            table: info.table.and_then(TableKind::named),
         })
     }
 }
@@ -133,6 +143,7 @@ pub enum MetainfoError {
     Extents(ExtentError),
     DiskBytes { found: i64, needed: u64 },
     SectorBytes { found: i64 },
+    NeededBytes { found: i64, end: u64 },
 }
 
 impl From<BencodeError> for MetainfoError {
@@ -204,6 +215,12 @@ impl fmt::Display for MetainfoError {
                     "torrent is of a disk of {found} bytes, but describes bytes up to {needed}"
                 )
             }
+            NeededBytes { found, end } => {
+                write!(
+                    f,
+                    "torrent needs {found} bytes, but describes bytes up to {end}"
+                )
+            }
             SectorBytes { found } => {
                 write!(
                     f,
@@ -262,13 +279,15 @@ struct Info<'a> {
     files: Option<List<'a>>,
     disk_bytes: Option<i64>,
     sector_bytes: Option<i64>,
+    needed_bytes: Option<i64>,
+    table: Option<&'a [u8]>,
 }
 
 impl<'a> Info<'a> {
     fn read(outer: &Outer<'a>) -> Result<Info<'a>, MetainfoError> {
         let (mut name, mut piece_bytes, mut pieces, mut private) = (None, None, None, false);
-        let (mut length, mut files, mut version) = (None, None, None);
-        let (mut disk_bytes, mut sector_bytes) = (None, None);
+        let (mut length, mut files, mut version, mut table) = (None, None, None, None);
+        let (mut disk_bytes, mut sector_bytes, mut needed_bytes) = (None, None, None);
         for (key, value) in outer.info.iter() {
             match key {
                 b"name" => name = value.as_bytes(),
@@ -278,6 +297,8 @@ impl<'a> Info<'a> {
                 b"length" => length = Some(value),
                 b"files" => files = Some(value.as_list().ok_or(MetainfoError::Key("files"))?),
                 b"meta version" => version = value.as_integer(),
+                b"disk needed" => needed_bytes = Some(integer("disk needed", value)?),
+                b"partition table" => table = value.as_bytes(),
                 b"disk size" => disk_bytes = Some(integer("disk size", value)?),
                 b"sector size" => sector_bytes = Some(integer("sector size", value)?),
                 _ => {}
@@ -295,16 +316,23 @@ impl<'a> Info<'a> {
             files,
             disk_bytes,
             sector_bytes,
+            needed_bytes,
+            table,
         })
     }
 
-    fn disk_bytes(&self, end: DiskOffset) -> Result<Option<u64>, MetainfoError> {
+    fn needed_bytes(&self, end: u64) -> Result<Option<u64>, MetainfoError> {
         let checked = |found| match u64::try_from(found) {
-            Ok(bytes) if bytes >= end.0 => Ok(bytes),
-            _ => Err(MetainfoError::DiskBytes {
-                found,
-                needed: end.0,
-            }),
+            Ok(bytes) if bytes >= end => Ok(bytes),
+            _ => Err(MetainfoError::NeededBytes { found, end }),
+        };
+        self.needed_bytes.map(checked).transpose()
+    }
+
+    fn disk_bytes(&self, needed: u64) -> Result<Option<u64>, MetainfoError> {
+        let checked = |found| match u64::try_from(found) {
+            Ok(bytes) if bytes >= needed => Ok(bytes),
+            _ => Err(MetainfoError::DiskBytes { found, needed }),
         };
         self.disk_bytes.map(checked).transpose()
     }
@@ -798,6 +826,49 @@ pub(crate) mod tests {
         assert_eq!(
             MetainfoError::SectorBytes { found: 520 }.to_string(),
             "sectors of 520 bytes, accepted is a power of two from 512 to 4096"
+        );
+    }
+
+    #[test]
+    fn the_least_disk_and_the_table_are_read_and_checked() {
+        let with = |keys: &str| {
+            let (before, after) = keys.split_once('|').unwrap_or((keys, ""));
+            let info = format!("{before}6:lengthi512e4:name1:n{after}12:piece lengthi16384e");
+            let torrent = format!("d4:infod{info}6:pieces20:hhhhhhhhhhhhhhhhhhhhee");
+            Metainfo::parse(torrent.as_bytes())
+                .map(|metainfo| (metainfo.needed_bytes, metainfo.table))
+        };
+        assert_eq!(with(""), Ok((None, None)));
+        assert_eq!(with("11:disk neededi512e"), Ok((Some(512), None)));
+        let both = "11:disk neededi700e9:disk sizei700e|15:partition table3:GPT";
+        assert_eq!(with(both), Ok((Some(700), Some(TableKind::Gpt))));
+        for (kind, name) in [
+            (TableKind::Gpt, "GPT"),
+            (TableKind::Mbr, "MBR"),
+            (TableKind::Nothing, "none"),
+            (TableKind::Raw, "raw"),
+        ] {
+            let key = format!("|15:partition table{}:{name}", name.len());
+            assert_eq!(with(&key), Ok((None, Some(kind))));
+            assert_eq!(kind.name(), name);
+        }
+        assert_eq!(with("|15:partition table3:APM"), Ok((None, None)));
+        assert_eq!(with("|15:partition tablei1e"), Ok((None, None)));
+        for found in [511, -1] {
+            let keys = format!("11:disk neededi{found}e9:disk sizei600e");
+            let error = MetainfoError::NeededBytes { found, end: 512 };
+            assert_eq!(with(&keys), Err(error));
+        }
+        let (found, needed) = (600, 601);
+        let more = with("11:disk neededi601e9:disk sizei600e");
+        assert_eq!(more, Err(MetainfoError::DiskBytes { found, needed }));
+        assert_eq!(
+            with("11:disk needed1:9"),
+            Err(MetainfoError::Key("disk needed"))
+        );
+        assert_eq!(
+            MetainfoError::NeededBytes { found: 1, end: 2 }.to_string(),
+            "torrent needs 1 bytes, but describes bytes up to 2"
         );
     }
 

@@ -4,6 +4,7 @@
 
 use crate::format::bencode::{put_bytes, put_integer};
 use crate::format::layout::Layout;
+use crate::format::partitions::TableKind;
 use crate::units::{DiskOffset, PieceHash};
 use alloc::format;
 use alloc::string::String;
@@ -24,6 +25,8 @@ pub struct Description<'a> {
     pub content: Content<'a>,
     pub disk_bytes: Option<u64>,
     pub sector_bytes: Option<u32>,
+    pub needed_bytes: Option<u64>,
+    pub table: Option<TableKind>,
 }
 
 /// Where the bytes belong: one image from offset 0 on, or slices as (disk offset, length) in
@@ -77,9 +80,14 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
         content,
         disk_bytes,
         sector_bytes,
+        needed_bytes,
+        table,
         ..
     } = *description;
     out.push(b'd');
+    if let Some(bytes) = needed_bytes {
+        put_size(out, "disk needed", bytes);
+    }
     if let Some(bytes) = disk_bytes {
         put_size(out, "disk size", bytes);
     }
@@ -103,6 +111,9 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
         "one hash for each piece"
     );
     put_entry(out, "name", name);
+    if let Some(table) = table {
+        put_entry(out, "partition table", table.name());
+    }
     put_bytes(out, b"piece length");
     put_integer(out, piece_bytes.into());
     let pieces: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
@@ -184,6 +195,8 @@ mod tests {
             },
             disk_bytes: None,
             sector_bytes: None,
+            needed_bytes: None,
+            table: None,
         };
         assert_eq!(
             write(&description).escape_ascii().to_string(),
@@ -252,6 +265,8 @@ mod tests {
                 content,
                 disk_bytes: private.then_some(1 << 41),
                 sector_bytes: private.then_some(512),
+                needed_bytes: private.then_some((1 << 40) + 1),
+                table: private.then_some(TableKind::Mbr),
             };
             let torrent = write(&description);
             let metainfo = Metainfo::parse(&torrent).unwrap();
@@ -269,6 +284,8 @@ mod tests {
             assert_eq!(metainfo.hashes, hashes);
             assert_eq!(metainfo.disk_bytes, description.disk_bytes);
             assert_eq!(metainfo.sector_bytes, description.sector_bytes);
+            assert_eq!(metainfo.needed_bytes, description.needed_bytes);
+            assert_eq!(metainfo.table, description.table);
             assert_keys_sorted(bencode::parse(&torrent).unwrap());
         }
     }
@@ -303,6 +320,8 @@ mod tests {
             content: Content::Fsbt { files: &list },
             disk_bytes: None,
             sector_bytes: None,
+            needed_bytes: None,
+            table: None,
         };
         let metainfo = Metainfo::parse(&write(&description)).unwrap();
         assert_eq!(

@@ -2,8 +2,9 @@
 //!
 //! `bencode` is the syntax of torrent files; `metainfo` reads them, `metainfo_write` writes them.
 //! `layout` cuts a torrent into pieces and blocks, `extents` places its bytes on a disk, `contents`
-//! finds zeros and equal pieces. `gpt` and `mbr` fit partition tables to a disk, `signatures` names
-//! what a disk holds, `file_formats` tells files that are no disk image.
+//! finds zeros and equal pieces. `gpt` and `mbr` fit partition tables to a disk, `partitions` says
+//! what such a table owns, `signatures` names what a disk holds, `file_formats` tells files that
+//! are no disk image.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
@@ -18,4 +19,5 @@ pub mod layout;
 pub mod mbr;
 pub mod metainfo;
 pub mod metainfo_write;
+pub mod partitions;
 pub mod signatures;

@@ -95,6 +95,8 @@ impl Image {
             content: Content::Single { length: bytes },
             disk_bytes: None,
             sector_bytes: None,
+            needed_bytes: None,
+            table: None,
         });
         let metainfo = Arc::new(
             Metainfo::parse(&torrent).expect("the torrent that was just written is valid"),

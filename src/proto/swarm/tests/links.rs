@@ -48,6 +48,8 @@ pub(super) fn swarm_with_buffers(
         },
         disk_bytes: None,
         sector_bytes: None,
+        needed_bytes: None,
+        table: None,
     });
     let metainfo = Arc::new(Metainfo::parse(&torrent).unwrap());
     let config = Config {

@@ -72,6 +72,8 @@ impl Story {
             hashes: &hashes,
             disk_bytes: None,
             sector_bytes: None,
+            needed_bytes: None,
+            table: None,
             content: Content::Single {
                 length: image.len() as u64 * u64::from(piece_bytes),
             },

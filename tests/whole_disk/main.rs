@@ -5,17 +5,20 @@
 //! devices. A test whose tools are missing, or that needs loop devices and is not run by root, says
 //! so and passes.
 
+mod fixtures;
+#[path = "../scratch/mod.rs"]
 mod scratch;
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 
+use fixtures::{
+    Loop, MIB, Seeder, drop_caches, foreign_torrent, kernel_sectors, loops_are_there, make, refuse,
+    search_path, sparse, succeed, swarmdd, tool, tool_fed, tools_are_there, write_at,
+};
 use scratch::Place;
 
-const MIB: u64 = 1 << 20;
 const IMAGE_BYTES: u64 = 192 * MIB;
 const LARGER_BYTES: u64 = 256 * MIB;
 
@@ -116,11 +119,11 @@ fn make_and_info_describe_the_disk() {
     assert!(said.contains(&left), "{said}");
     assert!(said.contains("\nleft out: the backup GPT, "), "{said}");
     let info = succeed(&["info", &torrent]);
-    assert!(info.contains("\ndisk needed: 168820736 bytes "), "{info}");
-    assert!(
-        info.contains("\ndisk size: 201326592 bytes (192.0 MiB)\nsector size: 512 bytes\n"),
-        "{info}"
-    );
+    // With the backup GPT.
+    assert!(info.contains("\ndisk needed: 168837632 bytes "), "{info}");
+    let disk =
+        "\ndisk size: 201326592 bytes (192.0 MiB)\nsector size: 512 bytes\npartition table: GPT\n";
+    assert!(info.contains(disk), "{info}");
 
     let (torrent, said) = make(&place, &image, &["--single"]);
     assert!(
@@ -141,6 +144,7 @@ fn make_and_info_describe_the_disk() {
         !info.contains("disk size") && !info.contains("sector size"),
         "{info}"
     );
+    assert!(info.contains("\npartition table: none\n"), "{info}");
 }
 
 #[test]
@@ -444,270 +448,60 @@ fn an_mbr_grows_only_when_asked() {
     );
 }
 
-/// A table whose checksum is wrong is not used and not changed.
+/// A target without a table that can be read is not done, unless the maker insisted.
 #[test]
-fn a_broken_table_is_left_alone() {
+fn a_damaged_gpt_is_refused_by_make_and_not_called_done_by_get() {
     let place = Place::new("broken");
     if !tools_are_there(&["sgdisk"]) {
         return;
     }
     let image = sparse(&place, "broken.img", 16 * MIB);
     tool("sgdisk", &["-n", "1:2048:+8M", &image]);
-    let (torrent, _) = make(&place, &image, &["--single"]);
-    // Not in the GUID of the disk, where the byte is an x already in one of 256 runs.
-    File::options()
-        .write(true)
-        .open(&image)
-        .unwrap()
-        .write_all_at(b"x", 512 + 8)
-        .unwrap();
-    let (broken, said) = make(&place, &image, &[]);
-    assert!(!said.contains("partition table"), "{said}");
-    let target = place.path("target.img");
-    let said = Seeder::start(&broken, &image).get(&broken, &target, &["--grow-last"]);
-    assert!(
-        !said.contains("GPT"),
-        "no table is looked for without a sector size: {said}"
-    );
-    assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap());
-    assert!(torrent != broken);
-    if !loops_are_there() {
-        return;
-    }
-    let disk = Loop::new(&place, "disk", 32 * MIB, 512);
-    let said = Seeder::start(&broken, &image).get(&broken, &disk.device, &["--grow-last"]);
-    let note = "partition table left as it is: checksum of the GPT header at sector 1 is wrong";
-    assert!(said.contains(note), "{said}");
-    assert!(disk.bytes()[..16 * MIB as usize] == fs::read(&image).unwrap());
-}
-
-// ---- the fixtures ----
-
-fn sparse(place: &Place, name: &str, length: u64) -> String {
-    File::create(place.0.join(name))
-        .unwrap()
-        .set_len(length)
-        .unwrap();
-    place.path(name)
-}
-
-/// A loop device over a sparse file of its own, detached at the end of the test, however it ends.
-struct Loop {
-    device: String,
-    backing: String,
-}
-
-impl Loop {
-    fn new(place: &Place, name: &str, length: u64, sector_bytes: u32) -> Loop {
-        Loop::over(
-            &sparse(place, &format!("{name}.loop"), length),
-            sector_bytes,
-        )
-    }
-
-    fn over(backing: &str, sector_bytes: u32) -> Loop {
-        let sector = format!("--sector-size={sector_bytes}");
-        let device = tool(
-            "losetup",
-            &["--find", "--show", "--partscan", &sector, backing],
-        );
-        Loop {
-            device: device.trim().to_string(),
-            backing: backing.to_string(),
-        }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        drop_caches(self);
-        fs::read(&self.backing).unwrap()
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        // Nothing more can be done about it here, and the test's own failure says more.
-        let _ = Command::new("losetup")
-            .args(["--detach", &self.device])
-            .output();
-    }
-}
-
-/// Bytes written to the device are in its file from now on, and the other way round.
-fn drop_caches(disk: &Loop) {
-    tool("blockdev", &["--flushbufs", &disk.device]);
-}
-
-/// The size of a partition according to the kernel, if it knows the partition.
-fn kernel_sectors(disk: &Loop, partition: u32) -> Option<u64> {
-    let name = disk.device.rsplit('/').next().unwrap();
-    let size = fs::read_to_string(format!("/sys/block/{name}/{name}p{partition}/size")).ok()?;
-    Some(size.trim().parse().unwrap())
-}
-
-/// `swarmdd seed` at a port of its own. It ends when this is dropped.
-struct Seeder {
-    process: Child,
-    address: String,
-}
-
-impl Seeder {
-    fn start(torrent: &str, source: &str) -> Seeder {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let address = format!("127.0.0.1:{port}");
-        let arguments = [
-            "seed",
-            "--progress",
-            "none",
-            "--seed-secs",
-            "300",
-            "--listen",
-            &address,
-            torrent,
-            source,
-        ];
-        let process = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
-            .args(arguments)
-            .spawn()
-            .unwrap();
-        Seeder { process, address }
-    }
-
-    /// Fetches onto a target. Returns what was printed.
-    #[track_caller]
-    fn get(&self, torrent: &str, target: &str, options: &[&str]) -> String {
-        let fixed = [
-            "get",
-            "--peer",
-            &self.address,
-            "--listen",
-            "127.0.0.1:0",
-            "--no-seed",
-            "--stall-secs",
-            "60",
-        ];
-        let output = swarmdd(&[&fixed, options, &[torrent, target]].concat());
+    let whole = fs::read(&image).unwrap();
+    // A place, the bytes there, and what is said.
+    let header = "checksum of the GPT header at sector 1 is wrong";
+    let entries = "checksum of the GPT entries at sector 2 is wrong";
+    let cases = [
+        (512 + 8, &[7; 2][..], header),
+        (1024 + 200, b"x", entries),
+        (512, &[0; 512], "there is no GPT"),
+    ];
+    for (offset, bytes, what) in cases {
+        fs::write(&image, &whole).unwrap();
+        write_at(&image, offset, bytes);
+        let torrent = place.path("x.torrent");
+        let output = swarmdd(&["make", &image, "-o", &torrent]);
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{said}");
-        said
-    }
-}
-
-impl Drop for Seeder {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn swarmdd(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_swarmdd"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-#[track_caller]
-fn succeed(arguments: &[&str]) -> String {
-    let output = swarmdd(arguments);
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// `get` refuses before it connects to a peer. Returns what was printed.
-#[track_caller]
-fn refuse(torrent: &str, target: &str, options: &[&str]) -> String {
-    let output = swarmdd(
-        &[
-            &["get", "--listen", "127.0.0.1:0"],
-            options,
-            &[torrent, target],
-        ]
-        .concat(),
-    );
-    assert_eq!(output.status.code(), Some(1));
-    String::from_utf8(output.stderr).unwrap()
-}
-
-/// Makes a torrent, with another name for each set of options. Returns its path and what was
-/// printed.
-#[track_caller]
-fn make(place: &Place, source: &str, options: &[&str]) -> (String, String) {
-    let name = source.rsplit('/').next().unwrap();
-    let torrent = place.path(&format!(
-        "{name}{}.torrent",
-        options.concat().replace(' ', "")
-    ));
-    let said = succeed(&[&["make", source, "-o", &torrent], options].concat());
-    (torrent, said)
-}
-
-#[track_caller]
-fn tool(name: &str, arguments: &[&str]) -> String {
-    tool_fed(name, arguments, "/dev/null")
-}
-
-/// Runs a program with a file as its input. Returns what it printed, in English.
-#[track_caller]
-fn tool_fed(name: &str, arguments: &[&str], input: &str) -> String {
-    let mut command = Command::new(name);
-    command
-        .args(arguments)
-        .stdin(File::open(input).unwrap())
-        .env("LC_ALL", "C")
-        .env("PATH", search_path());
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{name} {arguments:?}: {said}{complaint}"
-    );
-    said
-}
-
-/// The directories of administration tools are not in the path of every user.
-fn search_path() -> String {
-    format!(
-        "{}:/usr/sbin:/sbin",
-        std::env::var("PATH").unwrap_or_default()
-    )
-}
-
-fn tools_are_there(names: &[&str]) -> bool {
-    let path = search_path();
-    let there = |name: &&&str| {
-        path.split(':')
-            .any(|directory| Path::new(directory).join(name).exists())
-    };
-    match names.iter().find(|name| !there(name)) {
-        Some(missing) => {
-            println!("skipped: there is no {missing}");
-            false
+        let help = format!(
+            "source {image}: sector 0 says GPT, but {what}; its backup GPT is good, and 'sgdisk -e {image}' rebuilds it from there; --raw takes the bytes as they are\n"
+        );
+        assert!(!output.status.success() && said.ends_with(&help), "{said}");
+        // The command helps.
+        tool("sgdisk", &["-e", &image]);
+        make(&place, &image, &[]);
+        assert!(fs::read(&image).unwrap() == whole, "{what}");
+        write_at(&image, offset, bytes);
+        if !loops_are_there() {
+            return;
         }
-        None => true,
+        let disk = Loop::new(&place, "disk", 32 * MIB, 512);
+        let foreign = foreign_torrent(&place, &image);
+        let failure = Seeder::start(&foreign, &image).fail(&foreign, &disk.device);
+        let device = &disk.device;
+        let reason = format!(
+            "{device} holds what the torrent describes, but no partition table that can be read: sector 0 says GPT, but {what}"
+        );
+        assert!(failure.contains(&reason), "{failure}");
+        let (raw, _) = make(&place, &image, &["--raw"]);
+        assert!(succeed(&["info", &raw]).contains("\npartition table: whatever it is (--raw)"));
+        let said = Seeder::start(&raw, &image).get(&raw, &disk.device, &["--grow-last"]);
+        let note = "partition table left as it is: the torrent was made with --raw";
+        assert!(said.contains(note), "{said}");
+        assert!(disk.bytes()[..16 * MIB as usize] == fs::read(&image).unwrap());
     }
-}
-
-/// Loop devices need root, and some containers have none.
-fn loops_are_there() -> bool {
-    let there = Command::new("losetup")
-        .arg("--find")
-        .env("PATH", search_path())
-        .output();
-    let there = there.is_ok_and(|output| output.status.success());
-    if !there {
-        println!("skipped: no loop device is available");
-    }
-    there
+    write_at(&image, 16 * MIB - 512, &[0; 512]);
+    let said = swarmdd(&["make", &image, "-o", &place.path("x.torrent")]).stderr;
+    let said = String::from_utf8(said).unwrap();
+    let none = "there is no GPT; and there is no good backup GPT in the last sector; --raw ";
+    assert!(said.contains(none), "{said}");
 }

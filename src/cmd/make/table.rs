@@ -1,0 +1,53 @@
+//! Which partition table does a source have, and can a torrent be made of it?
+//!
+//! A target with a table that cannot be read, or that names sectors that nobody sends, would be
+//! "done" and of no use. So such a source is refused here, with the command that helps.
+
+use swarm_proto::format::partitions::PartitionTable;
+
+use crate::cmd::Failure;
+use crate::os::device::Device;
+use crate::storage::partition_table::{self, ReadTableError, Unreadable};
+
+const INSIST: &str = "--raw takes the bytes as they are";
+
+pub(super) fn of_source(device: &Device) -> Result<Option<PartitionTable>, Failure> {
+    partition_table::read(device).map_err(|error| match error {
+        ReadTableError::Io(error) => super::cannot_read(device, error),
+        ReadTableError::Unreadable(unreadable) => damaged(device, &unreadable),
+        ReadTableError::Beyond {
+            owned,
+            sector_bytes,
+            size_bytes,
+        } => {
+            let path = device.path.display();
+            let end = owned.end_lba * u64::from(sector_bytes);
+            let way_out = match device.is_block() {
+                true => String::new(),
+                false => format!(" or 'truncate -s {end} {path}' if only zeros are missing,"),
+            };
+            Failure::Because(format!(
+                "source {path} has {size_bytes} bytes, its {} ends at byte {end}: it is cut short; copy it again,{way_out} or insist: {INSIST}",
+                owned.owner
+            ))
+        }
+    })
+}
+
+/// What each command leaves was looked at with GPT fdisk 1.0.9: `-e` writes both tables anew from
+/// the one that is good, whether header or entries of the primary are damaged or missing.
+fn damaged(device: &Device, unreadable: &Unreadable) -> Failure {
+    let path = device.path.display();
+    let sector_bytes = unreadable.sector_bytes;
+    let help = match unreadable.backup_is_good {
+        false => "and there is no good backup GPT in the last sector".to_string(),
+        true if device.is_block() || sector_bytes == 512 => {
+            format!("its backup GPT is good, and 'sgdisk -e {path}' rebuilds it from there")
+        }
+        // sgdisk takes a file for a disk with sectors of 512 bytes.
+        true => format!(
+            "its backup GPT is good: 'losetup -f --show -b {sector_bytes} {path}' and 'sgdisk -e' on that loop device rebuild it from there"
+        ),
+    };
+    Failure::Because(format!("source {path}: {unreadable}; {help}; {INSIST}"))
+}
