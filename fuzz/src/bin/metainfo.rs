@@ -186,6 +186,8 @@ fn check_again(metainfo: &Metainfo) {
         content,
         disk_bytes: metainfo.disk_bytes,
         sector_bytes: metainfo.sector_bytes,
+        needed_bytes: metainfo.needed_bytes,
+        table: metainfo.table,
     });
     let again = Metainfo::parse(&written).expect("what is written is read");
     let file_count = files.len() as u32;
@@ -248,6 +250,8 @@ fn check_recipe(mut input: Input<'_>) {
         content: Content::Fsbt { files: &files },
         disk_bytes: None,
         sector_bytes: None,
+        needed_bytes: None,
+        table: None,
     });
     match Metainfo::parse(&written) {
         Ok(metainfo) => {

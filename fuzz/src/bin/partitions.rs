@@ -9,8 +9,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use swarm_proto::format::gpt::{Gpt, Header, PRIMARY_LBA, Plan, Write};
-use swarm_proto::format::mbr;
+use swarm_proto::format::gpt::{Around, Gpt, Header, PRIMARY_LBA, Plan, Write};
+use swarm_proto::format::mbr::{self, Sector0};
+use swarm_proto::format::partitions::PartitionTable;
 use swarmdd_fuzz::Input;
 
 fuzz_target!(|data: &[u8]| {
@@ -44,12 +45,22 @@ fuzz_target!(|data: &[u8]| {
 
 // ---- MBR
 
+/// The partitions of a table that is not in doubt and fits its disk.
+fn certain(sector: &[u8], disk_sectors: u64) -> Option<Vec<mbr::Partition>> {
+    let Sector0::Mbr { partitions } = mbr::read(sector) else {
+        return None;
+    };
+    let table = PartitionTable::mbr(512, partitions.clone(), Vec::new());
+    let good = table.doubt().is_none() && table.beyond(disk_sectors).is_none();
+    good.then_some(partitions)
+}
+
 /// The partitions are apart, on the disk, and the last of them grows into nothing.
 fn check_mbr(sector: &[u8], disk_sectors: u64) {
-    let Some(before) = mbr::partitions(sector, disk_sectors) else {
+    let Some(before) = certain(sector, disk_sectors) else {
         return;
     };
-    let range = |one: &mbr::Partition| one.first_lba..one.first_lba + one.sector_count;
+    let range = |one: &mbr::Partition| one.first_lba..one.end_lba();
     let apart = |partitions: &[mbr::Partition]| {
         let mut sorted: Vec<_> = partitions.iter().map(range).collect();
         sorted.sort_by_key(|range| range.start);
@@ -61,15 +72,16 @@ fn check_mbr(sector: &[u8], disk_sectors: u64) {
     apart(&before);
     let mut grown = sector.to_vec();
     let bytes = mbr::grow_last(&mut grown, disk_sectors, sector.len() as u64);
-    let after = mbr::partitions(&grown, disk_sectors).expect("it stays a table");
+    let after = certain(&grown, disk_sectors).expect("it stays a table");
     apart(&after);
-    let sectors = |all: &[mbr::Partition]| all.iter().map(|one| one.sector_count).sum::<u64>();
+    let count = |one: &mbr::Partition| one.end_lba() - one.first_lba;
+    let sectors = |all: &[mbr::Partition]| all.iter().map(count).sum::<u64>();
     let more = sectors(&after) - sectors(&before);
     assert_eq!(more * sector.len() as u64, bytes);
     for (old, new) in before.iter().zip(&after) {
         assert_eq!(old.first_lba, new.first_lba);
-        assert!(old.sector_count <= new.sector_count);
-        assert!(old.extended <= (old == new));
+        assert!(old.end_lba() <= new.end_lba());
+        assert!(old.is_extended() <= (old == new));
     }
     assert_eq!(before.len(), after.len());
     assert_eq!(grown[..446], sector[..446]);
@@ -156,7 +168,12 @@ fn fill(entry: &mut [u8], input: &mut Input<'_>, first_usable: u64) {
 
 fn check_gpt(gpt: &Gpt, mbr: &[u8], disk_sectors: u64, grow: bool) {
     let before: Vec<(u32, u64, u64)> = partitions(gpt);
-    let Ok(Some(plan)) = gpt.fit(mbr, None, disk_sectors, grow) else {
+    let around = |mbr: &[u8], backup| Around {
+        mbr: mbr.to_vec(),
+        backup,
+        old_backup: None,
+    };
+    let Ok(Some(plan)) = gpt.fit(&around(mbr, None), disk_sectors, grow) else {
         return;
     };
     let sector_bytes = mbr.len() as u64;
@@ -208,7 +225,8 @@ fn check_gpt(gpt: &Gpt, mbr: &[u8], disk_sectors: u64, grow: bool) {
     let mut bytes = backup_entries.to_vec();
     bytes.truncate(moved.entries_bytes());
     let backup = Gpt::new(moved, bytes).expect("a backup");
-    let again = fitted.fit(&head.bytes[..mbr.len()], Some(&backup), disk_sectors, grow);
+    let around = around(&head.bytes[..mbr.len()], Some(backup));
+    let again = fitted.fit(&around, disk_sectors, grow);
     assert_eq!(again, Ok(None), "a second fit has nothing to do");
 }
 

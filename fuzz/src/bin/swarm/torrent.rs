@@ -59,6 +59,8 @@ pub fn metainfo(input: &mut Input<'_>) -> Arc<Metainfo> {
         content: Content::Single { length },
         disk_bytes: None,
         sector_bytes: None,
+        needed_bytes: None,
+        table: None,
     });
     Arc::new(Metainfo::parse(&torrent).expect("what is written is read"))
 }
