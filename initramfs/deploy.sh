@@ -30,10 +30,6 @@ run_agent() {
 	for hash in $OPT_INFO_HASHES; do
 		set -- "$@" --info-hash "$hash"
 	done
-	case " $OPT_ARGS " in
-	*" --memory"*) ;;
-	*) set -- "$@" $(memory_option) ;;
-	esac
 	set -f
 	# shellcheck disable=SC2086 # swarmdd.args is split into words
 	set -- "$@" $OPT_ARGS
@@ -60,16 +56,6 @@ run_agent() {
 	CONTEXT=$(context)
 	[ "$status" -ne 1 ] || AGENT_REPORT=$(cat "$ROOT/run/swarmdd/reports/failed" 2>/dev/null)
 	fail "$(agent_failure "$status")"
-}
-
-# Half of the available memory: the kernel needs the rest for packets and disk requests. A machine
-# with 128 MiB has 60 MiB available at this point, and the agent's default of 64 would get it
-# killed. 16 is the least that the agent accepts, 64 its default.
-memory_option() {
-	awk '/^MemAvailable:/ {
-		mib = int($2 / 2048)
-		print "--memory", (mib < 16 ? 16 : (mib > 64 ? 64 : mib))
-	}' "$ROOT/proc/meminfo" 2>/dev/null
 }
 
 # Sends JSON lines of the agent to the server unchanged, and prints them in short for the consoles,

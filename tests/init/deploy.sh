@@ -43,23 +43,8 @@ swarmdd.info_hash=0123 swarmdd.report=http://s/r swarmdd.args=\"--max-up 10M --f
 http://s/1 /dev/sda1 http://s/2 /dev/sda2\$"
 }
 
-case_deploy_small_machine_gives_the_agent_less_memory() {
+case_deploy_memory_option_of_the_command_line_is_given() {
 	good_network
-	echo "MemAvailable:      61440 kB" >"$ROOT/proc/meminfo"
-	boot "$MINIMAL"
-	ran "swarmdd get --progress plain --memory 30 http"
-}
-
-case_deploy_large_machine_gives_the_agent_its_default_memory() {
-	good_network
-	echo "MemAvailable:   16000000 kB" >"$ROOT/proc/meminfo"
-	boot "$MINIMAL"
-	ran "swarmdd get --progress plain --memory 64 http"
-}
-
-case_deploy_memory_option_of_the_command_line_wins() {
-	good_network
-	echo "MemAvailable:      61440 kB" >"$ROOT/proc/meminfo"
 	boot "$MINIMAL swarmdd.args=\"--memory 24\""
 	ran "swarmdd get --progress plain --memory 24 http"
 }
