@@ -190,7 +190,8 @@ run_script() {
 	status=$(cat "$ROOT/run/swarmdd/status")
 	[ "$status" -ne 0 ] || return 0
 	CONTEXT=$(context)
-	fail "the swarmdd.$1 script $2 ended with status $status: $(reason)"
+	error=$(reason)
+	fail "the swarmdd.$1 script $2 ended with status $status: ${error:-no message}"
 }
 
 # Not by sed, which would keep the lines until the script ends.

@@ -82,6 +82,11 @@ case_reason_of_a_script_without_errors_is_its_first_line() {
 	framed "ended with status 1: no disk of 1 TB call Bob"
 }
 
+case_reason_of_a_silent_script_is_its_status() {
+	pre 'exit 7'
+	framed "ended with status 7: no message"
+}
+
 case_reason_of_a_missing_script_is_that_of_the_server() {
 	good_network
 	echo "wget: server returned error: HTTP/1.1 404 Not Found" >"$ROOT/wget-error"
