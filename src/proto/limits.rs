@@ -63,9 +63,9 @@ pub(crate) const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Longest tracker answer: 2,000 IPv6 peers are 36 KB.
 pub const ANNOUNCE_BYTES_MAX: usize = 256 * 1024;
 
-/// Addresses taken from one tracker answer. The largest room planned for has a thousand machines;
-/// trackers mostly send 50 to 200.
-pub(crate) const ANNOUNCE_PEER_COUNT_MAX: usize = 2000;
+/// Addresses read from one tracker answer: all that fit into ANNOUNCE_BYTES_MAX. If they are more
+/// than ADDRESSES_MAX, a random part of them is kept, so that no order hides a living one.
+pub(crate) const ANNOUNCE_PEER_COUNT_MAX: usize = ANNOUNCE_BYTES_MAX / 6;
 
 /// Longest URL that is accepted anywhere.
 pub const URL_BYTES_MAX: usize = 2048;
@@ -108,6 +108,14 @@ pub(crate) const LINKS_MAX: usize = 16;
 /// become a chain: of 100 leechers that started 20 ms apart the slowest took 1.37 of the limit, and
 /// takes 1.19 with this rule (500 pieces, scripts/sim).
 pub(crate) const LINK_KEPT: Duration = Duration::from_secs(1);
+
+/// A machine in the room answers a connection within this time. An attempt that takes longer does
+/// not keep an incomplete agent from trying others, up to CALLS_MAX at once.
+pub(crate) const CALL_PROMPT: Duration = Duration::from_millis(250);
+
+/// Connections of all kinds up to which an incomplete agent tries others while some do not answer.
+/// With CONNECT_MAX it tries 66 silent addresses a second, and 2,000 in half a minute.
+pub(crate) const CALLS_MAX: usize = 200;
 
 /// Idle time from which a seed gives the place of a peer to a newcomer, if no address has more
 /// places than another. Without a rate limit a peer that wants anything is served sooner than that.
@@ -290,7 +298,10 @@ pub(crate) const IDLE_MAX: Duration = Duration::from_secs(150);
 /// A keep-alive is sent when nothing else was sent for this time (BEP 3).
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// Time to set up a connection and exchange handshakes.
+/// Time to set up a TCP connection: the kernel has repeated its request once by then, after 1 s.
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(3);
+
+/// Time to exchange handshakes.
 pub const GREETING_MAX: Duration = Duration::from_secs(10);
 
 /// First and longest pause before an address is tried again. The pause doubles each time.

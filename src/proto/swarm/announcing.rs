@@ -1,11 +1,13 @@
 //! What does the tracker tell us, and what do we tell it?
 
 use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use super::Swarm;
 use super::interface::*;
 use super::peer::Peer;
-use crate::limits::NUMWANT;
+use crate::limits::{ADDRESSES_MAX, NUMWANT};
 use crate::policy::mesh::AddressSource;
 use crate::policy::tracker::Need;
 use crate::units::*;
@@ -74,10 +76,11 @@ impl Swarm {
             Ok(Answer::Peers { peers, warning, .. }) => {
                 self.tracker.answered(now);
                 self.refusal = None;
-                for address in peers {
-                    self.mesh.learn(now, address, AddressSource::Tracker);
-                }
-                if let Some(text) = warning {
+                self.learn(now, peers);
+                if let Some(text) = warning
+                    && self.warning.as_ref() != Some(&text)
+                {
+                    self.warning = Some(text.clone());
                     self.tell(Event::TrackerWarned(text));
                 }
             }
@@ -104,6 +107,14 @@ impl Swarm {
         }
         self.leave_if_done(now);
         self.try_to_leave(now);
+    }
+
+    /// A random part of the addresses, if they are more than can be kept.
+    fn learn(&mut self, now: Instant, mut addresses: Vec<SocketAddr>) {
+        self.rng.shuffle(&mut addresses);
+        for address in addresses.into_iter().take(ADDRESSES_MAX) {
+            self.mesh.learn(now, address, AddressSource::Tracker);
+        }
     }
 
     /// A tracker that refuses is asked every few seconds, and one line in the log is enough.

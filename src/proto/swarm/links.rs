@@ -20,7 +20,7 @@ impl Swarm {
         if !self.is_open() || self.is_address_banned(now, address) {
             return None;
         }
-        if self.peers.staying_count() >= self.links_max() {
+        if self.peers.staying_count(now) >= self.links_max() {
             let replaced = self.seat_for(now, address)?;
             self.close(now, replaced, Ending::Normal, "its place is needed");
         }
@@ -47,6 +47,10 @@ impl Swarm {
 
     /// A connection that `poll_connect` asked for is set up. If that failed, call `handle_closed`.
     pub fn handle_connected(&mut self, now: Instant, slot: PeerSlot) {
+        // After an outage of the network all that were called in vain may answer at once.
+        if self.peer(slot).is_slow(now) && self.peers.staying_count(now) >= LINKS_MAX {
+            return self.close(now, slot, Ending::Normal, "others answered sooner");
+        }
         self.peer(slot).connected(now);
     }
 
@@ -153,7 +157,8 @@ impl Swarm {
         let gets_nothing = self.state == State::Downloading
             && overdue(now, waits_since, LINK_PATIENCE)
             && count < SEED_LINKS_MAX;
-        if count >= LINKS && !gets_nothing {
+        let room = count < LINKS || self.may_search(now, count);
+        if !room && !gets_nothing {
             return None;
         }
         let kind = match self.config.role {
@@ -168,7 +173,7 @@ impl Swarm {
             }
             self.mesh.ended(now, address, Ending::Failed);
         };
-        if count >= LINKS {
+        if !room {
             self.extra_call_at = now;
         }
         Some((self.add_peer(now, address, Direction::Outgoing), address))
@@ -183,6 +188,17 @@ impl Swarm {
         let ip = self.peers.get(slot).map(|peer| peer.address.ip());
         let needed = self.picker.lacks_holders();
         ip.is_some_and(|ip| self.blame.is_peer_banned(now, ip, peer_id, needed))
+    }
+
+    /// Whether calls that are not answered leave room for others. The more of them there are, the
+    /// more are tried at once.
+    fn may_search(&self, now: Instant, count: usize) -> bool {
+        let slow = self.peers.slow_count(now);
+        let others = count - slow;
+        !self.have().is_full()
+            && self.peers.live_count() < LINKS
+            && others < LINKS.max(slow / 4)
+            && count < CALLS_MAX
     }
 
     pub(super) fn links_max(&self) -> usize {

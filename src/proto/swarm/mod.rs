@@ -169,6 +169,8 @@ pub struct Swarm {
     tracker: Tracker,
     /// What the tracker last refused us with, until it answers with peers.
     refusal: Option<String>,
+    /// What it last warned us of.
+    warning: Option<String>,
     announce_key: u32,
     leaving: Leaving,
 
@@ -231,6 +233,7 @@ impl Swarm {
                 &mut rng,
             ),
             refusal: None,
+            warning: None,
             announce_key: rng.next_u64() as u32,
             leaving: Leaving::new(now, complete_at),
             traffic: Traffic::default(),

@@ -223,6 +223,13 @@ impl Peer {
         self.phase == Phase::Live
     }
 
+    /// We called them, and they have not answered promptly.
+    pub(super) fn is_slow(&self, now: Instant) -> bool {
+        let called = self.direction == Direction::Outgoing;
+        let waits = matches!(self.phase, Phase::Connecting | Phase::Greeting);
+        called && waits && overdue(now, self.since, CALL_PROMPT)
+    }
+
     /// The connection is set up; their handshake comes next.
     pub(super) fn connected(&mut self, now: Instant) {
         if self.phase == Phase::Connecting {

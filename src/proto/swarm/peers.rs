@@ -73,10 +73,15 @@ impl Peers {
         self.values().filter(|peer| peer.is_live()).count()
     }
 
-    /// The peers that are not being closed.
-    pub(super) fn staying_count(&self) -> usize {
-        let stays = |peer: &&Peer| peer.phase != Phase::Closing;
+    /// The peers that are not being closed, without those that we called in vain so far.
+    pub(super) fn staying_count(&self, now: Instant) -> usize {
+        let stays = |peer: &&Peer| peer.phase != Phase::Closing && !peer.is_slow(now);
         self.values().filter(stays).count()
+    }
+
+    /// The peers that we called and that have not answered promptly.
+    pub(super) fn slow_count(&self, now: Instant) -> usize {
+        self.values().filter(|peer| peer.is_slow(now)).count()
     }
 
     /// The peer that called us longest ago and may well have found other neighbours by now. Not a

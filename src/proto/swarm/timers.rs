@@ -64,7 +64,10 @@ impl Swarm {
         let knows_us = peer.said_complete || !peer.extended;
         let late = |since, limit| overdue(now, since, limit);
         let (ending, why) = match peer.phase {
-            Phase::Connecting | Phase::Greeting if late(peer.since, GREETING_MAX) => {
+            Phase::Connecting if late(peer.since, CONNECT_MAX) => {
+                (Ending::Failed, "it did not answer")
+            }
+            Phase::Greeting if late(peer.since, GREETING_MAX) => {
                 (Ending::Failed, "it did not answer")
             }
             Phase::Connecting | Phase::Greeting | Phase::Closing => return,

@@ -10,7 +10,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::format::bencode::{self, BencodeError, Dict, Value};
@@ -151,7 +151,7 @@ impl Answer {
         }
         Ok(Answer::Peers {
             peers: peers_in(&dict),
-            warning: text_of(&dict, "warning message"),
+            warning: text_of(&dict, "warning message").or_else(|| ignored_in(&dict)),
         })
     }
 }
@@ -182,8 +182,25 @@ fn peers_in(dict: &Dict<'_>) -> Vec<SocketAddr> {
     all.take(ANNOUNCE_PEER_COUNT_MAX).collect()
 }
 
-/// One peer as a dictionary with `ip` and `port`. BEP 3 also allows a host name, which is ignored:
-/// the core cannot look it up, and no tracker sends one.
+/// Which peers are given by a host name, as BEP 3 allows, and ignored. Looking up names blocks the
+/// loop, and a tracker can send thousands of them.
+fn ignored_in(dict: &Dict<'_>) -> Option<String> {
+    let list = dict.get(b"peers").and_then(Value::as_list)?;
+    let is_name = |name: &&str| name.parse::<IpAddr>().is_err();
+    let name_of = |peer: Value<'_>| {
+        let name = peer.as_dict()?.get(b"ip")?.as_bytes()?;
+        let name = core::str::from_utf8(name).ok().filter(is_name)?;
+        Some(text::printable(name.as_bytes(), TEXT_BYTES_MAX))
+    };
+    let mut names = list.iter().filter_map(name_of);
+    let first = names.next()?;
+    let count = 1 + names.count();
+    Some(format!(
+        "{count} peers are given by host name and ignored, the first is {first}"
+    ))
+}
+
+/// One peer as a dictionary with `ip` and `port`.
 fn listed_peer(peer: Value<'_>) -> Option<SocketAddr> {
     let peer = peer.as_dict()?;
     let ip = peer.get(b"ip")?.as_str()?.parse().ok()?;
@@ -360,6 +377,23 @@ mod tests {
         );
         assert_eq!(peers_of(b"de"), []);
         assert_eq!(peers_of(b"d5:peersi5e6:peers6lee"), []);
+    }
+
+    #[test]
+    fn host_names_are_ignored_aloud() {
+        let body = b"d5:peersl\
+            d2:ip9:10.77.0.14:porti6881ee\
+            d2:ip9:seed.\x1b[2m4:porti6881ee\
+            d2:ip9:localhost4:porti6881ee\
+            ee";
+        let warning = "2 peers are given by host name and ignored, the first is seed.\u{fffd}[2m";
+        assert_eq!(
+            Answer::parse(body),
+            Ok(Answer::Peers {
+                peers: addresses(&["10.77.0.1:6881"]),
+                warning: Some(warning.into()),
+            })
+        );
     }
 
     #[test]

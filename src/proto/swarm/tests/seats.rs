@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use super::super::*;
 use super::links::{KIB, address, at, caller, shake_hands, swarm, work};
 use crate::policy::throttle::Throttles;
+use crate::wire::announce::Answer;
 use crate::wire::message::Handshake;
 
 #[test]
@@ -115,6 +116,61 @@ fn a_stolen_peer_id_does_not_cut_the_link_of_its_owner() {
     );
 }
 
+fn shake_hands_with(swarm: &mut Swarm, slot: PeerSlot) {
+    swarm.handle_connected(at(0), slot);
+    shake_hands(swarm, slot, slot.0 as u8, true);
+}
+
+/// The tracker names the only living peer behind 2,000 addresses that are silent, or that refuse.
+#[test]
+fn dead_addresses_do_not_hide_a_living_one_for_long() {
+    for (silent, seconds_max) in [(true, 60), (false, 1)] {
+        let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &[]);
+        work(&mut swarm, at(0));
+        let dead = |n: u16| SocketAddr::from(([10, 78, (n >> 8) as u8, n as u8], 6881));
+        let living = address(1);
+        let peers = (0..2000).map(dead).chain([living]).collect();
+        let warning = None;
+        assert!(swarm.poll_announce(at(0)).is_some());
+        swarm.handle_announced(at(0), Ok(Answer::Peers { peers, warning }));
+        let mut found_at = None;
+        let mut now = at(0);
+        while found_at.is_none() {
+            assert!(now < at(seconds_max), "silent: {silent}");
+            swarm.handle_timeout(now, &mut Throttles::default());
+            while let Some((slot, _)) = swarm.poll_close() {
+                swarm.handle_closed(now, slot, &mut Throttles::default());
+            }
+            while let Some((slot, address)) = swarm.poll_connect(now) {
+                found_at = found_at.or((address == living).then_some(now));
+                if !silent {
+                    swarm.handle_closed(now, slot, &mut Throttles::default());
+                }
+            }
+            assert!(swarm.peers.count() <= CALLS_MAX);
+            now = now + TICK;
+        }
+    }
+}
+
+/// A room whose switch was away: what answers late is closed beyond the usual number.
+#[test]
+fn late_answers_do_not_make_a_crowd() {
+    let peers = (1..=200).map(address).collect::<Vec<_>>();
+    let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers);
+    work(&mut swarm, at(0));
+    let mut called = Vec::new();
+    for tick in 0..8 {
+        let now = at(0) + TICK * tick;
+        called.extend(core::iter::from_fn(|| swarm.poll_connect(now)));
+    }
+    assert!(called.len() > 2 * LINKS_MAX, "{}", called.len());
+    for (slot, _) in called {
+        swarm.handle_connected(at(2), slot);
+    }
+    assert!(swarm.peers.staying_count(at(2)) <= LINKS_MAX);
+}
+
 /// Ten neighbours lack the same piece, and a source that calls nobody (as aria2) came after them.
 #[test]
 fn an_agent_that_gets_nothing_calls_one_more_peer_now_and_then() {
@@ -123,6 +179,9 @@ fn an_agent_that_gets_nothing_calls_one_more_peer_now_and_then() {
     let called = |swarm: &mut Swarm, now| core::iter::from_fn(|| swarm.poll_connect(now)).count();
     work(&mut swarm, at(0));
     assert_eq!(called(&mut swarm, at(0)), LINKS);
+    for slot in swarm.peers.slots() {
+        shake_hands_with(&mut swarm, slot);
+    }
     let patience = LINK_PATIENCE.as_secs();
     assert_eq!(called(&mut swarm, at(patience - 1)), 0);
     for round in 1..100 {
