@@ -222,7 +222,9 @@ impl Job {
 
     /// Reports where the job stands, if that is `due` or the state has changed.
     pub fn report(&mut self, due: bool, reporter: &mut Reporter, now: Instant) {
-        self.reporting.update(&self.core, due, reporter, now);
+        let last_closed = self.links.last_closed();
+        self.reporting
+            .update(&self.core, last_closed, due, reporter, now);
     }
 
     pub fn is_over(&self) -> bool {

@@ -34,6 +34,8 @@ pub(super) struct Links {
     /// By the number that the core gave the peer. It gives the number to another peer only after
     /// `handle_closed`.
     links: Vec<Option<Link>>,
+    /// The connection that was closed last, and why.
+    last_closed: Option<(SocketAddr, String)>,
     /// Peers whose links may have something to read. Each stands here once, unless its link was
     /// closed meanwhile and another peer has the number.
     ready: VecDeque<PeerSlot>,
@@ -57,6 +59,7 @@ impl Links {
         Links {
             job,
             links: Vec::new(),
+            last_closed: None,
             ready: VecDeque::new(),
         }
     }
@@ -188,8 +191,14 @@ impl Links {
         let link = self.links.get_mut(peer.index()).and_then(Option::take);
         if let Some(link) = link {
             shared.note_closed(link.conn.address(), why);
+            self.last_closed = Some((link.conn.address(), why.to_string()));
         }
         core.handle_closed(now, peer, &mut shared.throttles);
+    }
+
+    /// Which connection was closed last, and why.
+    pub fn last_closed(&self) -> Option<&(SocketAddr, String)> {
+        self.last_closed.as_ref()
     }
 
     pub fn close_all(

@@ -8,7 +8,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use swarm_proto::swarm::{DiskError, DiskOperation, Event, Failure, Outcome, Progress, State};
+use swarm_proto::swarm::{
+    DiskError, DiskOperation, Event, Failure, Lack, Outcome, Progress, State, Waiting,
+};
 
 use crate::os::errno;
 use crate::report;
@@ -86,6 +88,16 @@ pub(super) fn event(event: &Event, path: &Path) -> String {
             format!("piece {} is not served: {why}", piece.0)
         }
         event => event.to_string(),
+    }
+}
+
+/// What is waited for; if it is a connection, with the reason why the last one ended.
+pub(super) fn waiting(waiting: &Waiting, last_closed: Option<&(SocketAddr, String)>) -> String {
+    match (waiting.peers, last_closed) {
+        (Lack::Unreachable(_), Some((address, why))) => {
+            format!("{waiting}; the last try, {address}: {why}")
+        }
+        _ => waiting.to_string(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What does the user learn about one job: where it stands, and how it ended?
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use swarm_proto::swarm::{Role, State, Swarm};
@@ -45,7 +46,14 @@ impl Reporting {
     }
 
     /// Reports where the job stands, if that is `due` or the state is another one than before.
-    pub fn update(&mut self, core: &Swarm, due: bool, reporter: &mut Reporter, now: Instant) {
+    pub fn update(
+        &mut self,
+        core: &Swarm,
+        last_closed: Option<&(SocketAddr, String)>,
+        due: bool,
+        reporter: &mut Reporter,
+        now: Instant,
+    ) {
         let state = self.state(core);
         if !due && self.reported == Some(state) {
             return;
@@ -54,7 +62,12 @@ impl Reporting {
         if state == report::State::Seeding {
             self.complete_at.get_or_insert(now);
         }
-        reporter.update(now, self.number, &self.status(core, state));
+        let waiting = core.waiting(now);
+        let status = report::Status {
+            waiting: waiting.map(|waiting| messages::waiting(&waiting, last_closed)),
+            ..self.status(core, state)
+        };
+        reporter.update(now, self.number, &status);
     }
 
     /// Notes the events that the core has for the log.
@@ -120,6 +133,7 @@ impl Reporting {
             fetched: progress.fetched,
             uploaded: progress.uploaded,
             peers: progress.peers,
+            waiting: None,
         }
     }
 

@@ -360,6 +360,7 @@ fn fetching(job: &Job) -> Status {
         fetched: 0,
         uploaded: 0,
         peers: 0,
+        waiting: None,
     }
 }
 

@@ -63,6 +63,7 @@ impl Reading<'_> {
             fetched: 0,
             uploaded: 0,
             peers: 0,
+            waiting: None,
         }
     }
 }

@@ -346,5 +346,9 @@ pub(crate) const NUMWANT: u32 = 200;
 /// How long leaving waits for the tracker to take our `stopped`.
 pub(crate) const LEAVING_MAX: Duration = Duration::from_secs(3);
 
+/// An incomplete agent that has received nothing for this time says what it waits for. Peers are
+/// found, choked and unchoked within less.
+pub(crate) const WAITING_AFTER: Duration = Duration::from_secs(10);
+
 /// Events kept until they are fetched.
 pub(crate) const EVENTS_MAX: usize = 64;

@@ -26,6 +26,7 @@ fn status_members(progress: &Progress, state: State) -> String {
         fetched,
         uploaded,
         peers,
+        waiting,
         ..
     } = &progress.status;
     let (torrent, target) = (string(torrent), string(target));
@@ -35,10 +36,13 @@ fn status_members(progress: &Progress, state: State) -> String {
         progress.up.bytes_per_second(),
     );
     let eta = option(progress.eta_seconds());
+    let waiting = waiting.as_deref().map_or(String::new(), |waiting| {
+        format!(",\"waiting\":{}", string(waiting))
+    });
     format!(
         "\"state\":\"{state}\",\"torrent\":{torrent},\"target\":{target},\"percent\":{}.{},\"have\":{have},\
          \"pieces\":{pieces},\"fetched\":{fetched},\"uploaded\":{uploaded},\"down\":{down},\"up\":{up},\
-         \"peers\":{peers},\"eta\":{eta}",
+         \"peers\":{peers},\"eta\":{eta}{waiting}",
         permille / 10,
         permille % 10,
     )

@@ -18,6 +18,7 @@ pub(super) struct View {
     advance: u64,
     peers: u32,
     eta_seconds: Option<u64>,
+    waits: bool,
 }
 
 impl View {
@@ -37,6 +38,7 @@ impl View {
             advance: job.advance.bytes_per_second(),
             peers: status.peers,
             eta_seconds: job.eta_seconds(),
+            waits: status.waiting.is_some(),
         }
     }
 
@@ -64,6 +66,7 @@ impl View {
             advance: behind().map(|view| view.advance).sum(),
             peers: views.iter().map(|view| view.peers).sum(),
             eta_seconds: behind().map(|view| view.eta_seconds).max().flatten(),
+            waits: behind().all(|view| view.waits),
         })
     }
 
@@ -93,6 +96,7 @@ impl View {
         let swarm = format!(", up {}/s, {} peer{plural}", binary(self.up), self.peers);
         let numbers = match self.state {
             State::Scanning | State::Verifying => format!(", {}/s", binary(self.advance)),
+            State::Downloading if self.waits => format!(", waits{swarm}"),
             State::Downloading => format!(", down {}/s{swarm}", binary(self.down)),
             State::Seeding => swarm,
             State::Fetching | State::Done | State::Failed => String::new(),

@@ -101,6 +101,8 @@ pub struct Status {
     pub fetched: u64,
     pub uploaded: u64,
     pub peers: u32,
+    /// What is waited for while nothing arrives.
+    pub waiting: Option<String>,
 }
 
 /// How one job ended. It failed if there is an `error`.
@@ -200,6 +202,10 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         let job = job(&mut self.jobs, now, index, status);
         assert!(!job.finished, "job {index} has been finished");
         job.record(now, status);
+        if let Some(note) = job.note_waiting(now) {
+            self.note(&note);
+        }
+        let job = self::job(&mut self.jobs, now, index, status);
         match self.mode {
             Mode::Plain if job.is_due(now, PLAIN_INTERVAL) => {
                 job.printed = Some((now, status.clone()));
@@ -400,6 +406,7 @@ mod testing {
             fetched: 0,
             uploaded: 0,
             peers: 2,
+            waiting: None,
         }
     }
 
@@ -478,6 +485,40 @@ mod tests {
                  uploaded 0 B",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_seldom_and_taken_back() {
+        let mut console = console(Mode::Json, || None);
+        let waits = |text: &str| Status {
+            waiting: Some(text.into()),
+            ..status(State::Downloading)
+        };
+        for second in 0..100 {
+            console.update(at(second * 1000), 0, &waits("no peer"));
+        }
+        let line = "swarmdd: sda1 -> /dev/sda1: waits: no peer";
+        assert_eq!(lines(&mut console.err), [line; 2], "once a minute");
+        let object = lines(&mut console.out).pop().unwrap();
+        assert!(
+            object.ends_with(",\"eta\":null,\"waiting\":\"no peer\"}"),
+            "{object}"
+        );
+        console.update(at(100_000), 0, &waits("no tracker"));
+        console.update(at(101_000), 0, &waits("no peer"));
+        assert_eq!(
+            lines(&mut console.err).len(),
+            1,
+            "a change is said at once, but not two"
+        );
+        console.update(at(102_000), 0, &status(State::Downloading));
+        console.update(at(103_000), 0, &status(State::Downloading));
+        assert_eq!(
+            lines(&mut console.err),
+            ["swarmdd: sda1 -> /dev/sda1: goes on"]
+        );
+        let object = lines(&mut console.out).pop().unwrap();
+        assert!(!object.contains("waiting"), "{object}");
     }
 
     #[test]

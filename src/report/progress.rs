@@ -9,6 +9,11 @@ use super::{State, Status};
 /// A job that is complete and only waits needs no lines, but a log should show that it lives.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A sentence about what is waited for is repeated after the first time, and replaced by another
+/// one after the second.
+const WAITING_REPEATED: Duration = Duration::from_secs(60);
+const WAITING_CHANGED: Duration = Duration::from_secs(10);
+
 /// Rates forget with this time constant: long enough to be readable, short enough to show a stall.
 const RATE_SECONDS: f64 = 4.0;
 
@@ -22,6 +27,8 @@ pub(super) struct Progress {
     /// What was last printed of this job, and when.
     pub(super) printed: Option<(Instant, Status)>,
     pub(super) finished: bool,
+    /// What was last said to be waited for, and when.
+    waiting: Option<(Instant, String)>,
 }
 
 impl Progress {
@@ -33,7 +40,30 @@ impl Progress {
             advance: Rate::new(now, status.bytes_advanced()),
             printed: None,
             finished: false,
+            waiting: None,
         }
+    }
+
+    /// A line about what is waited for, if it is due; or that it has come.
+    pub(super) fn note_waiting(&mut self, now: Instant) -> Option<String> {
+        let title = self.title();
+        let Some(waiting) = &self.status.waiting else {
+            let before = self.waiting.take();
+            return before.map(|_| format!("{title}: goes on"));
+        };
+        if let Some((last, said)) = &self.waiting {
+            let same = said == waiting;
+            let pause = if same {
+                WAITING_REPEATED
+            } else {
+                WAITING_CHANGED
+            };
+            if now.since(*last) < pause {
+                return None;
+            }
+        }
+        self.waiting = Some((now, waiting.clone()));
+        Some(format!("{title}: waits: {waiting}"))
     }
 
     pub(super) fn record(&mut self, now: Instant, status: &Status) {

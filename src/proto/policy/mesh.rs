@@ -115,6 +115,11 @@ impl Mesh {
         self.quiet_until = Instant(0);
     }
 
+    /// The known addresses, without our own.
+    pub fn address_count(&self) -> usize {
+        self.known.iter().filter(|(_, known)| !known.own).count()
+    }
+
     /// False if every address is fixed, in use, or has never failed.
     fn forget_worst(&mut self) -> bool {
         let failed = self

@@ -212,6 +212,7 @@ impl World {
                     agent.swarm.handle_handshake(now, slot, &handshake);
                 }
                 (Some(slot), Packet::Message(message)) => {
+                    agent.checker.message_received(&message);
                     agent
                         .swarm
                         .handle_message(now, slot, message, &mut agent.throttles);

@@ -52,6 +52,8 @@ pub struct Checker {
     pub fetched: u64,
     pub uploaded: u64,
     pub first_error: Option<DiskError>,
+    /// Somebody who has data told the agent so.
+    met_data: bool,
 }
 
 impl Checker {
@@ -82,7 +84,16 @@ impl Checker {
             fetched: 0,
             uploaded: 0,
             first_error: None,
+            met_data: false,
         }
+    }
+
+    pub fn message_received(&mut self, message: &Message) {
+        self.met_data |= match message {
+            Message::Have(_) | Message::HaveAll => true,
+            Message::Bitfield(bits) => bits.iter().any(|byte| *byte != 0),
+            _ => false,
+        };
     }
 
     pub fn has_nothing(&self) -> bool {
@@ -321,6 +332,8 @@ impl Checker {
     }
 
     fn write_submitted(&mut self, piece: PieceIndex) {
+        let may = self.met_data || self.missing_bytes() == 0;
+        assert!(may, "piece {} is written before anybody had data", piece.0);
         let index = piece.index();
         assert!(!self.is_seeder, "a seeder writes piece {index}");
         assert!(

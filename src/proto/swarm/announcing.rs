@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 use super::Swarm;
 use super::interface::*;
 use super::peer::Peer;
+use super::waiting::LastAnnounce;
 use crate::limits::{ADDRESSES_MAX, NUMWANT};
 use crate::policy::mesh::AddressSource;
 use crate::policy::tracker::Need;
@@ -75,7 +76,7 @@ impl Swarm {
         match answer {
             Ok(Answer::Peers { peers, warning, .. }) => {
                 self.tracker.answered(now);
-                self.refusal = None;
+                self.last_announce = LastAnnounce::Answered;
                 self.learn(now, peers);
                 if let Some(text) = warning
                     && self.warning.as_ref() != Some(&text)
@@ -97,6 +98,7 @@ impl Swarm {
             }
             Err(text) => {
                 self.tracker.failed(now);
+                self.last_announce = LastAnnounce::Unanswered(text.clone());
                 if !was_lost && self.tracker.unreachable_since().is_some() {
                     self.tell(Event::TrackerLost(text));
                 }
@@ -119,8 +121,9 @@ impl Swarm {
 
     /// A tracker that refuses is asked every few seconds, and one line in the log is enough.
     fn tell_refusal(&mut self, reason: String) {
-        if self.refusal.as_ref() != Some(&reason) {
-            self.refusal = Some(reason.clone());
+        let refused = LastAnnounce::Refused(reason.clone());
+        if self.last_announce != refused {
+            self.last_announce = refused;
             self.tell(Event::TrackerRefused(reason));
         }
     }

@@ -37,6 +37,7 @@
 //! reading       what is read and hashed next
 //! announcing    what the tracker is told
 //! timers        what happens because time has passed
+//! waiting       what is waited for while nothing arrives
 //! ```
 
 mod announcing;
@@ -61,8 +62,10 @@ mod storage;
 mod tests;
 mod timers;
 mod traffic;
+mod waiting;
 
 pub use interface::*;
+pub use waiting::{Lack, Waiting};
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -79,6 +82,7 @@ use self::placing::Placing;
 use self::read_back::ReadBack;
 use self::scan::Scan;
 use self::traffic::{Pace, Traffic};
+use self::waiting::LastAnnounce;
 use crate::bitfield::Bitfield;
 use crate::format::contents::Contents;
 use crate::format::metainfo::Metainfo;
@@ -167,9 +171,8 @@ pub struct Swarm {
     mesh: Mesh,
     blame: Blame,
     tracker: Tracker,
-    /// What the tracker last refused us with, until it answers with peers.
-    refusal: Option<String>,
-    /// What it last warned us of.
+    last_announce: LastAnnounce,
+    /// What the tracker last warned us of.
     warning: Option<String>,
     announce_key: u32,
     leaving: Leaving,
@@ -183,6 +186,8 @@ pub struct Swarm {
     next_tick: Instant,
     /// When a block last arrived, or a piece got onto the disk.
     progress_at: Instant,
+    /// A peer with data was connected once, so what is zeros may be written.
+    met_data: bool,
     /// When we last called one peer more than LINKS.
     extra_call_at: Instant,
 }
@@ -232,7 +237,10 @@ impl Swarm {
                 config.tracker_grace,
                 &mut rng,
             ),
-            refusal: None,
+            last_announce: match metainfo.trackers.is_empty() {
+                true => LastAnnounce::NoTracker,
+                false => LastAnnounce::Pending,
+            },
             warning: None,
             announce_key: rng.next_u64() as u32,
             leaving: Leaving::new(now, complete_at),
@@ -242,6 +250,7 @@ impl Swarm {
             rechoke_due: false,
             next_tick: now,
             progress_at: now,
+            met_data: false,
             extra_call_at: now,
             contents,
             rng,

@@ -319,6 +319,10 @@ impl Peer {
         self.version += 1;
     }
 
+    pub(super) fn chokes(&self) -> bool {
+        self.peer_choking
+    }
+
     pub(super) fn chokes_us(&mut self) {
         self.peer_choking = true;
         // What they suggested to us they may now suggest to others.

@@ -279,7 +279,9 @@ impl Swarm {
 
     /// Not during a read-back, as `write_copies`.
     pub(super) fn write_zeros(&mut self) {
-        while let Some(piece) = self.placing.start_zeros() {
+        while self.may_write()
+            && let Some(piece) = self.placing.start_zeros()
+        {
             self.disk.zero(piece);
         }
     }

@@ -8,3 +8,4 @@ mod scan;
 mod seats;
 mod sources;
 mod story;
+mod waiting;
