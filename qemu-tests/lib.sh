@@ -147,9 +147,10 @@ plain_drive() { echo "file=$WORK/$1.disk,format=raw,cache=unsafe"; }
 
 # virtio_disk N DRIVE: the options for a disk whose data is at DRIVE. Without `report` QEMU would
 # stop the machine on "no space". With merging, all merged requests would fail if one of them fails.
+# addr: its by-path name is pci-0000:00:08.0.
 virtio_disk() {
 	printf '%s\n' "-drive $2,if=none,id=disk,werror=report,rerror=report" \
-		"-device virtio-blk-pci,drive=disk,serial=DISK$1,request-merging=off"
+		"-device virtio-blk-pci,drive=disk,serial=DISK$1,request-merging=off,addr=8"
 }
 
 # The same as a SCSI disk: virtio-blk knows only one error, SCSI tells errors apart.
