@@ -20,14 +20,15 @@ use super::announcer::Announcer;
 use super::hashing::Hashing;
 use super::links::Links;
 use super::place::Place;
-use super::reporting::Reporting;
+use super::reporting::{Closed, Reporting};
 use super::setup::{self, Settings, Setup};
 use super::tokens::Origin;
-use super::{Reporter, Shared};
+use super::{Reporter, Shared, messages};
 use crate::net::peer_socket::PeerSocket;
 use crate::os::device::{Device, Kind};
 use crate::os::pool::Pool;
 use crate::storage::disk::Storage;
+use crate::storage::leftovers;
 use crate::storage::places::Places;
 use crate::storage::requests::Joining;
 use crate::storage::table_fit;
@@ -51,6 +52,7 @@ pub(super) struct Job {
     reporting: Reporting,
     role: Role,
     grow_last: bool,
+    keep_signatures: bool,
 }
 
 impl Job {
@@ -89,6 +91,7 @@ impl Job {
             reporting,
             role,
             grow_last: settings.grow_last,
+            keep_signatures: settings.keep_signatures,
         })
     }
 
@@ -238,8 +241,8 @@ impl Job {
             .close_all(&"we are done", &mut self.core, shared, now);
         deregister(&self.storage, shared.poll.registry());
         let device = self.storage.into_device();
-        let closed = close_target(device, &self.core, self.role, self.grow_last);
         let (core, role) = (&self.core, self.role);
+        let closed = close_target(device, core, role, self.grow_last, self.keep_signatures);
         self.reporting
             .finish(core, role, closed, shared.reporter, now)
     }
@@ -260,33 +263,40 @@ fn deregister(storage: &Storage, registry: &Registry) {
     let _ = registry.deregister(&mut SourceFd(&storage.event_fd()));
 }
 
-/// Closes a target. A complete image gets its partition table fitted to the disk, and in a regular
-/// file its length. Returns what was done to the table, or what went wrong.
+/// Closes a target. A complete image gets its partition table fitted to the disk, loses the
+/// signatures that are left from what was there before, and in a regular file gets its length.
 fn close_target(
     mut device: Device,
     core: &Swarm,
     role: Role,
     grow_last: bool,
-) -> Result<Option<String>, String> {
+    keep_signatures: bool,
+) -> Result<Closed, String> {
+    let mut closed = Closed::default();
     // The length is set also when the read-back was interrupted: the image is complete, and the
     // file ends where the image does.
     let failed = matches!(core.state(), State::Over(Outcome::Failed(_)));
     if failed || !core.have().is_full() || role != Role::Leecher {
-        return Ok(None);
+        return Ok(closed);
     }
     let metainfo = core.metainfo();
-    let done = match core.state() {
-        State::Over(Outcome::Complete) => table_fit::fit(&device, metainfo, grow_last),
-        _ => Ok(None),
-    };
-    let done = done.map_err(|error| error.to_string())?;
+    let file_bytes = metainfo.disk_bytes.unwrap_or(metainfo.extents.disk_end().0);
+    if let State::Over(Outcome::Complete) = core.state() {
+        let fitted = table_fit::fit(&device, metainfo, grow_last);
+        closed.fitted = fitted.map_err(|error| error.to_string())?;
+        if device.kind == Kind::Regular {
+            device.size_bytes = file_bytes;
+        }
+        let cleared = leftovers::clear(&device, metainfo, keep_signatures);
+        closed.leftovers =
+            cleared.map_err(|error| messages::leftover_error(&error, &device.path))?;
+    }
     if device.kind == Kind::Regular {
-        let file_bytes = metainfo.disk_bytes.unwrap_or(metainfo.extents.disk_end().0);
         device
             .finish_regular(file_bytes)
             .map_err(|error| error.to_string())?;
     }
-    Ok(done)
+    Ok(closed)
 }
 
 #[cfg(test)]

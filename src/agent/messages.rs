@@ -14,6 +14,7 @@ use swarm_proto::swarm::{
 
 use crate::os::errno;
 use crate::report;
+use crate::storage::leftovers::LeftoverError;
 
 /// Why the jobs could not be run, or not to their end. A failure of a single job is in its
 /// `report::Outcome` instead.
@@ -127,6 +128,17 @@ fn explain(failure: &Failure, path: &Path) -> String {
     match failure {
         Failure::Disk(error) => disk_error(error, path),
         failure => failure.to_string(),
+    }
+}
+
+/// Why a target that holds the whole image is not done.
+pub(super) fn leftover_error(error: &LeftoverError, path: &Path) -> String {
+    match error {
+        LeftoverError::Disk(error) => disk_error(error, path),
+        LeftoverError::NotKept { offset } => format!(
+            "{} did not keep the zeros written at byte {offset}",
+            path.display()
+        ),
     }
 }
 

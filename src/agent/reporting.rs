@@ -8,7 +8,16 @@ use swarm_proto::units::Instant;
 
 use super::{Reporter, messages};
 use crate::report;
+use crate::storage::leftovers;
 use crate::target::Identity;
+
+/// What was done to a target when it was closed.
+#[derive(Default)]
+pub(super) struct Closed {
+    /// To its partition table.
+    pub fitted: Option<String>,
+    pub leftovers: leftovers::Report,
+}
 
 /// The name under which a job is reported, and what has been reported of it.
 pub(super) struct Reporting {
@@ -84,16 +93,23 @@ impl Reporting {
         &self,
         core: &Swarm,
         role: Role,
-        closed: Result<Option<String>, String>,
+        closed: Result<Closed, String>,
         reporter: &mut Reporter,
         now: Instant,
     ) -> bool {
-        if let Ok(Some(done)) = &closed {
+        if let Ok(Closed {
+            fitted: Some(done), ..
+        }) = &closed
+        {
             reporter.note(&format!("{}: {done}", self.target));
         }
         let why_incomplete =
             || messages::why_incomplete(&core.progress(), self.reported, &self.path);
-        let error = closed.err().or_else(why_incomplete);
+        let (left, failed) = match closed {
+            Ok(closed) => (closed.leftovers, None),
+            Err(error) => (leftovers::Report::default(), Some(error)),
+        };
+        let error = failed.or_else(why_incomplete);
         let complete = error.is_none();
         // A failed job is shown where it failed, a complete one at 100 %.
         let state = match complete {
@@ -101,7 +117,11 @@ impl Reporting {
             false => self.state(core),
         };
         let status = self.status(core, state);
-        let outcome = self.outcome(core, role, error, now);
+        let outcome = report::Outcome {
+            wiped: left.wiped,
+            remains: left.remains,
+            ..self.outcome(core, role, error, now)
+        };
         reporter.finish(now, self.number, &status, &outcome);
         complete
     }
@@ -157,6 +177,8 @@ impl Reporting {
             fetched: progress.fetched,
             info_hash: metainfo.info_hash.to_string(),
             disk: self.identity.clone(),
+            wiped: Vec::new(),
+            remains: Vec::new(),
             error,
         }
     }

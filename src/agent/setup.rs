@@ -59,6 +59,8 @@ pub struct Settings {
     pub max_down: Option<u64>,
     /// Enlarge the last partition to the end of the disk.
     pub grow_last: bool,
+    /// Leave signatures on the target that are not of the image.
+    pub keep_signatures: bool,
 }
 
 impl Default for Settings {
@@ -74,6 +76,7 @@ impl Default for Settings {
             max_up: None,
             max_down: None,
             grow_last: false,
+            keep_signatures: false,
         }
     }
 }
@@ -217,6 +220,7 @@ pub(super) mod tests {
             max_up: None,
             max_down: None,
             grow_last: false,
+            keep_signatures: false,
         }
     }
 

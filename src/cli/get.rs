@@ -40,6 +40,7 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
                 "--dry-run" => options.dry_run = true,
                 "--allow-smaller" => options.allow_smaller = true,
                 "--grow-last" => settings.grow_last = true,
+                "--keep-signatures" => settings.keep_signatures = true,
                 _ => shared_option(option, &mut words, settings, progress)?,
             },
         }

@@ -101,6 +101,9 @@ Options:
                         made on, if the used ranges of the image fit.
   --grow-last           Image of a whole disk: enlarge the last partition to the
                         end of TARGET. Its file system keeps its size.
+  --keep-signatures     Leave signatures of other uses (RAID, ZFS, an old GPT)
+                        where the image has nothing. By default their magic
+                        numbers are wiped in the end, as wipefs does it.
   -h, --help            This text.
 
 Example:

@@ -140,7 +140,8 @@ mod tests {
         let options = get_options(&format!(
             "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --memory 128 --progress json \
              --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 \
-             --dry-run --grow-last --allow-smaller --max-up 128K --max-down 1t \
+             --dry-run --grow-last --keep-signatures --allow-smaller \
+             --max-up 128K --max-down 1t \
              http://10.77.0.1/a.torrent disk:auto"
         ));
         assert_eq!(
@@ -171,6 +172,7 @@ mod tests {
                 && !options.settings.verify
                 && options.dry_run
                 && options.settings.grow_last
+                && options.settings.keep_signatures
                 && options.allow_smaller
         );
         assert_eq!(

@@ -5,13 +5,17 @@
 //! of pieces, and only if one of them is there, all pieces.
 
 use std::fmt::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use swarm_proto::bitfield::Bitfield;
 use swarm_proto::format::contents::Contents;
+use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::layout::Layout;
+use swarm_proto::format::leftovers::{self, Leftover};
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::partitions::TableKind;
+use swarm_proto::format::signatures::Signatures;
 use swarm_proto::rng::Rng;
 use swarm_proto::size::exact;
 use swarm_proto::units::PieceIndex;
@@ -21,6 +25,7 @@ use crate::os::device::{Device, Kind};
 use crate::os::signal::Signals;
 use crate::storage::places::Places;
 use crate::storage::reader::{self, ReadError};
+use crate::storage::sectors;
 use crate::target::inventory::Inventory;
 
 /// How the pieces of an image come to the target; each piece is counted once.
@@ -158,7 +163,17 @@ pub fn describe(
             .unwrap_or_default(),
         extents.disk_end().0 - 1,
     );
-    add_target(&mut text, device, inventory.as_ref());
+    let file_bytes = metainfo.disk_bytes.unwrap_or(extents.disk_end().0);
+    let job = PlannedJob {
+        metainfo,
+        device,
+        size_bytes: match device.kind {
+            Kind::Block { .. } => device.size_bytes,
+            Kind::Regular => file_bytes,
+        },
+        keep_signatures: settings.keep_signatures,
+    };
+    add_target(&mut text, &job, inventory.as_ref());
     add_transfers(&mut text, device, holdings, share);
     if let Some(afterwards) = afterwards(metainfo, settings.grow_last) {
         // Writing to a String cannot fail, here and below.
@@ -214,44 +229,140 @@ fn add_transfers(text: &mut String, device: &Device, holdings: &Holdings, share:
     );
 }
 
-/// What the target is and what is on it now.
-fn add_target(text: &mut String, device: &Device, inventory: Option<&Inventory>) {
+/// What the target is, what is on it now, and what becomes of that.
+fn add_target(text: &mut String, job: &PlannedJob, inventory: Option<&Inventory>) {
+    let device = job.device;
     let path = device.path.display();
-    let Kind::Block { number } = device.kind else {
-        let found = if device.created {
-            "nothing: the file is new"
-        } else {
-            "what the file holds"
-        };
-        let _ = writeln!(
-            text,
-            "  target      {path}, a regular file\n  overwrites  {found}"
-        );
+    let number = match device.kind {
+        Kind::Block { number } => Some(number),
+        Kind::Regular => None,
+    };
+    let size = exact(device.size_bytes);
+    let _ = match number {
+        Some(_) => writeln!(text, "  target      {path}, {size}"),
+        None => writeln!(text, "  target      {path}, a regular file"),
+    };
+    if device.created {
+        let _ = writeln!(text, "  overwrites  nothing: the file is new");
         return;
-    };
-    let _ = writeln!(text, "  target      {path}, {}", exact(device.size_bytes));
-    let Some((inventory, disk)) = inventory.and_then(|all| Some((all, all.disk_of(number)?)))
-    else {
-        return;
-    };
-    let _ = writeln!(text, "  disk        {}", disk.traits().join(", "));
-    let mut key = "overwrites";
-    let mut add = |path: &Path, size_bytes| {
-        let found = match inventory.signatures(path) {
-            Ok(signatures) => signatures.to_string(),
-            Err(error) => format!("unreadable: {error}"),
-        };
-        let _ = writeln!(
-            text,
-            "  {key:10}  {}, {}: {found}",
-            path.display(),
-            exact(size_bytes)
-        );
-        key = "";
-    };
-    add(&device.path, device.size_bytes);
-    let whole = number == disk.number;
-    for partition in disk.partitions.iter().filter(|_| whole) {
-        add(&partition.path(), partition.size_bytes);
     }
+    let disk = inventory
+        .zip(number)
+        .and_then(|(all, number)| all.disk_of(number));
+    if let Some(disk) = disk {
+        let _ = writeln!(text, "  disk        {}", disk.traits().join(", "));
+    }
+    let mut fates = Fates::default();
+    fates.add_device(job);
+    let whole = disk.filter(|disk| Some(disk.number) == number);
+    for partition in whole.iter().flat_map(|disk| &disk.partitions) {
+        let start = partition.start_bytes;
+        fates.add_partition(job, &partition.path(), start..start + partition.size_bytes);
+    }
+    fates.write(text);
+}
+
+/// One pair, as far as it decides what becomes of the target's contents.
+struct PlannedJob<'a> {
+    metainfo: &'a Metainfo,
+    device: &'a Device,
+    /// Of the target in the end: a file is cut to the length of the image.
+    size_bytes: u64,
+    keep_signatures: bool,
+}
+
+/// What is on the target, by what becomes of it; a line each.
+#[derive(Default)]
+struct Fates {
+    overwrites: Vec<String>,
+    wipes: Vec<String>,
+    remains: Vec<String>,
+    keeps: Vec<String>,
+}
+
+impl Fates {
+    /// The target itself. Signatures outside of the image are removed in the end, if the image says
+    /// what the target is (`storage::leftovers`).
+    fn add_device(&mut self, job: &PlannedJob) {
+        let (metainfo, device) = (job.metainfo, job.device);
+        let image = &metainfo.extents;
+        let title = format!("{}, {}", device.path.display(), exact(job.size_bytes));
+        let found = match sectors::signatures(device, 0..job.size_bytes) {
+            Ok(found) => found,
+            Err(error) => {
+                return self
+                    .overwrites
+                    .push(format!("{title}: unreadable: {error}"));
+            }
+        };
+        let left = leftovers::find(image, 0, &found, &[]);
+        let is_of_image = leftovers::is_of_image(image, 0, &found);
+        // The image's own backup goes to its place, and that is said below.
+        let is_replaced = |one: &Leftover| {
+            one.kind == "backup gpt" && metainfo.table == Some(TableKind::Gpt) && is_of_image
+        };
+        // Where the last partition of the image ends at the latest.
+        let partitions_end = metainfo.needed_bytes.or(metainfo.disk_bytes);
+        let partitions_end = partitions_end.unwrap_or(image.disk_end().0);
+        for one in left.iter().filter(|one| !is_replaced(one)) {
+            let mut line = one.describe();
+            let fate = match () {
+                () if !is_of_image => &mut self.keeps,
+                () if job.keep_signatures => &mut self.remains,
+                () => &mut self.wipes,
+            };
+            if is_of_image && one.magics[0].start < partitions_end {
+                line.push_str(", unless a partition that the image leaves out has it");
+            }
+            fate.push(line);
+        }
+        self.overwrites
+            .push(format!("{title}: {}", brought(image, 0, &found)));
+    }
+
+    /// A partition in the table that is on the target now.
+    fn add_partition(&mut self, job: &PlannedJob, path: &Path, part: Range<u64>) {
+        let image = &job.metainfo.extents;
+        let title = format!("{}, {}", path.display(), exact(part.end - part.start));
+        let found = match sectors::signatures(job.device, part.clone()) {
+            Ok(found) => found,
+            Err(error) => {
+                return self
+                    .overwrites
+                    .push(format!("{title}: unreadable: {error}"));
+            }
+        };
+        if leftovers::touches(image, 0, &part) {
+            self.overwrites
+                .push(format!("{title}: {}", brought(image, part.start, &found)));
+        } else {
+            self.keeps
+                .push(format!("{title}: {found}, but not its entry in the table"));
+        }
+    }
+
+    fn write(&self, text: &mut String) {
+        let rows = [
+            ("overwrites", &self.overwrites),
+            ("wipes", &self.wipes),
+            ("remains", &self.remains),
+            ("keeps", &self.keeps),
+        ];
+        for (name, lines) in rows {
+            for (index, line) in lines.iter().enumerate() {
+                let key = if index == 0 { name } else { "" };
+                let _ = writeln!(text, "  {key:10}  {line}");
+            }
+        }
+    }
+}
+
+/// The names of what the image overwrites on a device that begins at `start`.
+fn brought(image: &ExtentMap, start: u64, found: &Signatures) -> Signatures {
+    let mut brought = found.clone();
+    let is_touched = |magic: &Range<u64>| leftovers::touches(image, start, magic);
+    brought
+        .found
+        .retain(|one| one.magics.iter().any(is_touched));
+    brought
 }

@@ -9,6 +9,7 @@
 use super::ioctl;
 use std::fs::{File, Metadata};
 use std::io::{self, Seek};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -206,23 +207,18 @@ pub fn is_held(path: &Path) -> bool {
     opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
-/// The first and the last bytes of a device or file, fewer if it has fewer, and its size. Goes
+/// What `take` makes of a device or file: it gets the size, and the function that reads. Goes
 /// through the page cache and waits for the disk.
-pub fn read_ends(
+pub fn read_parts<T>(
     path: &Path,
-    head_bytes: usize,
-    tail_bytes: usize,
-) -> io::Result<(Vec<u8>, Vec<u8>, u64)> {
+    take: impl FnOnce(u64, &mut dyn FnMut(Range<u64>) -> io::Result<Vec<u8>>) -> io::Result<T>,
+) -> io::Result<T> {
     let mut file = File::open(path)?;
     let size_bytes = file.seek(io::SeekFrom::End(0))?;
-    let read = |offset: u64, length: usize| {
-        let length = (length as u64).min(size_bytes) as usize;
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, offset).map(|()| bytes)
-    };
-    let head = read(0, head_bytes)?;
-    let tail = read(size_bytes.saturating_sub(tail_bytes as u64), tail_bytes)?;
-    Ok((head, tail, size_bytes))
+    take(size_bytes, &mut |part| {
+        let mut bytes = vec![0; (part.end - part.start) as usize];
+        file.read_exact_at(&mut bytes, part.start).map(|()| bytes)
+    })
 }
 
 /// What the device is opened as, for messages.

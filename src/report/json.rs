@@ -61,11 +61,13 @@ fn outcome_members(outcome: &Outcome) -> String {
     let info_hash = string(&outcome.info_hash);
     let disk = identity(&outcome.disk);
     let error = option(outcome.error.as_deref().map(string));
+    let (wiped, remains) = (list(&outcome.wiped), list(&outcome.remains));
     // In units of 0.1 MB.
     let speed = outcome.bytes_per_second() / 100_000;
     format!(
         "\"verified\":{verified},\"good\":{good},\"bad_offset\":{bad_offset},\"seconds\":{seconds}.{millis:03},\
-         \"mb_per_second\":{}.{},\"bytes\":{bytes},\"info_hash\":{info_hash},\"disk\":{disk},\"error\":{error}",
+         \"mb_per_second\":{}.{},\"bytes\":{bytes},\"info_hash\":{info_hash},\
+         \"wiped\":[{wiped}],\"remains\":[{remains}],\"disk\":{disk},\"error\":{error}",
         speed / 10,
         speed % 10,
     )
@@ -100,6 +102,11 @@ fn string(text: &str) -> String {
     }
     json.push('"');
     json
+}
+
+fn list(texts: &[String]) -> String {
+    let texts: Vec<String> = texts.iter().map(|text| string(text)).collect();
+    texts.join(",")
 }
 
 fn option(value: Option<impl fmt::Display>) -> String {

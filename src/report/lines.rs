@@ -116,8 +116,16 @@ pub(super) fn done(outcome: &Outcome, uploaded: u64) -> String {
         "not verified".into()
     };
     let rate = outcome.bytes_per_second();
+    let some = |word: &str, texts: &[String]| match texts {
+        [] => String::new(),
+        texts => format!("; {word} {}", texts.join(", ")),
+    };
+    let (wiped, remains) = (
+        some("wiped", &outcome.wiped),
+        some("remains:", &outcome.remains),
+    );
     format!(
-        "done: {} in {} ({}/s), {verified}, fetched {}, uploaded {}",
+        "done: {} in {} ({}/s), {verified}, fetched {}, uploaded {}{wiped}{remains}",
         binary(outcome.bytes),
         Clock(outcome.took.as_secs()),
         binary(rate),

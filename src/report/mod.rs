@@ -119,6 +119,9 @@ pub struct Outcome {
     pub fetched: u64,
     pub info_hash: String,
     pub disk: Identity,
+    /// Signatures on the target that were not of the image: removed, or still there.
+    pub wiped: Vec<String>,
+    pub remains: Vec<String>,
     pub error: Option<String>,
 }
 
@@ -134,6 +137,8 @@ impl Outcome {
             fetched: 0,
             info_hash: String::new(),
             disk: Identity::default(),
+            wiped: Vec::new(),
+            remains: Vec::new(),
             error: Some(error),
         }
     }
@@ -420,6 +425,8 @@ mod testing {
             fetched: 1001 << 20,
             info_hash: "00ff".into(),
             disk: Identity::default(),
+            wiped: Vec::new(),
+            remains: Vec::new(),
             error: None,
         }
     }
@@ -566,6 +573,7 @@ mod tests {
         let end = Outcome {
             disk,
             bad_offset: Some(4096),
+            wiped: vec!["RAID at byte 5".into(), "ZFS at byte 7".into()],
             error: Some("I/O error".into()),
             ..outcome()
         };
@@ -576,7 +584,7 @@ mod tests {
                 "{\"state\":\"failed\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
               \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\
               \"verified\":true,\"good\":1000,\"bad_offset\":4096,\"seconds\":72.500,\"mb_per_second\":0.0,\"bytes\":1048576000,\
-              \"info_hash\":\"00ff\",\
+              \"info_hash\":\"00ff\",\"wiped\":[\"RAID at byte 5\",\"ZFS at byte 7\"],\"remains\":[],\
               \"disk\":{\"model\":\"QEMU \\\"HD\\\"\",\"serial\":\"1\"},\"error\":\"I/O error\"}"
             ]
         );

@@ -13,11 +13,13 @@
 //! | `sectors` | a few bytes at any place, with the loop waiting for them |
 //! | `partition_table` | which table a disk has |
 //! | `table_fit` | how that table is fitted to a disk of another size |
+//! | `leftovers` | what else on a target would decide what it is, and how that is removed |
 
 mod cut;
 pub mod disk;
 mod edges;
 pub mod hasher;
+pub mod leftovers;
 pub mod partition_table;
 pub mod places;
 pub mod reader;

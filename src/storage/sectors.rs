@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Range;
 
 use swarm_proto::format::extents;
+use swarm_proto::format::signatures::Signatures;
 use swarm_proto::units::DiskOffset;
 
 use crate::os::device::Device;
@@ -27,6 +28,15 @@ pub(super) fn write(device: &Device, offset: u64, bytes: &[u8]) -> io::Result<()
     let mut window = Window::read(device, offset, length)?;
     window.bounce.bytes_mut()[window.wanted].copy_from_slice(bytes);
     sectors::write(device, window.start, window.bounce.bytes())
+}
+
+/// What is on these bytes of a device: all of them, or a partition.
+pub fn signatures(device: &Device, bytes: Range<u64>) -> io::Result<Signatures> {
+    let mut read = |part: Range<u64>| {
+        let length = (part.end - part.start) as u32;
+        read(device, bytes.start + part.start, length)
+    };
+    Signatures::read(bytes.end - bytes.start, &mut read)
 }
 
 /// The whole sectors around the wanted bytes.

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use swarm_proto::format::signatures::{HEAD_BYTES, Signatures, TAIL_BYTES};
+use swarm_proto::format::signatures::Signatures;
 
 use super::sysfs::{InventoryError, clean, list, read_bytes, read_flag, read_text};
 use super::transport::Transport;
@@ -56,6 +56,8 @@ pub struct Disk {
 pub struct Partition {
     pub name: String,
     pub number: DeviceNumber,
+    /// Where it begins on its disk.
+    pub start_bytes: u64,
     pub size_bytes: u64,
     pub read_only: bool,
     pub uses: Vec<Use>,
@@ -94,9 +96,7 @@ impl Inventory {
 
     /// The signatures on a disk or a partition. Waits for the disk.
     pub fn signatures(&self, path: &Path) -> io::Result<Signatures> {
-        let (head, tail, size_bytes) =
-            device::read_ends(&self.rooted(path), HEAD_BYTES, TAIL_BYTES)?;
-        Ok(Signatures::of(&head, &tail, size_bytes))
+        device::read_parts(&self.rooted(path), Signatures::read)
     }
 
     /// The file at the end of all links.
@@ -277,6 +277,7 @@ fn read_partition(
     Some(Partition {
         name: name.into(),
         number: parse_number(&number)?,
+        start_bytes: read_bytes(directory, "start").unwrap_or_default(),
         size_bytes: read_bytes(directory, "size")?,
         read_only: read_flag(directory, "ro"),
         uses: usage.of_partition(directory, name, &number, sector_bytes),

@@ -6,6 +6,7 @@
 //! so and passes.
 
 mod fixtures;
+mod leftovers;
 #[path = "../scratch/mod.rs"]
 mod scratch;
 

@@ -3,8 +3,8 @@
 //! `bencode` is the syntax of torrent files; `metainfo` reads them, `metainfo_write` writes them.
 //! `layout` cuts a torrent into pieces and blocks, `extents` places its bytes on a disk, `contents`
 //! finds zeros and equal pieces. `gpt` and `mbr` fit partition tables to a disk, `partitions` says
-//! what such a table owns, `signatures` names what a disk holds, `file_formats` tells files that
-//! are no disk image.
+//! what such a table owns, `signatures` names what a disk holds, `leftovers` says which of that is
+//! foreign to an image, `file_formats` tells files that are no disk image.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
@@ -16,6 +16,7 @@ pub mod extents;
 pub mod file_formats;
 pub mod gpt;
 pub mod layout;
+pub mod leftovers;
 pub mod mbr;
 pub mod metainfo;
 pub mod metainfo_write;

@@ -180,9 +180,14 @@ impl PartitionTable {
             let first = header.entries_lba();
             used.push(self.bytes(first, first + header.entry_sectors()));
         }
-        let owned = self.owned().into_iter();
-        used.extend(owned.map(|owned| self.bytes(owned.first_lba, owned.end_lba)));
+        used.extend(self.partitions());
         used
+    }
+
+    /// The bytes of every partition, in any order; of an extended one and of those inside it.
+    pub fn partitions(&self) -> impl Iterator<Item = Range<u64>> {
+        let owned = self.owned().into_iter();
+        owned.map(|owned| self.bytes(owned.first_lba, owned.end_lba))
     }
 
     /// Where the backup GPT lies. `get` writes another one to the end of the target.
