@@ -2,7 +2,7 @@
 //! hand.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -37,9 +37,19 @@ pub enum Behaviour {
     RequestsTooMuch,
     /// Answers a request with another block, or with a part of it.
     SendsOtherBlocks,
+    /// Says everything that can be said except the blocks that it is asked for.
+    OnlyTalks,
+    /// Sends one bad block of each piece, and rejects further requests for the piece.
+    Poisons,
+    /// Sends one bad block of each piece, and the others one at a time.
+    PoisonsSlowly,
+    /// Requests blocks and cancels them at once.
+    Cancels,
+    /// Requests many blocks, and then neither reads nor writes.
+    ReadsNothing,
 }
 
-pub const BEHAVIOURS: [Behaviour; 10] = [
+pub const BEHAVIOURS: [Behaviour; 15] = [
     Behaviour::Corrupts { one_in: 3 },
     Behaviour::RejectsAll,
     Behaviour::NeverAnswers,
@@ -50,6 +60,11 @@ pub const BEHAVIOURS: [Behaviour; 10] = [
     Behaviour::SendsSlowly,
     Behaviour::RequestsTooMuch,
     Behaviour::SendsOtherBlocks,
+    Behaviour::OnlyTalks,
+    Behaviour::Poisons,
+    Behaviour::PoisonsSlowly,
+    Behaviour::Cancels,
+    Behaviour::ReadsNothing,
 ];
 
 pub struct FakePeer {
@@ -60,6 +75,8 @@ pub struct FakePeer {
     /// Requests of a `RequestsTooMuch` each time that it acts: a flood for the agent, and little
     /// for its link.
     requests_per_act: u64,
+    /// Pieces of which a bad block was sent.
+    poisoned: BTreeSet<u32>,
     conversations: BTreeMap<EndId, Conversation>,
 }
 
@@ -70,6 +87,7 @@ struct Conversation {
     requests: VecDeque<RawBlock>,
     sent_handshake: bool,
     sent_blocks: u32,
+    turns: u32,
     frozen: bool,
 }
 
@@ -92,6 +110,7 @@ impl FakePeer {
             peer_id: PeerId(peer_id),
             rng,
             requests_per_act: (rate / 2000).min(200),
+            poisoned: BTreeSet::new(),
             conversations: BTreeMap::new(),
         }
     }
@@ -152,7 +171,9 @@ impl FakePeer {
 
     fn opening(&self) -> Vec<Message> {
         match self.behaviour {
-            Behaviour::RequestsTooMuch => vec![Message::HaveNone, Message::Interested],
+            Behaviour::RequestsTooMuch | Behaviour::Cancels | Behaviour::ReadsNothing => {
+                vec![Message::HaveNone, Message::Interested]
+            }
             Behaviour::SendsAnything => vec![],
             _ => vec![Message::HaveAll],
         }
@@ -184,7 +205,17 @@ impl FakePeer {
                     .to_send
                     .push_back(Packet::Block { block, good: true });
             }
+            Behaviour::Poisons | Behaviour::PoisonsSlowly if self.poisoned.insert(block.index) => {
+                conversation.to_send.push_back(sends(false));
+            }
+            Behaviour::Poisons => conversation
+                .to_send
+                .push_back(Packet::Message(Message::Reject(block))),
+            Behaviour::PoisonsSlowly => conversation.requests.push_back(block),
             Behaviour::NeverAnswers
+            | Behaviour::OnlyTalks
+            | Behaviour::Cancels
+            | Behaviour::ReadsNothing
             | Behaviour::NeverUnchokes
             | Behaviour::SendsAnything
             | Behaviour::RequestsTooMuch => {}
@@ -198,7 +229,7 @@ impl FakePeer {
         let mut actions = Vec::new();
         for (end, conversation) in &mut self.conversations {
             match self.behaviour {
-                Behaviour::SendsSlowly => {
+                Behaviour::SendsSlowly | Behaviour::PoisonsSlowly => {
                     let block = conversation.requests.pop_front();
                     conversation
                         .to_send
@@ -209,16 +240,27 @@ impl FakePeer {
                         .to_send
                         .push_back(any_packet(&self.image, &mut self.rng));
                 }),
-                Behaviour::RequestsTooMuch => (0..self.requests_per_act).for_each(|_| {
-                    let block = RawBlock {
-                        index: self.rng.below(self.image.piece_count),
-                        begin: 0,
-                        length: 1 + self.rng.below(BLOCK_BYTES.min(self.image.piece_bytes)),
-                    };
-                    conversation
-                        .to_send
-                        .push_back(Packet::Message(Message::Request(block)));
-                }),
+                Behaviour::RequestsTooMuch | Behaviour::Cancels | Behaviour::ReadsNothing => {
+                    for _ in 0..self.requests_per_act {
+                        let block = RawBlock {
+                            index: self.rng.below(self.image.piece_count),
+                            begin: 0,
+                            length: 1 + self.rng.below(BLOCK_BYTES.min(self.image.piece_bytes)),
+                        };
+                        conversation.say(Message::Request(block));
+                        if self.behaviour == Behaviour::Cancels {
+                            conversation.say(Message::Cancel(block));
+                        }
+                    }
+                    // What was said in the first turn is sent by the second one.
+                    let reads = self.behaviour != Behaviour::ReadsNothing;
+                    conversation.frozen = !reads && conversation.turns > 1;
+                    conversation.turns += 1;
+                }
+                Behaviour::OnlyTalks => {
+                    let piece = self.rng.below(self.image.piece_count);
+                    conversation.talk(piece, self.rng.below(6));
+                }
                 Behaviour::Reconnects if self.rng.chance(1, 3) => {
                     actions.push(FakeAction::Close(*end))
                 }
@@ -236,6 +278,25 @@ impl FakePeer {
 }
 
 impl Conversation {
+    fn say(&mut self, message: Message) {
+        self.to_send.push_back(Packet::Message(message));
+    }
+
+    /// Something that is true and of no use.
+    fn talk(&mut self, piece: u32, word: u32) {
+        match word {
+            0 => self.say(Message::Unchoke),
+            1 => {
+                self.say(Message::Choke);
+                self.say(Message::Unchoke);
+            }
+            2 => self.say(Message::KeepAlive),
+            3 => self.say(Message::Have(piece)),
+            4 => self.say(Message::Suggest(piece)),
+            _ => self.say(Message::AllowedFast(piece)),
+        }
+    }
+
     fn open(&mut self, info_hash: crate::units::InfoHash, peer_id: PeerId, opening: &[Message]) {
         if core::mem::replace(&mut self.sent_handshake, true) {
             return;

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::disk::{Contents, DiskFault};
+use super::fake_peer::{BEHAVIOURS, Behaviour};
 use super::image::{Bytes, Shape};
-use super::options::{AgentOptions, Interruption, Options};
+use super::options::{AgentOptions, FakeOptions, Interruption, Options};
 use super::report::Report;
 use super::run::run;
 use crate::limits::{LINKS, PIECE_BYTES_MIN, RATE_MIN};
@@ -332,5 +333,32 @@ fn limited_peers_are_not_given_up() {
             report.unused < 0.02,
             "{leechers} leechers at {limit}: {report:?}"
         );
+    }
+}
+
+/// As many peers that break the rules as honest ones, all of one kind: each machine completes, and
+/// in little more time than without them.
+#[test]
+fn hostile_peers_cost_little() {
+    let alone = run_to_completion(room(8, Contents::Garbage));
+    for behaviour in BEHAVIOURS {
+        let mut options = room(8, Contents::Garbage);
+        options.fakes = (0..8)
+            .map(|_| FakeOptions {
+                behaviour,
+                rate: RATE,
+                starts_at: Instant(0),
+            })
+            .collect();
+        let report = run(options);
+        assert_eq!((report.complete, report.failed), (9, 0), "{behaviour:?}");
+        let times = report.downloaded.as_secs_f64() / alone.downloaded.as_secs_f64();
+        // What they request takes its share of the links.
+        let takes = matches!(
+            behaviour,
+            Behaviour::RequestsTooMuch | Behaviour::ReadsNothing
+        );
+        let limit = if takes { 1.6 } else { 1.35 };
+        assert!(times < limit, "{behaviour:?}: {times} times as long");
     }
 }

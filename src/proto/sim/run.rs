@@ -9,6 +9,7 @@ use super::options::Options;
 use super::report::{Report, report};
 use super::world::World;
 use crate::units::Instant;
+use crate::wire::announce::Answer;
 
 /// Runs the room of this seed to its end.
 fn simulate(seed: u64) -> Report {
@@ -97,7 +98,8 @@ impl World {
             } => {
                 let answer = (*answer).map_err(String::from);
                 self.with_agent(machine, process, |agent| {
-                    agent.met_tracker |= answer.is_ok();
+                    // A seed that was only refused waits until the tracker takes it.
+                    agent.met_tracker |= matches!(answer, Ok(Answer::Peers { .. }));
                     agent.swarm.handle_announced(now, answer);
                 });
             }
