@@ -4,6 +4,7 @@ import os
 import random
 import socket
 import struct
+import threading
 import time
 
 from fixtures import Server, same_bytes
@@ -131,8 +132,7 @@ def message(number, body=b""):
 
 def a_peer_with_wrong_data_is_banned(stage):
     """One seeder has another image under the same torrent: its pieces are bad, and the job succeeds
-    all the same. A ban is by address, so the honest seeder has another address. (Our own seeder
-    would not serve an image with bad bytes.)"""
+    all the same. (Our own seeder would not serve an image with bad bytes.)"""
     image = stage.image("image", 12 * MIB)
     torrent = Torrent(stage.directory, image, 256 * KIB)
     place = stage.directory_for("liar")
@@ -150,8 +150,109 @@ def a_peer_with_wrong_data_is_banned(stage):
     check(same_bytes(image, stage.path("target")), "the target differs")
 
 
+class Peer:
+    """A raw peer with the fast extension."""
+
+    def __init__(self, torrent, connection):
+        self.connection = connection
+        connection.settimeout(30)
+        hello = bytearray(handshake(torrent))
+        hello[27] |= 4
+        connection.sendall(hello)
+        self.exactly(68)
+
+    def exactly(self, count):
+        data = b""
+        while len(data) < count:
+            more = self.connection.recv(count - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+    def say(self, number, *numbers, body=b""):
+        fields = struct.pack(f">{len(numbers)}I", *numbers)
+        self.connection.sendall(message(number, fields + body))
+
+    def hear(self):
+        length = struct.unpack(">I", self.exactly(4))[0]
+        data = self.exactly(length)
+        return (data[0], data[1:]) if data else (None, b"")
+
+
+def peers_that_swallow_requests_and_talk_cost_little(stage):
+    """Eight peers have everything, never answer a request and repeat `unchoke`. The honest seeder
+    is limited, so that they have time to be asked."""
+    image = stage.image("image", 16 * MIB)
+    torrent = Torrent(stage.directory, image, 256 * KIB)
+    _, seeder = stage.seed(torrent, image, "--max-up", "4M")
+    own = stage.port()
+    agent = stage.agent("get", "--listen", f"127.0.0.1:{own}", "--peer", f"127.0.0.1:{seeder}",
+                        "--no-seed", torrent.path, "target")
+    wait_until("it listens", 10, lambda: can_connect(own))
+    talkers = []
+    for _ in range(8):
+        talkers.append(Peer(torrent, socket.create_connection(("127.0.0.1", own), timeout=5)))
+        talkers[-1].say(14)
+    begun = time.monotonic()
+    while agent.is_running() and time.monotonic() < begun + 30:
+        for talker in talkers:
+            try:
+                talker.say(1)
+            except OSError:
+                pass
+        time.sleep(0.5)
+    for talker in talkers:
+        talker.connection.close()
+    agent.expect(0, 1)
+    check(same_bytes(image, stage.path("target")), "the target differs")
+
+
+def one_flipped_bit_of_the_only_source_does_not_end_a_job(stage):
+    """The source sends one bad block in its life. It is asked again a moment later."""
+    image = stage.image("image", 4 * MIB)
+    torrent = Torrent(stage.directory, image, 256 * KIB)
+    data = image.read_bytes()
+    flips = [5]
+
+    def serve(connection):
+        peer = Peer(torrent, connection)
+        peer.say(14)
+        peer.say(1)
+        while True:
+            number, body = peer.hear()
+            if number == 6:
+                piece, begin, length = struct.unpack(">III", body)
+                start = piece * 256 * KIB + begin
+                block = bytearray(data[start : start + length])
+                if piece in flips:
+                    flips.remove(piece)
+                    block[77] ^= 1
+                peer.say(7, piece, begin, body=bytes(block))
+
+    def listen(listener):
+        while True:
+            try:
+                serve(listener.accept()[0])
+            except EOFError:
+                pass  # the agent has hung up, and may call again
+            except OSError:
+                return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=listen, args=(listener,), daemon=True).start()
+        port = listener.getsockname()[1]
+        agent = stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, "target")
+        agent.expect(0, 20)
+    check(not flips, "no bad block was sent")
+    check("which is banned for a while" in agent.output(), agent.tail())
+    check(same_bytes(image, stage.path("target")), "the target differs")
+
+
 CASES = [
     hostile_trackers_cannot_stop_a_download,
     hostile_peers_cannot_stop_a_download,
     a_peer_with_wrong_data_is_banned,
+    peers_that_swallow_requests_and_talk_cost_little,
+    one_flipped_bit_of_the_only_source_does_not_end_a_job,
 ]
