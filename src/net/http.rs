@@ -22,6 +22,10 @@ use swarm_proto::wire::url::{Url, UrlError};
 /// Bytes read from a socket in one call; a torrent of 1 MB takes 16 reads.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Bytes of an answer that count as progress within `HTTP_TIMEOUT`. A modem of 9600 baud brings two
+/// times as many, and a server that trickles does not hold a machine.
+const PROGRESS_BYTES_MIN: usize = 4096;
+
 /// The whole time of an exchange with `TimeLimit::Total`.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -33,7 +37,7 @@ const LOOKUP_PAUSE: Duration = Duration::from_secs(60);
 /// How long an exchange may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeLimit {
-    /// No limit while data arrives; `HTTP_TIMEOUT` without any ends the exchange.
+    /// No limit while data arrives; `HTTP_TIMEOUT` without PROGRESS_BYTES_MIN ends the exchange.
     Idle,
     /// In addition, 30 seconds in all: for announces, where a server that trickles must not keep
     /// the next announce waiting.
@@ -55,6 +59,8 @@ pub struct Exchange {
     error: Option<ExchangeError>,
     /// When the current attempt times out unless data arrives.
     idle_deadline: Instant,
+    /// Bytes that had arrived when that was last put off.
+    counted_bytes: usize,
     total_deadline: Option<Instant>,
 }
 
@@ -75,6 +81,7 @@ impl Exchange {
             attempt: None,
             error: None,
             idle_deadline: now + HTTP_TIMEOUT,
+            counted_bytes: 0,
             total_deadline: (time_limit == TimeLimit::Total).then(|| now + TOTAL_TIMEOUT),
         };
         exchange.look_up(resolver, now)?;
@@ -117,7 +124,15 @@ impl Exchange {
             let (address, host) = (attempt.address, self.url.authority());
             match attempt.advance() {
                 Ok(Progress::Waits) => return None,
-                Ok(Progress::Moved) => self.idle_deadline = now + HTTP_TIMEOUT,
+                Ok(Progress::Moved) => {
+                    let received = attempt.received_bytes;
+                    if self.counted_bytes == 0
+                        || received >= self.counted_bytes + PROGRESS_BYTES_MIN
+                    {
+                        self.counted_bytes = received;
+                        self.idle_deadline = now + HTTP_TIMEOUT;
+                    }
+                }
                 Ok(Progress::Done) => match self.finish(resolver, now) {
                     Ok(None) => {}
                     Ok(Some(response)) => return Some(Ok(response)),
@@ -161,6 +176,7 @@ impl Exchange {
             match Attempt::new(&self.url, address, self.body_bytes_max, registry, token) {
                 Ok(attempt) => {
                     self.attempt = Some(attempt);
+                    self.counted_bytes = 0;
                     self.idle_deadline = now + HTTP_TIMEOUT;
                     return Ok(());
                 }
@@ -205,8 +221,10 @@ impl Exchange {
     }
 
     fn timed_out(&self) -> ExchangeError {
-        ExchangeError::TimedOut {
-            host: self.url.authority(),
+        let host = self.url.authority();
+        match self.attempt.as_ref().map(|attempt| attempt.received_bytes) {
+            None | Some(0) => ExchangeError::TimedOut { host },
+            Some(received) => ExchangeError::Slow { host, received },
         }
     }
 }
@@ -287,6 +305,7 @@ struct Attempt {
     connected: bool,
     request: Vec<u8>,
     sent_bytes: usize,
+    received_bytes: usize,
     reader: ResponseReader,
 }
 
@@ -334,6 +353,7 @@ impl Attempt {
             connected: false,
             request,
             sent_bytes: 0,
+            received_bytes: 0,
             reader,
         })
     }
@@ -373,7 +393,10 @@ impl Attempt {
         let mut bytes = vec![0; READ_BYTES];
         match self.stream.read(&mut bytes) {
             Ok(0) => self.reader.close()?,
-            Ok(count) => self.reader.push(&bytes[..count])?,
+            Ok(count) => {
+                self.received_bytes += count;
+                self.reader.push(&bytes[..count])?;
+            }
             Err(error) => return Ok(Err(error)),
         }
         Ok(Ok(()))
@@ -400,6 +423,10 @@ pub enum ExchangeError {
     TimedOut {
         host: String,
     },
+    Slow {
+        host: String,
+        received: usize,
+    },
     Http {
         host: String,
         error: HttpError,
@@ -424,7 +451,8 @@ impl ExchangeError {
             ExchangeError::Resolve { .. }
             | ExchangeError::NoAddress { .. }
             | ExchangeError::Connection { .. }
-            | ExchangeError::TimedOut { .. } => false,
+            | ExchangeError::TimedOut { .. }
+            | ExchangeError::Slow { .. } => false,
         }
     }
 }
@@ -444,6 +472,11 @@ impl fmt::Display for ExchangeError {
                 false => write!(f, "no connection to {host} at {address}: {error}"),
             },
             ExchangeError::TimedOut { host } => write!(f, "{host} does not answer"),
+            ExchangeError::Slow { host, received } => write!(
+                f,
+                "{host} is too slow: {received} bytes came, and then not {PROGRESS_BYTES_MIN} in {} s",
+                HTTP_TIMEOUT.as_secs()
+            ),
             ExchangeError::Http { host, error } => write!(f, "answer of {host}: {error}"),
             ExchangeError::Status { url, status } => write!(f, "server answers {status} for {url}"),
             ExchangeError::Redirects { from } => write!(
@@ -523,5 +556,39 @@ mod tests {
         assert!(advance(now + (HTTP_TIMEOUT - Duration::from_micros(1))).is_none());
         let error = advance(now + HTTP_TIMEOUT).unwrap().unwrap_err();
         assert!(error.to_string().ends_with("does not answer"), "{error}");
+    }
+
+    /// A server that trickles is given up, and one that is slow and steady is not.
+    #[test]
+    fn an_answer_must_get_on() {
+        let run = |chunk_bytes: usize, seconds: u64| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let (mut resolver, start) = (Resolver::default(), Instant(0));
+            let (url, idle) = (url.parse().unwrap(), TimeLimit::Idle);
+            let mut exchange = Exchange::new(&mut resolver, url, 1 << 20, idle, start).unwrap();
+            let mut poll = Poll::new().unwrap();
+            let mut advance =
+                |poll: &Poll, now| exchange.advance(poll.registry(), Token(0), &mut resolver, now);
+            assert!(advance(&poll, start).is_none());
+            let (mut peer, _) = listener.accept().unwrap();
+            peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n")
+                .unwrap();
+            let mut events = mio::Events::with_capacity(8);
+            for second in 0..seconds {
+                peer.write_all(&vec![b'x'; chunk_bytes]).unwrap();
+                // The loopback interface delivers at once; the wait is for the edge.
+                let _ = poll.poll(&mut events, Some(Duration::from_millis(100)));
+                let now = start + Duration::from_secs(second);
+                if let Some(result) = advance(&poll, now) {
+                    return Some((second, result.unwrap_err().to_string()));
+                }
+            }
+            None
+        };
+        let (second, error) = run(1, 40).unwrap();
+        assert!((9..=21).contains(&second), "{second} s");
+        assert!(error.contains(" is too slow: "), "{error}");
+        assert_eq!(run(PROGRESS_BYTES_MIN / 8, 40), None);
     }
 }

@@ -42,6 +42,50 @@ def a_tracker_that_answers_is_there(stage):
             check(refusals == 1, f"it says:\n{agent.tail()}")
 
 
+def waits(agent, *texts):
+    """Until its report and its screen say what it waits for."""
+    def said():
+        reports = agent.reports()
+        found = reports[-1].get("waiting", "") if reports else ""
+        return all(text in found for text in texts) and found in agent.output()
+    wait_until(f"it says {texts} ({agent.tail()})", 15, said)
+
+
+def a_machine_that_waits_says_for_what(stage):
+    """And writes nothing, although the image has pieces of zeros; then it goes on."""
+    image = stage.image("image", MIB)
+    with open(image, "r+b") as file:
+        file.write(bytes(512 * KIB))
+    torrent = Torrent(stage.directory, image, 256 * KIB)
+    silent, hangs_up, closed = stage.port(), stage.port(), stage.port()
+    with Server(silent, [http(200, b"d8:intervali9e5:peers0:e")]) as empty, \
+            Server(hangs_up, [b""]):
+        asked = {
+            "nobody": ([], torrent, ["no other peer is known; the torrent names no tracker"]),
+            "empty": ([], Torrent(stage.directory, image, 256 * KIB, empty),
+                      ["no other peer is known; the tracker answers"]),
+            "refused": (["--peer", f"127.0.0.1:{closed}"], torrent,
+                        ["leads to no peer", f"127.0.0.1:{closed}: ", "refused"]),
+            "hangs up": (["--peer", f"127.0.0.1:{hangs_up}"], torrent,
+                         ["leads to no peer", f"127.0.0.1:{hangs_up}: ", "closed"]),
+        }
+        agents = {}
+        for name, (options, described, texts) in asked.items():
+            target = stage.path(f"target-{name}")
+            target.write_bytes(b"old!" * (MIB // 4))
+            agent = stage.get(*options, "--no-seed", described.path, target)
+            agents[name] = (agent, target, texts)
+        for agent, target, texts in agents.values():
+            waits(agent, *texts)
+            check(target.read_bytes() == b"old!" * (MIB // 4), "the target was written")
+        stage.agent("seed", "--listen", f"127.0.0.1:{closed}", torrent.path, image)
+        agent, target, _ = agents["refused"]
+        agent.expect(0, 40)
+        check("goes on" in agent.output(), f"it says:\n{agent.tail()}")
+        check(target.read_bytes() == image.read_bytes(), "the target differs")
+
+
 CASES = [
     a_tracker_that_answers_is_there,
+    a_machine_that_waits_says_for_what,
 ]
