@@ -249,7 +249,31 @@ def one_flipped_bit_of_the_only_source_does_not_end_a_job(stage):
     check(same_bytes(image, stage.path("target")), "the target differs")
 
 
+def idle_connections_do_not_shut_out_others(stage):
+    """One address sits on every seat of a seed, and another on every place before the handshake."""
+    image = stage.image("image", 2 * MIB)
+    torrent = Torrent(stage.directory, image, 256 * KIB)
+    _, port = stage.seed(torrent, image)
+
+    def sit(host, hello):
+        idle = socket.create_connection(("127.0.0.1", port), 5, source_address=(host, 0))
+        idle.sendall(hello)
+        idle.settimeout(5)
+        return idle
+
+    seated = [sit("127.0.0.3", handshake(torrent)) for _ in range(80)]
+    for idle in seated:
+        check(len(idle.recv(68)) == 68, "the seed does not answer")
+    silent = [sit("127.0.0.4", b"\x13") for _ in range(64)]
+    # A quarter of a minute: it is sent away while the seats have just been taken.
+    stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, "target").expect(0, 15)
+    check(same_bytes(image, stage.path("target")), "the target differs")
+    for idle in seated + silent:
+        idle.close()
+
+
 CASES = [
+    idle_connections_do_not_shut_out_others,
     hostile_trackers_cannot_stop_a_download,
     hostile_peers_cannot_stop_a_download,
     a_peer_with_wrong_data_is_banned,
