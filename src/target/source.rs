@@ -7,8 +7,7 @@
 //!
 //! Read first: proc_pid_fdinfo(5), proc_pid_mountinfo(5).
 
-use std::collections::BTreeSet;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -100,47 +99,50 @@ fn with_holders<'a>(inventory: &'a Inventory, mut layers: Vec<Layer<'a>>) -> Vec
 fn writers_of_layers(inventory: &Inventory, layers: &[Layer], file: Option<&Path>) -> Vec<String> {
     let mut found = Vec::new();
     for layer in layers {
-        let writers = layer.uses.iter().filter(|found| found.writes());
-        found.extend(writers.map(|found| format!("{} is {found}", layer.path.display())));
+        for used in layer.uses {
+            if used.writes() {
+                found.push(format!("{} is {used}", layer.path.display()));
+            }
+        }
     }
-    let numbers: BTreeSet<DeviceNumber> = layers.iter().map(|layer| layer.number).collect();
-    let identity = |found: &Metadata| (found.dev(), found.ino());
-    let name = file.and_then(Path::file_name);
-    let file = file.and_then(|path| fs::metadata(inventory.rooted(path)).ok());
-    let file = file.as_ref().map(identity);
+    let identity = |path: &Path| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let ours = file.and_then(|path| identity(&inventory.rooted(path)));
     let is_ours = |fd: &Path| {
         // A file on a dead network file system would be asked for ever, so names decide first.
         let link = fs::read_link(fd).unwrap_or_default();
-        let has_name = link.starts_with("/dev") || (name.is_some() && link.file_name() == name);
-        let is_device = || device_number(fd).is_some_and(|number| numbers.contains(&number));
-        let is_file = || file.is_some() && fs::metadata(fd).ok().as_ref().map(identity) == file;
-        has_name && (is_device() || is_file())
+        let is_below = link.starts_with("/dev");
+        let number = is_below.then(|| device_number(fd)).flatten();
+        if layers.iter().any(|layer| Some(layer.number) == number) {
+            return true;
+        }
+        let name = file.and_then(Path::file_name);
+        name.is_some() && link.file_name() == name && identity(fd) == ours
     };
-    found.extend(programs_writing(
-        &inventory.rooted(Path::new("/proc")),
-        is_ours,
-    ));
+    add_programs(&mut found, &inventory.rooted(Path::new("/proc")), &is_ours);
     found
 }
 
-/// The programs that have opened such a file to write. The program that started this one waits for
-/// it.
-fn programs_writing(proc: &Path, is_it: impl Fn(&Path) -> bool) -> Vec<String> {
+/// Adds the programs that have opened such a file to write. The program that started this one waits
+/// for it.
+fn add_programs(found: &mut Vec<String>, proc: &Path, is_it: &dyn Fn(&Path) -> bool) {
     let own = [std::process::id(), std::os::unix::process::parent_id()];
-    let is_other = |id: &String| id.parse().is_ok_and(|id: u32| !own.contains(&id));
-    let has_opened = |process: &Path| {
-        list(&process.join("fd"))
-            .iter()
-            .any(|fd| is_it(&process.join("fd").join(fd)) && is_to_write(process, fd))
-    };
-    list(proc)
+    for id in list(proc) {
+        if id.parse().is_ok_and(|id: u32| !own.contains(&id)) && has_opened(&proc.join(&id), is_it)
+        {
+            let name = read_text(&proc.join(&id), "comm").unwrap_or_default();
+            found.push(format!("{name} (process {id}) has opened it to write"));
+        }
+    }
+}
+
+fn has_opened(process: &Path, is_it: &dyn Fn(&Path) -> bool) -> bool {
+    let fds = process.join("fd");
+    list(&fds)
         .iter()
-        .filter(|name| is_other(name) && has_opened(&proc.join(name)))
-        .map(|id| {
-            let name = read_text(&proc.join(id), "comm").unwrap_or_default();
-            format!("{name} (process {id}) has opened it to write")
-        })
-        .collect()
+        .any(|fd| is_it(&fds.join(fd)) && is_to_write(process, fd))
 }
 
 /// The last two bits of the flags say how a file was opened (open(2)); 0 is to read.
