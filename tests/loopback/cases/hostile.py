@@ -151,12 +151,13 @@ def a_peer_with_wrong_data_is_banned(stage):
 
 
 class Peer:
-    """A raw peer with the fast extension."""
+    """A raw peer with the fast extension and the extension protocol."""
 
     def __init__(self, torrent, connection):
         self.connection = connection
         connection.settimeout(30)
         hello = bytearray(handshake(torrent))
+        hello[25] |= 0x10
         hello[27] |= 4
         connection.sendall(hello)
         self.exactly(68)
@@ -181,21 +182,26 @@ class Peer:
 
 
 def peers_that_swallow_requests_and_talk_cost_little(stage):
-    """Eight peers have everything, never answer a request and repeat `unchoke`. The honest seeder
-    is limited, so that they have time to be asked."""
-    image = stage.image("image", 16 * MIB)
-    torrent = Torrent(stage.directory, image, 256 * KIB)
-    _, seeder = stage.seed(torrent, image, "--max-up", "4M")
+    """Twelve peers have everything, never answer a request and repeat `unchoke`. The honest seeder
+    is limited, so that they have time to be asked; and there is memory for fewer pieces than they
+    can hold up."""
+    image = stage.image("image", 96 * MIB)
+    torrent = Torrent(stage.directory, image, 4 * MIB)
+    _, seeder = stage.seed(torrent, image, "--max-up", "16M")
     own = stage.port()
-    agent = stage.agent("get", "--listen", f"127.0.0.1:{own}", "--peer", f"127.0.0.1:{seeder}",
-                        "--no-seed", torrent.path, "target")
+    agent = stage.agent("get", "--memory", 24, "--listen", f"127.0.0.1:{own}",
+                        "--peer", f"127.0.0.1:{seeder}", "--no-seed", torrent.path, "target")
     wait_until("it listens", 10, lambda: can_connect(own))
     talkers = []
-    for _ in range(8):
+    for _ in range(12):
         talkers.append(Peer(torrent, socket.create_connection(("127.0.0.1", own), timeout=5)))
         talkers[-1].say(14)
+        # One request each: so they are asked for blocks of different pieces.
+        talkers[-1].say(20, body=b"\0d4:reqqi1ee")
+        talkers[-1].say(1)
+        time.sleep(0.2)
     begun = time.monotonic()
-    while agent.is_running() and time.monotonic() < begun + 30:
+    while agent.is_running() and time.monotonic() < begun + 25:
         for talker in talkers:
             try:
                 talker.say(1)
