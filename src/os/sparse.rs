@@ -3,6 +3,7 @@
 //! Read first: lseek(2) on SEEK_DATA and SEEK_HOLE. A file system that does not know holes answers
 //! that the whole file is data.
 
+use super::device::Device;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use std::os::fd::AsRawFd;
 
 /// The ranges that hold data, in order, none of them empty. Data that is written meanwhile may be
 /// missed.
-pub fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
+fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
     let mut ranges = Vec::new();
     let mut from = 0;
     while let Some(start) = seek(file, from, libc::SEEK_DATA)? {
@@ -26,6 +27,14 @@ pub fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
         from = end;
     }
     Ok(ranges)
+}
+
+/// The same of an open device. A block device does not tell what is unused.
+pub fn data_of(device: &Device) -> io::Result<Vec<Range<u64>>> {
+    match device.is_block() {
+        true => Ok(std::iter::once(0..device.size_bytes).collect()),
+        false => data_ranges(&device.file),
+    }
 }
 
 /// Where the next data or hole begins, at `from` or later; `None` if there is no more up to the end

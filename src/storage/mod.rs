@@ -10,6 +10,7 @@
 //! | `zeroing` | whether the device makes a piece zeros by itself |
 //! | `hasher` | the SHA-1 of pieces whose bytes arrive in steps |
 //! | `reader` | the hash of every piece on a device |
+//! | `holes` | which pieces lie in holes of a file, so that nobody need read them |
 //! | `sectors` | a few bytes at any place, with the loop waiting for them |
 //! | `partition_table` | which table a disk has |
 //! | `table_fit` | how that table is fitted to a disk of another size |
@@ -19,6 +20,7 @@ mod cut;
 pub mod disk;
 mod edges;
 pub mod hasher;
+mod holes;
 pub mod leftovers;
 pub mod partition_table;
 pub mod places;

@@ -25,6 +25,7 @@ use swarm_proto::units::{BufferId, DiskOffset, PieceHash, PieceIndex, Ticket};
 
 use super::disk::Storage;
 use super::hasher::Hasher;
+use super::holes::Holes;
 use super::places::Places;
 use super::requests::{JOINED_BYTES_MAX, Joining};
 use crate::os::device::Device;
@@ -269,7 +270,7 @@ fn buffer_bytes(layout: &Layout) -> u32 {
 }
 
 /// Reads and hashes these pieces, and blocks until that is done, `on_piece` returns an error, or a
-/// signal arrives.
+/// signal arrives. Those in holes of a file come first.
 pub fn hash_pieces(
     device: &Device,
     places: Places,
@@ -279,8 +280,19 @@ pub fn hash_pieces(
 ) -> Result<(), ReadError> {
     const ANY: Token = Token(0);
     let piece_bytes = places.layout().piece_bytes();
+    let holes = Holes::of(device, places.clone());
+    let mut holes = holes.map_err(|error| ReadError::Read {
+        path: device.path.clone(),
+        offset: DiskOffset(0),
+        error,
+    })?;
     let mut reader = Reader::new(device, places)?;
-    pieces.for_each(|piece| reader.add(piece));
+    for piece in pieces {
+        match holes.hash(piece) {
+            Some(hash) => on_piece(piece, Ok(hash))?,
+            None => reader.add(piece),
+        }
+    }
     let mut poll = Poll::new().map_err(ReadError::Kernel)?;
     for fd in [reader.event_fd(), signals.fd()] {
         poll.registry()

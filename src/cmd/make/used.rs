@@ -14,7 +14,6 @@
 //! end where the image ends, and an image must be refused on a disk that is too small for it, even
 //! if it ends in a hole.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 
@@ -48,10 +47,7 @@ pub(super) fn ranges(
 ) -> Result<Vec<(DiskOffset, u64)>, Failure> {
     let size_bytes = device.size_bytes;
     let whole = vec![0..size_bytes];
-    let data = match device.is_block() {
-        true => whole.clone(),
-        false => sparse::data_ranges(&File::open(&device.path)?)?,
-    };
+    let data = sparse::data_of(device)?;
     let ranges = match table {
         Some(table) => of_disk(device, table, &data, skip_holes)?,
         None => {

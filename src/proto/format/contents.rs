@@ -102,7 +102,8 @@ impl Contents {
     }
 }
 
-fn zeros_hash(length: u32) -> PieceHash {
+/// The hash of this many zeros.
+pub fn zeros_hash(length: u32) -> PieceHash {
     const STEP: usize = 4096;
     let mut hash = sha1_smol::Sha1::new();
     let mut left = length as usize;
