@@ -5,6 +5,7 @@
 //! devices. A test whose tools are missing, or that needs loop devices and is not run by root, says
 //! so and passes.
 
+mod combinations;
 mod fixtures;
 mod leftovers;
 #[path = "../scratch/mod.rs"]
@@ -437,6 +438,13 @@ fn an_mbr_grows_only_when_asked() {
     );
     let seeder = Seeder::start(&torrent, &image);
     let target = Loop::new(&place, "target", 32 * MIB, 512);
+    let plan = |options: &[&str]| {
+        let pair = [torrent.as_str(), target.device.as_str()];
+        succeed(&[&["get", "--dry-run"], options, &pair].concat())
+    };
+    assert!(!plan(&[]).contains("afterwards"));
+    let grows = "afterwards  the last partition of the MBR grows to the end of the target\n";
+    assert!(plan(&["--grow-last"]).contains(grows));
     seeder.get(&torrent, &target.device, &[]);
     let (wanted, found) = (fs::read(&image).unwrap(), target.bytes());
     assert!(found[..wanted.len()] == wanted && found[wanted.len()..].iter().all(|&byte| byte == 0));

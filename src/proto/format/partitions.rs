@@ -164,11 +164,10 @@ impl PartitionTable {
         }
     }
 
-    /// The first partition that ends behind the last sector of its disk.
+    /// The partition that ends last, if that is behind the last sector of its disk.
     pub fn beyond(&self, disk_sectors: u64) -> Option<Owned> {
-        self.owned()
-            .into_iter()
-            .find(|owned| owned.end_lba > disk_sectors)
+        let last = self.owned().into_iter().max_by_key(|owned| owned.end_lba);
+        last.filter(|owned| owned.end_lba > disk_sectors)
     }
 
     /// Bytes that are used even if they are zero, in any order: the tables in front and every
@@ -381,7 +380,7 @@ mod tests {
         let beyond = table.beyond(11_047).unwrap();
         assert_eq!(beyond.owner.to_string(), "partition 5");
         assert_eq!(beyond.end_lba, 11_048);
-        assert_eq!(table.beyond(3000).unwrap().owner, Owner::Partition(1));
+        assert_eq!(table.beyond(3000), Some(beyond));
         assert!(table.used().contains(&(2048 * 512..11_048 * 512)));
     }
 }
