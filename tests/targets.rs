@@ -662,7 +662,8 @@ fn a_source_in_use_is_refused_unless_live() {
         said.contains(&format!("(process {id}) has opened it to write")),
         "{said}"
     );
-    assert!(make(&[&disk]).status.success());
+    let output = make(&[&disk]);
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// Without that, a power cut right after "done" could leave no file.

@@ -10,6 +10,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::inventory::{DeviceNumber, Disk, Inventory};
 use super::sysfs::{list, read_text};
@@ -126,12 +128,20 @@ fn writers_of_layers(inventory: &Inventory, layers: &[Layer], file: Option<&Path
 }
 
 /// Adds the programs that have opened such a file to write. The program that started this one waits
-/// for it.
+/// for it. A program that has it open only for a moment does not count: losetup opens a device that
+/// another losetup has just taken, and lets it go within a quarter of a second.
 fn add_programs(found: &mut Vec<String>, proc: &Path, is_it: &dyn Fn(&Path) -> bool) {
+    const MOMENT: Duration = Duration::from_millis(500);
     let own = [std::process::id(), std::os::unix::process::parent_id()];
-    for id in list(proc) {
-        if id.parse().is_ok_and(|id: u32| !own.contains(&id)) && has_opened(&proc.join(&id), is_it)
-        {
+    let mut programs = list(proc);
+    programs.retain(|id| {
+        id.parse().is_ok_and(|id: u32| !own.contains(&id)) && has_opened(&proc.join(id), is_it)
+    });
+    if !programs.is_empty() {
+        thread::sleep(MOMENT);
+    }
+    for id in programs {
+        if has_opened(&proc.join(&id), is_it) {
             let name = read_text(&proc.join(&id), "comm").unwrap_or_default();
             found.push(format!("{name} (process {id}) has opened it to write"));
         }
