@@ -69,7 +69,7 @@ fn find(device: &Device, metainfo: &Metainfo) -> Result<Vec<Leftover>, LeftoverE
     let (mut kept, mut ours) = (Vec::new(), vec![(target, whole)]);
     match partition_table::read(device) {
         Ok(Some(table)) if table.doubt().is_none() => {
-            for part in table.partitions() {
+            for part in table.devices() {
                 // The image says all about it: so it is with the torrents of `make`.
                 if image.cover(DiskOffset(part.start), part.end - part.start) {
                     continue;
@@ -233,6 +233,29 @@ mod tests {
         let inside = (5 * MIB - 8192, MD);
         let (report, _) = cleared(&[(446, &mbr), inside], false);
         assert_eq!(report.wiped, ["RAID at byte 5234688"]);
+    }
+
+    /// The image brings the link of a logical partition, and nothing of the partition itself.
+    #[test]
+    fn a_logical_partition_that_the_image_leaves_out_is_kept() {
+        let mut mbr = [0; 66];
+        mbr[4..16].copy_from_slice(&[0x05, 0, 0, 0, 0xff, 15, 0, 0, 1, 48, 0, 0]);
+        mbr[64..].copy_from_slice(&[0x55, 0xaa]);
+        let mut link = mbr;
+        link[4..16].copy_from_slice(&[0x83, 0, 0, 0, 1, 0, 0, 0, 0, 48, 0, 0]);
+        let table: [(u64, &[u8]); 2] = [(446, &mbr), (2 * MIB - 512 + 446, &link)];
+        let raid = (8 * MIB - 8192, MD);
+        let (report, bytes) = cleared(&[table[0], table[1], raid], false);
+        assert_eq!(report.remains, ["RAID at byte 8380416"]);
+        assert!(report.wiped.is_empty() && bytes[raid.0 as usize..].starts_with(MD));
+        // With its first sectors, it is the image's.
+        mbr[8..10].copy_from_slice(&[0, 8]);
+        mbr[12..14].copy_from_slice(&[0, 56]);
+        link[8..12].copy_from_slice(&[8, 0, 0, 0]);
+        link[12..14].copy_from_slice(&[0xf8, 55]);
+        let table: [(u64, &[u8]); 2] = [(446, &mbr), (MIB + 446, &link)];
+        let (report, _) = cleared(&[table[0], table[1], raid], false);
+        assert_eq!(report.wiped, ["RAID at byte 8380416"]);
     }
 
     /// An entry of kind 0 over everything: somebody may own what the image leaves out of its disk.

@@ -47,12 +47,16 @@ pub fn is_of_image(image: &ExtentMap, start: u64, device: &Signatures) -> bool {
     let is_table = |one: &Signature| ["gpt", "mbr"].contains(&one.kind);
     let brings = |magic: &Range<u64>| touches(image, start, magic);
     let is_brought = |one: &Signature| one.magics.iter().any(brings);
-    image.cover(DiskOffset(start), SECTOR_BYTES)
+    let own = start.next_multiple_of(GRAIN_BYTES);
+    [start, own]
+        .iter()
+        .all(|&sector| image.cover(DiskOffset(sector), SECTOR_BYTES))
         || !device.found.iter().any(is_table) && device.found.iter().any(is_brought)
 }
 
 /// Of the smallest disk.
 const SECTOR_BYTES: u64 = 512;
+const GRAIN_BYTES: u64 = 4096;
 
 /// The signatures of a device that is of the image, as above, less those that the image brings.
 /// `kept` are bytes of the target that are neither of the image nor free: its other partitions, its
@@ -185,6 +189,18 @@ mod tests {
         };
         let found = find(&image(&[0..MIB]), 0, &zfs, &[]);
         assert_eq!(found[0].magics, zfs.found[0].magics[1..]);
+    }
+
+    /// A partition from sector 63 on, whose first sector comes with a grain of the one in front.
+    #[test]
+    fn a_grain_of_the_partition_in_front_does_not_make_a_partition_the_images() {
+        let raid = device(&[RAID]);
+        for (end, expected) in [(63, false), (64, false), (65, true)] {
+            let image = image(&[0..end * 512]);
+            assert_eq!(is_of_image(&image, 63 * 512, &raid), expected, "{end}");
+        }
+        let ext = device(&[("ext4", 1080..1082), RAID]);
+        assert!(is_of_image(&image(&[33_280..MIB]), 63 * 512, &ext));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Partition {
     pub number: u32,
     pub kind: u8,
     pub first_lba: u64,
+    /// Where its own bytes begin. A logical partition has its link in front of them.
+    pub data_lba: u64,
     pub(crate) sector_count: u64,
 }
 
@@ -101,6 +103,7 @@ pub fn read_link(sector: &[u8], lba: u64, extended: &Partition) -> Option<Link> 
     let used = || entries(sector).filter(|entry| entry.sector_count > 0);
     let logical = |entry: Partition| Partition {
         first_lba: lba,
+        data_lba: lba + entry.first_lba,
         sector_count: entry.end_lba(),
         ..entry
     };
@@ -130,6 +133,7 @@ fn entries(sector: &[u8]) -> impl Iterator<Item = Partition> + '_ {
             number,
             kind: entry[KIND],
             first_lba: u32_at(entry, FIRST_LBA).into(),
+            data_lba: u32_at(entry, FIRST_LBA).into(),
             sector_count: u32_at(entry, SECTOR_COUNT).into(),
         })
 }
@@ -231,6 +235,7 @@ mod tests {
             number,
             kind,
             first_lba,
+            data_lba: first_lba,
             sector_count,
         }
     }
@@ -297,10 +302,14 @@ mod tests {
         let extended = partition(2, 0x05, 10_000, 5000);
         let link = mbr(&[(0x83, 63, 900), (0x05, 1000, 963), (0x07, 7, 7)]);
         let read = read_link(&link, 10_000, &extended).unwrap();
-        assert_eq!(read.partitions, [partition(1, 0x83, 10_000, 963)]);
+        let logical = |first_lba| Partition {
+            data_lba: first_lba + 63,
+            ..partition(1, 0x83, first_lba, 963)
+        };
+        assert_eq!(read.partitions, [logical(10_000)]);
         assert_eq!(read.next_lba, Some(11_000));
         let last = read_link(&mbr(&[(0x83, 63, 900)]), 11_000, &extended).unwrap();
-        assert_eq!(last.partitions, [partition(1, 0x83, 11_000, 963)]);
+        assert_eq!(last.partitions, [logical(11_000)]);
         assert_eq!(last.next_lba, None);
         assert_eq!(read_link(&[0; 512], 10_000, &extended), None);
     }

@@ -179,14 +179,30 @@ impl PartitionTable {
             let first = header.entries_lba();
             used.push(self.bytes(first, first + header.entry_sectors()));
         }
-        used.extend(self.partitions());
+        let owned = self.owned().into_iter();
+        used.extend(owned.map(|owned| self.bytes(owned.first_lba, owned.end_lba)));
         used
     }
 
-    /// The bytes of every partition, in any order; of an extended one and of those inside it.
-    pub fn partitions(&self) -> impl Iterator<Item = Range<u64>> {
-        let owned = self.owned().into_iter();
-        owned.map(|owned| self.bytes(owned.first_lba, owned.end_lba))
+    /// The bytes that are a device of their own to the system, in any order: not an extended
+    /// partition, and a logical one without its link.
+    pub fn devices(&self) -> impl Iterator<Item = Range<u64>> {
+        let gpt = match &self.kind {
+            Kind::Gpt { primary, .. } => Some(primary.partitions().map(of_gpt)),
+            Kind::Mbr => None,
+        };
+        let logical = self.logical.iter().map(|(_, logical)| logical);
+        let entries = self.entries.iter().filter(|entry| !entry.is_extended());
+        let of_mbr = entries
+            .chain(logical)
+            .map(|one| (one.data_lba, one.end_lba()));
+        let of_gpt = gpt
+            .into_iter()
+            .flatten()
+            .map(|one| (one.first_lba, one.end_lba));
+        of_gpt
+            .chain(of_mbr)
+            .map(|(first_lba, end_lba)| self.bytes(first_lba, end_lba))
     }
 
     /// Where the backup GPT lies. `get` writes another one to the end of the target.
@@ -317,6 +333,7 @@ mod tests {
             number,
             kind,
             first_lba,
+            data_lba: first_lba,
             sector_count,
         };
         let entries = (1..).zip(entries);
