@@ -182,6 +182,37 @@ fn files_of_another_format_are_refused_with_the_command_that_helps() {
     }
 }
 
+/// Also for a file that is called like a raw image, and by a name that a shell would split.
+#[test]
+fn the_command_that_helps_makes_the_raw_image() {
+    let place = Place::new("helps");
+    if !shell(&place, DISK) {
+        return;
+    }
+    let original = fs::read(place.path("disk.img")).unwrap();
+    for line in [
+        "gzip <disk.img >\"it's.img\"",
+        "xz <disk.img >\"it's.img\"",
+        "zstd -q <disk.img >\"it's.img\"",
+        "bzip2 <disk.img >\"it's.img\"",
+        "lz4 -q <disk.img >\"it's.img\"",
+        "lzop <disk.img >\"it's.img\"",
+        "qemu-img convert -O qcow2 disk.img \"it's.img\"",
+    ] {
+        if !shell(&place, line) {
+            continue;
+        }
+        let said = String::from_utf8(make(&place, "it's.img", &[]).stderr).unwrap();
+        let (_, help) = said.split_once("; try: ").unwrap();
+        let (help, _) = help.split_once("; --raw").unwrap();
+        assert!(shell(&place, help), "{help}");
+        assert!(
+            fs::read(place.path("it's.img.raw")).unwrap() == original,
+            "{help}"
+        );
+    }
+}
+
 /// Whatever tools make is taken, even if its first bytes are those of another format.
 #[test]
 fn disks_and_file_systems_are_taken() {

@@ -67,12 +67,15 @@ impl Device {
     }
 
     /// Whether another program has locked the byte that QEMU locks while a machine may write to
-    /// the disk (BLK_PERM_WRITE in block/file-posix.c of QEMU).
+    /// the disk (BLK_PERM_WRITE in block/file-posix.c of QEMU). A lock of more than QEMU's bytes is
+    /// that of another program, and says nothing of the disk.
     pub fn is_locked(&self) -> bool {
         let mut lock = write_lock_of_qemu();
         // SAFETY: an open descriptor; the kernel reads and writes one `flock`.
         let asked = unsafe { libc::fcntl(self.fd(), libc::F_OFD_GETLK, &raw mut lock) };
-        super::check(asked).is_ok() && lock.l_type != libc::F_UNLCK as libc::c_short
+        let is_qemu = QEMU_LOCKS.contains(&lock.l_start)
+            && (1..=QEMU_LOCKS.end - lock.l_start).contains(&lock.l_len);
+        super::check(asked).is_ok() && lock.l_type != libc::F_UNLCK as libc::c_short && is_qemu
     }
 
     /// The same open device a second time. What opening it has changed stays with this one.
@@ -145,6 +148,9 @@ pub(super) fn parent(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+/// The bytes that QEMU locks one by one for what it may do; locks of neighbours become one.
+const QEMU_LOCKS: Range<libc::off_t> = 100..105;
 
 fn write_lock_of_qemu() -> libc::flock {
     // SAFETY: a struct of numbers, all of which may be 0.
@@ -339,10 +345,11 @@ mod tests {
         std::fs::write(scratch.path(), b"abc").unwrap();
         let device = Device::open_source(scratch.path()).unwrap();
         let qemu = File::open(scratch.path()).unwrap();
-        for (byte, is_seen) in [(100, false), (101, true)] {
+        // The second lock becomes one with the first. A program that reads may lock all bytes.
+        for (byte, length, is_seen) in [(100, 1, false), (101, 1, true), (0, 0, false)] {
             let mut lock = write_lock_of_qemu();
             lock.l_type = libc::F_RDLCK as libc::c_short;
-            lock.l_start = byte;
+            (lock.l_start, lock.l_len) = (byte, length);
             // SAFETY: an open descriptor; the kernel reads one `flock`.
             let locked = unsafe { libc::fcntl(qemu.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) };
             super::super::check(locked).unwrap();

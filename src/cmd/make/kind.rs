@@ -41,9 +41,18 @@ pub(super) fn check(device: &Device, has_table: bool) -> Result<bool, Failure> {
     match FileFormat::of(&head, &tail, known) {
         Some(FileFormat { name, help }) => Err(Failure::Because(format!(
             "source {source} is {name}, not a raw disk image; try: {}; --raw takes it as it is",
-            help.replace("FILE", &source.to_string())
+            help.replace("FILE", &quoted(&source.to_string()))
         ))),
         None => Ok(known),
+    }
+}
+
+/// A word for the shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
+    match word.bytes().all(is_plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 

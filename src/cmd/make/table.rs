@@ -12,7 +12,7 @@ use crate::storage::partition_table::{self, ReadTableError, Unreadable};
 const INSIST: &str = "--raw takes the bytes as they are";
 
 pub(super) fn of_source(device: &Device) -> Result<Option<PartitionTable>, Failure> {
-    partition_table::read(device).map_err(|error| match error {
+    let table = partition_table::read(device).map_err(|error| match error {
         ReadTableError::Io(error) => super::cannot_read(device, error),
         ReadTableError::Unreadable(unreadable) => damaged(device, &unreadable),
         ReadTableError::Beyond {
@@ -31,8 +31,23 @@ pub(super) fn of_source(device: &Device) -> Result<Option<PartitionTable>, Failu
                 owned.owner
             ))
         }
-    })
+    })?;
+    match table {
+        Some(table) if table.needed_bytes() > device.size_bytes.saturating_add(SPARE_BYTES) => {
+            Err(Failure::Because(format!(
+                "source {} has {} bytes, its GPT is for a disk of at least {}: it is damaged; {INSIST}",
+                device.path.display(),
+                device.size_bytes,
+                table.needed_bytes()
+            )))
+        }
+        table => Ok(table),
+    }
 }
+
+/// An image may be cut behind its last partition. The target then gets a backup GPT, whose entries
+/// have 1 MiB at most.
+const SPARE_BYTES: u64 = 2 << 20;
 
 /// What each command leaves was looked at with GPT fdisk 1.0.9: `-e` writes both tables anew from
 /// the one that is good, whether header or entries of the primary are damaged or missing.

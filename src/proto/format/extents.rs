@@ -97,19 +97,18 @@ impl ExtentMap {
     /// True if all these bytes of the disk belong to the torrent.
     pub fn cover(&self, disk: DiskOffset, length: u64) -> bool {
         let end = disk + length;
+        // Extents are in any order.
+        let meets = |extent: &&Extent| extent.disk < end && disk < extent.disk_end();
+        let mut met: Vec<&Extent> = self.extents.iter().filter(meets).collect();
+        met.sort_unstable_by_key(|extent| extent.disk);
         let mut covered = disk;
-        // Extents are in any order: look for the extent that holds the next byte, until none does.
-        while covered < end {
-            match self
-                .extents
-                .iter()
-                .find(|extent| extent.disk <= covered && covered < extent.disk_end())
-            {
-                Some(extent) => covered = extent.disk_end(),
-                None => return false,
+        for extent in met {
+            if covered < extent.disk {
+                return false;
             }
+            covered = extent.disk_end();
         }
-        true
+        covered >= end
     }
 
     /// The extents of `length` torrent bytes from `torrent_offset` on, in torrent order. The first
@@ -361,6 +360,35 @@ mod tests {
     #[should_panic(expected = "bytes up to 9 of 8")]
     fn ranges_behind_the_torrent_panic() {
         let _ = map(&[(0, 8)]).unwrap().ranges(1, 8).count();
+    }
+
+    /// Bytes are looked at one by one, of random extents in random order.
+    #[test]
+    fn cover_is_that_of_its_naive_twin() {
+        let mut rng = Rng::new(7);
+        for _ in 0..300 {
+            let mut files = Vec::new();
+            for index in 0..rng.below(9) {
+                let [gap, more] = [rng.below(2), rng.below(3)];
+                files.push((u64::from(index * 4 + gap), u64::from(1 + more)));
+            }
+            rng.shuffle(&mut files);
+            let map = map(&files).unwrap();
+            let has = |byte| {
+                files
+                    .iter()
+                    .any(|(disk, length)| (*disk..disk + length).contains(&byte))
+            };
+            for start in 0..36 {
+                for length in 0..8 {
+                    assert_eq!(
+                        map.cover(DiskOffset(start), length),
+                        (start..start + length).all(has),
+                        "{files:?}: {length} bytes from {start}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

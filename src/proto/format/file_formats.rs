@@ -18,31 +18,32 @@ pub const TAIL_BYTES: usize = 512;
 pub struct FileFormat {
     /// With its article.
     pub name: &'static str,
-    /// The command that makes a raw image of FILE, or what else helps.
+    /// The command that makes a raw image of FILE, or what else helps. FILE may have any name, also
+    /// that of a raw image: many a gzip file is called `disk.img`.
     pub help: &'static str,
 }
 
 /// A magic number that is no longer than this may also be there by chance.
 const WEAK_BYTES: usize = 4;
 
-const GZIP: &str = "gzip --decompress --keep FILE";
-const XZ: &str = "xz --decompress --keep FILE";
-const ZSTD: &str = "zstd --decompress FILE";
-const BZIP2: &str = "bzip2 --decompress --keep FILE";
-const LZ4: &str = "lz4 --decompress FILE";
-const LZIP: &str = "lzip --decompress --keep FILE";
-const LZOP: &str = "lzop --decompress FILE";
+const GZIP: &str = "gzip --decompress --stdout < FILE > FILE.raw";
+const XZ: &str = "xz --decompress --stdout < FILE > FILE.raw";
+const ZSTD: &str = "zstd --decompress --stdout < FILE > FILE.raw";
+const BZIP2: &str = "bzip2 --decompress --stdout < FILE > FILE.raw";
+const LZ4: &str = "lz4 --decompress --stdout < FILE > FILE.raw";
+const LZIP: &str = "lzip --decompress --stdout < FILE > FILE.raw";
+const LZOP: &str = "lzop --decompress --stdout < FILE > FILE.raw";
 const UNZIP: &str = "unzip FILE";
 const SEVEN: &str = "7z x FILE";
 const TAR: &str = "tar --extract --file FILE";
 const AR: &str = "ar x FILE";
 const CPIO: &str = "cpio --extract < FILE";
-const OPENSSL: &str = "openssl enc -d -in FILE -out disk.img";
-const QEMU: &str = "qemu-img convert -O raw FILE disk.img";
-const VPC: &str = "qemu-img convert -f vpc -O raw FILE disk.img";
-const DMG: &str = "qemu-img convert -f dmg -O raw FILE disk.img";
-const SIMG: &str = "simg2img FILE disk.img";
-const NTFS: &str = "ntfsclone --restore-image --overwrite disk.img FILE";
+const OPENSSL: &str = "openssl enc -d -in FILE -out FILE.raw";
+const QEMU: &str = "qemu-img convert -O raw FILE FILE.raw";
+const VPC: &str = "qemu-img convert -f vpc -O raw FILE FILE.raw";
+const DMG: &str = "qemu-img convert -f dmg -O raw FILE FILE.raw";
+const SIMG: &str = "simg2img FILE FILE.raw";
+const NTFS: &str = "ntfsclone --restore-image --overwrite FILE.raw FILE";
 const WIM: &str = "wimapply FILE 1 DIRECTORY";
 const RESTORE: &str = "restore it onto a disk and describe that disk";
 const IMAGE: &str = "give the image itself";
