@@ -63,8 +63,9 @@ run_agent() {
 # lines unchanged; the reason of a failure is among them.
 relay_json() {
 	local line state target name last_state count=0 dir="$ROOT/run/swarmdd/reports"
+	# With the lock folder of a sender that was killed.
+	rm -rf "$dir"
 	mkdir -p "$dir"
-	rm -f "$dir"/*
 	while IFS= read -r line || [ -n "$line" ]; do
 		case $line in
 		'{"state":"'*) ;;
