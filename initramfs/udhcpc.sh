@@ -33,7 +33,10 @@ main() {
 		[ ! -e "$LEASE" ] || say "$interface: the lease of $(last_address) is over;" \
 			"the address stays until the server gives another one"
 		;;
-	nak) say "$interface: the DHCP server takes the lease back ($message)" ;;
+	nak)
+		message=$(printf '%s' "$message" | tr '\000-\037\177' ' ')
+		say "$interface: the DHCP server takes the lease back ($message)"
+		;;
 	esac
 }
 

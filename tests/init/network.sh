@@ -353,7 +353,7 @@ case_lease_renewed_with_other_routes_keeps_the_address() {
 # The server is away: the agent must go on.
 case_lease_lost_keeps_its_address() {
 	good_network
-	during_agent 'message="wrong network" udhcpc eth0 nak; udhcpc eth0 deconfig'
+	during_agent 'message=$(printf "wrong\033network") udhcpc eth0 nak; udhcpc eth0 deconfig'
 	boot "$MINIMAL"
 	said "eth0: the DHCP server takes the lease back (wrong network)"
 	said "eth0: the lease of 10.77.0.5/24 is over; the address stays until the server gives \
