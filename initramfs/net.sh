@@ -85,7 +85,7 @@ note_of() { echo "$ROOT/run/swarmdd/net/$(interface_of "$1")"; }
 start_nic() {
 	once "$1:up" run_ip "$(interface_of "$1")" link set dev "$1" up
 	has_link "$1" && ! was_started "$1:address" || return 0
-	[ -z "$OPT_VLAN" ] || once "$1:vlan" make_vlan "$1" || return 0
+	[ -z "$OPT_VLAN" ] || start_vlan "$1" || return 0
 	if [ "$OPT_NET" = dhcp ]; then
 		once "$1:address" start_dhcp "$1"
 	else
@@ -111,12 +111,17 @@ was_started() {
 }
 
 # swarmdd.vlan=ID: the card itself gets no address, and all packets are tagged (802.1Q).
-make_vlan() {
+# Two steps: a second try to add it would hide why the first could not set it up.
+start_vlan() {
 	local interface
 	interface=$(interface_of "$1")
+	once "$1:vlan" add_vlan "$1" "$interface" &&
+		once "$1:vlan-up" run_ip "$interface" link set dev "$interface" up
+}
+
+add_vlan() {
 	$MOCK modprobe -b -q 8021q
-	run_ip "$interface" link add link "$1" name "$interface" type vlan id "$OPT_VLAN" &&
-		run_ip "$interface" link set dev "$interface" up
+	run_ip "$2" link add link "$1" name "$2" type vlan id "$OPT_VLAN"
 }
 
 # udhcpc asks every 3 s until it has a lease. Then it stays and renews the lease, since a deployment

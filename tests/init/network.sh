@@ -420,6 +420,15 @@ case_vlan_that_nobody_answers_on_is_the_reason() {
 	ran_times 1 "ip link add"
 }
 
+case_vlan_that_cannot_be_set_up_keeps_its_reason() {
+	good_network
+	failing_ip "link set dev eth0.7 up" "RTNETLINK answers: Cannot assign requested address"
+	boot "$MINIMAL swarmdd.vlan=7 swarmdd.onfail=poweroff"
+	framed "'ip link set dev eth0.7 up' failed: RTNETLINK answers: Cannot assign requested address"
+	ran_times 1 "ip link add"
+	not_ran "udhcpc"
+}
+
 case_vlan_without_a_driver_is_the_reason() {
 	good_network
 	failing_ip "type vlan" "RTNETLINK answers: Operation not supported"
