@@ -53,6 +53,9 @@ struct Alone {
     /// When the filler was first seen, and how long it may take.
     since: Option<Instant>,
     patience: Duration,
+    /// The filler has taken too long: it is asked for nothing more, and the piece starts anew once
+    /// the block that is arriving has arrived.
+    given_up: bool,
     /// Connected peers that took too long or refused.
     tried: Vec<PeerSlot>,
 }
@@ -149,7 +152,7 @@ impl OpenPiece {
     ) -> impl Iterator<Item = BlockIndex> {
         let may_fill = self.free > 0
             && self.alone.as_ref().is_none_or(|alone| match alone.filler {
-                Some(filler) => filler == slot,
+                Some(filler) => filler == slot && !alone.given_up,
                 None => is_suitable(),
             });
         let blocks = if may_fill { &self.blocks[..] } else { &[] };
@@ -185,12 +188,18 @@ impl OpenPiece {
         let alone = self.alone.as_mut().filter(|_| !is_whole)?;
         let filler = alone.filler?;
         let since = *alone.since.get_or_insert(now);
-        (now.since(since) >= alone.patience).then_some(filler)
+        (alone.given_up || now.since(since) >= alone.patience).then_some(filler)
     }
 
-    /// The next peer may take longer: all of them may be slow.
-    pub(super) fn be_patient(&mut self) {
-        if let Some(alone) = &mut self.alone {
+    /// The filler has taken too long and is asked for nothing more.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.alone.as_ref().is_some_and(|alone| alone.given_up)
+    }
+
+    /// The filler is asked for nothing more. The next peer may take longer: all of them may be slow.
+    pub(super) fn give_up_filler(&mut self) {
+        if let Some(alone) = self.alone.as_mut().filter(|alone| !alone.given_up) {
+            alone.given_up = true;
             alone.patience = (alone.patience * 2).min(FILL_PATIENCE_MAX);
         }
     }
@@ -386,6 +395,7 @@ impl OpenPiece {
             filler: None,
             since: None,
             patience: FILL_PATIENCE,
+            given_up: false,
             tried: Vec::new(),
         });
         self.restart();
@@ -397,7 +407,7 @@ impl OpenPiece {
 
     fn restart(&mut self) {
         if let Some(alone) = &mut self.alone {
-            (alone.filler, alone.since) = (None, None);
+            (alone.filler, alone.since, alone.given_up) = (None, None, false);
         }
         self.blocks.fill(BlockState::Free);
         (self.free, self.received, self.hashed) = (self.blocks.len() as u32, 0, 0);

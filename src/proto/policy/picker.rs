@@ -372,11 +372,16 @@ impl Picker {
         self.open.iter_mut().filter_map(slow).collect()
     }
 
+    /// The filler of this piece is asked for nothing more, although one of its blocks may arrive.
+    pub fn has_given_up(&self, piece: PieceIndex) -> bool {
+        self.find(piece).is_some_and(OpenPiece::has_given_up)
+    }
+
     /// The peer that fills this piece alone is too slow. Its requests for the piece have been
-    /// released.
+    /// released. While one of its blocks is arriving it stays the filler, and is still too slow.
     pub fn replace_filler(&mut self, piece: PieceIndex, slot: PeerSlot) {
         if let Some(open) = self.find_mut(piece) {
-            open.be_patient();
+            open.give_up_filler();
         }
         self.restart_pieces_of(slot);
     }

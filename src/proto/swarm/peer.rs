@@ -407,7 +407,7 @@ impl Peer {
         self.snubbed &= took > patience;
         self.refusals = 0;
         (self.progress_at, self.moved_at) = (now, now);
-        self.requests.answered();
+        self.requests.answered(now);
     }
 
     /// To be called at each tick.

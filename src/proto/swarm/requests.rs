@@ -93,9 +93,10 @@ impl Requests {
         Some(request)
     }
 
-    /// A block has arrived that the peer was asked for.
-    pub(super) fn answered(&mut self) {
-        (self.waited, self.had_any) = (Duration::ZERO, false);
+    /// A block has arrived that the peer was asked for. After a pause of this machine it is read
+    /// before the tick, and the pause must not count.
+    pub(super) fn answered(&mut self, now: Instant) {
+        (self.waited, self.had_any, self.watched_at) = (Duration::ZERO, false, now);
     }
 
     /// Counts the time that the peer lets us wait. To be called at each tick.

@@ -147,7 +147,7 @@ impl Swarm {
     /// A piece that one peer fills alone goes to another one in time.
     fn replace_slow_fillers(&mut self, now: Instant, throttles: &mut Throttles) {
         for (piece, slot) in self.picker.slow_fillers(now) {
-            if !self.others_have(now, slot, piece) {
+            if !self.others_have(now, slot, piece) && !self.picker.has_given_up(piece) {
                 continue;
             }
             for block in self.release_requests(slot, throttles, |block| block.piece == piece) {

@@ -282,6 +282,55 @@ fn a_piece_that_one_peer_fills_alone_does_not_wait_for_a_slow_one() {
     }
 }
 
+/// The deadline of the piece passes while a block of the slow one is arriving.
+#[test]
+fn a_filler_whose_block_is_arriving_is_replaced_after_that_block() {
+    for honest_leaves in [false, true] {
+        let mut swarm = swarm(Role::Leecher, 1, MIB, &[]);
+        let [slow, honest] = bad_from_two(&mut swarm);
+        let mut now = at(0);
+        let mut waiting = asked(&mut swarm, now, slow);
+        let mut given = 0;
+        while given < 64 {
+            let arriving = (!waiting.is_empty()).then(|| waiting.remove(0));
+            if let Some(raw) = arriving {
+                begins(&mut swarm, now, slow, raw);
+            }
+            for _ in 0..32 {
+                tick(&mut swarm, &mut now);
+                for raw in asked(&mut swarm, now, honest) {
+                    given += u32::from(gives(&mut swarm, now, honest, raw));
+                }
+            }
+            if let Some(raw) = arriving {
+                swarm.handle_block(now, slow, raw, &mut Throttles::default());
+            }
+            if honest_leaves {
+                // Nobody else is left: the slow one is asked again.
+                swarm.handle_closed(now, honest, &mut Throttles::default());
+                tick(&mut swarm, &mut now);
+                assert!(!asked(&mut swarm, now, slow).is_empty());
+                break;
+            }
+            waiting.extend(asked(&mut swarm, now, slow));
+            assert!(seconds(now) < 20.0, "{given} blocks of the honest one");
+        }
+    }
+}
+
+/// While this machine stood still, blocks arrived. They are read before the tick.
+#[test]
+fn a_pause_of_this_machine_is_not_the_fault_of_its_peers() {
+    let mut swarm = swarm(Role::Leecher, 1, MIB, &[]);
+    let peer = holder(&mut swarm, 2, true);
+    let mut now = at(0);
+    let waiting = asked(&mut swarm, now, peer);
+    now = now + Duration::from_secs(60);
+    assert!(gives(&mut swarm, now, peer, waiting[0]));
+    tick(&mut swarm, &mut now);
+    assert_eq!(swarm.poll_close(), None);
+}
+
 /// Two peers fill a piece, and one of their blocks is bad. The honest one fills it alone.
 #[test]
 fn the_giver_of_a_bad_block_is_found_among_several_even_when_it_has_left() {
