@@ -187,8 +187,8 @@ pub struct Partition {
 
 /// A header with its entries.
 ///
-/// Invariants: the checksum of the entries is right; every partition lies within the usable
-/// sectors.
+/// Invariants: the checksum of the entries is right; every partition has a sector, and ends below
+/// `LBA_END`. Some lie outside of the sectors that the header calls usable: the kernel takes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gpt {
     header: Header,
@@ -208,16 +208,15 @@ impl Gpt {
                 lba: header.entries_lba(),
             });
         }
-        let usable = header.u64(FIRST_USABLE_LBA)..=header.u64(LAST_USABLE_LBA);
         let gpt = Gpt { header, entries };
-        let outside = gpt.partitions().find(|partition| {
-            partition.first_lba > partition.last_lba
-                || !usable.contains(&partition.first_lba)
-                || !usable.contains(&partition.last_lba)
-        });
-        match outside {
-            Some(Partition { number, .. }) => Err(GptError::Outside { number }),
-            None => Ok(gpt),
+        let mut partitions = gpt.partitions();
+        let is_nonsense = |one: &Partition| one.first_lba > one.last_lba || one.last_lba >= LBA_END;
+        match partitions.find(is_nonsense) {
+            Some(partition) => Err(GptError::NoPartition { partition }),
+            None => {
+                drop(partitions);
+                Ok(gpt)
+            }
         }
     }
 
@@ -346,10 +345,10 @@ impl Gpt {
         match self.last_partition() {
             Some(Partition {
                 number, last_lba, ..
-            }) if last_lba > last_usable => Err(GptError::Beyond {
+            }) if last_lba > highest => Err(GptError::Beyond {
                 number,
                 last_lba,
-                last_usable,
+                last_usable: highest,
             }),
             _ if first_usable > last_usable => Err(GptError::NoRoom {
                 first_usable,
@@ -468,8 +467,8 @@ pub enum GptError {
     Nonsense {
         lba: u64,
     },
-    Outside {
-        number: u32,
+    NoPartition {
+        partition: Partition,
     },
 }
 
@@ -508,10 +507,15 @@ impl fmt::Display for GptError {
                     "GPT header at sector {lba} has numbers that cannot be right"
                 )
             }
-            GptError::Outside { number } => {
+            GptError::NoPartition { partition } => {
+                let Partition {
+                    number,
+                    first_lba,
+                    last_lba,
+                } = partition;
                 write!(
                     f,
-                    "partition {number} is not within the usable sectors that the GPT names"
+                    "partition {number} is said to be in sectors {first_lba} to {last_lba}; a disk ends below {LBA_END}"
                 )
             }
         }
@@ -519,7 +523,7 @@ impl fmt::Display for GptError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::rng::Rng;
     use std::string::ToString;
@@ -633,6 +637,13 @@ mod tests {
             writes(&plan).for_each(|write| self.write(write.lba, &write.bytes));
             Some(plan)
         }
+    }
+
+    /// The primary GPT of a disk of this many sectors.
+    pub(in super::super) fn primary(sectors: u64, partitions: &[(usize, u64, u64)]) -> Gpt {
+        Disk::new(sectors, 512, partitions)
+            .gpt(PRIMARY_LBA)
+            .unwrap()
     }
 
     /// In the order in which they must reach the disk.
@@ -918,14 +929,32 @@ mod tests {
                 "{place}: {number}"
             );
         }
-        assert_eq!(
-            resigned(FIRST_USABLE_LBA, 2049),
-            GptError::Outside { number: 1 }
-        );
-        assert_eq!(
-            resigned(LAST_USABLE_LBA, 6142),
-            GptError::Outside { number: 5 }
-        );
+    }
+
+    /// efi.c compares a partition with the end of the disk, not with what the header calls usable.
+    #[test]
+    fn partitions_may_lie_outside_of_the_usable_sectors() {
+        for (place, number) in [(FIRST_USABLE_LBA, 2049), (LAST_USABLE_LBA, 6142)] {
+            let mut disk = Disk::new(8192, 512, &TWO);
+            for lba in [PRIMARY_LBA, 8191] {
+                let gpt = disk.gpt(lba).unwrap();
+                let changed = gpt.header.with(&[(place, number)], &gpt.entries);
+                disk.write(lba, &changed.sector);
+            }
+            assert_eq!(disk.fit(false), None, "on a disk of its own size");
+            let mut larger = disk.resized(12_345);
+            assert!(larger.fit(false).unwrap().moved);
+            let kept: Vec<Partition> = larger.gpt(PRIMARY_LBA).unwrap().partitions().collect();
+            let all: Vec<Partition> = disk.gpt(PRIMARY_LBA).unwrap().partitions().collect();
+            assert_eq!(kept, all);
+        }
+        for (first, last) in [(4096, 4095), (2048, LBA_END)] {
+            let error = Disk::new(8192, 512, &[(3, first, last)])
+                .gpt(1)
+                .unwrap_err();
+            let said = std::format!("partition 3 is said to be in sectors {first} to {last}; ");
+            assert!(error.to_string().starts_with(&said), "{error}");
+        }
     }
 
     /// Any bytes, even with right checksums, are refused, or else the result is a valid table.
