@@ -140,9 +140,9 @@ impl InSectors<'_> {
     }
 
     /// The MBR with these entries, and the logical partitions of the extended ones.
-    pub(super) fn mbr(&self, partitions: Vec<mbr::Partition>) -> io::Result<PartitionTable> {
-        let mut logical = Vec::new();
-        for extended in partitions.iter().filter(|entry| entry.is_extended()) {
+    pub(super) fn mbr(&self, mut partitions: Vec<mbr::Partition>) -> io::Result<PartitionTable> {
+        let mut logical: Vec<(u32, mbr::Partition)> = Vec::new();
+        for extended in partitions.iter_mut().filter(|entry| entry.is_extended()) {
             let mut next_lba = Some(extended.first_lba);
             for _ in 0..LINKS_MAX {
                 let Some(lba) = next_lba else { break };
@@ -152,6 +152,10 @@ impl InSectors<'_> {
                 let partitions = link.partitions.into_iter();
                 logical.extend(partitions.map(|partition| (extended.number, partition)));
                 next_lba = link.next_lba;
+            }
+            let is_inside = |(_, one): &(u32, mbr::Partition)| one.end_lba() <= self.sectors;
+            if next_lba.is_none() && logical.iter().all(is_inside) {
+                extended.end_on(self.sectors);
             }
         }
         Ok(PartitionTable::mbr(self.sector_bytes, partitions, logical))
@@ -302,6 +306,42 @@ pub(super) mod tests {
         assert!(found(&[0xff; 20_000]).is_none());
         let signatures: Vec<u8> = b"EFI PART".iter().copied().cycle().take(20_000).collect();
         assert!(found(&signatures).is_none());
+    }
+
+    /// Old tools round an extended partition up to whole cylinders. What is in it is not cut short.
+    #[test]
+    fn an_extended_partition_may_end_behind_the_disk() {
+        let mut bytes = vec![0; 3 << 20];
+        // From 1 MiB on, 8 MiB long: it ends 1 MiB behind the disk.
+        bytes[450..462].copy_from_slice(&[0x05, 0, 0, 0, 0, 8, 0, 0, 0, 64, 0, 0]);
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let link = MIB as usize;
+        bytes[link + 450..link + 462].copy_from_slice(&[0x83, 0, 0, 0, 63, 0, 0, 0, 0, 8, 0, 0]);
+        bytes[link + 510..link + 512].copy_from_slice(&[0x55, 0xaa]);
+        let scratch = Scratch::new("extended");
+        let table = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            bytes.resize(8 << 20, 0);
+            std::fs::write(scratch.path(), bytes).unwrap();
+            read(&Device::open_source(scratch.path()).unwrap())
+        };
+        let found = table(&bytes).unwrap().unwrap();
+        assert_eq!((found.needed_bytes(), found.doubt()), (8 * MIB, None));
+        // A chain that leads behind the end has partitions there.
+        bytes[link + 466..link + 478].copy_from_slice(&[5, 0, 0, 0, 0, 60, 0, 0, 0, 4, 0, 0]);
+        let beyond = table(&bytes).unwrap_err();
+        assert!(
+            matches!(beyond, ReadTableError::Beyond { .. }),
+            "{beyond:?}"
+        );
+        bytes[link + 466..link + 482].fill(0);
+        // A logical partition that ends there is cut short.
+        bytes[link + 459] = 60;
+        let beyond = table(&bytes).unwrap_err();
+        assert!(
+            matches!(beyond, ReadTableError::Beyond { .. }),
+            "{beyond:?}"
+        );
     }
 
     #[test]

@@ -49,6 +49,12 @@ impl Partition {
     pub fn is_extended(&self) -> bool {
         EXTENDED.contains(&self.kind)
     }
+
+    /// Cuts off what lies behind the end of the disk.
+    pub fn end_on(&mut self, disk_sectors: u64) {
+        let room = disk_sectors.saturating_sub(self.first_lba);
+        self.sector_count = self.sector_count.min(room);
+    }
 }
 
 /// Which table counts, according to sector 0. Every decision about a table begins here.
