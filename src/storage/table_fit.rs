@@ -120,8 +120,15 @@ impl InSectors<'_> {
             .of_gpt(primary.clone(), others)
             .map_err(read_failed(PRIMARY_LBA))?;
         self.check(&table)?;
-        // A partition that lies over another one is not made larger.
-        let grow = grow_last && table.doubt().is_none();
+        if let Some(owned) = table.at_backup(self.sectors) {
+            return Err(PartitionTableError::AtBackup {
+                path: self.device.path.clone(),
+                owned,
+                sectors: self.sectors,
+            });
+        }
+        // A partition that lies over another one, or in front of one, is not made larger.
+        let grow = grow_last && table.may_grow();
         let mut done = self.fit_gpt(extents, &primary, mbr, grow)?;
         if grow_last && !grow {
             done.push(grown(0));
@@ -224,9 +231,9 @@ impl InSectors<'_> {
         if !grow_last {
             return Ok(Vec::new());
         }
-        let grown_bytes = match table.doubt() {
-            Some(_) => 0,
-            None => mbr::grow_last(&mut mbr, self.sectors, self.sector_bytes.into()),
+        let grown_bytes = match table.may_grow() {
+            false => 0,
+            true => mbr::grow_last(&mut mbr, self.sectors, self.sector_bytes.into()),
         };
         if grown_bytes > 0 {
             self.write(&[Write { lba: 0, bytes: mbr }])?;
@@ -291,6 +298,11 @@ fn own_backup(primary: &Gpt, header: &Result<Header, GptError>) -> Range<u64> {
 /// Why the table of a target is wrong although the whole image is on it.
 #[derive(Debug)]
 pub enum PartitionTableError {
+    AtBackup {
+        path: PathBuf,
+        owned: Owned,
+        sectors: u64,
+    },
     Beyond {
         path: PathBuf,
         owned: Owned,
@@ -320,6 +332,17 @@ impl fmt::Display for PartitionTableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use PartitionTableError::*;
         match self {
+            AtBackup {
+                path,
+                owned,
+                sectors,
+            } => write!(
+                f,
+                "the partition table does not fit {}: {} ends at sector {}, where the backup GPT of a disk with {sectors} belongs",
+                path.display(),
+                owned.owner,
+                owned.end_lba - 1
+            ),
             Beyond {
                 path,
                 owned,

@@ -127,6 +127,35 @@ impl PartitionTable {
         matches!(self.kind, Kind::Gpt { .. }) && self.entries.iter().any(|entry| entry.kind != 0)
     }
 
+    /// Whether nobody owns the sectors behind the last partition of a GPT. A hybrid MBR may have
+    /// partitions there that the GPT does not name.
+    pub fn may_grow(&self) -> bool {
+        let Kind::Gpt { primary, .. } = &self.kind else {
+            return self.doubt().is_none();
+        };
+        let last = primary.partitions().max_by_key(|one| one.last_lba);
+        let is_behind = |entry: &mbr::Partition| {
+            last.map(of_gpt).is_some_and(|last| {
+                let is_same = (last.first_lba, last.end_lba) == (entry.first_lba, entry.end_lba());
+                entry.end_lba() > last.first_lba && !is_same
+            })
+        };
+        self.doubt().is_none() && !self.entries.iter().any(is_behind)
+    }
+
+    /// The entry beside a GPT that owns sectors to which its backup moves on a disk of another
+    /// size.
+    pub fn at_backup(&self, disk_sectors: u64) -> Option<Owned> {
+        let Kind::Gpt { primary, .. } = &self.kind else {
+            return None;
+        };
+        let header = primary.header();
+        let from = disk_sectors.saturating_sub(header.entry_sectors() + 1);
+        let moved = header.alternate_lba() + 1 != disk_sectors;
+        let mut owned = self.owned().into_iter();
+        owned.find(|one| moved && matches!(one.owner, Owner::Hybrid(_)) && one.end_lba > from)
+    }
+
     /// Why it is not certain that nobody owns the sectors between the partitions.
     pub fn doubt(&self) -> Option<Doubt> {
         match &self.kind {
@@ -221,14 +250,21 @@ impl PartitionTable {
         (behind && together).then(|| self.bytes(entries, header + 1))
     }
 
-    /// The smallest disk that holds all partitions, and behind those of a GPT its backup.
+    /// The smallest disk that holds all partitions, and behind those of a GPT its backup. An entry
+    /// of a hybrid MBR over everything, as ISO images have it, lies over the backup already.
     pub fn needed_bytes(&self) -> u64 {
         let ends = self.owned().into_iter().map(|owned| owned.end_lba);
-        let end_lba = match &self.kind {
-            Kind::Gpt { primary, .. } => ends.chain([primary.sectors_needed()]).max(),
-            Kind::Mbr => ends.max(),
+        let end_lba = ends.max().unwrap_or(0);
+        let needed = match &self.kind {
+            Kind::Gpt { primary, .. } => {
+                let header = primary.header();
+                let own_end = end_lba.max(header.alternate_lba() + 1);
+                let behind = end_lba + header.entry_sectors() + 1;
+                primary.sectors_needed().max(behind.min(own_end))
+            }
+            Kind::Mbr => end_lba,
         };
-        self.bytes(0, end_lba.unwrap_or(0)).end
+        self.bytes(0, needed).end
     }
 
     /// Length of the backup GPT that a target gets.
@@ -384,6 +420,41 @@ mod tests {
         let outside = "logical partition 6 is not within extended partition 1";
         assert_eq!(doubt(&extended, &[(2048, 500), (2549, 500)]), outside);
         assert_eq!(doubt(&extended, &[(2048, 500), (2000, 500)]), outside);
+    }
+
+    /// A GPT of a disk of 16384 sectors with partitions in 2048..4096 and 4096..6144.
+    fn hybrid(entries: &[(u8, u64, u64)]) -> PartitionTable {
+        let primary = gpt::tests::primary(16_384, &[(1, 2048, 4095), (2, 4096, 6143)]);
+        PartitionTable::gpt(512, primary, None, mbr(entries, &[]).entries)
+    }
+
+    #[test]
+    fn a_gpt_does_not_grow_over_entries_of_its_hybrid_mbr() {
+        let cases = [
+            (&[][..], true),
+            (&[(0, 0, 1), (0x83, 2048, 2048), (0x83, 4096, 2048)], true),
+            (&[(0x83, 2048, 2000)], true),
+            (&[(0x83, 8192, 2048)], false),
+            (&[(0x83, 4096, 2049)], false),
+            (&[(0x83, 5000, 8)], false),
+            (&[(0, 0, 16_384)], false),
+        ];
+        for (entries, expected) in cases {
+            assert_eq!(hybrid(entries).may_grow(), expected, "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn a_backup_gpt_needs_room_behind_the_hybrid_mbr_as_well() {
+        let needed = |entries: &[(u8, u64, u64)]| hybrid(entries).needed_bytes() / 512;
+        assert_eq!(needed(&[]), 6144 + 33);
+        assert_eq!(needed(&[(0x83, 8192, 2048)]), 10_240 + 33);
+        assert_eq!(needed(&[(0, 0, 16_384)]), 16_384, "as on its own disk");
+        let table = hybrid(&[(0x83, 2048, 2048), (0x83, 8192, 2048)]);
+        assert_eq!(table.at_backup(10_240 + 33), None);
+        let met = table.at_backup(10_240 + 32).unwrap();
+        assert_eq!(met.owner.to_string(), "entry 2 of the hybrid MBR");
+        assert_eq!(hybrid(&[(0, 0, 16_384)]).at_backup(16_384), None);
     }
 
     #[test]
