@@ -1,0 +1,74 @@
+//! Is what an unusual partition table owns still there afterwards: beside the GPT, outside of the
+//! sectors that it calls usable, in a logical partition?
+
+use std::fs;
+
+use crate::fixtures::{
+    Loop, MIB, Seeder, drop_caches, loops_are_there, make, refuse, sparse, tool, tool_fed,
+    tools_are_there, write_at,
+};
+use crate::scratch::Place;
+
+const IMAGE_BYTES: u64 = 64 * MIB;
+/// Superblock of version 1.0, as `mdadm` writes it.
+const MD: &[u8] = b"\xfc\x4e\x2b\xa9\x01\0\0\0";
+
+/// The GPT ends at 20 MiB, and an entry beside it is at 30 MiB to 40 MiB.
+#[test]
+fn a_partition_beside_the_gpt_is_left_alone() {
+    let place = Place::new("beside");
+    if !tools_are_there(&["sgdisk", "losetup"]) || !loops_are_there() {
+        return;
+    }
+    let image = sparse(&place, "hybrid.img", IMAGE_BYTES);
+    tool("sgdisk", &["-n", "1:2048:40959", &image]);
+    let entry = [0, 0, 0, 0, 0x83, 0, 0, 0, 0, 0xf0, 0, 0, 0, 0x50, 0, 0];
+    write_at(&image, 446 + 16, &entry);
+    let (torrent, _) = make(&place, &image, &["--skip-holes"]);
+    let seeder = Seeder::start(&torrent, &image);
+    let data = vec![0xa5; 10 * MIB as usize];
+    let larger = Loop::new(&place, "larger", 96 * MIB, 512);
+    write_at(&larger.backing, 30 * MIB, &data);
+    drop_caches(&larger);
+    let said = seeder.get(&torrent, &larger.device, &["--grow-last"]);
+    assert!(said.contains("no partition could grow"), "{said}");
+    assert!(larger.bytes()[30 * MIB as usize..][..data.len()] == data);
+    drop(larger);
+
+    let smaller = Loop::new(&place, "smaller", 40 * MIB, 512);
+    let said = refuse(&torrent, &smaller.device, &["--allow-smaller"]);
+    assert!(said.contains(&(40 * MIB + 33 * 512).to_string()), "{said}");
+    drop(smaller);
+    let enough = Loop::new(&place, "enough", 40 * MIB + 33 * 512, 512);
+    write_at(&enough.backing, 30 * MIB, &data);
+    drop_caches(&enough);
+    seeder.get(&torrent, &enough.device, &["--allow-smaller"]);
+    assert!(enough.bytes()[30 * MIB as usize..][..data.len()] == data);
+}
+
+/// The superblock at the end of a logical partition that the image leaves out.
+#[test]
+fn a_raid_in_a_logical_partition_is_left_alone() {
+    let place = Place::new("raid-inside");
+    if !tools_are_there(&["sfdisk"]) {
+        return;
+    }
+    let partitioned = |name: &str| {
+        let image = sparse(&place, name, IMAGE_BYTES);
+        let script = b"label: dos\nlabel-id: 0x1234abcd\n2048,20480,83\n22528,,5\n24576,,fd\n";
+        let script = place.write("script", script);
+        tool_fed("sfdisk", &["-q", "--no-reread", &image], &script);
+        image
+    };
+    let (image, target) = (partitioned("image"), partitioned("target"));
+    write_at(&image, 2 * MIB, &[7; 4096]);
+    let (torrent, _) = make(&place, &image, &["--skip-holes"]);
+    let at = IMAGE_BYTES - 8192;
+    write_at(&target, at, MD);
+    let said = Seeder::start(&torrent, &image).get(&torrent, &target, &[]);
+    assert!(
+        said.contains(&format!("remains: RAID at byte {at}")),
+        "{said}"
+    );
+    assert!(fs::read(&target).unwrap()[at as usize..].starts_with(MD));
+}
