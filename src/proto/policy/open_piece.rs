@@ -196,7 +196,8 @@ impl OpenPiece {
         self.alone.as_ref().is_some_and(|alone| alone.given_up)
     }
 
-    /// The filler is asked for nothing more. The next peer may take longer: all of them may be slow.
+    /// The filler is asked for nothing more. The next peer may take longer: all of them may be
+    /// slow.
     pub(super) fn give_up_filler(&mut self) {
         if let Some(alone) = self.alone.as_mut().filter(|alone| !alone.given_up) {
             alone.given_up = true;
