@@ -343,6 +343,10 @@ impl Swarm {
         } else {
             // The request was taken back too late, or there was none: nothing was taken for it.
             throttles.down.charge(raw.length);
+            let peer = self.peer(slot);
+            if peer.requests.was_cancelled(block) {
+                peer.requests.answered(now);
+            }
         }
         if !begun.kept {
             self.traffic.note_unused(raw.length);
@@ -361,7 +365,7 @@ impl Swarm {
     fn cancel(&mut self, block: Block, in_time: bool, throttles: &mut Throttles) {
         for peer in self.peers.values_mut() {
             let may_be_asked = in_time || peer.requests.has_late();
-            if may_be_asked && peer.requests.remove(block).is_some() {
+            if may_be_asked && peer.requests.cancel(block) {
                 throttles.down.give_back(block.length);
                 peer.replies.push_back(Message::Cancel(block.into()));
             }

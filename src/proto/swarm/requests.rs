@@ -7,6 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::limits::PIPELINE_MAX;
 use crate::units::{Block, Instant, PieceIndex};
 use crate::wire::message::RawBlock;
 
@@ -33,6 +34,9 @@ pub(super) struct Requests {
     /// Oldest first.
     list: VecDeque<Request>,
     late_count: usize,
+    /// Blocks that the peer was told not to send because another peer sent them first, the latest
+    /// last, PIPELINE_MAX at most. They may be on their way.
+    cancelled: VecDeque<Block>,
     pub(super) receiving: Option<Receiving>,
     /// How long the peer has had requests since a block last arrived that it was asked for. Nothing
     /// else that it sends makes this shorter.
@@ -47,6 +51,7 @@ impl Requests {
         Requests {
             list: VecDeque::new(),
             late_count: 0,
+            cancelled: VecDeque::new(),
             receiving: None,
             waited: Duration::ZERO,
             had_any: false,
@@ -91,6 +96,23 @@ impl Requests {
         let request = self.list.remove(at)?;
         self.late_count -= usize::from(request.late);
         Some(request)
+    }
+
+    /// Another peer has sent the block first. False if there is no such request.
+    pub(super) fn cancel(&mut self, block: Block) -> bool {
+        let removed = self.remove(block).is_some();
+        if removed {
+            self.cancelled.push_back(block);
+            let surplus = self.cancelled.len().saturating_sub(PIPELINE_MAX as usize);
+            self.cancelled.drain(..surplus);
+        }
+        removed
+    }
+
+    /// Whether a block that has arrived was on its way when it was cancelled. True once for each.
+    pub(super) fn was_cancelled(&mut self, block: Block) -> bool {
+        let at = self.cancelled.iter().position(|known| *known == block);
+        at.is_some_and(|at| self.cancelled.remove(at).is_some())
     }
 
     /// A block has arrived that the peer was asked for. After a pause of this machine it is read
@@ -163,5 +185,6 @@ impl Requests {
     pub(super) fn check_invariants(&self) {
         let late = self.iter().filter(|request| request.late).count();
         assert_eq!(self.late_count, late);
+        assert!(self.cancelled.len() <= PIPELINE_MAX as usize);
     }
 }

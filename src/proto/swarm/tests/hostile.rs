@@ -318,6 +318,36 @@ fn a_filler_whose_block_is_arriving_is_replaced_after_that_block() {
     }
 }
 
+/// A peer behind a slow line: another one sends its late block first, and the block arrives all the
+/// same, 15 s after it was asked for. Others are still to come.
+#[test]
+fn a_slow_peer_whose_block_was_cancelled_too_late_is_not_cut() {
+    for arrives in [true, false] {
+        let mut swarm = swarm(Role::Leecher, 1, MIB, &[]);
+        let slow = holder(&mut swarm, 2, true);
+        let mut now = at(0);
+        let waiting = asked(&mut swarm, now, slow);
+        assert!(waiting.len() > 1);
+        let fast = holder(&mut swarm, 3, true);
+        let mut closed = false;
+        for quarter in 0..100 {
+            tick(&mut swarm, &mut now);
+            for raw in asked(&mut swarm, now, fast) {
+                if !waiting[1..].contains(&raw) {
+                    assert!(gives(&mut swarm, now, fast, raw));
+                }
+            }
+            if quarter == 60 && arrives {
+                assert!(!gives(&mut swarm, now, slow, waiting[0]), "it is here");
+            }
+            while let Some((slot, _)) = swarm.poll_close() {
+                closed |= slot == slow;
+            }
+        }
+        assert_eq!(closed, !arrives);
+    }
+}
+
 /// While this machine stood still, blocks arrived. They are read before the tick.
 #[test]
 fn a_pause_of_this_machine_is_not_the_fault_of_its_peers() {
