@@ -46,6 +46,42 @@ fn a_partition_beside_the_gpt_is_left_alone() {
     assert!(enough.bytes()[30 * MIB as usize..][..data.len()] == data);
 }
 
+/// An image file of a disk with sectors of 4096 bytes, which does not say so. Zeros inside of its
+/// partition count.
+#[test]
+fn a_file_whose_mbr_may_count_4096_is_taken_whole() {
+    let place = Place::new("4kn-file");
+    if !tools_are_there(&["sfdisk", "mke2fs", "losetup"]) || !loops_are_there() {
+        return;
+    }
+    let image = sparse(&place, "image", IMAGE_BYTES);
+    let device = Loop::over(&image, 4096);
+    let script = place.write("script", b"label: dos\n256,12000,83\n");
+    tool_fed("sfdisk", &["-q", "--no-reread", &device.device], &script);
+    drop_caches(&device);
+    drop(device);
+    let root = sparse(&place, "root", 12_000 * 4096);
+    tool("mke2fs", &["-q", "-t", "ext4", "-b", "4096", &root]);
+    write_at(&image, MIB, &fs::read(root).unwrap());
+    let (torrent, said) = make(&place, &image, &[]);
+    assert!(
+        !said.contains("left out") && !said.contains("MBR"),
+        "{said}"
+    );
+    let target = Loop::new(&place, "target", IMAGE_BYTES, 4096);
+    write_at(&target.backing, 0, &vec![0xa5; IMAGE_BYTES as usize]);
+    drop_caches(&target);
+    Seeder::start(&torrent, &image).get(&torrent, &target.device, &[]);
+    assert!(target.bytes() == fs::read(&image).unwrap());
+    // A file system where sectors of 512 bytes say: an ordinary image.
+    tool(
+        "mke2fs",
+        &["-q", "-t", "ext4", "-E", "offset=131072", &image, "4M"],
+    );
+    let said = make(&place, &image, &["--name", "ordinary"]).1;
+    assert!(said.contains("MBR") && said.contains("left out"), "{said}");
+}
+
 /// The superblock at the end of a logical partition that the image leaves out.
 #[test]
 fn a_raid_in_a_logical_partition_is_left_alone() {

@@ -3,11 +3,15 @@
 //! A target with a table that cannot be read, or that names sectors that nobody sends, would be
 //! "done" and of no use. So such a source is refused here, with the command that helps.
 
-use swarm_proto::format::partitions::PartitionTable;
+use std::io::{self, Write};
+use std::ops::Range;
+
+use swarm_proto::format::partitions::{Kind, PartitionTable};
 
 use crate::cmd::Failure;
 use crate::os::device::Device;
 use crate::storage::partition_table::{self, ReadTableError, Unreadable};
+use crate::storage::sectors;
 
 const INSIST: &str = "--raw takes the bytes as they are";
 
@@ -41,8 +45,41 @@ pub(super) fn of_source(device: &Device) -> Result<Option<PartitionTable>, Failu
                 table.needed_bytes()
             )))
         }
+        Some(table)
+            if may_count_4096(device, &table)
+                .map_err(|error| super::cannot_read(device, error))? =>
+        {
+            // If stderr is closed, there is nobody to warn.
+            let _ = writeln!(
+                io::stderr(),
+                "swarmdd: source {}: its MBR may count sectors of 4096 bytes, so all bytes are taken",
+                device.path.display()
+            );
+            Ok(None)
+        }
         table => Ok(table),
     }
+}
+
+/// A file does not say how large the sectors of its disk were, and nor does an MBR. So the
+/// partitions do: nothing known is in any of them in sectors of 512 bytes, but in one of 4096.
+fn may_count_4096(device: &Device, table: &PartitionTable) -> io::Result<bool> {
+    if device.is_block() || table.kind != Kind::Mbr {
+        return Ok(false);
+    }
+    let small: Vec<Range<u64>> = table.devices().collect();
+    let large = small.iter().map(|part| part.start * 8..part.end * 8);
+    let large: Vec<Range<u64>> = large.collect();
+    let any_known = |parts: &[Range<u64>]| {
+        for part in parts {
+            if !sectors::signatures(device, part.clone())?.found.is_empty() {
+                return Ok(true);
+            }
+        }
+        io::Result::Ok(false)
+    };
+    let fits = large.iter().all(|part| part.end <= device.size_bytes);
+    Ok(fits && !any_known(&small)? && any_known(&large)?)
 }
 
 /// An image may be cut behind its last partition. The target then gets a backup GPT, whose entries
