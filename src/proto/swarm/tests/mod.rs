@@ -4,6 +4,7 @@ mod hostile;
 mod links;
 mod placing;
 mod read_back;
+mod requests;
 mod scan;
 mod seats;
 mod sources;
