@@ -14,6 +14,12 @@ case_options_quotes_after_the_name() {
 		'parse_options && echo "$OPT_ARGS"'
 }
 
+case_options_target_may_hold_spaces() {
+	prints "disk:model=Samsung SSD 970 /dev/sdb" snippet "swarmdd.torrent=http://s/a \
+swarmdd.target=\"disk:model=Samsung SSD 970\" swarmdd.torrent=http://s/b swarmdd.target=/dev/sdb" \
+		'parse_options && echo $OPT_TARGETS'
+}
+
 # As GRUB writes them.
 case_options_quotes_before_the_name() {
 	prints "--max-up 10M --fresh" snippet "$MINIMAL \"swarmdd.args=--max-up 10M --fresh\" quiet" \
