@@ -143,8 +143,9 @@ impl Pieces {
             return;
         }
         self.remove(piece);
+        // It is fetched once more after the first loss, and never after the second.
         if core::mem::replace(&mut self.lost[index], true) {
-            self.bad_again.push(piece);
+            return self.bad_again.push(piece);
         }
         if !self.image.is_zero(piece) {
             self.lost_good[self.image.first_equal(piece).index()] += 1;
