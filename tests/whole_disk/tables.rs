@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::fixtures::{
-    Loop, MIB, Seeder, drop_caches, loops_are_there, make, refuse, sparse, tool, tool_fed,
+    Loop, MIB, Seeder, drop_caches, loops_are_there, make, refuse, sparse, swarmdd, tool, tool_fed,
     tools_are_there, write_at,
 };
 use crate::scratch::Place;
@@ -107,4 +107,30 @@ fn a_raid_in_a_logical_partition_is_left_alone() {
         "{said}"
     );
     assert!(fs::read(&target).unwrap()[at as usize..].starts_with(MD));
+}
+
+/// A table without partitions whose first usable sector lies behind the disk, with right checksums.
+/// The least disk would be longer than any number in a torrent.
+#[test]
+fn a_gpt_for_an_impossible_disk_is_refused() {
+    let place = Place::new("impossible");
+    if !tools_are_there(&["sgdisk"]) {
+        return;
+    }
+    let image = sparse(&place, "gpt.img", IMAGE_BYTES);
+    tool("sgdisk", &["-o", &image]);
+    let make = || swarmdd(&["make", &image, "-o", &place.path("x.torrent")]);
+    assert!(make().status.success(), "as sgdisk made it");
+    let mut header = fs::read(&image).unwrap()[512..604].to_vec();
+    // First and last usable sector, and the checksum over all of the header but itself.
+    header[40..48].copy_from_slice(&((1u64 << 51) - 1).to_le_bytes());
+    header[48..56].copy_from_slice(&((1u64 << 51) - 1).to_le_bytes());
+    header[16..20].fill(0);
+    let checksum = crc32fast::hash(&header);
+    header[16..20].copy_from_slice(&checksum.to_le_bytes());
+    write_at(&image, 512, &header);
+    let output = make();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("its GPT is for a disk of at least"), "{said}");
 }
