@@ -100,7 +100,7 @@ kernel_release() { cat "$ROOT/proc/sys/kernel/osrelease" 2>/dev/null || echo unk
 
 # The options of parse_options. A new option belongs here, into the case below, into tests/init and
 # into the README.
-KNOWN_OPTIONS="torrent target info_hash then onfail report pre post args net vlan"
+KNOWN_OPTIONS="torrent target info_hash then onfail report pre post args net vlan hostname"
 
 # Prints one option a line. As in the kernel's next_arg() (lib/cmdline.c), double quotes protect
 # spaces, may stand anywhere (GRUB moves them in front of the name), and are removed.
@@ -118,7 +118,7 @@ split_options() {
 parse_options() {
 	local option value bad=""
 	OPT_TORRENTS="" OPT_TARGETS="" OPT_INFO_HASHES="" OPT_THEN=reboot OPT_ONFAIL=shell
-	OPT_REPORT="" OPT_PRE="" OPT_POST="" OPT_ARGS="" OPT_NET=dhcp OPT_VLAN="" BOOTIF=""
+	OPT_REPORT="" OPT_PRE="" OPT_POST="" OPT_ARGS="" OPT_NET=dhcp OPT_VLAN="" OPT_HOSTNAME="" BOOTIF=""
 
 	split_options >"$ROOT/run/swarmdd/options"
 	while IFS= read -r option; do
@@ -135,6 +135,7 @@ parse_options() {
 		swarmdd.args=*) OPT_ARGS=$value ;;
 		swarmdd.net=?*) OPT_NET=$value ;;
 		swarmdd.vlan=?*) OPT_VLAN=$value ;;
+		swarmdd.hostname=?*) OPT_HOSTNAME=$value ;;
 		swarmdd.*) bad=${bad:-$option} ;;
 		BOOTIF=?*) BOOTIF=$(bootif_mac "$value") ;;
 		esac
@@ -173,7 +174,8 @@ check_options() {
 	[ "$torrents" -eq "$targets" ] ||
 		fail "$torrents swarmdd.torrent but $targets swarmdd.target on the kernel command line;" \
 			"they go in pairs" || return 1
-	check_net_option "$OPT_NET" && check_vlan_option "$OPT_VLAN"
+	check_net_option "$OPT_NET" && check_vlan_option "$OPT_VLAN" &&
+		check_hostname_option "$OPT_HOSTNAME"
 }
 
 # one_of OPTION VALUE ALLOWED...

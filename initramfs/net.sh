@@ -23,6 +23,7 @@ NIC="" MAC="" IP="" MACHINE_NAME=""
 
 bring_up_network() {
 	NETWORK_TRIED=yes
+	MACHINE_NAME=$OPT_HOSTNAME
 	$MOCK ip link set dev lo up
 	one_card_answers
 	wait_until 15 have_nic status_nic ||
@@ -131,8 +132,8 @@ start_dhcp() {
 	local interface metric=$NEXT_METRIC
 	interface=$(interface_of "$1")
 	if is_boot_nic "$1"; then metric=$BOOT_METRIC; else NEXT_METRIC=$((NEXT_METRIC + 1)); fi
-	METRIC=$metric $MOCK udhcpc -i "$interface" -f -t 5 -T 3 -A 3 -O mtu -O routes \
-		-O staticroutes -O msstaticroutes -s "$ROOT/lib/swarmdd/udhcpc.sh" \
+	METRIC=$metric NAME_IS_GIVEN=$OPT_HOSTNAME $MOCK udhcpc -i "$interface" -f -t 5 -T 3 -A 3 \
+		-O mtu -O routes -O staticroutes -O msstaticroutes -s "$ROOT/lib/swarmdd/udhcpc.sh" \
 		-p "$ROOT/run/swarmdd/udhcpc.$interface" >>"$ROOT/run/swarmdd/udhcpc.log" 2>&1 &
 	# The mock ends by itself. Without this line its lease would come at any time.
 	[ -z "$MOCK" ] || wait "$!" || :
@@ -158,6 +159,18 @@ check_vlan_option() {
 	esac
 	OPT_VLAN="" # for the report of this failure
 	fail "swarmdd.vlan=$1 on the kernel command line is no VLAN; a VLAN is a number from 1 to 4094"
+}
+
+# RFC 1123. The kernel keeps 64 bytes, a label has 63 at most.
+check_hostname_option() {
+	case .$1. in
+	..) return 0 ;;
+	*..* | *.-* | *-.* | *[!a-zA-Z0-9.-]*) ;;
+	*) [ "${#1}" -gt 63 ] || return 0 ;;
+	esac
+	OPT_HOSTNAME="" # for the report of this failure
+	fail "swarmdd.hostname=$1 on the kernel command line is no host name: up to 63 letters," \
+		"digits, '-' and '.'"
 }
 
 check_net_option() {
@@ -265,14 +278,14 @@ nic_speed() {
 # machine_name NIC: a name made of the MAC address, for a machine without a name.
 machine_name() { echo "swarmdd-$(nic_mac "$1" | tr -d :)"; }
 
-# The DHCP server may have given a name (udhcpc.sh). The kernel calls a machine without a name
-# "(none)".
+# The name of the kernel command line comes first, then that of the DHCP server (udhcpc.sh). The
+# kernel calls a machine without a name "(none)".
 name_machine() {
-	MACHINE_NAME=$(cat "$ROOT/proc/sys/kernel/hostname" 2>/dev/null)
-	case $MACHINE_NAME in
-	"" | "(none)" | localhost)
-		MACHINE_NAME=$(machine_name "$NIC")
-		$MOCK hostname "$MACHINE_NAME"
-		;;
+	local name
+	name=$(cat "$ROOT/proc/sys/kernel/hostname" 2>/dev/null)
+	case $name in
+	"(none)" | localhost) name="" ;;
 	esac
+	MACHINE_NAME=${OPT_HOSTNAME:-${name:-$(machine_name "$NIC")}}
+	[ "$MACHINE_NAME" = "$name" ] || $MOCK hostname "$MACHINE_NAME"
 }

@@ -16,6 +16,8 @@ MOCK=${MOCK-}
 # Of all routes of this card, from net.sh: the card with the lowest one is used. Two cards may have
 # leases in the same subnet.
 : "${METRIC:=100}"
+# From net.sh: the name of the kernel command line. It stays, whatever a server sends.
+: "${NAME_IS_GIVEN:=}"
 # IPv4 works with no smaller one (RFC 791). Some servers send 0 or 68.
 MTU_MIN=576
 
@@ -158,7 +160,8 @@ set_names() {
 	done
 	[ -z "$domain" ] || grep -qs ^search "$ROOT/etc/resolv.conf" ||
 		echo "search $domain" >>"$ROOT/etc/resolv.conf"
-	[ -z "$hostname" ] || echo "$hostname" >"$ROOT/proc/sys/kernel/hostname"
+	[ -z "$hostname" ] || [ -n "$NAME_IS_GIVEN" ] ||
+		echo "$hostname" >"$ROOT/proc/sys/kernel/hostname"
 }
 
 # Prints the address, then how other networks are reached: "10.77.1.5/24 via 10.77.1.1" or

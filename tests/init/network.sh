@@ -159,6 +159,21 @@ case_network_name_from_the_dhcp_server_is_kept() {
 	ran "wget .*\"hostname\":\"room3-07\",\"ip\":\"10.77.0.5\""
 }
 
+case_network_name_of_the_command_line_comes_first() {
+	good_network
+	lease_options eth0 hostname=room3-07
+	boot "$MINIMAL swarmdd.hostname=lab-07 swarmdd.report=http://10.77.0.1/r"
+	ran_times 1 "hostname lab-07"
+	prints "(none)" cat "$ROOT/proc/sys/kernel/hostname"
+	ran "wget .*\"hostname\":\"lab-07\""
+}
+
+case_network_name_is_in_the_frame_without_a_network() {
+	nic eth0 52:54:00:00:00:01 e1000e
+	boot "$MINIMAL swarmdd.hostname=lab-07 swarmdd.onfail=poweroff"
+	framed "machine 52:54:00:00:00:01 lab-07 The disk"
+}
+
 # udhcpc renews after half of the lease. The address stays, so it must not be set again.
 case_network_renewal_keeps_connections() {
 	good_network

@@ -114,6 +114,17 @@ case_options_typo_is_reported_over_the_network() {
 	ran "poweroff -f"
 }
 
+case_options_hostname_is_checked() {
+	for good in a 7 lab-07 Lab07.example.org $(printf %063d 7); do
+		prints fine snippet "$MINIMAL swarmdd.hostname=$good" 'parse_options && echo fine'
+	done
+	for bad in -a a- a..b .a a. a.-b a-.b a_b 'a;b' 'a/b' 'b\303\244r' $(printf %064d 7); do
+		bad=$(printf %b "$bad")
+		prints "swarmdd.hostname=$bad on the kernel command line is no host name" \
+			snippet "$MINIMAL swarmdd.hostname=$bad" 'parse_options || echo "${FAILURE%%:*}"'
+	done
+}
+
 case_options_vlan_is_checked() {
 	for good in 1 9 10 99 100 999 1000 3999 4000 4089 4094; do
 		prints fine snippet "$MINIMAL swarmdd.vlan=$good" 'parse_options && echo fine'
