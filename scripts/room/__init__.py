@@ -9,7 +9,7 @@ were seen. A *component* is one of the daemons that `serve` starts.
 
 | question | file |
 | --- | --- |
-| What is asked for, and is it possible? | job.py, options.py |
+| What is asked for, and is it possible? | job.py, options.py, jobfile.py |
 | What did machines say? | log.py |
 | Where does each machine stand? | roster.py |
 | What does a machine boot? | boot.py |
