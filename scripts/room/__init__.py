@@ -18,5 +18,6 @@ were seen. A *component* is one of the daemons that `serve` starts.
 | What is on the terminal? | table.py |
 | What is on the page? | page.py, page/ |
 | How did it end? | results.py |
+| How is a machine switched on from here? | wake.py |
 | In which order does it all happen? | serving.py |
 """

@@ -632,9 +632,12 @@ def neighbour_entries(roster: Roster, table: Mapping[str, str], now: float) -> l
     return entries
 
 
-def all_accounted_for(totals: Totals) -> bool:
+def all_accounted_for(rows: Sequence[Row], totals: Totals, job: Job) -> bool:
     """Is there nobody left to wait for? Never, if nobody knows how many there should be."""
-    return totals.expected > 0 and totals.complete + totals.failed >= totals.expected
+    if job.machines:
+        return all(row.complete or (row.state == "failed" and not row.again)
+                   for row in rows if row.listed)
+    return job.expect > 0 and totals.complete + totals.failed >= job.expect
 
 
 def begin(machine: Seen) -> None:
