@@ -71,17 +71,17 @@ Deployment:
                        slash: ./mine.sh). Repeatable, run in order
   --then WHAT          After the job: reboot, poweroff, shell, kexec.
                        Default: reboot
-  --onfail WHAT        After a failure: shell, reboot, poweroff, retry, wait (ask
-                       the server until --again). Default: shell
+  --onfail WHAT        After a failure: shell, reboot, poweroff, retry, or wait
+                       (until --again at the server). Default: shell
 The end of the job:
   --timeout SECS       End after this time. Default: never
   --grace SECS         Machines leave when the tracker has been away for SECS.
                        Default: 30
-  --linger SECS        With --then reboot: answer DHCP for SECS after the job, so
-                       that machines which PXE-boot again find their disk.
+  --linger SECS        With --then reboot: answer DHCP for SECS after the job,
+                       so that machines which PXE-boot again find their disk.
                        Default: 60
-  --again all|NAME|MAC Image this machine again, in a job that runs or has ended.
-                       Repeatable. Without IMAGE, only say so and exit
+  --again all|NAME|MAC Image this machine again, in a job that runs or that has
+                       ended. Repeatable. Without IMAGE, only say so and exit
 Server:
   --http-port PORT     Default: 80
   --tracker-port PORT  Default: 6969
@@ -174,7 +174,7 @@ def command_of(found: dict[str, Any], operands: Sequence[str], folder: str) -> C
 
 def images_of_operands(paths: Sequence[str], targets: Sequence[str]) -> tuple[Image, ...]:
     if targets and len(targets) != len(paths):
-        raise Mistake(f"expected one --target for each of {len(paths)} images, not {len(targets)}")
+        raise Mistake(f"expected as many --target as images: {len(paths)}, not {len(targets)}")
     for path in paths:
         if not path:
             raise Mistake("an image has an empty name")
