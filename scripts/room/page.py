@@ -18,9 +18,6 @@ FILES = Path(__file__).with_name("page")
 # fetches all of them every second.
 HISTORY_POINTS_MAX = 240
 MESSAGES_MAX = 20
-# In these states a machine has the whole payload, and only reads it back, seeds, or is gone.
-COMPLETE = ("seeding", "done")
-FETCHED = ("verifying", *COMPLETE)
 # What the page and scripts/status show of each machine. Other members of Row are for the results.
 SHOWN = ("mac", "name", "address", "state", "percent", "down", "up", "fetched", "uploaded", "eta",
          "waiting", "disk", "link_mbps", "silent", "state_since", "complete", "back", "again",
@@ -47,7 +44,6 @@ class Around:
     seed_uploaded: int = 0
     # Time and text, newest last: a component that died, a table of leases that is full.
     messages: tuple[tuple[float, str], ...] = ()
-    # MAC address and bytes of the machines that do not get all images.
     machine_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -79,18 +75,17 @@ def totals(rows: Sequence[Row], around: Around) -> Totals:
     bytes_wanted = bytes_left = unseen * all_bytes
     etas = []
     for row in rows:
-        complete += row.complete and row.state != "failed"
-        failed += row.state == "failed"
+        complete += row.complete
+        # One that is to be imaged again is not lost.
+        is_failed = row.state == "failed" and not row.again
+        failed += is_failed
         missing += row.state == "missing"
         down += row.down
         up += row.up
-        if row.state == "failed":
+        if is_failed:
             continue
-        size = around.machine_bytes.get(row.mac, all_bytes)
-        bytes_wanted += size
-        if row.complete or row.state in FETCHED:
-            continue
-        bytes_left += int(size * (1 - min(max(row.percent, 0.0), 100.0) / 100))
+        bytes_wanted += row.bytes
+        bytes_left += row.left
         if row.eta is not None:
             etas.append(row.eta)
     return Totals(
@@ -174,7 +169,8 @@ def status(rows: Sequence[Row], around: Around, history: History, now: float) ->
         "totals": asdict(totals(rows, around)),
         "seed": {"up": around.seed_up, "uploaded": around.seed_uploaded},
         "history": history.points(),
-        "messages": [{"time": time, "text": text} for time, text in around.messages[-MESSAGES_MAX:]],
+        "messages": [{"time": time, "text": text}
+                     for time, text in around.messages[-MESSAGES_MAX:]],
         "machines": [{name: getattr(row, name) for name in SHOWN} for row in rows],
     }
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from types import FrameType
 
-from .page import COMPLETE, Totals
+from .page import Totals
 from .roster import STATES, Row
 
 NAME_COLUMNS_MAX = 20
@@ -42,13 +42,13 @@ def draw(rows: Sequence[Row], totals: Totals, columns: int, lines: int) -> list[
 
 def need(row: Row) -> tuple[int, float, str, str]:
     """Sorts machines by how much they need an administrator."""
-    if row.state == "failed":
+    if row.state == "failed" and not row.again:
         rank = 0
     elif row.complete:
         rank = 4 if row.flags else 5
     elif row.flags:
         rank = 1
-    elif row.state == "missing":
+    elif row.state == "missing" or row.again:
         rank = 2
     else:
         rank = 3
@@ -70,7 +70,7 @@ def total_lines(totals: Totals) -> list[str]:
 
 def row_line(row: Row, names: int) -> str:
     name, state = name_of(row), row.state
-    if state == "failed":
+    if state == "failed" and not row.again:
         reason = row.error or "no reason given"
         return f"{pad(name, names)}  {state:11}  {plain('; '.join([reason, *row.flags]))}"
     percent = rate = left = ""

@@ -21,15 +21,19 @@ def row(number: int = 1, state: str = "missing", **others: Any) -> Row:
         disk="QEMU HARDDISK, serial DISK1, 64 MiB", disks=[], link_mbps=1000, nic="eth0",
         driver="e1000e", version="0.1.0", began_at=None, complete_at=None, heard_at=None,
         silent=None, state_since=None, complete=state in ("seeding", "done"), back=False,
-        again=False, error="", words="")
-    return replace(plain, **others)
+        again=False, error="", words="", bytes=10 * GIB, left=10 * GIB)
+    made = replace(plain, **others)
+    # During the read-back, and after it, nothing is left to fetch.
+    share = 100.0 if made.state in ("verifying", "seeding", "done") else made.percent
+    return made if "left" in others else replace(
+        made, left=int(made.bytes * (1 - min(max(share, 0.0), 100.0) / 100)))
 
 
 def hostile_text(random_: random.Random) -> str:
     """What somebody may put into a report to spoil what others see."""
     parts = ["<script>alert(1)</script>", "\033[2J\033[31m", "\u202egnp.exe", "\r\n", "\x00\x07\b",
-             "幅の広い文字", "e\u0301\u0302\u0303", "🖥️👩‍👩‍👧", "a" * 300, "'\"&lt;", "\u200b\ufeff",
-             "\ud800", "\u2028", "%s%n", "👍🏽"]
+             "幅の広い文字", "e\u0301\u0302\u0303", "🖥️👩‍👩‍👧", "a" * 300, "'\"&lt;",
+             "\u200b\ufeff", "\ud800", "\u2028", "%s%n", "👍🏽"]
     return "".join(random_.choice(parts) for _ in range(random_.randrange(6)))
 
 

@@ -33,14 +33,16 @@ class Draw(unittest.TestCase):
             row(8, "booted"),
             row(9, "verifying", percent=50.0),
             row(10, "downloading", percent=80.0, waiting="a free peer"),
+            row(11, "failed", error="before", again=True),
         ]
         self.assertEqual(picture(rows), [
-            "2 of 10 complete, 1 failed, 6 working, 1 missing",
-            "56 %, 221.4 MB/s, 42.1 GB to go, 1:01 h left, the server sends 0.0 MB/s",
+            "2 of 11 complete, 1 failed, 7 working, 1 missing",
+            "51 %, 221.4 MB/s, 52.8 GB to go, 1:01 h left, the server sends 0.0 MB/s",
             "machine  state          %    MB/s    left",
             "pc-07    failed       /dev/sda: Input/output error (os error 5)",
             "pc-06    downloading    5    11.0   16:30  link has 100 Mb/s",
             "pc-05    missing                           not seen yet",
+            "pc-11    failed                            to be imaged again",
             "pc-08    booted                            10.77.1.9",
             "pc-04    downloading   43   112.3  1:01 h  ########............",
             "pc-03    downloading   80    98.1    0:41  ################....",
@@ -63,7 +65,8 @@ class Draw(unittest.TestCase):
     def test_a_small_terminal_keeps_the_totals(self):
         rows = [row(n, "downloading") for n in range(60)]
         self.assertEqual([line[:21] for line in picture(rows, lines=3)],
-                         ["0 of 60 complete, 0 f", "0 %, 0.0 MB/s, 644 GB", "60 machines: 60 downl"])
+                         ["0 of 60 complete, 0 f", "0 %, 0.0 MB/s, 644 GB",
+                          "60 machines: 60 downl"])
         self.assertEqual(picture(rows, columns=11, lines=1), ["0 of 60 co…"])
         self.assertEqual(picture(rows, lines=0), [])
 
@@ -200,7 +203,8 @@ class OnATerminal(unittest.TestCase):
             screen.feed(read_all(user))
         self.assertEqual([line.rstrip() for line in screen.cells], [
             "$ serve", "hashing lab.img", "opentracker [2J ended",
-            "1 of 2 complete, 1 failed, 0 working, 0…", "100 %, 0.0 MB/s, 0 B to go, the server …",
+            "1 of 2 complete, 1 failed, 0 working, 0…",
+            "100 %, 0.0 MB/s, 0 B to go, the server …",
             "machine  state          %    MB/s    le…", "pc-02    failed       no disk",
             "pc-01    done", "", ""])
 
