@@ -6,15 +6,21 @@ shown, and `decision(mac)` what a machine boots.
 
 Who may speak for a MAC address? Anybody in the room can send a report. The kernel of the server
 knows which MAC is behind an address of its own network; `serve` logs that as `neighbour` lines
-(`neighbour_entries` says which are missing; feed them before asking for decisions). An address
-with another MAC never speaks for this one. An address of which the kernel knows nothing, such as
-one behind a router, may speak for a MAC that nobody else speaks for. What is refused may turn out
-to be right when the neighbour line comes a moment later, so the latest of it is kept until then.
+(`neighbour_entries` says which are missing; feed them before asking for decisions).
+- An address that the kernel knows to have this MAC speaks for it, and from then on only such
+  addresses do. What others have said in its name before is forgotten.
+- Otherwise the first address that spoke for it does: one behind a router, of which the kernel knows
+  nothing, or a stranger, of which the kernel knows another MAC. A stranger may fill a row that
+  would be empty (behind NAT, all machines are strangers), but makes way for any other address, and
+  decides nothing about what the machine with this MAC boots.
+What is refused may turn out to be right when the neighbour line comes a moment later, so the latest
+of it is kept until then.
 """
 import functools
 import re
 import statistics
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,6 +77,7 @@ SLOW_DISK_FACTOR = 3
 # Reading for less than this says nothing about a disk.
 SPEED_SECS_MIN = 2.0
 LINK_MBPS = 1000
+STRANGE_MACHINES_MAX = 3
 
 
 @dataclass
@@ -137,10 +144,8 @@ class Row:
 
 @dataclass
 class Totals:
-    """The room in numbers."""
+    """How many machines are how far. The rates and bytes of the room are in page.py."""
 
-    # Machines in each state; every state is there.
-    states: dict[str, int]
     # How many there should be; 0: nobody knows.
     expected: int
     complete: int
@@ -148,17 +153,8 @@ class Totals:
     missing: int
     # Seen, and neither complete nor failed.
     working: int
-    # Complete ones that have left the swarm, and of those the ones that asked for their own disk.
-    done: int
-    back: int
     # Those that an administrator asked to image again, and that have not begun.
     again: int
-    bytes: int
-    left: int
-    down: int
-    up: int
-    # Seconds until the last of those that work now is complete; None: nobody knows.
-    eta: int | None
 
 
 @dataclass
@@ -247,9 +243,7 @@ class Roster:
 
     def handle(self, entry: Entry) -> None:
         kind = entry.get("kind")
-        if kind == "report":
-            self.handle_words_of_machine(entry)
-        elif kind in ("boot", "disk", "retry", "words"):
+        if kind in ("report", "boot", "disk", "retry", "words"):
             self.handle_words_of_machine(entry)
         elif kind == "neighbour":
             self.handle_neighbour(entry)
@@ -275,7 +269,8 @@ class Roster:
                 self.ignored += 1
                 return
             if not mac:
-                mac = mac_of_member(report) or self.speakers.get(address) or address
+                mac = (mac_of_member(report) or self.speakers.get(address)
+                       or self.neighbours.get(address) or address)
         elif kind != "words":
             mac = mac_of_path(entry.get("path"))
         if not mac:
@@ -302,47 +297,68 @@ class Roster:
 
     def speak(self, mac: str, address: str, entry: Entry) -> Seen | None:
         """The machine, if this address may speak for it."""
-        neighbour = self.neighbours.get(address)
-        machine = self.seen.get(mac)
-        if neighbour is not None and neighbour != mac and mac != address:
-            self.refuse(mac, address, entry)
-            return None
+        machine = self.seen.get(mac) or self.see(mac, address, entry)
         if machine is None:
-            return self.see(mac, address, entry, neighbour == mac)
-        if machine.address != address or (neighbour == mac and not machine.confirmed):
-            if neighbour != mac and not self.may_move(machine, entry):
-                self.refuse(mac, address, entry)
-                return None
-            if neighbour == mac and not machine.confirmed and machine.address not in ("", address):
+            return None
+        is_known = self.neighbours.get(address) == mac
+        if not is_known and not self.may_speak(machine, address, entry):
+            self.refuse(machine, address, entry)
+            return None
+        if machine.address != address:
+            if machine.address and not machine.confirmed and (is_known or self.is_strange(machine)):
                 # Somebody else spoke for it before it came.
-                self.forget(machine)
+                add_claim(machine, machine.address)
+                forget(machine)
             machine.address = address
-            machine.confirmed = neighbour == mac
             if address in machine.claims:
                 machine.claims.remove(address)
+        machine.confirmed = is_known
         self.note_speaker(address, mac)
         return machine
 
-    def may_move(self, machine: Seen, entry: Entry) -> bool:
-        """To an address of which the kernel knows nothing."""
-        if not machine.address:
+    def may_speak(self, machine: Seen, address: str, entry: Entry) -> bool:
+        """An address of which the kernel knows nothing, or another MAC."""
+        if machine.confirmed:
+            return False
+        if machine.address in ("", address):
             return True
+        if self.is_stranger(address, machine.mac):
+            return False
         silent = float(entry["time"]) - (machine.heard_at or 0.0)
-        return not machine.confirmed and entry["kind"] == "boot" and silent >= MOVED_SECS
+        return self.is_strange(machine) or (entry["kind"] == "boot" and silent >= MOVED_SECS)
 
-    def see(self, mac: str, address: str, entry: Entry, confirmed: bool) -> Seen | None:
-        """A machine that is not listed speaks for the first time."""
+    def is_stranger(self, address: str, mac: str) -> bool:
+        """Does the kernel know another MAC of this address?"""
+        return mac != address and self.neighbours.get(address, mac) != mac
+
+    def is_strange(self, machine: Seen) -> bool:
+        """Does a stranger speak for this machine?"""
+        return not machine.confirmed and self.is_stranger(machine.address, machine.mac)
+
+    def see(self, mac: str, address: str, entry: Entry) -> Seen | None:
+        """Makes room for a machine that is not listed and that speaks for the first time."""
         if self.job.only_listed:
             if entry["kind"] == "boot" and len(self.turned_away) < MACHINES_MAX:
                 self.turned_away[mac] = float(entry["time"])
             return None
         # The listed ones are in it from the beginning.
-        if len(self.seen) >= MACHINES_MAX:
+        if len(self.seen) >= MACHINES_MAX and not self.make_room(mac, address):
             self.ignored += 1
             return None
-        machine = self.seen[mac] = Seen(mac, address, confirmed)
-        self.note_speaker(address, mac)
+        machine = self.seen[mac] = Seen(mac)
         return machine
+
+    def make_room(self, mac: str, address: str) -> bool:
+        """A stranger that fills the roster makes way for machines that the kernel knows."""
+        # So that `serve` asks the kernel.
+        self.note_speaker(address, mac)
+        if self.neighbours.get(address) != mac:
+            return False
+        for machine in self.seen.values():
+            if machine.mac not in self.listed and self.is_strange(machine):
+                del self.seen[machine.mac]
+                return True
+        return False
 
     def note_speaker(self, address: str, mac: str) -> None:
         if self.speakers.get(address) == mac:
@@ -351,16 +367,14 @@ class Roster:
             return
         self.speakers[address] = mac
 
-    def refuse(self, mac: str, address: str, entry: Entry) -> None:
+    def refuse(self, machine: Seen, address: str, entry: Entry) -> None:
         """Keeps the latest, until the kernel says whose address this is."""
         self.ignored += 1
-        machine = self.seen.get(mac)
-        if machine and address not in machine.claims and len(machine.claims) < CLAIMS_MAX:
-            machine.claims.append(address)
+        add_claim(machine, address)
         if address not in self.refused and len(self.refused) >= REFUSED_ADDRESSES_MAX:
             del self.refused[next(iter(self.refused))]
         kept = self.refused.setdefault(address, [])
-        kept.append((mac, entry))
+        kept.append((machine.mac, entry))
         del kept[:-REFUSED_PER_ADDRESS_MAX]
 
     def handle_neighbour(self, entry: Entry) -> None:
@@ -368,16 +382,6 @@ class Roster:
         if not mac or (address not in self.neighbours and len(self.neighbours) >= ADDRESSES_MAX):
             return
         self.neighbours[address] = mac
-        # It spoke before this was known.
-        for machine in [machine for machine in self.seen.values()
-                        if machine.address == address and machine.mac != mac
-                        and not machine.confirmed]:
-            if machine.mac == address:
-                continue
-            self.forget(machine)
-            machine.claims.append(address)
-            if machine.mac not in self.listed:
-                del self.seen[machine.mac]
         own = self.seen.get(mac)
         if own and own.address == address:
             own.confirmed = True
@@ -385,11 +389,6 @@ class Roster:
             if claimed == mac:
                 self.ignored -= 1
                 self.handle(kept)
-
-    def forget(self, machine: Seen) -> None:
-        """Nothing that was said in its name counts."""
-        fresh = Seen(machine.mac, claims=machine.claims)
-        machine.__dict__.update(fresh.__dict__)
 
     # --- what was said
 
@@ -489,10 +488,12 @@ class Roster:
     def handle_own_disk(self, machine: Seen, time: float) -> None:
         if self.decision(machine.mac) != OWN_DISK:
             return
-        machine.back = True
-        for part in machine.parts.values():
-            part.state = "done"
-        self.settle(machine, time)
+        # If it was being imaged once more, it is as far as it was.
+        if machine.state in COMPLETE_STATES:
+            machine.back = True
+            for part in machine.parts.values():
+                part.state = "done"
+            self.settle(machine, time)
 
     def handle_again(self, entry: Entry) -> None:
         if entry.get("job") != self.id:
@@ -525,7 +526,7 @@ class Roster:
         if self.job.only_listed and mac not in self.listed:
             return UNLISTED
         machine = self.seen.get(mac)
-        if machine is None or machine.again:
+        if machine is None or machine.again or self.is_strange(machine):
             return DEPLOY
         if machine.error is not None:
             return FAILED
@@ -547,7 +548,18 @@ class Roster:
             list(self.seen)[:self.job.expect])
         rows = [self.row(machine, machine.mac in expected, now) for machine in self.seen.values()]
         flag(list(self.seen.values()), rows, now)
+        self.flag_strangers(rows)
         return rows
+
+    def flag_strangers(self, rows: Sequence[Row]) -> None:
+        """One that speaks for many is a router with NAT: nobody needs to look at each of them."""
+        strange = [(row, machine) for row, machine in zip(rows, self.seen.values())
+                   if self.is_strange(machine)]
+        counts = Counter(row.address for row, _ in strange)
+        for row, machine in strange:
+            if counts[row.address] <= STRANGE_MACHINES_MAX:
+                row.flags.append(f"said by {row.address}, which is "
+                                 f"{self.neighbours[machine.address]}")
 
     def row(self, machine: Seen, listed: bool, now: float) -> Row:
         named: Machine | None = self.listed.get(machine.mac)
@@ -592,33 +604,18 @@ class Roster:
         )
 
     def totals(self, rows: Sequence[Row]) -> Totals:
-        states = dict.fromkeys(STATES, 0)
-        for row in rows:
-            states[row.state] += 1
         complete = sum(row.complete for row in rows)
         failed = sum(row.state == "failed" and not row.again for row in rows)
         again = sum(row.again for row in rows)
-        # With --expect, those that nobody has seen have no row.
-        unseen = max(0, self.job.expect - len(rows))
-        missing = states["missing"] + unseen
-        image_bytes = sum(self.bytes.values())
-        etas = [row.eta for row in rows if row.state == "downloading"]
-        known = [eta for eta in etas if eta is not None]
+        missing = sum(row.state == "missing" for row in rows)
         return Totals(
-            states=states,
             expected=len(self.listed) or self.job.expect,
             complete=complete,
             failed=failed,
-            missing=missing,
-            working=len(rows) - complete - failed - again - states["missing"],
-            done=sum(row.complete and row.state == "done" for row in rows),
-            back=sum(row.back for row in rows),
+            # With --expect, those that nobody has seen have no row.
+            missing=missing + max(0, self.job.expect - len(rows)),
+            working=len(rows) - complete - failed - again - missing,
             again=again,
-            bytes=sum(row.bytes for row in rows) + unseen * image_bytes,
-            left=sum(row.left for row in rows) + unseen * image_bytes,
-            down=sum(row.down for row in rows),
-            up=sum(row.up for row in rows),
-            eta=max(known) if known and len(known) == len(etas) else None,
         )
 
 
@@ -638,6 +635,16 @@ def all_accounted_for(rows: Sequence[Row], totals: Totals, job: Job) -> bool:
         return all(row.complete or (row.state == "failed" and not row.again)
                    for row in rows if row.listed)
     return job.expect > 0 and totals.complete + totals.failed >= job.expect
+
+
+def add_claim(machine: Seen, address: str) -> None:
+    if address not in machine.claims and len(machine.claims) < CLAIMS_MAX:
+        machine.claims.append(address)
+
+
+def forget(machine: Seen) -> None:
+    """Nothing that was said in its name counts."""
+    vars(machine).update(vars(Seen(machine.mac, claims=machine.claims)))
 
 
 def begin(machine: Seen) -> None:
@@ -837,9 +844,10 @@ def read_query_text(query: str) -> tuple[str, str | None]:
 
 def read_query(query: object) -> tuple[str, str | None]:
     """The job and the MAC address that a request names, if it does."""
-    if not isinstance(query, str) or not query or len(query) > TEXT_CHARS_MAX:
+    if not isinstance(query, str) or not query:
         return "", None
-    return read_query_text(query)
+    # None of our jobs has a name of this kind.
+    return read_query_text(query) if len(query) <= TEXT_CHARS_MAX else ("too long", None)
 
 
 def mac_of_path(path: object) -> str | None:
