@@ -78,7 +78,7 @@ relay_json() {
 		state=$(json_field state "$line")
 		target=$(json_field target "$line")
 		name=$(printf '%s\n' "$target" | tr -c 'a-zA-Z0-9\n' -)
-		note_progress "$name" "$state" "$(json_field have "$line")"
+		note_progress "$target" "$state" "$(json_field have "$line")"
 		[ "$state" != failed ] || keep_failed_line "$line"
 		last_state=""
 		[ ! -e "$dir/$name.state" ] || read -r last_state <"$dir/$name.state"
@@ -163,17 +163,28 @@ export_machine() {
 	export SWARMDD_MAC="$MAC" SWARMDD_IP="$IP" SWARMDD_HOSTNAME="$MACHINE_NAME"
 	export SWARMDD_NIC="${NIC:+$(interface_of "$NIC")}"
 	export SWARMDD_TORRENTS="$OPT_TORRENTS" SWARMDD_TARGETS="$OPT_TARGETS"
+	SWARMDD_DISKS=$(written_disks)
+	export SWARMDD_DISKS
 	export SWARMDD_REPORT="$OPT_REPORT"
 }
 
 # --- scripts from the server
 
-# run_script pre|post URL: fetches a script over HTTP and runs it by sh, with SWARMDD_* set. A
-# failing script stops the deployment; the first line on its standard error is the reason, or else
-# its first line.
+# run_scripts pre|post URLS: one after the other. The first that fails stops the deployment.
+run_scripts() {
+	local stage="$1" url
+	set -f
+	for url in $2; do
+		set +f
+		run_script "$stage" "$url" || return 1
+	done
+	set +f
+}
+
+# run_script pre|post URL: fetches a script over HTTP and runs it by sh, with SWARMDD_* set (README).
+# If it fails, the first line on its standard error is the reason, or else its first line.
 run_script() {
 	local file="$ROOT/run/swarmdd/$1" status error
-	[ -n "$2" ] || return 0
 	say "running swarmdd.$1 script $2"
 	error=$($MOCK timeout "$HTTP_WAIT_SECS" wget -q -O "$file" "$2" 2>&1) || {
 		[ -n "$error" ] || error="no answer in $HTTP_WAIT_SECS s"
@@ -181,11 +192,14 @@ run_script() {
 		return 1
 	}
 	export_machine
+	SWARMDD_SERVER=$(server_of "$2")
+	export SWARMDD_STAGE="$1" SWARMDD_SERVER
 	[ "$1" != pre ] || PRE_SCRIPT_RAN=yes
 	{
 		{
-			SWARMDD_STAGE=$1 $MOCK sh "$file" 2>&1 >&3 3>&-
+			$MOCK sh "$file" 2>&1 >&3 3>&-
 			echo "$?" >"$ROOT/run/swarmdd/status"
+			printf '\n%s\n' "$LAST_LINE"
 		} | mark_lines
 	} 3>&1 | say_lines
 	status=$(cat "$ROOT/run/swarmdd/status")
@@ -199,8 +213,21 @@ run_script() {
 mark_lines() {
 	local line
 	while IFS= read -r line || [ -n "$line" ]; do
-		printf 'swarmdd: %s\n' "$line"
+		case $line in
+		"") continue ;;
+		"$LAST_LINE") break ;;
+		esac
+		# Standard output may be in the middle of a line.
+		printf '\nswarmdd: %s\n' "$line"
 	done
+	printf '\n%s\n' "$LAST_LINE"
+	drain
+}
+
+# server_of URL: its scheme, host and port.
+server_of() {
+	local rest="${1#*://}"
+	echo "${1%%://*}://${rest%%/*}"
 }
 
 # --- the server

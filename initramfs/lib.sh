@@ -41,7 +41,10 @@ fail() {
 	return 1
 }
 
-forget_failure() { FAILURE="" CONTEXT="" AGENT_REPORT=""; }
+forget_failure() {
+	FAILURE="" CONTEXT="" AGENT_REPORT=""
+	rm -f "$ROOT/run/swarmdd/written"
+}
 
 # run_ip INTERFACE WORD...: `ip WORD...`. An error is said once, and kept for the reason of a
 # failure.
@@ -114,7 +117,7 @@ split_options() {
 	}' "$ROOT/proc/cmdline"
 }
 
-# Sets OPT_*; lists (torrents, targets, hashes) hold one value a line.
+# Sets OPT_*; lists (torrents, targets, hashes, scripts) hold one value a line.
 parse_options() {
 	local option value bad=""
 	OPT_TORRENTS="" OPT_TARGETS="" OPT_INFO_HASHES="" OPT_THEN=reboot OPT_ONFAIL=shell
@@ -130,8 +133,8 @@ parse_options() {
 		swarmdd.then=?*) OPT_THEN=$value ;;
 		swarmdd.onfail=?*) OPT_ONFAIL=$value ;;
 		swarmdd.report=?*) OPT_REPORT=$value ;;
-		swarmdd.pre=?*) OPT_PRE=$value ;;
-		swarmdd.post=?*) OPT_POST=$value ;;
+		swarmdd.pre=?*) OPT_PRE=$(append_line "$OPT_PRE" "$value") ;;
+		swarmdd.post=?*) OPT_POST=$(append_line "$OPT_POST" "$value") ;;
 		swarmdd.args=*) OPT_ARGS=$value ;;
 		swarmdd.net=?*) OPT_NET=$value ;;
 		swarmdd.vlan=?*) OPT_VLAN=$value ;;

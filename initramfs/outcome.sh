@@ -13,6 +13,9 @@ PRE_SCRIPT_RAN=no
 
 # --- the reason
 
+# No program prints it.
+LAST_LINE=$(printf '\001')
+
 # say_lines: copies standard input to every console. Keeps the line that says why the program ended,
 # and the lines below it, for `reason` and `context`.
 #
@@ -20,6 +23,9 @@ PRE_SCRIPT_RAN=no
 # ..." of the agent, or of a script on its standard error (run_script marks it); any other line.
 # Progress, attempts that are repeated, the hint after a mistake in the options and what `set -x`
 # prints are no reason.
+#
+# LAST_LINE ends it before the end of the input: a script may leave a process in the background that
+# keeps its standard output open.
 say_lines() {
 	local line kind best=0 count=0 file="$ROOT/run/swarmdd/reason"
 	: >"$file"
@@ -27,6 +33,7 @@ say_lines() {
 	while IFS= read -r line || [ -n "$line" ]; do
 		case $line in
 		"") continue ;;
+		"$LAST_LINE") drain; break ;;
 		"progress: "*) kind=-1 ;;
 		"try '"*"--help'") kind=-1 ;;
 		"swarmdd: + "* | "+ "*) kind=0 ;;
@@ -50,6 +57,10 @@ say_lines() {
 		fi
 	done
 }
+
+# Reads what a process in the background prints later: without a reader its next line would kill it.
+# (The standard input of a command with `&` would be empty.)
+drain() { { cat <&4 >/dev/null & } 4<&0; }
 
 reason() { sed -n 1p "$ROOT/run/swarmdd/reason"; }
 context() { sed 1d "$ROOT/run/swarmdd/reason"; }
@@ -77,10 +88,11 @@ keep_failed_line() {
 
 # --- the disk
 
-# note_progress NAME STATE HAVE: from each report of the agent about a target. Pieces that the scan
+# note_progress TARGET STATE HAVE: from each report of the agent about a target. Pieces that the scan
 # has found count in the first report of a download, so only more of them prove that it writes.
 note_progress() {
-	local file="$ROOT/run/swarmdd/reports/$1.disk" disk="" first=""
+	local disk="" first="" file
+	file="$ROOT/run/swarmdd/reports/$(printf '%s\n' "$1" | tr -c 'a-zA-Z0-9\n' -).disk"
 	[ ! -e "$file" ] || read -r disk first <"$file"
 	case $2.$disk in
 	fetching. | scanning.) disk=untouched ;;
@@ -89,27 +101,34 @@ note_progress() {
 	verifying.*) disk=part ;;
 	seeding.* | done.*) disk=whole ;;
 	esac
+	[ "$2" != "done" ] || echo "$1" >>"$ROOT/run/swarmdd/written"
 	echo "$disk $first" >"$file"
 }
 
 # note_plain_line LINE: the same from --progress plain. False if it is no line about progress, such
 # as "sda1 -> /dev/sda1: downloading 63.2 %, 632 of 1000 pieces, ...".
 note_plain_line() {
-	local name state have
+	local target=${1##*" -> "} state have
 	case $1 in
 	"swarmdd: "*) return 1 ;;
-	*" -> "*": done: "*) state="done" name=${1%%": done: "*} ;;
-	*" -> "*": "*) state=${1##*": "} name=${1%": "*} ;;
+	*" -> "*": "*) ;;
 	*) return 1 ;;
 	esac
+	state=${target#*": "} target=${target%%": "*}
 	have=${state%%" of "*}
-	state=${state%%[ ,]*}
+	state=${state%%[ ,:]*}
 	case $state in
 	fetching | scanning | downloading | verifying | seeding | "done") ;;
 	*) return 1 ;;
 	esac
-	name=$(printf '%s\n' "${name##*" -> "}" | tr -c 'a-zA-Z0-9\n' -)
-	note_progress "$name" "$state" "${have##*, }"
+	note_progress "$target" "$state" "${have##*, }"
+}
+
+# Prints the disks that hold their image, as the agent names them: a selector is no path.
+written_disks() {
+	local disks
+	disks=$(tr '\n' ' ' 2>/dev/null <"$ROOT/run/swarmdd/written")
+	echo "${disks% }"
 }
 
 # disk_after BEFORE STATUS: prints what the disks hold after a run of the agent.

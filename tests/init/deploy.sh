@@ -289,6 +289,75 @@ case_scripts_run_before_and_after_the_agent_and_know_the_machine() {
 	ran_before "swarmdd get" "sh .*/post\$"
 }
 
+case_scripts_run_in_the_order_of_the_command_line() {
+	good_network
+	for n in 1 2 3; do
+		echo "echo pre $n, \$SWARMDD_SERVER, \$(ls \$ROOT/run/swarmdd/written 2>&1)" \
+			>"$ROOT/www/pre$n.sh"
+		echo "echo post $n, \$SWARMDD_DISKS," >"$ROOT/www/post$n.sh"
+	done
+	disk vdb
+	agent 0 "a -> disk:auto: reading the torrent" "x: y -> /dev/vda: seeding, up 0 B/s, 0 peers" \
+		"x: y -> /dev/vda: done: 1 B in 0:05 (1 B/s), 1 pieces verified, fetched 1 B, uploaded 0 B" \
+		"b -> /dev/vdb: done: 1 B in 0:05 (1 B/s), not verified, fetched 1 B, uploaded 0 B"
+	boot "$MINIMAL swarmdd.pre=http://10.77.0.1:81/pre2.sh swarmdd.post=http://10.77.0.1/post3.sh \
+swarmdd.pre=http://10.77.0.1/x/pre1.sh swarmdd.post=http://10.77.0.1/post1.sh \
+swarmdd.post=http://10.77.0.1/post2.sh?a=* swarmdd.onfail=poweroff"
+	said "pre 2, http://10.77.0.1:81,"
+	said "pre 1, http://10.77.0.1,"
+	for n in 1 2 3; do
+		said "post $n, /dev/vda /dev/vdb,"
+	done
+	prints "pre2
+pre1
+post3
+post1
+post2" sed -n 's/^timeout .* wget .*\/\([a-z]*[0-9]\).sh.*/\1/p' "$ROOT/commands"
+}
+
+case_scripts_that_fail_keep_the_next_from_running() {
+	good_network
+	echo 'echo "no boot loader" >&2; exit 1' >"$ROOT/www/post1.sh"
+	echo 'echo "this is post 2"' >"$ROOT/www/post2.sh"
+	boot "$MINIMAL swarmdd.post=http://10.77.0.1/post1.sh swarmdd.post=http://10.77.0.1/post2.sh \
+swarmdd.onfail=poweroff"
+	framed "the swarmdd.post script http://10.77.0.1/post1.sh ended with status 1: no boot loader"
+	not_said "post 2"
+}
+
+# In the second try the first has written nothing yet.
+case_scripts_of_a_retry_do_not_know_the_disks_of_the_first_try() {
+	good_network
+	echo 'echo "pre: <$SWARMDD_DISKS>"' >"$ROOT/www/pre.sh"
+	echo '[ -e "$ROOT/second" ] || { touch "$ROOT/second"; exit 1; }' >"$ROOT/www/post.sh"
+	agent 0 "a -> /dev/vda: done: 1 B in 0:05"
+	agent 0 "a -> /dev/vda: done: 1 B in 0:05"
+	boot "$MINIMAL swarmdd.pre=http://10.77.0.1/pre.sh swarmdd.post=http://10.77.0.1/post.sh"
+	prints 2 grep -c "pre: <>" "$ROOT/dev/ttyS0"
+	ran_times 2 "swarmdd get"
+	ran "reboot -f"
+}
+
+# A process in the background that keeps standard output and standard error open, and prints later.
+case_scripts_are_not_waited_for_after_their_end() {
+	good_network
+	{
+		echo 'printf "half a line" >&2; echo "the reason" >&2'
+		echo '(n=0; until [ -e $ROOT/go ] || [ $n -gt 50 ]; do n=$((n + 1)); sleep 0.1; done
+			echo late; echo late >&2; touch $ROOT/alive) &'
+		echo 'printf "no line end"; exit 3'
+	} >"$ROOT/www/pre.sh"
+	boot "$MINIMAL swarmdd.pre=http://10.77.0.1/pre.sh swarmdd.onfail=poweroff"
+	touch "$ROOT/go"
+	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		[ -e "$ROOT/alive" ] || sleep 0.1
+	done
+	framed "ended with status 3: half a linethe reason"
+	said "swarmdd: no line end"
+	not_said late
+	[ -e "$ROOT/alive" ] || complain "what runs in the background was killed by its output"
+}
+
 case_scripts_failing_pre_script_stops_before_writing() {
 	good_network
 	echo 'echo "no partition table"; exit 3' >"$ROOT/www/pre.sh"
