@@ -124,7 +124,11 @@ class Remains(Folder):
             self.assertEqual(state.remains(made), {})
 
     def test_who_does_not_listen_is_killed(self) -> None:
-        process = self.sleeper("sh", "-c", "trap '' TERM; echo; while :; do sleep 1; done")
+        ready = self.root.with_name("ready")
+        os.mkfifo(ready)
+        process = self.sleeper("sh", "-c", 'trap "" TERM; : > "$0"; exec sleep 60', str(ready))
+        # Opened for writing only after it has stopped listening.
+        ready.read_bytes()
         state.end_processes([process.pid], 0.2)
         self.assertEqual(process.wait(10), -signal.SIGKILL)
 
