@@ -242,8 +242,11 @@ stop_everything() {
 	local pid
 
 	for pid in $STARTED_PIDS; do
-		# 20 s: serve ends its daemons one after the other.
-		! is_running "$pid" || end_process "$pid" TERM 20
+		is_running "$pid" || continue
+		# The second signal: serve is to wait for no machine. It must be another one, or the
+		# kernel may make one of two. 20 s: serve ends its daemons one after the other.
+		kill -INT "$pid" 2> /dev/null || true
+		end_process "$pid" TERM 20
 	done
 	STARTED_PIDS=
 }
@@ -318,17 +321,23 @@ server_ends() {
 }
 
 # reported N STATE: machine N has reported this state to the server.
-reported() { says "$WORK/serve/log/reports.log" "$(mac_of "$1" | tr : -).*state.....$2"; }
+reported() { says "$WORK/serve/log/room.log" "$(mac_of "$1" | tr : -).*state.....$2"; }
 
 # reported_number N STATE FIELD: a number in the last report of machine N in this state.
 reported_number() {
-	grep --text -e "$(mac_of "$1" | tr : -).*state.....$2" "$WORK/serve/log/reports.log" |
+	grep --text -e "$(mac_of "$1" | tr : -).*state.....$2" "$WORK/serve/log/room.log" |
 		tail -n 1 |
 		sed -n "s/.*[^a-z_]$3[^a-z0-9]*\([0-9]*\).*/\1/p"
 }
 
-# result_of N: the line about machine N in the closing table.
-result_of() { grep --text -e "^$(mac_of "$1" | tr : -) .*" "$WORK/serve.out" | tail -n 1; }
+# member_of N NAME [FILE]: what results.json, or FILE, says about machine N.
+member_of() {
+	python3 -c 'import json, sys
+path, mac, name = sys.argv[1:]
+for machine in json.load(open(path, encoding="utf-8"))["machines"]:
+    if machine["mac"] == mac:
+        print(machine[name])' "${3:-$WORK/serve/results.json}" "$(mac_of "$1" | tr : -)" "$2"
+}
 
 # has_failed N PATTERN: machine N says so in a frame, the server knows the reason, and the machine
 # never called its disk complete.
@@ -336,8 +345,8 @@ has_failed() {
 	wait_for_frame "$1" || fail "machine $1 shows no frame"
 	! reported "$1" seeding || fail "machine $1 called its disk complete"
 	! reported "$1" "done" || fail "machine $1 called itself done"
-	result_of "$1" | grep --quiet --extended-regexp -e "failed: .*$2" ||
-		fail "the table should say '$2' of machine $1: $(result_of "$1")"
+	member_of "$1" result | grep --quiet --extended-regexp -e "failed: .*$2" ||
+		fail "the results should say '$2' of machine $1: $(member_of "$1" result)"
 }
 
 # --- images and proof ----------------------------------------------------------------

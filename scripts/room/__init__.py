@@ -9,15 +9,19 @@ were seen. A *component* is one of the daemons that `serve` starts.
 
 | question | file |
 | --- | --- |
-| What is asked for, and is it possible? | job.py, options.py, jobfile.py |
-| What did machines say? | log.py |
-| Where does each machine stand? | roster.py |
-| What does a machine boot? | boot.py |
-| How are nginx, opentracker, dnsmasq and the seed started, watched, ended? | components.py |
+| In which order does it all happen? | serving.py |
+| What is asked for? | job.py, options.py, jobfile.py |
+| Is it possible here? | checks.py, ports.py |
+| What torrent describes each image? | torrents.py |
+| What did machines say? | log.py, words.py |
+| What has happened in a job so far? | past.py |
+| Where does each machine stand? | roster.py, neighbours.py |
+| What does a machine boot? | boot.py, dhcp.py |
+| Who is to be imaged again, or switched on? | again.py, wake.py |
+| How are the components started, watched, ended? | components.py |
 | Where do files lie, and is this folder ours? | state.py |
-| What is on the terminal? | table.py |
+| What do signals and keys ask for? | signals.py |
+| What is on the terminal? | table.py, output.py |
 | What is on the page? | page.py, page/ |
 | How did it end? | results.py |
-| How is a machine switched on from here? | wake.py |
-| In which order does it all happen? | serving.py |
 """

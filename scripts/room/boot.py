@@ -48,6 +48,10 @@ class Plan:
     hooks: tuple[str, ...] = ()
 
 
+def server_url(job: Job) -> str:
+    return f"http://{job.address}" + ("" if job.http_port == 80 else f":{job.http_port}")
+
+
 # --- decisions ----------------------------------------------------------------
 
 

@@ -220,8 +220,9 @@ def web_server_trouble(server: str, state: State) -> str | None:
         fetch(f"{server}/boot.ipxe")
     except urllib.error.HTTPError as error:
         if error.code == 403:
-            return (f"nginx runs as nobody and may not read {state.www}: a folder above it is "
-                    "closed to others; see --dir")
+            raise Broken(
+                    f"nginx runs as nobody and may not read {state.www}: a folder above it is "
+                    "closed to others; see --dir") from None
         return f"it answers {error.code} to {server}/boot.ipxe"
     except OSError as error:
         return f"no answer at {server} ({reason_of(error)})"

@@ -1,0 +1,47 @@
+"""Who is to be imaged again? `serve --again` without images speaks to a job that runs, or that has
+ended and will be started again."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import past as pasts
+from . import state as states
+from .job import Mistake
+from .past import Past
+from .state import Refused, State
+
+
+def find_state(folder: str) -> State:
+    """--dir, or the only state directory with a running `serve`, or the only one."""
+    if folder:
+        state = State(Path(folder))
+        if not (state.root / states.MARKER).exists():
+            raise Refused(f"{folder} is no state directory of serve")
+        return state
+    found = [State(marker.parent) for marker in sorted(states.HOME.glob(f"*/{states.MARKER}"))]
+    running = [state for state in found if states.running_serve(state)]
+    chosen = running or found
+    if not chosen:
+        raise Refused(f"no job in {states.HOME}; give --dir")
+    if len(chosen) > 1:
+        raise Refused("which job? Give one of:" + "".join(f"\n  --dir {state.root}"
+                                                         for state in chosen))
+    return chosen[0]
+
+
+def ask(state: State, names: tuple[str, ...]) -> str:
+    """Marks them in the log. Returns what will happen."""
+    mark(pasts.load(state), state, names)
+    who = ", ".join(names)
+    if states.running_serve(state):
+        return f"{who}: imaged again at the next PXE boot"
+    return f"{who}: imaged again when serve is started with the same images"
+
+
+def mark(past: Past, state: State, names: tuple[str, ...]) -> None:
+    for name in names:
+        if name != "all" and past.roster.find(name) is None:
+            known = ", ".join(row.name for row in past.roster.rows(0)[:20])
+            raise Mistake(f"--again {name}: there is no such machine; there is: {known or 'none'}")
+    for name in names:
+        pasts.note(state, "again", job=past.id, machine=name)

@@ -1,0 +1,458 @@
+"""In which order does it all happen?
+
+Check everything that can be known; describe the images; start the components; watch the room; stop
+the tracker, which releases the machines; print and keep the results.
+"""
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from . import (again, boot, checks, components, dhcp, log, neighbours, options, page, past, results,
+               wake, words)
+from . import state as states
+from .boot import Plan, Served
+from .components import Broken, Component
+from .job import Job, Mistake, images_of, job_id
+from .output import Output
+from .past import Past
+from .roster import Row, neighbour_entries
+from .signals import QUESTION, Signals, Wish
+from .state import Refused, State
+from .torrents import make_torrents
+
+# How often everybody is looked at.
+POLL_SECS = 1.0
+# How long after the grace time a machine may need to leave: it asks the tracker once more, flushes
+# its disk, and sends its last report.
+LEAVE_SECS = 30
+# A machine that seeds reports every 30 s. One that is silent for longer was switched off.
+SILENT_SECS = 45
+# A packet may be lost, and a machine may have been on its way down: so twice.
+WAKE_SECS = (0.0, 30.0)
+TIDY_SECS = 10.0
+MESSAGES_MAX = 20
+
+
+class Interrupted(Exception):
+    """Somebody wants the end before the job has begun."""
+
+
+@dataclass
+class Room:
+    """A job that runs."""
+
+    plan: Plan
+    state: State
+    past: Past
+    signals: Signals
+    output: Output
+    history: page.History
+    # A failure before this time is tried again: the job had ended since, and somebody wants more.
+    tried_since: float
+    components: list[Component] = field(default_factory=list)
+    # "running", "ending", "ended", and why it has ended.
+    phase: str = "running"
+    words: str = ""
+    messages: list[tuple[float, str]] = field(default_factory=list)
+    # What was written, so that only changes are written.
+    scripts: dict[str, str] = field(default_factory=dict)
+    retries: dict[str, str] = field(default_factory=dict)
+    published: dict[str, str] = field(default_factory=dict)
+    # Bytes a second and in all, for each torrent.
+    seed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    tidied_at: float = 0.0
+
+    @property
+    def job(self) -> Job:
+        return self.plan.job
+
+
+def main(arguments: Sequence[str]) -> int:
+    command = options.parse_or_exit(arguments)
+    try:
+        return run(command)
+    except Mistake as mistake:
+        complain(f"{mistake}\n`serve --help` lists the options")
+        return 2
+    except (Refused, Broken) as refusal:
+        complain(str(refusal))
+        return 1
+    except Interrupted:
+        return 130
+
+
+def complain(text: str) -> None:
+    try:
+        print("\n".join(f"serve: {line}" for line in text.splitlines()), file=sys.stderr)
+    except OSError:
+        pass  # the terminal is gone; log/serve.log has it if there is one
+
+
+def run(command: options.Command) -> int:
+    if command.print_job:
+        print(options.job_text(command.job), end="")
+        return 0
+    if not command.job.images:
+        complain(again.ask(again.find_state(command.job.dir), command.again))
+        return 0
+    job = checks.complete(command.job)
+    root = Path(job.dir) if job.dir else states.default_root(job.address, job.http_port)
+    states.refuse_foreign(root)
+    state = State(root)
+    if command.again and states.running_serve(state):
+        complain(again.ask(state, command.again))
+        return 0
+    states.refuse_running(state)
+    left = {pid for pids in states.remains(state).values() for pid in pids}
+    checks.check(job, left)
+    state = states.open_state(root)
+    lock = states.lock(state)
+    try:
+        return serve(job, state, command.again)
+    finally:
+        states.unlock(lock)
+
+
+def serve(job: Job, state: State, wanted_again: tuple[str, ...]) -> int:
+    signals = Signals()
+    output = Output(state)
+    started: list[Component] = []
+    try:
+        # The remains of a killed `serve` go on until now: machines should miss the tracker for a
+        # moment only.
+        served = make_torrents(job, state, output.say, output.progress, lambda: not signals.wish)
+        interrupted(signals)
+        end_remains(state, output)
+        room = open_room(job, state, served, signals, output, wanted_again)
+        if all_done_already(room):
+            return 0
+        prepare_files(room)
+        start_components(room, started)
+        print_what_to_boot(room)
+        why, is_broken = watch_until_end(room)
+        release(room)
+        is_good = finish(room, why)
+        return 0 if is_good and not is_broken else 1
+    finally:
+        signals.ignore()
+        for component in reversed(started):
+            in_a_hurry = signals.wish == Wish.AT_ONCE
+            components.end(component, state, 0 if in_a_hurry else states.END_SECS)
+        output.close()
+
+
+def interrupted(signals: Signals) -> None:
+    if signals.wish:
+        raise Interrupted
+
+
+# --- before the start ----------------------------------------------------------------
+
+
+def end_remains(state: State, output: Output) -> None:
+    for name, pids in states.remains(state).items():
+        output.say(f"ending what a killed serve has left: {name} (pid "
+                   f"{', '.join(str(pid) for pid in pids)})")
+        states.end_processes(pids)
+        states.forget(state, name)
+
+
+def open_room(job: Job, state: State, served: tuple[Served, ...], signals: Signals,
+              output: Output, wanted_again: tuple[str, ...]) -> Room:
+    """Knows everything that an earlier `serve` of this job knew."""
+    torrents = [image.torrent() for image in served]
+    story = past.open_past(job, torrents, state)
+    tried_since = story.ended_at
+    past.begin(story, state)
+    again.mark(story, state, wanted_again)
+    past.catch_up(story)
+    plan = Plan(job, job_id(torrents), boot.server_url(job), served,
+                tuple(name for name, _ in checks.hook_files(job) if name != checks.OVERLAY[1]))
+    history = page.History.load(state.www / "status.json", plan.id, story.began_at)
+    return Room(plan, state, story, signals, output, history, tried_since)
+
+
+def all_done_already(room: Room) -> bool:
+    rows = room.past.roster.rows(time.time())
+    done = sum(row.complete for row in rows)
+    if not done:
+        return False
+    if everybody_is_accounted_for(room, rows) and done == len(rows):
+        room.output.say(f"this job is done already: all {done} machines have these images; "
+                        "--again all images them again")
+        return True
+    room.output.say(f"{done} machines of this job are done and boot their own disks; "
+                    "see --again")
+    return False
+
+
+def prepare_files(room: Room) -> None:
+    """Everything that nginx serves. What an earlier job has left goes away."""
+    www, plan = room.state.www, room.plan
+    clear(www / "machines")
+    clear(www / "retry")
+    clear(www / "hooks")
+    for file in www.glob("*.torrent"):
+        if file.name not in {served.file for served in plan.images}:
+            file.unlink()
+    copy(room.job.kernel, www / "kernel")
+    copy(room.job.initramfs, www / "initramfs")
+    for name, source in checks.hook_files(room.job):
+        copy(str(source), www / "hooks" / name)
+    page.install(www)
+    dhcp.install_loaders(room.state)
+    states.write_file(www / "boot.ipxe", boot.first_script(plan.server))
+    states.write_file(www / "unlisted.ipxe", boot.unlisted_script(plan))
+    states.write_file(www / "failed.sh", boot.FAILED_HOOK)
+    make_disk_starter(room.job, www / "disk.efi")
+    # A machine that is done must not find the server without its decision.
+    write_decisions(room, room.past.roster.rows(time.time()))
+
+
+def make_disk_starter(job: Job, target: Path) -> None:
+    made = checks.run(str(checks.TOP / "scripts/disk-starter"), str(target),
+                      *(image.path for image in job.images))
+    if made.returncode:
+        raise Refused(checks.first_line(made.stderr))
+
+
+def clear(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def copy(source: str, target: Path) -> None:
+    new = target.with_name(target.name + ".new")
+    shutil.copyfile(source, new)
+    new.chmod(0o644)
+    new.replace(target)
+
+
+def start_components(room: Room, started: list[Component]) -> None:
+    """In the order in which one needs the other. `started`: those that are to be ended."""
+    job, state = room.job, room.state
+    room.components = started
+    makers: list[Callable[[], Component]] = [
+        lambda: components.tracker(job, state, room.plan.images),
+        lambda: components.web_server(job, state, room.plan.server),
+        lambda: components.seed(job, state, room.plan.images)]
+    if job.dhcp != "none":
+        makers.append(lambda: dhcp.component(job, state, room.plan.server))
+    for make in makers:
+        component = make()
+        started.append(component)
+        components.start(component, state)
+        interrupted(room.signals)
+
+
+def print_what_to_boot(room: Room) -> None:
+    """Also for administrators who boot machines in another way: scripts, PXELINUX, GRUB."""
+    job, server = room.job, room.plan.server
+    options_text = boot.kernel_options(room.plan, "MAC")
+    room.output.say(f"log, results and what nginx serves are in {room.state.root}")
+    room.output.say(f"the room: {server}/")
+    room.output.say(f"iPXE script: {server}/boot.ipxe")
+    room.output.say(f"or boot {server}/kernel and {server}/initramfs with (MAC as "
+                    "52-54-00-12-34-56)")
+    room.output.say(f"  {options_text}")
+    if job.dhcp == "none":
+        room.output.say(dhcp.foreign_server_words(job, room.state, server))
+    elif job.dhcp == "range":
+        room.output.say(f"machines on {job.interface} get an address in {job.dhcp_range}; "
+                        "switch them on")
+    else:
+        room.output.say(f"machines on {job.interface} are told what to boot (proxy DHCP); "
+                        "switch them on")
+    # Last: a script that waits for this file may go on.
+    states.write_file(room.state.root / "cmdline", options_text + "\n")
+
+
+# --- watching ---------------------------------------------------------------------------
+
+
+def watch_until_end(room: Room) -> tuple[str, bool]:
+    """Why the job ends, and whether that is a failure by itself. Machines that are complete are
+    released in any case."""
+    try:
+        return watch(room), False
+    except Broken as broken:
+        room.output.say(str(broken))
+        return str(broken), True
+
+
+def watch(room: Room) -> str:
+    """Until the job is to end. Returns why."""
+    began_at = time.monotonic()
+    wakes = list(WAKE_SECS) if room.job.wake else []
+    while True:
+        rows = poll(room)
+        if everybody_is_accounted_for(room, rows):
+            return "every machine that was expected is complete or has failed"
+        if room.signals.ends():
+            return "somebody ended it"
+        if room.job.timeout and time.monotonic() - began_at >= room.job.timeout:
+            return f"time is up after {room.job.timeout} s"
+        if wakes and time.monotonic() - began_at >= wakes[0]:
+            wakes.pop(0)
+            wake_missing(room, rows)
+        room.signals.wait(POLL_SECS)
+
+
+def poll(room: Room) -> list[Row]:
+    """Looks at everybody once, decides, and shows."""
+    for component in room.components:
+        look_after(room, component)
+    rows = read_log(room)
+    try:
+        write_decisions(room, rows)
+        words.publish(room.state, rows, room.published)
+        if time.monotonic() - room.tidied_at >= TIDY_SECS:
+            room.tidied_at = time.monotonic()
+            words.tidy(room.state, rows)
+        show(room, rows)
+    except OSError as error:
+        # Such as a full disk. The machines go on, and so does the job.
+        warn(room, f"the last states stay on the page: {error}")
+    return rows
+
+
+def look_after(room: Room, component: Component) -> None:
+    sentence = components.revive(component, room.state)
+    if sentence:
+        warn(room, sentence)
+        past.note(room.state, "component", name=component.name, event="restart", words=sentence)
+    lines = components.new_lines(component, room.state)
+    if component.name == "seeder":
+        components.seed_figures(lines, room.seed)
+    elif component.name == "dnsmasq":
+        for line in filter(dhcp.is_warning, lines):
+            warn(room, line)
+
+
+def warn(room: Room, text: str) -> None:
+    """Once, however often it is found."""
+    if text not in (said for _, said in room.messages):
+        room.messages = [*room.messages, (time.time(), text)][-MESSAGES_MAX:]
+        room.output.say(text)
+
+
+def read_log(room: Room) -> list[Row]:
+    """The neighbours are read after the log: whoever spoke is in the table of the kernel then."""
+    past.catch_up(room.past)
+    for entry in neighbour_entries(room.past.roster, neighbours.table(), time.time()):
+        log.append(str(room.state.room_log), entry)
+    past.catch_up(room.past)
+    return room.past.roster.rows(time.time())
+
+
+def write_decisions(room: Room, rows: Sequence[Row]) -> None:
+    scripts = boot.decisions(room.plan, rows, room.past.roster, room.tried_since)
+    write_changes(room.state.www / "machines", ".ipxe", scripts, room.scripts)
+    # A failed machine that waits asks for this file.
+    retries = {row.mac: "" for row in rows if row.mac and row.again}
+    write_changes(room.state.www / "retry", "", retries, room.retries)
+
+
+def write_changes(folder: Path, ending: str, wanted: dict[str, str], written: dict[str, str]
+                  ) -> None:
+    for mac in [mac for mac in written if mac not in wanted]:
+        (folder / (mac + ending)).unlink(missing_ok=True)
+        del written[mac]
+    for mac, text in wanted.items():
+        if written.get(mac) != text:
+            states.write_file(folder / (mac + ending), text)
+            written[mac] = text
+
+
+def show(room: Room, rows: Sequence[Row]) -> None:
+    now, surroundings = time.time(), around(room)
+    totals = page.totals(rows, surroundings)
+    room.history.add(now, totals.down)
+    asking = room.signals.wish == Wish.ASKED
+    room.output.show(rows, totals, QUESTION if asking else "")
+    page.write(room.state.www / "status.json",
+               page.status(rows, surroundings, room.history, now))
+
+
+def around(room: Room) -> page.Around:
+    torrents, job = room.past.torrents, room.job
+    size = {torrent.name: torrent.bytes for torrent in torrents}
+    return page.Around(
+        job=room.plan.id, title=", ".join(size), images=tuple(size.items()),
+        server=room.plan.server, expect=len(job.machines) or job.expect,
+        began_at=room.past.began_at, phase=room.phase, words=room.words,
+        seed_up=sum(up for up, _ in room.seed.values()),
+        seed_uploaded=sum(uploaded for _, uploaded in room.seed.values()),
+        messages=tuple(room.messages),
+        machine_bytes={machine.mac: sum(size[image.name] for image in images_of(machine, job))
+                       for machine in job.machines if machine.images})
+
+
+def everybody_is_accounted_for(room: Room, rows: Sequence[Row]) -> bool:
+    """Nobody is left to wait for. Never, if nobody knows how many there should be. A failure of
+    before the last end of the job is tried again."""
+    expected = len(room.job.machines) or room.job.expect
+    if room.job.machines:
+        rows = [row for row in rows if row.listed]
+    accounted = sum(row.complete or (row.state == "failed" and not row.again
+                                     and (row.state_since or 0) > room.tried_since)
+                    for row in rows)
+    return 0 < expected <= accounted
+
+
+def wake_missing(room: Room, rows: Sequence[Row]) -> None:
+    macs = [row.mac for row in rows if row.listed and row.state == "missing"]
+    if macs:
+        wake.wake(macs, room.job.address)
+        room.output.say(f"Wake-on-LAN sent to {len(macs)} machines")
+
+
+# --- the end -------------------------------------------------------------------------------
+
+
+def release(room: Room) -> None:
+    """The end of the tracker is the signal for the agents. It must stay away for longer than the
+    grace time."""
+    room.phase = "ending"
+    room.output.say(f"stopping the tracker: complete machines leave in {room.job.grace} s")
+    # The seed would leave by itself in the same time, and its end would look like a failure.
+    for component in list(room.components):
+        if component.name in ("opentracker", "seeder"):
+            components.end(component, room.state)
+    wait_for(room, room.job.grace + LEAVE_SECS, lambda row: not row.complete or row.state == "done"
+             or (row.silent or 0) > SILENT_SECS)
+    by_hand = room.signals.ends()
+    if room.job.then == "reboot" and room.job.dhcp != "none" and not by_hand:
+        wait_for(room, room.job.linger, lambda row: row.state != "done" or row.back)
+
+
+def wait_for(room: Room, seconds: float, is_ready: Callable[[Row], bool]) -> None:
+    """Until all machines are, or until somebody has no patience."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit and room.signals.wish < Wish.AT_ONCE:
+        if all(is_ready(row) for row in poll(room)):
+            return
+        room.signals.wait(POLL_SECS)
+
+
+def finish(room: Room, why: str) -> bool:
+    """Prints and keeps the results. Are they all good?"""
+    past.note(room.state, "end", job=room.plan.id, why=why)
+    room.phase, room.words = "ended", why
+    rows = poll(room)
+    room.output.terminal.close()
+    totals = room.past.roster.totals(rows)
+    found = results.results(rows, totals, room.job, room.plan.id, why, time.time())
+    try:
+        results.write(str(room.state.root), found)
+    except OSError as error:
+        room.output.say(f"cannot keep the results: {error}")
+    room.output.say(why)
+    room.output.print(results.table(rows, totals))
+    room.output.say(f"log and results are in {room.state.root}")
+    return results.all_good(rows, totals, room.job)

@@ -1,0 +1,434 @@
+"""What must hold when `serve` meets a desk, a room and their accidents?"""
+import base64
+import gzip
+import os
+import signal
+import socket
+import subprocess
+import termios
+import time
+
+from desk import (ADDRESS, COMPONENTS, MACHINES, Desk, OnTerminal, check, harness, mac, running,
+                  wait_until)
+
+
+# --- before anything starts
+
+
+def mistakes_are_found_by_one_person(stage):
+    desk = Desk(stage)
+    for words, *options in (
+            ("there is no interface room7; there is:", "--interface", "room7"),
+            ("is not in the network of room0, which is 10.77.0.0/24",
+             "--dhcp", "10.77.1.100,10.77.1.120"),
+            ("no option --grow-lst", "--args", "--grow-lst"),
+            ("'rebot' is not one of", "--then", "rebot"),
+            ("neither a device below /dev nor a selector", "--target", "sda"),
+            ("characters, and the kernel takes", "--append", "x=" + "y" * 2000),
+            ("there is no hook nosuch", "--hook", "nosuch")):
+        said = desk.run(*options, status=2)
+        check(words in said, f"{options}: {said}")
+        check(not desk.state.exists(), f"{options}: {desk.state} was made")
+
+
+def what_cannot_work_here_is_explained(stage):
+    desk = Desk(stage)
+    with socket.create_server((ADDRESS, 80)), socket.create_server((ADDRESS, 6969),
+                                                                   reuse_port=True):
+        said = desk.run(status=1)
+    check(f"port 80 is taken by python3 (pid {os.getpid()}): --http-port 8080, or stop it" in said,
+          said)
+    check(f"port 6969 is taken by python3 (pid {os.getpid()}): --tracker-port" in said, said)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("0.0.0.0", 67))
+        said = desk.run("--proxy-dhcp", status=1)
+    check(f"UDP port 67 is taken by python3 (pid {os.getpid()}): --no-dhcp" in said, said)
+    desk.image = stage.path("no-such.img")
+    check("cannot read the image" in desk.run(status=1), "a missing image")
+    desk.image = stage.path("packed.img")
+    desk.image.write_bytes(gzip.compress(os.urandom(1 << 20)))
+    said = desk.run(status=1)
+    check("no torrent of" in said and "gzip" in said, said)
+    desk.check_nothing_left([])
+
+
+def a_folder_of_the_site_is_left_alone(stage):
+    desk = Desk(stage)
+    (desk.state / "www").mkdir(parents=True)
+    (desk.state / "www/index.html").write_text("of the site")
+    check("not a state directory of serve" in desk.run(status=1), "no refusal")
+    check((desk.state / "www/index.html").read_text() == "of the site", "it is gone")
+    check(os.listdir(desk.state) == ["www"], os.listdir(desk.state))
+
+
+def a_folder_that_nginx_cannot_enter_is_explained(stage):
+    desk = Desk(stage)
+    stage.path("closed").mkdir()
+    stage.path("closed").chmod(0o700)
+    desk.state = stage.path("closed") / "state"
+    check("a folder above it is closed" in desk.run(status=1), "no explanation")
+    desk.check_nothing_left([])
+
+
+# --- a job
+
+
+def two_machines_are_imaged_and_released(stage):
+    desk = Desk(stage)
+    stage.path("room").write_text(f"{mac(1)} lab-1\n{mac(2)} lab-2 args=--fresh\n{mac(3)} lab-3\n")
+    serve = desk.start("--machines", stage.path("room"), "--timeout", "8")
+    pids = desk.pids()
+    torrent = next((desk.state / "www").glob("*.torrent"))
+    agents = []
+    for number in (1, 2):
+        script = desk.boot(number)
+        check(f"swarmdd.hostname=lab-{number} " in script, script)
+        check(("--fresh" in script) == (number == 2), script)
+        agents.append(stage.get("--tracker-grace", 1, desk.url(torrent.name),
+                                stage.path(f"{number}.disk")))
+    for number, agent in enumerate(agents, 1):
+        agent.wait_state("seeding", 20)
+        desk.say(number, "seeding")
+    desk.wait_row(1, state="seeding", name="lab-1", complete=True)
+    check("sanboot" in desk.boot(1), "a machine that is done is deployed again")
+    wait_until("the tracker stops", 20, lambda: "stopping the tracker" in serve.output())
+    for number, agent in enumerate(agents, 1):
+        agent.expect(0, 20)
+        desk.say(number, "done")
+        check(stage.path(f"{number}.disk").read_bytes() == desk.image.read_bytes(), "its disk")
+    serve.expect(1, 20)
+    results = desk.results()
+    check([results[mac(number)]["result"] for number in (1, 2)] == ["done", "done"], results)
+    check("missing" in results[mac(3)]["result"], results)
+    check("2 complete, 0 failed" in serve.output() and "1 missing (lab-3)" in serve.output(),
+          serve.output())
+    desk.check_nothing_left(pids)
+
+
+def a_job_that_is_done_says_so(stage):
+    desk = Desk(stage)
+    serve = desk.start("--expect", "1")
+    desk.say(1, "done")
+    serve.expect(0, 20)
+    said = desk.run("--expect", "1", status=0)
+    check("this job is done already" in said and "--again all" in said, said)
+    # Asked for, it starts; only this machine is imaged.
+    serve = desk.start("--expect", "2", "--again", mac(1))
+    check("kernel " in desk.boot(1), "it is not imaged again")
+    desk.say(2, "done")
+    desk.wait_row(2, state="done")
+    desk.say(1, "booted")
+    desk.say(1, "done")
+    serve.expect(0, 20)
+
+
+def again_speaks_to_a_job_that_runs(stage):
+    desk = Desk(stage)
+    desk.start("--onfail", "wait")
+    desk.say(1, "done")
+    desk.say(2, "failed", error="no disk")
+    desk.wait_row(2, state="failed", error="no disk")
+    check("sanboot" in desk.boot(1), "not done")
+    check(desk.get(f"retry/{mac(2)}", 2)[0] == 404, "it may try already")
+    said = desk.run("--again", mac(2), status=0, images=False)
+    check("imaged again" in said, said)
+    wait_until("the machine is told", 10, lambda: desk.get(f"retry/{mac(2)}", 2)[0] == 200)
+    desk.say(2, "booted")
+    wait_until("only once", 10, lambda: desk.get(f"retry/{mac(2)}", 2)[0] == 404)
+    check("sanboot" in desk.boot(1), "the other one is imaged again")
+    check("there is no such machine" in desk.run("--again", "lab-9", status=2, images=False),
+          "a wrong name")
+
+
+def a_second_serve_is_told_about_the_first(stage):
+    desk = Desk(stage)
+    serve = desk.start()
+    said = desk.run(status=1)
+    check(f"pid {serve.pid}, since" in said and f"kill {serve.pid}" in said, said)
+    serve.expect_running()
+
+
+def two_jobs_at_once(stage):
+    first, second = Desk(stage), Desk(stage, "second")
+    first.start()
+    second.port = 8080
+    second.start("--http-port", "8080", "--tracker-port", "6970", "--seed-port", "6882",
+                 "--target", "disk:size=1M..")
+    check(first.job() != second.job(), "the same job")
+    first.say(1, "done")
+    second.say(1, "downloading")
+    first.wait_row(1, state="done")
+    second.wait_row(1, state="downloading")
+    check("http://10.77.0.1:8080/kernel" in second.boot(1), second.boot(1))
+    check("sanboot" in first.boot(1), first.boot(1))
+
+
+# --- accidents at the server
+
+
+def a_component_that_dies_is_started_again(stage):
+    desk = Desk(stage)
+    serve = desk.start()
+    for component in COMPONENTS:
+        desk.kill(component)
+        words = f"{component} died and was started again (1 of 3): signal 9"
+        wait_until(words, 10, lambda: words in serve.output())
+    wait_until("nginx serves", 10, lambda: desk.get("boot.ipxe")[0] == 200)
+    check(desk.say(1, "downloading") == 204, "no report")
+    desk.wait_row(1, state="downloading")
+    check(len(desk.page()["messages"]) >= 3, "the page does not say it")
+
+
+def a_component_that_dies_for_ever_ends_the_job(stage):
+    desk = Desk(stage)
+    serve = desk.start()
+    pids = desk.pids()
+    for _ in range(4):
+        desk.kill("opentracker")
+    serve.expect(1, 20)
+    check("opentracker has died 4 times: signal 9" in serve.output(), serve.output())
+    check("0 complete, 0 failed" in serve.output(), "no table")
+    desk.check_nothing_left(pids)
+
+
+def a_killed_serve_goes_on(stage):
+    desk = Desk(stage)
+    serve = desk.start("--expect", "2")
+    desk.say(1, "seeding")
+    desk.say(2, "downloading", percent=50)
+    desk.wait_row(1, complete=True)
+    os.kill(serve.pid, signal.SIGKILL)
+    serve.wait(5)
+    old = desk.pids()
+    check(all(harness.can_connect(port, ADDRESS) for port in (80, 6969)), "its components ended")
+    # nginx still writes the log.
+    desk.say(3, "booted")
+    serve = desk.start("--expect", "2")
+    for component, pid in zip(COMPONENTS, old):
+        check(f"ending what a killed serve has left: {component} (pid {pid}" in serve.output(),
+              serve.output())
+    check(not running(old), "remains still run")
+    check("sanboot" in desk.boot(1), "imaged twice")
+    desk.wait_row(2, state="downloading", percent=50)
+    desk.wait_row(3, state="booted")
+    desk.say(1, "done")
+    desk.say(2, "done")
+    serve.expect(0, 20)
+    check({desk.results()[mac(number)]["result"] for number in (1, 2)} == {"done"}, "results")
+
+
+def a_torn_log_is_read(stage):
+    desk = Desk(stage)
+    serve = desk.start("--expect", "2")
+    desk.say(1, "done")
+    desk.wait_row(1, state="done")
+    os.kill(serve.pid, signal.SIGKILL)
+    serve.wait(5)
+    with open(desk.state / "log/room.log", "ab") as log:
+        log.write(b'{"time":1795986631.9,"kind":"report","addr')
+    desk.start("--expect", "2")
+    check("sanboot" in desk.boot(1), "the log is lost")
+    desk.say(2, "downloading")
+    desk.wait_row(2, state="downloading")
+
+
+def a_full_log_of_another_day_is_another_job(stage):
+    desk = Desk(stage)
+    serve = desk.start("--expect", "1")
+    old = desk.job()
+    desk.say(1, "done")
+    serve.expect(0, 20)
+    stage.image("lab.img", 3 << 20)
+    desk.start("--expect", "1")
+    check(desk.job() != old, "another image is the same job")
+    check("kernel " in desk.boot(1), "a machine is done that never saw this image")
+    # An agent of yesterday.
+    desk.post(f"report?job={old}&mac={mac(1)}", b'{"state":"done","target":"disk:auto"}',
+              MACHINES[1])
+    check("kernel " in desk.boot(1), "a report of another job counts")
+
+
+# --- signals and terminals
+
+
+def sigterm_ends_in_good_order(stage):
+    desk = Desk(stage)
+    serve = desk.start("--expect", "2")
+    pids = desk.pids()
+    desk.say(1, "downloading", percent=50)
+    desk.wait_row(1, state="downloading")
+    os.kill(serve.pid, signal.SIGTERM)
+    serve.expect(1, 20)
+    check("0 complete, 0 failed, 1 unfinished" in serve.output(), serve.output())
+    check("somebody ended it" in serve.output(), serve.output())
+    desk.check_nothing_left(pids)
+
+
+def a_second_signal_waits_for_no_machine(stage):
+    desk = Desk(stage)
+    serve = desk.start("--expect", "2", "--grace", "60")
+    pids = desk.pids()
+    desk.say(1, "seeding")
+    desk.wait_row(1, state="seeding")
+    os.kill(serve.pid, signal.SIGTERM)
+    wait_until("it waits", 10, lambda: "stopping the tracker" in serve.output())
+    time.sleep(1.5)
+    serve.expect_running()
+    os.kill(serve.pid, signal.SIGTERM)
+    serve.expect(1, 10)
+    check("1 complete" in serve.output(), "no table")
+    desk.check_nothing_left(pids)
+
+
+def ctrl_c_asks_first(stage):
+    desk = Desk(stage)
+    serve = OnTerminal(stage, desk.command())
+    desk.wait_ready(serve)
+    pids = desk.pids()
+    serve.press(b"\x03")
+    serve.wait_for("end the job now (e), or keep going (k)?")
+    serve.press(b"k")
+    desk.say(1, "downloading")
+    desk.wait_row(1, state="downloading")
+    serve.expect_running()
+    # A child would have died of the first Ctrl-C.
+    check(desk.pids() == pids, "a component has died")
+    serve.output = ""
+    serve.press(b"\x03")
+    serve.wait_for("end the job now (e), or keep going (k)?")
+    serve.press(b"e")
+    serve.expect(1, 20)
+    check("1 unfinished" in serve.output, serve.output)
+    local = termios.tcgetattr(serve.terminal)[3]
+    check(local & termios.ECHO and local & termios.ICANON, "the terminal is not as it was")
+    desk.check_nothing_left(pids)
+
+
+def a_second_ctrl_c_ends(stage):
+    desk = Desk(stage)
+    serve = OnTerminal(stage, desk.command())
+    desk.wait_ready(serve)
+    pids = desk.pids()
+    serve.press(b"\x03")
+    serve.wait_for("end the job now (e)")
+    serve.press(b"\x03")
+    serve.expect(0, 20)
+    check("0 complete, 0 failed" in serve.output, serve.output)
+    desk.check_nothing_left(pids)
+
+
+def a_lost_terminal_ends_nothing(stage):
+    desk = Desk(stage)
+    serve = OnTerminal(stage, desk.command("--expect", "1"))
+    desk.wait_ready(serve)
+    pids = desk.pids()
+    serve.hang_up()
+    desk.say(1, "downloading")
+    desk.wait_row(1, state="downloading")
+    serve.expect_running()
+    check(desk.pids() == pids, "a component has died")
+    desk.say(1, "done")
+    wait_until("serve ends", 20, lambda: not serve.is_running())
+    check(serve.status == 0, f"status {serve.status}")
+    log = (desk.state / "log/serve.log").read_text()
+    check("1 complete, 0 failed" in log, log)
+    desk.check_nothing_left(pids)
+
+
+def a_closed_pipe_ends_nothing(stage):
+    desk = Desk(stage)
+    reader, writer = os.pipe()
+    serve = subprocess.Popen([str(word) for word in desk.command("--expect", "1")],
+                             stdin=subprocess.DEVNULL, stdout=writer, stderr=writer)
+    os.close(writer)
+    os.close(reader)
+    try:
+        wait_until("serve is ready", 20, lambda: (desk.state / "cmdline").exists())
+        pids = desk.pids()
+        desk.say(1, "done")
+        check(serve.wait(20) == 0, f"status {serve.returncode}")
+    finally:
+        serve.kill()
+        serve.wait()
+    desk.check_nothing_left(pids)
+
+
+# --- hostile words
+
+
+def a_liar_spoils_only_its_own_row(stage):
+    desk = Desk(stage)
+    serve = desk.start()
+    desk.say(1, "downloading", percent=10)
+    desk.wait_row(1, state="downloading")
+    # Another address speaks for it.
+    desk.say(1, "done", address=MACHINES[9])
+    desk.say(9, "failed", error="<script>alert(1)</script>\u001b[2J" + "x" * 10000)
+    desk.wait_row(9, state="failed")
+    desk.wait_row(1, state="downloading", percent=10)
+    check("claimed by" in " ".join(desk.row(1)["flags"]), desk.row(1))
+    check("kernel " in desk.boot(1), "a liar decides what another machine boots")
+    check("\x1b" not in serve.output(), "a report reaches the terminal as a command")
+    check(len(desk.row(9)["error"]) <= 1000, "too long")
+
+
+def floods_and_halves_do_no_harm(stage):
+    desk = Desk(stage)
+    serve = desk.start()
+    path = f"report?job={desk.job()}&mac={mac(9)}"
+    check(desk.post(path, b"x" * (65 << 10), MACHINES[9]) == 413, "65 KiB are taken")
+    for body in (b"[" * 60000, b"\xff" * 60000, b'{"state":' + b"9" * 5000 + b"}", b"", b"null"):
+        desk.post(path, body, MACHINES[9])
+    halves = []
+    for _ in range(200):
+        half = socket.create_connection((ADDRESS, 80), source_address=(MACHINES[9], 0))
+        half.sendall(f"POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
+        halves.append(half)
+    for number in range(300):
+        desk_connection = socket.create_connection((ADDRESS, 80))
+        desk_connection.sendall(f"GET /boot/{mac(9)}?{number} HTTP/1.0\r\n\r\n".encode())
+        halves.append(desk_connection)
+    desk.say(1, "downloading")
+    desk.wait_row(1, state="downloading")
+    for half in halves:
+        half.close()
+    serve.expect_running()
+    for path in ("../serve.pid", "log/room.log", "%2e%2e/log/room.log", "boot/../../log/room.log"):
+        check(desk.get(path)[0] in (400, 403, 404), f"{path} is served")
+
+
+def last_words_reach_the_server(stage):
+    desk = Desk(stage)
+    desk.start()
+    desk.say(1, "failed", error="no disk")
+    text = "--- init and agent\n[1.0] swarmdd: no disk \u001b[2J\n"
+    body = base64.encodebytes(gzip.compress(text.encode()))
+    path = f"words?job={desk.job()}&mac={mac(1)}"
+    check(desk.post(path, body, MACHINES[1]) == 204, "not taken")
+    file = f"words/{mac(1)}.txt"
+    wait_until("the words are there", 10, lambda: desk.get(file)[0] == 200)
+    check(desk.get(file)[1] == text.replace("\x1b", "?").rstrip("\n") + "\n"
+          or "no disk" in desk.get(file)[1], desk.get(file))
+    check("\x1b" not in desk.get(file)[1], "a command for a terminal")
+    head = subprocess.run(["curl", "--silent", "--head", "--noproxy", "*", desk.url(file)],
+                          capture_output=True, text=True, check=True).stdout
+    check("text/plain" in head and "nosniff" in head and "no-store" in head, head)
+    # Nobody else's, and no bomb.
+    bomb = gzip.compress(b"x" * (64 << 20))
+    check(desk.post(path, bomb, MACHINES[9]) == 204, "not taken")
+    check(desk.post(path, b"x" * (257 << 10), MACHINES[9]) == 413, "257 KiB are taken")
+    desk.wait_row(1, state="failed")
+    check("no disk" in desk.get(file)[1], "another machine replaced them")
+
+
+CASES = [
+    mistakes_are_found_by_one_person, what_cannot_work_here_is_explained,
+    a_folder_of_the_site_is_left_alone, a_folder_that_nginx_cannot_enter_is_explained,
+    two_machines_are_imaged_and_released, a_job_that_is_done_says_so,
+    again_speaks_to_a_job_that_runs, a_second_serve_is_told_about_the_first, two_jobs_at_once,
+    a_component_that_dies_is_started_again, a_component_that_dies_for_ever_ends_the_job,
+    a_killed_serve_goes_on, a_torn_log_is_read, a_full_log_of_another_day_is_another_job,
+    sigterm_ends_in_good_order, a_second_signal_waits_for_no_machine, ctrl_c_asks_first,
+    a_second_ctrl_c_ends, a_lost_terminal_ends_nothing, a_closed_pipe_ends_nothing,
+    a_liar_spoils_only_its_own_row, floods_and_halves_do_no_harm, last_words_reach_the_server,
+]
