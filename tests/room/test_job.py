@@ -55,7 +55,7 @@ class CommandLine(unittest.TestCase):
                          "none")
 
     def test_mistakes(self) -> None:
-        for arguments, sentence in [
+        cases: list[tuple[list[str], str]] = [
             ([], "expected at least one image"),
             (["a.img"], "expected --interface or --address"),
             (["a.img", "--address", "10.0.0.1"], "DHCP needs --interface"),
@@ -103,7 +103,8 @@ class CommandLine(unittest.TestCase):
             ([*NET, ""], "an image has an empty name"),
             (["a.toml", "b.toml"], "expected one JOB.toml, not a.toml and b.toml"),
             (["--interface", "eth\udc801"], "--interface: 'eth\\udc801' is not UTF-8 text"),
-        ]:
+        ]
+        for arguments, sentence in cases:
             with self.subTest(arguments):
                 self.mistake(arguments, sentence)
 
@@ -192,6 +193,14 @@ class ListOfMachines(unittest.TestCase):
                 with self.subTest(text), self.assertRaises(Mistake) as caught:
                     parse([*arguments, "--machines", "room.txt"], folder)
                 self.assertEqual(str(caught.exception), sentence)
+
+    def test_without_others_each_machine_may_have_one_of_the_images(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "room.txt").write_text("0:0:0:0:0:1 a image=a.img\n"
+                                                "0:0:0:0:0:2 b image=b.img\n")
+            job = command(*NET, "--machines", "room.txt", "--only-listed", "a.img", "b.img",
+                          folder=folder).job
+        self.assertEqual([image.target for image in job.images], ["disk:auto", "disk:auto"])
 
     def test_images_of_a_machine(self) -> None:
         job = Job(images=(Image("a", "/a"), Image("b", "/b")))
@@ -288,12 +297,14 @@ def made_up_job(random_: random.Random) -> Job:
                 target="disk:model=QEMU HARDDISK" if n % 2 or len(images) == 1 else None)
         for n in range(random_.choice([0, 0, 1, 5])))
     options: dict[str, object] = {
-        "expect": 0 if machines else some(0, 30), "only_listed": bool(machines) and some(True, False),
+        "expect": 0 if machines else some(0, 30),
+        "only_listed": bool(machines) and some(True, False),
         "wake": bool(machines) and some(True, False), "address": some("", "10.77.0.1"),
         "http_port": some(80, 8080), "tracker_port": some(6969, 1), "seed_port": some(6881, 9),
         "kernel": some("", "/boot/vm linuz"), "append": some("", "console=ttyS0 console=tty0"),
         "used_ranges": some(True, False), "live": some(True, False), "raw": some(True, False),
-        "piece_size": some("", "4M"), "args": some("", "--memory 64"), "then": some("kexec", "reboot"),
+        "piece_size": some("", "4M"), "args": some("", "--memory 64"),
+        "then": some("kexec", "reboot"),
         "onfail": some("wait", "shell"), "hooks": some((), ("hostname", "/own/hook.sh")),
         "timeout": some(0, 60), "grace": some(30, 0), "linger": some(60, 0),
         "max_up": some("", "50M"), "agent": some("", "/agent"), "dir": some("", "/state")}
@@ -309,7 +320,7 @@ class JobId(unittest.TestCase):
         self.assertEqual(job_id([one]), "4bd2081178a2")
         # Neither the name nor the path of an image counts, but all else does.
         self.assertEqual(job_id([Torrent("b", 5, "a" * 40, "disk:auto")]), job_id([one]))
-        others = [[], [one, one], [Torrent("a", 5, "b" * 40, "disk:auto")],
+        others: list[list[Torrent]] = [[], [one, one], [Torrent("a", 5, "b" * 40, "disk:auto")],
                   [Torrent("a", 5, "a" * 40, "/dev/sda")]]
         self.assertEqual(len({job_id(torrents) for torrents in [[one], *others]}), 5)
 

@@ -77,6 +77,10 @@ class Reading(Log):
         self.assertEqual(self.numbers(), [2])
         self.assertEqual(self.reader.skipped, 1)
 
+    def test_the_end_of_a_long_line_is_no_line(self) -> None:
+        self.write(b"x" * CHUNK_BYTES + line(1) + line(2))
+        self.assertEqual(self.numbers(), [2])
+
     def test_lines_across_chunks(self) -> None:
         filler = b'{"time":1,"n":0,"x":"' + b"y" * 1000 + b'"}\n'
         count = 2 * CHUNK_BYTES // len(filler) + 10

@@ -33,6 +33,7 @@ class ExitStatus(unittest.TestCase):
             ("m1 done; m2 done; m2 again", 2, 0, False, False),
             ("m1 done; m2 done", 0, 2, True, True),
             ("m1 done; m2 done; m3 downloading 4", 0, 2, True, True),
+            ("m1 done; m2 done; m3 done; m3 again", 0, 2, False, False),
             ("m1 done", 0, 2, False, False),
             ("m1 done; m2 failed x", 0, 2, False, True),
             ("", 0, 2, False, False),

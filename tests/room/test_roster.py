@@ -64,6 +64,17 @@ class Lives(unittest.TestCase):
         ]:
             self.assertEqual(picture(script, room(torrents=TWO)), shown, script)
 
+    def test_one_of_two_fails(self) -> None:
+        """The agent goes on with the other one, which is no recovery."""
+        def said(state: str, target: str) -> Entry:
+            return report({"state": state, "target": target, "error": "no disk"})
+
+        lines = [said("scanning", "a"), said("scanning", "b"), said("failed", "a"),
+                 said("downloading", "b")]
+        self.assertEqual(the_row(*lines, ours=room(torrents=TWO)).state, "failed")
+        self.assertEqual(
+            the_row(*lines, said("scanning", "a"), ours=room(torrents=TWO)).state, "fetching")
+
     def test_a_disk_of_another_name_is_the_same_image(self) -> None:
         self.assertEqual(picture("m1 scanning 3 /dev/sda; m1 done /dev/sdb", room()), "m1 done")
 
@@ -152,7 +163,8 @@ class Speakers(unittest.TestCase):
             ("m1 booted; +50; m1@9 boot", "m1 booted, silent for 52 s, claimed by 10.77.0.9, too"),
             ("m1 booted; +60; m1@9 boot", "m1 booting"),
             ("m1 booted; +60; m1@9 done", "m1 booted, silent for 62 s, claimed by 10.77.0.9, too"),
-            ("1 is m1; m1 done; +90; m1@9 boot; m1@9 failed x", "m1 done, claimed by 10.77.0.9, too"),
+            ("1 is m1; m1 done; +90; m1@9 boot; m1@9 failed x",
+             "m1 done, claimed by 10.77.0.9, too"),
         ]:
             self.assertEqual(picture(script, room()), shown, script)
 
@@ -271,12 +283,13 @@ class Flags(unittest.TestCase):
         return [row.flags for row in ours.rows(now)]
 
     def test_links(self) -> None:
-        for links, flags in [
+        cases: list[tuple[list[Any], list[str]]] = [
             ([1000, 1000, 100], ["", "", "link has 100 Mb/s"]),
             ([10000, 1000, 10000], ["", "link has 1000 Mb/s, others have 10000", ""]),
             ([None, 0, -1, "x", True], [""] * 5),
             ([1000], [""]),
-        ]:
+        ]
+        for links, flags in cases:
             ours = room()
             for n, link in enumerate(links, 1):
                 ours.handle(report({"state": "done", "link_mbps": link}, f"10.77.0.{n}",
@@ -300,6 +313,10 @@ class Flags(unittest.TestCase):
             ours = play(script.format(seconds), room())
             now = end_of(script.format(seconds), ours)
             self.assertEqual(self.flags(ours, now)[0], [flag] if flag else [])
+        # The time before a machine started anew says nothing about the others.
+        script = f"m4 scanning 0; {others}; +50; m1 boot; m2 boot; m3 boot"
+        self.assertEqual([sorted(seen.spent) for seen in play(script, room()).seen.values()],
+                         [[]] * 4)
         # Two others are not enough to say what is usual.
         script = "m4 scanning 0; m1 scanning 0; m2 scanning 0; m1 downloading 1; m2 downloading 1"
         self.assertEqual(self.flags(play(script, room()), 1020)[0], [])
@@ -317,6 +334,9 @@ class Flags(unittest.TestCase):
 
 
 class Hostile(unittest.TestCase):
+    def test_a_roster_without_images(self) -> None:
+        self.assertEqual(picture("m1 scanning 3; m1 done", room(torrents=())), "m1 done")
+
     def test_every_member_of_any_type(self) -> None:
         odd: list[Any] = [None, True, -1, 1e300, -1e300, 10**30, 0.5, "", "x" * 10_000, "\x1b[2J",
                           "\u202egnp", "\ud800", [], [[]] * 100, {}, {"a": 1}, {"model": 5}]
@@ -358,6 +378,7 @@ class Hostile(unittest.TestCase):
         ours = room(1)
         for line in [
             report("no json"), report("[1]"), report("{" * 5000), report("x" * 100_000),
+            report({"state": "done", "x": "x" * module.BODY_CHARS_MAX}),
             report({"state": "dancing"}), report({}), report({"state": ["done"]}),
             report({"state": "done"}, query="x" * 5000 + "&job=a"),
             report({"state": "done"}, query="job=" + "0" * 12),
@@ -391,7 +412,11 @@ class Hostile(unittest.TestCase):
         # What it remembers has an end, too.
         for n in range(3 * module.ADDRESSES_MAX):
             ours.handle(report({"state": "done"}, f"a{n}", f"mac={mac('m2')}"))
+            ours.handle(report({"state": "done"}, "b", f"mac={mac('m2')}"))
+            ours.handle(report({"state": "done"}, f"c{n}", f"mac={mac('m99')}"))
         self.assertLessEqual(len(ours.refused), module.REFUSED_ADDRESSES_MAX)
+        self.assertEqual({len(kept) for kept in ours.refused.values()},
+                         {1, module.REFUSED_PER_ADDRESS_MAX})
         self.assertLessEqual(len(ours.speakers), module.ADDRESSES_MAX)
         self.assertLessEqual(len(ours.seen[mac("m2")].claims), module.CLAIMS_MAX)
 
@@ -417,8 +442,11 @@ def twin(lines: list[Entry], n: int) -> tuple[str, str]:
     down. For a room in which the kernel knows all addresses from the beginning."""
     address, own = f"10.77.0.{n}", mac(f"m{n}")
     state, done, again, tried = "missing", False, False, False
-    if not any(line.get("address") == address and own in line.get("query", "") + line.get("path", "")
-               for line in lines):
+    def is_own(line: Entry) -> bool:
+        return (line.get("address") == address
+                and own in line.get("query", "") + line.get("path", ""))
+
+    if not any(is_own(line) for line in lines):
         # At most others have spoken for it.
         return "", DEPLOY
     for line in lines:
@@ -427,7 +455,7 @@ def twin(lines: list[Entry], n: int) -> tuple[str, str]:
             if line["machine"] in ("all", own) and (done or state == "failed"):
                 again, done, tried = True, False, False
             continue
-        if line.get("address") != address or own not in line.get("query", "") + line.get("path", ""):
+        if not is_own(line):
             continue
         if kind == "retry":
             tried = True
