@@ -219,6 +219,8 @@ class Terminal:
         self.size = (COLUMNS_DEFAULT, LINES_DEFAULT)
         self.old_mode: list[object] | None = None
         self.output = fd
+        # Nobody will ever read it again.
+        self.is_gone = False
         if self.is_terminal:
             self.output = open_without_waiting(fd)
             self.size = size_of(fd)
@@ -302,7 +304,10 @@ class Terminal:
                 if not select.select([], [self.output], [], 0.1)[1]:
                     return False
                 data = data[os.write(self.output, data[:512]):]
+        except BlockingIOError:
+            return False
         except (OSError, ValueError):
+            self.is_gone = True
             return False
         return True
 
