@@ -10,6 +10,7 @@ mod fixtures;
 mod leftovers;
 #[path = "../scratch/mod.rs"]
 mod scratch;
+mod starter;
 mod tables;
 
 use std::fs::{self, File};
