@@ -18,6 +18,10 @@ pub(crate) const BUFFER_BYTES_MAX: u32 = 256 * 1024;
 /// received, one being written, one to serve from.
 pub const PIECE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
+/// Length of a disk that a torrent names. Half of what the kernel can name, so that no sum of a
+/// place on it and a partition table overflows.
+pub const DISK_BYTES_MAX: u64 = 1 << 62;
+
 /// Smallest piece accepted: one block. No tool makes smaller pieces, which would only multiply the
 /// hashes.
 pub const PIECE_BYTES_MIN: u32 = 16 * 1024;

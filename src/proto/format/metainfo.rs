@@ -79,8 +79,11 @@ impl Metainfo {
         let (extents, files) = info.lay_out()?;
         let layout = Layout::new(extents.total_bytes(), info.piece_bytes()?)?;
         let end = extents.disk_end().0;
-        let needed_bytes = info.needed_bytes(end)?;
-        let disk_bytes = info.disk_bytes(needed_bytes.unwrap_or(end))?;
+        let needed_bytes = disk_length(info.needed_bytes, end)
+            .map_err(|found| MetainfoError::NeededBytes { found, end })?;
+        let needed = needed_bytes.unwrap_or(end);
+        let disk_bytes = disk_length(info.disk_bytes, needed)
+            .map_err(|found| MetainfoError::DiskBytes { found, needed })?;
         Ok(Metainfo {
             info_hash: InfoHash(sha1_smol::Sha1::from(outer.info.raw()).digest().bytes()),
             name: label(info.name),
@@ -167,6 +170,7 @@ impl From<ExtentError> for MetainfoError {
 impl fmt::Display for MetainfoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use MetainfoError::*;
+        let most = limits::DISK_BYTES_MAX;
         match self {
             TooLarge { bytes } => {
                 write!(
@@ -212,13 +216,13 @@ impl fmt::Display for MetainfoError {
             DiskBytes { found, needed } => {
                 write!(
                     f,
-                    "torrent is of a disk of {found} bytes, but describes bytes up to {needed}"
+                    "torrent is of a disk of {found} bytes, accepted are {needed} to {most}"
                 )
             }
             NeededBytes { found, end } => {
                 write!(
                     f,
-                    "torrent needs {found} bytes, but describes bytes up to {end}"
+                    "torrent needs {found} bytes, accepted are {end} to {most}"
                 )
             }
             SectorBytes { found } => {
@@ -321,22 +325,6 @@ impl<'a> Info<'a> {
         })
     }
 
-    fn needed_bytes(&self, end: u64) -> Result<Option<u64>, MetainfoError> {
-        let checked = |found| match u64::try_from(found) {
-            Ok(bytes) if bytes >= end => Ok(bytes),
-            _ => Err(MetainfoError::NeededBytes { found, end }),
-        };
-        self.needed_bytes.map(checked).transpose()
-    }
-
-    fn disk_bytes(&self, needed: u64) -> Result<Option<u64>, MetainfoError> {
-        let checked = |found| match u64::try_from(found) {
-            Ok(bytes) if bytes >= needed => Ok(bytes),
-            _ => Err(MetainfoError::DiskBytes { found, needed }),
-        };
-        self.disk_bytes.map(checked).transpose()
-    }
-
     fn sector_bytes(&self) -> Result<Option<u32>, MetainfoError> {
         let checked = |found| match u32::try_from(found) {
             Ok(bytes) if SECTOR_BYTES.contains(&bytes) && bytes.is_power_of_two() => Ok(bytes),
@@ -377,6 +365,15 @@ impl<'a> Info<'a> {
             }),
         }
     }
+}
+
+fn disk_length(found: Option<i64>, least: u64) -> Result<Option<u64>, i64> {
+    let accepted = least..=limits::DISK_BYTES_MAX;
+    let checked = |found| {
+        let bytes = u64::try_from(found).ok();
+        bytes.filter(|bytes| accepted.contains(bytes)).ok_or(found)
+    };
+    found.map(checked).transpose()
 }
 
 /// The slices go from the list to the extents one by one, without a list in between, because there
@@ -795,10 +792,10 @@ pub(crate) mod tests {
         assert_eq!(with(""), Ok((None, None)));
         assert_eq!(disk("i512e"), Ok((Some(512), None)));
         assert_eq!(
-            disk("i9223372036854775807e"),
-            Ok((Some(i64::MAX as u64), None))
+            disk("i4611686018427387904e"),
+            Ok((Some(limits::DISK_BYTES_MAX), None))
         );
-        for found in [511, 0, -512] {
+        for found in [511, 0, -512, (1 << 62) + 1, i64::MAX] {
             assert_eq!(
                 disk(&format!("i{found}e")),
                 Err(MetainfoError::DiskBytes { found, needed: 512 })
@@ -821,7 +818,7 @@ pub(crate) mod tests {
                 needed: 512
             }
             .to_string(),
-            "torrent is of a disk of 511 bytes, but describes bytes up to 512"
+            "torrent is of a disk of 511 bytes, accepted are 512 to 4611686018427387904"
         );
         assert_eq!(
             MetainfoError::SectorBytes { found: 520 }.to_string(),
@@ -854,7 +851,7 @@ pub(crate) mod tests {
         }
         assert_eq!(with("|15:partition table3:APM"), Ok((None, None)));
         assert_eq!(with("|15:partition tablei1e"), Ok((None, None)));
-        for found in [511, -1] {
+        for found in [511, -1, (1 << 62) + 1] {
             let keys = format!("11:disk neededi{found}e9:disk sizei600e");
             let error = MetainfoError::NeededBytes { found, end: 512 };
             assert_eq!(with(&keys), Err(error));
@@ -868,7 +865,7 @@ pub(crate) mod tests {
         );
         assert_eq!(
             MetainfoError::NeededBytes { found: 1, end: 2 }.to_string(),
-            "torrent needs 1 bytes, but describes bytes up to 2"
+            "torrent needs 1 bytes, accepted are 2 to 4611686018427387904"
         );
     }
 
