@@ -24,6 +24,7 @@ hybrid MBR        | fitted  | fitted  | fitted  | grown   | fitted
 4Kn               | fitted  | fitted  | fitted  | grown   | fitted
 cut behind        | refused | refused | fitted  | grown   | refused
 ends in a hole    | fitted  | fitted  | fitted  | grown   | refused
+GPT with holes    | fitted  | fitted  | fitted  | grown   | fitted
 stale GPT         | equal   | equal   | equal   | grown   | refused
 stale GPT, single | equal   | equal   | equal   | grown   | refused
 logical           | equal   | equal   | equal   | equal   | equal
@@ -100,6 +101,12 @@ fn source(place: &Place, name: &str) -> Source {
             write_at(&device.device, MIB, &noise(19 * MIB));
             drop_caches(&device);
             (source.sector_bytes, source.device) = (4096, Some(device));
+        }
+        "GPT with holes" => {
+            gpt(&[]);
+            // Most of its entries are zeros.
+            tool("fallocate", &["--dig-holes", &image]);
+            source.options = &["--skip-holes"];
         }
         "cut behind" => {
             gpt(&[]);

@@ -79,17 +79,48 @@ fn of_disk(
         Some(backup) if size_bytes - backup.end < u64::from(table.sector_bytes) => backup.start,
         _ => size_bytes,
     };
-    let mut used = table.used();
-    used.push(0..HEAD_BYTES.min(end_bytes));
+    let head = 0..HEAD_BYTES.min(end_bytes);
+    let mut used: Vec<Range<u64>> = table.partitions().chain([head]).collect();
     sort(&mut used);
-    let gaps = common(&gaps(&used, table.backup(), size_bytes), data);
-    let found = not_zero(device, &gaps).map_err(|error| super::cannot_read(device, error))?;
+    let (tables, failed) = (table.in_front(), |error| super::cannot_read(device, error));
+    let owned: Vec<Range<u64>> = used.iter().chain(&tables).cloned().collect();
+    let gaps = common(&gaps(&owned, table.backup(), size_bytes), data);
+    let found = not_zero(device, &gaps).map_err(failed)?;
+    let mut slivers = Vec::new();
     if skip_holes {
         used = common(&used, data);
+        slivers = take_slivers(device, &mut used).map_err(failed)?;
     }
-    used.extend(found);
+    used.extend(tables.into_iter().chain(found));
     sort(&mut used);
-    Ok(grown(&used, end_bytes))
+    Ok(apart(grown(&used, end_bytes), &slivers))
+}
+
+/// A hole of a file ends with a page. If that page belongs to two partitions, the one that is a
+/// hole has a sliver of it, which is as empty as the rest. Takes them out of the ranges.
+fn take_slivers(device: &Device, used: &mut Vec<Range<u64>>) -> io::Result<Vec<Range<u64>>> {
+    let grain = |offset: u64| offset / u64::from(GRAIN_BYTES);
+    let is_inside = |range: &Range<u64>| {
+        let length = range.end - range.start;
+        length < GRAIN_BYTES.into() && grain(range.start) == grain(range.end - 1)
+    };
+    let mut slivers: Vec<Range<u64>> = used.extract_if(.., |range| is_inside(range)).collect();
+    let data = not_zero(device, &slivers)?;
+    used.extend(data.iter().cloned());
+    slivers.retain(|sliver| !data.contains(sliver));
+    Ok(slivers)
+}
+
+/// These ranges without the slivers.
+fn apart(ranges: Vec<(DiskOffset, u64)>, slivers: &[Range<u64>]) -> Vec<(DiskOffset, u64)> {
+    let end = ranges.last().map_or(0, |(start, length)| start.0 + length);
+    let ranges = ranges
+        .into_iter()
+        .map(|(start, length)| start.0..start.0 + length);
+    common(&ranges.collect::<Vec<_>>(), &gaps(slivers, None, end))
+        .into_iter()
+        .map(|range| (DiskOffset(range.start), range.end - range.start))
+        .collect()
 }
 
 /// Ranges in order of their start, grown to whole grains and merged, up to `length`.
@@ -239,6 +270,42 @@ mod tests {
             found,
             [4608..6000, (1 << 20) - 10..1 << 20, grain..grain + 4096]
         );
+    }
+
+    /// Two partitions meet at sector 4099, inside a grain. The first one ends in data, the second
+    /// one is a hole, but the first five sectors of it are on the page of the file that holds the
+    /// end of the first one.
+    #[test]
+    fn a_partition_that_is_a_hole_is_left_out_to_its_first_byte() {
+        use std::os::unix::fs::FileExt;
+        const SECTOR: u64 = 512;
+        let scratch = Scratch::new("make-sliver");
+        let file = scratch.open_buffered();
+        file.set_len(8 << 20).unwrap();
+        let entry = |first: u32, count: u32| {
+            let mut entry = vec![0, 0, 0, 0, 0x83, 0, 0, 0];
+            entry.extend(
+                [first, count]
+                    .iter()
+                    .flat_map(|number| number.to_le_bytes()),
+            );
+            entry
+        };
+        file.write_all_at(&[entry(2048, 2051), entry(4099, 4096)].concat(), 446)
+            .unwrap();
+        file.write_all_at(&[0x55, 0xaa], 510).unwrap();
+        file.write_all_at(b"end", 4098 * SECTOR).unwrap();
+        let device = Device::open_source(scratch.path()).unwrap();
+        let table = super::super::table::of_source(&device).unwrap().unwrap();
+        let ends = || {
+            let ranges = ranges(&device, Some(&table), true).unwrap();
+            let end = |(disk, length): &(DiskOffset, u64)| (disk.0 + length) / SECTOR;
+            ranges.iter().map(end).collect::<Vec<u64>>()
+        };
+        assert_eq!(ends().last(), Some(&4099));
+        // The twin: one byte of the second partition that is not zero is data.
+        file.write_all_at(b"x", 4100 * SECTOR).unwrap();
+        assert_eq!(ends().last(), Some(&4104));
     }
 
     /// A file may have grown after its length was taken.

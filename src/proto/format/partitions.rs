@@ -199,18 +199,21 @@ impl PartitionTable {
         last.filter(|owned| owned.end_lba > disk_sectors)
     }
 
-    /// Bytes that are used even if they are zero, in any order: the tables in front and every
-    /// partition.
-    pub fn used(&self) -> Vec<Range<u64>> {
-        let mut used = vec![self.bytes(0, gpt::PRIMARY_LBA + 1)];
+    /// The tables in front, whose zeros count, too.
+    pub fn in_front(&self) -> Vec<Range<u64>> {
+        let mut tables = vec![self.bytes(0, gpt::PRIMARY_LBA + 1)];
         if let Kind::Gpt { primary, .. } = &self.kind {
             let header = primary.header();
             let first = header.entries_lba();
-            used.push(self.bytes(first, first + header.entry_sectors()));
+            tables.push(self.bytes(first, first + header.entry_sectors()));
         }
+        tables
+    }
+
+    /// Every partition, in any order.
+    pub fn partitions(&self) -> impl Iterator<Item = Range<u64>> {
         let owned = self.owned().into_iter();
-        used.extend(owned.map(|owned| self.bytes(owned.first_lba, owned.end_lba)));
-        used
+        owned.map(|owned| self.bytes(owned.first_lba, owned.end_lba))
     }
 
     /// The bytes that are a device of their own to the system, in any order: not an extended
@@ -469,6 +472,10 @@ mod tests {
         assert_eq!(beyond.owner.to_string(), "partition 5");
         assert_eq!(beyond.end_lba, 11_048);
         assert_eq!(table.beyond(3000), Some(beyond));
-        assert!(table.used().contains(&(2048 * 512..11_048 * 512)));
+        assert!(
+            table
+                .partitions()
+                .any(|part| part == (2048 * 512..11_048 * 512))
+        );
     }
 }
