@@ -73,6 +73,15 @@ fn a_file_whose_mbr_may_count_4096_is_taken_whole() {
     drop_caches(&target);
     Seeder::start(&torrent, &image).get(&torrent, &target.device, &[]);
     assert!(target.bytes() == fs::read(&image).unwrap());
+    // Nothing is known in its partition: it may begin at 1 MiB or at 128 KiB.
+    write_at(&image, MIB, &[7; 8192]);
+    let output = swarmdd(&["make", &image, "-o", &place.path("x.torrent")]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(!said.contains("left out"), "{said}");
+    let word = format!(
+        "its MBR may count sectors of 4096 bytes, so all bytes are taken; a loop device over it says which: 'losetup -f --show -b 512 {image}'"
+    );
+    assert!(said.contains(&word), "{said}");
     // A file system where sectors of 512 bytes say: an ordinary image.
     tool(
         "mke2fs",
@@ -80,6 +89,26 @@ fn a_file_whose_mbr_may_count_4096_is_taken_whole() {
     );
     let said = make(&place, &image, &["--name", "ordinary"]).1;
     assert!(said.contains("MBR") && said.contains("left out"), "{said}");
+}
+
+/// Neither the kernel nor UEFI takes this entry for a protective one, so the GPT behind it says
+/// nothing.
+#[test]
+fn a_protective_entry_that_does_not_begin_at_sector_1_is_named() {
+    let place = Place::new("protective");
+    if !tools_are_there(&["sgdisk"]) {
+        return;
+    }
+    let image = sparse(&place, "image", IMAGE_BYTES);
+    tool("sgdisk", &["-n", "1:2048:40959", &image]);
+    write_at(&image, MIB, &[7; 4096]);
+    write_at(&image, 446 + 8, &[2]);
+    let output = swarmdd(&["make", &image, "-o", &place.path("x.torrent")]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let word = "entry 1 of its MBR is of type ee, but does not begin at sector 1: no partition table counts, and all bytes are taken\n";
+    assert!(output.status.success() && said.contains(word), "{said}");
+    let made = String::from_utf8(output.stdout).unwrap();
+    assert!(!made.contains("left out"), "{made}");
 }
 
 /// The superblock at the end of a logical partition that the image leaves out.

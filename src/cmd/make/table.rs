@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
+use swarm_proto::format::mbr;
 use swarm_proto::format::partitions::{Kind, PartitionTable};
 
 use crate::cmd::Failure;
@@ -45,41 +46,52 @@ pub(super) fn of_source(device: &Device) -> Result<Option<PartitionTable>, Failu
                 table.needed_bytes()
             )))
         }
-        Some(table)
-            if may_count_4096(device, &table)
-                .map_err(|error| super::cannot_read(device, error))? =>
-        {
+        table => {
+            let doubt = doubt(device, table.as_ref());
+            let doubt = doubt.map_err(|error| super::cannot_read(device, error))?;
+            let Some(doubt) = doubt else { return Ok(table) };
             // If stderr is closed, there is nobody to warn.
             let _ = writeln!(
                 io::stderr(),
-                "swarmdd: source {}: its MBR may count sectors of 4096 bytes, so all bytes are taken",
+                "swarmdd: source {}: {doubt}",
                 device.path.display()
             );
             Ok(None)
         }
-        table => Ok(table),
     }
 }
 
+/// Why no table counts, although sector 0 has one.
+fn doubt(device: &Device, table: Option<&PartitionTable>) -> io::Result<Option<String>> {
+    let path = device.path.display();
+    Ok(match table {
+        Some(table) if may_count_4096(device, table)? => Some(format!(
+            "its MBR may count sectors of 4096 bytes, so all bytes are taken; a loop device over it says which: 'losetup -f --show -b 512 {path}'"
+        )),
+        Some(_) => None,
+        None => mbr::misplaced_protective(&sectors::read(device, 0, 512)?).map(|number| format!(
+            "entry {number} of its MBR is of type ee, but does not begin at sector 1: no partition table counts, and all bytes are taken"
+        )),
+    })
+}
+
 /// A file does not say how large the sectors of its disk were, and nor does an MBR. So the
-/// partitions do: nothing known is in any of them in sectors of 512 bytes, but in one of 4096.
+/// partitions must: something known is in one of them in sectors of 512 bytes, or they cannot lie
+/// in the file in sectors of 4096.
 fn may_count_4096(device: &Device, table: &PartitionTable) -> io::Result<bool> {
     if device.is_block() || table.kind != Kind::Mbr {
         return Ok(false);
     }
     let small: Vec<Range<u64>> = table.devices().collect();
-    let large = small.iter().map(|part| part.start * 8..part.end * 8);
-    let large: Vec<Range<u64>> = large.collect();
-    let any_known = |parts: &[Range<u64>]| {
-        for part in parts {
-            if !sectors::signatures(device, part.clone())?.found.is_empty() {
-                return Ok(true);
-            }
+    if small.iter().any(|part| part.end > device.size_bytes / 8) {
+        return Ok(false);
+    }
+    for part in &small {
+        if !sectors::signatures(device, part.clone())?.found.is_empty() {
+            return Ok(false);
         }
-        io::Result::Ok(false)
-    };
-    let fits = large.iter().all(|part| part.end <= device.size_bytes);
-    Ok(fits && !any_known(&small)? && any_known(&large)?)
+    }
+    Ok(true)
 }
 
 /// An image may be cut behind its last partition. The target then gets a backup GPT, whose entries

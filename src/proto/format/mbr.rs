@@ -91,6 +91,14 @@ pub fn read(sector: &[u8]) -> Sector0 {
     }
 }
 
+/// The number of a protective entry because of which neither table counts: it does not begin at
+/// sector 1.
+pub fn misplaced_protective(sector: &[u8]) -> Option<u32> {
+    let mut entries = entries(sector);
+    let found = entries.find(|entry| entry.kind == PROTECTIVE)?;
+    (is_signed(sector) && read(sector) == Sector0::Nothing).then_some(found.number)
+}
+
 /// One link of the chain of logical partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -278,7 +286,11 @@ mod tests {
         let forced = mbr(&[protective, (0, 0, 1)]);
         assert_eq!(read(&forced), gpt(&[partition(2, 0, 0, 1)]));
         // msdos.c takes no MBR with a protective entry, wherever that begins.
-        assert_eq!(read(&mbr(&[(0xee, 2, 2047), linux])), Sector0::Nothing);
+        let misplaced = mbr(&[linux, (0xee, 2, 2047)]);
+        assert_eq!(read(&misplaced), Sector0::Nothing);
+        assert_eq!(misplaced_protective(&misplaced), Some(2));
+        assert_eq!(misplaced_protective(&mbr(&[linux])), None);
+        assert_eq!(misplaced_protective(&mbr(&last)), None);
         let mut unsigned = mbr(&[protective]);
         unsigned[SIGNATURE] = 0;
         assert_eq!(read(&unsigned), Sector0::Nothing);
