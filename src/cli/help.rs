@@ -58,7 +58,8 @@ length of the image), or a selector that must match exactly one disk:
   disk:path=PATH          the disk that PATH leads to; names below
                           /dev/disk/by-path and by-id are known without udev
 Several conditions are joined with commas: disk:auto,size=200G..
-A disk of the network (iSCSI, FC, NVMe-oF, rbd) needs serial=, wwn= or path=.
+A disk of the network (iSCSI, FC, NVMe-oF, rbd) and a member of a RAID of the
+firmware need serial=, wwn= or path=.
 A disk that is in use (mounted, swap, RAID, LVM) or that the system was booted
 from never matches. `swarmdd disks` lists the disks of this machine.
 

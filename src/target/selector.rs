@@ -125,9 +125,9 @@ impl Selector {
             () if taken.iter().any(|number| disk.has(*number)) => Some("a target already".into()),
             () if !users.is_empty() => Some(users.join(", ")),
             () if disk.read_only => Some("read-only".into()),
-            () => inventory
-                .is_held(&disk.path())
-                .then(|| "held by another program".into()),
+            () if inventory.is_held(&disk.path()) => Some("held by another program".into()),
+            () if self.names_a_disk() => None,
+            () => firmware_raid(disk, inventory),
         })
     }
 }
@@ -182,11 +182,26 @@ fn bare_wwn(wwn: &str) -> &str {
 
 /// A disk that may be in another machine, or nothing but a part of one that is here.
 fn elsewhere(disk: &Disk) -> String {
+    let transport = disk.transport;
+    format!("{transport}, not internal: disk:{} selects it", name(disk))
+}
+
+/// A part of a RAID of the firmware, which no program here assembles. A disk that cannot be read
+/// says nothing.
+fn firmware_raid(disk: &Disk, inventory: &Inventory) -> Option<String> {
+    let kind = inventory.signatures(&disk.path()).ok()?.firmware_raid()?;
+    Some(format!(
+        "member of {kind}, not free: disk:{} selects it",
+        name(disk)
+    ))
+}
+
+/// A criterion that fits no other disk.
+fn name(disk: &Disk) -> String {
     let key = |key: &str, value: &Option<String>| Some(format!("{key}={}", value.as_ref()?));
-    let name = key("serial", &disk.serial)
+    key("serial", &disk.serial)
         .or_else(|| key("wwn", &disk.wwn))
-        .unwrap_or_else(|| format!("path={}", disk.path().display()));
-    format!("{}, not internal: disk:{name} selects it", disk.transport)
+        .unwrap_or_else(|| format!("path={}", disk.path().display()))
 }
 
 fn parse_criterion(text: &str, part: &str) -> Result<Criterion, GrammarError> {
@@ -608,6 +623,38 @@ target disk:auto,size=..100G fits no disk: \
                 assert_eq!(sentence(&machine, text), name, "{link}");
             }
         }
+    }
+
+    /// Without its driver above it, it would look like a disk of its own.
+    #[test]
+    fn auto_takes_no_member_of_a_raid_of_the_firmware() {
+        let machine = desktop();
+        let disk = |magic: &[u8], back: usize| {
+            let mut bytes = vec![0; 2 << 20];
+            let at = bytes.len() - back;
+            bytes[at..at + magic.len()].copy_from_slice(magic);
+            machine.file("dev/nvme0n1", bytes);
+        };
+        for (name, magic, back) in [
+            ("Intel RAID", &b"Intel Raid ISM Cfg Sig. "[..], 1024),
+            ("DDF RAID", b"\xde\x11\xde\x11", 512),
+            ("NVIDIA RAID", b"NVIDIA", 1024),
+        ] {
+            disk(magic, back);
+            let member =
+                format!("member of {name}, not free: disk:serial=S4EUNX0N123456X selects it");
+            let refusal = sentence(&machine, "disk:auto,size=100G..");
+            assert!(refusal.contains(&member), "{refusal}");
+            for text in [
+                "disk:serial=S4EUNX0N123456X",
+                "disk:auto,wwn=eui.0025385b71b0a1b2",
+            ] {
+                assert_eq!(sentence(&machine, text), "nvme0n1");
+            }
+        }
+        // A RAID of the kernel is assembled where it is used, and its member is held then.
+        disk(b"\xfc\x4e\x2b\xa9", 8192);
+        assert_eq!(sentence(&machine, "disk:auto"), "nvme0n1");
     }
 
     #[test]

@@ -66,6 +66,13 @@ impl Signatures {
         Ok(Signatures::of(&excerpt))
     }
 
+    /// The kind of RAID that the firmware or the controller of the machine makes of this disk and
+    /// others.
+    pub fn firmware_raid(&self) -> Option<&'static str> {
+        let kinds = self.found.iter().map(|one| one.kind);
+        kinds.into_iter().find(|kind| kind.ends_with(" RAID"))
+    }
+
     fn of(device: &Excerpt) -> Signatures {
         let mut found: Vec<Signature> = STARTS
             .iter()
