@@ -54,16 +54,16 @@ fn writers_of_file(inventory: &Inventory, path: &Path) -> Vec<String> {
     let Some(path) = inventory.canonical(path) else {
         return Vec::new();
     };
+    let ours = identity(&inventory.rooted(&path));
     let is_above = |disk: &&Disk| {
-        inventory
-            .backing_file(disk)
-            .is_some_and(|file| file == path)
+        let file = inventory.backing_file(disk);
+        file.is_some_and(|file| file == path || is_same(identity(&inventory.rooted(&file)), ours))
     };
     let loops = inventory.disks.iter().filter(is_above);
     let loops = loops
         .flat_map(|disk| layers_of(disk, disk.number))
         .collect();
-    writers_of_layers(inventory, &with_holders(inventory, loops), Some(&path))
+    writers_of_layers(inventory, &with_holders(inventory, loops), ours)
 }
 
 /// A device that is the source, contains it or lies on it.
@@ -98,7 +98,11 @@ fn with_holders<'a>(inventory: &'a Inventory, mut layers: Vec<Layer<'a>>) -> Vec
     layers
 }
 
-fn writers_of_layers(inventory: &Inventory, layers: &[Layer], file: Option<&Path>) -> Vec<String> {
+fn writers_of_layers(
+    inventory: &Inventory,
+    layers: &[Layer],
+    file: Option<Identity>,
+) -> Vec<String> {
     let mut found = Vec::new();
     for layer in layers {
         for used in layer.uses {
@@ -107,30 +111,38 @@ fn writers_of_layers(inventory: &Inventory, layers: &[Layer], file: Option<&Path
             }
         }
     }
-    let identity = |path: &Path| {
-        let found = fs::metadata(path).ok()?;
-        Some((found.dev(), found.ino()))
-    };
-    let ours = file.and_then(|path| identity(&inventory.rooted(path)));
-    let is_ours = |fd: &Path| {
-        // A file on a dead network file system would be asked for ever, so names decide first.
+    let is_ours = |fd: &Path, inode: Option<u64>| {
         let link = fs::read_link(fd).unwrap_or_default();
         let is_below = link.starts_with("/dev");
         let number = is_below.then(|| device_number(fd)).flatten();
         if layers.iter().any(|layer| Some(layer.number) == number) {
             return true;
         }
-        let name = file.and_then(Path::file_name);
-        name.is_some() && link.file_name() == name && identity(fd) == ours
+        // A file on a dead network file system would be asked for ever, so the inode decides first.
+        let may_be = |(_, ours)| inode.is_none_or(|inode| inode == ours);
+        file.is_some_and(may_be) && is_same(identity(fd), file)
     };
     add_programs(&mut found, &inventory.rooted(Path::new("/proc")), &is_ours);
     found
 }
 
+/// Device and inode: of a file under each of its names, in each place where its file system is
+/// mounted.
+type Identity = (u64, u64);
+
+fn identity(path: &Path) -> Option<Identity> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+fn is_same(one: Option<Identity>, other: Option<Identity>) -> bool {
+    one.is_some() && one == other
+}
+
 /// Adds the programs that have opened such a file to write. The program that started this one waits
 /// for it. A program that has it open only for a moment does not count: losetup opens a device that
 /// another losetup has just taken, and lets it go within a quarter of a second.
-fn add_programs(found: &mut Vec<String>, proc: &Path, is_it: &dyn Fn(&Path) -> bool) {
+fn add_programs(found: &mut Vec<String>, proc: &Path, is_it: &IsIt) {
     const MOMENT: Duration = Duration::from_millis(500);
     let own = [std::process::id(), std::os::unix::process::parent_id()];
     let mut programs = list(proc);
@@ -148,19 +160,22 @@ fn add_programs(found: &mut Vec<String>, proc: &Path, is_it: &dyn Fn(&Path) -> b
     }
 }
 
-fn has_opened(process: &Path, is_it: &dyn Fn(&Path) -> bool) -> bool {
-    let fds = process.join("fd");
-    list(&fds)
-        .iter()
-        .any(|fd| is_it(&fds.join(fd)) && is_to_write(process, fd))
-}
+/// Whether this entry of `fd`, which has this inode if the kernel tells (since Linux 5.14), is open
+/// on the source.
+type IsIt<'a> = dyn Fn(&Path, Option<u64>) -> bool + 'a;
 
-/// The last two bits of the flags say how a file was opened (open(2)); 0 is to read.
-fn is_to_write(process: &Path, fd: &str) -> bool {
-    let info = fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_some_and(|flags| flags & 3 != 0)
+fn has_opened(process: &Path, is_it: &IsIt) -> bool {
+    let fds = process.join("fd");
+    list(&fds).iter().any(|fd| {
+        let info = fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
+        let number = |key: &str, radix| {
+            let text = info.lines().find_map(|line| line.strip_prefix(key))?;
+            u64::from_str_radix(text.trim(), radix).ok()
+        };
+        // The last two bits of the flags say how a file was opened (open(2)); 0 is to read.
+        let is_to_write = number("flags:", 8).is_some_and(|flags| flags & 3 != 0);
+        is_to_write && is_it(&fds.join(fd), number("ino:", 10))
+    })
 }
 
 #[cfg(test)]
@@ -231,6 +246,13 @@ mod tests {
         assert_eq!(writers("/srv/link.img"), mounted);
         machine.file(backing, "/srv/other.img\n");
         assert_eq!(writers("/srv/disk.img"), [""; 0]);
+        let root = machine.root().join("srv");
+        fs::hard_link(root.join("disk.img"), root.join("other.img")).unwrap();
+        assert_eq!(
+            writers("/srv/disk.img"),
+            mounted,
+            "another name of the file"
+        );
     }
 
     #[test]
@@ -240,6 +262,8 @@ mod tests {
             .file("srv/disk.img", "x")
             .file("proc/77/comm", "qemu-system-x86\n")
             .link("proc/77/fd/9", "../../../srv/disk.img");
+        let [file, copy] = ["srv/disk.img", "srv/copy.img"].map(|name| machine.root().join(name));
+        let inode = fs::metadata(&file).unwrap().ino();
         for (flags, expected) in [
             ("0100000", &[][..]),
             (
@@ -251,10 +275,18 @@ mod tests {
                 &["qemu-system-x86 (process 77) has opened it to write"],
             ),
         ] {
-            let info = format!("pos:\t0\nflags:\t{flags}\nmnt_id:\t26\n");
+            let info = format!("pos:\t0\nflags:\t{flags}\nmnt_id:\t26\nino:\t{inode}\n");
             machine.file("proc/77/fdinfo/9", info);
             let writers = writers_of_file(&machine.inventory(), Path::new("/srv/disk.img"));
             assert_eq!(writers, expected, "{flags}");
+        }
+        // By another name of the same file, which only the inode tells.
+        fs::hard_link(&file, &copy).unwrap();
+        for (more, count) in [(0, 1), (1, 0)] {
+            let info = format!("flags:\t0100002\nino:\t{}\n", inode + more);
+            machine.file("proc/77/fdinfo/9", info);
+            let writers = writers_of_file(&machine.inventory(), Path::new("/srv/copy.img"));
+            assert_eq!(writers.len(), count, "{writers:?}");
         }
     }
 }
