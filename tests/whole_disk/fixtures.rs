@@ -118,7 +118,19 @@ impl Seeder {
 
 impl Seeder {
     pub fn run(&self, torrent: &str, target: &str, options: &[&str]) -> Output {
+        self.run_by(&[], torrent, target, options)
+    }
+
+    /// `get` as the command of this program.
+    pub fn run_by(
+        &self,
+        program: &[&str],
+        torrent: &str,
+        target: &str,
+        options: &[&str],
+    ) -> Output {
         let fixed = [
+            env!("CARGO_BIN_EXE_swarmdd"),
             "get",
             "--peer",
             &self.address,
@@ -128,7 +140,8 @@ impl Seeder {
             "--stall-secs",
             "60",
         ];
-        swarmdd(&[&fixed, options, &[torrent, target]].concat())
+        let words = [program, &fixed, options, &[torrent, target]].concat();
+        output_of(&words)
     }
 
     /// `get` that must fail. Returns what was printed.
@@ -149,8 +162,12 @@ impl Drop for Seeder {
 }
 
 pub fn swarmdd(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_swarmdd"))
-        .args(arguments)
+    output_of(&[&[env!("CARGO_BIN_EXE_swarmdd")], arguments].concat())
+}
+
+fn output_of(words: &[&str]) -> Output {
+    Command::new(words[0])
+        .args(&words[1..])
         .stdin(Stdio::null())
         .output()
         .unwrap()

@@ -77,8 +77,8 @@ fn blkid(device: &str, more: &[&str]) -> String {
 fn wipefs(device: &str) -> Vec<String> {
     let output = ["--no-act", "--parsable", "--output", "TYPE", device];
     let all = tool("wipefs", &output);
-    let kinds = all.lines().skip(1).map(String::from);
-    kinds
+    all.lines()
+        .map(String::from)
         .filter(|kind| !["dos", "gpt", "PMBR"].contains(&&**kind))
         .collect()
 }
@@ -314,6 +314,46 @@ fn other_targets_are_looked_at_as_well() {
     let (file, image) = (fs::read(&file).unwrap(), fs::read(&image).unwrap());
     assert_eq!(file.len(), image.len());
     assert!(file[..31 * MIB as usize] == image[..31 * MIB as usize]);
+}
+
+/// A file may not be written behind a limit of the shell: the image lies before it, and a leftover
+/// behind.
+#[test]
+fn a_leftover_that_cannot_be_wiped_makes_the_target_fail() {
+    let place = Place::new("unwritable");
+    if !tools_are_there(&TOOLS) {
+        return;
+    }
+    let image = disk_image(&place, "dos", IMAGE_BYTES);
+    let (torrent, _) = make(&place, &image, &[]);
+    let seeder = Seeder::start(&torrent, &image);
+    let (raid, superblock) = &superblocks(IMAGE_BYTES)[1];
+    for (limit_bytes, errno) in [(48 * MIB, Some("File too large")), (IMAGE_BYTES, None)] {
+        let file = sparse(&place, "target.img", IMAGE_BYTES);
+        write_at(&file, *raid, superblock);
+        let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", limit_bytes / 512);
+        let output = seeder.run_by(&["sh", "-c", &limit, "sh"], &torrent, &file, &[]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let found = wipefs(&file);
+        match errno {
+            Some(errno) => {
+                let reason = format!("cannot write {file} at byte {raid}: {errno}");
+                assert_eq!(output.status.code(), Some(1), "{said}");
+                assert!(
+                    said.contains(&reason) && !said.contains("; wiped"),
+                    "{said}"
+                );
+                assert_eq!(found, [KINDS[0]]);
+            }
+            None => {
+                assert!(
+                    output.status.success() && said.contains("; wiped RAID"),
+                    "{said}"
+                );
+                assert_eq!(found, [""; 0]);
+            }
+        }
+    }
 }
 
 #[test]
