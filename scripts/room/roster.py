@@ -55,6 +55,8 @@ REFUSED_PER_ADDRESS_MAX = 4
 REFUSED_ADDRESSES_MAX = 256
 # Others that claimed the MAC of one machine. One is enough for a flag.
 CLAIMS_MAX = 4
+# Machines that are not on the list, for a message each.
+TURNED_AWAY_MAX = 64
 # An agent's last report has less than 4 KiB.
 BODY_CHARS_MAX = 16 << 10
 TEXT_CHARS_MAX = 1000
@@ -241,8 +243,6 @@ class Roster:
         self.turned_away: dict[str, float] = {}
         # Entries that do not say which job they mean are about the one that runs.
         self.is_running = True
-        # Entries of which nothing was used.
-        self.ignored = 0
 
     def handle(self, entry: Entry) -> None:
         kind = entry.get("kind")
@@ -263,13 +263,11 @@ class Roster:
         kind = entry["kind"]
         job, mac = read_query(entry.get("query")) if kind in ("report", "words") else ("", None)
         if (job != self.id) if job else not self.is_running:
-            self.ignored += 1
             return
         report = None
         if kind == "report":
             report = read_report(entry.get("body"))
             if report is None:
-                self.ignored += 1
                 return
             if not mac:
                 mac = (mac_of_member(report) or self.speakers.get(address)
@@ -277,7 +275,6 @@ class Roster:
         elif kind != "words":
             mac = mac_of_path(entry.get("path"))
         if not mac:
-            self.ignored += 1
             return
         machine = self.speak(mac, address, entry)
         if machine:
@@ -341,12 +338,11 @@ class Roster:
     def see(self, mac: str, address: str, entry: Entry) -> Seen | None:
         """Makes room for a machine that is not listed and that speaks for the first time."""
         if self.job.only_listed:
-            if entry["kind"] == "boot" and len(self.turned_away) < MACHINES_MAX:
+            if entry["kind"] == "boot" and len(self.turned_away) < TURNED_AWAY_MAX:
                 self.turned_away[mac] = float(entry["time"])
             return None
         # The listed ones are in it from the beginning.
         if len(self.seen) >= MACHINES_MAX and not self.make_room(mac, address):
-            self.ignored += 1
             return None
         machine = self.seen[mac] = Seen(mac)
         return machine
@@ -372,7 +368,6 @@ class Roster:
 
     def refuse(self, machine: Seen, address: str, entry: Entry) -> None:
         """Keeps the latest, until the kernel says whose address this is."""
-        self.ignored += 1
         add_claim(machine, address)
         if address not in self.refused and len(self.refused) >= REFUSED_ADDRESSES_MAX:
             del self.refused[next(iter(self.refused))]
@@ -390,7 +385,6 @@ class Roster:
             own.confirmed = True
         for claimed, kept in self.refused.pop(address, []):
             if claimed == mac:
-                self.ignored -= 1
                 self.handle(kept)
 
     # --- what was said
@@ -413,7 +407,6 @@ class Roster:
             if not self.handle_part(machine, time, state, report):
                 return
         else:
-            self.ignored += 1
             return
         machine.asked_retry = False
         if state not in ("booted", "failed") and machine.began_at is None:
@@ -631,16 +624,6 @@ def neighbour_entries(roster: Roster, table: Mapping[str, str], now: float) -> l
         if mac and roster.neighbours.get(address) != mac:
             entries.append({"time": now, "kind": "neighbour", "address": address, "mac": mac})
     return entries
-
-
-def all_accounted_for(rows: Sequence[Row], totals: Totals, job: Job) -> bool:
-    """Is there nobody left to wait for? Never, if nobody knows how many there should be."""
-    if totals.again:
-        return False
-    if job.machines:
-        return all(row.complete or (row.state == "failed" and not row.again)
-                   for row in rows if row.listed)
-    return job.expect > 0 and totals.complete + totals.failed >= job.expect
 
 
 def add_claim(machine: Seen, address: str) -> None:

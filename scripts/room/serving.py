@@ -66,6 +66,8 @@ class Room:
     # Bytes a second and in all, for each torrent.
     seed: dict[str, tuple[int, int]] = field(default_factory=dict)
     tidied_at: float = 0.0
+    # How many machines that are not on the list were named.
+    turned_away: int = 0
 
     @property
     def job(self) -> Job:
@@ -308,6 +310,7 @@ def poll(room: Room) -> list[Row]:
     for component in room.components:
         look_after(room, component)
     rows = read_log(room)
+    name_turned_away(room)
     try:
         write_decisions(room, rows)
         words.publish(room.state, rows, room.published)
@@ -319,6 +322,14 @@ def poll(room: Room) -> list[Row]:
         # Such as a full disk. The machines go on, and so does the job.
         warn(room, f"the last states stay on the page: {error}")
     return rows
+
+
+def name_turned_away(room: Room) -> None:
+    """Somebody may have forgotten them on the list."""
+    macs = list(room.past.roster.turned_away)
+    for mac in macs[room.turned_away:]:
+        warn(room, f"{mac} is not on the list: it boots from its own disk")
+    room.turned_away = len(macs)
 
 
 def look_after(room: Room, component: Component) -> None:
