@@ -118,7 +118,8 @@ note_plain_line() {
 	have=${state%%" of "*}
 	state=${state%%[ ,:]*}
 	case $state in
-	fetching | scanning | downloading | verifying | seeding | "done") ;;
+	reading) state=fetching ;;
+	scanning | downloading | verifying | seeding | "done") ;;
 	*) return 1 ;;
 	esac
 	note_progress "$target" "$state" "${have##*, }"

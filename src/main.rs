@@ -15,6 +15,10 @@ mod target;
 /// The exit status for a command line that was not understood.
 const EXIT_USAGE: u8 = 2;
 
+/// The exit status for a failure that the server of `--report` does not know of. Whoever started the
+/// agent may tell it: init does.
+const EXIT_UNTOLD: u8 = 3;
+
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => run(command),
@@ -36,6 +40,7 @@ fn run(command: cmd::Command) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(cmd::Failure::AlreadySaid) => ExitCode::FAILURE,
+        Err(cmd::Failure::Untold) => ExitCode::from(EXIT_UNTOLD),
     }
 }
 

@@ -9,7 +9,7 @@ use swarm_proto::wire::url::Url;
 use super::Shared;
 use super::place::JobIndex;
 use super::tokens::Origin;
-use crate::net::http::{Exchange, ExchangeError, TimeLimit};
+use crate::net::http::{Exchange, ExchangeError, Request, TimeLimit};
 
 pub(super) struct Announcer {
     job: JobIndex,
@@ -34,7 +34,8 @@ impl Announcer {
             return false;
         };
         let resolver = &mut shared.resolver;
-        let begin = |url| Exchange::new(resolver, url, ANNOUNCE_BYTES_MAX, TimeLimit::Total, now);
+        let (bytes_max, limit) = (ANNOUNCE_BYTES_MAX, TimeLimit::Total);
+        let begin = |url| Exchange::new(resolver, url, Request::Get, bytes_max, limit, now);
         match Url::parse(&url).map_err(ExchangeError::Url).and_then(begin) {
             Ok(exchange) => {
                 self.exchange = Some(exchange);

@@ -74,7 +74,7 @@ impl Job {
         } = setup;
         let buffer_count = setup::buffer_count(&metainfo.layout, place.pool_bytes);
         let config = setup::config(settings, role, scan, listen_port, buffer_count)?;
-        let reporting = Reporting::new(place.number, target, device.path.clone(), identity, now);
+        let reporting = Reporting::new(place.number, target, &device, &identity, now);
         let storage = Storage::new(device, Places::of(&metainfo), Joining::Nothing)?;
         shared.poll.registry().register(
             &mut SourceFd(&storage.event_fd()),

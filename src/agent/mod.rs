@@ -59,7 +59,7 @@ pub type Reporter = report::Standard;
 pub fn run(
     setups: Vec<Setup>,
     settings: &Settings,
-    signals: Signals,
+    signals: &mut Signals,
     reporter: &mut Reporter,
 ) -> Result<bool, RunError> {
     Agent::new(setups, settings, signals, reporter)?.run()
@@ -67,7 +67,7 @@ pub fn run(
 
 struct Agent<'a> {
     shared: Shared<'a>,
-    signals: Signals,
+    signals: &'a mut Signals,
     listener: Listener,
     jobs: Jobs,
     /// False as soon as a job has ended and is not complete.
@@ -94,7 +94,7 @@ impl<'a> Agent<'a> {
     fn new(
         setups: Vec<Setup>,
         settings: &Settings,
-        signals: Signals,
+        signals: &'a mut Signals,
         reporter: &'a mut Reporter,
     ) -> Result<Agent<'a>, RunError> {
         let metainfos: Vec<&Metainfo> = setups.iter().map(|setup| &*setup.metainfo).collect();
@@ -104,6 +104,10 @@ impl<'a> Agent<'a> {
         let listener = Listener::new(settings.listen, registry)?;
         let mut signals_fd = SourceFd(&signals.fd());
         registry.register(&mut signals_fd, Origin::Signals.token(), Interest::READABLE)?;
+        if let Some(fd) = shared.reporter.server_fd() {
+            let token = Origin::Report.token();
+            registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        }
         let now = clock::now();
         let mut agent = Agent {
             shared,
@@ -179,6 +183,7 @@ impl<'a> Agent<'a> {
         let first = jobs
             .chain(self.listener.deadline())
             .chain([self.report_at])
+            .chain(self.shared.reporter.tell_deadline())
             .min()?;
         Some(first.since(now))
     }
@@ -194,6 +199,7 @@ impl<'a> Agent<'a> {
         match Origin::of(event.token()) {
             Origin::Listener => listener.accept(shared.poll.registry(), now),
             Origin::Signals => self.take_signals(now)?,
+            Origin::Report => shared.reporter.tell(now, true),
             Origin::Newcomer(index) => {
                 if let Some((conn, handshake)) = listener.read(index, event, shared) {
                     self.welcome(conn, &handshake, now);
@@ -262,6 +268,7 @@ impl<'a> Agent<'a> {
         if due {
             self.report_at = reporter.next_wakeup(now).unwrap_or(Instant(u64::MAX));
         }
+        reporter.tell(now, false);
     }
 }
 
@@ -310,7 +317,7 @@ mod tests {
         };
 
         let mut reporter = report::standard(Mode::None);
-        let signals = Signals::new().unwrap();
+        let signals = &mut Signals::new().unwrap();
         let mut agent = Agent::new(vec![first, waits], &settings, signals, &mut reporter).unwrap();
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut run_to_end = |agent: &mut Agent, index| {

@@ -7,7 +7,8 @@ use swarm_proto::swarm::{Role, State, Swarm};
 use swarm_proto::units::Instant;
 
 use super::{Reporter, messages};
-use crate::report;
+use crate::os::device::Device;
+use crate::report::{self, Disk};
 use crate::storage::leftovers;
 use crate::target::Identity;
 
@@ -27,7 +28,7 @@ pub(super) struct Reporting {
     target: String,
     /// Of the device behind `target`.
     path: PathBuf,
-    identity: Identity,
+    disk: Disk,
     started: Instant,
     /// When everything was on the disk and read back.
     complete_at: Option<Instant>,
@@ -39,15 +40,15 @@ impl Reporting {
     pub fn new(
         number: usize,
         target: String,
-        path: PathBuf,
-        identity: Identity,
+        device: &Device,
+        identity: &Identity,
         now: Instant,
     ) -> Reporting {
         Reporting {
             number,
             target,
-            path,
-            identity,
+            path: device.path.clone(),
+            disk: Disk::of(device, identity),
             started: now,
             complete_at: None,
             reported: None,
@@ -145,6 +146,7 @@ impl Reporting {
             state,
             torrent: core.metainfo().name.clone(),
             target: self.target.clone(),
+            disk: Some(self.disk.clone()),
             have: progress.have,
             pieces: progress.pieces,
             checked: progress.checked,
@@ -176,7 +178,6 @@ impl Reporting {
             bytes: metainfo.layout.total_bytes(),
             fetched: progress.fetched,
             info_hash: metainfo.info_hash.to_string(),
-            disk: self.identity.clone(),
             wiped: Vec::new(),
             remains: Vec::new(),
             error,

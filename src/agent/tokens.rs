@@ -12,8 +12,9 @@ use super::place::JobIndex;
 
 const LISTENER: usize = 0;
 const SIGNALS: usize = 1;
+const REPORT: usize = 2;
 /// The first of the connections that have not named a torrent yet.
-const NEWCOMERS: usize = 2;
+const NEWCOMERS: usize = 3;
 
 /// Tokens of one job. The tokens below the first job's are those above.
 const TOKENS_PER_JOB: usize = 1 << 20;
@@ -27,6 +28,8 @@ const PEERS: usize = 2;
 pub(super) enum Origin {
     Listener,
     Signals,
+    /// The connection to the server of `--report`.
+    Report,
     /// A connection that has not named a torrent yet.
     Newcomer(usize),
     Storage(JobIndex),
@@ -43,6 +46,7 @@ impl Origin {
         Token(match self {
             Origin::Listener => LISTENER,
             Origin::Signals => SIGNALS,
+            Origin::Report => REPORT,
             Origin::Newcomer(index) => {
                 assert!(NEWCOMERS + index < TOKENS_PER_JOB);
                 NEWCOMERS + index
@@ -59,6 +63,7 @@ impl Origin {
             return match number {
                 LISTENER => Origin::Listener,
                 SIGNALS => Origin::Signals,
+                REPORT => Origin::Report,
                 number => Origin::Newcomer(number - NEWCOMERS),
             };
         };
@@ -76,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_token_leads_back_to_its_origin() {
-        let mut origins = vec![Origin::Listener, Origin::Signals];
+        let mut origins = vec![Origin::Listener, Origin::Signals, Origin::Report];
         origins.extend([0, 1, 63].map(Origin::Newcomer));
         for job in [0, 1, 400].map(JobIndex) {
             origins.extend([Origin::Storage(job), Origin::Announce(job)]);

@@ -37,10 +37,12 @@ pub(super) enum Wrong {
     Missing(&'static str),
     MissingValue(String),
     NoCommand,
+    NotADevice(String),
     OddPairs {
         pairs: &'static str,
         unpaired: String,
     },
+    TargetTwice(String),
     TooMany(String),
     UnexpectedValue(String),
     UnknownCommand(String),
@@ -114,9 +116,14 @@ impl fmt::Display for UsageError {
             Wrong::NoCommand => {
                 f.write_str("a command is expected: get, seed, make, verify, info or disks")
             }
+            Wrong::NotADevice(target) => write!(
+                f,
+                "target {target} is no device: a name below /dev such as /dev/sda, or disk:auto"
+            ),
             Wrong::OddPairs { pairs, unpaired } => {
                 write!(f, "{pairs} go in pairs, '{unpaired}' has no partner")
             }
+            Wrong::TargetTwice(target) => write!(f, "target {target} is given twice"),
             Wrong::TooMany(word) => write!(f, "nothing was expected here, not '{word}'"),
             Wrong::UnexpectedValue(option) => write!(f, "{option} takes no value"),
             Wrong::UnknownCommand(word) => write!(

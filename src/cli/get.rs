@@ -1,5 +1,6 @@
 //! Which options does `swarmdd get` take?
 
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use swarm_proto::units::InfoHash;
@@ -13,24 +14,29 @@ use crate::agent::Settings;
 use crate::cmd::Command;
 use crate::cmd::get::{Job, Options};
 use crate::report::Mode;
+use crate::target::Target;
 
 pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
     let mut options = Options {
         jobs: Vec::new(),
         settings: Settings::default(),
         progress: Mode::Auto,
+        report: None,
         fresh: false,
         dry_run: false,
         allow_smaller: false,
     };
-    let (settings, progress) = (&mut options.settings, &mut options.progress);
+    let settings = &mut options.settings;
+    let (progress, report) = (&mut options.progress, &mut options.report);
     let mut info_hashes: Vec<InfoHash> = Vec::new();
     let mut operands = Vec::new();
+    let mut check_only = false;
     while let Some(word) = words.next()? {
         match word {
             Word::Operand(operand) => operands.push(operand),
             Word::Option(option) => match option.as_str() {
-                "-h" | "--help" => return Ok(Command::Help(help::GET)),
+                // Words that only print a text would pass the check and image nothing.
+                "-h" | "--help" if !check_only => return Ok(Command::Help(help::GET)),
                 "--max-down" => settings.max_down = Some(words.value(&option, RATE)?),
                 "--info-hash" => info_hashes.push(words.value(&option, INFO_HASH)?),
                 "--fresh" => options.fresh = true,
@@ -38,10 +44,11 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
                 "--no-seed" => settings.seed_for = Some(Duration::ZERO),
                 "--stall-secs" => settings.stall = Some(words.value(&option, SECONDS_FROM_1)?),
                 "--dry-run" => options.dry_run = true,
+                "--check-only" => check_only = true,
                 "--allow-smaller" => options.allow_smaller = true,
                 "--grow-last" => settings.grow_last = true,
                 "--keep-signatures" => settings.keep_signatures = true,
-                _ => shared_option(option, &mut words, settings, progress)?,
+                _ => shared_option(option, &mut words, settings, progress, report)?,
             },
         }
     }
@@ -56,5 +63,34 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
         info_hash: info_hashes.get(index).copied(),
     };
     options.jobs = pairs.into_iter().enumerate().map(job).collect();
+    if check_only {
+        check(&options).map_err(|wrong| words.error(wrong))?;
+        return Ok(Command::Checked);
+    }
     Ok(Command::Get(options))
+}
+
+/// What can be said about the words of another machine, without its disks.
+fn check(options: &Options) -> Result<(), Wrong> {
+    if options.dry_run {
+        return Err(Wrong::Contradiction("--check-only", "--dry-run"));
+    }
+    for (index, Job { target, .. }) in options.jobs.iter().enumerate() {
+        if matches!(target, Target::Path(path) if !is_below_dev(path)) {
+            return Err(Wrong::NotADevice(target.to_string()));
+        }
+        if options.jobs[..index]
+            .iter()
+            .any(|job| job.target == *target)
+        {
+            return Err(Wrong::TargetTwice(target.to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn is_below_dev(path: &Path) -> bool {
+    let below = path.strip_prefix("/dev").ok();
+    let plain = |part| matches!(part, Component::Normal(_));
+    below.is_some_and(|below| below != Path::new("") && below.components().all(plain))
 }

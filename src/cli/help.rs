@@ -29,7 +29,8 @@ Options:
   -V, --version  The version.
 
 Exit status: 0 done; 1 failed, and a line on stderr says what and where;
-2 the command line was not understood.
+2 the command line was not understood; 3 as 1, and the server of --report could
+not be told.
 
 Example:
   swarmdd make disk.img -o disk.torrent --tracker http://10.0.0.1:6969/announce
@@ -82,6 +83,12 @@ Options:
   --progress MODE       auto: one line, redrawn, on a terminal, else plain;
                         plain: a line every 5 seconds; json: one JSON object per
                         line on stdout; none. Default: auto
+  --report URL          POST what --progress json prints, and mac, nic, driver,
+                        link_mbps and version, to this http:// URL: at each
+                        change of state, every 5 s, every 30 s while seeding.
+                        Any 2xx answer will do. A server that is away stops
+                        nothing; the end waits for it for 10 s at most, and a
+                        failure that it did not hear of is exit status 3.
   --info-hash HEX       Refuse a torrent with any other info-hash. With several
                         torrents: once for each, in their order.
   --fresh               Fetch everything; do not scan TARGET. By default, pieces
@@ -98,6 +105,9 @@ Options:
   --dry-run             Print the plan and change nothing: target, ranges, what
                         would be overwritten (partition table, file systems,
                         labels), how much would be fetched.
+  --check-only          Check these words and do nothing else: exit status 0, or
+                        2 and the reason. No TORRENT and no disk is looked at;
+                        TARGET must be a name below /dev or a selector.
   --allow-smaller       Accept a disk that is smaller than the one the image was
                         made on, if the used ranges of the image fit.
   --grow-last           Image of a whole disk: enlarge the last partition to the
@@ -137,6 +147,8 @@ Options:
   --progress MODE       auto: one line, redrawn, on a terminal, else plain;
                         plain: a line every 5 seconds; json: one JSON object per
                         line on stdout; none. Default: auto
+  --report URL          POST what --progress json prints to this http:// URL, as
+                        `swarmdd get` does.
   --tracker-grace SECS  Leave when the tracker has been unreachable for this
                         long. Default: 30
   --seed-secs SECS      Leave after this long, even if the tracker is still

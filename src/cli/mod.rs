@@ -140,7 +140,7 @@ mod tests {
         let options = get_options(&format!(
             "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --memory 128 --progress json \
              --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 \
-             --dry-run --grow-last --keep-signatures --allow-smaller \
+             --report http://10.77.0.1:8080/report?job=1 --dry-run --grow-last --keep-signatures --allow-smaller \
              --max-up 128K --max-down 1t \
              http://10.77.0.1/a.torrent disk:auto"
         ));
@@ -161,6 +161,11 @@ mod tests {
         assert_eq!(options.settings.memory_mib, Some(128));
         assert_eq!(options.progress, Mode::Json);
         assert_eq!(options.settings.tracker_grace, Duration::ZERO);
+        let report = options.report.as_ref().map(ToString::to_string);
+        assert_eq!(
+            report.as_deref(),
+            Some("http://10.77.0.1:8080/report?job=1")
+        );
         assert_eq!(options.settings.seed_for, Some(Duration::from_secs(90)));
         assert_eq!(options.settings.stall, Some(Duration::from_secs(600)));
         assert_eq!(
@@ -284,12 +289,12 @@ mod tests {
             "--listen" | "--peer" => "10.77.0.1:1",
             "--progress" => "plain",
             "--info-hash" => HASH,
-            "--tracker" | "--webseed" => "http://x/",
+            "--tracker" | "--webseed" | "--report" => "http://x/",
             "--piece-size" | "--max-up" | "--max-down" => "1M",
             _ => "64",
         };
         let operands = [
-            ("get", "a b", help::GET),
+            ("get", "a /dev/b", help::GET),
             ("seed", "a b", help::SEED),
             ("make", "a -o b", help::MAKE),
         ];
@@ -393,6 +398,14 @@ mod tests {
                 "get: --seed-secs takes a number of seconds, not '-1'",
             ),
             (
+                "get --report https://x/ a b",
+                "get: --report takes an http:// URL, not 'https://x/'",
+            ),
+            (
+                "seed --report 10.0.0.1/report a b",
+                "seed: --report takes an http:// URL, not '10.0.0.1/report'",
+            ),
+            (
                 "get https://x/a b",
                 "get: expected a file or an http:// URL, not 'https://x/a'",
             ),
@@ -456,6 +469,47 @@ mod tests {
             two,
             "get: --info-hash goes once with each torrent: 2 expected, 1 given"
         );
+    }
+
+    /// The server asks this about the words that its machines will get.
+    #[test]
+    fn check_only_knows_what_no_machine_could_take() {
+        for line in [
+            "a /dev/sda",
+            "a /dev/disk/by-id/x --memory 64",
+            "a disk:auto,size=1G.. b disk:serial=5",
+        ] {
+            let checked = typed(&format!("get --check-only {line}"));
+            assert_eq!(checked, Ok(Command::Checked), "{line}");
+        }
+        let no_device = "is no device: a name below /dev such as /dev/sda, or disk:auto";
+        for (line, expected) in [
+            ("a sda", format!("target sda {no_device}")),
+            ("a /tmp/image", format!("target /tmp/image {no_device}")),
+            ("a /dev", format!("target /dev {no_device}")),
+            ("a /dev/../x", format!("target /dev/../x {no_device}")),
+            (
+                "a /dev/sda b /dev//sda",
+                "target /dev//sda is given twice".into(),
+            ),
+            (
+                "a disk:auto b disk:auto",
+                "target disk:auto is given twice".into(),
+            ),
+            ("a /dev/sda --grow-lst", "no option --grow-lst".into()),
+            ("a /dev/sda --help", "no option --help".into()),
+            (
+                "a /dev/sda --dry-run",
+                "--check-only and --dry-run exclude each other".into(),
+            ),
+            (
+                "a /dev/sda b",
+                "TORRENT and TARGET go in pairs, 'b' has no partner".into(),
+            ),
+        ] {
+            let line = format!("get --check-only {line}");
+            assert_eq!(complaint(&line), format!("get: {expected}"), "{line}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
         jobs: Vec::new(),
         settings: Settings::default(),
         progress: Mode::Auto,
+        report: None,
         check: false,
     };
     let mut operands = Vec::new();
@@ -30,6 +31,7 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
                     &mut words,
                     &mut options.settings,
                     &mut options.progress,
+                    &mut options.report,
                 )?,
             },
         }

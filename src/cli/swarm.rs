@@ -1,7 +1,9 @@
 //! Which options do `get` and `seed` share?
 
+use swarm_proto::wire::url::Url;
+
 use super::error::{UsageError, Wrong};
-use super::values::{LISTEN_ADDRESS, MEMORY, PEER_ADDRESS, PROGRESS, RATE, SECONDS};
+use super::values::{LISTEN_ADDRESS, MEMORY, PEER_ADDRESS, PROGRESS, RATE, REPORT_URL, SECONDS};
 use super::words::Words;
 use crate::agent::Settings;
 use crate::report::Mode;
@@ -12,6 +14,7 @@ pub(super) fn shared_option(
     words: &mut Words,
     settings: &mut Settings,
     progress: &mut Mode,
+    report: &mut Option<Url>,
 ) -> Result<(), UsageError> {
     match option.as_str() {
         "--listen" => settings.listen = words.value(&option, LISTEN_ADDRESS)?,
@@ -19,6 +22,7 @@ pub(super) fn shared_option(
         "--memory" => settings.memory_mib = Some(words.value(&option, MEMORY)?),
         "--max-up" => settings.max_up = Some(words.value(&option, RATE)?),
         "--progress" => *progress = words.value(&option, PROGRESS)?,
+        "--report" => *report = Some(words.value(&option, REPORT_URL)?),
         "--tracker-grace" => settings.tracker_grace = words.value(&option, SECONDS)?,
         "--seed-secs" => settings.seed_for = Some(words.value(&option, SECONDS)?),
         _ => return Err(words.error(Wrong::UnknownOption(option))),

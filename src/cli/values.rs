@@ -69,6 +69,11 @@ pub(super) const RATE: Value<u64> = Value {
     convert: rate,
 };
 
+pub(super) const REPORT_URL: Value<Url> = Value {
+    takes: "an http:// URL",
+    convert: parsed,
+};
+
 pub(super) const SECONDS: Value<Duration> = Value {
     takes: "a number of seconds",
     convert: seconds,

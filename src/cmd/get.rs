@@ -15,15 +15,16 @@ use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
 use swarm_proto::size::exact;
 use swarm_proto::swarm::{Role, ScanPolicy};
-use swarm_proto::units::InfoHash;
+use swarm_proto::units::{InfoHash, Instant};
+use swarm_proto::wire::url::Url;
 
 use super::{Failure, plan, say};
 use crate::agent::{self, Reporter, Settings, Setup};
-use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
+use crate::net::torrent::{self, Caller, Patience, Retry, TorrentError, TorrentPlace};
 use crate::os::clock;
 use crate::os::device::{Device, DeviceError, Kind, TargetOptions};
 use crate::os::signal::Signals;
-use crate::report::{self, Mode, State, Status};
+use crate::report::{self, Disk, Mode, State, Status};
 use crate::storage::partition_table;
 use crate::target::inventory::DeviceNumber;
 use crate::target::{Identity, Target, TargetError};
@@ -34,6 +35,8 @@ pub struct Options {
     pub jobs: Vec<Job>,
     pub settings: Settings,
     pub progress: Mode,
+    /// `--report`.
+    pub report: Option<Url>,
     /// `--fresh`: fetch everything, whatever the target holds.
     pub fresh: bool,
     pub dry_run: bool,
@@ -55,13 +58,16 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let mut preparation = Preparation::new(options)?;
     let prepared = preparation.run();
     let Preparation {
-        signals,
+        mut signals,
         mut reporter,
         statuses,
         ..
     } = preparation;
-    let setups = match prepared {
-        Ok(Prepared::Run(setups)) => setups,
+    let result = match prepared {
+        Ok(Prepared::Run(setups)) => {
+            let result = agent::run(setups, &options.settings, &mut signals, &mut reporter);
+            super::conclude(result, &mut reporter)
+        }
         Ok(Prepared::Plan(plan)) => {
             // Removes the line that showed the progress of reading.
             drop(reporter);
@@ -70,11 +76,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         }
         Err(refusal) => {
             report_refusal(&mut reporter, &statuses, &refusal);
-            return Err(Failure::AlreadySaid);
+            Err(Failure::AlreadySaid)
         }
     };
-    let result = agent::run(setups, &options.settings, signals, &mut reporter);
-    super::conclude(result, &mut reporter)
+    super::tell_end(result, &mut reporter, &mut signals)
 }
 
 /// One pair is refused, and because of it nothing is begun.
@@ -109,10 +114,12 @@ impl<'a> Preparation<'a> {
     /// From here on signals are read from a descriptor. The agent takes over the same `Signals`, so
     /// that none is lost in between.
     fn new(options: &'a Options) -> Result<Preparation<'a>, Failure> {
+        // A plan is for the person who asked for it.
+        let server = options.report.as_ref().filter(|_| !options.dry_run);
         Ok(Preparation {
             options,
             signals: Signals::new()?,
-            reporter: report::standard(options.progress),
+            reporter: report::standard(options.progress).with_server(server)?,
             statuses: options.jobs.iter().map(fetching).collect(),
         })
     }
@@ -143,7 +150,7 @@ impl<'a> Preparation<'a> {
     }
 
     fn load_torrent(&mut self, index: usize) -> Result<Metainfo, TorrentError> {
-        let (job, status) = (&self.options.jobs[index], &self.statuses[index]);
+        let (job, status) = (&self.options.jobs[index], &mut self.statuses[index]);
         let reporter = &mut self.reporter;
         // A machine that has booted before its server must keep asking. For a plan, a person is
         // waiting.
@@ -152,24 +159,41 @@ impl<'a> Preparation<'a> {
             false => Patience::Forever,
         };
         reporter.update(clock::now(), index, status);
-        torrent::load(
-            &job.torrent,
-            job.info_hash,
-            patience,
-            Some(&mut self.signals),
-            &mut |error, wait| {
-                reporter.note(&format!("{error}; trying again in {} s", wait.as_secs()));
-                reporter.update(clock::now(), index, status);
-            },
-        )
+        let fd = reporter.server_fd();
+        let mut report_at = clock::now();
+        let mut turn = |retry: Option<Retry>| {
+            let (now, failed) = (clock::now(), retry.is_some());
+            if let Some(Retry(error)) = retry {
+                status.waiting = Some(format!("{error}; trying again"));
+            }
+            if failed || report_at <= now {
+                reporter.update(now, index, status);
+                report_at = reporter.next_wakeup(now).unwrap_or(Instant(u64::MAX));
+            }
+            reporter.tell(now, true);
+            reporter
+                .tell_deadline()
+                .into_iter()
+                .chain([report_at])
+                .min()
+        };
+        let caller = Caller {
+            signals: Some(&mut self.signals),
+            fd,
+            turn: &mut turn,
+        };
+        let loaded = torrent::load(&job.torrent, job.info_hash, patience, caller);
+        status.waiting = None;
+        loaded
     }
 
     /// Opens and checks all targets. On a refusal those that are open already are dropped, and with
     /// them what opening changed.
-    fn hold_targets(&self, metainfos: &[&Metainfo]) -> Result<Vec<Held>, Refusal> {
+    fn hold_targets(&mut self, metainfos: &[&Metainfo]) -> Result<Vec<Held>, Refusal> {
         let mut targets = Vec::new();
         for (index, metainfo) in metainfos.iter().enumerate() {
             let held = hold(self.options, index, metainfo, &targets).map_err(refusal(index))?;
+            self.statuses[index].disk = Some(Disk::of(&held.device, &held.identity));
             targets.push(held);
         }
         Ok(targets)
@@ -352,6 +376,7 @@ fn fetching(job: &Job) -> Status {
         state: State::Fetching,
         torrent: job.torrent.to_string(),
         target: job.target.to_string(),
+        disk: None,
         have: 0,
         pieces: 0,
         checked: 0,
@@ -423,6 +448,7 @@ mod tests {
             jobs: targets.iter().map(job).collect(),
             settings: Settings::default(),
             progress: Mode::None,
+            report: None,
             fresh: false,
             dry_run: false,
             allow_smaller: false,

@@ -6,8 +6,9 @@ use std::io::Write;
 use swarm_proto::format::metainfo::Metainfo;
 
 use crate::agent::{Reporter, RunError};
-use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
+use crate::net::torrent::{self, Caller, Patience, Retry, TorrentPlace};
 use crate::os::clock;
+use crate::os::signal::Signals;
 
 mod disks;
 pub mod get;
@@ -27,6 +28,8 @@ pub enum Command {
     Verify(verify::Options),
     Info(info::Options),
     Disks,
+    /// `get --check-only`: the words are right, and that was all.
+    Checked,
     /// Prints this text.
     Help(&'static str),
     Version,
@@ -41,6 +44,8 @@ const TRIES: u32 = 3;
 pub enum Failure {
     /// The reason is on stderr already: one line for each target that failed.
     AlreadySaid,
+    /// Likewise, and the server of `--report` does not know it.
+    Untold,
     /// The line that is still to be printed on stderr.
     Because(String),
 }
@@ -55,6 +60,7 @@ pub fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Help(text) => say(text),
         Command::Version => say(concat!("swarmdd ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Checked => {}
         Command::Get(options) => get::run(&options)?,
         Command::Seed(options) => seed::run(&options)?,
         Command::Make(options) => make::run(&options)?,
@@ -73,17 +79,19 @@ fn say(text: &str) {
 
 /// Loads the torrent of `info` or `verify` while a person waits.
 fn load_torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
-    let on_retry = &mut |error: &TorrentError, _| {
-        // If stderr is closed, the exit status still reports the result.
-        let _ = writeln!(std::io::stderr(), "swarmdd: {error}; trying again");
+    let mut turn = |retry: Option<Retry>| {
+        if let Some(Retry(error)) = retry {
+            // If stderr is closed, the exit status still reports the result.
+            let _ = writeln!(std::io::stderr(), "swarmdd: {error}; trying again");
+        }
+        None
     };
-    Ok(torrent::load(
-        place,
-        None,
-        Patience::Tries(TRIES),
-        None,
-        on_retry,
-    )?)
+    let caller = Caller {
+        signals: None,
+        fd: None,
+        turn: &mut turn,
+    };
+    Ok(torrent::load(place, None, Patience::Tries(TRIES), caller)?)
 }
 
 /// The exit status of a run. A run that was broken off still reports each target as failed.
@@ -95,5 +103,22 @@ fn conclude(result: Result<bool, RunError>, reporter: &mut Reporter) -> Result<(
             Err(Failure::AlreadySaid)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the server of `--report` a few seconds to hear how it ended.
+fn tell_end(
+    result: Result<(), Failure>,
+    reporter: &mut Reporter,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let is_told = reporter.finish_telling(signals);
+    match result {
+        Err(Failure::AlreadySaid) if !is_told => Err(Failure::Untold),
+        Err(Failure::Because(reason)) if reporter.server_fd().is_some() => {
+            reporter.note(&reason);
+            Err(Failure::Untold)
+        }
+        result => result,
     }
 }

@@ -55,6 +55,7 @@ impl Reading<'_> {
             state: self.state,
             torrent: self.torrent.clone(),
             target: self.target.clone(),
+            disk: None,
             have: 0,
             pieces: layout.piece_count(),
             checked: 0,

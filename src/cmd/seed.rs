@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use swarm_proto::size::decimal;
 use swarm_proto::swarm::{Role, ScanPolicy};
+use swarm_proto::wire::url::Url;
 
 use super::{Failure, verify};
-use crate::agent::{self, Settings, Setup};
-use crate::net::torrent::{self, Patience, TorrentError, TorrentPlace};
+use crate::agent::{self, Reporter, Settings, Setup};
+use crate::net::torrent::{self, Caller, Patience, Retry, TorrentPlace};
 use crate::os::device::Device;
 use crate::os::signal::Signals;
 use crate::report::{self, Mode};
@@ -20,6 +21,8 @@ pub struct Options {
     pub jobs: Vec<Job>,
     pub settings: Settings,
     pub progress: Mode,
+    /// `--report`.
+    pub report: Option<Url>,
     /// `--check`: read and hash every SOURCE before the first of them is served.
     pub check: bool,
 }
@@ -33,19 +36,27 @@ pub struct Job {
 
 pub fn run(options: &Options) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let mut reporter = report::standard(options.progress);
+    let mut reporter = report::standard(options.progress).with_server(options.report.as_ref())?;
+    let result = serve(options, &mut signals, &mut reporter);
+    super::tell_end(result, &mut reporter, &mut signals)
+}
+
+fn serve(options: &Options, signals: &mut Signals, reporter: &mut Reporter) -> Result<(), Failure> {
     let mut setups = Vec::new();
     for job in &options.jobs {
-        let mut retrying = |error: &TorrentError, _| reporter.note(&error.to_string());
+        let mut turn = |retry: Option<Retry>| {
+            if let Some(Retry(error)) = retry {
+                reporter.note(&error.to_string());
+            }
+            None
+        };
+        let caller = Caller {
+            signals: Some(signals),
+            fd: None,
+            turn: &mut turn,
+        };
         let patience = Patience::Tries(super::TRIES);
-        let metainfo = torrent::load(
-            &job.torrent,
-            None,
-            patience,
-            Some(&mut signals),
-            &mut retrying,
-        )?;
-        let metainfo = Arc::new(metainfo);
+        let metainfo = Arc::new(torrent::load(&job.torrent, None, patience, caller)?);
         let device = open(job, metainfo.extents.disk_end().0)?;
         let target = job.source.display().to_string();
         let writers = source::writers(&device);
@@ -73,8 +84,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             scan,
         });
     }
-    let result = agent::run(setups, &options.settings, signals, &mut reporter);
-    super::conclude(result, &mut reporter)
+    let result = agent::run(setups, &options.settings, signals, reporter);
+    super::conclude(result, reporter)
 }
 
 /// Opens a source and refuses one that cannot hold the image.

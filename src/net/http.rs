@@ -1,11 +1,11 @@
 //! How does one HTTP exchange run inside an event loop: look up, connect, send, receive, follow
 //! redirects?
 //!
-//! An [`Exchange`] is one GET with its redirects: a state machine that lives in the mio loop of its
-//! caller. It never blocks, with one exception: names are looked up by the C library, which waits
-//! for its time-out (musl: 5 s a try, two tries) if the name server does not answer. The
-//! [`Resolver`] therefore keeps addresses and asks again only after a failure, at most once a
-//! minute. An address in digits needs no lookup.
+//! An [`Exchange`] is one GET with its redirects, or one POST: a state machine that lives in the
+//! mio loop of its caller. It never blocks, with one exception: names are looked up by the C
+//! library, which waits for its time-out (musl: 5 s a try, two tries) if the name server does not
+//! answer. The [`Resolver`] therefore keeps addresses and asks again only after a failure, at most
+//! once a minute. An address in digits needs no lookup.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -26,8 +26,10 @@ const READ_BYTES: usize = 64 * 1024;
 /// times as many, and a server that trickles does not hold a machine.
 const PROGRESS_BYTES_MIN: usize = 4096;
 
-/// The whole time of an exchange with `TimeLimit::Total`.
+/// The whole time of an exchange with `TimeLimit::Total`, and with `TimeLimit::Short`: in 5 seconds
+/// TCP asks three times for a connection.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+const SHORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause between two lookups of one name. While the name server is away a lookup blocks the loop
 /// for ten seconds, and announces are retried every five: without a pause the loop would do little
@@ -42,14 +44,33 @@ pub enum TimeLimit {
     /// In addition, 30 seconds in all: for announces, where a server that trickles must not keep
     /// the next announce waiting.
     Total,
+    /// 5 seconds in all: for reports, of which the next one says more.
+    Short,
 }
 
-/// One GET.
+/// What is asked of a server.
+pub enum Request {
+    Get,
+    /// The body is JSON. A redirect is not followed: what we know goes to whom the user named.
+    PostJson(String),
+}
+
+impl Request {
+    fn bytes(&self, url: &Url) -> Vec<u8> {
+        match self {
+            Request::Get => http::get(url),
+            Request::PostJson(body) => http::post(url, "application/json", body.as_bytes()),
+        }
+    }
+}
+
+/// One request and its answer.
 ///
 /// Call `advance` once at the start, at every event of its token, and at its `deadline`, until it
 /// returns the result.
 pub struct Exchange {
     url: Url,
+    request: Request,
     body_bytes_max: usize,
     redirects_left: u32,
     /// Addresses not tried yet, the next one last.
@@ -69,12 +90,19 @@ impl Exchange {
     pub fn new(
         resolver: &mut Resolver,
         url: Url,
+        request: Request,
         body_bytes_max: usize,
         time_limit: TimeLimit,
         now: Instant,
     ) -> Result<Exchange, ExchangeError> {
+        let total = match time_limit {
+            TimeLimit::Idle => None,
+            TimeLimit::Total => Some(TOTAL_TIMEOUT),
+            TimeLimit::Short => Some(SHORT_TIMEOUT),
+        };
         let mut exchange = Exchange {
             url,
+            request,
             body_bytes_max,
             redirects_left: REDIRECTS_MAX,
             addresses: Vec::new(),
@@ -82,7 +110,7 @@ impl Exchange {
             error: None,
             idle_deadline: now + HTTP_TIMEOUT,
             counted_bytes: 0,
-            total_deadline: (time_limit == TimeLimit::Total).then(|| now + TOTAL_TIMEOUT),
+            total_deadline: total.map(|total| now + total),
         };
         exchange.look_up(resolver, now)?;
         Ok(exchange)
@@ -173,7 +201,8 @@ impl Exchange {
                 let no_address = ExchangeError::NoAddress { host };
                 return Err(self.error.take().unwrap_or(no_address));
             };
-            match Attempt::new(&self.url, address, self.body_bytes_max, registry, token) {
+            let request = self.request.bytes(&self.url);
+            match Attempt::new(request, address, self.body_bytes_max, registry, token) {
                 Ok(attempt) => {
                     self.attempt = Some(attempt);
                     self.counted_bytes = 0;
@@ -200,6 +229,7 @@ impl Exchange {
         let attempt = self.attempt.take();
         let reader = attempt.expect("this attempt has just completed").reader;
         match (reader.status(), reader.location()) {
+            _ if !matches!(self.request, Request::Get) => Ok(Some(reader.into_response())),
             (Some(301 | 302 | 303 | 307 | 308), Some(location)) => {
                 let from = self.url.to_string();
                 self.redirects_left = self
@@ -232,6 +262,8 @@ impl Exchange {
 /// Addresses of names that were looked up before.
 #[derive(Default)]
 pub struct Resolver {
+    /// Addresses that were found are kept, also when no connection to them succeeds.
+    keeps: bool,
     /// One for each name and port: a tracker, a web server, perhaps one more.
     known: Vec<Lookup>,
 }
@@ -247,7 +279,15 @@ struct Lookup {
 }
 
 impl Resolver {
-    fn addresses(&mut self, url: &Url, now: Instant) -> Result<Vec<SocketAddr>, ExchangeError> {
+    /// Asks no more once it has an answer.
+    pub fn keeping() -> Resolver {
+        Resolver {
+            keeps: true,
+            known: Vec::new(),
+        }
+    }
+
+    pub fn addresses(&mut self, url: &Url, now: Instant) -> Result<Vec<SocketAddr>, ExchangeError> {
         if let Ok(literal) = url.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(literal, url.port)]);
         }
@@ -282,8 +322,9 @@ impl Resolver {
 
     /// Notes that no connection to the addresses of this URL succeeded.
     fn doubt(&mut self, url: &Url) {
+        let keeps = self.keeps;
         if let Some(lookup) = self.lookup(url) {
-            lookup.doubtful = true;
+            lookup.doubtful |= !keeps;
         }
     }
 
@@ -338,7 +379,7 @@ impl From<HttpError> for AttemptError {
 
 impl Attempt {
     fn new(
-        url: &Url,
+        request: Vec<u8>,
         address: SocketAddr,
         body_bytes_max: usize,
         registry: &Registry,
@@ -346,7 +387,6 @@ impl Attempt {
     ) -> io::Result<Attempt> {
         let mut stream = TcpStream::connect(address)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        let (request, reader) = (http::get(url), ResponseReader::new(body_bytes_max));
         Ok(Attempt {
             address,
             stream,
@@ -354,7 +394,7 @@ impl Attempt {
             request,
             sent_bytes: 0,
             received_bytes: 0,
-            reader,
+            reader: ResponseReader::new(body_bytes_max),
         })
     }
 
@@ -545,6 +585,7 @@ mod tests {
         let mut exchange = Exchange::new(
             &mut resolver,
             url.parse().unwrap(),
+            Request::Get,
             1000,
             TimeLimit::Total,
             now,
@@ -566,7 +607,9 @@ mod tests {
             let url = format!("http://{}/", listener.local_addr().unwrap());
             let (mut resolver, start) = (Resolver::default(), Instant(0));
             let (url, idle) = (url.parse().unwrap(), TimeLimit::Idle);
-            let mut exchange = Exchange::new(&mut resolver, url, 1 << 20, idle, start).unwrap();
+            let request = Request::Get;
+            let mut exchange =
+                Exchange::new(&mut resolver, url, request, 1 << 20, idle, start).unwrap();
             let mut poll = Poll::new().unwrap();
             let mut advance =
                 |poll: &Poll, now| exchange.advance(poll.registry(), Token(0), &mut resolver, now);

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use swarm_proto::units::{InfoHash, Instant};
 use swarm_proto::wire::http::Response;
 use swarm_proto::wire::url::Url;
 
-use super::http::{Exchange, ExchangeError, Resolver, TimeLimit};
+use super::http::{Exchange, ExchangeError, Request, Resolver, TimeLimit};
 use crate::os::clock;
 use crate::os::signal::Signals;
 
@@ -50,17 +51,29 @@ pub enum Patience {
     Forever,
 }
 
-/// Reads a torrent from a file or over HTTP. Calls `on_retry` after each failure, with the wait
-/// before the next try. A signal of `signals` ends the wait.
+/// The part of the caller while a torrent is fetched.
+pub struct Caller<'a> {
+    /// A signal ends the wait.
+    pub signals: Option<&'a mut Signals>,
+    /// Work of the caller's own is waited for here.
+    pub fd: Option<RawFd>,
+    /// Called after each failure; and without one at every turn, when `fd` may be ready. Returns
+    /// when to call again at the latest.
+    pub turn: &'a mut dyn FnMut(Option<Retry>) -> Option<Instant>,
+}
+
+/// Why a try failed.
+pub struct Retry<'a>(pub &'a TorrentError);
+
+/// Reads a torrent from a file or over HTTP.
 pub fn load(
     place: &TorrentPlace,
     info_hash: Option<InfoHash>,
     patience: Patience,
-    signals: Option<&mut Signals>,
-    on_retry: &mut dyn FnMut(&TorrentError, Duration),
+    caller: Caller,
 ) -> Result<Metainfo, TorrentError> {
     let bytes = match place {
-        TorrentPlace::Url(url) => download(url, patience, signals, on_retry)?,
+        TorrentPlace::Url(url) => download(url, patience, caller)?,
         TorrentPlace::File(path) => read_file(path)?,
     };
     let metainfo = Metainfo::parse(&bytes)?;
@@ -91,13 +104,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>, TorrentError> {
     Ok(bytes)
 }
 
-fn download(
-    url: &Url,
-    patience: Patience,
-    signals: Option<&mut Signals>,
-    on_retry: &mut dyn FnMut(&TorrentError, Duration),
-) -> Result<Vec<u8>, TorrentError> {
-    let mut waiter = Waiter::new(signals)?;
+fn download(url: &Url, patience: Patience, caller: Caller) -> Result<Vec<u8>, TorrentError> {
+    let mut waiter = Waiter::new(caller)?;
     let mut wait = Duration::from_secs(1);
     for tries in 1.. {
         let error = match waiter.get(url) {
@@ -107,7 +115,7 @@ fn download(
         if patience == Patience::Tries(tries) {
             return Err(error);
         }
-        on_retry(&error, wait);
+        (waiter.caller.turn)(Some(Retry(&error)));
         waiter.sleep(clock::now() + wait)?;
         wait = RETRY_MAX.min(2 * wait);
     }
@@ -116,23 +124,26 @@ fn download(
 
 const SIGNAL: Token = Token(0);
 const EXCHANGE: Token = Token(1);
+const CALLER: Token = Token(2);
 
-/// A small event loop that waits for an exchange, for time to pass, and for signals.
+/// A small event loop that waits for an exchange, for time to pass, for signals and for the caller.
 struct Waiter<'a> {
     poll: Poll,
-    signals: Option<&'a mut Signals>,
+    caller: Caller<'a>,
 }
 
 impl Waiter<'_> {
-    fn new(signals: Option<&mut Signals>) -> Result<Waiter<'_>, TorrentError> {
+    fn new(caller: Caller) -> Result<Waiter, TorrentError> {
         let poll = Poll::new().map_err(TorrentError::Loop)?;
-        if let Some(signals) = &signals {
-            let fd = signals.fd();
-            poll.registry()
-                .register(&mut SourceFd(&fd), SIGNAL, Interest::READABLE)
-                .map_err(TorrentError::Loop)?;
+        let signals = caller.signals.as_ref().map(|signals| signals.fd());
+        for (fd, token) in [(signals, SIGNAL), (caller.fd, CALLER)] {
+            if let Some(fd) = fd {
+                poll.registry()
+                    .register(&mut SourceFd(&fd), token, Interest::READABLE)
+                    .map_err(TorrentError::Loop)?;
+            }
         }
-        Ok(Waiter { poll, signals })
+        Ok(Waiter { poll, caller })
     }
 
     /// One try.
@@ -141,6 +152,7 @@ impl Waiter<'_> {
         let mut exchange = Exchange::new(
             &mut resolver,
             url.clone(),
+            Request::Get,
             METAINFO_BYTES_MAX,
             TimeLimit::Idle,
             now,
@@ -155,31 +167,32 @@ impl Waiter<'_> {
                     status => Err(ExchangeError::Status { url, status }.into()),
                 };
             }
-            self.wait(exchange.deadline().since(now))?;
+            self.wait(exchange.deadline())?;
         }
     }
 
     fn sleep(&mut self, until: Instant) -> Result<(), TorrentError> {
         loop {
-            let left = until.since(clock::now());
-            if left.is_zero() {
+            if until <= clock::now() {
                 return Ok(());
             }
-            self.wait(left)?;
+            self.wait(until)?;
         }
     }
 
-    /// Waits for an event, at most `timeout`. mio rounds `timeout` up to a millisecond, so a
-    /// shorter one does not turn the caller's loop into a busy loop.
-    fn wait(&mut self, timeout: Duration) -> Result<(), TorrentError> {
+    /// Gives the caller its turn and waits for an event, not longer than `until`. mio rounds the
+    /// time up to a millisecond, so a shorter one does not turn the loop into a busy loop.
+    fn wait(&mut self, until: Instant) -> Result<(), TorrentError> {
         let mut events = Events::with_capacity(8);
+        let wake = (self.caller.turn)(None).map_or(until, |wake| wake.min(until));
+        let timeout = wake.since(clock::now());
         match self.poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 return Err(TorrentError::Loop(error));
             }
             _ => {}
         }
-        match self.signals.as_deref_mut().and_then(Signals::poll) {
+        match self.caller.signals.as_deref_mut().and_then(Signals::poll) {
             Some(_) => Err(TorrentError::Interrupted),
             None => Ok(()),
         }
@@ -289,10 +302,29 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn caller(turn: &mut dyn FnMut(Option<Retry>) -> Option<Instant>) -> Caller<'_> {
+        Caller {
+            signals: None,
+            fd: None,
+            turn,
+        }
+    }
+
+    fn load_forever(place: &TorrentPlace) -> TorrentError {
+        let mut turn = |retry: Option<Retry>| {
+            assert!(retry.is_none(), "it is tried again");
+            None
+        };
+        load(place, None, Patience::Forever, caller(&mut turn)).unwrap_err()
+    }
+
     fn fetch(text: &str, tries: u32) -> (Result<Vec<u8>, String>, Vec<String>) {
         let mut failures = Vec::new();
-        let mut on_retry = |error: &TorrentError, wait| failures.push(format!("{error}; {wait:?}"));
-        let body = download(&url(text), Patience::Tries(tries), None, &mut on_retry);
+        let mut turn = |retry: Option<Retry>| {
+            failures.extend(retry.map(|Retry(error)| error.to_string()));
+            None
+        };
+        let body = download(&url(text), Patience::Tries(tries), caller(&mut turn));
         (body.map_err(|error| error.to_string()), failures)
     }
 
@@ -343,8 +375,8 @@ mod tests {
         assert_eq!(body.as_deref(), Ok(&b"body"[..]));
         let host = &base["http://".len()..];
         let expected = [
-            format!("server answers 404 for {base}/t; 1s"),
-            format!("answer of {host}: server closed the connection after 5 of 9 bytes; 2s"),
+            format!("server answers 404 for {base}/t"),
+            format!("answer of {host}: server closed the connection after 5 of 9 bytes"),
         ];
         assert_eq!(failures, expected);
         server.join().unwrap();
@@ -374,14 +406,14 @@ mod tests {
         elsewhere.join().unwrap();
 
         let place = TorrentPlace::File("/nonexistent".into());
-        let error = load(&place, None, Patience::Forever, None, &mut |_, _| panic!()).unwrap_err();
+        let error = load_forever(&place);
         assert_eq!(
             error.to_string(),
             "cannot read /nonexistent: No such file or directory (os error 2)"
         );
         let (base, server) = server(vec![ok("d4:infode")]);
         let place = TorrentPlace::Url(url(&base));
-        let error = load(&place, None, Patience::Forever, None, &mut |_, _| panic!()).unwrap_err();
+        let error = load_forever(&place);
         assert!(matches!(error, TorrentError::Metainfo(_)), "{error}");
         server.join().unwrap();
     }

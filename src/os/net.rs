@@ -1,11 +1,12 @@
-//! How is a listening socket opened, with the options that mio and std do not offer?
+//! What do sockets need that mio and std do not offer?
 //!
 //! Reading and writing need nothing from here: std's `read_vectored` and `write_vectored` accept
-//! pool buffers. Read first: socket(7), tcp(7), ipv6(7).
+//! pool buffers. Read first: socket(7), tcp(7), ipv6(7), getifaddrs(3).
 
 use super::check;
+use std::ffi::CStr;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Connections that the kernel queues until we accept them: enough for several classrooms that boot
@@ -99,6 +100,46 @@ fn raw_v6(address: SocketAddrV6) -> libc::sockaddr_in6 {
     }
 }
 
+/// The name of the interface that has this address.
+pub fn interface_of(address: IpAddr) -> Option<String> {
+    let mut list = std::ptr::null_mut();
+    // SAFETY: the C library writes one pointer.
+    check(unsafe { libc::getifaddrs(&raw mut list) }).ok()?;
+    let (mut next, mut found) = (list, None);
+    // SAFETY: an entry of the list or null; the list lives until freeifaddrs.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        // SAFETY: an address of the list, or null.
+        if unsafe { ip_of(entry.ifa_addr) } == Some(address) {
+            // SAFETY: a name of the list, which ends with a zero.
+            let name = unsafe { CStr::from_ptr(entry.ifa_name) };
+            found = Some(name.to_string_lossy().into_owned());
+            break;
+        }
+        next = entry.ifa_next;
+    }
+    // SAFETY: made by getifaddrs, and nothing refers to it any more.
+    unsafe { libc::freeifaddrs(list) };
+    found
+}
+
+/// SAFETY: null, or a whole address of its family.
+unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: every address begins with its family.
+    match libc::c_int::from(unsafe { address.as_ref() }?.sa_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says so.
+            let raw = unsafe { &*address.cast::<libc::sockaddr_in>() };
+            Some(Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes()).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says so.
+            let raw = unsafe { &*address.cast::<libc::sockaddr_in6>() };
+            Some(Ipv6Addr::from(raw.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
+}
+
 /// The kernel has no IPv6 (EAFNOSUPPORT), or it is switched off by `ipv6.disable=1` or by sysctl.
 fn no_ipv6(error: &io::Error) -> bool {
     matches!(
@@ -155,6 +196,13 @@ mod tests {
             let _client = TcpStream::connect(("::1", port)).unwrap();
             accept(&listener);
         }
+    }
+
+    #[test]
+    fn an_interface_is_found_by_its_address() {
+        let interface = |address: &str| interface_of(address.parse().unwrap());
+        assert_eq!(interface("127.0.0.1").as_deref(), Some("lo"));
+        assert_eq!(interface("192.0.2.1"), None, "an address of documents");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Signal {
 /// ignored: the kernel discards it before it can be read here.
 pub struct Signals {
     fd: OwnedFd,
+    /// Signals that `poll` has returned.
+    count: usize,
 }
 
 impl Signals {
@@ -44,12 +46,17 @@ impl Signals {
             let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
             OwnedFd::from_raw_fd(check(libc::signalfd(-1, &raw const set, flags))?)
         };
-        Ok(Signals { fd })
+        Ok(Signals { fd, count: 0 })
     }
 
     /// Readable when `poll` would return a signal. For `mio::unix::SourceFd`.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// How many signals `poll` has returned so far.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// The next signal that has arrived, if any. Never blocks.
@@ -63,6 +70,7 @@ impl Signals {
         if usize::try_from(read_bytes) != Ok(size) {
             return None;
         }
+        self.count += 1;
         // SAFETY: plain numbers, zeroed at first and now written by the kernel.
         match unsafe { info.assume_init() }.ssi_signo as libc::c_int {
             libc::SIGINT => Some(Signal::Interrupt),
@@ -107,5 +115,6 @@ mod tests {
         assert_eq!(signals.poll(), Some(Signal::Interrupt));
         raise(libc::SIGPIPE);
         assert_eq!(signals.poll(), None);
+        assert_eq!(signals.count(), 2);
     }
 }

@@ -6,15 +6,22 @@
 use std::fmt;
 
 use super::progress::Progress;
-use super::{Outcome, State, Status};
+use super::{Disk, Outcome, State, Status};
 use crate::target::Identity;
 
 /// Where a job stands, in `state`. The last object of a job has the members of its `outcome` too.
 pub(super) fn object(progress: &Progress, state: State, outcome: Option<&Outcome>) -> String {
-    let ending = outcome.map_or(String::new(), |outcome| {
-        format!(",{}", outcome_members(outcome))
-    });
-    format!("{{{}{ending}}}", status_members(progress, state))
+    let disk = option(progress.status.disk.as_ref().map(disk));
+    let ending = match outcome {
+        Some(outcome) => outcome_members(outcome, &disk),
+        None => format!("\"disk\":{disk}{}", waiting(&progress.status)),
+    };
+    format!("{{{},{ending}}}", status_members(progress, state))
+}
+
+fn waiting(status: &Status) -> String {
+    let member = |waiting| format!(",\"waiting\":{}", string(waiting));
+    status.waiting.as_deref().map_or(String::new(), member)
 }
 
 fn status_members(progress: &Progress, state: State) -> String {
@@ -26,7 +33,6 @@ fn status_members(progress: &Progress, state: State) -> String {
         fetched,
         uploaded,
         peers,
-        waiting,
         ..
     } = &progress.status;
     let (torrent, target) = (string(torrent), string(target));
@@ -36,19 +42,17 @@ fn status_members(progress: &Progress, state: State) -> String {
         progress.up.bytes_per_second(),
     );
     let eta = option(progress.eta_seconds());
-    let waiting = waiting.as_deref().map_or(String::new(), |waiting| {
-        format!(",\"waiting\":{}", string(waiting))
-    });
+    let state = state.name();
     format!(
         "\"state\":\"{state}\",\"torrent\":{torrent},\"target\":{target},\"percent\":{}.{},\"have\":{have},\
          \"pieces\":{pieces},\"fetched\":{fetched},\"uploaded\":{uploaded},\"down\":{down},\"up\":{up},\
-         \"peers\":{peers},\"eta\":{eta}{waiting}",
+         \"peers\":{peers},\"eta\":{eta}",
         permille / 10,
         permille % 10,
     )
 }
 
-fn outcome_members(outcome: &Outcome) -> String {
+fn outcome_members(outcome: &Outcome, disk: &str) -> String {
     let Outcome {
         verified,
         good,
@@ -59,7 +63,6 @@ fn outcome_members(outcome: &Outcome) -> String {
     let (seconds, millis) = (took.as_secs(), took.subsec_millis());
     let bad_offset = option(outcome.bad_offset);
     let info_hash = string(&outcome.info_hash);
-    let disk = identity(&outcome.disk);
     let error = option(outcome.error.as_deref().map(string));
     let (wiped, remains) = (list(&outcome.wiped), list(&outcome.remains));
     // In units of 0.1 MB.
@@ -73,21 +76,19 @@ fn outcome_members(outcome: &Outcome) -> String {
     )
 }
 
-/// `null` if nothing is known about the disk; of two members, the unknown one is empty.
-fn identity(disk: &Identity) -> String {
-    let Identity { model, serial } = disk;
-    if model.is_none() && serial.is_none() {
-        return "null".into();
-    }
-    let member = |text: &Option<String>| string(text.as_deref().unwrap_or_default());
+fn disk(disk: &Disk) -> String {
+    let Identity { model, serial } = &disk.identity;
+    let text = |text: &Option<String>| option(text.as_deref().map(string));
     format!(
-        "{{\"model\":{},\"serial\":{}}}",
-        member(model),
-        member(serial)
+        "{{\"path\":{},\"model\":{},\"serial\":{},\"size\":{}}}",
+        string(&disk.path),
+        text(model),
+        text(serial),
+        disk.bytes,
     )
 }
 
-fn string(text: &str) -> String {
+pub(super) fn string(text: &str) -> String {
     let mut json = String::from('"');
     for letter in text.chars() {
         match letter {
@@ -109,7 +110,7 @@ fn list(texts: &[String]) -> String {
     texts.join(",")
 }
 
-fn option(value: Option<impl fmt::Display>) -> String {
+pub(super) fn option(value: Option<impl fmt::Display>) -> String {
     value.map_or("null".into(), |value| value.to_string())
 }
 

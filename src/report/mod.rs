@@ -3,26 +3,36 @@
 //! The caller reports the status of each job whenever it likes (`update`) and its outcome exactly
 //! once (`finish`). The reporter decides what is worth printing, and in which form: a bar on a
 //! terminal, lines in a log, JSON for a program. JSON goes to `out`, text for people goes to `err`.
-//! Time is an argument and both outputs are any `Write`, so tests read what a user would see.
+//! Time is an argument and both outputs are any `Write`, so tests read what a user would see. The
+//! server of `--report` gets the same JSON (`telling`), over a socket that never blocks (`teller`).
 //!
 //! Calling order: `update` or `finish`, then sleep until `next_wakeup` at the latest, then `update`
-//! again.
+//! again. With a server, in addition: `tell` after that, and when its descriptor is readable, and
+//! at its deadline; `finish_telling` at the end of the process.
 
 mod bar;
 mod json;
 mod lines;
+mod machine;
 mod progress;
+mod teller;
+mod telling;
 
 pub use self::lines::printable;
 
 use std::fmt;
-use std::io::{Stderr, Stdout, Write};
+use std::io::{self, Stderr, Stdout, Write};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use swarm_proto::units::Instant;
+use swarm_proto::wire::url::Url;
 
 use self::lines::View;
 use self::progress::Progress;
+use self::teller::Teller;
+use crate::os::device::Device;
+use crate::os::signal::Signals;
 use crate::os::tty::{self, TimedWriter};
 use crate::target::Identity;
 
@@ -32,6 +42,8 @@ const JSON_INTERVAL: Duration = Duration::from_millis(900);
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 /// Five times a second looks alive and costs nothing, also on a serial console of 115200 baud.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
+/// Without any progress lines, a machine that waits says so within this time.
+const SILENT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// `--progress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +80,10 @@ pub enum State {
     Failed,
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl State {
+    /// For programs, which rely on these words.
+    pub fn name(self) -> &'static str {
+        match self {
             State::Fetching => "fetching",
             State::Scanning => "scanning",
             State::Downloading => "downloading",
@@ -78,7 +91,35 @@ impl fmt::Display for State {
             State::Seeding => "seeding",
             State::Done => "done",
             State::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    /// For people, who take "fetching" for the download.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Fetching => "reading the torrent",
+            state => state.name(),
         })
+    }
+}
+
+/// The disk, partition or file behind a target or source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    pub path: String,
+    pub identity: Identity,
+    pub bytes: u64,
+}
+
+impl Disk {
+    pub fn of(device: &Device, identity: &Identity) -> Disk {
+        Disk {
+            path: device.path.display().to_string(),
+            identity: identity.clone(),
+            bytes: device.size_bytes,
+        }
     }
 }
 
@@ -89,6 +130,8 @@ pub struct Status {
     /// The name in the torrent; before it is known, the place the torrent is fetched from.
     pub torrent: String,
     pub target: String,
+    /// Once it was opened.
+    pub disk: Option<Disk>,
     /// Pieces that are on the target.
     pub have: u32,
     pub pieces: u32,
@@ -118,7 +161,6 @@ pub struct Outcome {
     pub bytes: u64,
     pub fetched: u64,
     pub info_hash: String,
-    pub disk: Identity,
     /// Signatures on the target that were not of the image: removed, or still there.
     pub wiped: Vec<String>,
     pub remains: Vec<String>,
@@ -136,7 +178,6 @@ impl Outcome {
             bytes,
             fetched: 0,
             info_hash: String::new(),
-            disk: Identity::default(),
             wiped: Vec::new(),
             remains: Vec::new(),
             error: Some(error),
@@ -181,6 +222,7 @@ pub struct Reporter<Out: Write, Err: Write> {
     columns: fn() -> Option<u16>,
     /// When the bar was drawn, and the state that it showed; `None` while there is no bar.
     drawn: Option<(Instant, State)>,
+    teller: Option<Teller>,
 }
 
 impl<Out: Write, Err: Write> Reporter<Out, Err> {
@@ -199,6 +241,7 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
             err,
             columns,
             drawn: None,
+            teller: None,
         }
     }
 
@@ -207,7 +250,13 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         let job = job(&mut self.jobs, now, index, status);
         assert!(!job.finished, "job {index} has been finished");
         job.record(now, status);
-        if let Some(note) = job.note_waiting(now) {
+        let note = job.note_waiting(now, self.mode == Mode::None);
+        if let Some(teller) = &mut self.teller {
+            teller.note(now, index, status.state, || {
+                json::object(job, status.state, None)
+            });
+        }
+        if let Some(note) = note {
             self.note(&note);
         }
         let job = self::job(&mut self.jobs, now, index, status);
@@ -262,14 +311,17 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         assert!(!job.finished, "job {index} is finished twice");
         job.record(now, status);
         job.finished = true;
+        let state = if outcome.error.is_some() {
+            State::Failed
+        } else {
+            State::Done
+        };
+        let object = || json::object(job, state, Some(outcome));
         if self.mode == Mode::Json {
-            let state = if outcome.error.is_some() {
-                State::Failed
-            } else {
-                State::Done
-            };
-            let object = json::object(job, state, Some(outcome));
-            print(&mut self.out, &format!("{object}\n"));
+            print(&mut self.out, &format!("{}\n", object()));
+        }
+        if let Some(teller) = &mut self.teller {
+            teller.note(now, index, state, object);
         }
         job.title()
     }
@@ -301,14 +353,60 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         print(&mut self.err, &format!("swarmdd: {lines}"));
     }
 
+    // --- the server
+
+    /// A reporter that also tells this server: `--report`.
+    pub fn with_server(mut self, server: Option<&Url>) -> io::Result<Self> {
+        self.teller = server.cloned().map(Teller::new).transpose()?;
+        Ok(self)
+    }
+
+    /// Readable when `tell` should be called; `None` without a server.
+    pub fn server_fd(&self) -> Option<RawFd> {
+        self.teller.as_ref().map(Teller::fd)
+    }
+
+    /// Tells the server what it does not know yet, as far as that is possible without waiting.
+    /// `ready`: the descriptor is readable.
+    pub fn tell(&mut self, now: Instant, ready: bool) {
+        let teller = self.teller.as_mut();
+        if let Some(note) = teller.and_then(|teller| teller.advance(now, ready)) {
+            self.note(&note);
+        }
+    }
+
+    /// The latest time for the next call of `tell`.
+    pub fn tell_deadline(&self) -> Option<Instant> {
+        self.teller.as_ref().and_then(Teller::deadline)
+    }
+
+    /// Waits a few seconds for the server to hear how every job has ended. Returns false if it has
+    /// not heard everything; true without a server.
+    pub fn finish_telling(&mut self, signals: &mut Signals) -> bool {
+        let why = self
+            .teller
+            .as_mut()
+            .and_then(|teller| teller.finish(signals));
+        if let Some(why) = &why {
+            self.note(why);
+        }
+        why.is_none()
+    }
+
     /// When `update` should be called again at the latest, always after `now`; `None` if no job
     /// needs it.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        let told = self.teller.as_ref().and_then(Teller::next_note);
+        let told = told.filter(|due| *due > now);
+        self.next_line(now).into_iter().chain(told).min()
+    }
+
+    fn next_line(&self, now: Instant) -> Option<Instant> {
         let interval = match self.mode {
             Mode::Auto => REDRAW_INTERVAL,
             Mode::Plain => PLAIN_INTERVAL,
             Mode::Json => JSON_INTERVAL,
-            Mode::None => return None,
+            Mode::None => SILENT_INTERVAL,
         };
         let unfinished = || {
             self.jobs
@@ -403,6 +501,7 @@ mod testing {
             state,
             torrent: "sda1".into(),
             target: "/dev/sda1".into(),
+            disk: None,
             have: 0,
             pieces: 1000,
             checked: 0,
@@ -424,7 +523,6 @@ mod testing {
             bytes: 1000 << 20,
             fetched: 1001 << 20,
             info_hash: "00ff".into(),
-            disk: Identity::default(),
             wiped: Vec::new(),
             remains: Vec::new(),
             error: None,
@@ -481,7 +579,7 @@ mod tests {
         assert_eq!(
             lines(&mut console.err),
             [
-                "sda1 -> /dev/sda1: fetching",
+                "sda1 -> /dev/sda1: reading the torrent",
                 "sda1 -> /dev/sda1: downloading 0.0 %, 0 of 1000 pieces, down 0 B/s, up 0 B/s, 2 peers",
                 "sda1 -> /dev/sda1: downloading 5.0 %, 50 of 1000 pieces, down 10.0 MiB/s, \
                  up 5.0 MiB/s, 2 peers, 1:35 left",
@@ -508,7 +606,7 @@ mod tests {
         assert_eq!(lines(&mut console.err), [line; 2], "once a minute");
         let object = lines(&mut console.out).pop().unwrap();
         assert!(
-            object.ends_with(",\"eta\":null,\"waiting\":\"no peer\"}"),
+            object.ends_with(",\"eta\":null,\"disk\":null,\"waiting\":\"no peer\"}"),
             "{object}"
         );
         console.update(at(100_000), 0, &waits("no tracker"));
@@ -563,15 +661,22 @@ mod tests {
             lines(&mut console.out),
             [
                 "{\"state\":\"downloading\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
-              \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null}"
+              \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\"disk\":null}"
             ]
         );
-        let disk = Identity {
-            model: Some("QEMU \"HD\"".into()),
-            serial: Some("1".into()),
+        let disk = Disk {
+            path: "/dev/sda1".into(),
+            identity: Identity {
+                model: Some("QEMU \"HD\"".into()),
+                serial: None,
+            },
+            bytes: 4096,
+        };
+        let running = Status {
+            disk: Some(disk),
+            ..running
         };
         let end = Outcome {
-            disk,
             bad_offset: Some(4096),
             wiped: vec!["RAID at byte 5".into(), "ZFS at byte 7".into()],
             error: Some("I/O error".into()),
@@ -585,7 +690,7 @@ mod tests {
               \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\
               \"verified\":true,\"good\":1000,\"bad_offset\":4096,\"seconds\":72.500,\"mb_per_second\":0.0,\"bytes\":1048576000,\
               \"info_hash\":\"00ff\",\"wiped\":[\"RAID at byte 5\",\"ZFS at byte 7\"],\"remains\":[],\
-              \"disk\":{\"model\":\"QEMU \\\"HD\\\"\",\"serial\":\"1\"},\"error\":\"I/O error\"}"
+              \"disk\":{\"path\":\"/dev/sda1\",\"model\":\"QEMU \\\"HD\\\"\",\"serial\":null,\"size\":4096},\"error\":\"I/O error\"}"
             ]
         );
         assert_eq!(

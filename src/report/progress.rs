@@ -44,8 +44,12 @@ impl Progress {
         }
     }
 
-    /// A line about what is waited for, if it is due; or that it has come.
-    pub(super) fn note_waiting(&mut self, now: Instant) -> Option<String> {
+    /// A line about what is waited for, if it is due; or that it has come. If the user wants few
+    /// words, it is said once.
+    pub(super) fn note_waiting(&mut self, now: Instant, few_words: bool) -> Option<String> {
+        if few_words && self.waiting.is_some() {
+            return None;
+        }
         let title = self.title();
         let Some(waiting) = &self.status.waiting else {
             let before = self.waiting.take();
