@@ -232,6 +232,60 @@ server_of() {
 
 # --- the server
 
+# beside_report NAME: a URL like that of swarmdd.report, with NAME as its last part.
+beside_report() {
+	local url="${OPT_REPORT%%\?*}"
+	case ${url#*://} in
+	*/*) url=${url%/*} ;;
+	esac
+	echo "$url/$1"
+}
+
+# send_words: what was said on this machine, and the last messages of its kernel, packed. wget cuts a
+# binary file at its first NUL byte, hence base64. A server that does not take it stops nothing.
+send_words() {
+	local file="$ROOT/run/swarmdd/words" url
+	url=$(beside_report words)
+	case $OPT_REPORT in *\?*) url="$url?${OPT_REPORT#*\?}" ;; esac
+	shorten_log
+	# Not more than 256 KiB even if the text cannot be compressed. Lines of `say` are in both logs.
+	{
+		echo "--- init and agent"
+		tail -c 130000 "$ROOT/run/swarmdd/log"
+		echo "--- kernel, the last lines"
+		$MOCK dmesg | grep -v swarmdd: | tail -n 200 | tail -c 30000
+	} | gzip | base64 >"$file"
+	$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O /dev/null --header "Content-Type: application/gzip" \
+		--header "Content-Transfer-Encoding: base64" --post-file "$file" "$url" >/dev/null 2>&1 ||
+		say "could not send the log to $url"
+}
+
+# retry_url: the MAC address as the server wrote it into the URL of the reports, since another card
+# may be in use here.
+retry_url() {
+	local mac
+	case $OPT_REPORT in
+	*[?\&]mac=*)
+		mac=${OPT_REPORT##*[?\&]mac=}
+		mac=${mac%%&*}
+		;;
+	*) mac=$(echo "$MAC" | tr : -) ;;
+	esac
+	beside_report "retry/$mac"
+}
+
+# True if the server says so. A network that was missing and is there now is a reason, too.
+may_try_again() {
+	if [ -z "$NIC" ]; then
+		network_ready || return 1
+		say "there is a network now; trying again"
+	else
+		$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O /dev/null "$(retry_url)" >/dev/null 2>&1 ||
+			return 1
+		say "trying again, as the server says"
+	fi
+}
+
 # post_state STATE [ERROR]: a report before or after those of the agent.
 post_state() {
 	[ -n "${OPT_REPORT-}" ] || return 0
@@ -298,6 +352,10 @@ after_failure() {
 		RETRY_SECS=$((RETRY_SECS * 2))
 		[ "$RETRY_SECS" -le "$RETRY_SECS_MAX" ] || RETRY_SECS=$RETRY_SECS_MAX
 		;;
+	wait)
+		say "waiting until $(retry_url) exists"
+		offer_shell "press Enter for it; 'exit' tries again" may_try_again
+		;;
 	*) offer_shell "'exit' tries again, 'reboot -f' starts over" ;;
 	esac
 }
@@ -316,6 +374,7 @@ report_failure() {
 	elif [ "$AGENT_REPORT" != "$(cat "$ROOT/run/swarmdd/last-report" 2>/dev/null)" ]; then
 		post_json "$AGENT_REPORT" || say "could not report 'failed' to $OPT_REPORT"
 	fi
+	send_words
 }
 
 # -f: the first process is this script, and there is no other init to ask. If even that fails, the

@@ -9,6 +9,12 @@
 # spin-up need 10 to 20 s.
 DISK_WAIT_SECS=60
 
+# The log of init and the agent: its first lines, which say what machine this is, and its last.
+LOG_LINES_FIRST=100
+LOG_LINES_LAST=400
+LOG_LINES_MAX=1000
+
+LOG_LINES=0
 FAILURE=""
 # The report of the agent about it.
 AGENT_REPORT=""
@@ -27,11 +33,33 @@ say() {
 	done
 	# <7>: below the log level of every console, or consoles would print the line twice.
 	write_to kmsg "<7>swarmdd: $*"
+	write_log "$*"
 }
 
 # A console= without a device (no such serial port) must not stop init.
 write_to() {
 	[ ! -e "$ROOT/dev/$1" ] || printf '%s\n' "$2" 2>/dev/null >>"$ROOT/dev/$1" || :
+}
+
+# For the server, if this machine fails. With the seconds since the kernel started.
+write_log() {
+	local seconds=""
+	[ ! -r "$ROOT/proc/uptime" ] || read -r seconds _ <"$ROOT/proc/uptime"
+	printf '[%s] %s\n' "$seconds" "$1" 2>/dev/null >>"$ROOT/run/swarmdd/log" || :
+	LOG_LINES=$((LOG_LINES + 1))
+	[ "$LOG_LINES" -lt "$LOG_LINES_MAX" ] || shorten_log
+}
+
+shorten_log() {
+	local log="$ROOT/run/swarmdd/log"
+	LOG_LINES=0
+	[ "$(grep -c '' "$log")" -gt $((LOG_LINES_FIRST + LOG_LINES_LAST)) ] || return 0
+	{
+		head -n "$LOG_LINES_FIRST" "$log"
+		echo "[...]"
+		tail -n "$LOG_LINES_LAST" "$log"
+	} >"$log.new"
+	mv "$log.new" "$log"
 }
 
 # fail REASON: keeps the reason for the frame and for the server. Returns false, so that both
@@ -168,7 +196,11 @@ check_options() {
 	targets=$(count_lines "$OPT_TARGETS")
 	one_of "then" "$OPT_THEN" reboot poweroff shell kexec || return 1
 	# What to do about this failure would be a guess, too: the default is the safe choice.
-	one_of onfail "$OPT_ONFAIL" shell reboot poweroff retry || { OPT_ONFAIL=shell; return 1; }
+	one_of onfail "$OPT_ONFAIL" shell reboot poweroff retry wait ||
+		{ OPT_ONFAIL=shell; return 1; }
+	[ "$OPT_ONFAIL" != wait ] || [ -n "$OPT_REPORT" ] ||
+		fail "swarmdd.onfail=wait asks the server of swarmdd.report, which is not on the kernel" \
+			"command line" || return 1
 	[ "$torrents" -gt 0 ] ||
 		fail "nothing to deploy: give swarmdd.torrent=URL on the kernel command line" || return 1
 	[ "$targets" -gt 0 ] ||
@@ -327,22 +359,26 @@ cut_0x() { sed 's/^0x//' "$1"; }
 
 # --- the shell
 
-# offer_shell HINT: a shell on every console, since the administrator may be at any of them. Returns
-# when one of the shells is left.
+# offer_shell HINT [CONDITION]: a shell on every console, since the administrator may be at any of
+# them. Returns when one of the shells is left. With a CONDITION, a shell begins with a press of
+# Enter; the function CONDITION is called every 10 s, and ends the shells when it is true.
 offer_shell() {
-	local console pids="" pid ticks=0
+	local console pids="" pid ticks=0 enter=""
+	# A console that has hung up is no press of Enter.
+	[ $# -lt 2 ] || enter="read -r _ || sleep 86400; "
 	say "a shell is open on every console: $1"
 	say "useful: swarmdd disks, dmesg, ip addr, cat /proc/cmdline; logs: /run/swarmdd"
 	for console in $CONSOLES; do
 		(: <>"$ROOT/dev/$console") 2>/dev/null || continue
-		$MOCK setsid -c sh -c "exec sh -i <>$ROOT/dev/$console >&0 2>&1" \
+		$MOCK setsid -c sh -c "${enter}exec sh -i <>$ROOT/dev/$console >&0 2>&1" \
 			<>"$ROOT/dev/$console" 2>/dev/null &
 		pids="$pids $!"
 	done
-	[ -n "$pids" ] || $MOCK sleep 60
-	while all_alive $pids; do
+	[ -n "$pids$enter" ] || $MOCK sleep 60
+	while all_alive $pids || { [ -n "$enter" ] && [ -z "$pids" ]; }; do
 		# A keyboard may be plugged in now.
 		[ $((ticks % 10)) -ne 0 ] || load_drivers_once
+		[ $((ticks % 10)) -ne 9 ] || [ -z "$enter" ] || ! "$2" || break
 		ticks=$((ticks + 1))
 		$MOCK sleep 1
 	done

@@ -238,6 +238,123 @@ case_onfail_retry_backs_off() {
 	ran "reboot -f"
 }
 
+# --- a failed machine and its server
+
+case_words_of_a_failed_machine_reach_the_server() {
+	good_network
+	echo "7.42 9.9" >"$ROOT/proc/uptime"
+	{
+		for n in $(seq 300); do echo "[    1.$n] nvme nvme0: message $n"; done
+		echo "[    2.0] swarmdd: this is in the other log"
+	} >"$ROOT/dmesg"
+	agent 3 "swarmdd: a -> /dev/vda: failed: cannot read"
+	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.report=http://10.77.0.1:81/report?job=7&mac=52-54"
+	ran "wget .*--post-file $ROOT/run/swarmdd/words http://10.77.0.1:81/words?job=7&mac=52-54\$"
+	ran_before "wget .*failed" "timeout 15 wget .*/words"
+	base64 -d "$ROOT/words" | gunzip >"$ROOT/text"
+	prints "--- init and agent
+[7.42] starting on kernel 6.1.0-test
+[7.42] eth0: virtio_net, 52:54:00:00:00:01, unknown speed, 10.77.0.5/24 via 10.77.0.1" \
+		head -n 3 "$ROOT/text"
+	grep -q "^\[7.42\] a -> /dev/vda: failed: cannot read$" "$ROOT/text" || complain "no reason"
+	prints "[    1.101] nvme nvme0: message 101" sed -n '/--- kernel/{n;p;}' "$ROOT/text"
+	prints "[    1.300] nvme nvme0: message 300" tail -n 1 "$ROOT/text"
+	not_said "could not send"
+}
+
+case_words_are_bounded_and_keep_the_beginning_and_the_end() {
+	good_network
+	head -c 60000 /dev/urandom | base64 -w 0 | fold -w 1000 >"$ROOT/dmesg"
+	{
+		echo 3
+		for n in $(seq 2000); do echo "line $n of the agent"; done
+		head -c 300000 /dev/urandom | base64 -w 0 | fold -w 500
+		echo
+		echo "the last line"
+	} >"$ROOT/agent.1"
+	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.report=http://10.77.0.1/r"
+	[ "$(wc -c <"$ROOT/words")" -le 262144 ] || complain "$(wc -c <"$ROOT/words") bytes were sent"
+	base64 -d "$ROOT/words" | gunzip >"$ROOT/text" || complain "the words are broken"
+	grep -q "the last line" "$ROOT/text" || complain "the last line is missing"
+	[ "$(grep -c '' "$ROOT/run/swarmdd/log")" -le 700 ] || complain "the log is too long"
+	grep -q "starting on kernel" "$ROOT/run/swarmdd/log" || complain "the beginning is missing"
+}
+
+case_words_that_the_server_does_not_take_stop_nothing() {
+	good_network
+	touch "$ROOT/no-words"
+	agent 1 "swarmdd: no"
+	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.report=http://10.77.0.1/r"
+	said "could not send the log to http://10.77.0.1/words"
+	ran "poweroff -f"
+}
+
+case_words_and_retry_lie_beside_the_report() {
+	while read -r report words retry; do
+		prints "$words $retry" snippet "$MINIMAL swarmdd.report=$report" 'parse_options
+			MAC=52:54:00:00:00:01
+			echo "$(beside_report words) $(retry_url)"'
+	done <<-END
+		http://s/r http://s/words http://s/retry/52-54-00-00-00-01
+		http://s http://s/words http://s/retry/52-54-00-00-00-01
+		http://s:81/a/report?x=/&mac=aa-bb&y=1 http://s:81/a/words http://s:81/a/retry/aa-bb
+		http://s/report?mac=aa-bb http://s/words http://s/retry/aa-bb
+	END
+}
+
+case_wait_asks_the_server_whether_to_try_again() {
+	good_network
+	touch "$ROOT/nobody-there"
+	agent 1 "swarmdd: no"
+	agent 0 "fine now"
+	at 35 'mkdir -p "$ROOT/www/retry"; touch "$ROOT/www/retry/aa-bb"'
+	boot "$MINIMAL swarmdd.onfail=wait swarmdd.report=http://10.77.0.1/report?job=1&mac=aa-bb"
+	framed no
+	said "waiting until http://10.77.0.1/retry/aa-bb exists"
+	ran_times 4 "timeout 15 wget -q -O /dev/null http://10.77.0.1/retry/aa-bb\$"
+	said "trying again, as the server says"
+	ran_times 2 "swarmdd get"
+	said "fine now"
+	ran "reboot -f"
+	clock_between 35 60
+}
+
+case_wait_ends_at_the_keyboard() {
+	good_network
+	agent 1 "swarmdd: no"
+	agent 0 "fine now"
+	boot "$MINIMAL swarmdd.onfail=wait swarmdd.report=http://10.77.0.1/r"
+	said "a shell is open on every console: press Enter for it; 'exit' tries again"
+	ran "setsid -c sh -c read -r _ || sleep 86400; exec sh -i <>$ROOT/dev/ttyS0"
+	said "fine now"
+}
+
+case_wait_ends_when_a_missing_network_comes() {
+	nic eth0 52:54:00:00:00:01 virtio_net "10.77.0.5 24 10.77.0.1"
+	touch "$ROOT/nobody-there"
+	at 180 link_up eth0
+	boot "$MINIMAL swarmdd.onfail=wait swarmdd.report=http://10.77.0.1/r"
+	framed "no network after 60 s"
+	said "there is a network now; trying again"
+	not_ran "timeout 15 wget .*/retry/"
+	ran "swarmdd get"
+	ran "reboot -f"
+}
+
+# No console works: nothing but the server can end it.
+case_wait_needs_no_console() {
+	good_network
+	agent 1 "swarmdd: no"
+	agent 0
+	rm "$ROOT/dev/tty0" "$ROOT/dev/ttyS0"
+	mkdir "$ROOT/dev/tty0" "$ROOT/dev/ttyS0"
+	at 300 'mkdir -p "$ROOT/www/retry"; touch "$ROOT/www/retry/52-54-00-00-00-01"'
+	boot "$MINIMAL swarmdd.onfail=wait swarmdd.report=http://10.77.0.1/r"
+	ran_times 2 "swarmdd get"
+	clock_between 300 330
+	rmdir "$ROOT/dev/ttyS0"
+}
+
 case_then_poweroff_switches_off() {
 	good_network
 	boot "$MINIMAL swarmdd.then=poweroff"

@@ -83,8 +83,15 @@ reboot poweroff shell kexec" \
 
 case_options_unknown_onfail_falls_back_to_the_shell() {
 	prints "shell: swarmdd.onfail=explode on the kernel command line is not one of: \
-shell reboot poweroff retry" \
+shell reboot poweroff retry wait" \
 		snippet "$MINIMAL swarmdd.onfail=explode" 'parse_options || echo "$OPT_ONFAIL: $FAILURE"'
+}
+
+case_options_wait_needs_a_server() {
+	prints "swarmdd.onfail=wait asks the server of swarmdd.report, which is not on the kernel command \
+line" snippet "$MINIMAL swarmdd.onfail=wait" 'parse_options || echo "$FAILURE"'
+	prints fine snippet "$MINIMAL swarmdd.onfail=wait swarmdd.report=http://s/r" \
+		'parse_options && echo fine'
 }
 
 case_options_net_is_checked() {
