@@ -9,8 +9,11 @@ NET_WAIT_SECS=60
 # How long the card that the machine booted from is preferred, although another card is ready.
 BOOTIF_WAIT_SECS=20
 
-# The steps done for each card, as words NIC:up, NIC:vlan and NIC:address. Kept for a retry: one
-# udhcpc for each card is enough.
+# How often a running machine looks whether a cable was moved or a card was replaced.
+LINK_CHECK_SECS=2
+
+# The steps done for each card, as words NIC:up, NIC:vlan, NIC:address and NIC:index=NUMBER. Kept for
+# a retry: one udhcpc for each card is enough.
 STARTED_NICS=""
 # Each card has a metric of its own for all its routes, so that one card is used although several
 # have an address in the same subnet: the boot card, or else the first one with a link.
@@ -37,6 +40,51 @@ bring_up_network() {
 	MAC=$(nic_mac "$NIC")
 	name_machine
 	describe_nics
+	once watching start_watching
+}
+
+# In the background, while the agent works.
+start_watching() {
+	[ -z "$MOCK" ] || return 0
+	while :; do
+		sleep "$LINK_CHECK_SECS"
+		check_links
+	done &
+}
+
+# A cable that was moved may lead to another network, and a card that was unplugged (USB) has lost
+# its address: both are started anew, and udhcpc asks for a lease as at the beginning.
+check_links() {
+	local nic index
+	for nic in $(nics_in_order); do
+		index=$(cat "$ROOT/sys/class/net/$nic/ifindex" 2>/dev/null)
+		case "$STARTED_NICS " in
+		*" $nic:index=$index "*)
+			if has_link "$nic" || [ "$OPT_NET" != dhcp ] || ! was_started "$nic:address"; then
+				start_nic "$nic"
+			else
+				forget_steps "$nic:address"
+				stop_dhcp "$nic"
+			fi
+			continue
+			;;
+		*" $nic:index="*)
+			forget_steps "$nic:"
+			rm -f "$ROOT/run/swarmdd/lease.$(interface_of "$nic")"
+			stop_dhcp "$nic"
+			;;
+		esac
+		STARTED_NICS="$STARTED_NICS $nic:index=$index"
+	done
+}
+
+# forget_steps BEGINNING
+forget_steps() {
+	local step kept=""
+	for step in $STARTED_NICS; do
+		case $step in "$1"*) ;; *) kept="$kept $step" ;; esac
+	done
+	STARTED_NICS=$kept
 }
 
 # Two cards in one subnet: each answers for its own address only (arp_ignore), and asks with its own
@@ -121,6 +169,7 @@ start_vlan() {
 }
 
 add_vlan() {
+	[ ! -e "$ROOT/sys/class/net/$2" ] || return 0
 	$MOCK modprobe -b -q 8021q
 	run_ip "$2" link add link "$1" name "$2" type vlan id "$OPT_VLAN"
 }
@@ -131,12 +180,24 @@ add_vlan() {
 start_dhcp() {
 	local interface metric=$NEXT_METRIC
 	interface=$(interface_of "$1")
+	# Another process of init may have started it (check_links).
+	! dhcp_runs "$interface" || return 0
 	if is_boot_nic "$1"; then metric=$BOOT_METRIC; else NEXT_METRIC=$((NEXT_METRIC + 1)); fi
 	METRIC=$metric NAME_IS_GIVEN=$OPT_HOSTNAME $MOCK udhcpc -i "$interface" -f -t 5 -T 3 -A 3 \
 		-O mtu -O routes -O staticroutes -O msstaticroutes -s "$ROOT/lib/swarmdd/udhcpc.sh" \
 		-p "$ROOT/run/swarmdd/udhcpc.$interface" >>"$ROOT/run/swarmdd/udhcpc.log" 2>&1 &
 	# The mock ends by itself. Without this line its lease would come at any time.
 	[ -z "$MOCK" ] || wait "$!" || :
+}
+
+# An empty number would be the process group of init.
+dhcp_runs() { all_alive $(cat "$ROOT/run/swarmdd/udhcpc.$1" 2>/dev/null); }
+
+# Without a word to the server and to udhcpc.sh, so that the address stays.
+stop_dhcp() {
+	local interface
+	interface=$(interface_of "$1")
+	! dhcp_runs "$interface" || kill "$(cat "$ROOT/run/swarmdd/udhcpc.$interface")"
 }
 
 # swarmdd.net=IP/LEN or IP/LEN,GATEWAY; IPv6 too. False without the address.

@@ -377,6 +377,75 @@ another one"
 	not_ran "ip -4 route flush"
 }
 
+# --- a cable or a card that is taken out and put back
+
+# watched COMMAND...: brings the network up, then a look at the links before and after each COMMAND.
+watched() {
+	local code="parse_options; bring_up_network; check_links" step
+	for step in "$@"; do code="$code; $step; check_links; check_links"; done
+	snippet "$MINIMAL ${OPTIONS-}" "$code"
+}
+PULL='echo 0 >"$ROOT/sys/class/net/eth0/carrier"'
+PLUG='echo 1 >"$ROOT/sys/class/net/eth0/carrier"'
+
+case_link_that_stays_is_left_alone() {
+	good_network
+	echo 2 >"$ROOT/sys/class/net/eth0/ifindex"
+	watched true true
+	ran_times 1 udhcpc
+	ran_times 1 "ip link set dev eth0 up"
+}
+
+case_link_that_was_lost_gets_a_new_lease() {
+	good_network
+	echo 2 >"$ROOT/sys/class/net/eth0/ifindex"
+	watched "$PULL" 'echo 10.77.1.7 24 10.77.1.1 >"$ROOT/lease.eth0"' "$PLUG"
+	ran_times 2 udhcpc
+	said "eth0: the address changes from 10.77.0.5/24 to 10.77.1.7/24"
+}
+
+case_link_that_was_lost_keeps_an_address_that_is_given_again() {
+	good_network
+	watched "$PULL" "$PLUG" "$PULL" "$PLUG"
+	ran_times 3 udhcpc
+	ran_times 1 "ip -4 addr add"
+}
+
+case_link_that_was_lost_keeps_a_static_address() {
+	good_network
+	OPTIONS=swarmdd.net=10.77.0.9/24 watched "$PULL" "$PLUG"
+	ran_times 1 "ip -4 addr add"
+}
+
+# As a USB adapter: it has lost its address, and the address is static or leased.
+case_card_that_was_replaced_gets_its_address_again() {
+	for options in swarmdd.net=dhcp swarmdd.net=10.77.0.9/24; do
+		rm -rf "$ROOT/run" "$ROOT/commands" "$ROOT/sys/class/net/eth0"
+		good_network
+		echo 2 >"$ROOT/sys/class/net/eth0/ifindex"
+		OPTIONS=$options watched "$PULL"'; echo 3 >"$ROOT/sys/class/net/eth0/ifindex"' "$PLUG"
+		ran_times 2 "ip link set dev eth0 up"
+		ran_times 2 "ip -4 addr add"
+	done
+}
+
+case_link_of_a_vlan_gets_a_new_lease() {
+	nic eth0 52:54:00:00:00:01 e1000e
+	link_up eth0
+	lease eth0.5 "10.77.0.5 24 10.77.0.1"
+	OPTIONS=swarmdd.vlan=5 watched "$PULL" "$PLUG"
+	ran_times 2 "udhcpc -i eth0.5"
+	ran_times 1 "ip link add"
+}
+
+case_link_of_another_card_that_comes_late_is_used() {
+	good_network
+	nic eth1 52:54:00:00:00:02 igb "10.77.0.6 24 10.77.0.1"
+	watched 'echo 1 >"$ROOT/sys/class/net/eth1/carrier"'
+	ran_times 1 "udhcpc -i eth0"
+	ran_times 1 "udhcpc -i eth1"
+}
+
 # --- two cards in one subnet
 
 case_network_two_leases_in_one_subnet_have_one_first_card() {
