@@ -23,5 +23,6 @@ were seen. A *component* is one of the daemons that `serve` starts.
 | What do signals and keys ask for? | signals.py |
 | What is on the terminal? | table.py, output.py |
 | What is on the page? | page.py, page/ |
+| How does somebody else look at it? | looking.py |
 | How did it end? | results.py |
 """
