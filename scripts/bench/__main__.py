@@ -13,6 +13,7 @@ from .contenders import CONTENDERS, PAIR, Contender
 from .disk import disk
 from .pair import pair
 from .plan import swarm
+from .room import room
 
 TOP = Path(__file__).resolve().parents[2]
 NICE = -10
@@ -24,7 +25,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     take_precedence()
     try:
-        return {"pair": pair, "disk": disk, "swarm": swarm}[options.command](options)
+        return {"pair": pair, "disk": disk, "room": room, "swarm": swarm}[options.command](options)
     except Failure as failure:
         say(failure)
         return 1
@@ -52,11 +53,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     swarm_options.add_argument("--kill", type=percent)
     swarm_options.add_argument("--minutes", type=positive)
     swarm_options.add_argument("--trace", action="store_true")
+    room_options = commands.add_parser("room", add_help=False, allow_abbrev=False)
+    room_options.add_argument("--machines", type=positive, default=400)
+    room_options.add_argument("--seconds", type=positive, default=60)
+    room_options.add_argument("--seed", type=positive, default=1)
     for command, size, runs in (
         (pair_options, 1024, 3), (disk_options, 1024, 3), (swarm_options, 128, 1),
     ):
         command.add_argument("--size", type=positive, default=size)
         command.add_argument("--runs", type=positive, default=runs)
+    for command in (pair_options, disk_options, swarm_options, room_options):
         command.add_argument("--binary", type=Path, default=TOP / "target" / "swarmdd")
         command.add_argument("--output", type=Path, default=TOP / "target" / "bench")
     options = parser.parse_args(argv)
