@@ -113,8 +113,8 @@ function showChart(history, now) {
   const line = points.length > 1 ? `M${points.join("L")}` : "";
   byId("curve").setAttribute("d", line);
   byId("area").setAttribute("d", line && `${line}L240 60L0 60Z`);
-  set(byId("caption"), points.length > 1 ?
-    `${words(now - history.began_at)}, at most ${bytes(most)}/s` : "");
+  set(byId("caption"), most > 1 ?
+    `${words(now - history.began_at)}, at most ${bytes(most)}/s` : "nothing received yet");
 }
 
 // --- the machines -------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ function largestTiles(count, place) {
   for (let columns = 1; columns <= Math.max(1, count); columns++) {
     const lines = Math.ceil(count / columns);
     const width = (place.width - place.gap * (columns - 1)) / columns;
-    const height = Math.min(300, (place.height - place.gap * (lines - 1)) / lines);
+    const height = Math.min(420, (place.height - place.gap * (lines - 1)) / lines);
     // Twice as wide as high is best for a name above a figure.
     const size = Math.min(width / 2, height);
     if (width < 56 || width > 560 || height < 26 || size <= bestSize) continue;
