@@ -217,7 +217,9 @@ class Terminal:
         # cursor is, so the next drawing clears the screen.
         self.height: int | None = 0
         self.size = (COLUMNS_DEFAULT, LINES_DEFAULT)
+        # As it was before this, for the end.
         self.old_mode: list[object] | None = None
+        self.keys_are_hidden = False
         self.output = fd
         # Nobody will ever read it again.
         self.is_gone = False
@@ -276,20 +278,21 @@ class Terminal:
     def lose_place(self, _signal: int, _frame: FrameType | None) -> None:
         """The shell has written something while this process was stopped."""
         self.height = None
-        self.old_mode = None
+        self.keys_are_hidden = False
 
     def hide_keys(self) -> None:
         """A key that is echoed, above all Enter, would move the cursor."""
-        if self.old_mode is not None:
+        if self.keys_are_hidden:
             return
         try:
             # In the background the terminal belongs to another program.
             if os.tcgetpgrp(self.fd) != os.getpgrp():
                 return
-            self.old_mode = termios.tcgetattr(self.fd)
+            mode = termios.tcgetattr(self.fd)
         except (OSError, termios.error):
             return
-        mode = list(self.old_mode)
+        self.old_mode = self.old_mode or list(mode)
+        self.keys_are_hidden = True
         local = mode[3]
         assert isinstance(local, int)
         mode[3] = local & ~termios.ECHO

@@ -277,6 +277,34 @@ class OnATerminal(unittest.TestCase):
             "message 2", "0 of 60 complete, 0 failed, 60 working, 0 missing"])
 
 
+    def hides_and_shows_keys(self):
+        def echoes():
+            return bool(termios.tcgetattr(1)[3] & termios.ECHO)
+
+        shown = Terminal(1)
+        self.show(shown, [row(1)])
+        # The shell may restore the terminal while a job is stopped, or may not.
+        shown.lose_place(0, None)
+        self.show(shown, [row(1)])
+        hidden = not echoes()
+        shown.close()
+        return hidden and echoes()
+
+    def test_keys_are_hidden_until_the_end_and_after_a_stop(self):
+        pid, user = pty.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if self.hides_and_shows_keys() else 1
+            finally:
+                os._exit(code)
+        with contextlib.suppress(OSError):
+            while os.read(user, 65536):
+                pass
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+        os.close(user)
+
+
 class OnAPipe(unittest.TestCase):
     def test_only_changes_are_printed(self):
         reader, writer = os.pipe()
