@@ -114,9 +114,7 @@ impl Seeder {
         assert!(output.status.success(), "{said}");
         said
     }
-}
 
-impl Seeder {
     pub fn run(&self, torrent: &str, target: &str, options: &[&str]) -> Output {
         self.run_by(&[], torrent, target, options)
     }
@@ -279,9 +277,9 @@ pub fn write_at(path: &str, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).unwrap();
 }
 
-/// A torrent of an image as another maker writes it: one file, and nothing about a disk.
-pub fn foreign_torrent(place: &Place, image: &str) -> String {
-    let bytes = fs::read(image).unwrap();
+/// A torrent as another maker writes it, which says nothing about a disk: of `bytes`, which are the
+/// image or slices of it.
+pub fn foreign_torrent(place: &Place, bytes: &[u8], content: Content) -> String {
     let hash = |piece: &[u8]| PieceHash(sha1_smol::Sha1::from(piece).digest().bytes());
     let hashes: Vec<PieceHash> = bytes.chunks(1 << 20).map(hash).collect();
     let torrent = write(&Description {
@@ -292,9 +290,7 @@ pub fn foreign_torrent(place: &Place, image: &str) -> String {
         private: false,
         piece_bytes: 1 << 20,
         hashes: &hashes,
-        content: Content::Single {
-            length: bytes.len() as u64,
-        },
+        content,
         disk_bytes: None,
         sector_bytes: None,
         needed_bytes: None,

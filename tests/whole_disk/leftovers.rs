@@ -6,12 +6,12 @@
 
 use std::fs;
 
-use swarm_proto::format::metainfo_write::{Content, Description, write};
-use swarm_proto::units::{DiskOffset, PieceHash};
+use swarm_proto::format::metainfo_write::Content;
+use swarm_proto::units::DiskOffset;
 
 use crate::fixtures::{
-    Loop, MIB, Seeder, drop_caches, loops_are_there, make, sparse, swarmdd, tool, tool_fed,
-    tools_are_there, write_at,
+    Loop, MIB, Seeder, drop_caches, foreign_torrent, loops_are_there, make, sparse, swarmdd, tool,
+    tool_fed, tools_are_there, write_at,
 };
 use crate::scratch::Place;
 
@@ -232,23 +232,7 @@ fn signatures_in_gaps_of_the_image_are_wiped() {
     let bytes = fs::read(&image).unwrap();
     let files = [(DiskOffset(0), 512), (DiskOffset(MIB), 4 * MIB)];
     let slices = [&bytes[..512], &bytes[MIB as usize..][..4 * MIB as usize]].concat();
-    let hash = |piece: &[u8]| PieceHash(sha1_smol::Sha1::from(piece).digest().bytes());
-    let hashes: Vec<PieceHash> = slices.chunks(1 << 20).map(hash).collect();
-    let torrent = write(&Description {
-        name: "slices",
-        trackers: &[],
-        webseeds: &[],
-        created_by: "another maker",
-        private: false,
-        piece_bytes: 1 << 20,
-        hashes: &hashes,
-        content: Content::Fsbt { files: &files },
-        disk_bytes: None,
-        sector_bytes: None,
-        needed_bytes: None,
-        table: None,
-    });
-    let torrent = place.write("slices.torrent", &torrent);
+    let torrent = foreign_torrent(&place, &slices, Content::Fsbt { files: &files });
     let seeder = Seeder::start(&torrent, &image);
     let gaps: [(&str, u64, &[u8]); 4] = [
         ("swap", 65526, b"SWAPSPACE2"),

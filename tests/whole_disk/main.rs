@@ -22,6 +22,17 @@ use fixtures::{
     search_path, sparse, succeed, swarmdd, tool, tool_fed, tools_are_there, write_at,
 };
 use scratch::Place;
+use swarm_proto::format::metainfo_write::Content;
+
+/// All that make an image and look at a target; the last one is only for loop devices.
+const TOOLS: [&str; 6] = [
+    "sgdisk",
+    "mke2fs",
+    "mkfs.vfat",
+    "e2fsck",
+    "fsck.vfat",
+    "losetup",
+];
 
 const IMAGE_BYTES: u64 = 192 * MIB;
 const LARGER_BYTES: u64 = 256 * MIB;
@@ -154,7 +165,7 @@ fn make_and_info_describe_the_disk() {
 #[test]
 fn every_byte_arrives_on_a_file_of_the_same_size() {
     let place = Place::new("file");
-    if !tools_are_there(&["sgdisk", "mke2fs", "mkfs.vfat", "e2fsck", "fsck.vfat"]) {
+    if !tools_are_there(&TOOLS[..5]) {
         return;
     }
     let image = gpt_image(&place);
@@ -222,15 +233,7 @@ fn bytes_of_the_image_behind_its_backup_gpt_are_kept() {
 #[expect(clippy::too_many_lines, reason = "one story, disk by disk")]
 fn a_larger_disk_gets_its_backup_gpt_at_the_end() {
     let place = Place::new("larger");
-    let tools = [
-        "sgdisk",
-        "mke2fs",
-        "mkfs.vfat",
-        "e2fsck",
-        "fsck.vfat",
-        "losetup",
-    ];
-    if !tools_are_there(&tools) || !loops_are_there() {
+    if !tools_are_there(&TOOLS) || !loops_are_there() {
         return;
     }
     let image = gpt_image(&place);
@@ -313,15 +316,7 @@ fn a_larger_disk_gets_its_backup_gpt_at_the_end() {
 #[test]
 fn a_smaller_disk_is_accepted_only_when_allowed_and_large_enough() {
     let place = Place::new("smaller");
-    let tools = [
-        "sgdisk",
-        "mke2fs",
-        "mkfs.vfat",
-        "e2fsck",
-        "fsck.vfat",
-        "losetup",
-    ];
-    if !tools_are_there(&tools) || !loops_are_there() {
+    if !tools_are_there(&TOOLS) || !loops_are_there() {
         return;
     }
     let image = gpt_image(&place);
@@ -362,15 +357,7 @@ fn a_smaller_disk_is_accepted_only_when_allowed_and_large_enough() {
 #[test]
 fn a_disk_with_sectors_of_4096_bytes_is_deployed() {
     let place = Place::new("4kn");
-    if !tools_are_there(&[
-        "sgdisk",
-        "mke2fs",
-        "mkfs.vfat",
-        "e2fsck",
-        "fsck.vfat",
-        "losetup",
-    ]) || !loops_are_there()
-    {
+    if !tools_are_there(&TOOLS) || !loops_are_there() {
         return;
     }
     let source = Loop::new(&place, "source", IMAGE_BYTES, 4096);
@@ -496,7 +483,9 @@ fn a_damaged_gpt_is_refused_by_make_and_not_called_done_by_get() {
             return;
         }
         let disk = Loop::new(&place, "disk", 32 * MIB, 512);
-        let foreign = foreign_torrent(&place, &image);
+        let length = whole.len() as u64;
+        let bytes = fs::read(&image).unwrap();
+        let foreign = foreign_torrent(&place, &bytes, Content::Single { length });
         let failure = Seeder::start(&foreign, &image).fail(&foreign, &disk.device);
         let device = &disk.device;
         let reason = format!(
