@@ -8,8 +8,6 @@ HTTP_WAIT_SECS=15
 # How long a failure stays on the screen before the machine reboots or powers off, so that somebody
 # can read it.
 READ_SECS=30
-# The agent writes about one JSON line a second. The machines of a room need not send each line.
-REPORT_EVERY=5
 # First and longest pause of onfail=retry. Doubled each time, so that a room does not ask a dead
 # server 100 times a minute.
 RETRY_SECS_MIN=10
@@ -21,12 +19,11 @@ RETRY_SECS=$RETRY_SECS_MIN
 
 # The exit status decides. If it is a failure, the agent says why (outcome.sh).
 run_agent() {
-	local torrent target hash status disk_before="$DISK" progress=plain
+	local torrent target hash status disk_before="$DISK"
 	export_machine
-	# JSON lines become reports, if there is a server for them.
-	[ -z "$OPT_REPORT" ] || progress=json
 	# Options first, then TORRENT TARGET pairs.
-	set -- get --progress "$progress"
+	set -- get --progress plain
+	[ -z "$OPT_REPORT" ] || set -- "$@" --report "$OPT_REPORT"
 	for hash in $OPT_INFO_HASHES; do
 		set -- "$@" --info-hash "$hash"
 	done
@@ -46,116 +43,20 @@ run_agent() {
 	say "swarmdd $*"
 	# Should this script end now, nothing better is known.
 	DISK=maybe
+	rm -rf "$ROOT/run/swarmdd/progress"
+	mkdir "$ROOT/run/swarmdd/progress"
 	{
 		$MOCK "$ROOT/bin/swarmdd" "$@" 2>&1
 		echo "$?" >"$ROOT/run/swarmdd/status"
-	} | relay_json | say_lines
+	} | mark_progress | say_lines
 	status=$(cat "$ROOT/run/swarmdd/status")
 	DISK=$(disk_after "$disk_before" "$status")
 	[ "$status" -ne 0 ] || return 0
+	# 1: it has failed, and the server has taken its report.
+	[ "$status" -ne 1 ] || SERVER_KNOWS=yes
 	CONTEXT=$(context)
-	[ "$status" -ne 1 ] || AGENT_REPORT=$(cat "$ROOT/run/swarmdd/reports/failed" 2>/dev/null)
 	fail "$(agent_failure "$status")"
 }
-
-# Sends JSON lines of the agent to the server unchanged, and prints them in short for the consoles,
-# as "progress: ...": each change of state, and every REPORT_EVERY-th line between. Prints other
-# lines unchanged; the reason of a failure is among them.
-relay_json() {
-	local line state target name last_state count=0 dir="$ROOT/run/swarmdd/reports"
-	# With the lock folder of a sender that was killed.
-	rm -rf "$dir"
-	mkdir -p "$dir"
-	while IFS= read -r line || [ -n "$line" ]; do
-		case $line in
-		'{"state":"'*) ;;
-		*)
-			! note_plain_line "$line" || line="progress: $line"
-			printf '%s\n' "$line"
-			continue
-			;;
-		esac
-		state=$(json_field state "$line")
-		target=$(json_field target "$line")
-		name=$(printf '%s\n' "$target" | tr -c 'a-zA-Z0-9\n' -)
-		note_progress "$target" "$state" "$(json_field have "$line")"
-		[ "$state" != failed ] || keep_failed_line "$line"
-		last_state=""
-		[ ! -e "$dir/$name.state" ] || read -r last_state <"$dir/$name.state"
-		count=$((count + 1))
-		[ "$state" != "$last_state" ] || [ $((count % REPORT_EVERY)) -eq 0 ] || continue
-		echo "$state" >"$dir/$name.state"
-		echo "progress: $(progress_line "$target" "$state" "$line")"
-		queue_report "$name" "$line"
-	done
-	# Reports that could not be sent get their last chance.
-	wait
-	send_reports
-}
-
-progress_line() {
-	case $2 in
-	downloading)
-		echo "$1: $2 $(json_field percent "$3") %," \
-			"$(megabytes "$(json_field down "$3")") MB/s, $(json_field peers "$3") peers"
-		;;
-	scanning | verifying) echo "$1: $2 $(json_field percent "$3") %" ;;
-	seeding)
-		echo "$1: $2 at $(megabytes "$(json_field up "$3")") MB/s," \
-			"$(json_field peers "$3") peers"
-		;;
-	*) echo "$1: $2" ;;
-	esac
-}
-
-# Arithmetic on anything but digits would end the shell and break the pipe of the agent.
-megabytes() {
-	case $1 in
-	"" | *[!0-9]*) echo 0 ;;
-	*) echo $(($1 / 1000000)) ;;
-	esac
-}
-
-# json_field NAME LINE: a field of a flat object as the agent writes it. A text that contains a
-# quote is cut there.
-json_field() {
-	local value=${2#*\""$1"\":}
-	value=${value#\"}
-	printf '%s\n' "${value%%[\",\}]*}"
-}
-
-# queue_report NAME LINE: replaces the report of this target that was not sent yet, since only the
-# latest counts. Sends in the background: a server that drops packets must not stop the agent, which
-# blocks when the pipe is full.
-queue_report() {
-	local file="$ROOT/run/swarmdd/reports/$1"
-	printf '%s\n' "$2" >"$file.new"
-	mv "$file.new" "$file.json"
-	send_reports &
-	# The mocked server answers at once. Without this line the next report might come first.
-	[ -z "$MOCK" ] || wait "$!"
-}
-
-# One sender at a time, so that the server gets the reports in order; `mkdir` is the lock. A second
-# sender leaves its report to the first. So the first checks for reports again after it has released
-# the lock: after "seeding" there may be no other report for minutes.
-send_reports() {
-	local file failed="" dir="$ROOT/run/swarmdd/reports"
-	while [ -z "$failed" ] && are_there "$dir"/*.json && mkdir "$dir/sending" 2>/dev/null; do
-		for file in "$dir"/*.json; do
-			[ -e "$file" ] || continue
-			mv "$file" "$dir/sending/line"
-			post_json "$(cat "$dir/sending/line")" && continue
-			# Queued again, unless there is a newer report.
-			[ -e "$file" ] || mv "$dir/sending/line" "$file"
-			failed=yes
-		done
-		rm -r "$dir/sending"
-	done
-}
-
-# are_there FILE...: a pattern without a match stays a pattern, which is no file.
-are_there() { [ -e "$1" ]; }
 
 # For the agent and for scripts: the identity of this machine, and its options.
 export_machine() {
@@ -286,17 +187,13 @@ may_try_again() {
 	fi
 }
 
-# post_state STATE [ERROR]: a report before or after those of the agent.
+# post_state STATE [ERROR]: a report before or after those of the agent. A server that does not
+# answer never stops a deployment.
 post_state() {
 	[ -n "${OPT_REPORT-}" ] || return 0
-	post_json "$(state_json "$@")" || say "could not report '$1' to $OPT_REPORT"
-}
-
-# False if the server does not answer; that never stops a deployment.
-post_json() {
 	$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O /dev/null --header "Content-Type: application/json" \
-		--post-data "$1" "$OPT_REPORT" >/dev/null 2>&1 &&
-		printf '%s\n' "$1" >"$ROOT/run/swarmdd/last-report"
+		--post-data "$(state_json "$@")" "$OPT_REPORT" >/dev/null 2>&1 ||
+		say "could not report '$1' to $OPT_REPORT"
 }
 
 state_json() {
@@ -368,12 +265,7 @@ report_failure() {
 		load_drivers
 		bring_up_network
 	fi
-	if [ -z "$AGENT_REPORT" ]; then
-		post_state failed "$reason"
-	# Nothing poorer after it, but it comes last: another pair may have reported since.
-	elif [ "$AGENT_REPORT" != "$(cat "$ROOT/run/swarmdd/last-report" 2>/dev/null)" ]; then
-		post_json "$AGENT_REPORT" || say "could not report 'failed' to $OPT_REPORT"
-	fi
+	[ "$SERVER_KNOWS" = yes ] || post_state failed "$reason"
 	send_words
 }
 

@@ -16,8 +16,8 @@ LOG_LINES_MAX=1000
 
 LOG_LINES=0
 FAILURE=""
-# The report of the agent about it.
-AGENT_REPORT=""
+# The agent has reported it.
+SERVER_KNOWS=no
 # The lines of a program below the one that is the reason.
 CONTEXT=""
 CONSOLES="console"
@@ -70,7 +70,7 @@ fail() {
 }
 
 forget_failure() {
-	FAILURE="" CONTEXT="" AGENT_REPORT=""
+	FAILURE="" CONTEXT="" SERVER_KNOWS=no
 	rm -f "$ROOT/run/swarmdd/written"
 }
 

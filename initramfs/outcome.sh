@@ -37,7 +37,7 @@ say_lines() {
 		"progress: "*) kind=-1 ;;
 		"try '"*"--help'") kind=-1 ;;
 		"swarmdd: + "* | "+ "*) kind=0 ;;
-		"swarmdd: "*"; trying again"*) kind=0 ;;
+		"swarmdd: "*"; trying again"* | "swarmdd: "*": waits: "* | "swarmdd: "*": goes on") kind=0 ;;
 		"swarmdd: "*": failed: not begun, because of "*) kind=1 ;;
 		"swarmdd: "*": failed: "*) kind=3 ;;
 		"swarmdd: "*) kind=2 ;;
@@ -71,58 +71,54 @@ agent_failure() {
 	line=$(reason)
 	last=$(cat "$ROOT/run/swarmdd/reason.last")
 	case $1 in
-	1) echo "${line:-swarmdd get failed without a message}" ;;
+	# 3: the server could not be told.
+	1 | 3) echo "${line:-swarmdd get failed without a message}" ;;
 	2) echo "swarmdd did not understand its options: $line" ;;
 	137) echo "swarmdd was killed, probably for lack of memory; last message: ${last:-none}" ;;
 	*) echo "swarmdd ended with status $1: ${line:-no message}" ;;
 	esac
 }
 
-# keep_failed_line LINE: the report of the agent about the pair that failed first. It says more than
-# a report of this script could: where on the disk, how many pieces, which disk.
-keep_failed_line() {
-	local file="$ROOT/run/swarmdd/reports/failed"
-	case $1 in *'"error":"not begun, because of '*) return ;; esac
-	[ -e "$file" ] || printf '%s\n' "$1" >"$file"
-}
-
 # --- the disk
 
-# note_progress TARGET STATE HAVE: from each report of the agent about a target. Pieces that the scan
-# has found count in the first report of a download, so only more of them prove that it writes.
-note_progress() {
-	local disk="" first="" file
-	file="$ROOT/run/swarmdd/reports/$(printf '%s\n' "$1" | tr -c 'a-zA-Z0-9\n' -).disk"
-	[ ! -e "$file" ] || read -r disk first <"$file"
-	case $2.$disk in
-	fetching. | scanning.) disk=untouched ;;
-	downloading. | downloading.untouched) disk=maybe first=$3 ;;
-	downloading.maybe | failed.maybe) [ "$3" = "$first" ] || disk=part ;;
-	verifying.*) disk=part ;;
-	seeding.* | done.*) disk=whole ;;
-	esac
-	[ "$2" != "done" ] || echo "$1" >>"$ROOT/run/swarmdd/written"
-	echo "$disk $first" >"$file"
+# mark_progress: copies the lines of the agent. Marks those about progress for say_lines, and notes
+# for each target what its disk holds.
+mark_progress() {
+	local line
+	while IFS= read -r line || [ -n "$line" ]; do
+		! note_progress "$line" || line="progress: $line"
+		printf '%s\n' "$line"
+	done
 }
 
-# note_plain_line LINE: the same from --progress plain. False if it is no line about progress, such
-# as "sda1 -> /dev/sda1: downloading 63.2 %, 632 of 1000 pieces, ...".
-note_plain_line() {
-	local target=${1##*" -> "} state have
+# note_progress LINE: false if it is no line about progress, such as "sda1 -> /dev/sda1: downloading
+# 63.2 %, 632 of 1000 pieces, ...". Pieces that the scan has found count in the first line of a
+# download, so only more of them prove that the agent writes.
+note_progress() {
+	local target=${1##*" -> "} state have disk="" first="" file
 	case $1 in
 	"swarmdd: "*) return 1 ;;
 	*" -> "*": "*) ;;
 	*) return 1 ;;
 	esac
 	state=${target#*": "} target=${target%%": "*}
-	have=${state%%" of "*}
-	state=${state%%[ ,:]*}
-	case $state in
-	reading) state=fetching ;;
-	scanning | downloading | verifying | seeding | "done") ;;
+	have=${state%%" of "*} have=${have##*, }
+	file="$ROOT/run/swarmdd/progress/$(printf '%s\n' "$target" | tr -c 'a-zA-Z0-9\n' -)"
+	[ ! -e "$file" ] || read -r disk first <"$file"
+	case ${state%%[ ,:]*}.$disk in
+	reading. | scanning.) disk=untouched ;;
+	downloading. | downloading.untouched) disk=maybe first=$have ;;
+	downloading.maybe) [ "$have" = "$first" ] || disk=part ;;
+	verifying.*) disk=part ;;
+	seeding.*) disk=whole ;;
+	done.*)
+		disk=whole
+		echo "$target" >>"$ROOT/run/swarmdd/written"
+		;;
+	reading.* | scanning.* | downloading.*) ;;
 	*) return 1 ;;
 	esac
-	note_progress "$target" "$state" "${have##*, }"
+	echo "$disk $first" >"$file"
 }
 
 # Prints the disks that hold their image, as the agent names them: a selector is no path.
@@ -137,7 +133,7 @@ disk_after() {
 	local all="" disk
 	[ "$2" -ne 0 ] || { echo whole; return; }
 	# 2: it did not understand its options.
-	[ "$2" -eq 2 ] || all=$(cut -d ' ' -f 1 "$ROOT/run/swarmdd/reports/"*.disk 2>/dev/null)
+	[ "$2" -eq 2 ] || all=$(cut -d ' ' -f 1 "$ROOT/run/swarmdd/progress/"* 2>/dev/null)
 	case $2.$all in
 	*part* | *whole*) disk=part ;;
 	*maybe*) disk=maybe ;;

@@ -39,7 +39,7 @@ case_deploy_passes_all_options_to_the_agent() {
 	boot "swarmdd.torrent=http://s/1 swarmdd.target=/dev/sda1 \
 swarmdd.torrent=http://s/2 swarmdd.target=/dev/sda2 \
 swarmdd.info_hash=0123 swarmdd.report=http://s/r swarmdd.args=\"--max-up 10M --fresh\""
-	ran "swarmdd get --progress json --info-hash 0123 --max-up 10M --fresh \
+	ran "swarmdd get --progress plain --report http://s/r --info-hash 0123 --max-up 10M --fresh \
 http://s/1 /dev/sda1 http://s/2 /dev/sda2\$"
 }
 
@@ -110,72 +110,67 @@ case_deploy_file_target_is_not_waited_for() {
 	ran "swarmdd get --progress plain http://s/a /tmp/image"
 }
 
-# json STATE TORRENT TARGET PERCENT [FIELDS]: a line that the agent prints
-json() {
-	printf '{"state":"%s","torrent":"%s","target":"%s","percent":%s%s}\n' "$1" "$2" "$3" "$4" \
-		"${5:+,$5}"
-}
-
-case_deploy_agent_reports_reach_the_server_once_per_state() {
+case_deploy_agent_reports_by_itself() {
 	good_network
-	agent 0 "$(json downloading a /dev/vda 1.0 '"have":1')" \
-		"$(json downloading a /dev/vda 2.0 '"have":2')" \
-		"$(json seeding a /dev/vda 100.0 '"have":9')"
+	agent 0 "a -> /dev/vda: downloading 5.0 %, 5 of 100 pieces, down 1 B/s, up 0 B/s, 2 peers" \
+		"a -> /dev/vda: done: 1 B in 0:05"
 	boot "$MINIMAL swarmdd.report=http://10.77.0.1/r"
-	ran_times 1 "timeout 15 .*$(json downloading a /dev/vda 1.0 '"have":1') http"
-	ran_times 0 '.*"percent":2.0'
-	ran_times 1 'timeout 15 .*{"state":"seeding","torrent":"a"'
-	said "/dev/vda: seeding"
-	not_said '"state"'
+	ran "swarmdd get --progress plain --report http://10.77.0.1/r http"
+	prints 1 grep -c . "$ROOT/posted"
+	grep -q '"state":"booted"' "$ROOT/posted" || complain "the server did not hear of the boot"
+	said "a -> /dev/vda: downloading 5.0 %, 5 of 100 pieces, down 1 B/s"
 }
 
-case_deploy_two_targets_are_reported_separately() {
+# 1: the server has taken the report of the agent. A poorer one must not follow.
+case_deploy_failure_that_the_agent_reported_is_not_reported_again() {
 	good_network
-	disk vdb
-	agent 0 "$(json downloading a /dev/vda 1.0 '"down":5000000,"peers":3')" \
-		"$(json downloading b /dev/vdb 1.5 '"down":0,"peers":0')" \
-		"$(json downloading a /dev/vda 2.0 '"down":0,"peers":0')" \
-		"$(json downloading b /dev/vdb 2.5 '"down":0,"peers":0')" \
-		"$(json seeding a /dev/vda 100.0 '"up":7000000,"peers":2')" \
-		"$(json seeding a /dev/vda 100.0 '"up":7000000,"peers":2')" \
-		"$(json "done" b /dev/vdb 100.0)"
-	boot "$MINIMAL swarmdd.torrent=http://s/b swarmdd.target=/dev/vdb \
-swarmdd.report=http://10.77.0.1/r"
-	said "/dev/vda: downloading 1.0 %, 5 MB/s, 3 peers"
-	said "/dev/vda: seeding at 7 MB/s, 2 peers"
-	said "/dev/vdb: done"
-	ran_times 2 "wget .*\"downloading\""
-	ran_times 1 "wget .*\"seeding\""
-	ran_times 1 "wget .*\"done\""
+	agent 1 "swarmdd: a -> /dev/vda: failed: cannot write /dev/vda at byte 512: No space left"
+	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.report=http://10.77.0.1/r"
+	prints 0 grep -c '"failed"' "$ROOT/posted"
+	framed "cannot write /dev/vda at byte 512"
 }
 
-# The server is away while the disk is written: the last report of each target reaches it later.
-case_deploy_missed_report_is_sent_again() {
+case_deploy_failure_that_the_agent_could_not_report_is_reported() {
+	for status in 2 3 101 137; do
+		rm -rf "$ROOT/run" "$ROOT/commands" "$ROOT/posted" "$ROOT"/agent* "$ROOT/sys/class/net/eth0"
+		good_network
+		agent "$status" "swarmdd: a -> /dev/vda: failed: cannot read" \
+			"swarmdd: could not report to http://10.77.0.1/r: no answer"
+		boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.report=http://10.77.0.1/r"
+		prints 1 grep -c '"failed"' "$ROOT/posted"
+	done
+	rm -rf "$ROOT/run" "$ROOT/commands" "$ROOT"/agent* "$ROOT/sys/class/net/eth0"
 	good_network
-	agent 0 "$(json downloading a /dev/vda 1.0 '"down":0,"peers":3')" \
-		"$(json "done" a /dev/vda 100.0)"
-	echo 3 >"$ROOT/posts-that-fail"
+	agent 3 "swarmdd: a -> /dev/vda: failed: cannot read" "swarmdd: could not report to x: no answer"
+	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.report=http://10.77.0.1/r"
+	tail -n 1 "$ROOT/posted" | grep -q '"error":"a -> /dev/vda: failed: cannot read"}' ||
+		complain "the server does not know the reason: $(tail -n 1 "$ROOT/posted")"
+	framed "ON THIS MACHINE a -> /dev/vda: failed: cannot read could not report to x: no answer machine"
+}
+
+# What the agent has reported in the first try says nothing about the second.
+case_deploy_failure_of_the_next_try_is_reported() {
+	good_network
+	agent 1 "swarmdd: a -> /dev/vda: failed: cannot read"
+	echo '[ -e "$ROOT/second" ] && exit 7; touch "$ROOT/second"' >"$ROOT/www/pre.sh"
+	boot "$MINIMAL swarmdd.onfail=retry swarmdd.report=http://10.77.0.1/r \
+swarmdd.pre=http://10.77.0.1/pre.sh"
+	grep -q '"failed".*ended with status 7' "$ROOT/posted" || complain "not the second failure"
+}
+
+case_deploy_server_that_takes_no_report_stops_nothing() {
+	good_network
+	echo 9 >"$ROOT/posts-that-fail"
 	boot "$MINIMAL swarmdd.report=http://10.77.0.1/r"
 	said "could not report 'booted' to http://10.77.0.1/r"
-	prints "$(json "done" a /dev/vda 100.0)" cat "$ROOT/posted"
-}
-
-# The sender is busy with one report when the next comes, and there is none after that.
-case_deploy_report_queued_during_sending_is_sent() {
-	snippet "$MINIMAL" 'OPT_REPORT=http://10.77.0.1/r; mkdir -p "$ROOT/run/swarmdd/reports"
-		post_json() {
-			echo "$1" >>"$ROOT/posted"
-			[ "$1" != verifying ] || queue_report vda seeding
-		}
-		queue_report vda verifying'
-	prints "verifying
-seeding" cat "$ROOT/posted"
+	ran "swarmdd get"
+	ran "reboot -f"
 }
 
 case_deploy_failure_is_framed_and_reported() {
 	good_network
 	reason='target disk holds 120 GB, image needs 250 GB (\"big\")'
-	agent 1 "downloading" "swarmdd: target disk holds 120 GB, image needs 250 GB (\"big\")"
+	agent 3 "downloading" "swarmdd: target disk holds 120 GB, image needs 250 GB (\"big\")"
 	boot "$MINIMAL swarmdd.onfail=poweroff swarmdd.report=http://10.77.0.1/r"
 	framed "SWARMDD FAILED ON THIS MACHINE"
 	framed "target disk holds 120 GB, image needs 250 GB (\"big\")"

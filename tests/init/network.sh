@@ -343,7 +343,7 @@ case_lease_renewed_with_another_address_replaces_it() {
 	good_network
 	during_agent 'lease eth0 "10.77.0.9 24 10.77.0.1"; udhcpc eth0 renew'
 	echo 'echo "post: $SWARMDD_IP"' >"$ROOT/www/post.sh"
-	agent 1 "swarmdd: no"
+	agent 3 "swarmdd: no"
 	agent 0 "fine"
 	boot "$MINIMAL swarmdd.report=http://10.77.0.1/r swarmdd.onfail=retry \
 swarmdd.post=http://10.77.0.1/post.sh"

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2016
-# outcome.sh: cases about the reason of a failure and about what the disk holds. Sourced by run
-# after deploy.sh, whose json() it uses.
+# outcome.sh: cases about the reason of a failure and about what the disk holds. Sourced by
+# run.
 
 # fails STATUS LINE...: boots a machine whose agent ends like this.
 fails() {
@@ -16,19 +16,17 @@ case_reason_is_the_sentence_and_not_the_table_below_it() {
 		"  /dev/vda  274.9 GB  -  virtio  fits" "  /dev/vdb  1.0 TB  -  virtio  fits"
 	framed "ON THIS MACHINE a -> disk:auto: failed: target disk:auto fits 2 disks: /dev/vda 274.9 GB"
 	framed "/dev/vdb 1.0 TB - virtio fits machine"
-	grep -q '"error":"a -> disk:auto: failed: target disk:auto fits 2 disks:"' "$ROOT/posted" ||
-		complain "the server does not know the sentence"
 }
 
 case_reason_is_not_an_attempt_that_is_repeated() {
 	fails 1 "swarmdd: no connection to 10.77.0.1:80; trying again in 1 s" \
-		"a -> /dev/vda: fetching" "swarmdd: the memory is too small" "use more"
+		"a -> /dev/vda: reading the torrent" "swarmdd: the memory is too small" "use more"
 	framed "ON THIS MACHINE the memory is too small use more machine"
 }
 
 case_reason_is_the_failure_and_not_what_comes_before_or_after_it() {
 	fails 1 "swarmdd: piece 7 is written anew: cannot read /dev/vda at byte 4096" \
-		"$(json downloading a /dev/vda 1.0 '"have":1')" \
+		"a -> /dev/vda: downloading 1.0 %, 1 of 9 pieces, 0 B/s" \
 		"swarmdd: a -> /dev/vda: failed: cannot write /dev/vda at byte 512: No space left" \
 		"swarmdd: the tracker did not hear of it"
 	framed "ON THIS MACHINE a -> /dev/vda: failed: cannot write /dev/vda at byte 512: No space left"
@@ -50,6 +48,12 @@ case_reason_of_a_usage_error_is_its_first_line() {
 case_reason_of_a_crash_is_its_first_line() {
 	fails 101 "thread 'main' panicked at src/net.rs:7:" "assertion failed"
 	framed "swarmdd ended with status 101: thread 'main' panicked at src/net.rs:7: assertion failed"
+}
+
+case_reason_is_not_what_was_waited_for() {
+	fails 101 "swarmdd: a -> /dev/vda: waits: no peer" "swarmdd: a -> /dev/vda: goes on" \
+		"thread 'main' panicked at src/net.rs:7:"
+	framed "ended with status 101: thread 'main' panicked at src/net.rs:7: machine"
 }
 
 case_reason_keeps_few_lines_below_it() {
@@ -96,49 +100,6 @@ error: HTTP/1.1 404 Not Found"
 	framed "The disk holds the whole image; only what comes after it failed."
 }
 
-# --- the report
-
-case_report_of_the_agent_is_not_followed_by_a_poorer_one() {
-	failed=$(json failed a /dev/vda 1.0 '"have":1,"bad_offset":4096,"error":"cannot read"')
-	fails 1 "$(json downloading a /dev/vda 1.0 '"have":1')" "$failed" \
-		"swarmdd: a -> /dev/vda: failed: cannot read"
-	prints "$failed" tail -n 1 "$ROOT/posted"
-	prints 1 grep -c '"failed"' "$ROOT/posted"
-}
-
-# The server forgets a failure when another pair of the machine reports.
-case_report_of_the_agent_comes_last() {
-	disk vdb
-	failed=$(json failed a /dev/vda 1.0 '"have":1,"bad_offset":4096,"error":"cannot read"')
-	good_network
-	agent 1 "$failed" "swarmdd: a -> /dev/vda: failed: cannot read" "$(json "done" b /dev/vdb 100.0)"
-	boot "$MINIMAL swarmdd.torrent=http://s/b swarmdd.target=/dev/vdb swarmdd.onfail=poweroff \
-swarmdd.report=http://10.77.0.1/r"
-	prints "$failed" tail -n 1 "$ROOT/posted"
-}
-
-case_report_of_the_agent_that_did_not_arrive_is_sent_again() {
-	failed=$(json failed a /dev/vda 1.0 '"have":1,"bad_offset":4096,"error":"cannot read"')
-	echo 3 >"$ROOT/posts-that-fail"
-	fails 1 "$failed" "swarmdd: a -> /dev/vda: failed: cannot read"
-	prints "$failed" cat "$ROOT/posted"
-}
-
-case_report_is_that_of_the_pair_that_failed_first() {
-	failed=$(json failed b /dev/vdb 0.0 '"have":0,"error":"target /dev/vdb is in use"')
-	fails 1 "$(json failed a /dev/vda 0.0 '"have":0,"error":"not begun, because of b -> /dev/vdb"')" \
-		"$failed" "$(json failed c /dev/vdc 0.0 '"have":0,"error":"not begun, because of b"')"
-	prints "$failed" tail -n 1 "$ROOT/posted"
-}
-
-case_report_of_an_earlier_attempt_is_not_sent_again() {
-	good_network
-	agent 1 "$(json failed a /dev/vda 1.0 '"have":1,"error":"cannot read"')"
-	agent 137
-	boot "$MINIMAL swarmdd.onfail=retry swarmdd.report=http://10.77.0.1/r"
-	tail -n 2 "$ROOT/posted" | grep -q "swarmdd was killed" || complain "not the last failure"
-}
-
 # --- the disk
 
 PART="The disk holds part of an image: deploy again before booting from it."
@@ -158,38 +119,36 @@ says_disk() {
 
 case_disk_is_untouched_before_the_download() {
 	says_disk "$UNTOUCHED" 2 "swarmdd: get: no option --nope"
-	says_disk "$UNTOUCHED" 1 "$(json fetching a disk:auto 0.0 '"have":0')" \
-		"$(json failed a disk:auto 0.0 '"have":0,"error":"fits no disk"')" "swarmdd: no"
-	says_disk "$UNTOUCHED" 1 "$(json fetching a disk:auto 0.0 '"have":0')" \
-		"$(json scanning a /dev/vda 0.0 '"have":7')" \
-		"$(json failed a /dev/vda 0.0 '"have":9,"error":"no"')" "swarmdd: no"
-	says_disk "$UNTOUCHED" 1 "a -> disk:auto: fetching" \
+	says_disk "$UNTOUCHED" 1 "a -> disk:auto: reading the torrent" \
+		"swarmdd: a -> disk:auto: failed: fits no disk" "swarmdd: no"
+	says_disk "$UNTOUCHED" 1 "a -> disk:auto: reading the torrent" \
+		"a -> /dev/vda: scanning 7.0 %, 7 of 9 pieces, 0 B/s" \
+		"swarmdd: a -> /dev/vda: failed: no" "swarmdd: no"
+	says_disk "$UNTOUCHED" 1 "a -> disk:auto: reading the torrent" \
 		"a -> /dev/vda: scanning 7.0 %, 7 of 9 pieces" \
 		"swarmdd: a -> /dev/vda: failed: interrupted; 7 of 9 pieces are on the target"
 }
 
 case_disk_may_be_written_while_no_piece_has_come() {
 	says_disk "$MAYBE" 137
-	says_disk "$MAYBE" 1 "$(json scanning a /dev/vda 0.0 '"have":7')" \
-		"$(json downloading a /dev/vda 1.0 '"have":7')" \
-		"$(json downloading a /dev/vda 1.0 '"have":7')" "swarmdd: no"
+	says_disk "$MAYBE" 1 "a -> /dev/vda: scanning 7.0 %, 7 of 9 pieces, 0 B/s" \
+		"a -> /dev/vda: downloading 1.0 %, 7 of 9 pieces, 0 B/s" \
+		"a -> /dev/vda: downloading 1.0 %, 7 of 9 pieces, 0 B/s" "swarmdd: no"
 	says_disk "$MAYBE" 1 "a -> /dev/vda: downloading 0.0 %, 0 of 9 pieces, down 0 B/s" "swarmdd: no"
 }
 
 case_disk_holds_a_part_once_pieces_have_come() {
-	says_disk "$PART" 1 "$(json downloading a /dev/vda 1.0 '"have":7')" \
-		"$(json downloading a /dev/vda 1.0 '"have":8')" "swarmdd: no"
-	says_disk "$PART" 137 "$(json downloading a /dev/vda 1.0 '"have":7')" \
-		"$(json failed a /dev/vda 1.0 '"have":8')"
-	says_disk "$PART" 1 "$(json verifying a /dev/vda 1.0 '"have":9')" "swarmdd: no"
+	says_disk "$PART" 1 "a -> /dev/vda: downloading 1.0 %, 7 of 9 pieces, 0 B/s" \
+		"a -> /dev/vda: downloading 1.0 %, 8 of 9 pieces, 0 B/s" "swarmdd: no"
+	says_disk "$PART" 1 "a -> /dev/vda: verifying 1.0 %, 9 of 9 pieces, 0 B/s" "swarmdd: no"
 	says_disk "$PART" 1 "a: b -> /dev/vda: downloading 0.0 %, 0 of 9 pieces, down 0 B/s" \
 		"a: b -> /dev/vda: downloading 0.0 %, 1 of 9 pieces, down 0 B/s" "swarmdd: no"
 }
 
 case_disk_holds_the_whole_image_while_seeding() {
-	says_disk "$WHOLE" 137 "$(json fetching a disk:auto 0.0 '"have":0')" \
-		"$(json seeding a /dev/vda 100.0 '"have":9')"
-	says_disk "$WHOLE" 137 "a -> /dev/vda: seeding, up 0 B/s, 0 peers"
+	says_disk "$WHOLE" 137 "a -> disk:auto: reading the torrent" \
+		"a -> /dev/vda: seeding, up 0 B/s, 0 peers"
+	says_disk "$WHOLE" 3 "a -> /dev/vda: done: 1 B in 0:05" "swarmdd: no"
 }
 
 case_disk_holds_the_whole_image_when_the_post_script_fails() {
@@ -208,9 +167,9 @@ case_disk_may_be_changed_by_the_pre_script() {
 # A later attempt that fails before it writes does not make the disk whole again.
 case_disk_stays_a_part_when_the_next_attempt_does_not_begin() {
 	good_network
-	agent 1 "$(json downloading a /dev/vda 1.0 '"have":7')" \
-		"$(json downloading a /dev/vda 1.0 '"have":8')" "swarmdd: cut off"
-	agent 1 "$(json fetching a /dev/vda 0.0 '"have":0')" "swarmdd: the server is gone"
+	agent 1 "a -> /dev/vda: downloading 1.0 %, 7 of 9 pieces, 0 B/s" \
+		"a -> /dev/vda: downloading 1.0 %, 8 of 9 pieces, 0 B/s" "swarmdd: cut off"
+	agent 1 "a -> /dev/vda: reading the torrent" "swarmdd: the server is gone"
 	agent 0
 	boot "$MINIMAL swarmdd.onfail=retry swarmdd.report=http://10.77.0.1/r"
 	framed "the server is gone machine 52:54:00:00:00:01 swarmdd-525400000001 10.77.0.5 $PART"
@@ -218,7 +177,7 @@ case_disk_stays_a_part_when_the_next_attempt_does_not_begin() {
 
 case_disk_stays_a_part_when_the_network_is_gone() {
 	good_network
-	agent 1 "$(json verifying a /dev/vda 1.0 '"have":7')" "swarmdd: cut off"
+	agent 1 "a -> /dev/vda: verifying 1.0 %, 7 of 9 pieces, 0 B/s" "swarmdd: cut off"
 	echo 'rm "$ROOT/sys/block/vda" "$ROOT/dev/vda" -r' >"$ROOT/at-the-agent"
 	boot "$MINIMAL swarmdd.onfail=retry"
 	framed "there is no /dev/vda here after 60 s"
