@@ -6,8 +6,8 @@ where nginx serves it. The page (page/) reads it every second and does the rest.
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class Around:
     seed_uploaded: int = 0
     # Time and text, newest last: a component that died, a table of leases that is full.
     messages: tuple[tuple[float, str], ...] = ()
-    machine_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from . import (again, boot, checks, components, dhcp, log, neighbours, options, 
 from . import state as states
 from .boot import Plan, Served
 from .components import Broken, Component
-from .job import Job, Mistake, images_of, job_id
+from .job import Job, Mistake, job_id
 from .output import Output
 from .past import Past
 from .roster import Row, neighbour_entries
@@ -399,9 +399,7 @@ def around(room: Room) -> page.Around:
         began_at=room.past.began_at, phase=room.phase, words=room.words,
         seed_up=sum(up for up, _ in room.seed.values()),
         seed_uploaded=sum(uploaded for _, uploaded in room.seed.values()),
-        messages=tuple(room.messages),
-        machine_bytes={machine.mac: sum(size[image.name] for image in images_of(machine, job))
-                       for machine in job.machines if machine.images})
+        messages=tuple(room.messages))
 
 
 def everybody_is_accounted_for(room: Room, rows: Sequence[Row]) -> bool:
