@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use swarm_proto::swarm::{Role, State, Swarm};
+use swarm_proto::swarm::{Event, Role, State, Swarm};
 use swarm_proto::units::Instant;
 
 use super::{Reporter, messages};
@@ -73,8 +73,10 @@ impl Reporting {
             self.complete_at.get_or_insert(now);
         }
         let waiting = core.waiting(now);
+        let waiting = waiting.map(|waiting| messages::waiting(&waiting, last_closed));
+        let leaving = || Some(Event::JobEnded(core.leaves_in(now)?).to_string());
         let status = report::Status {
-            waiting: waiting.map(|waiting| messages::waiting(&waiting, last_closed)),
+            waiting: waiting.or_else(leaving),
             ..self.status(core, state)
         };
         reporter.update(now, self.number, &status);

@@ -627,6 +627,25 @@ mod tests {
     }
 
     #[test]
+    fn none_says_what_is_waited_for_and_says_it_once() {
+        let mut console = console(Mode::None, || None);
+        for second in (0..300).step_by(5) {
+            assert!(
+                console
+                    .next_wakeup(at(second * 1000))
+                    .is_none_or(|wakeup| wakeup.since(at(second * 1000)) == SILENT_INTERVAL)
+            );
+            let waits = Status {
+                waiting: (second > 10).then(|| format!("no peer {second}")),
+                ..status(State::Downloading)
+            };
+            console.update(at(second * 1000), 0, &waits);
+        }
+        let line = "swarmdd: sda1 -> /dev/sda1: waits: no peer 15";
+        assert_eq!(lines(&mut console.err), [line]);
+    }
+
+    #[test]
     fn plain_prints_once_a_minute_while_a_complete_machine_waits() {
         let mut console = console(Mode::Plain, || Some(80));
         for second in 0..130 {

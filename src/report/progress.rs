@@ -51,7 +51,9 @@ impl Progress {
             return None;
         }
         let title = self.title();
-        let Some(waiting) = &self.status.waiting else {
+        // A complete job has nothing to wait for but its end, and an event says that.
+        let waiting = self.status.waiting.as_ref();
+        let Some(waiting) = waiting.filter(|_| self.status.state < State::Seeding) else {
             let before = self.waiting.take();
             return before.map(|_| format!("{title}: goes on"));
         };

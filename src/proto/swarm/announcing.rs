@@ -100,7 +100,8 @@ impl Swarm {
                 self.tracker.failed(now);
                 self.last_announce = LastAnnounce::Unanswered(text.clone());
                 if !was_lost && self.tracker.unreachable_since().is_some() {
-                    self.tell(Event::TrackerLost(text));
+                    let left = self.leaves_in(now).map(Event::JobEnded);
+                    self.tell(left.unwrap_or(Event::TrackerLost(text)));
                 }
             }
         }

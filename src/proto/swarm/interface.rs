@@ -212,6 +212,9 @@ pub enum Event {
     TrackerWarned(String),
     TrackerLost(String),
     TrackerBack,
+    /// The tracker does not answer, and we are complete: we leave after this time unless it comes
+    /// back.
+    JobEnded(Duration),
     PieceBad {
         piece: PieceIndex,
         liar: Option<SocketAddr>,
@@ -310,6 +313,11 @@ impl fmt::Display for Event {
             Event::TrackerWarned(text) => write!(f, "the tracker warns: {text}"),
             Event::TrackerLost(text) => write!(f, "the tracker does not answer: {text}"),
             Event::TrackerBack => f.write_str("the tracker answers again"),
+            Event::JobEnded(leaves_in) => write!(
+                f,
+                "the server has ended the job, leaving in {} s",
+                leaves_in.as_millis().div_ceil(1000)
+            ),
             Event::PieceBad {
                 piece,
                 liar: Some(address),

@@ -7,6 +7,8 @@
 //!
 //! Every state but `Over` may also lead to `Leaving`: by a signal or by a failure.
 
+use core::time::Duration;
+
 use super::Swarm;
 use super::interface::*;
 use super::leaving::{SeedingTime, Step};
@@ -113,6 +115,9 @@ impl Swarm {
         self.state = State::Seeding;
         self.leaving.note_complete(now);
         self.tracker.complete(now);
+        if let Some(left) = self.leaves_in(now) {
+            self.tell(Event::JobEnded(left));
+        }
     }
 
     // ---- the end
@@ -190,6 +195,17 @@ impl Swarm {
         if self.leaving.has_seeded_enough(now, time, &self.tracker) {
             self.finish(now, Outcome::Complete);
         }
+    }
+
+    /// When a complete agent leaves, if its tracker is away and does not come back.
+    #[must_use]
+    pub fn leaves_in(&self, now: Instant) -> Option<Duration> {
+        let config = &self.config;
+        let follows = config.seed_for.is_none()
+            && (config.role == Role::Leecher || self.tracker.has_accepted_us());
+        let away = self.tracker.unreachable_since();
+        let away = away.filter(|_| follows && self.state == State::Seeding)?;
+        Some((away + config.tracker_grace).since(now))
     }
 
     pub(super) fn fail_if_stalled(&mut self, now: Instant) {

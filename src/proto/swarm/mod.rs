@@ -279,7 +279,11 @@ impl Swarm {
     }
 
     pub fn progress(&self) -> Progress {
-        let (checked, to_check) = self.read_queue.progress();
+        let (checked, to_check) = match self.state {
+            // The queue still counts what the scan has read; what is read back is added next.
+            State::Verifying if self.disk.is_flushing() => (0, self.read_back.unproven_count()),
+            _ => self.read_queue.progress(),
+        };
         Progress {
             state: self.state.clone(),
             have: self.have().count(),

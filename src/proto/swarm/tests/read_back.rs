@@ -90,6 +90,18 @@ fn a_piece_that_is_bad_twice_is_not_served_any_more() {
     assert_eq!(story.failure(), &failure);
 }
 
+/// People watch the percentage: it begins with the read-back's own work, not with the scan's.
+#[test]
+fn the_read_back_begins_with_nothing_checked() {
+    let mut story = leecher("ABC", "A..");
+    let peer = story.peer(2, "###");
+    while story.swarm.state != State::Verifying {
+        story.work_once(peer);
+    }
+    let progress = story.swarm.progress();
+    assert_eq!((progress.checked, progress.to_check), (0, 2));
+}
+
 /// Found by the simulator: bad zeros were written again during the read-back, and not read again.
 #[test]
 fn zeros_that_are_bad_are_made_again_flushed_and_read_again() {

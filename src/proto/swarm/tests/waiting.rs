@@ -81,6 +81,27 @@ fn an_agent_with_peers_says_why_they_give_nothing() {
     assert!(waits(&swarm, 20).is_some());
 }
 
+/// The server ends a job by ending its tracker, and no good end should look like an error.
+#[test]
+fn a_complete_agent_says_when_it_leaves_and_not_what_failed() {
+    let mut story = leecher("A", "A");
+    story.swarm.config.tracker_grace = core::time::Duration::from_secs(30);
+    story.work();
+    let swarm = &mut story.swarm;
+    assert_eq!(swarm.state, State::Seeding);
+    announced(swarm, 100, answer(&[]));
+    assert_eq!(swarm.leaves_in(at(101)), None);
+    announced(swarm, 5000, Err("refused (os error 111)"));
+    let left = |seconds| Some(core::time::Duration::from_secs(seconds));
+    assert_eq!(swarm.leaves_in(at(5000)), left(30));
+    assert_eq!(swarm.leaves_in(at(5012)), left(18));
+    let said = swarm.poll_event().unwrap().to_string();
+    assert_eq!(said, "the server has ended the job, leaving in 30 s");
+    assert_eq!(swarm.poll_event(), None);
+    swarm.config.seed_for = left(900_000);
+    assert_eq!(swarm.leaves_in(at(5012)), None, "it stays, come what may");
+}
+
 /// A machine that was given the wrong torrent keeps what is on its disk.
 #[test]
 fn zeros_are_written_only_after_somebody_had_data() {
