@@ -15,7 +15,10 @@ were seen. A *component* is one of the daemons that `serve` starts.
 | What torrent describes each image? | torrents.py |
 | What did machines say? | log.py, words.py |
 | What has happened in a job so far? | past.py |
-| Where does each machine stand? | roster.py, neighbours.py |
+| Where do all machines stand? | roster.py |
+| Who may speak for a MAC address? | claims.py, neighbours.py |
+| Where does one machine stand? | machine.py, hostile.py |
+| What is shown of it, and what is strange about it? | row.py, flags.py |
 | What does a machine boot? | boot.py, dhcp.py |
 | Who is to be imaged again, or switched on? | again.py, wake.py |
 | How are the components started, watched, ended? | components.py |

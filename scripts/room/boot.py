@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .job import Image, Job, Machine, Torrent, images_of, is_host_name
-from .roster import FAILED, OWN_DISK, Roster, Row
+from .machine import FAILED, OWN_DISK
+from .roster import Roster
+from .row import Row
 
 # In a script that serves many machines, iPXE puts the MAC address here.
 ANY_MAC = "${netX/mac:hexhyp}"

@@ -20,7 +20,7 @@ from .boot import Served
 from .job import Job
 from .log import parse_object
 from .ports import Need
-from .roster import whole
+from .hostile import whole
 from .state import State
 
 # How long a component may take until it answers.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import page, past, results, words
 from .past import Past
-from .roster import Row
+from .row import Row
 from .state import HOME, MARKER, Refused, State, running_serve
 from .table import Terminal, draw, plain
 

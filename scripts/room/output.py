@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from . import table
 from .page import Totals
-from .roster import Row
+from .row import Row
 from .state import State
 from .table import Terminal
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .roster import Row
+from .row import Row
 
 FILES = Path(__file__).with_name("page")
 # Points of the chart: more than its pixels on a phone would be invisible, and each of 400 viewers

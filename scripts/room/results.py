@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .job import Job
-from .roster import COMPLETE_STATES, Row, Totals
+from .machine import COMPLETE_STATES
+from .roster import Totals
+from .row import Row
 from .table import clip, pad, width
 
 COLUMNS = ("name", "mac", "address", "disk", "serial", "pieces", "verified", "fetched", "seconds",

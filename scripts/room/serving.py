@@ -16,11 +16,12 @@ from . import (again, boot, checks, components, dhcp, log, neighbours, options, 
                wake, words)
 from . import state as states
 from .boot import Plan, Served
+from .claims import neighbour_entries
 from .components import Broken, Component
 from .job import Job, Mistake, job_id
 from .output import Output
 from .past import Past
-from .roster import Row, neighbour_entries
+from .row import Row
 from .signals import QUESTION, Signals, Wish
 from .state import Refused, State
 from .torrents import make_torrents
@@ -355,7 +356,7 @@ def warn(room: Room, text: str) -> None:
 def read_log(room: Room) -> list[Row]:
     """The neighbours are read after the log: whoever spoke is in the table of the kernel then."""
     past.catch_up(room.past)
-    for entry in neighbour_entries(room.past.roster, neighbours.table(), time.time()):
+    for entry in neighbour_entries(room.past.roster.claims, neighbours.table(), time.time()):
         log.append(str(room.state.room_log), entry)
     past.catch_up(room.past)
     return room.past.roster.rows(time.time())

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 from .page import Totals
-from .roster import STATES, Row
+from .machine import STATES
+from .row import Row
 
 NAME_COLUMNS_MAX = 20
 # Some terminals (serial lines) do not know their size and report 0.

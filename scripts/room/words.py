@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from .roster import Row
+from .row import Row
 from .state import State, write_file
 
 # nginx takes no more, see components.web_server_config.

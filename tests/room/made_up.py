@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from room.page import Around
-from room.roster import STATES, Row
+from room.machine import STATES
+from room.row import Row
 
 GIB = 1 << 30
 ROOM = Around(job="0123456789ab", title="lab.img", images=(("lab.img", 10 * GIB),),

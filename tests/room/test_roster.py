@@ -5,10 +5,11 @@ import unittest
 from typing import Any
 
 from picture import BYTES, TWO, end_of, entries, mac, picture, play, room, who
-from room import roster as module
+from room import claims, hostile, roster
 from room.log import Entry
-from room.roster import (DEPLOY, FAILED, OWN_DISK, STATES, UNLISTED, Roster, Row, clean,
-                         neighbour_entries)
+from room.machine import DEPLOY, FAILED, OWN_DISK, STATES, UNLISTED
+from room.roster import Roster
+from room.row import Row
 
 
 class Lives(unittest.TestCase):
@@ -372,13 +373,13 @@ class Hostile(unittest.TestCase):
             ("e\u0301", "é"), ("\ud800", ""), ("  a  ", "a"), ("x" * 5000, "x" * 100),
             ("<script>", "<script>"),
         ]:
-            self.assertEqual(clean(text, 100), shown)
+            self.assertEqual(hostile.clean(text, 100), shown)
 
     def test_other_lines(self) -> None:
         ours = room(1)
         for line in [
             report("no json"), report("[1]"), report("{" * 5000), report("x" * 100_000),
-            report({"state": "done", "x": "x" * module.BODY_CHARS_MAX}),
+            report({"state": "done", "x": "x" * hostile.BODY_CHARS_MAX}),
             report({"state": "dancing"}), report({}), report({"state": ["done"]}),
             report({"state": "done"}, query="x" * 5000 + "&job=a"),
             report({"state": "done"}, query="job=" + "0" * 12),
@@ -395,12 +396,12 @@ class Hostile(unittest.TestCase):
 
     def test_a_flood_of_machines_leaves_the_places_of_those_that_are_listed(self) -> None:
         ours = room(2)
-        for n in range(module.MACHINES_MAX + 500):
+        for n in range(roster.MACHINES_MAX + 500):
             ours.handle(report({"state": "done"}, f"10.77.{n % 7}.9",
                                f"mac=02-00-00-00-{n // 256:02x}-{n % 256:02x}"))
         play("m2 done", ours)
         rows = ours.rows(2000)
-        self.assertEqual(len(rows), module.MACHINES_MAX)
+        self.assertEqual(len(rows), roster.MACHINES_MAX)
         self.assertEqual(rows[1].state, "done")
         # A machine that the kernel knows takes the place of one that a stranger speaks for.
         play("m7 booted; 7 is m7; m7 booted", ours)
@@ -408,17 +409,17 @@ class Hostile(unittest.TestCase):
         ours.handle({"time": 1.0, "kind": "neighbour", "address": "10.77.3.9", "mac": mac("m9")})
         play("m7 booted", ours)
         self.assertEqual(ours.seen[mac("m7")].state, "booted")
-        self.assertEqual(len(ours.rows(2000)), module.MACHINES_MAX)
+        self.assertEqual(len(ours.rows(2000)), roster.MACHINES_MAX)
         # What it remembers has an end, too.
-        for n in range(3 * module.ADDRESSES_MAX):
+        for n in range(3 * claims.ADDRESSES_MAX):
             ours.handle(report({"state": "done"}, f"a{n}", f"mac={mac('m2')}"))
             ours.handle(report({"state": "done"}, "b", f"mac={mac('m2')}"))
             ours.handle(report({"state": "done"}, f"c{n}", f"mac={mac('m99')}"))
-        self.assertLessEqual(len(ours.refused), module.REFUSED_ADDRESSES_MAX)
-        self.assertEqual({len(kept) for kept in ours.refused.values()},
-                         {1, module.REFUSED_PER_ADDRESS_MAX})
-        self.assertLessEqual(len(ours.speakers), module.ADDRESSES_MAX)
-        self.assertLessEqual(len(ours.seen[mac("m2")].claims), module.CLAIMS_MAX)
+        self.assertLessEqual(len(ours.claims.refused), claims.REFUSED_ADDRESSES_MAX)
+        self.assertEqual({len(kept) for kept in ours.claims.refused.values()},
+                         {1, claims.REFUSED_PER_ADDRESS_MAX})
+        self.assertLessEqual(len(ours.claims.speakers), claims.ADDRESSES_MAX)
+        self.assertLessEqual(len(ours.seen[mac("m2")].claims), claims.CLAIMS_MAX)
 
 
 class Neighbours(unittest.TestCase):
@@ -426,12 +427,12 @@ class Neighbours(unittest.TestCase):
         ours = play("m1 boot; m2 boot; m1@9 booted; 2 is m2", room())
         table = {"10.77.0.1": "52:54:00:77:00:01", "10.77.0.2": "52:54:00:77:00:02",
                  "10.77.0.9": "bad", "10.77.0.77": "52:54:00:77:00:77"}
-        missing = neighbour_entries(ours, table, 5.0)
+        missing = claims.neighbour_entries(ours.claims, table, 5.0)
         self.assertEqual(missing, [{"time": 5.0, "kind": "neighbour", "address": "10.77.0.1",
                                     "mac": mac("m1")}])
         for line in missing:
             ours.handle(line)
-        self.assertEqual(neighbour_entries(ours, table, 6.0), [])
+        self.assertEqual(claims.neighbour_entries(ours.claims, table, 6.0), [])
 
 
 # --- the twin
