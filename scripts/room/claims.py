@@ -6,12 +6,15 @@ decisions).
 - An address that the kernel knows to have this MAC speaks for it, and from then on only such
   addresses do. What others have said in its name before is forgotten.
 - Otherwise the first address that spoke for it does: one behind a router, of which the kernel knows
-  nothing, or a stranger, of which the kernel knows another MAC. A stranger may fill a row that
-  would be empty (behind NAT, all machines are strangers), but makes way for any other address, and
-  decides nothing about what the machine with this MAC boots.
+  nothing (it is not on the link), or a stranger, of which the kernel knows another MAC.
+- A stranger makes way for any other address, and decides nothing about what the machine with this
+  MAC boots. What it says of a machine that nobody else speaks for is a flag: the machine is missing
+  (`doubted`). Only a router with NAT or proxy ARP is believed: a stranger, by its MAC, that speaks
+  for many machines and is none of them itself.
 What is refused may turn out to be right when the neighbour line comes a moment later, so the latest
 of it is kept until then.
 """
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -27,6 +30,9 @@ REFUSED_PER_ADDRESS_MAX = 4
 REFUSED_ADDRESSES_MAX = 256
 # Others that claimed the MAC of one machine. One is enough for a flag.
 CLAIMS_MAX = 4
+
+# Fewer machines than this behind a router look like the work of one liar.
+ROUTED_MACHINES_MIN = 4
 
 # In a routed room, a machine that has been silent for so long may come back at another address.
 MOVED_SECS = 60
@@ -77,6 +83,14 @@ class Claims:
     def is_strange(self, machine: Seen) -> bool:
         """Does a stranger speak for this machine?"""
         return not machine.confirmed and self.is_stranger(machine.address, machine.mac)
+
+    def doubted(self, seen: Mapping[str, Seen]) -> set[str]:
+        """The machines that only a stranger has spoken for, except those behind NAT."""
+        strange = [machine for machine in seen.values() if self.is_strange(machine)]
+        said_by = {machine.mac: self.neighbours[machine.address] for machine in strange}
+        counts = Counter(said_by.values())
+        return {mac for mac, stranger in said_by.items()
+                if counts[stranger] < ROUTED_MACHINES_MIN or stranger in seen}
 
     def note_speaker(self, address: str, mac: str) -> None:
         if self.speakers.get(address) == mac:

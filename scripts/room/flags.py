@@ -1,6 +1,5 @@
 """What is strange about a machine, so that somebody should look at it?"""
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from .claims import Claims
@@ -20,10 +19,9 @@ SLOW_DISK_FACTOR = 3
 # Reading for less than this says nothing about a disk.
 SPEED_SECS_MIN = 2.0
 LINK_MBPS = 1000
-STRANGE_MACHINES_MAX = 3
 
 
-def flag(machines: Sequence[Seen], rows: Sequence[Row], claims: Claims, now: float) -> None:
+def flag(machines: Sequence[Seen], rows: Sequence[Row], now: float) -> None:
     """Fills in the flags: what somebody should look at."""
     links = [row.link_mbps for row in rows if row.link_mbps]
     usual_link = statistics.median_low(links) if links else 0
@@ -35,7 +33,6 @@ def flag(machines: Sequence[Seen], rows: Sequence[Row], claims: Claims, now: flo
         row.flags = [words for words in (
             link_flag(row, usual_link), disk_flag(speed, usual_speed), silent_flag(row),
             stuck_flag(row, spent, now), claim_flag(machine)) if words]
-    flag_strangers(machines, rows, claims)
 
 
 def median_of(values: Iterable[float]) -> float:
@@ -92,11 +89,6 @@ def claim_flag(machine: Seen) -> str:
     return f"claimed by {', '.join(machine.claims)}, too" if machine.claims else ""
 
 
-def flag_strangers(machines: Sequence[Seen], rows: Sequence[Row], claims: Claims) -> None:
-    """One that speaks for many is a router with NAT: nobody needs to look at each of them."""
-    strange = [(row, machine) for row, machine in zip(rows, machines) if claims.is_strange(machine)]
-    counts = Counter(row.address for row, _ in strange)
-    for row, machine in strange:
-        if counts[row.address] <= STRANGE_MACHINES_MAX:
-            row.flags.append(f"said by {row.address}, which is "
-                             f"{claims.neighbours[machine.address]}")
+def stranger_flag(machine: Seen, claims: Claims) -> str:
+    neighbour = claims.neighbours[machine.address]
+    return f"{machine.address} ({neighbour}) says that it is {machine.state}"

@@ -194,7 +194,12 @@ def handle_own_disk(machine: Seen, time: float) -> None:
 
 def forget(machine: Seen) -> None:
     """Nothing that was said in its name counts."""
-    vars(machine).update(vars(Seen(machine.mac, machine.image_count, claims=machine.claims)))
+    vars(machine).update(vars(nothing_said(machine)))
+
+
+def nothing_said(machine: Seen) -> Seen:
+    """The machine, as if it had said nothing."""
+    return Seen(machine.mac, machine.image_count, claims=machine.claims)
 
 
 def image_again(machine: Seen) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 from . import machine as machines
 from .claims import Claims
-from .flags import flag
+from .flags import flag, stranger_flag
 from .hostile import SHORT_CHARS_MAX, clean, mac_of_member, mac_of_path, read_query, read_report
 from .job import Image, Job, Torrent, images_of, job_id, parse_mac
 from .log import Entry
-from .machine import DEPLOY, OWN_DISK, UNLISTED, Seen
+from .machine import DEPLOY, OWN_DISK, UNLISTED, Seen, nothing_said
 from .row import Row, make_row
 
 # Anybody can fill the roster, so it has an end. Listed machines always have a place in it.
@@ -170,10 +170,16 @@ class Roster:
         """Listed machines first, in the order of the list; then the others as they came."""
         expected = set(self.listed) if self.listed else set(
             list(self.seen)[:self.job.expect])
+        doubted = self.claims.doubted(self.seen)
+        believed = [nothing_said(machine) if machine.mac in doubted else machine
+                    for machine in self.seen.values()]
         rows = [make_row(machine, self.listed.get(machine.mac), machine.mac in expected,
                          self.images(machine.mac), self.bytes, now)
-                for machine in self.seen.values()]
-        flag(list(self.seen.values()), rows, self.claims, now)
+                for machine in believed]
+        flag(believed, rows, now)
+        for row in rows:
+            if row.mac in doubted:
+                row.flags.append(stranger_flag(self.seen[row.mac], self.claims))
         return rows
 
     def totals(self, rows: Sequence[Row]) -> Totals:

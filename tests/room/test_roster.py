@@ -8,6 +8,7 @@ from picture import BYTES, TWO, end_of, entries, mac, picture, play, room, who
 from room import claims, hostile, roster
 from room.log import Entry
 from room.machine import DEPLOY, FAILED, OWN_DISK, STATES, UNLISTED
+from room.results import all_good
 from room.roster import Roster
 from room.row import Row
 
@@ -146,12 +147,14 @@ class Speakers(unittest.TestCase):
             ("m1@9 done; m1 booted; 1 is m1", "m1 booted, claimed by 10.77.0.9, too"),
             ("9 is m2; m1 booted; m1@9 done", "m1 booted, claimed by 10.77.0.9, too"),
             ("m1 booted; 1 is m1; m1@9 done", "m1 booted, claimed by 10.77.0.9, too"),
-            # A stranger may fill an empty row, and makes way for everybody else.
-            ("9 is m2; m1@9 done", "m1 done, said by 10.77.0.9, which is " + mac("m2")),
-            ("m1@9 done; 9 is m2", "m1 done, said by 10.77.0.9, which is " + mac("m2")),
+            # What a stranger says of a machine that nobody has seen is only a flag.
+            ("9 is m2; m1@9 done", f"m1 missing, 10.77.0.9 ({mac('m2')}) says that it is done"),
+            ("m1@9 done; 9 is m2", f"m1 missing, 10.77.0.9 ({mac('m2')}) says that it is done"),
+            ("9 is m2; m1@9 failed x",
+             f"m1 missing, 10.77.0.9 ({mac('m2')}) says that it is failed"),
             ("9 is m2; m1@9 done; m1 booted", "m1 booted, claimed by 10.77.0.9, too"),
-            ("9 is m2; 8 is m2; m1@9 booted; m1@8 done", "m1 booted, claimed by 10.77.0.8, too, "
-             "said by 10.77.0.9, which is " + mac("m2")),
+            ("9 is m2; 8 is m2; m1@9 booted; m1@8 done", "m1 missing, claimed by 10.77.0.8, too, "
+             f"10.77.0.9 ({mac('m2')}) says that it is booted"),
             # A router with NAT.
             ("9 is m9; " + "; ".join(f"m{n}@9 done" for n in (1, 2, 3, 4)),
              "; ".join(f"m{n} done" for n in (1, 2, 3, 4))),
@@ -168,6 +171,27 @@ class Speakers(unittest.TestCase):
              "m1 done, claimed by 10.77.0.9, too"),
         ]:
             self.assertEqual(picture(script, room()), shown, script)
+
+    def test_only_a_stranger_says_that_it_is_complete(self) -> None:
+        for script, complete in [
+            ("9 is m9; m1@9 done", 0), ("m1@9 done; 9 is m9", 0), ("9 is m9; m1@9 seeding", 0),
+            ("9 is m2; m1@9 done; m2@9 done", 1),
+            # A router without NAT: its machines have addresses that are not on the link.
+            ("m1@9 done", 1), ("8 is m9; m1@71 done; m2@72 done", 2),
+            # A router with NAT speaks for a room.
+            ("9 is m9; " + "; ".join(f"m{n}@9 done" for n in (1, 2, 3)), 0),
+            ("9 is m9; " + "; ".join(f"m{n}@9 done" for n in (1, 2, 3, 4)), 4),
+            # One with proxy ARP answers for the address of each of them.
+            ("; ".join(f"{n} is m9; m{n}@{n} done" for n in (1, 2, 3)), 0),
+            ("; ".join(f"{n} is m9; m{n}@{n} done" for n in (1, 2, 3, 4)), 4),
+            # A machine of the room is no router.
+            ("5 is m5; m5 booted; " + "; ".join(f"m{n}@5 done" for n in (1, 2, 3, 4)), 0),
+        ]:
+            ours = play(script, room(5))
+            rows = ours.rows(2000.0)
+            totals = ours.totals(rows)
+            self.assertEqual((totals.complete, totals.failed), (complete, 0), script)
+            self.assertFalse(all_good(rows, totals, ours.job), script)
 
     def test_a_liar_decides_nothing_for_another(self) -> None:
         for script in ["m1@9 done; 9 is m2", "9 is m2; m1@9 done", "m1@9 done; 1 is m1; m1 boot",
