@@ -38,8 +38,6 @@ class Reader:
         self.path = path
         # Where the next line begins.
         self.offset = 0
-        # Lines that were no JSON object of bounded size.
-        self.skipped = 0
         # Of a line that is longer than LINE_BYTES_MAX, the rest is still to be passed over.
         self.in_long_line = False
 
@@ -75,15 +73,10 @@ class Reader:
         for line in lines.split(b"\n"):
             if self.in_long_line:
                 self.in_long_line = False
-                self.skipped += 1
                 continue
-            # A writer begins with a newline if the line before it is torn.
-            if not line:
-                continue
-            entry = parse_line(line)
-            if entry is None:
-                self.skipped += 1
-            else:
+            # An empty one: a writer begins with a newline if the line before it is torn.
+            entry = parse_line(line) if line else None
+            if entry is not None:
                 yield entry
 
 

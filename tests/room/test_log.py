@@ -47,9 +47,8 @@ class Reading(Log):
             before = self.numbers()
             self.write(whole[cut:])
             self.assertEqual(before + self.numbers(), [1, 2], f"cut at {cut}")
-            self.assertEqual(self.reader.skipped, 0)
 
-    def test_garbage_is_skipped_and_counted(self) -> None:
+    def test_garbage_is_skipped(self) -> None:
         for garbage in [
             b"hello", b"[1]", b'"x"', b"null", b"{", b'{"time":1}{"time":2}', b'{"n":1}',
             b'{"time":"1","n":1}', b'{"time":true,"n":1}', b'{"time":NaN,"n":1}',
@@ -62,7 +61,6 @@ class Reading(Log):
                 self.path.write_bytes(line(1) + garbage + b"\n" + line(2))
                 self.reader = Reader(str(self.path))
                 self.assertEqual(self.numbers(), [1, 2])
-                self.assertEqual(self.reader.skipped, 1)
 
     def test_invalid_utf_8_in_a_text_is_no_reason_to_lose_the_line(self) -> None:
         self.write(b'{"time":1,"n":1,"body":"\xff"}\n')
@@ -75,7 +73,6 @@ class Reading(Log):
             self.assertLessEqual(len(self.numbers()), 1)
         self.write(b"x\n" + line(2))
         self.assertEqual(self.numbers(), [2])
-        self.assertEqual(self.reader.skipped, 1)
 
     def test_the_end_of_a_long_line_is_no_line(self) -> None:
         self.write(b"x" * CHUNK_BYTES + line(1) + line(2))
@@ -129,7 +126,6 @@ class Appending(Log):
         append(str(self.path), {"time": 2, "n": 3})
         append(str(self.path), {"time": 2, "n": 4})
         self.assertEqual(self.numbers(), [3, 4])
-        self.assertEqual(self.reader.skipped, 1)
 
     def test_no_time_is_no_number(self) -> None:
         with self.assertRaises(ValueError):
@@ -149,7 +145,6 @@ class Appending(Log):
             self.assertEqual(os.waitpid(pid, 0)[1], 0)
         self.assertEqual(sorted(self.numbers()),
                          [child * 1000 + n for child in range(4) for n in range(200)])
-        self.assertEqual(self.reader.skipped, 0)
 
 
 class Layout(unittest.TestCase):
