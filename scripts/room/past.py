@@ -66,7 +66,7 @@ def load(state: State) -> Past:
     except Mistake as mistake:
         raise Refused(f"no job was started in {state.root} ({mistake})") from None
     torrents = None
-    for entry in log.Reader(str(state.room_log)).entries():
+    for entry in log.Reader(str(state.room_log), b'"kind":"job"').entries():
         if entry.get("kind") == "job":
             torrents = [Torrent(**image) for image in entry["images"]]
     if command is None or torrents is None:

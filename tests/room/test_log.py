@@ -62,6 +62,12 @@ class Reading(Log):
                 self.reader = Reader(str(self.path))
                 self.assertEqual(self.numbers(), [1, 2])
 
+    def test_only_lines_of_a_kind(self) -> None:
+        for n, kind in enumerate(["job", "report", "job"]):
+            append(str(self.path), {"time": 1, "n": n, "kind": kind, "body": '{"kind":"job"}'})
+        self.reader = Reader(str(self.path), b'"kind":"job"')
+        self.assertEqual(self.numbers(), [0, 2])
+
     def test_invalid_utf_8_in_a_text_is_no_reason_to_lose_the_line(self) -> None:
         self.write(b'{"time":1,"n":1,"body":"\xff"}\n')
         self.assertEqual(list(self.reader.entries())[0]["body"], "\ufffd")
