@@ -188,12 +188,11 @@ impl fmt::Display for UrlError {
                     "URL is {bytes} bytes long, at most {URL_BYTES_MAX} are accepted"
                 )
             }
-            UrlError::Character(character) => {
-                write!(
-                    f,
-                    "URL contains {character:?}, which must be percent-encoded"
-                )
-            }
+            UrlError::Character(character) => write!(
+                f,
+                "URL contains '{}', which must be percent-encoded",
+                character.escape_debug()
+            ),
             UrlError::Https => f.write_str(
                 "https:// is not supported: what is fetched is pinned by --info-hash, not by TLS",
             ),
