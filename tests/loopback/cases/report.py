@@ -107,7 +107,8 @@ def nginx_takes_reports_and_hears_them_every_five_seconds(stage):
     torrent = Torrent(stage.directory, image, 256 * KIB)
     port, inner, log = stage.port(), stage.port(), stage.path("reports.log")
     stage.path("nginx.conf").write_text(
-        f"daemon off; error_log {stage.path('error.log')}; pid {stage.path('nginx.pid')};\n"
+        "daemon off; master_process off;\n"
+        f"error_log {stage.path('error.log')}; pid {stage.path('nginx.pid')};\n"
         "events {}\nhttp { log_format report escape=json '\"$request_body\"';\n"
         f"client_body_temp_path {stage.path('body')}; proxy_temp_path {stage.path('proxy')};\n"
         f"server {{ listen 127.0.0.1:{port}; location /report {{\n"
