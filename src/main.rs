@@ -15,8 +15,8 @@ mod target;
 /// The exit status for a command line that was not understood.
 const EXIT_USAGE: u8 = 2;
 
-/// The exit status for a failure that the server of `--report` does not know of. Whoever started the
-/// agent may tell it: init does.
+/// The exit status for a failure that the server of `--report` does not know of. Whoever started
+/// the agent may tell it: init does.
 const EXIT_UNTOLD: u8 = 3;
 
 fn main() -> ExitCode {
