@@ -58,7 +58,11 @@ impl Announcer {
         self.exchange = None;
         let answer = match result {
             Ok(response) => Ok(Answer::of(&response)),
-            Err(error) if error.is_answer() => Ok(Answer::Failure(error.to_string())),
+            Err(error) if error.is_answer() => Ok(Answer::Refusal {
+                reason: error.to_string(),
+                retry_after: None,
+                by_tracker: false,
+            }),
             Err(error) => Err(error.to_string()),
         };
         core.handle_announced(now, answer);

@@ -340,6 +340,11 @@ pub(crate) const ANNOUNCE_COMPLETE: Duration = Duration::from_secs(8);
 pub(crate) const ANNOUNCE_RETRY_MIN: Duration = Duration::from_secs(1);
 pub(crate) const ANNOUNCE_RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// A complete agent whose announces are answered, but with nothing that a tracker writes, believes
+/// for this many grace times that there is a tracker: 5 minutes by default. A tracker that is
+/// overloaded for two minutes behind a proxy must release nobody, and one that is gone everybody.
+pub(crate) const DOUBT_TIMES: u32 = 10;
+
 /// Longest pause that a busy tracker is granted (`Retry-After`). Without a bound one answer could
 /// send a machine to sleep for good, and a complete one would not notice the end of the tracker.
 pub(crate) const ANNOUNCE_BUSY_MAX: Duration = Duration::from_secs(60);

@@ -4,6 +4,10 @@
 //! complete agent leaves when every tracker has been unreachable for the grace time. A tracker that
 //! restarts within that time releases nobody. The time is measured from the start of the first
 //! failed attempt to the start of the last one, because the tracker was only observed then.
+//!
+//! An answer that is no dictionary leaves it open whether there is a tracker: it is overloaded, or
+//! it is gone and the proxy before it answers (502). Such answers count as a tracker that is there,
+//! but not for longer than DOUBT_TIMES the grace time.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -38,11 +42,15 @@ pub struct Tracker {
     last_answer: Option<Instant>,
     /// Attempts that failed since the last answer.
     failures: usize,
-    /// Start of the first of them, and of the last.
+    /// Start of the first of them.
     failed_since: Option<Instant>,
+    /// Start of the first attempt that left it open whether there is a tracker, since one certainly
+    /// answered.
+    doubted_since: Option<Instant>,
+    /// Start of the last attempt that was not answered with peers.
     failed_until: Instant,
-    /// When the last tracker that was busy may be asked again.
-    busy_until: Instant,
+    /// When all trackers that refused us may be asked again.
+    refused_until: Instant,
     grace: Duration,
 }
 
@@ -67,8 +75,9 @@ impl Tracker {
             last_answer: None,
             failures: 0,
             failed_since: None,
+            doubted_since: None,
             failed_until: now,
-            busy_until: now,
+            refused_until: now,
             grace,
         }
     }
@@ -146,33 +155,29 @@ impl Tracker {
         self.last_answer = Some(now);
         self.next = now;
         self.failures = 0;
-        self.failed_since = None;
+        (self.failed_since, self.doubted_since) = (None, None);
     }
 
-    /// The tracker refused us (BEP 3 `failure reason`): it is reachable, but asking again at once
-    /// is useless.
-    pub fn refused(&mut self, now: Instant) {
-        let Some((_, event)) = self.in_flight.take() else {
+    /// A server was reached and refused us. Asking again at once is useless: it is asked after the
+    /// pause that it asked for, within limits. `by_tracker`: a tracker certainly wrote the answer.
+    pub fn refused(&mut self, now: Instant, pause: Option<Duration>, by_tracker: bool) {
+        let Some((since, event)) = self.in_flight.take() else {
             return;
         };
         self.stopped &= event != Event::Stopped;
         self.last_answer = Some(now);
         self.failures = 1;
         self.failed_since = None;
-        self.next_tracker();
-        self.next = match self.at {
-            (0, 0) => self.busy_until.max(now + ANNOUNCE_RETRY_MAX),
-            _ => now,
-        };
-    }
-
-    /// The tracker is there and busy. It is asked again after the pause that it asked for, within
-    /// limits.
-    pub fn busy(&mut self, now: Instant, pause: Option<Duration>) {
+        self.failed_until = since;
+        self.doubted_since = (!by_tracker).then(|| self.doubted_since.unwrap_or(since));
         let pause = pause.unwrap_or_default();
         let pause = pause.clamp(ANNOUNCE_RETRY_MAX, ANNOUNCE_BUSY_MAX);
-        self.busy_until = self.busy_until.max(now + pause);
-        self.refused(now);
+        self.refused_until = self.refused_until.max(now + pause);
+        self.next_tracker();
+        self.next = match self.at {
+            (0, 0) => self.refused_until,
+            _ => now,
+        };
     }
 
     /// No answer. The next tracker is tried at once, and the first one again after a pause.
@@ -222,10 +227,13 @@ impl Tracker {
         self.started
     }
 
-    /// No tracker has answered for the grace time.
+    /// No tracker has answered for the grace time, or certainly for DOUBT_TIMES that.
     pub fn is_gone(&self) -> bool {
-        self.unreachable_since()
-            .is_some_and(|since| self.failed_until.since(since) >= self.grace)
+        let lasts = |since: Option<Instant>, limit| {
+            since.is_some_and(|since| self.failed_until.since(since) >= limit)
+        };
+        lasts(self.unreachable_since(), self.grace)
+            || lasts(self.doubted_since, self.grace * DOUBT_TIMES)
     }
 }
 
@@ -334,12 +342,12 @@ mod tests {
     fn a_tracker_that_refuses_does_not_hide_the_next_tier() {
         let mut tracker = tracker(&[&["http://a/"], &["http://b/"]]);
         let _ = tracker.poll(at(0), Need::Alone);
-        tracker.refused(at(0));
+        tracker.refused(at(0), None, true);
         assert_eq!(
             tracker.poll(at(0), Need::Alone),
             Some(("http://b/", Event::Started))
         );
-        tracker.refused(at(0));
+        tracker.refused(at(0), None, true);
         assert_eq!(
             tracker.poll(at(1), Need::Alone),
             None,
@@ -366,12 +374,53 @@ mod tests {
             for round in 1..=10 {
                 let now = at(8 + (round - 1) * pause);
                 assert!(tracker.poll(now, Need::Complete).is_some(), "{asked:?}");
-                tracker.busy(now, asked);
+                tracker.refused(now, asked, true);
                 assert!(!tracker.is_gone());
                 let before = at(8 + round * pause - 1);
                 assert_eq!(tracker.poll(before, Need::Complete), None, "{asked:?}");
             }
         }
+    }
+
+    /// Announces from `from` on until the tracker is gone, for an hour at most; `refusal` says who
+    /// refuses in which second, or None for no answer at all. Returns for how long.
+    fn gone_after(
+        tracker: &mut Tracker,
+        from: u64,
+        refusal: impl Fn(u64) -> Option<bool>,
+    ) -> Option<u64> {
+        for second in from..from + 3600 {
+            if tracker.poll(at(second), Need::Complete).is_some() {
+                match refusal(second) {
+                    Some(by_tracker) => tracker.refused(at(second), None, by_tracker),
+                    None => tracker.failed(at(second)),
+                }
+            }
+            if tracker.is_gone() {
+                return Some(second - from);
+            }
+        }
+        None
+    }
+
+    /// The tracker is gone, and the proxy before it answers 502.
+    #[test]
+    fn answers_that_no_tracker_wrote_hold_a_complete_agent_only_for_a_while() {
+        let new = || tracker(&[&["http://a/"]]);
+        let doubtful = gone_after(&mut new(), 0, |_| Some(false));
+        assert_eq!(doubtful, Some(300), "ten times the grace time");
+        let flapping = gone_after(&mut new(), 0, |second| (second % 7 > 2).then_some(false));
+        assert!(flapping.is_some_and(|after| after < 310), "{flapping:?}");
+        assert_eq!(gone_after(&mut new(), 0, |_| Some(true)), None);
+        let overloaded = |second| Some(second % 300 > 280);
+        assert_eq!(gone_after(&mut new(), 0, overloaded), None);
+
+        let mut tracker = new();
+        assert_eq!(gone_after(&mut tracker, 0, |_| Some(false)), Some(300));
+        assert!(tracker.poll(at(310), Need::Complete).is_some());
+        tracker.answered(at(310));
+        assert!(!tracker.is_gone());
+        assert_eq!(gone_after(&mut tracker, 318, |_| Some(false)), Some(300));
     }
 
     #[test]
@@ -396,7 +445,7 @@ mod tests {
         assert!(tracker.is_gone());
         assert_eq!(tracker.unreachable_since(), Some(at(8)));
         assert!(tracker.poll(at(65), Need::Complete).is_some());
-        tracker.refused(at(65));
+        tracker.refused(at(65), None, true);
         assert_eq!(
             tracker.unreachable_since(),
             None,

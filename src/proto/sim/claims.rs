@@ -116,7 +116,7 @@ impl World {
                 let may = match agent.options.seed_for {
                     Some(limit) => seeded >= limit,
                     None if self.options.tracker.is_none() => seeded >= grace,
-                    None => away >= grace,
+                    None => away >= self.tracker.grace(grace),
                 };
                 assert!(
                     may,

@@ -122,7 +122,7 @@ impl World {
             Duration::ZERO
         };
         self.queue.schedule(
-            now + self.options.tracker_grace + RELEASE_SLACK + wait,
+            now + self.tracker.grace(self.options.tracker_grace) + RELEASE_SLACK + wait,
             SimEvent::RunEnds,
         );
     }

@@ -386,6 +386,7 @@ fn tracker(span: Duration, grace: Duration, rng: &mut Rng) -> TrackerOptions {
     if wild > 0 && outage_count == 0 {
         options.loses_one_in = 5 + rng.below(20);
         options.refuses_one_in = 5 + rng.below(20);
+        options.has_proxy = rng.chance(1, 3);
     }
     let mut from = Instant(0);
     for _ in 0..outage_count {

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use crate::limits::ANNOUNCE_COMPLETE;
+use crate::limits::{ANNOUNCE_COMPLETE, DOUBT_TIMES};
 use crate::rng::Rng;
 use crate::units::Instant;
 use crate::wire::announce::Answer;
@@ -19,8 +19,10 @@ pub struct TrackerOptions {
     pub outages: Vec<(Instant, Duration)>,
     /// One announce in this many is lost, but never two of one peer in a row. 0: none.
     pub loses_one_in: u32,
-    /// One announce in this many is answered with a failure reason. 0: none.
+    /// One announce in this many is refused, with a dictionary or without. 0: none.
     pub refuses_one_in: u32,
+    /// A proxy stands before it, and answers while the tracker is away.
+    pub has_proxy: bool,
     pub peers_max: usize,
     /// It stops for good at this time, even if an agent is incomplete.
     pub stops_at: Option<Instant>,
@@ -68,6 +70,14 @@ impl Tracker {
         }
     }
 
+    /// For how long a complete agent believes that a tracker is there that is away.
+    pub fn grace(&self, grace: Duration) -> Duration {
+        match self.options.has_proxy {
+            true => grace * DOUBT_TIMES,
+            false => grace,
+        }
+    }
+
     /// Every peer that announced and has not announced `stopped` since.
     pub fn peers(&self) -> &[SocketAddr] {
         &self.peers
@@ -81,15 +91,27 @@ impl Tracker {
         rng: &mut Rng,
     ) -> Result<Answer, &'static str> {
         let one_in = |count: u32, rng: &mut Rng| count > 0 && rng.chance(1, count);
-        if self.away_since(now).is_some() {
-            return Err("connection refused");
+        let refusal = |by_tracker, rng: &mut Rng| {
+            let seconds = u64::from(rng.below(ANNOUNCE_COMPLETE.as_secs() as u32));
+            Ok(Answer::Refusal {
+                reason: "no announces now".into(),
+                retry_after: rng.chance(1, 2).then_some(Duration::from_secs(seconds)),
+                by_tracker,
+            })
+        };
+        match self.away_since(now) {
+            Some(_) if self.options.has_proxy => return refusal(false, rng),
+            Some(_) => return Err("connection refused"),
+            None => {}
         }
         if !self.lost.remove(&asker) && one_in(self.options.loses_one_in, rng) {
             self.lost.insert(asker);
             return Err("no answer");
         }
         if one_in(self.options.refuses_one_in, rng) {
-            return Ok(Answer::Failure("the tracker refuses requests".into()));
+            // A proxy that refuses now and then would seem to have lost the tracker earlier.
+            let by_tracker = self.options.has_proxy || rng.chance(1, 2);
+            return refusal(by_tracker, rng);
         }
         let known = self.peers.iter().position(|peer| *peer == asker);
         match (known, parameter(url, "event") == Some("stopped")) {

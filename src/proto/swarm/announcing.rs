@@ -85,15 +85,12 @@ impl Swarm {
                     self.tell(Event::TrackerWarned(text));
                 }
             }
-            Ok(Answer::Failure(text)) => {
-                self.tracker.refused(now);
-                self.tell_refusal(text);
-            }
-            Ok(Answer::Busy {
+            Ok(Answer::Refusal {
                 reason,
                 retry_after,
+                by_tracker,
             }) => {
-                self.tracker.busy(now, retry_after);
+                self.tracker.refused(now, retry_after, by_tracker);
                 self.tell_refusal(reason);
             }
             Err(text) => {

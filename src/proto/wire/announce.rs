@@ -110,33 +110,32 @@ pub enum Answer {
         peers: Vec<SocketAddr>,
         warning: Option<String>,
     },
-    /// The tracker was reached, but refuses to serve us. The text is its reason.
-    Failure(String),
-    /// The tracker was reached and asks us to come back later.
-    Busy {
+    /// A server was reached and refuses to serve us.
+    Refusal {
         reason: String,
+        /// When it asks us to come back.
         retry_after: Option<Duration>,
+        /// The answer is a dictionary, so a tracker wrote it. Any other answer may come from a
+        /// proxy whose tracker is gone.
+        by_tracker: bool,
     },
 }
 
 impl Answer {
-    /// Whatever answers in HTTP is there, so every response is an answer. Too Many Requests (429,
-    /// RFC 6585) and Service Unavailable (503, RFC 9110) mean that it is busy.
+    /// Every response is an answer, whatever its status.
     pub fn of(response: &Response) -> Answer {
-        let status = response.status;
-        let reason = match Answer::parse(&response.body) {
-            Ok(Answer::Failure(reason)) => reason,
-            Ok(answer) if status == 200 => return answer,
-            Err(error) if status == 200 => error.to_string(),
-            _ => format!("HTTP status {status}"),
+        let parsed = Answer::parse(&response.body);
+        let by_tracker = parsed.is_ok();
+        let reason = match (parsed, response.status) {
+            (Ok(Answer::Refusal { reason, .. }), _) => reason,
+            (Ok(answer), 200) => return answer,
+            (Err(error), 200) => error.to_string(),
+            (_, status) => format!("HTTP status {status}"),
         };
-        let retry_after = response.retry_after;
-        match status {
-            429 | 503 => Answer::Busy {
-                reason,
-                retry_after,
-            },
-            _ => Answer::Failure(reason),
+        Answer::Refusal {
+            reason,
+            retry_after: response.retry_after,
+            by_tracker,
         }
     }
 
@@ -147,7 +146,11 @@ impl Answer {
         let (value, _) = bencode::parse_prefix(body).map_err(AnnounceError::Bencode)?;
         let dict = value.as_dict().ok_or(AnnounceError::NotADict)?;
         if let Some(reason) = text_of(&dict, "failure reason") {
-            return Ok(Answer::Failure(reason));
+            return Ok(Answer::Refusal {
+                reason,
+                retry_after: None,
+                by_tracker: true,
+            });
         }
         Ok(Answer::Peers {
             peers: peers_in(&dict),
@@ -305,7 +308,7 @@ mod tests {
         let refusal =
             b"d14:failure reason63:Requested download is not authorized for use with this tracker.e";
         let reason = "Requested download is not authorized for use with this tracker.";
-        assert_eq!(Answer::parse(refusal), Ok(Answer::Failure(reason.into())));
+        assert_eq!(Answer::parse(refusal), Ok(refusal_of(reason)));
         let stopped =
             b"d8:completei1e10:incompletei0e8:intervali1749e12:min intervali874e5:peers0:e";
         assert!(
@@ -313,35 +316,51 @@ mod tests {
         );
     }
 
-    #[test]
-    fn every_http_answer_is_an_answer() {
-        const REFUSAL: &[u8] = b"d14:failure reason4:no!!e";
-        let busy = |reason: &str, seconds: Option<u64>| Answer::Busy {
+    fn refusal_of(reason: &str) -> Answer {
+        Answer::Refusal {
             reason: reason.into(),
-            retry_after: seconds.map(Duration::from_secs),
-        };
-        let failure = |reason: &str| Answer::Failure(reason.into());
+            retry_after: None,
+            by_tracker: true,
+        }
+    }
+
+    #[test]
+    fn every_http_answer_is_an_answer_and_a_dictionary_is_a_tracker() {
+        const REFUSAL: &[u8] = b"d14:failure reason4:no!!e";
+        let retry_after = Some(Duration::from_secs(7));
         let unreadable = Answer::parse(b"<html>").unwrap_err().to_string();
-        for (status, body, expected) in [
-            (200, OPENTRACKER, Answer::parse(OPENTRACKER).unwrap()),
-            (200, REFUSAL, failure("no!!")),
-            (200, b"<html>", failure(&unreadable)),
-            (400, REFUSAL, failure("no!!")),
-            (403, REFUSAL, failure("no!!")),
-            (403, b"", failure("HTTP status 403")),
-            (404, OPENTRACKER, failure("HTTP status 404")),
-            (410, b"<html>", failure("HTTP status 410")),
-            (429, REFUSAL, busy("no!!", Some(7))),
-            (500, b"", failure("HTTP status 500")),
-            (503, b"busy", busy("HTTP status 503", Some(7))),
+        for (status, body, reason, by_tracker) in [
+            (200, REFUSAL, "no!!", true),
+            (200, b"<html>", &unreadable, false),
+            (200, b"le", "tracker's answer is not a dictionary", false),
+            (400, REFUSAL, "no!!", true),
+            (403, REFUSAL, "no!!", true),
+            (403, b"", "HTTP status 403", false),
+            (404, OPENTRACKER, "HTTP status 404", true),
+            (410, b"<html>", "HTTP status 410", false),
+            (429, REFUSAL, "no!!", true),
+            (500, b"", "HTTP status 500", false),
+            (502, b"<html>", "HTTP status 502", false),
+            (503, b"busy", "HTTP status 503", false),
         ] {
             let response = Response {
                 status,
-                retry_after: Some(Duration::from_secs(7)),
+                retry_after,
                 body: body.to_vec(),
+            };
+            let expected = Answer::Refusal {
+                reason: reason.into(),
+                retry_after,
+                by_tracker,
             };
             assert_eq!(Answer::of(&response), expected, "{status}");
         }
+        let response = Response {
+            status: 200,
+            retry_after: None,
+            body: OPENTRACKER.to_vec(),
+        };
+        assert_eq!(Answer::of(&response), Answer::parse(OPENTRACKER).unwrap());
     }
 
     fn peers_of(body: &[u8]) -> Vec<SocketAddr> {
@@ -424,10 +443,7 @@ mod tests {
     #[test]
     fn texts_are_made_printable_and_cut() {
         let failure = Answer::parse(b"d14:failure reason9:\x1b[2J no\r\ne");
-        assert_eq!(
-            failure,
-            Ok(Answer::Failure("\u{fffd}[2J no\u{fffd}\u{fffd}".into()))
-        );
+        assert_eq!(failure, Ok(refusal_of("\u{fffd}[2J no\u{fffd}\u{fffd}")));
         let mut body = Vec::from(b"d15:warning message");
         bencode::put_bytes(&mut body, &[b'x'; 5000]);
         body.push(b'e');

@@ -12,6 +12,8 @@ mod claims;
 mod machine;
 mod torrent;
 
+use std::time::Duration;
+
 use libfuzzer_sys::fuzz_target;
 use machine::Machine;
 use swarm_proto::swarm::State;
@@ -205,7 +207,11 @@ fn raw_block(machine: &Machine, input: &mut Input<'_>) -> RawBlock {
 fn tracker_answer(input: &mut Input<'_>) -> Result<Answer, String> {
     match input.choose(4) {
         0 => Err("no answer".into()),
-        1 => Ok(Answer::Failure("no".into())),
+        1 => Ok(Answer::Refusal {
+            reason: "no".into(),
+            retry_after: Some(Duration::from_secs(input.u8().into())),
+            by_tracker: input.choose(2) == 0,
+        }),
         _ => {
             let peers = (0..input.choose(4)).map(|_| machine::address(input.u8()));
             let peers = peers.collect();

@@ -37,7 +37,12 @@ fn an_agent_without_peers_says_what_the_tracker_does() {
     expect(&swarm, &alloc::format!("{nobody} has not answered yet"));
     announced(&mut swarm, 0, Err("refused"));
     expect(&swarm, &alloc::format!("{nobody} does not answer: refused"));
-    announced(&mut swarm, 20, Ok(Answer::Failure("not today".into())));
+    let refusal = Answer::Refusal {
+        reason: "not today".into(),
+        retry_after: None,
+        by_tracker: true,
+    };
+    announced(&mut swarm, 20, Ok(refusal));
     expect(&swarm, &alloc::format!("{nobody} refuses: not today"));
     announced(&mut swarm, 40, answer(&[]));
     let alone = alloc::format!("{nobody} answers and names no other peer");
