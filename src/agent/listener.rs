@@ -12,7 +12,7 @@ use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Interest, Registry};
 use swarm_proto::limits::GREETING_MAX;
-use swarm_proto::policy::seats::{self, Patience, Seat};
+use swarm_proto::policy::seats::{self, GREETING_PATIENCE, Seat};
 use swarm_proto::units::Instant;
 use swarm_proto::wire::message::Handshake;
 
@@ -26,12 +26,6 @@ const PORT_COUNT: u16 = 100;
 
 /// Connections that have not named a torrent yet.
 const NEWCOMER_COUNT_MAX: usize = 64;
-
-/// A handshake is sent at once, so nobody who waits for one deserves patience.
-const PATIENCE: Patience = Patience {
-    greedy: Duration::ZERO,
-    fair: Some(Duration::ZERO),
-};
 
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -122,7 +116,7 @@ impl Listener {
         let displaced = || {
             let newcomers = self.newcomers.iter().flatten();
             let seats: Vec<Seat> = newcomers.map(Newcomer::seat).collect();
-            seats::displaced(now, conn.address().ip(), &seats, PATIENCE)
+            seats::displaced(now, conn.address().ip(), &seats, GREETING_PATIENCE)
         };
         let Some(index) = free.or_else(displaced) else {
             return Ok(());

@@ -2,7 +2,8 @@
 //!
 //! The seat that moves nothing for the longest time, among those of the address with most seats. So
 //! one machine cannot shut out all others by sitting on every seat, and forty machines behind one
-//! address (NAT) lose seats only when seats are short, and only idle ones.
+//! address (NAT) lose seats only when seats are short, and only idle ones. An address with more
+//! than half of all seats loses one to an address that has none, however busy it is.
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -27,6 +28,13 @@ pub struct Patience {
     pub fair: Option<Duration>,
 }
 
+/// Patience with connections that have not sent a handshake. Two hundred machines that are switched
+/// on together connect within one turn of the loop, before any of their handshakes is read.
+pub const GREETING_PATIENCE: Patience = Patience {
+    greedy: Duration::ZERO,
+    fair: Some(Duration::from_secs(1)),
+};
+
 /// The index of the seat to give to a newcomer; None if it has to go.
 #[must_use]
 pub fn displaced(
@@ -38,14 +46,15 @@ pub fn displaced(
     let count_of = |ip| seats.iter().filter(|seat| seat.ip == ip).count();
     let counts: Vec<usize> = seats.iter().map(|seat| count_of(seat.ip)).collect();
     let own = count_of(newcomer);
+    let kept = |count: usize| match count {
+        _ if own == 0 && 2 * count > seats.len() => Some(Duration::ZERO),
+        _ if count > own + 1 => Some(patience.greedy),
+        _ if count >= own => patience.fair,
+        _ => None,
+    };
     let may_go = |index: &usize| {
-        let greedy = counts[*index] > own + 1;
-        let kept = patience.fair.filter(|_| !greedy && counts[*index] >= own);
-        let kept = kept.or(greedy.then_some(patience.greedy));
-        seats[*index]
-            .idle_since
-            .zip(kept)
-            .is_some_and(|(since, kept)| now.since(since) >= kept)
+        let kept = seats[*index].idle_since.zip(kept(counts[*index]));
+        kept.is_some_and(|(since, kept)| now.since(since) >= kept)
     };
     let idle = |index: &usize| now.since(seats[*index].idle_since.unwrap_or(now));
     let candidates = (0..seats.len()).filter(may_go);
@@ -84,7 +93,7 @@ mod tests {
         let seats = [(1, 0), (2, 3), (2, 2), (2, 4), (3, u64::MAX)];
         assert_eq!(displaced_at(5, 9, &seats), Some(2));
         assert_eq!(displaced_at(5, 1, &seats), Some(2), "3 seats against 1");
-        assert_eq!(displaced_at(2, 9, &seats), None, "2 has just come");
+        assert_eq!(displaced_at(2, 1, &seats), None, "2 has just come");
         assert_eq!(displaced_at(5, 2, &seats), None, "it takes from nobody");
         assert_eq!(displaced_at(12, 2, &seats), Some(2), "but its own place");
     }
@@ -97,6 +106,32 @@ mod tests {
         assert_eq!(displaced_at(13, 9, &[]), None);
         let kept = [(1, u64::MAX), (1, u64::MAX), (1, u64::MAX)];
         assert_eq!(displaced_at(99, 9, &kept), None, "they move data");
+    }
+
+    #[test]
+    fn an_address_with_most_of_all_seats_makes_room_for_a_new_one_at_once() {
+        let busy = [(2, 4), (2, 4), (2, 4), (1, 4), (3, 4)];
+        assert_eq!(displaced_at(4, 9, &busy), Some(0), "3 of 5");
+        assert_eq!(displaced_at(4, 1, &busy), None, "it has a seat");
+        assert_eq!(displaced_at(4, 9, &busy[1..]), None, "2 of 4");
+    }
+
+    #[test]
+    fn machines_that_come_together_do_not_displace_each_other_before_their_handshakes() {
+        let seat = |host: u8| Seat {
+            ip: ip(host),
+            idle_since: Some(Instant(0)),
+        };
+        let seats: Vec<Seat> = (1..=64).map(seat).collect();
+        let displaced = |second: u64| {
+            displaced(
+                Instant(second * 1_000_000),
+                ip(99),
+                &seats,
+                GREETING_PATIENCE,
+            )
+        };
+        assert_eq!((displaced(0), displaced(1)), (None, Some(0)));
     }
 
     /// One address takes all seats again and again, and another one comes in all the same.

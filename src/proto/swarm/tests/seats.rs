@@ -60,7 +60,6 @@ fn the_idle_links_of_one_address_make_room_at_a_seed() {
         .collect();
     idle.iter()
         .for_each(|slot| shake_hands(&mut swarm, *slot, slot.0 as u8, true));
-    assert_eq!(swarm.handle_incoming(at(0), address(9)), None, "just come");
     swarm.peer(idle[0]).moved_at = at(1);
     assert!(swarm.handle_incoming(at(1), address(9)).is_some());
     assert_eq!(
@@ -70,6 +69,26 @@ fn the_idle_links_of_one_address_make_room_at_a_seed() {
     );
     assert_eq!(swarm.handle_incoming(at(1), port(999)), None);
     swarm.check_invariants();
+}
+
+/// 80 connections of one address that fetch a block now and then.
+#[test]
+fn an_address_with_most_links_of_a_seed_loses_one_although_all_are_busy() {
+    let mut swarm = swarm(Role::Seeder, 2, 16 * KIB, &[]);
+    let port = |port| SocketAddr::from(([10, 77, 0, 1], port));
+    for n in 0..SEED_LINKS_MAX as u16 {
+        let slot = swarm.handle_incoming(at(0), port(n + 1)).unwrap();
+        shake_hands(&mut swarm, slot, slot.0 as u8, true);
+        swarm.peer(slot).moved_at = at(9) + TICK * u32::from(n == 0);
+    }
+    let now = at(9) + TICK;
+    assert!(swarm.handle_incoming(now, address(9)).is_some());
+    assert_eq!(
+        swarm.poll_close(),
+        Some((PeerSlot(1), "its place is needed"))
+    );
+    assert_eq!(swarm.handle_incoming(now, address(9)), None, "it has one");
+    assert_eq!(swarm.handle_incoming(now, port(999)), None);
 }
 
 /// Places that one address has not taken more of than any other are kept while they are used.
