@@ -44,19 +44,18 @@ impl World {
         self.sources_bad += u32::from(matches!(event, Event::SourceBad { .. }));
     }
 
+    /// Whether a machine of this address may send bad data.
     fn may_be_a_liar(&self, ip: IpAddr) -> bool {
-        let culprit = self
-            .machines
-            .iter()
-            .find(|machine| machine.address.ip() == ip);
-        match culprit.map(|machine| &machine.state) {
-            Some(MachineState::Agent(agent)) => agent.has_lying_disk(),
-            Some(MachineState::Off(plan)) => match &**plan {
+        let lies = |state: &MachineState| match state {
+            MachineState::Agent(agent) => agent.has_lying_disk(),
+            MachineState::Off(plan) => match &**plan {
                 Plan::Agent(options, _) => options.has_lying_disk(),
                 Plan::Fake(_) => true,
             },
-            _ => true,
-        }
+            MachineState::Fake(_) => true,
+        };
+        let mut machines = self.machines.iter();
+        machines.any(|machine| machine.address.ip() == ip && lies(&machine.state))
     }
 
     /// An agent begins to leave: its reason must be true.

@@ -12,7 +12,7 @@ use super::fake_peer::FakePeer;
 use super::ids::MachineId;
 use super::machine::{MachineState, Plan};
 use super::options::FakeOptions;
-use super::world::{LISTEN_PORT, World};
+use super::world::World;
 use crate::rng::Rng;
 use crate::swarm::Role;
 
@@ -40,7 +40,7 @@ impl World {
                     machine,
                     process,
                     peers: self.peers_given(machine),
-                    listen_port: LISTEN_PORT,
+                    listen_port: self.machines[machine].address.port(),
                     tracker_grace: self.options.tracker_grace,
                     seed: self.rng.next_u64(),
                 };

@@ -20,6 +20,8 @@ pub struct Options {
     /// Agent 0 is a seeder that nothing happens to.
     pub agents: Vec<AgentOptions>,
     pub fakes: Vec<FakeOptions>,
+    /// Machines from this number on have one address, each with a port of its own (NAT).
+    pub nat_from: usize,
     /// Bytes per second that the cable of each rack carries, each way.
     pub rack_rates: Vec<u64>,
     /// Without a tracker, agents know each other from the command line.
@@ -184,6 +186,7 @@ impl Options {
                 .chain(leechers)
                 .collect(),
             fakes: Vec::new(),
+            nat_from: usize::MAX,
             rack_rates: Vec::new(),
             tracker: Some(TrackerOptions {
                 peers_max: 200,

@@ -11,7 +11,7 @@ use super::machine::{Machine, MachineState};
 use super::packet::Packet;
 use super::random::random_up_to;
 use super::tracker;
-use super::world::{LISTEN_PORT, World};
+use super::world::World;
 use crate::limits::HTTP_TIMEOUT;
 use crate::swarm::{Role, State};
 use crate::units::{Instant, PeerSlot};
@@ -177,7 +177,7 @@ impl World {
     }
 
     fn announce(&mut self, machine: MachineId, process: ProcessId, url: &str) {
-        tracker::check_url(url, LISTEN_PORT);
+        tracker::check_url(url, self.machines[machine].address.port());
         self.agent(machine, process)
             .expect("an agent that answered a poll still runs")
             .checker

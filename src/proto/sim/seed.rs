@@ -50,6 +50,12 @@ impl Options {
         limit_rates(&mut agents, aside);
         damage_targets(&mut agents[1..], aside);
         let hashes = hash_unit(aside);
+        // None, some of the machines, or all but the seeder.
+        let nat_from = match aside.below(4) {
+            0 => 1,
+            1 => 1 + aside.below(leecher_count) as usize,
+            _ => usize::MAX,
+        };
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
@@ -71,6 +77,7 @@ impl Options {
             shape: shape(piece_count, piece_bytes, rng),
             agents,
             fakes,
+            nat_from,
             rack_rates: Vec::new(),
             tracker,
             tracker_grace,

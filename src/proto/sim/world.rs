@@ -47,7 +47,7 @@ pub struct World {
     pub log: u64,
 }
 
-pub const LISTEN_PORT: u16 = 6881;
+const LISTEN_PORT: u16 = 6881;
 
 /// The length of one entry of `World::arrivals`.
 pub const ARRIVALS_INTERVAL: Duration = Duration::from_millis(50);
@@ -150,9 +150,11 @@ impl World {
 
     fn add_machine(&mut self, plan: Plan) -> MachineId {
         let index = self.machines.len();
-        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 77, 1, 1)) + index as u32);
+        let host = index.min(self.options.nat_from);
+        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 77, 1, 1)) + host as u32);
+        let port = LISTEN_PORT + (index - host) as u16;
         self.machines.push(Machine {
-            address: SocketAddr::new(IpAddr::V4(ip), LISTEN_PORT),
+            address: SocketAddr::new(IpAddr::V4(ip), port),
             process: 0,
             state: MachineState::off(plan),
             inbox: VecDeque::new(),
