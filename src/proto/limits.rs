@@ -322,8 +322,12 @@ pub(crate) const BAN_MAX: Duration = Duration::from_secs(300);
 pub(crate) const BAN_NEEDED_MIN: Duration = Duration::from_secs(1);
 pub(crate) const BAN_NEEDED_MAX: Duration = Duration::from_secs(30);
 
+/// Offences older than this do not lengthen a ban. Over a day, each of many machines behind one NAT
+/// may send one bad block.
+pub(crate) const OFFENCE_KEPT: Duration = Duration::from_secs(3000);
+
 /// Connections that can still be blamed for blocks that they sent: several times SEED_LINKS_MAX,
-/// for those that have ended.
+/// for those that have ended, and more than CALLS_MAX.
 pub(crate) const GIVERS_MAX: usize = 512;
 
 /// Peers and addresses that sent bad data and are remembered.

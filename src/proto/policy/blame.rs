@@ -1,27 +1,29 @@
 //! Who sent bad data, and for how long do we keep away from it?
 //!
-//! Blame falls on a peer: the peer id behind an address. The other peers of the address may be
-//! honest machines behind one NAT, so the address as a whole is banned only when a second peer id
-//! of it is blamed: then somebody there changes its name.
+//! A peer is blamed by its address and its peer id. Other peers of the address may be honest
+//! machines behind one NAT, so the whole address is banned only when a second peer id of it is
+//! blamed: then a machine there probably changes its peer id after each offence.
 //!
 //! Every ban lapses, because one flipped bit in the memory of the only source must not stop a room
-//! for ever. Its length doubles with each offence. It is short for the peers of the command line,
-//! and while nobody else has what is missing.
+//! for ever. Its length doubles with each offence, and offences are forgotten after OFFENCE_KEPT.
+//! It is short for the peers of the command line, and while nobody else has what is missing.
 //!
-//! A giver is named by a number that is never used again, since a slot has another peer soon after
-//! its peer has left.
+//! A peer that has sent a block is a *giver*. Its number is never used again, while a slot has
+//! another peer soon after its peer has left. A peer gets no number for a handshake, and a crowd at
+//! one address displaces only its own: otherwise a poisoner could have itself forgotten by
+//! connecting a few hundred times.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use crate::limits::{BAN_MAX, BAN_MIN, BAN_NEEDED_MAX, BAN_NEEDED_MIN, GIVERS_MAX, OFFENDERS_MAX};
+use crate::limits::*;
 use crate::units::{Giver, Instant, PeerId};
 use crate::vec_map::VecMap;
 
 #[derive(Debug, Default)]
 pub struct Blame {
-    /// The peers of the last GIVERS_MAX connections, by their numbers.
+    /// The peers that have sent a block, by their numbers.
     givers: VecMap<Giver, (SocketAddr, PeerId)>,
     giver_count: u64,
     /// A peer, or (None) all peers of an address.
@@ -44,11 +46,22 @@ impl Blame {
         }
     }
 
-    /// A peer has introduced itself: the number under which its blocks are remembered.
-    pub fn note_peer(&mut self, address: SocketAddr, peer_id: PeerId) -> Giver {
-        let oldest = self.givers.keys().next().copied();
-        if let Some(oldest) = oldest.filter(|_| self.givers.len() >= GIVERS_MAX) {
-            self.givers.remove(&oldest);
+    /// A peer has sent its first block: the number under which its blocks are remembered. The
+    /// oldest giver of the address with most makes room, but none that is connected.
+    pub fn note_peer(
+        &mut self,
+        address: SocketAddr,
+        peer_id: PeerId,
+        is_connected: impl Fn(Giver) -> bool,
+    ) -> Giver {
+        if self.givers.len() >= GIVERS_MAX {
+            let all = || self.givers.iter();
+            let count_of = |ip| all().filter(|(_, (of, _))| of.ip() == ip).count();
+            let gone = all().rev().filter(|(giver, _)| !is_connected(**giver));
+            let surplus = gone.max_by_key(|(_, (address, _))| count_of(address.ip()));
+            if let Some(surplus) = surplus.map(|(giver, _)| *giver) {
+                self.givers.remove(&surplus);
+            }
         }
         self.giver_count += 1;
         let giver = Giver(self.giver_count);
@@ -61,7 +74,7 @@ impl Blame {
     pub fn blame(&mut self, now: Instant, giver: Giver) -> Option<SocketAddr> {
         let (address, peer_id) = self.givers.remove(&giver)?;
         let ip = address.ip();
-        if !self.offenders.contains_key(&(ip, Some(peer_id))) {
+        if self.offender(now, (ip, Some(peer_id))).is_none() {
             self.note(now, (ip, None));
         }
         self.note(now, (ip, Some(peer_id)));
@@ -69,9 +82,8 @@ impl Blame {
     }
 
     fn note(&mut self, now: Instant, who: (IpAddr, Option<PeerId>)) {
-        let known = self.offenders.get(&who);
-        let offences = 1 + known.map_or(0, |offender| offender.offences);
-        if known.is_none() && self.offenders.len() >= OFFENDERS_MAX {
+        let offences = 1 + self.offender(now, who).map_or(0, |known| known.offences);
+        if !self.offenders.contains_key(&who) && self.offenders.len() >= OFFENDERS_MAX {
             let oldest = self.offenders.iter().min_by_key(|(_, o)| o.last);
             if let Some(oldest) = oldest.map(|(who, _)| *who) {
                 self.offenders.remove(&oldest);
@@ -81,9 +93,14 @@ impl Blame {
         self.offenders.insert(who, Offender { offences, last });
     }
 
+    fn offender(&self, now: Instant, who: (IpAddr, Option<PeerId>)) -> Option<&Offender> {
+        let known = self.offenders.get(&who);
+        known.filter(|offender| now.since(offender.last) < OFFENCE_KEPT)
+    }
+
     /// Whether no peer of this address is welcome. `needed`: nobody else has what is missing.
     pub fn is_address_banned(&self, now: Instant, ip: IpAddr, needed: bool) -> bool {
-        let offender = self.offenders.get(&(ip, None));
+        let offender = self.offender(now, (ip, None));
         offender.is_some_and(|offender| {
             // The first name that is blamed is banned alone.
             let renamed = offender.offences - 1;
@@ -93,7 +110,7 @@ impl Blame {
 
     /// Whether this peer is not welcome.
     pub fn is_peer_banned(&self, now: Instant, ip: IpAddr, id: PeerId, needed: bool) -> bool {
-        let offender = self.offenders.get(&(ip, Some(id)));
+        let offender = self.offender(now, (ip, Some(id)));
         offender.is_some_and(|offender| {
             now.since(offender.last) < self.ban(ip, offender.offences, needed)
         })
@@ -122,7 +139,7 @@ mod tests {
 
     /// The peer `name` at `host` is blamed now.
     fn blamed(blame: &mut Blame, now: Instant, host: u8, name: u8) {
-        let giver = blame.note_peer(address(host), PeerId([name; 20]));
+        let giver = blame.note_peer(address(host), PeerId([name; 20]), |_| false);
         assert_eq!(blame.blame(now, giver), Some(address(host)));
     }
 
@@ -145,6 +162,20 @@ mod tests {
             lengths.push(banned_secs(&blame, round * 1000, 1, 1, false));
         }
         assert_eq!(lengths, [10, 20, 40, 80, 160, 300, 300, 300, 300, 300]);
+    }
+
+    /// Many machines behind one NAT, and each sends a bad block on one day.
+    #[test]
+    fn offences_are_forgotten_after_a_while() {
+        let mut blame = Blame::default();
+        let kept = OFFENCE_KEPT.as_secs();
+        (1..20).for_each(|name| blamed(&mut blame, at(0), 1, name));
+        assert_eq!(banned_secs(&blame, 0, 1, 1, false), 300);
+        for second in [kept, 2 * kept] {
+            blamed(&mut blame, at(second), 1, 1);
+            assert_eq!(banned_secs(&blame, second, 1, 1, false), 10);
+            assert_eq!(banned_secs(&blame, second, 1, 99, false), 0);
+        }
     }
 
     #[test]
@@ -178,11 +209,11 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_givers_of_long_ago_are_not_blamed() {
         let mut blame = Blame::default();
-        let first = blame.note_peer(address(1), PeerId([1; 20]));
+        let first = blame.note_peer(address(1), PeerId([1; 20]), |_| false);
         for n in 0..8000u32 {
             let mut id = [0; 20];
             id[..4].copy_from_slice(&n.to_be_bytes());
-            let giver = blame.note_peer(address(n as u8), PeerId(id));
+            let giver = blame.note_peer(address(n as u8), PeerId(id), |_| false);
             if n % 2 == 0 {
                 blame.blame(at(u64::from(n)), giver);
                 assert_eq!(blame.blame(at(u64::from(n)), giver), None, "once");
@@ -191,5 +222,21 @@ mod tests {
         assert_eq!(blame.givers.len(), GIVERS_MAX);
         assert_eq!(blame.offenders.len(), OFFENDERS_MAX);
         assert_eq!(blame.blame(at(9), first), None);
+    }
+
+    /// One machine changes its peer id thousands of times.
+    #[test]
+    fn a_crowd_at_one_address_does_not_hide_the_giver_of_a_block() {
+        let mut blame = Blame::default();
+        let connected = blame.note_peer(address(2), PeerId([0; 20]), |_| false);
+        let gone = blame.note_peer(address(1), PeerId([1; 20]), |_| false);
+        for n in 0..2000u32 {
+            let mut id = [0; 20];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            blame.note_peer(address(2), PeerId(id), |giver| giver == connected);
+        }
+        assert_eq!(blame.givers.len(), GIVERS_MAX);
+        assert_eq!(blame.blame(at(0), connected), Some(address(2)));
+        assert_eq!(blame.blame(at(0), gone), Some(address(1)));
     }
 }

@@ -31,6 +31,8 @@ pub enum Behaviour {
     SendsAnything,
     /// Sends good blocks, closes the connection in the middle, and connects again.
     Reconnects,
+    /// Connects again and again, and closes each connection soon.
+    ComesAndGoes,
     /// Sends good blocks, one each time that it acts.
     SendsSlowly,
     /// Requests far more blocks than a peer queues, and sends none.
@@ -49,7 +51,7 @@ pub enum Behaviour {
     ReadsNothing,
 }
 
-pub const BEHAVIOURS: [Behaviour; 15] = [
+pub const BEHAVIOURS: [Behaviour; 16] = [
     Behaviour::Corrupts { one_in: 3 },
     Behaviour::RejectsAll,
     Behaviour::NeverAnswers,
@@ -57,6 +59,7 @@ pub const BEHAVIOURS: [Behaviour; 15] = [
     Behaviour::NeverUnchokes,
     Behaviour::SendsAnything,
     Behaviour::Reconnects,
+    Behaviour::ComesAndGoes,
     Behaviour::SendsSlowly,
     Behaviour::RequestsTooMuch,
     Behaviour::SendsOtherBlocks,
@@ -213,6 +216,7 @@ impl FakePeer {
                 .push_back(Packet::Message(Message::Reject(block))),
             Behaviour::PoisonsSlowly => conversation.requests.push_back(block),
             Behaviour::NeverAnswers
+            | Behaviour::ComesAndGoes
             | Behaviour::OnlyTalks
             | Behaviour::Cancels
             | Behaviour::ReadsNothing
@@ -264,14 +268,18 @@ impl FakePeer {
                 Behaviour::Reconnects if self.rng.chance(1, 3) => {
                     actions.push(FakeAction::Close(*end))
                 }
+                Behaviour::ComesAndGoes => actions.push(FakeAction::Close(*end)),
                 _ => {}
             }
             conversation.to_send.truncate(TO_SEND_MAX);
         }
-        if !known.is_empty() && self.conversations.len() < 8 && self.rng.chance(1, 2) {
-            actions.push(FakeAction::Connect(
-                known[self.rng.below(known.len() as u32) as usize],
-            ));
+        let calls = match self.behaviour {
+            Behaviour::ComesAndGoes => 8,
+            _ => usize::from(self.conversations.len() < 8 && self.rng.chance(1, 2)),
+        };
+        for _ in 0..calls.min(known.len()) {
+            let at = self.rng.below(known.len() as u32) as usize;
+            actions.push(FakeAction::Connect(known[at]));
         }
         actions
     }

@@ -333,7 +333,7 @@ impl Swarm {
             return self.close(now, slot, Ending::Failed, why);
         };
         let peer = self.peer(slot);
-        let (asked, giver) = (peer.requests.remove(block), peer.giver);
+        let asked = peer.requests.remove(block);
         peer.received(now, raw.length);
         if let Some(request) = &asked {
             let took = now.since(request.at);
@@ -356,8 +356,22 @@ impl Swarm {
             return;
         }
         self.progress_at = now;
+        let giver = self.giver(slot);
         let others = self.picker.received(block, slot, giver);
         self.cancel(block, others > 0, throttles);
+    }
+
+    /// As which a peer is blamed if its block is bad.
+    fn giver(&mut self, slot: PeerSlot) -> Giver {
+        let peer = self.peer(slot);
+        let (known, address, peer_id) = (peer.giver, peer.address, peer.peer_id);
+        known.unwrap_or_else(|| {
+            let peer_id = peer_id.expect("a peer that sends blocks has sent a handshake");
+            let is_connected = |giver| self.peers.values().any(|peer| peer.giver == Some(giver));
+            let giver = self.blame.note_peer(address, peer_id, is_connected);
+            self.peer(slot).giver = Some(giver);
+            giver
+        })
     }
 
     /// All other peers that were asked for this block may forget it: in the endgame, or because a

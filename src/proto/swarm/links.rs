@@ -79,9 +79,7 @@ impl Swarm {
             }
         }
         self.rechoke_due = true;
-        let address = self.peer(slot).address;
-        let giver = self.blame.note_peer(address, handshake.peer_id);
-        self.peer(slot).greeted(now, handshake, giver);
+        self.peer(slot).greeted(now, handshake);
     }
 
     /// The connection to drop, if we have two with one peer. Both sides decide alike: in opposite

@@ -66,8 +66,8 @@ pub(super) struct Peer {
     pub(super) phase: Phase,
     pub(super) since: Instant,
     pub(super) peer_id: Option<PeerId>,
-    /// As which they are blamed for bad blocks.
-    pub(super) giver: Giver,
+    /// As which they are blamed for bad blocks, once they have sent a block.
+    pub(super) giver: Option<Giver>,
     pub(super) fast: bool,
     pub(super) extended: bool,
     /// They want nothing more, whatever they lack (BEP 21).
@@ -168,7 +168,7 @@ impl Peer {
             },
             since: now,
             peer_id: None,
-            giver: Giver::default(),
+            giver: None,
             fast: false,
             extended: false,
             upload_only: false,
@@ -238,10 +238,10 @@ impl Peer {
         }
     }
 
-    pub(super) fn greeted(&mut self, now: Instant, handshake: &Handshake, giver: Giver) {
+    pub(super) fn greeted(&mut self, now: Instant, handshake: &Handshake) {
         self.phase = Phase::Live;
         (self.fast, self.extended) = (handshake.fast, handshake.extended);
-        (self.peer_id, self.giver) = (Some(handshake.peer_id), giver);
+        self.peer_id = Some(handshake.peer_id);
         (self.heard_at, self.spoke_at, self.progress_at) = (now, now, now);
     }
 

@@ -142,7 +142,8 @@ impl Swarm {
     /// address, if it is still known.
     fn blame(&mut self, now: Instant, giver: Giver) -> Option<SocketAddr> {
         let address = self.blame.blame(now, giver);
-        let of_giver = |(slot, peer): (PeerSlot, &Peer)| (peer.giver == giver).then_some(slot);
+        let of_giver =
+            |(slot, peer): (PeerSlot, &Peer)| (peer.giver == Some(giver)).then_some(slot);
         let slot = self.peers.iter().find_map(of_giver);
         if let Some(slot) = slot {
             self.close(now, slot, Ending::Failed, "it sent bad data");
