@@ -225,9 +225,9 @@ impl Job {
 
     /// Reports where the job stands, if that is `due` or the state has changed.
     pub fn report(&mut self, due: bool, reporter: &mut Reporter, now: Instant) {
-        let last_closed = self.links.last_closed();
+        let last_try = self.links.last_try();
         self.reporting
-            .update(&self.core, last_closed, due, reporter, now);
+            .update(&self.core, last_try, due, reporter, now);
     }
 
     pub fn is_over(&self) -> bool {

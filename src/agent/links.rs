@@ -34,8 +34,8 @@ pub(super) struct Links {
     /// By the number that the core gave the peer. It gives the number to another peer only after
     /// `handle_closed`.
     links: Vec<Option<Link>>,
-    /// The connection that was closed last, and why.
-    last_closed: Option<(SocketAddr, String)>,
+    /// The peer that was called last and is gone, and why.
+    last_try: Option<(SocketAddr, String)>,
     /// Peers whose links may have something to read. Each stands here once, unless its link was
     /// closed meanwhile and another peer has the number.
     ready: VecDeque<PeerSlot>,
@@ -43,6 +43,8 @@ pub(super) struct Links {
 
 struct Link {
     conn: PeerSocket,
+    /// We made the connection.
+    called: bool,
     /// Stands in `Links::ready`.
     queued: bool,
 }
@@ -59,7 +61,7 @@ impl Links {
         Links {
             job,
             links: Vec::new(),
-            last_closed: None,
+            last_try: None,
             ready: VecDeque::new(),
         }
     }
@@ -145,7 +147,8 @@ impl Links {
         while let Some((peer, address)) = core.poll_connect(now) {
             if let Err(error) = self.connect(peer, address, shared) {
                 // No route, or no more descriptors.
-                self.close(peer, &error, core, shared, now);
+                self.last_try = Some((address, error.to_string()));
+                core.handle_closed(now, peer, &mut shared.throttles);
             }
             busy = true;
         }
@@ -155,7 +158,7 @@ impl Links {
     fn connect(&mut self, peer: PeerSlot, address: SocketAddr, shared: &Shared) -> io::Result<()> {
         let mut conn = PeerSocket::connect(address)?;
         conn.register(shared.poll.registry(), self.token(peer))?;
-        self.insert(peer, conn);
+        self.insert(peer, conn, true);
         Ok(())
     }
 
@@ -173,7 +176,7 @@ impl Links {
             return self.close(peer, &error, core, shared, now);
         }
         conn.expect_torrent(bitfield_bytes(core));
-        self.insert(peer, conn);
+        self.insert(peer, conn, false);
         // Messages may have been read along with the handshake.
         self.queue(peer);
         core.handle_handshake(now, peer, handshake);
@@ -191,14 +194,16 @@ impl Links {
         let link = self.links.get_mut(peer.index()).and_then(Option::take);
         if let Some(link) = link {
             shared.note_closed(link.conn.address(), why);
-            self.last_closed = Some((link.conn.address(), why.to_string()));
+            if link.called {
+                self.last_try = Some((link.conn.address(), why.to_string()));
+            }
         }
         core.handle_closed(now, peer, &mut shared.throttles);
     }
 
-    /// Which connection was closed last, and why.
-    pub fn last_closed(&self) -> Option<&(SocketAddr, String)> {
-        self.last_closed.as_ref()
+    /// Which peer was called last and is gone, and why.
+    pub fn last_try(&self) -> Option<&(SocketAddr, String)> {
+        self.last_try.as_ref()
     }
 
     pub fn close_all(
@@ -223,12 +228,13 @@ impl Links {
         self.links.get_mut(peer.index())?.as_mut()
     }
 
-    fn insert(&mut self, peer: PeerSlot, conn: PeerSocket) {
+    fn insert(&mut self, peer: PeerSlot, conn: PeerSocket, called: bool) {
         if self.links.len() <= peer.index() {
             self.links.resize_with(peer.index() + 1, || None);
         }
         self.links[peer.index()] = Some(Link {
             conn,
+            called,
             queued: false,
         });
     }

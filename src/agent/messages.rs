@@ -92,9 +92,9 @@ pub(super) fn event(event: &Event, path: &Path) -> String {
     }
 }
 
-/// What is waited for; if it is a connection, with the reason why the last one ended.
-pub(super) fn waiting(waiting: &Waiting, last_closed: Option<&(SocketAddr, String)>) -> String {
-    match (waiting.peers, last_closed) {
+/// What is waited for; if it is a connection, with the reason why the last try failed.
+pub(super) fn waiting(waiting: &Waiting, last_try: Option<&(SocketAddr, String)>) -> String {
+    match (waiting.peers, last_try) {
         (Lack::Unreachable(_), Some((address, why))) => {
             format!("{waiting}; the last try, {address}: {why}")
         }

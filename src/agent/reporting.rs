@@ -59,7 +59,7 @@ impl Reporting {
     pub fn update(
         &mut self,
         core: &Swarm,
-        last_closed: Option<&(SocketAddr, String)>,
+        last_try: Option<&(SocketAddr, String)>,
         due: bool,
         reporter: &mut Reporter,
         now: Instant,
@@ -73,7 +73,7 @@ impl Reporting {
             self.complete_at.get_or_insert(now);
         }
         let waiting = core.waiting(now);
-        let waiting = waiting.map(|waiting| messages::waiting(&waiting, last_closed));
+        let waiting = waiting.map(|waiting| messages::waiting(&waiting, last_try));
         let leaving = || Some(Event::JobEnded(core.leaves_in(now)?).to_string());
         let status = report::Status {
             waiting: waiting.or_else(leaving),

@@ -150,12 +150,11 @@ impl Swarm {
         if !self.is_open() {
             return None;
         }
-        let count = self.peers.count();
         let waits_since = self.progress_at.max(self.extra_call_at);
         let gets_nothing = self.state == State::Downloading
             && overdue(now, waits_since, LINK_PATIENCE)
-            && count < SEED_LINKS_MAX;
-        let room = count < LINKS || self.may_search(now, count);
+            && self.peers.count() < SEED_LINKS_MAX;
+        let room = self.may_call(now);
         if !room && !gets_nothing {
             return None;
         }
@@ -188,15 +187,15 @@ impl Swarm {
         ip.is_some_and(|ip| self.blame.is_peer_banned(now, ip, peer_id, needed))
     }
 
-    /// Whether calls that are not answered leave room for others. The more of them there are, the
-    /// more are tried at once.
-    fn may_search(&self, now: Instant, count: usize) -> bool {
-        let slow = self.peers.slow_count(now);
-        let others = count - slow;
-        !self.have().is_full()
+    /// Whether there is room for a further call. Calls that are not answered promptly leave room to
+    /// an incomplete agent: the more of them there are, the more are tried at once.
+    pub(super) fn may_call(&self, now: Instant) -> bool {
+        let (count, slow) = (self.peers.count(), self.peers.slow_count(now));
+        let searches = !self.have().is_full()
             && self.peers.live_count() < LINKS
-            && others < LINKS.max(slow / 4)
-            && count < CALLS_MAX
+            && count - slow < LINKS.max(slow / 4)
+            && count < CALLS_MAX;
+        count < LINKS || searches
     }
 
     pub(super) fn links_max(&self) -> usize {

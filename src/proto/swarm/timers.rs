@@ -49,6 +49,10 @@ impl Swarm {
     /// Time-outs of one peer.
     fn watch(&mut self, now: Instant, slot: PeerSlot) {
         let seeding = self.state == State::Seeding;
+        let connect_max = match self.may_call(now) {
+            true => CONNECT_PATIENT_MAX,
+            false => CONNECT_MAX,
+        };
         self.expire_requests(now, slot);
         let is_stuck = self.is_stuck(now, slot);
         let peer = self.peer(slot);
@@ -64,7 +68,7 @@ impl Swarm {
         let knows_us = peer.said_complete || !peer.extended;
         let late = |since, limit| overdue(now, since, limit);
         let (ending, why) = match peer.phase {
-            Phase::Connecting if late(peer.since, CONNECT_MAX) => {
+            Phase::Connecting if late(peer.since, connect_max) => {
                 (Ending::Failed, "it did not answer")
             }
             Phase::Greeting if late(peer.since, GREETING_MAX) => {

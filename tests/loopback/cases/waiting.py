@@ -73,6 +73,8 @@ def a_machine_that_waits_says_for_what(stage):
                       ["no other peer is known; the tracker answers"]),
             "refused": (["--peer", f"127.0.0.1:{closed}"], torrent,
                         ["leads to no peer", f"127.0.0.1:{closed}: ", "refused"]),
+            "no route": (["--peer", "255.255.255.255:6881"], torrent,
+                         ["leads to no peer", "the last try, 255.255.255.255:6881: "]),
             "hangs up": (["--peer", f"127.0.0.1:{hangs_up}"], torrent,
                          ["leads to no peer", f"127.0.0.1:{hangs_up}: ", "closed"]),
         }

@@ -172,6 +172,32 @@ fn dead_addresses_do_not_hide_a_living_one_for_long() {
     }
 }
 
+/// The answer takes 5 s behind a full line of 100 kbit/s.
+#[test]
+fn a_call_gets_more_time_while_no_other_address_waits() {
+    for (addresses, patient) in [(1..=1u8, true), (1..=250, false)] {
+        let peers: Vec<SocketAddr> = addresses.map(address).collect();
+        let mut swarm = swarm(Role::Leecher, 1, 16 * KIB, &peers);
+        work(&mut swarm, at(0));
+        let (first, _) = swarm.poll_connect(at(0)).unwrap();
+        let mut closed_at = None;
+        for tick in 0..100 {
+            let now = at(0) + TICK * tick;
+            swarm.handle_timeout(now, &mut Throttles::default());
+            while swarm.poll_connect(now).is_some() {}
+            while let Some((slot, _)) = swarm.poll_close() {
+                swarm.handle_closed(now, slot, &mut Throttles::default());
+                closed_at = closed_at.or((slot == first).then_some(now));
+            }
+        }
+        let expected = match patient {
+            true => CONNECT_PATIENT_MAX,
+            false => CONNECT_MAX,
+        };
+        assert_eq!(closed_at, Some(at(0) + expected), "{} peers", peers.len());
+    }
+}
+
 /// A room whose switch was away: what answers late is closed beyond the usual number.
 #[test]
 fn late_answers_do_not_make_a_crowd() {
