@@ -14,9 +14,9 @@
 //! A block that is free may begin to arrive, because a request that takes too long does not count
 //! any more and still stands with its peer.
 //!
-//! If a piece is bad that several peers filled, a print of each block is kept with its giver, and
-//! one peer fills the piece anew, *alone*. Once it is good, the blocks are compared with the
-//! prints: whose block differs sent bad data.
+//! If a piece that several peers filled is bad, the hash of each block is kept with the giver of the
+//! block, and one peer fills the piece anew, *alone*. Once the piece is good, its blocks are hashed
+//! again: a giver whose block had another hash sent bad data.
 //!
 //! Invariants: one peer at a time writes into a block; `free` and `received` count the blocks in
 //! these states; no more blocks are hashed than received.
@@ -38,10 +38,10 @@ enum BlockState {
     Received(Giver),
 }
 
-/// What a block was that is part of a bad piece: some bits of its hash. Twice a u64 for each 16 KiB
-/// of an open piece, so the pool bounds them.
+/// Who sent a block of a bad piece, and the first bits of its hash: 16 bytes for each 16 KiB of an
+/// open piece, so the pool bounds them.
 #[derive(Clone, Copy, Debug)]
-struct Print {
+struct BlockHash {
     giver: Giver,
     bits: u64,
 }
@@ -60,7 +60,8 @@ struct Alone {
     tried: Vec<PeerSlot>,
 }
 
-/// The blocks of a whole piece get their prints, or are compared with them.
+/// The blocks of a whole piece are being hashed, if it is bad to keep the hashes, if it is good to
+/// compare them with those that were kept.
 #[derive(Debug)]
 struct Check {
     good: bool,
@@ -77,13 +78,13 @@ pub enum Verdict {
     Good,
     /// The piece starts anew. `liar` filled it alone, so it is to blame.
     Bad { liar: Option<Giver> },
-    /// The hash of each block is needed first: see `Picker::next_print`.
+    /// The hash of each block is needed first: see `Picker::next_block_to_hash`.
     Check,
 }
 
 /// A block whose hash is needed, in `buffer` at `offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrintJob {
+pub struct BlockHashJob {
     pub piece: PieceIndex,
     pub at: BlockIndex,
     pub length: u32,
@@ -105,7 +106,7 @@ pub(super) struct OpenPiece {
     writing: u32,
     alone: Option<Alone>,
     /// The blocks as they were when the piece was bad; empty if it never was.
-    prints: Vec<Print>,
+    block_hashes: Vec<BlockHash>,
     check: Option<Check>,
 }
 
@@ -121,7 +122,7 @@ impl OpenPiece {
             hashed: 0,
             writing: 0,
             alone: None,
-            prints: Vec::new(),
+            block_hashes: Vec::new(),
             check: None,
         }
     }
@@ -331,7 +332,7 @@ impl OpenPiece {
         };
         let first = giver(&self.blocks[0]);
         let one_filled_it = self.blocks.iter().all(|state| giver(state) == first);
-        if good && self.prints.is_empty() {
+        if good && self.block_hashes.is_empty() {
             self.writing = 1;
             return Verdict::Good;
         }
@@ -340,11 +341,11 @@ impl OpenPiece {
             return Verdict::Bad { liar: Some(first) };
         }
         if !good {
-            let print = |state| Print {
+            let unhashed = |state| BlockHash {
                 giver: giver(state),
                 bits: 0,
             };
-            self.prints = self.blocks.iter().map(print).collect();
+            self.block_hashes = self.blocks.iter().map(unhashed).collect();
         }
         self.check = Some(Check {
             good,
@@ -355,26 +356,30 @@ impl OpenPiece {
         Verdict::Check
     }
 
-    /// The next block whose print is needed.
-    pub(super) fn next_print(&self) -> Option<BlockIndex> {
+    /// The next block whose hash is needed.
+    pub(super) fn next_block_to_hash(&self) -> Option<BlockIndex> {
         let next = self.check.as_ref()?.next;
         (next < self.blocks.len() as u32).then_some(BlockIndex(next))
     }
 
-    /// The print of the block of `next_print` is being made.
-    pub(super) fn start_print(&mut self) {
+    /// The block of `next_block_to_hash` is being hashed.
+    pub(super) fn start_block_hash(&mut self) {
         let check = self.check.as_mut();
-        check.expect("`next_print` has given a block").next += 1;
+        check.expect("`next_block_to_hash` has given a block").next += 1;
     }
 
-    /// The print of a block is known. After the last one, the verdict and all liars.
-    pub(super) fn print(&mut self, at: BlockIndex, bits: u64) -> Option<(Verdict, Vec<Giver>)> {
+    /// The hash of a block is known. After the last one, the verdict and all liars.
+    pub(super) fn note_block_hash(
+        &mut self,
+        at: BlockIndex,
+        bits: u64,
+    ) -> Option<(Verdict, Vec<Giver>)> {
         let check = self.check.as_mut()?;
-        let print = &mut self.prints[at.0 as usize];
+        let known = &mut self.block_hashes[at.0 as usize];
         if !check.good {
-            print.bits = bits;
-        } else if print.bits != bits && !check.liars.contains(&print.giver) {
-            check.liars.push(print.giver);
+            known.bits = bits;
+        } else if known.bits != bits && !check.liars.contains(&known.giver) {
+            check.liars.push(known.giver);
         }
         check.done += 1;
         if (check.done as usize) < self.blocks.len() {
@@ -382,7 +387,7 @@ impl OpenPiece {
         }
         let check = self.check.take()?;
         if check.good {
-            self.prints.clear();
+            self.block_hashes.clear();
             self.writing = 1;
             return Some((Verdict::Good, check.liars));
         }

@@ -23,7 +23,7 @@ use crate::bitfield::Bitfield;
 use crate::format::layout::Layout;
 use crate::limits::{BLOCK_BYTES, ENDGAME_REQUESTS_MAX};
 use crate::policy::open_piece::OpenPiece;
-pub use crate::policy::open_piece::{PrintJob, Verdict};
+pub use crate::policy::open_piece::{BlockHashJob, Verdict};
 use crate::policy::ranking::Ranking;
 use crate::rng::Rng;
 use crate::units::{Block, BlockIndex, BufferId, Giver, Instant, PeerSlot, PieceIndex};
@@ -432,13 +432,13 @@ impl Picker {
 
     /// The next block that is to be hashed by itself, because its piece was bad.
     #[must_use]
-    pub fn next_print(&mut self) -> Option<PrintJob> {
+    pub fn next_block_to_hash(&mut self) -> Option<BlockHashJob> {
         let (layout, buffer_bytes) = (self.layout, self.buffer_bytes);
         let mut all = self.open.iter_mut();
-        let (open, at) = all.find_map(|open| open.next_print().map(|at| (open, at)))?;
-        open.start_print();
+        let (open, at) = all.find_map(|open| open.next_block_to_hash().map(|at| (open, at)))?;
+        open.start_block_hash();
         let block = layout.block(open.piece(), at);
-        Some(PrintJob {
+        Some(BlockHashJob {
             piece: block.piece,
             at,
             length: block.length,
@@ -447,21 +447,23 @@ impl Picker {
         })
     }
 
-    /// Whether `next_print` has something.
-    pub fn has_prints(&self) -> bool {
-        self.open.iter().any(|open| open.next_print().is_some())
+    /// Whether `next_block_to_hash` has something.
+    pub fn has_blocks_to_hash(&self) -> bool {
+        self.open
+            .iter()
+            .any(|open| open.next_block_to_hash().is_some())
     }
 
     /// Some bits of the hash of a block. After the last block of the piece, the verdict, and the
     /// givers whose blocks were bad when the piece was.
-    pub fn print(
+    pub fn note_block_hash(
         &mut self,
         piece: PieceIndex,
         at: BlockIndex,
         bits: u64,
     ) -> Option<(Verdict, Vec<Giver>)> {
         let open = self.find_mut(piece).expect("a piece being hashed is open");
-        let verdict = open.print(at, bits)?;
+        let verdict = open.note_block_hash(at, bits)?;
         self.free += open.free();
         self.version += 1;
         Some(verdict)
@@ -609,12 +611,20 @@ mod tests {
     }
 
     /// The hashes of both blocks of a piece become known.
-    fn prints(picker: &mut Picker, bits: [u64; 2]) -> (Verdict, Vec<Giver>) {
-        let jobs = [picker.next_print().unwrap(), picker.next_print().unwrap()];
-        assert_eq!(picker.next_print(), None);
+    fn hash_blocks(picker: &mut Picker, bits: [u64; 2]) -> (Verdict, Vec<Giver>) {
+        let jobs = [
+            picker.next_block_to_hash().unwrap(),
+            picker.next_block_to_hash().unwrap(),
+        ];
+        assert_eq!(picker.next_block_to_hash(), None);
         // In any order.
-        assert_eq!(picker.print(jobs[1].piece, jobs[1].at, bits[1]), None);
-        picker.print(jobs[0].piece, jobs[0].at, bits[0]).unwrap()
+        assert_eq!(
+            picker.note_block_hash(jobs[1].piece, jobs[1].at, bits[1]),
+            None
+        );
+        picker
+            .note_block_hash(jobs[0].piece, jobs[0].at, bits[0])
+            .unwrap()
     }
 
     fn open(picker: &mut Picker, piece: u32) {
@@ -793,7 +803,7 @@ mod tests {
         assert_eq!(picker.judge(PieceIndex(0), false), Verdict::Check);
         assert_eq!(pick(&picker, 0, "#", &[]), Pick::Nothing, "not yet");
         let verdict = (Verdict::Bad { liar: None }, Vec::new());
-        assert_eq!(prints(&mut picker, [1, 2]), verdict);
+        assert_eq!(hash_blocks(&mut picker, [1, 2]), verdict);
         deliver(&mut picker, 1, block(0, 0));
         assert_eq!(
             pick(&picker, 0, "#", &[]),
@@ -817,12 +827,12 @@ mod tests {
         deliver(&mut picker, 0, block(0, 0));
         deliver(&mut picker, 1, block(0, 1));
         picker.judge(PieceIndex(0), false);
-        prints(&mut picker, [1, 666]);
+        hash_blocks(&mut picker, [1, 666]);
         deliver(&mut picker, 2, block(0, 0));
         deliver(&mut picker, 2, block(0, 1));
         assert_eq!(picker.judge(PieceIndex(0), true), Verdict::Check);
         let verdict = (Verdict::Good, alloc::vec![giver(1)]);
-        assert_eq!(prints(&mut picker, [1, 2]), verdict);
+        assert_eq!(hash_blocks(&mut picker, [1, 2]), verdict);
         assert!(picker.written(PieceIndex(0)).is_some());
     }
 
@@ -833,7 +843,7 @@ mod tests {
         deliver(&mut picker, 0, block(0, 0));
         deliver(&mut picker, 1, block(0, 1));
         picker.judge(PieceIndex(0), false);
-        prints(&mut picker, [1, 2]);
+        hash_blocks(&mut picker, [1, 2]);
         for (slot, seconds) in [(1, 5), (2, 10), (1, 20)] {
             let start = Instant(u64::from(slot) * 1_000_000_000);
             picker.request(block(0, 0), PeerSlot(slot));
@@ -883,7 +893,7 @@ mod tests {
         deliver(&mut picker, 0, block(0, 0));
         deliver(&mut picker, 1, block(0, 1));
         picker.judge(PieceIndex(0), false);
-        prints(&mut picker, [1, 2]);
+        hash_blocks(&mut picker, [1, 2]);
         deliver(&mut picker, 1, block(0, 0));
         picker.request(block(0, 1), PeerSlot(1));
         picker.release(block(0, 1), PeerSlot(1));

@@ -7,7 +7,7 @@ use super::interface::*;
 use super::peer::Peer;
 use crate::limits::*;
 use crate::policy::cache::Chunk;
-use crate::policy::picker::PrintJob;
+use crate::policy::picker::BlockHashJob;
 use crate::units::*;
 
 impl Swarm {
@@ -26,9 +26,9 @@ impl Swarm {
         if !self.is_open() {
             return [None; 2];
         }
-        let print = self.picker.next_print();
-        if print.is_some() {
-            return [print, self.picker.next_print()].map(|job| Some(hash_block(job?)));
+        let block = self.picker.next_block_to_hash();
+        if block.is_some() {
+            return [block, self.picker.next_block_to_hash()].map(|job| Some(hash_block(job?)));
         }
         let take_single = pairing == Pairing::TakeSingle;
         let places = first_two(self.read_queue.hashable());
@@ -51,7 +51,7 @@ impl Swarm {
     /// Whether `poll_hash` has something with `Pairing::TakeSingle`.
     pub fn has_to_hash(&self) -> bool {
         self.is_open()
-            && (self.picker.has_prints()
+            && (self.picker.has_blocks_to_hash()
                 || self.read_queue.hashable().next().is_some()
                 || self.picker.hashable().next().is_some())
     }
@@ -193,7 +193,7 @@ enum Load {
     Nothing,
 }
 
-fn hash_block(job: PrintJob) -> Hash {
+fn hash_block(job: BlockHashJob) -> Hash {
     Hash {
         of: HashOf::Block(job.piece, job.at),
         begin: 0,

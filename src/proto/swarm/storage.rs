@@ -92,7 +92,7 @@ impl Swarm {
     pub fn handle_hashed(&mut self, now: Instant, of: HashOf, digest: PieceHash) {
         let matches = self.metainfo.hashes[of.piece().index()] == digest;
         match of {
-            HashOf::Block(piece, at) => self.note_print(now, piece, at, digest),
+            HashOf::Block(piece, at) => self.note_block_hash(now, piece, at, digest),
             HashOf::Download(piece) => self.judge_download(now, piece, matches),
             HashOf::Disk(piece) => self.judge_read(now, piece, matches),
         }
@@ -110,11 +110,17 @@ impl Swarm {
 
     /// The hash of one block of a piece that was bad is known. Its first bits suffice to tell a bad
     /// block from a good one.
-    fn note_print(&mut self, now: Instant, piece: PieceIndex, at: BlockIndex, hash: PieceHash) {
+    fn note_block_hash(
+        &mut self,
+        now: Instant,
+        piece: PieceIndex,
+        at: BlockIndex,
+        hash: PieceHash,
+    ) {
         let bits = hash.0[..8]
             .iter()
             .fold(0, |bits, byte| bits << 8 | u64::from(*byte));
-        let Some((verdict, liars)) = self.picker.print(piece, at, bits) else {
+        let Some((verdict, liars)) = self.picker.note_block_hash(piece, at, bits) else {
             return;
         };
         for liar in liars {
