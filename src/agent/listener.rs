@@ -1,8 +1,8 @@
 //! Which connections have come in, and which torrent does each of them name?
 //!
-//! A connection belongs to no job until its handshake has named a torrent. Until then it is kept
-//! here: not for long, and not many of them. If there are too many, the address with most of them
-//! gives up its oldest.
+//! A connection belongs to no job until its handshake has named a torrent. Until then it is a
+//! *newcomer* and has a seat here, for GREETING_MAX at most. When all seats are taken, a newcomer of
+//! the address with most seats makes room (`policy::seats`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use crate::os::net;
 /// Ports tried, from the port of `--listen` on.
 const PORT_COUNT: u16 = 100;
 
-/// Connections that have not named a torrent yet.
+/// Seats for newcomers: more than connect to one machine at the same moment, as a rule.
 const NEWCOMER_COUNT_MAX: usize = 64;
 
 /// Connections accepted in one turn.
@@ -110,7 +110,7 @@ impl Listener {
         );
     }
 
-    /// Keeps a connection; when all places are taken, another one makes room.
+    /// Gives a connection a seat, or closes it if no other one makes room.
     fn keep(&mut self, mut conn: PeerSocket, registry: &Registry, now: Instant) -> io::Result<()> {
         let free = self.newcomers.iter().position(Option::is_none);
         let displaced = || {

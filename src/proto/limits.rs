@@ -106,23 +106,24 @@ pub(crate) const LINKS: usize = 10;
 /// limit, with 16 it took 1.08 and 1.11 (1000 pieces, scripts/sim).
 pub(crate) const LINKS_MAX: usize = 16;
 
-/// Age from which a connection that its peer set up may be closed. When all places are taken, a
-/// newcomer gets the place of the oldest such connection. If newcomers had to look for a free
-/// place, they would find one only at the peers that came just before them, and the room would
-/// become a chain: of 100 leechers that started 20 ms apart the slowest took 1.37 of the limit, and
+/// Age from which a connection that its peer set up may be closed. When all seats are taken, a
+/// newcomer gets the seat of the oldest such connection. If newcomers had to look for a free seat,
+/// they would find one only at the peers that came just before them, and the room would become a
+/// chain: of 100 leechers that started 20 ms apart the slowest took 1.37 of the limit, and
 /// takes 1.19 with this rule (500 pieces, scripts/sim).
 pub(crate) const LINK_KEPT: Duration = Duration::from_secs(1);
 
-/// A machine in the room answers a connection within this time. An attempt that takes longer does
-/// not keep an incomplete agent from trying others, up to CALLS_MAX at once.
+/// A machine in the room answers a call (a connection that we set up) within this time. A call that
+/// takes longer does not keep an incomplete agent from calling others meanwhile, see CALLS_MAX.
 pub(crate) const CALL_PROMPT: Duration = Duration::from_millis(250);
 
-/// Connections of all kinds up to which an incomplete agent tries others while some do not answer.
-/// With CONNECT_MAX it tries 66 silent addresses a second, and 2,000 in half a minute.
+/// An incomplete agent whose calls are not answered makes further ones while it has fewer than this
+/// many connections and calls. Each lasts CONNECT_MAX, so it tries 66 silent addresses a second,
+/// and 2,000 in half a minute.
 pub(crate) const CALLS_MAX: usize = 200;
 
-/// Idle time from which a seed gives the place of a peer to a newcomer, if no address has more
-/// places than another. Without a rate limit a peer that wants anything is served sooner than that.
+/// Idle time from which a seed gives the seat of a peer to a newcomer, if no address has more seats
+/// than another. Without a rate limit a peer that wants anything is served sooner than that.
 pub(crate) const SEAT_KEPT: Duration = Duration::from_secs(10);
 
 /// An incomplete agent that has received nothing for this time sets up one connection more than
@@ -216,11 +217,12 @@ pub(crate) const KEPT_MORE: usize = 4;
 pub(crate) const READS_PER_PEER_MAX: usize = 4;
 pub(crate) const READS_MAX: usize = 32;
 
-/// Chunks read for a peer beyond the blocks sent to it, because it cancels what it requests. Then
-/// nothing is read for it any more, except for one chunk each READ_FORGIVEN_EVERY. A peer that
-/// takes at least one block of each chunk never gets here.
-pub(crate) const UNPAID_READS_MAX: u32 = 16;
-pub(crate) const READ_FORGIVEN_EVERY: Duration = Duration::from_secs(1);
+/// A request of a few bytes makes a seed read a chunk of 256 KiB, and may be cancelled after that.
+/// The chunks read for a peer, less the blocks sent to it, are its excess reads: at this number
+/// nothing more is read for the peer. One lapses each EXCESS_READ_LAPSE. A peer that takes at least
+/// one block of each chunk has hardly any.
+pub(crate) const EXCESS_READS_MAX: u32 = 16;
+pub(crate) const EXCESS_READ_LAPSE: Duration = Duration::from_secs(1);
 
 /// A peer that has not taken a block for this time is not read ahead for, and after UNREAD_MAX it
 /// is closed if buffers are short.

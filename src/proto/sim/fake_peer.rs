@@ -39,8 +39,8 @@ pub enum Behaviour {
     RequestsTooMuch,
     /// Answers a request with another block, or with a part of it.
     SendsOtherBlocks,
-    /// Says everything that can be said except the blocks that it is asked for.
-    OnlyTalks,
+    /// Sends messages of all kinds, and no block that it is asked for.
+    SendsNoBlocks,
     /// Sends one bad block of each piece, and rejects further requests for the piece.
     Poisons,
     /// Sends one bad block of each piece, and the others one at a time.
@@ -63,7 +63,7 @@ pub const BEHAVIOURS: [Behaviour; 16] = [
     Behaviour::SendsSlowly,
     Behaviour::RequestsTooMuch,
     Behaviour::SendsOtherBlocks,
-    Behaviour::OnlyTalks,
+    Behaviour::SendsNoBlocks,
     Behaviour::Poisons,
     Behaviour::PoisonsSlowly,
     Behaviour::Cancels,
@@ -217,7 +217,7 @@ impl FakePeer {
             Behaviour::PoisonsSlowly => conversation.requests.push_back(block),
             Behaviour::NeverAnswers
             | Behaviour::ComesAndGoes
-            | Behaviour::OnlyTalks
+            | Behaviour::SendsNoBlocks
             | Behaviour::Cancels
             | Behaviour::ReadsNothing
             | Behaviour::NeverUnchokes
@@ -261,9 +261,9 @@ impl FakePeer {
                     conversation.frozen = !reads && conversation.turns > 1;
                     conversation.turns += 1;
                 }
-                Behaviour::OnlyTalks => {
+                Behaviour::SendsNoBlocks => {
                     let piece = self.rng.below(self.image.piece_count);
-                    conversation.talk(piece, self.rng.below(6));
+                    conversation.say_something_useless(piece, self.rng.below(6));
                 }
                 Behaviour::Reconnects if self.rng.chance(1, 3) => {
                     actions.push(FakeAction::Close(*end))
@@ -290,9 +290,9 @@ impl Conversation {
         self.to_send.push_back(Packet::Message(message));
     }
 
-    /// Something that is true and of no use.
-    fn talk(&mut self, piece: u32, word: u32) {
-        match word {
+    /// One of six kinds of messages, each true and of no use.
+    fn say_something_useless(&mut self, piece: u32, kind: u32) {
+        match kind {
             0 => self.say(Message::Unchoke),
             1 => {
                 self.say(Message::Choke);

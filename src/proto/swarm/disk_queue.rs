@@ -160,7 +160,7 @@ impl DiskQueue {
 
     pub(super) fn check_invariants(&self) {
         let count =
-            |is_it: fn(&Pending) -> bool| self.pending.values().filter(|p| is_it(p)).count();
+            |is_kind: fn(&Pending) -> bool| self.pending.values().filter(|p| is_kind(p)).count();
         assert_eq!(self.loads, count(|p| matches!(p, Pending::Load { .. })));
         assert_eq!(self.flushes, count(|p| matches!(p, Pending::Flush)));
         assert!(self.loads <= READS_MAX);

@@ -207,9 +207,9 @@ impl Swarm {
         &mut self,
         slot: PeerSlot,
         throttles: &mut Throttles,
-        is_it: impl Fn(Block) -> bool,
+        is_released: impl Fn(Block) -> bool,
     ) -> Vec<Block> {
-        let released = self.peer(slot).requests.take(is_it);
+        let released = self.peer(slot).requests.take(is_released);
         for request in &released {
             self.request_ends(slot, request, throttles);
         }

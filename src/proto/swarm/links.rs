@@ -22,7 +22,7 @@ impl Swarm {
         }
         if self.peers.staying_count(now) >= self.links_max() {
             let replaced = self.seat_for(now, address)?;
-            self.close(now, replaced, Ending::Normal, "its place is needed");
+            self.close(now, replaced, Ending::Normal, "its seat is needed");
         }
         Some(self.add_peer(now, address, Direction::Incoming))
     }

@@ -132,9 +132,10 @@ pub(super) struct Peer {
     took_at: Instant,
     /// They have taken nothing of `sending` for STALLED_AFTER.
     pub(super) is_stalled: bool,
-    /// Chunks read for them, less the blocks sent to them: what requests cost that are cancelled.
-    pub(super) unpaid_reads: u32,
-    forgiven_at: Instant,
+    /// Chunks read for them, less the blocks sent to them (EXCESS_READS_MAX).
+    pub(super) excess_reads: u32,
+    /// When one of them lapsed last.
+    excess_lapsed_at: Instant,
     /// They stand in `Swarm::loads`.
     pub(super) is_in_loads: bool,
     /// Pieces we suggested that they have not asked for yet.
@@ -206,8 +207,8 @@ impl Peer {
             sending: VecDeque::new(),
             took_at: now,
             is_stalled: false,
-            unpaid_reads: 0,
-            forgiven_at: now,
+            excess_reads: 0,
+            excess_lapsed_at: now,
             is_in_loads: false,
             offered: Vec::new(),
             replies: VecDeque::new(),
@@ -414,9 +415,9 @@ impl Peer {
     pub(super) fn watch(&mut self, now: Instant) {
         self.requests.watch(now);
         self.is_stalled = self.has_not_read_for(now, STALLED_AFTER);
-        if overdue(now, self.forgiven_at, READ_FORGIVEN_EVERY) {
-            self.unpaid_reads = self.unpaid_reads.saturating_sub(1);
-            self.forgiven_at = now;
+        if overdue(now, self.excess_lapsed_at, EXCESS_READ_LAPSE) {
+            self.excess_reads = self.excess_reads.saturating_sub(1);
+            self.excess_lapsed_at = now;
         }
     }
 
@@ -431,7 +432,7 @@ impl Peer {
     /// They have taken the first block of `sending`.
     pub(super) fn took_block(&mut self, now: Instant) -> Option<(Block, BufferId)> {
         (self.took_at, self.is_stalled) = (now, false);
-        self.unpaid_reads = self.unpaid_reads.saturating_sub(1);
+        self.excess_reads = self.excess_reads.saturating_sub(1);
         self.sending.pop_front()
     }
 

@@ -136,8 +136,8 @@ impl Swarm {
         let Some(peer) = self.peers.get(slot).filter(|_| self.is_open()) else {
             return Load::Nothing;
         };
-        // A peer that does not read what was read for it gets no further reads.
-        if peer.unpaid_reads >= UNPAID_READS_MAX || peer.is_stalled {
+        // Nothing is read for a peer that does not take what was read for it.
+        if peer.excess_reads >= EXCESS_READS_MAX || peer.is_stalled {
             return Load::Nothing;
         }
         let ahead = next_chunks(peer, buffer_bytes, READS_PER_PEER_MAX);
@@ -161,7 +161,7 @@ impl Swarm {
                 };
                 self.disk.load(chunk, self.read_queue.span(chunk), buffer);
             }
-            self.peer(slot).unpaid_reads += 1;
+            self.peer(slot).excess_reads += 1;
             return Load::Begun;
         }
         Load::Nothing

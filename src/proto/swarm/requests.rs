@@ -1,7 +1,7 @@
 //! What has one peer been asked for, what of it is late, and how long has the peer let us wait?
 //!
 //! A request that takes too long stays with its peer but is *late*: the picker does not count it,
-//! so that others are asked for the block. Whoever sends it first is welcome.
+//! so that other peers are asked for the block, too. The first one to send it is taken.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -161,13 +161,13 @@ impl Requests {
         }
     }
 
-    /// Takes back the requests for which `is_it` is true, but not the one whose block is arriving:
-    /// no other peer may write to its place. The requests that were taken back are returned.
+    /// Takes back the requests for these blocks, but not for the block that is arriving: no other
+    /// peer may write to its place. The requests that were taken back are returned.
     #[must_use]
-    pub(super) fn take(&mut self, is_it: impl Fn(Block) -> bool) -> Vec<Request> {
+    pub(super) fn take(&mut self, is_taken: impl Fn(Block) -> bool) -> Vec<Request> {
         let arriving = self.arriving();
         let stays = |request: &Request| {
-            !is_it(request.block) || Some(RawBlock::from(request.block)) == arriving
+            !is_taken(request.block) || Some(RawBlock::from(request.block)) == arriving
         };
         let (keep, taken): (VecDeque<Request>, VecDeque<Request>) =
             self.list.drain(..).partition(stays);

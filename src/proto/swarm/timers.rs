@@ -133,10 +133,10 @@ impl Swarm {
         if !core::mem::take(&mut self.buffers_short) {
             return;
         }
-        let is_it = |(_, peer): &(PeerSlot, &Peer)| {
+        let is_deaf = |(_, peer): &(PeerSlot, &Peer)| {
             peer.is_live() && peer.has_not_read_for(now, UNREAD_MAX)
         };
-        let stalled = self.peers.iter().filter(is_it);
+        let stalled = self.peers.iter().filter(is_deaf);
         let longest = stalled.min_by_key(|(_, peer)| peer.took_at());
         if let Some((slot, _)) = longest {
             self.close(

@@ -67,8 +67,8 @@ impl Swarm {
         }
     }
 
-    /// A peer was there that has data; or there is none to fetch. Before that nothing is written: a
-    /// machine that was given the wrong torrent must not lose its disk for nothing.
+    /// Whether a peer that has data was ever connected, or nothing is left to fetch. Before that
+    /// nothing is written: a machine that was given the wrong torrent must not lose its disk.
     pub(super) fn may_write(&mut self) -> bool {
         let has_data = |peer: &Peer| peer.is_live() && !peer.has().is_empty();
         self.met_data = self.met_data || self.peers.values().any(has_data);

@@ -79,8 +79,8 @@ impl Claims {
         match buffer {
             None => self.claims.retain(|claim| claim.owner != owner),
             Some(buffer) => {
-                let is_it = |claim: &Claim| claim.owner == owner && claim.buffer == buffer;
-                let position = self.claims.iter().position(is_it);
+                let is_same = |claim: &Claim| claim.owner == owner && claim.buffer == buffer;
+                let position = self.claims.iter().position(is_same);
                 self.claims.remove(position.expect("what was claimed"));
             }
         }

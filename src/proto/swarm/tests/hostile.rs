@@ -224,8 +224,8 @@ fn a_snubbed_peer_holds_nothing() {
     while !swarm.picker.wanted().is_empty() && given < 20 {
         let said = said(&mut swarm, now, liar);
         let is = |kind: fn(&Message) -> bool| {
-            let is_it = |send: &&Send| matches!(send, Send::Message(message) if kind(message));
-            said.iter().filter(is_it).count()
+            let is_kind = |send: &&Send| matches!(send, Send::Message(message) if kind(message));
+            said.iter().filter(is_kind).count()
         };
         cancelled += is(|message| matches!(message, Message::Cancel(_)));
         assert!(is(|message| matches!(message, Message::Request(_))) <= 1);

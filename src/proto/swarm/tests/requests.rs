@@ -65,10 +65,10 @@ fn requests_that_are_cancelled_after_the_read_are_soon_not_read_any_more() {
             tick(&mut swarm, &mut now);
         }
     }
-    let forgiven = now.0 as u32 / 1_000_000;
+    let lapsed = now.0 as u32 / 1_000_000;
     assert!(
-        wasted <= UNPAID_READS_MAX + forgiven,
-        "{wasted} in {forgiven} s"
+        wasted <= EXCESS_READS_MAX + lapsed,
+        "{wasted} in {lapsed} s"
     );
     // Others are served as ever, and what is in memory is sent to the attacker, too.
     for number in 100..200 {

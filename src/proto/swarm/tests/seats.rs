@@ -64,7 +64,7 @@ fn the_idle_links_of_one_address_make_room_at_a_seed() {
     assert!(swarm.handle_incoming(at(1), address(9)).is_some());
     assert_eq!(
         swarm.poll_close(),
-        Some((idle[1], "its place is needed")),
+        Some((idle[1], "its seat is needed")),
         "the first one moves data"
     );
     assert_eq!(swarm.handle_incoming(at(1), port(999)), None);
@@ -85,13 +85,13 @@ fn an_address_with_most_links_of_a_seed_loses_one_although_all_are_busy() {
     assert!(swarm.handle_incoming(now, address(9)).is_some());
     assert_eq!(
         swarm.poll_close(),
-        Some((PeerSlot(1), "its place is needed"))
+        Some((PeerSlot(1), "its seat is needed"))
     );
     assert_eq!(swarm.handle_incoming(now, address(9)), None, "it has one");
     assert_eq!(swarm.handle_incoming(now, port(999)), None);
 }
 
-/// Places that one address has not taken more of than any other are kept while they are used.
+/// Every address has one seat. A seat that is used is kept.
 #[test]
 fn an_idle_peer_of_a_full_seed_makes_room_after_a_while() {
     let mut swarm = swarm(Role::Seeder, 2, 16 * KIB, &[]);
@@ -105,7 +105,7 @@ fn an_idle_peer_of_a_full_seed_makes_room_after_a_while() {
     let before = Instant(later.0 - 1);
     assert_eq!(swarm.handle_incoming(before, address(99)), None);
     assert!(swarm.handle_incoming(later, address(99)).is_some());
-    assert_eq!(swarm.poll_close(), Some((slots[0], "its place is needed")));
+    assert_eq!(swarm.poll_close(), Some((slots[0], "its seat is needed")));
     assert_eq!(swarm.handle_incoming(later, address(98)), None);
 }
 
