@@ -95,7 +95,7 @@ impl Tracker {
     /// `stopped` is to be announced. False if no tracker knows us, so there is nothing to wait for.
     #[must_use]
     pub fn stop(&mut self, now: Instant) -> bool {
-        self.stopped = self.started && self.failed_since.is_none();
+        self.stopped = self.started && self.failed_since.is_none() && !self.is_gone();
         self.next = now;
         self.stopped
     }
@@ -178,6 +178,7 @@ impl Tracker {
             (0, 0) => self.refused_until,
             _ => now,
         };
+        self.decide_in_time(now);
     }
 
     /// No answer. The next tracker is tried at once, and the first one again after a pause.
@@ -186,7 +187,7 @@ impl Tracker {
             return;
         };
         self.stopped &= event != Event::Stopped;
-        let first = *self.failed_since.get_or_insert(since);
+        self.failed_since.get_or_insert(since);
         self.failed_until = since;
         self.failures += 1;
         self.next_tracker();
@@ -195,11 +196,16 @@ impl Tracker {
         } else {
             now
         };
-        // The attempt that decides is made when the grace time is over, not up to a pause later.
-        let decisive = first + self.grace;
-        if decisive > now && decisive < self.next {
-            self.next = decisive;
-        }
+        self.decide_in_time(now);
+    }
+
+    /// The attempt that decides is made when its time has come, not up to a pause later.
+    fn decide_in_time(&mut self, now: Instant) {
+        let gone = self.failed_since.map(|since| since + self.grace);
+        let doubted = self.doubted_since;
+        let doubted = doubted.map(|since| since + self.grace * DOUBT_TIMES);
+        let ahead = gone.into_iter().chain(doubted).filter(|at| *at > now);
+        self.next = ahead.fold(self.next, Instant::min);
     }
 
     fn next_tracker(&mut self) {
@@ -407,10 +413,14 @@ mod tests {
     #[test]
     fn answers_that_no_tracker_wrote_hold_a_complete_agent_only_for_a_while() {
         let new = || tracker(&[&["http://a/"]]);
-        let doubtful = gone_after(&mut new(), 0, |_| Some(false));
+        let mut tracker = new();
+        let _ = tracker.poll(at(0), Need::Complete);
+        tracker.answered(at(0));
+        let doubtful = gone_after(&mut tracker, 8, |_| Some(false));
         assert_eq!(doubtful, Some(300), "ten times the grace time");
+        assert!(!tracker.stop(at(308)), "nobody is there to hear it");
         let flapping = gone_after(&mut new(), 0, |second| (second % 7 > 2).then_some(false));
-        assert!(flapping.is_some_and(|after| after < 310), "{flapping:?}");
+        assert_eq!(flapping, Some(303), "counted from the first answer");
         assert_eq!(gone_after(&mut new(), 0, |_| Some(true)), None);
         let overloaded = |second| Some(second % 300 > 280);
         assert_eq!(gone_after(&mut new(), 0, overloaded), None);
