@@ -64,8 +64,12 @@ pub enum SimEvent {
     Terminated { machine: MachineId },
     /// One of the open connections breaks.
     ConnectionCut,
-    /// The cable of a machine is pulled out until then.
-    Unplugged { machine: MachineId, until: Instant },
+    /// The cable of a machine is pulled out until then, and the machine may stand still.
+    Unplugged {
+        machine: MachineId,
+        until: Instant,
+        stands_still: bool,
+    },
     /// The tracker stops for good.
     TrackerStops,
     /// The run ends, even if an agent still waits.

@@ -116,13 +116,20 @@ impl World {
             let all = !self.options.fakes.is_empty();
             self.tell_to_leave(|agent| all || agent.options.role == Role::Seeder);
         }
+        let pauses = self
+            .options
+            .agents
+            .iter()
+            .filter(|agent| agent.stands_still);
+        let ends = pauses.filter_map(|agent| agent.unplugged.map(|(from, time)| from + time));
+        let still = ends.map(|end| end.since(now)).max().unwrap_or_default();
         let wait = if stops_early {
             Duration::from_secs(1800)
         } else {
             Duration::ZERO
         };
         self.queue.schedule(
-            now + self.tracker.grace(self.options.tracker_grace) + RELEASE_SLACK + wait,
+            now + self.tracker.grace(self.options.tracker_grace) + RELEASE_SLACK + still + wait,
             SimEvent::RunEnds,
         );
     }

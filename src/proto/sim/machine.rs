@@ -23,6 +23,8 @@ pub struct Machine {
     pub loop_scheduled: bool,
     /// When its event loop ran last.
     pub loop_ran_at: Instant,
+    /// It stands still until then.
+    pub still_until: Instant,
 }
 
 pub enum MachineState {

@@ -100,6 +100,8 @@ pub struct AgentOptions {
     pub interruption: Interruption,
     /// When its cable is pulled out, and for how long.
     pub unplugged: Option<(Instant, Duration)>,
+    /// The machine stands still meanwhile: a virtual machine that is paused, or SIGSTOP.
+    pub stands_still: bool,
 }
 
 /// What happens to the process of an agent.
@@ -173,6 +175,7 @@ impl Options {
             seed_for: None,
             interruption: Interruption::None,
             unplugged: None,
+            stands_still: false,
         };
         let leechers = (0..leechers).map(|index| AgentOptions {
             // Machines that were switched on together are not ready within the same microsecond.

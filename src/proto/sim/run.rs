@@ -5,6 +5,8 @@ use std::{env, eprintln, println, thread};
 
 use super::claims::check_end;
 use super::event::SimEvent;
+use super::ids::MachineId;
+use super::machine::MachineState;
 use super::options::Options;
 use super::report::{Report, report};
 use super::world::World;
@@ -61,6 +63,9 @@ impl World {
 
     fn handle(&mut self, event: SimEvent) {
         let now = self.now;
+        if let Some(until) = self.still_until(&event) {
+            return self.queue.schedule(until, event);
+        }
         match event {
             SimEvent::UplinkFree { machine } => {
                 self.network.uplink_free(now, machine, &mut self.queue)
@@ -114,18 +119,53 @@ impl World {
             }
             SimEvent::Starts { machine } => self.start(machine),
             SimEvent::Killed { machine, power_cut } => self.kill(machine, power_cut),
-            SimEvent::Terminated { machine } => {
-                let process = self.machines[machine].process;
-                self.with_agent(machine, process, |agent| {
-                    agent.told_to_leave = true;
-                    agent.swarm.leave(now);
-                });
-            }
+            SimEvent::Terminated { machine } => self.terminate(machine),
             SimEvent::ConnectionCut => self.cut_connection(),
-            SimEvent::Unplugged { machine, until } => self.network.unplug(machine, until),
+            SimEvent::Unplugged {
+                machine,
+                until,
+                stands_still,
+            } => self.unplug(machine, until, stands_still),
             SimEvent::TrackerStops => self.stop_tracker(),
             SimEvent::RunEnds => self.ended = true,
         }
+    }
+
+    fn terminate(&mut self, machine: MachineId) {
+        let (now, process) = (self.now, self.machines[machine].process);
+        self.with_agent(machine, process, |agent| {
+            agent.told_to_leave = true;
+            agent.swarm.leave(now);
+        });
+    }
+
+    fn unplug(&mut self, machine: MachineId, until: Instant, stands_still: bool) {
+        self.network.unplug(machine, until);
+        if stands_still {
+            self.machines[machine].still_until = until;
+        }
+    }
+
+    /// Until when an event waits, if its machine stands still.
+    fn still_until(&mut self, event: &SimEvent) -> Option<Instant> {
+        let (SimEvent::DiskDone { machine, .. }
+        | SimEvent::Hashed { machine, .. }
+        | SimEvent::Announced { machine, .. }
+        | SimEvent::TimerFires { machine, .. }
+        | SimEvent::LoopRuns { machine, .. }) = event
+        else {
+            return None;
+        };
+        let machine = &mut self.machines[*machine];
+        let until = Some(machine.still_until).filter(|until| *until > self.now)?;
+        // A timer that fires at another time than this one has been replaced.
+        if let (SimEvent::TimerFires { .. }, MachineState::Agent(agent)) =
+            (event, &mut machine.state)
+            && agent.wakes_at == Some(self.now)
+        {
+            agent.wakes_at = Some(until);
+        }
+        Some(until)
     }
 
     fn log_event(&mut self, event: &SimEvent) {

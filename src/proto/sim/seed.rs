@@ -49,6 +49,7 @@ impl Options {
         let aside = &mut Rng::new(!seed);
         limit_rates(&mut agents, aside);
         damage_targets(&mut agents[1..], aside);
+        pause_machines(&mut agents[1..], span, aside);
         let hashes = hash_unit(aside);
         // None, some of the machines, or all but the seeder.
         let nat_from = match aside.below(4) {
@@ -178,6 +179,7 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
         seed_for: None,
         interruption: Interruption::None,
         unplugged: None,
+        stands_still: false,
     }
 }
 
@@ -334,6 +336,18 @@ fn damage_targets(agents: &mut [AgentOptions], rng: &mut Rng) {
             agent.disk.fault = DiskFault::Unreadable {
                 one_in: 1 + rng.below(20),
             };
+        }
+    }
+}
+
+/// Some machines stand still for a while.
+fn pause_machines(agents: &mut [AgentOptions], span: Duration, rng: &mut Rng) {
+    let share = fault_percent(rng);
+    for agent in agents {
+        if rng.chance(share, 200) {
+            let from = Instant(0) + random_up_to(span * 2, rng);
+            agent.unplugged = Some((from, random_up_to(Duration::from_secs(60), rng)));
+            agent.stands_still = true;
         }
     }
 }

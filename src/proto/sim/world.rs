@@ -143,6 +143,7 @@ impl World {
                 SimEvent::Unplugged {
                     machine,
                     until: from + length,
+                    stands_still: agent.stands_still,
                 },
             );
         }
@@ -160,6 +161,7 @@ impl World {
             inbox: VecDeque::new(),
             loop_scheduled: false,
             loop_ran_at: Instant(0),
+            still_until: Instant(0),
         });
         index
     }
