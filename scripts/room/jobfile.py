@@ -33,7 +33,8 @@ def read_text(path: str, where: str) -> str:
     if len(content) > FILE_BYTES_MAX:
         raise Mistake(f"{where} has more than {FILE_BYTES_MAX >> 20} MiB and is no such file")
     try:
-        return content.decode()
+        # Notepad begins a text with a byte order mark.
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[:error.start].count(b"\n") + 1
         raise Mistake(f"{where} line {line} is not UTF-8 text") from None

@@ -178,6 +178,9 @@ def images_of_operands(paths: Sequence[str], targets: Sequence[str]) -> tuple[Im
     for path in paths:
         if not path:
             raise Mistake("an image has an empty name")
+        check_utf8(path, "")
+        if not path.isprintable():
+            raise Mistake(f"'{clean(path)}' is no text")
     return unique_names(Image(os.path.basename(path.rstrip("/")), os.path.normpath(path), target)
                         for path, target in zip(paths, targets or ["disk:auto"] * len(paths)))
 
@@ -214,10 +217,7 @@ class Wrong(Exception):
 
 def read_value(name: str, value: str, place: str, folder: str, found: dict[str, Any]) -> None:
     field, convert = VALUES[name]
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Mistake(f"{place}: {value!a} is not UTF-8 text") from None
+    check_utf8(value, f"{place}: ")
     try:
         converted = convert(value, folder)
     except Wrong as wrong:
@@ -228,6 +228,14 @@ def read_value(name: str, value: str, place: str, folder: str, found: dict[str, 
         found[field] = converted
     if name == "dhcp":
         found["dhcp"] = "range"
+
+
+def check_utf8(value: str, place: str) -> None:
+    """Whatever else is on the disk cannot be in JOB.toml, in the log, or on the page."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Mistake(f"{place}{value!a} is not UTF-8 text") from None
 
 
 def read_key(name: str, value: Any, place: str, folder: str, found: dict[str, Any]) -> None:

@@ -101,6 +101,8 @@ class CommandLine(unittest.TestCase):
             ([*NET, "a", "b", "--target", "/dev/sda", "--target", "/dev/sda"],
              "a and b would both go to /dev/sda; give each image a --target"),
             ([*NET, ""], "an image has an empty name"),
+            ([*NET, "a\udcff.img"], "'a\\udcff.img' is not UTF-8 text"),
+            ([*NET, "a\n.img"], "'a?.img' is no text"),
             (["a.toml", "b.toml"], "expected one JOB.toml, not a.toml and b.toml"),
             (["--interface", "eth\udc801"], "--interface: 'eth\\udc801' is not UTF-8 text"),
         ]
@@ -261,6 +263,14 @@ class JobFile(unittest.TestCase):
             Path(folder, "job.toml").write_bytes(b"[job]\n# \xff")
             with self.assertRaisesRegex(Mistake, "job.toml line 2 is not UTF-8 text"):
                 parse(["job.toml"], folder)
+
+    def test_a_file_of_windows(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "job.toml").write_bytes(
+                b"\xef\xbb\xbf[job]\r\ninterface='e'\r\nmachines='room.txt'\r\n"
+                b"[[image]]\r\npath='a'\r\n")
+            Path(folder, "room.txt").write_bytes(b"\xef\xbb\xbf52:54:00:77:00:01\tlab-1\r\n")
+            self.assertEqual(command("job.toml", folder=folder).job.machines[0].name, "lab-1")
 
     def test_the_command_line_replaces_keys(self) -> None:
         text = '[job]\ninterface="e"\nexpect=3\nthen="shell"\n[[image]]\npath="../a"\n'
