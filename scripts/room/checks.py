@@ -81,8 +81,8 @@ def check_files(job: Job) -> None:
 
 def check_readable(what: str, path: str, advice: str) -> None:
     try:
-        with open(path, "rb"):
-            pass
+        # A FIFO would have us wait for its writer.
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
         raise Refused(f"cannot read the {what} {path}: {error.strerror}"
                       + (f"; {advice}" if advice else "")) from None

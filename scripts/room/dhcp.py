@@ -49,6 +49,8 @@ def range_trouble(job: Job, network: ipaddress.IPv4Network) -> str | None:
         if ipaddress.IPv4Address(end) not in network:
             return (f"--dhcp {job.dhcp_range}: {end} is not in the network of {job.interface}, "
                     f"which is {network}")
+    if job.dhcp_range == f"{job.address},{job.address}":
+        return f"--dhcp {job.dhcp_range}: this is the address of the server"
     return None
 
 

@@ -147,6 +147,10 @@ class Dnsmasq(unittest.TestCase):
         self.assertEqual(words, "--dhcp 10.77.0.100,10.77.1.9: 10.77.1.9 is not in the network of "
                                 "br0, which is 10.77.0.0/24")
         self.assertIsNone(dhcp.range_trouble(self.job("10.77.0.100,10.77.0.120"), self.NETWORK))
+        # dnsmasq leaves out our own address, which is all there is here.
+        self.assertEqual(dhcp.range_trouble(self.job("10.77.0.1,10.77.0.1"), self.NETWORK),
+                         "--dhcp 10.77.0.1,10.77.0.1: this is the address of the server")
+        self.assertIsNone(dhcp.range_trouble(self.job("10.77.0.1,10.77.0.9"), self.NETWORK))
 
     def test_a_listed_machine_gets_its_name(self) -> None:
         words = dhcp.as_server(self.job("10.77.0.100,10.77.0.120"))
