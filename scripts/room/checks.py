@@ -1,5 +1,5 @@
-"""Is this job possible here? Everything that can be known before anything starts: a mistake is to be
-found by one person, not by forty machines."""
+"""Is this job possible here? Everything that can be known before anything starts: a mistake is to
+be found by one person, not by forty machines."""
 from __future__ import annotations
 
 import dataclasses

@@ -220,9 +220,8 @@ def web_server_trouble(server: str, state: State) -> str | None:
         fetch(f"{server}/boot.ipxe")
     except urllib.error.HTTPError as error:
         if error.code == 403:
-            raise Broken(
-                    f"nginx runs as nobody and may not read {state.www}: a folder above it is "
-                    "closed to others; see --dir") from None
+            raise Broken(f"nginx runs as nobody and may not read {state.www}: a folder above it "
+                         "is closed to others; see --dir") from None
         return f"it answers {error.code} to {server}/boot.ipxe"
     except OSError as error:
         return f"no answer at {server} ({reason_of(error)})"
@@ -256,7 +255,7 @@ http {{
         application/efi efi;
     }}
     charset utf-8;
-    charset_types text/html text/css text/javascript text/plain;
+    charset_types text/css text/javascript text/plain;
     sendfile on;
     server_tokens off;
     client_body_temp_path temporary/body;
@@ -362,6 +361,6 @@ def reason_of(error: OSError) -> str:
 
 def needs(job: Job) -> list[Need]:
     """The ports of the tracker, the web server and the seed."""
-    return [Need("tcp", job.address, job.http_port, "--http-port 8080, or stop it"),
-            Need("tcp", job.address, job.tracker_port, "--tracker-port 6970, or stop it"),
-            Need("tcp", job.address, job.seed_port, "--seed-port 6882, or stop it")]
+    return [Need("tcp", job.address, job.http_port, "--http-port 8080"),
+            Need("tcp", job.address, job.tracker_port, "--tracker-port 6970"),
+            Need("tcp", job.address, job.seed_port, "--seed-port 6882")]

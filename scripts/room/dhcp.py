@@ -23,7 +23,7 @@ def needs(job: Job) -> list[Need]:
     """The ports of dnsmasq."""
     if job.dhcp == "none":
         return []
-    advice = "--no-dhcp, or stop it"
+    advice = "--no-dhcp"
     ports = [Need("udp", "0.0.0.0", 67, advice, job.interface),
              Need("udp", job.address, 69, advice, job.interface)]
     if job.dhcp == "proxy":

@@ -68,7 +68,8 @@ Deployment:
   --args "OPTION..."   More options for `swarmdd get`
   --hook NAME|FILE     Run a hook on each machine after its disk is complete:
                        one of initramfs/hooks, or your own shell script (with a
-                       slash: ./mine.sh). Repeatable, run in order
+                       slash: ./mine.sh). Repeatable, run in order. overlay=FILE
+                       lays a tarball over the deployed system
   --then WHAT          After the job: reboot, poweroff, shell, kexec.
                        Default: reboot
   --onfail WHAT        After a failure: shell, reboot, poweroff, retry, or wait
@@ -363,6 +364,9 @@ def machines(value: str, folder: str) -> object:
 
 
 def hook(value: str, folder: str) -> str:
+    name, _, file = value.partition("=")
+    if name == "overlay" and file:
+        return f"{name}={path(file, folder)}"
     if "/" in value:
         return path(value, folder)
     if not re.fullmatch("[a-z0-9][a-z0-9-]*", value):

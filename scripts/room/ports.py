@@ -19,8 +19,8 @@ class Need:
     kind: str
     address: str
     port: int
-    # What can be done about it if somebody else has it.
-    help: str
+    # What else can be done than to have it: an option of `serve`.
+    other: str
     # A DHCP server shares its port with those of other interfaces.
     interface: str = ""
 
@@ -41,10 +41,12 @@ def trouble(need: Need) -> str | None:
                                  need.interface.encode())
             probe.bind((need.address, need.port))
         except PermissionError:
-            return (f"{named(need)} needs root or the capability CAP_NET_BIND_SERVICE: {need.help}")
+            return (f"{named(need)} needs root or the capability CAP_NET_BIND_SERVICE; "
+                    f"or {need.other}")
         except OSError as error:
             if error.errno == 98:  # EADDRINUSE
-                return f"{named(need)} is taken by {words_about(holders(need))}: {need.help}"
+                return (f"{named(need)} is taken by {words_about(holders(need))}: {need.other}, "
+                        "or stop it")
             return f"cannot open {named(need)} of {need.address}: {error.strerror}"
     return None
 

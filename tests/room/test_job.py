@@ -314,8 +314,8 @@ def made_up_job(random_: random.Random) -> Job:
         "kernel": some("", "/boot/vm linuz"), "append": some("", "console=ttyS0 console=tty0"),
         "used_ranges": some(True, False), "live": some(True, False), "raw": some(True, False),
         "piece_size": some("", "4M"), "args": some("", "--memory 64"),
-        "then": some("kexec", "reboot"),
-        "onfail": some("wait", "shell"), "hooks": some((), ("hostname", "/own/hook.sh")),
+        "then": some("kexec", "reboot"), "onfail": some("wait", "shell"),
+        "hooks": some((), ("hostname", "/own/hook.sh"), ("overlay=/a.tar",)),
         "timeout": some(0, 60), "grace": some(30, 0), "linger": some(60, 0),
         "max_up": some("", "50M"), "agent": some("", "/agent"), "dir": some("", "/state")}
     dhcp = random_.choice(["proxy", "none", "range"])

@@ -135,7 +135,7 @@ class Remains(Folder):
 
 class Ports(unittest.TestCase):
     def need(self, port: int) -> Need:
-        return Need("tcp", "127.0.0.1", port, "--http-port 8080, or stop it")
+        return Need("tcp", "127.0.0.1", port, "--http-port 8080")
 
     def test_a_free_port_is_no_trouble(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -166,7 +166,7 @@ class Ports(unittest.TestCase):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
             server.bind(("0.0.0.0", 0))
             port = server.getsockname()[1]
-            words = ports.trouble(Need("udp", "127.0.0.1", port, "stop it"))
+            words = ports.trouble(Need("udp", "127.0.0.1", port, "--no-dhcp"))
         self.assertRegex(words or "", rf"UDP port {port} is taken by .*{os.getpid()}")
 
 
