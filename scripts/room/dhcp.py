@@ -122,29 +122,36 @@ def is_warning(line: str) -> bool:
 def foreign_server_words(job: Job, state: State, server: str) -> str:
     """With --no-dhcp: what to enter in a DHCP server of the site. It names a TFTP server, which is
     the site's own, too."""
-    return f"""your DHCP server is to tell machines what to boot (--no-dhcp). A TFTP server must \
-have undionly.kpxe and
-snponly.efi; both are in {state.www}/tftp. In the lines below it is {job.address}.
+    boot, here = f"{server}/boot.ipxe", job.address
+    return f"""What to enter in the DHCP server of the site. {here} stands for a TFTP server
+with undionly.kpxe and snponly.efi; copies are in
+{state.www}/tftp
 ISC dhcpd:
   option arch code 93 = unsigned integer 16;
-  next-server {job.address};
-  if exists user-class and option user-class = "iPXE" {{ filename "{server}/boot.ipxe"; }}
-  elsif option arch = 00:07 or option arch = 00:09 {{ filename "snponly.efi"; }}
-  else {{ filename "undionly.kpxe"; }}
-Kea (Dhcp4):
-  "next-server": "{job.address}",
+  next-server {here};
+  if exists user-class and option user-class = "iPXE" {{
+    filename "{boot}";
+  }} elsif option arch = 00:07 or option arch = 00:09 {{
+    filename "snponly.efi";
+  }} else {{
+    filename "undionly.kpxe";
+  }}
+Kea, in Dhcp4:
+  "next-server": "{here}",
   "client-classes": [
     {{ "name": "ipxe", "test": "option[77].hex == 'iPXE'",
-      "boot-file-name": "{server}/boot.ipxe" }},
-    {{ "name": "efi", "test": "not member('ipxe') and (option[93].hex == 0x0007 or \
-option[93].hex == 0x0009)",
+      "boot-file-name": "{boot}" }},
+    {{ "name": "efi7", "test": "not member('ipxe') and option[93].hex == 0x0007",
+      "boot-file-name": "snponly.efi" }},
+    {{ "name": "efi9", "test": "not member('ipxe') and option[93].hex == 0x0009",
       "boot-file-name": "snponly.efi" }},
     {{ "name": "bios", "test": "not member('ipxe') and option[93].hex == 0x0000",
       "boot-file-name": "undionly.kpxe" }} ]
-Windows DHCP Server: define the user class iPXE (ASCII iPXE) and the vendor classes
-  PXEClient:Arch:00000, PXEClient:Arch:00007, PXEClient:Arch:00009. In the scope, three policies:
-  user class iPXE                                    option 067 = {server}/boot.ipxe
-  vendor class PXEClient:Arch:00007* or 00009*       option 066 = {job.address}, 067 = snponly.efi
-  vendor class PXEClient:Arch:00000*                 option 066 = {job.address}, 067 = undionly.kpxe
-A router of the FritzBox kind can name no boot file: use --proxy-dhcp, which leaves the router as it
-  is and needs nothing from it."""
+Windows DHCP Server: define the user class iPXE (ASCII: iPXE) and the vendor
+classes PXEClient:Arch:00000, PXEClient:Arch:00007, PXEClient:Arch:00009; then
+three policies of the scope:
+  user class iPXE:                 067 = {boot}
+  vendor class …:00007* or …:00009*: 066 = {here}, 067 = snponly.efi
+  vendor class …:00000*:             066 = {here}, 067 = undionly.kpxe
+A router of the FritzBox kind can name no boot file: use --proxy-dhcp, which
+leaves the router as it is and needs nothing from it."""

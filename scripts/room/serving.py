@@ -264,7 +264,7 @@ def print_what_to_boot(room: Room) -> None:
                     "52-54-00-12-34-56)")
     room.output.say(f"  {options_text}")
     if job.dhcp == "none":
-        room.output.say(dhcp.foreign_server_words(job, room.state, server))
+        room.output.print(dhcp.foreign_server_words(job, room.state, server))
     elif job.dhcp == "range":
         room.output.say(f"machines on {job.interface} get an address in {job.dhcp_range}; "
                         "switch them on")

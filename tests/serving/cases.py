@@ -8,8 +8,8 @@ import subprocess
 import termios
 import time
 
-from desk import (ADDRESS, COMPONENTS, MACHINES, Desk, OnTerminal, check, harness, mac, running,
-                  wait_until)
+from desk import (ADDRESS, COMPONENTS, MACHINES, MARKER, TOP, Desk, OnTerminal, check, harness,
+                  mac, plugged_in, running, wait_until)
 
 
 # --- before anything starts
@@ -251,6 +251,21 @@ def a_full_log_of_another_day_is_another_job(stage):
     check("kernel " in desk.boot(1), "a report of another job counts")
 
 
+def warnings_of_dnsmasq_are_shown(stage):
+    desk = Desk(stage)
+    (desk.state / "log").mkdir(parents=True)
+    (desk.state / MARKER).touch()
+    # The only address has a tenant.
+    until = int(time.time()) + 3600
+    (desk.state / "leases").write_text(f"{until} 52:54:00:77:00:01 10.77.0.100 * *\n")
+    serve = desk.start("--dhcp", "10.77.0.100,10.77.0.100")
+    subprocess.run([TOP / "qemu-tests/boot-client", plugged_in(), ADDRESS, "bios"],
+                   capture_output=True, check=False)
+    wait_until("the warning", 15, lambda: "no address available" in serve.output())
+    desk.kill("dnsmasq")
+    wait_until("it runs again", 10, lambda: "dnsmasq died and was started" in serve.output())
+
+
 # --- signals and terminals
 
 
@@ -430,7 +445,7 @@ CASES = [
     two_machines_are_imaged_and_released, a_job_that_is_done_says_so,
     again_speaks_to_a_job_that_runs, a_second_serve_is_told_about_the_first, two_jobs_at_once,
     a_component_that_dies_is_started_again, a_component_that_dies_for_ever_ends_the_job,
-    a_killed_serve_goes_on, a_torn_log_is_read, a_full_log_of_another_day_is_another_job,
+    warnings_of_dnsmasq_are_shown, a_killed_serve_goes_on, a_torn_log_is_read, a_full_log_of_another_day_is_another_job,
     sigterm_ends_in_good_order, a_second_signal_waits_for_no_machine, ctrl_c_asks_first,
     a_second_ctrl_c_ends, a_lost_terminal_ends_nothing, a_closed_pipe_ends_nothing,
     a_liar_spoils_only_its_own_row, floods_and_halves_do_no_harm, last_words_reach_the_server,

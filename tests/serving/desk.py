@@ -18,7 +18,7 @@ sys.path.insert(0, str(TOP / "tests/loopback"))
 sys.path.insert(0, str(TOP / "scripts"))
 import harness  # noqa: E402
 from harness import AGENT, check, wait_until  # noqa: E402
-from room.state import State, end_processes, remains, start_of  # noqa: E402
+from room.state import MARKER, State, end_processes, remains, start_of  # noqa: E402
 
 INTERFACE, ADDRESS = "room0", "10.77.0.1"
 # Machines speak from these; the kernel knows no MAC address behind them, as in a routed room.
@@ -34,6 +34,16 @@ def make_network():
     for address in (ADDRESS, *MACHINES):
         subprocess.run(["ip", "address", "add", f"{address}/24", "dev", INTERFACE], check=True)
     subprocess.run(["ip", "link", "set", INTERFACE, "up"], check=True)
+
+
+def plugged_in():
+    """An Ethernet card in the network of the server, as qemu-tests/boot-client wants it."""
+    subprocess.run(["ip", "link", "add", "client", "type", "veth", "peer", "name", "client0"],
+                   check=True)
+    subprocess.run(["ip", "link", "set", "client", "address", "52:54:00:77:00:59", "up"],
+                   check=True)
+    subprocess.run(["ip", "link", "set", "client0", "master", INTERFACE, "up"], check=True)
+    return "client"
 
 
 def running(pids):
@@ -62,6 +72,7 @@ class Desk:
         self.port = 80
 
     def command(self, *options, images=True):
+        # A later option replaces an earlier one.
         return [TOP / "scripts/serve", "--interface", INTERFACE, "--no-dhcp", "--agent", AGENT,
                 "--kernel", self.stage.path("boot-file"), "--dir", self.state,
                 "--initramfs", self.stage.path("boot-file"), "--grace", "1", *options,
