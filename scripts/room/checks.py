@@ -38,9 +38,10 @@ def complete(job: Job) -> Job:
 
 def default_kernel() -> str:
     """The kernel of scripts/kernel, which fetches it at the first time."""
-    root = run(str(TOP / "scripts/kernel"), "cloud").stdout.strip()
-    found = sorted(Path(root, "boot").glob("vmlinuz-*")) if root else []
-    return str(found[0]) if found else str(TOP / "target/vmlinuz")
+    fetched = run(str(TOP / "scripts/kernel"), "cloud")
+    if fetched.returncode:
+        raise Refused(f"no --kernel, and none could be fetched: {first_line(fetched.stderr)}")
+    return str(next(Path(fetched.stdout.strip(), "boot").glob("vmlinuz-*")))
 
 
 def check(job: Job, ours: set[int]) -> None:
@@ -156,11 +157,12 @@ def check_options(job: Job) -> None:
     for machine in machines:
         whose = f"{machine.name}: " if machine else ""
         pairs = [word for image in images_of(machine, job) for word in (nothing, image.target)]
-        ask_agent(job, whose, "get", *boot.agent_options(job, machine), *pairs)
+        ask_agent(job, whose, "get", "--check-only", *boot.agent_options(job, machine), *pairs)
 
 
 def ask_agent(job: Job, whose: str, *words: str) -> None:
-    """Exit status 2: it does not understand its options. It cannot read the torrent in any case."""
+    """Exit status 2: it does not understand its options. (`seed` and `make` have no --check-only,
+    so they fail in any case.)"""
     answer = run(job.agent, *words)
     if answer.returncode == 2:
         raise Mistake(whose + first_line(answer.stderr).removeprefix("swarmdd: "))

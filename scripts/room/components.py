@@ -74,12 +74,17 @@ def launch(component: Component, state: State) -> None:
     path = log_of(component, state)
     with open(path, "ab") as log:
         component.began_at = component.read_to = log.tell()
+        # In the child, before it becomes the component: `serve` may be killed at any time, and must
+        # leave nothing that the next one does not find.
+        def remember() -> None:
+            states.remember(state, component.name, os.getpid(), component.command)
         try:
             component.process = subprocess.Popen(component.command, stdin=subprocess.DEVNULL,
-                                                 stdout=log, stderr=log, start_new_session=True)
-        except OSError as error:
-            raise Broken(f"cannot start {component.command[0]}: {error.strerror}") from None
-    states.remember(state, component.name, component.process.pid, component.command)
+                                                 stdout=log, stderr=log, start_new_session=True,
+                                                 preexec_fn=remember)
+        except (OSError, subprocess.SubprocessError) as error:
+            states.forget(state, component.name)
+            raise Broken(f"cannot start {component.command[0]}: {error}") from None
 
 
 def has_ended(component: Component) -> bool:
@@ -243,7 +248,9 @@ def web_server_config(job: Job) -> str:
     return f"""daemon off;
 pid temporary/nginx.pid;
 worker_processes 1;
-events {{ worker_connections 4096; }}
+# A machine needs one or two at a time. The rest is for those who only hold them.
+worker_rlimit_nofile 16384;
+events {{ worker_connections 8192; }}
 http {{
     default_type application/octet-stream;
     types {{

@@ -5,6 +5,7 @@ the tracker, which releases the machines; print and keep the results.
 """
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -56,6 +57,8 @@ class Room:
     # A failure before this time is tried again: the job had ended since, and somebody wants more.
     tried_since: float
     components: list[Component] = field(default_factory=list)
+    # As they were when the log was read last.
+    rows: list[Row] = field(default_factory=list)
     # "running", "ending", "ended", and why it has ended.
     phase: str = "running"
     words: str = ""
@@ -76,6 +79,8 @@ class Room:
 
 
 def main(arguments: Sequence[str]) -> int:
+    # The components drop their privileges and must still be able to read what we write for them.
+    os.umask(0o022)
     command = options.parse_or_exit(arguments)
     try:
         return run(command)
@@ -177,15 +182,15 @@ def open_room(job: Job, state: State, served: tuple[Served, ...], signals: Signa
     plan = Plan(job, job_id(torrents), boot.server_url(job), served,
                 tuple(name for name, _ in checks.hook_files(job) if name != checks.OVERLAY[1]))
     history = page.History.load(state.www / "status.json", plan.id, story.began_at)
-    return Room(plan, state, story, signals, output, history, tried_since)
+    return Room(plan, state, story, signals, output, history, tried_since,
+                rows=story.roster.rows(time.time()))
 
 
 def all_done_already(room: Room) -> bool:
-    rows = room.past.roster.rows(time.time())
-    done = sum(row.complete for row in rows)
+    done = sum(row.complete for row in room.rows)
     if not done:
         return False
-    if everybody_is_accounted_for(room, rows) and done == len(rows):
+    if everybody_is_accounted_for(room) and done == len(room.rows):
         room.output.say(f"this job is done already: all {done} machines have these images; "
                         "--again all images them again")
         return True
@@ -214,7 +219,7 @@ def prepare_files(room: Room) -> None:
     states.write_file(www / "failed.sh", boot.FAILED_HOOK)
     make_disk_starter(room.job, www / "disk.efi")
     # A machine that is done must not find the server without its decision.
-    write_decisions(room, room.past.roster.rows(time.time()))
+    write_decisions(room)
 
 
 def make_disk_starter(job: Job, target: Path) -> None:
@@ -293,8 +298,8 @@ def watch(room: Room) -> str:
     began_at = time.monotonic()
     wakes = list(WAKE_SECS) if room.job.wake else []
     while True:
-        rows = poll(room)
-        if everybody_is_accounted_for(room, rows):
+        poll(room)
+        if everybody_is_accounted_for(room):
             return "every machine that was expected is complete or has failed"
         if room.signals.ends():
             return "somebody ended it"
@@ -302,27 +307,20 @@ def watch(room: Room) -> str:
             return f"time is up after {room.job.timeout} s"
         if wakes and time.monotonic() - began_at >= wakes[0]:
             wakes.pop(0)
-            wake_missing(room, rows)
+            wake_missing(room)
         room.signals.wait(POLL_SECS)
 
 
 def poll(room: Room) -> list[Row]:
     """Looks at everybody once, decides, and shows."""
-    for component in room.components:
-        look_after(room, component)
-    rows = read_log(room)
-    name_turned_away(room)
-    try:
-        write_decisions(room, rows)
-        words.publish(room.state, rows, room.published)
-        if time.monotonic() - room.tidied_at >= TIDY_SECS:
-            room.tidied_at = time.monotonic()
-            words.tidy(room.state, rows)
-        show(room, rows)
-    except OSError as error:
-        # Such as a full disk. The machines go on, and so does the job.
-        warn(room, f"the last states stay on the page: {error}")
-    return rows
+    for duty in (look_after_components, read_log, name_turned_away, write_decisions,
+                 keep_words, show):
+        try:
+            duty(room)
+        except OSError as error:
+            # Such as a full disk. The machines go on, and so does the job.
+            warn(room, f"trying again: {error}")
+    return room.rows
 
 
 def name_turned_away(room: Room) -> None:
@@ -331,6 +329,11 @@ def name_turned_away(room: Room) -> None:
     for mac in macs[room.turned_away:]:
         warn(room, f"{mac} is not on the list: it boots from its own disk")
     room.turned_away = len(macs)
+
+
+def look_after_components(room: Room) -> None:
+    for component in room.components:
+        look_after(room, component)
 
 
 def look_after(room: Room, component: Component) -> None:
@@ -353,20 +356,20 @@ def warn(room: Room, text: str) -> None:
         room.output.say(text)
 
 
-def read_log(room: Room) -> list[Row]:
+def read_log(room: Room) -> None:
     """The neighbours are read after the log: whoever spoke is in the table of the kernel then."""
     past.catch_up(room.past)
     for entry in neighbour_entries(room.past.roster.claims, neighbours.table(), time.time()):
         log.append(str(room.state.room_log), entry)
     past.catch_up(room.past)
-    return room.past.roster.rows(time.time())
+    room.rows = room.past.roster.rows(time.time())
 
 
-def write_decisions(room: Room, rows: Sequence[Row]) -> None:
-    scripts = boot.decisions(room.plan, rows, room.past.roster, room.tried_since)
+def write_decisions(room: Room) -> None:
+    scripts = boot.decisions(room.plan, room.rows, room.past.roster, room.tried_since)
     write_changes(room.state.www / "machines", ".ipxe", scripts, room.scripts)
     # A failed machine that waits asks for this file.
-    retries = {row.mac: "" for row in rows if row.mac and row.again}
+    retries = {row.mac: "" for row in room.rows if row.mac and row.again}
     write_changes(room.state.www / "retry", "", retries, room.retries)
 
 
@@ -381,8 +384,15 @@ def write_changes(folder: Path, ending: str, wanted: dict[str, str], written: di
             written[mac] = text
 
 
-def show(room: Room, rows: Sequence[Row]) -> None:
-    now, surroundings = time.time(), around(room)
+def keep_words(room: Room) -> None:
+    words.publish(room.state, room.rows, room.published)
+    if time.monotonic() - room.tidied_at >= TIDY_SECS:
+        room.tidied_at = time.monotonic()
+        words.tidy(room.state, room.rows)
+
+
+def show(room: Room) -> None:
+    now, surroundings, rows = time.time(), around(room), room.rows
     totals = page.totals(rows, surroundings)
     room.history.add(now, totals.down)
     asking = room.signals.wish == Wish.ASKED
@@ -403,23 +413,24 @@ def around(room: Room) -> page.Around:
         messages=tuple(room.messages))
 
 
-def everybody_is_accounted_for(room: Room, rows: Sequence[Row]) -> bool:
+def everybody_is_accounted_for(room: Room) -> bool:
     """Nobody is left to wait for. Never, if nobody knows how many there should be. A failure of
     before the last end of the job is tried again."""
     expected = len(room.job.machines) or room.job.expect
-    if room.job.machines:
-        rows = [row for row in rows if row.listed]
+    rows = [row for row in room.rows if row.listed or not room.job.machines]
     accounted = sum(row.complete or (row.state == "failed" and not row.again
                                      and (row.state_since or 0) > room.tried_since)
                     for row in rows)
     return 0 < expected <= accounted
 
 
-def wake_missing(room: Room, rows: Sequence[Row]) -> None:
-    macs = [row.mac for row in rows if row.listed and row.state == "missing"]
-    if macs:
+def wake_missing(room: Room) -> None:
+    macs = [row.mac for row in room.rows if row.listed and row.state == "missing"]
+    try:
         wake.wake(macs, room.job.address)
-        room.output.say(f"Wake-on-LAN sent to {len(macs)} machines")
+        warn(room, f"Wake-on-LAN sent to {len(macs)} machines that are not there")
+    except OSError as error:
+        warn(room, f"cannot send Wake-on-LAN: {error.strerror}")
 
 
 # --- the end -------------------------------------------------------------------------------
@@ -452,7 +463,6 @@ def wait_for(room: Room, seconds: float, is_ready: Callable[[Row], bool]) -> Non
 
 def finish(room: Room, why: str) -> bool:
     """Prints and keeps the results. Are they all good?"""
-    past.note(room.state, "end", job=room.plan.id, why=why)
     room.phase, room.words = "ended", why
     rows = poll(room)
     room.output.terminal.close()
@@ -460,6 +470,7 @@ def finish(room: Room, why: str) -> bool:
     found = results.results(rows, totals, room.job, room.plan.id, why, time.time())
     try:
         results.write(str(room.state.root), found)
+        past.note(room.state, "end", job=room.plan.id, why=why)
     except OSError as error:
         room.output.say(f"cannot keep the results: {error}")
     room.output.say(why)

@@ -2,6 +2,7 @@
 import base64
 import gzip
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -79,25 +80,25 @@ def a_folder_that_nginx_cannot_enter_is_explained(stage):
 def two_machines_are_imaged_and_released(stage):
     desk = Desk(stage)
     stage.path("room").write_text(f"{mac(1)} lab-1\n{mac(2)} lab-2 args=--fresh\n{mac(3)} lab-3\n")
-    serve = desk.start("--machines", stage.path("room"), "--timeout", "8")
+    serve = desk.start("--machines", stage.path("room"))
     pids = desk.pids()
     torrent = next((desk.state / "www").glob("*.torrent"))
     agents = []
     for number in (1, 2):
-        script = desk.boot(number)
+        # The agents speak from the address of the server.
+        script = desk.boot(number, ADDRESS)
         check(f"swarmdd.hostname=lab-{number} " in script, script)
         check(("--fresh" in script) == (number == 2), script)
-        agents.append(stage.get("--tracker-grace", 1, desk.url(torrent.name),
+        report = desk.url(f"report?job={desk.job()}&mac={mac(number)}")
+        agents.append(stage.get("--tracker-grace", 1, "--report", report, desk.url(torrent.name),
                                 stage.path(f"{number}.disk")))
     for number, agent in enumerate(agents, 1):
         agent.wait_state("seeding", 20)
-        desk.say(number, "seeding")
-    desk.wait_row(1, state="seeding", name="lab-1", complete=True)
-    check("sanboot" in desk.boot(1), "a machine that is done is deployed again")
-    wait_until("the tracker stops", 20, lambda: "stopping the tracker" in serve.output())
+        desk.wait_row(number, state="seeding", name=f"lab-{number}", complete=True)
+    check("sanboot" in desk.boot(1, ADDRESS), "a machine that is done is deployed again")
+    os.kill(serve.pid, signal.SIGTERM)
     for number, agent in enumerate(agents, 1):
         agent.expect(0, 20)
-        desk.say(number, "done")
         check(stage.path(f"{number}.disk").read_bytes() == desk.image.read_bytes(), "its disk")
     serve.expect(1, 20)
     results = desk.results()
@@ -398,7 +399,8 @@ def floods_and_halves_do_no_harm(stage):
     for body in (b"[" * 60000, b"\xff" * 60000, b'{"state":' + b"9" * 5000 + b"}", b"", b"null"):
         desk.post(path, body, MACHINES[9])
     halves = []
-    for _ in range(200):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    for _ in range(1500):
         half = socket.create_connection((ADDRESS, 80), source_address=(MACHINES[9], 0))
         half.sendall(f"POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
         halves.append(half)

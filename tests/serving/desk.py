@@ -146,9 +146,10 @@ class Desk:
     def get(self, path, number=0):
         return curl(self.url(path), MACHINES[number])
 
-    def boot(self, number):
-        """The script that machine `number` is given."""
-        status, text = self.get(f"boot/{mac(number)}?platform=pcbios", number)
+    def boot(self, number, address=None):
+        """The script that machine `number` is given, which asks from its own address or another."""
+        url = self.url(f"boot/{mac(number)}?platform=pcbios")
+        status, text = curl(url, address or MACHINES[number])
         check(status == 200, f"/boot answers {status}")
         return text
 
