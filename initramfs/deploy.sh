@@ -82,8 +82,8 @@ run_scripts() {
 	set +f
 }
 
-# run_script pre|post URL: fetches a script over HTTP and runs it by sh, with SWARMDD_* set (README).
-# If it fails, the first line on its standard error is the reason, or else its first line.
+# run_script pre|post URL: fetches a script over HTTP and runs it by sh, with SWARMDD_* set (see
+# README). If it fails, the first line on its standard error is the reason, or else its first line.
 run_script() {
 	local file="$ROOT/run/swarmdd/$1" status error
 	say "running swarmdd.$1 script $2"
@@ -142,8 +142,8 @@ beside_report() {
 	echo "$url/$1"
 }
 
-# send_words: what was said on this machine, and the last messages of its kernel, packed. wget cuts a
-# binary file at its first NUL byte, hence base64. A server that does not take it stops nothing.
+# send_words: what was said on this machine, and the last messages of its kernel, packed. wget cuts
+# a binary file at its first NUL byte, hence base64. A server that does not take it stops nothing.
 send_words() {
 	local file="$ROOT/run/swarmdd/words" url
 	url=$(beside_report words)

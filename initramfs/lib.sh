@@ -149,7 +149,8 @@ split_options() {
 parse_options() {
 	local option value bad=""
 	OPT_TORRENTS="" OPT_TARGETS="" OPT_INFO_HASHES="" OPT_THEN=reboot OPT_ONFAIL=shell
-	OPT_REPORT="" OPT_PRE="" OPT_POST="" OPT_ARGS="" OPT_NET=dhcp OPT_VLAN="" OPT_HOSTNAME="" BOOTIF=""
+	OPT_REPORT="" OPT_PRE="" OPT_POST="" OPT_ARGS="" OPT_NET=dhcp OPT_VLAN=""
+	OPT_HOSTNAME="" BOOTIF=""
 
 	split_options >"$ROOT/run/swarmdd/options"
 	while IFS= read -r option; do

@@ -12,8 +12,8 @@ BOOTIF_WAIT_SECS=20
 # How often a running machine looks whether a cable was moved or a card was replaced.
 LINK_CHECK_SECS=2
 
-# The steps done for each card, as words NIC:up, NIC:vlan, NIC:address and NIC:index=NUMBER. Kept for
-# a retry: one udhcpc for each card is enough.
+# The steps done for each card, as words NIC:up, NIC:vlan, NIC:address and NIC:index=NUMBER. Kept
+# for a retry: one udhcpc for each card is enough.
 STARTED_NICS=""
 # Each card has a metric of its own for all its routes, so that one card is used although several
 # have an address in the same subnet: the boot card, or else the first one with a link.

@@ -37,7 +37,9 @@ say_lines() {
 		"progress: "*) kind=-1 ;;
 		"try '"*"--help'") kind=-1 ;;
 		"swarmdd: + "* | "+ "*) kind=0 ;;
-		"swarmdd: "*"; trying again"* | "swarmdd: "*": waits: "* | "swarmdd: "*": goes on") kind=0 ;;
+		"swarmdd: "*"; trying again"* | "swarmdd: "*": waits: "* | "swarmdd: "*": goes on")
+			kind=0
+			;;
 		"swarmdd: "*": failed: not begun, because of "*) kind=1 ;;
 		"swarmdd: "*": failed: "*) kind=3 ;;
 		"swarmdd: "*) kind=2 ;;

@@ -188,13 +188,14 @@ class InABrowser(unittest.TestCase):
             (940.0, "opentracker ended and was started again"),))), late=0)
         document = page.open()
         self.assertEqual(document.items("tiles"), [
-            "B 10.77.1.13 booted 10.77.1.13", "! pc-01 failed no disk fits", "D pc-02 downloading 43 % 112 MB/s, 1:15",
+            "B 10.77.1.13 booted 10.77.1.13", "! pc-01 failed no disk fits",
+            "D pc-02 downloading 43 % 112 MB/s, 1:15",
             "D pc-03 downloading 5 % link has 100 Mb/s", "? pc-04 missing not seen yet",
             "V pc-05 verifying 60 % 10.77.1.6", "✓ pc-10 done started its own disk",
             "A pc-11 again to be imaged again"])
         tiles = [e.attributes["class"] for e in document.find("tiles").all() if e.kind == "li"]
-        self.assertEqual(tiles, ["booted", "failed", "downloading", "downloading flagged", "missing",
-                                 "verifying", "done", "again"])
+        self.assertEqual(tiles, ["booted", "failed", "downloading", "downloading flagged",
+                                 "missing", "verifying", "done", "again"])
         self.assertEqual({name: document.find(name).text() for name in (
             "complete", "machines", "failed", "working", "missing", "eta", "down", "seed",
             "title")}, {

@@ -1,4 +1,4 @@
-"""state.py and ports.py: a folder of somebody else is left alone, and only our own processes end."""
+"""state.py and ports.py: another's folder is left alone, and only our own processes end."""
 import os
 import signal
 import socket
