@@ -19,7 +19,7 @@ from . import state as states
 from .boot import Plan, Served
 from .claims import neighbour_entries
 from .components import Broken, Component
-from .job import Job, Mistake, job_id
+from .job import Job, Mistake
 from .output import Output
 from .past import Past
 from .row import Row
@@ -131,12 +131,13 @@ def serve(job: Job, state: State, wanted_again: tuple[str, ...]) -> int:
     output = Output(state)
     started: list[Component] = []
     try:
-        # The remains of a killed `serve` go on until now: machines should miss the tracker for a
-        # moment only.
+        # Before the remains of a killed `serve` are ended: machines leave if they miss the tracker
+        # for longer than the grace time, and the log of an hour of 400 machines takes 9 s.
         served = make_torrents(job, state, output.say, output.progress, lambda: not signals.wish)
         interrupted(signals)
+        story = past.open_past(job, [image.torrent() for image in served], state)
         end_remains(state, output)
-        room = open_room(job, state, served, signals, output, wanted_again)
+        room = open_room(story, state, served, signals, output, wanted_again)
         if all_done_already(room):
             return 0
         prepare_files(room)
@@ -170,16 +171,15 @@ def end_remains(state: State, output: Output) -> None:
         states.forget(state, name)
 
 
-def open_room(job: Job, state: State, served: tuple[Served, ...], signals: Signals,
+def open_room(story: Past, state: State, served: tuple[Served, ...], signals: Signals,
               output: Output, wanted_again: tuple[str, ...]) -> Room:
     """Knows everything that an earlier `serve` of this job knew."""
-    torrents = [image.torrent() for image in served]
-    story = past.open_past(job, torrents, state)
+    job = story.job
     tried_since = story.ended_at
     past.begin(story, state)
     again.mark(story, state, wanted_again)
     past.catch_up(story)
-    plan = Plan(job, job_id(torrents), boot.server_url(job), served,
+    plan = Plan(job, story.id, boot.server_url(job), served,
                 tuple(name for name, _ in checks.hook_files(job) if name != checks.OVERLAY[1]))
     history = page.History.load(state.www / "status.json", plan.id, story.began_at)
     return Room(plan, state, story, signals, output, history, tried_since,
