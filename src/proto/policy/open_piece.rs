@@ -14,9 +14,9 @@
 //! A block that is free may begin to arrive, because a request that takes too long does not count
 //! any more and still stands with its peer.
 //!
-//! If a piece that several peers filled is bad, the hash of each block is kept with the giver of the
-//! block, and one peer fills the piece anew, *alone*. Once the piece is good, its blocks are hashed
-//! again: a giver whose block had another hash sent bad data.
+//! If a piece that several peers filled is bad, the hash of each block is kept with the giver of
+//! the block, and one peer fills the piece anew, *alone*. Once the piece is good, its blocks are
+//! hashed again: a giver whose block had another hash sent bad data.
 //!
 //! Invariants: one peer at a time writes into a block; `free` and `received` count the blocks in
 //! these states; no more blocks are hashed than received.

@@ -449,9 +449,8 @@ impl Picker {
 
     /// Whether `next_block_to_hash` has something.
     pub fn has_blocks_to_hash(&self) -> bool {
-        self.open
-            .iter()
-            .any(|open| open.next_block_to_hash().is_some())
+        let mut next = self.open.iter().map(OpenPiece::next_block_to_hash);
+        next.any(|block| block.is_some())
     }
 
     /// Some bits of the hash of a block. After the last block of the piece, the verdict, and the

@@ -115,7 +115,7 @@ impl World {
                 let may = match agent.options.seed_for {
                     Some(limit) => seeded >= limit,
                     None if self.options.tracker.is_none() => seeded >= grace,
-                    // If announces fail before and after a pause of the machine, it counts the pause.
+                    // If announces fail before and after a pause of it, it counts the pause.
                     None => away >= self.tracker.grace(grace) || agent.options.stands_still,
                 };
                 assert!(
