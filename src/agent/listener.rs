@@ -1,8 +1,8 @@
 //! Which connections have come in, and which torrent does each of them name?
 //!
 //! A connection belongs to no job until its handshake has named a torrent. Until then it is a
-//! *newcomer* and has a seat here, for GREETING_MAX at most. When all seats are taken, a newcomer of
-//! the address with most seats makes room (`policy::seats`).
+//! *newcomer* and has a seat here, for GREETING_MAX at most. When all seats are taken, a newcomer
+//! of the address with most seats makes room (`policy::seats`).
 
 use std::io;
 use std::net::SocketAddr;
