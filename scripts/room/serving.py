@@ -92,6 +92,10 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except Interrupted:
         return 130
+    except OSError as error:
+        # Such as a full disk, while files are copied.
+        complain(f"{error.filename2 or error.filename}: {error.strerror}")
+        return 1
 
 
 def complain(text: str) -> None:

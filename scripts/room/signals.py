@@ -45,6 +45,8 @@ class Signals:
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGINT, self.handle)
         signal.signal(signal.SIGTERM, self.handle)
+        # Python gives it back to a child.
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         # A handler, since a child would inherit SIG_IGN.
         signal.signal(signal.SIGHUP, lambda *_: self.keyboard.lose())
 

@@ -74,6 +74,40 @@ def a_folder_that_nginx_cannot_enter_is_explained(stage):
     desk.check_nothing_left([])
 
 
+def what_the_disk_does_not_take_is_explained(stage):
+    desk = Desk(stage)
+    said = desk.run("--dir", "/proc/no-such", status=1)
+    check("serve: /proc/no-such: No such file" in said, said)
+    small = stage.path("small")
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k,mode=755", "none", small], check=True)
+    stage.undo.append(["umount", small])
+    stage.path("boot-file").write_bytes(b"x" * (1 << 20))
+    desk.state = small / "state"
+    said = desk.run(status=1)
+    check("No space left on device" in said and "Traceback" not in said, said)
+
+
+def nobody_reads_it_to_its_end(stage):
+    desk = Desk(stage)
+    for option in ("--help", "--print-job"):
+        reader, writer = os.pipe()
+        os.close(reader)
+        ended = subprocess.run([str(word) for word in desk.command(option)], stdout=writer,
+                               stderr=subprocess.PIPE, check=False)
+        os.close(writer)
+        check((ended.returncode, ended.stderr) == (-signal.SIGPIPE, b""), ended)
+
+
+def ctrl_c_ends_the_checks(stage):
+    desk = Desk(stage)
+    serve = OnTerminal(stage, desk.command("--agent", desk.waiting_agent("get")))
+    wait_until("the agent is asked", 10, stage.path("asked").exists)
+    serve.press(b"\x03")
+    serve.expect(-signal.SIGINT, 10)
+    check("Traceback" not in serve.output, serve.output)
+
+
 # --- a job
 
 
@@ -443,9 +477,12 @@ def last_words_reach_the_server(stage):
 
 CASES = [
     mistakes_are_found_by_one_person, what_cannot_work_here_is_explained,
+    what_the_disk_does_not_take_is_explained, nobody_reads_it_to_its_end, ctrl_c_ends_the_checks,
     a_folder_of_the_site_is_left_alone, a_folder_that_nginx_cannot_enter_is_explained,
     two_machines_are_imaged_and_released, a_job_that_is_done_says_so,
     again_speaks_to_a_job_that_runs, a_second_serve_is_told_about_the_first, two_jobs_at_once,
+
+
     a_component_that_dies_is_started_again, a_component_that_dies_for_ever_ends_the_job,
     warnings_of_dnsmasq_are_shown, a_killed_serve_goes_on, a_torn_log_is_read,
     a_full_log_of_another_day_is_another_job,

@@ -78,6 +78,15 @@ class Desk:
                 "--initramfs", self.stage.path("boot-file"), "--grace", "1", *options,
                 *([self.image] if images else [])]
 
+    def waiting_agent(self, task):
+        """An agent that makes the file `asked` when it is given this task, and waits for `go`."""
+        script = self.stage.path("agent")
+        script.write_text(f"#!/bin/sh\nif [ $1 = {task} ]; then cd {self.stage.directory}\n: > asked\n"
+                          "for _ in $(seq 300); do [ -e go ] || sleep 0.1; done; fi\n"
+                          f'exec {AGENT} "$@"\n')
+        script.chmod(0o755)
+        return script
+
     def start(self, *options):
         """A `serve` that has come as far as waiting for machines."""
         (self.state / "cmdline").unlink(missing_ok=True)
