@@ -120,8 +120,7 @@ def run(command: options.Command) -> int:
         complain(again.ask(state, command.again))
         return 0
     states.refuse_running(state)
-    left = {pid for pids in states.remains(state).values() for pid in pids}
-    checks.check(job, left)
+    checks.check(job, states.remaining_pids(state))
     state = states.open_state(root)
     lock = states.lock(state)
     try:
@@ -139,6 +138,8 @@ def serve(job: Job, state: State, wanted_again: tuple[str, ...]) -> int:
         # for longer than the grace time, and the log of an hour of 400 machines takes 9 s.
         served = make_torrents(job, state, output.say, output.progress, lambda: not signals.wish)
         interrupted(signals)
+        # Images take minutes to hash. Somebody may have taken a port since.
+        checks.check_ports(job, states.remaining_pids(state))
         story = past.open_past(job, [image.torrent() for image in served], state)
         end_remains(state, output)
         room = open_room(story, state, served, signals, output, wanted_again)

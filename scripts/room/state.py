@@ -191,6 +191,10 @@ def remains(state: State) -> dict[str, list[int]]:
     return found
 
 
+def remaining_pids(state: State) -> set[int]:
+    return {pid for pids in remains(state).values() for pid in pids}
+
+
 def end_processes(pids: list[int], seconds: float = END_SECS) -> None:
     """Asks them to end, waits, and kills those that do not."""
     for pid in pids:

@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable
 
 from .boot import Served, torrent_name
+from . import state as states
 from .checks import first_line, run
 from .job import Image, Job, Mistake
 from .state import Refused, State
 
+# The name of what is remembered in MAKE.pid.
+MAKE = "make"
 PROGRESS = re.compile(r"scanning ([0-9.]+ %)")
 
 
@@ -19,11 +22,16 @@ def make_torrents(job: Job, state: State, say: Callable[[str], None],
                   progress: Callable[[str], None], wanted: Callable[[], bool]
                   ) -> tuple[Served, ...]:
     """Reads each image whole. Stops early, without a torrent, if it is no longer `wanted`."""
+    # Of a `serve` that was killed meanwhile: it would write the same file.
+    states.end_processes(states.remains(state).get(MAKE, []))
     served = []
     for number, image in enumerate(job.images, 1):
         say(f"hashing {image.path}")
         file = torrent_name(number, image)
-        describe(job, image, state, file, say, progress, wanted)
+        try:
+            describe(job, image, state, file, say, progress, wanted)
+        finally:
+            states.forget(state, MAKE)
         if not wanted():
             break
         shown = run(job.agent, "info", str(state.www / file))
@@ -47,6 +55,7 @@ def describe(job: Job, image: Image, state: State, file: str, say: Callable[[str
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, start_new_session=True) as make:
         assert make.stderr
+        states.remember(state, MAKE, make.pid, command)
         os.set_blocking(make.stderr.fileno(), False)
         words, ended = b"", False
         while not ended:

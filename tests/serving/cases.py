@@ -201,7 +201,30 @@ def two_jobs_at_once(stage):
     check("sanboot" in first.boot(1), first.boot(1))
 
 
+def a_port_is_taken_while_images_are_hashed(stage):
+    desk = Desk(stage)
+    serve = stage.start("serve", desk.command("--agent", desk.waiting_agent("make")))
+    wait_until("the image is hashed", 10, stage.path("asked").exists)
+    with socket.create_server((ADDRESS, 6969), reuse_port=True):
+        stage.path("go").touch()
+        serve.expect(1, 20)
+    check(f"port 6969 is taken by python3 (pid {os.getpid()})" in serve.output(), serve.output())
+    desk.check_nothing_left([])
+
+
 # --- accidents at the server
+
+
+def a_serve_is_killed_while_it_hashes(stage):
+    desk = Desk(stage)
+    serve = stage.start("serve", desk.command("--agent", desk.waiting_agent("make")))
+    wait_until("the image is hashed", 10, stage.path("asked").exists)
+    make = wait_until("it is remembered", 10, lambda: desk.pid_of("make"))
+    os.kill(serve.pid, signal.SIGKILL)
+    serve.wait(5)
+    check(running([make]), "it has ended by itself")
+    desk.start()
+    check(not running([make]), "it still writes")
 
 
 def a_component_that_dies_is_started_again(stage):
@@ -481,7 +504,7 @@ CASES = [
     a_folder_of_the_site_is_left_alone, a_folder_that_nginx_cannot_enter_is_explained,
     two_machines_are_imaged_and_released, a_job_that_is_done_says_so,
     again_speaks_to_a_job_that_runs, a_second_serve_is_told_about_the_first, two_jobs_at_once,
-
+    a_port_is_taken_while_images_are_hashed, a_serve_is_killed_while_it_hashes,
 
     a_component_that_dies_is_started_again, a_component_that_dies_for_ever_ends_the_job,
     warnings_of_dnsmasq_are_shown, a_killed_serve_goes_on, a_torn_log_is_read,
