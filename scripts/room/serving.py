@@ -338,7 +338,13 @@ def name_turned_away(room: Room) -> None:
 
 def look_after_components(room: Room) -> None:
     for component in room.components:
-        look_after(room, component)
+        try:
+            look_after(room, component)
+        except Broken as broken:
+            if room.phase == "running":
+                raise
+            # It ends anyway, and what is known must still be printed and kept.
+            warn(room, str(broken))
 
 
 def look_after(room: Room, component: Component) -> None:
@@ -450,17 +456,17 @@ def release(room: Room) -> None:
     for component in list(room.components):
         if component.name in ("opentracker", "seeder"):
             components.end(component, room.state)
-    wait_for(room, room.job.grace + LEAVE_SECS, lambda row: not row.complete or row.state == "done"
-             or (row.silent or 0) > SILENT_SECS)
+    wait_for(room, room.job.grace + LEAVE_SECS, Wish.AT_ONCE, lambda row: not row.complete
+             or row.state == "done" or (row.silent or 0) > SILENT_SECS)
     by_hand = room.signals.ends()
     if room.job.then == "reboot" and room.job.dhcp != "none" and not by_hand:
-        wait_for(room, room.job.linger, lambda row: row.state != "done" or row.back)
+        wait_for(room, room.job.linger, Wish.END, lambda row: row.state != "done" or row.back)
 
 
-def wait_for(room: Room, seconds: float, is_ready: Callable[[Row], bool]) -> None:
-    """Until all machines are, or until somebody has no patience."""
+def wait_for(room: Room, seconds: float, until: Wish, is_ready: Callable[[Row], bool]) -> None:
+    """Until all machines are, or until somebody wishes for an end as much as `until`."""
     limit = time.monotonic() + seconds
-    while time.monotonic() < limit and room.signals.wish < Wish.AT_ONCE:
+    while time.monotonic() < limit and room.signals.wish < until:
         if all(is_ready(row) for row in poll(room)):
             return
         room.signals.wait(POLL_SECS)

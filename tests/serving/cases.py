@@ -227,6 +227,25 @@ def a_serve_is_killed_while_it_hashes(stage):
     check(not running([make]), "it still writes")
 
 
+def a_component_dies_while_the_job_ends(stage):
+    desk = Desk(stage)
+    serve = desk.start("--expect", "1", "--grace", "30")
+    desk.say(1, "seeding")
+    wait_until("the end", 10, lambda: "stopping the tracker" in serve.output())
+    for _ in range(3):
+        desk.kill("nginx")
+    os.kill(desk.pid_of("nginx"), signal.SIGKILL)
+    wait_until("a word", 10, lambda: "nginx has died 4 times" in serve.output())
+
+    def has_ended():
+        # The second one waits for no machine; one that comes too soon is none.
+        return not serve.is_running() or os.kill(serve.pid, signal.SIGTERM)
+    wait_until("serve ends", 10, has_ended)
+    serve.expect(0, 1)
+    check("1 complete" in serve.output(), serve.output())
+    check(desk.results()[mac(1)]["complete"], desk.results())
+
+
 def a_component_that_dies_is_started_again(stage):
     desk = Desk(stage)
     serve = desk.start()
@@ -393,6 +412,21 @@ def a_second_ctrl_c_ends(stage):
     desk.check_nothing_left(pids)
 
 
+def a_second_ctrl_c_ends_the_lingering(stage):
+    desk = Desk(stage)
+    serve = OnTerminal(stage, desk.command("--expect", "1", "--dhcp", "10.77.0.100,10.77.0.120"))
+    desk.wait_ready(serve)
+    desk.say(1, "done")
+    serve.wait_for("stopping the tracker")
+    wait_until("the machine is looked at", 10, lambda: desk.row(1))
+    serve.output = ""
+    serve.press(b"\x03")
+    serve.wait_for("end the job now (e)")
+    serve.press(b"\x03")
+    serve.expect(0, 10)
+    check("1 complete" in serve.output, serve.output)
+
+
 def a_lost_terminal_ends_nothing(stage):
     desk = Desk(stage)
     serve = OnTerminal(stage, desk.command("--expect", "1"))
@@ -505,7 +539,7 @@ CASES = [
     two_machines_are_imaged_and_released, a_job_that_is_done_says_so,
     again_speaks_to_a_job_that_runs, a_second_serve_is_told_about_the_first, two_jobs_at_once,
     a_port_is_taken_while_images_are_hashed, a_serve_is_killed_while_it_hashes,
-
+    a_component_dies_while_the_job_ends, a_second_ctrl_c_ends_the_lingering,
     a_component_that_dies_is_started_again, a_component_that_dies_for_ever_ends_the_job,
     warnings_of_dnsmasq_are_shown, a_killed_serve_goes_on, a_torn_log_is_read,
     a_full_log_of_another_day_is_another_job,
