@@ -40,7 +40,7 @@ def ask(state: State, names: tuple[str, ...]) -> str:
 
 def mark(past: Past, state: State, names: tuple[str, ...]) -> None:
     for name in names:
-        if name != "all" and past.roster.find(name) is None:
+        if name != "all" and past.roster.find(name) not in past.roster.seen:
             known = ", ".join(row.name for row in past.roster.rows(0)[:20])
             raise Mistake(f"--again {name}: there is no such machine; there is: {known or 'none'}")
     for name in names:

@@ -7,8 +7,9 @@ Each line is one of these. `time` is in seconds since 1970, by the server's cloc
 {"time", "kind": "disk", "address", "path"}              and got its own disk's starter (/disk/MAC)
 {"time", "kind": "retry", "address", "path"}             a failed machine asked whether to try again
 {"time", "kind": "words", "address", "query", "file"}    a failed machine sent its log
-{"time", "kind": "job", "job", "images": [{"name", "bytes", "info_hash", "target"}]}
-                                                         `serve` started with this job
+{"time", "kind": "job", "job", "images": [{"name", "bytes", "info_hash", "target"}], "again"}
+                                                         `serve` started with this job, and its
+                                                         --again names these machines
 {"time", "kind": "neighbour", "address", "mac"}          this address has this MAC, says the kernel
 {"time", "kind": "again", "job", "machine"}              somebody asked to image a machine again
 {"time", "kind": "component", "name", "event", "words"}  a daemon ended or was started again

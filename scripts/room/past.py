@@ -26,6 +26,8 @@ class Past:
     # Its first and its last start; 0 if there was none.
     began_at: float = 0.0
     started_at: float = 0.0
+    # Whom its last start was told to image again.
+    started_again: tuple[str, ...] = ()
     # Its last end.
     ended_at: float = 0.0
 
@@ -44,15 +46,17 @@ def catch_up(past: Past) -> None:
         if entry.get("job") == past.id and entry.get("kind") == "job":
             past.began_at = past.began_at or entry["time"]
             past.started_at = entry["time"]
+            past.started_again = tuple(entry.get("again", ()))
         elif entry.get("job") == past.id and entry.get("kind") == "end":
             past.ended_at = entry["time"]
 
 
-def begin(past: Past, state: State) -> None:
+def begin(past: Past, state: State, wanted_again: Sequence[str] = ()) -> None:
     """`serve` starts with this job: says so in the log, and keeps what was asked for, so that
     others know names and numbers."""
     write_file(state.root / JOB_FILE, options.job_text(past.job))
-    note(state, "job", job=past.id, images=[vars(torrent) for torrent in past.torrents])
+    note(state, "job", job=past.id, images=[vars(torrent) for torrent in past.torrents],
+         again=list(wanted_again))
 
 
 def note(state: State, kind: str, **members: Any) -> None:

@@ -181,8 +181,11 @@ def open_room(story: Past, state: State, served: tuple[Served, ...], signals: Si
     """Knows everything that an earlier `serve` of this job knew."""
     job = story.job
     tried_since = story.ended_at
-    past.begin(story, state)
-    again.mark(story, state, wanted_again)
+    # The same line again, since `serve` was killed: who was imaged meanwhile has been asked for.
+    goes_on = story.started_at > story.ended_at and story.started_again == wanted_again
+    if not goes_on:
+        again.mark(story, state, wanted_again)
+    past.begin(story, state, wanted_again)
     past.catch_up(story)
     plan = Plan(job, story.id, boot.server_url(job), served,
                 tuple(name for name, _ in checks.hook_files(job) if name != checks.OVERLAY[1]))

@@ -174,8 +174,9 @@ def again_speaks_to_a_job_that_runs(stage):
     desk.say(2, "booted")
     wait_until("only once", 10, lambda: desk.get(f"retry/{mac(2)}", 2)[0] == 404)
     check("sanboot" in desk.boot(1), "the other one is imaged again")
-    check("there is no such machine" in desk.run("--again", "lab-9", status=2, images=False),
-          "a wrong name")
+    for wrong in ("lab-9", mac(9)):
+        check("there is no such machine" in desk.run("--again", wrong, status=2, images=False),
+              f"a wrong name: {wrong}")
 
 
 def a_second_serve_is_told_about_the_first(stage):
@@ -295,6 +296,30 @@ def a_killed_serve_goes_on(stage):
     desk.say(2, "done")
     serve.expect(0, 20)
     check({desk.results()[mac(number)]["result"] for number in (1, 2)} == {"done"}, "results")
+
+
+def a_killed_serve_images_nobody_twice(stage):
+    desk = Desk(stage)
+    desk.start("--expect", "2")
+    desk.say(1, "done")
+    desk.say(2, "done")
+    desk.serve.expect(0, 20)
+    again = ("--expect", "2", "--again", "all")
+    serve = desk.start(*again)
+    desk.say(1, "booted")
+    desk.say(1, "seeding")
+    desk.wait_row(1, state="seeding", again=False)
+    os.kill(serve.pid, signal.SIGKILL)
+    serve.wait(5)
+    serve = desk.start(*again)
+    check("sanboot" in desk.boot(1), "imaged twice")
+    check("kernel " in desk.boot(2), "not imaged again")
+    # When the job has ended, it is a new wish.
+    desk.say(2, "done")
+    desk.say(1, "done")
+    serve.expect(0, 20)
+    desk.start(*again)
+    check("kernel " in desk.boot(1), "not imaged again")
 
 
 def a_torn_log_is_read(stage):
@@ -541,7 +566,8 @@ CASES = [
     a_port_is_taken_while_images_are_hashed, a_serve_is_killed_while_it_hashes,
     a_component_dies_while_the_job_ends, a_second_ctrl_c_ends_the_lingering,
     a_component_that_dies_is_started_again, a_component_that_dies_for_ever_ends_the_job,
-    warnings_of_dnsmasq_are_shown, a_killed_serve_goes_on, a_torn_log_is_read,
+    warnings_of_dnsmasq_are_shown, a_killed_serve_goes_on,
+    a_killed_serve_images_nobody_twice, a_torn_log_is_read,
     a_full_log_of_another_day_is_another_job,
     sigterm_ends_in_good_order, a_second_signal_waits_for_no_machine, ctrl_c_asks_first,
     a_second_ctrl_c_ends, a_lost_terminal_ends_nothing, a_closed_pipe_ends_nothing,
