@@ -20,6 +20,10 @@ QUESTION_SECS = 20.0
 QUESTION = "end the job now (e), or keep going (k)? No answer: it keeps going."
 
 
+# Ctrl-C, kill, and the key that is left when Ctrl-C only asks.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+
+
 class Wish(IntEnum):
     """How badly somebody wants the end of the job. Each further signal is one step."""
 
@@ -43,8 +47,8 @@ class Signals:
         for end in (self.reader, writer):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, self.handle)
-        signal.signal(signal.SIGTERM, self.handle)
+        for number in ENDINGS:
+            signal.signal(number, self.handle)
         # Python gives it back to a child.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         # A handler, since a child would inherit SIG_IGN.
@@ -75,7 +79,7 @@ class Signals:
 
     def ignore(self) -> None:
         """The end has begun, and is not to be interrupted."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (*ENDINGS, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
     def ends(self) -> bool:

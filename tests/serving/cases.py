@@ -437,6 +437,17 @@ def a_second_ctrl_c_ends(stage):
     desk.check_nothing_left(pids)
 
 
+def the_quit_key_leaves_nothing(stage):
+    desk = Desk(stage)
+    serve = OnTerminal(stage, desk.command())
+    desk.wait_ready(serve)
+    pids = desk.pids()
+    serve.press(b"\x1c")
+    serve.expect(0, 20)
+    check("0 complete, 0 failed" in serve.output, serve.output)
+    desk.check_nothing_left(pids)
+
+
 def a_second_ctrl_c_ends_the_lingering(stage):
     desk = Desk(stage)
     serve = OnTerminal(stage, desk.command("--expect", "1", "--dhcp", "10.77.0.100,10.77.0.120"))
@@ -570,6 +581,6 @@ CASES = [
     a_killed_serve_images_nobody_twice, a_torn_log_is_read,
     a_full_log_of_another_day_is_another_job,
     sigterm_ends_in_good_order, a_second_signal_waits_for_no_machine, ctrl_c_asks_first,
-    a_second_ctrl_c_ends, a_lost_terminal_ends_nothing, a_closed_pipe_ends_nothing,
+    the_quit_key_leaves_nothing, a_second_ctrl_c_ends, a_lost_terminal_ends_nothing, a_closed_pipe_ends_nothing,
     a_liar_spoils_only_its_own_row, floods_and_halves_do_no_harm, last_words_reach_the_server,
 ]
