@@ -187,8 +187,8 @@ may_try_again() {
 	fi
 }
 
-# post_state STATE [ERROR]: a report before or after those of the agent. A server that does not
-# answer never stops a deployment.
+# post_state STATE [ERROR]: a report before or after those of the agent; `done` means that all post
+# scripts have run, too. A server that does not answer never stops a deployment.
 post_state() {
 	[ -n "${OPT_REPORT-}" ] || return 0
 	$MOCK timeout "$HTTP_WAIT_SECS" wget -q -O /dev/null --header "Content-Type: application/json" \
@@ -200,6 +200,7 @@ state_json() {
 	printf '{"state":"%s","mac":"%s","hostname":"%s","ip":"%s","nic":"%s"' "$1" \
 		"$(json_text "$MAC")" "$(json_text "$MACHINE_NAME")" "$(json_text "$IP")" \
 		"$(json_text "$NIC")"
+	[ "$1" != "done" ] || printf ',"scripts":"ok"'
 	[ $# -lt 2 ] || printf ',"error":"%s"' "$(json_text "$2")"
 	printf '}\n'
 }

@@ -401,6 +401,29 @@ case_scripts_run_before_and_after_the_agent_and_know_the_machine() {
 	ran_before "swarmdd get" "sh .*/post\$"
 }
 
+# The agent has said `done` before they began.
+case_scripts_after_the_agent_are_reported_when_all_have_run() {
+	good_network
+	echo '! grep -q scripts "$ROOT/posted"' >"$ROOT/www/post.sh"
+	post=swarmdd.post=http://10.77.0.1/post.sh
+	boot "$MINIMAL $post $post swarmdd.report=http://10.77.0.1/r"
+	prints "booted
+done" sed 's/^{"state":"\([a-z]*\)".*/\1/' "$ROOT/posted"
+	tail -n 1 "$ROOT/posted" | grep -q '"mac":"52:54:00:00:00:01".*,"scripts":"ok"}$' ||
+		complain "the server does not know that all scripts have run"
+	ran "reboot -f"
+}
+
+case_scripts_that_fail_are_not_reported_as_run() {
+	good_network
+	echo 'exit 1' >"$ROOT/www/post.sh"
+	boot "$MINIMAL swarmdd.post=http://10.77.0.1/post.sh swarmdd.report=http://10.77.0.1/r \
+swarmdd.onfail=poweroff"
+	prints "booted
+failed" sed 's/^{"state":"\([a-z]*\)".*/\1/' "$ROOT/posted"
+	prints 0 grep -c scripts "$ROOT/posted"
+}
+
 case_scripts_run_in_the_order_of_the_command_line() {
 	good_network
 	for n in 1 2 3; do
