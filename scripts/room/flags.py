@@ -9,7 +9,7 @@ from .row import Row
 # A working agent reports every 5 s, a seeding one every 30 s. Between the request for the boot
 # script and `booted` lie the kernel, the initramfs, and DHCP.
 SILENT_SECS = {"booting": 120, "booted": 30, "fetching": 30, "scanning": 30, "downloading": 30,
-               "verifying": 30, "seeding": 75}
+               "verifying": 30, "seeding": 75, "hooks": 300}
 # For fewer others there is no median worth a flag; and what takes a moment takes ten moments
 # sometimes.
 OTHERS_MIN = 3

@@ -8,13 +8,14 @@ from .hostile import SHORT_CHARS_MAX, number, text, whole
 
 # In the order in which a machine goes through them. The agent reports those from `fetching` on, the
 # initramfs reports `booted`, and a request for a boot script means `booting`. A machine that is
-# expected and was never seen is `missing`.
+# expected and was never seen is `missing`. In a job with hooks, `hooks` lies between the `done` of the
+# agent and that of the initramfs.
 STATES = ("missing", "booting", "booted", "fetching", "scanning", "downloading", "verifying",
-          "seeding", "done", "failed")
+          "seeding", "hooks", "done", "failed")
 ORDER = {state: number for number, state in enumerate(STATES)}
 # In these the agent knows the disk, and each target has reports of its own.
 PART_STATES = frozenset(("scanning", "downloading", "verifying", "seeding", "done"))
-COMPLETE_STATES = frozenset(("seeding", "done"))
+COMPLETE_STATES = frozenset(("seeding", "hooks", "done"))
 
 # What a machine boots. UNLISTED: its own disk, since it is not on the list.
 DEPLOY = "deploy"
@@ -54,6 +55,7 @@ class Seen:
     mac: str
     # How many images it gets.
     image_count: int = 1
+    has_hooks: bool = False
     address: str = ""
     # The kernel said that this address has this MAC.
     confirmed: bool = False
@@ -67,6 +69,8 @@ class Seen:
     error: str | None = None
     # Which of several targets it was that failed.
     failed_target: str = ""
+    # The initramfs said that its hooks have run.
+    hooks_ran: bool = False
     began_at: float | None = None
     complete_at: float | None = None
     heard_at: float | None = None
@@ -100,6 +104,9 @@ def handle_report(machine: Seen, time: float, report: dict[str, Any]) -> None:
                 or len(machine.parts) == machine.image_count):
             begin(machine)
         machine.phase = "fetching"
+    elif state == "done" and "scripts" in report:
+        if not handle_hooks(machine, report):
+            return
     elif isinstance(state, str) and state in PART_STATES:
         if not handle_part(machine, time, state, report):
             return
@@ -124,6 +131,16 @@ def handle_failed(machine: Seen, report: dict[str, Any]) -> bool:
     part = machine.parts.get(target_of(report))
     if part:
         update_part(part, report)
+    return True
+
+
+def handle_hooks(machine: Seen, report: Mapping[str, Any]) -> bool:
+    """What the initramfs says after the agent has ended. It is no proof that an image is there."""
+    if machine.again or machine.state not in COMPLETE_STATES or report["scripts"] != "ok":
+        return False
+    machine.hooks_ran = True
+    # The last words of the agent may be lost.
+    end_parts(machine)
     return True
 
 
@@ -168,7 +185,12 @@ def state_of(machine: Seen) -> str:
         return "failed"
     if len(machine.parts) < machine.image_count:
         return machine.phase
-    return min((part.state for part in machine.parts.values()), key=ORDER.__getitem__)
+    state = min((part.state for part in machine.parts.values()), key=ORDER.__getitem__)
+    return "hooks" if state == "done" and are_hooks_due(machine) else state
+
+
+def are_hooks_due(machine: Seen) -> bool:
+    return machine.has_hooks and not machine.hooks_ran
 
 
 def handle_boot(machine: Seen, time: float, query: str, decision: str) -> None:
@@ -187,9 +209,13 @@ def handle_own_disk(machine: Seen, time: float) -> None:
     # If it was being imaged once more, it is as far as it was.
     if machine.state in COMPLETE_STATES:
         machine.back = True
-        for part in machine.parts.values():
-            part.state = "done"
+        end_parts(machine)
         settle(machine, time)
+
+
+def end_parts(machine: Seen) -> None:
+    for part in machine.parts.values():
+        part.state = "done"
 
 
 def forget(machine: Seen) -> None:
@@ -199,7 +225,7 @@ def forget(machine: Seen) -> None:
 
 def nothing_said(machine: Seen) -> Seen:
     """The machine, as if it had said nothing."""
-    return Seen(machine.mac, machine.image_count, claims=machine.claims)
+    return Seen(machine.mac, machine.image_count, machine.has_hooks, claims=machine.claims)
 
 
 def image_again(machine: Seen) -> None:
@@ -228,6 +254,7 @@ def begin(machine: Seen) -> None:
     machine.state_since = None
     machine.error = None
     machine.failed_target = ""
+    machine.hooks_ran = False
     machine.began_at = None
     machine.complete_at = None
     machine.back = False

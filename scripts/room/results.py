@@ -20,9 +20,9 @@ REASON_LINES_MAX = 4
 
 
 def all_good(rows: Sequence[Row], totals: Totals, job: Job) -> bool:
-    """All that are expected are complete, and nobody has failed. If nobody said who is expected,
-    all that began must be complete."""
-    if totals.failed or totals.again:
+    """All that are expected are complete, and nobody has failed, nor a hook been left out. If nobody
+    said who is expected, all that began must be complete."""
+    if totals.failed or totals.again or any(row.hooks_due for row in rows):
         return False
     if job.machines:
         return all(row.complete for row in rows if row.listed)
@@ -41,7 +41,8 @@ def words(row: Row) -> str:
         return "to be imaged again, and has not begun"
     if row.state not in COMPLETE_STATES:
         return f"unfinished: {row.state}" + (f" {row.percent:.0f} %" if row.percent else "")
-    result = "done" if row.state == "done" else "complete, has not left"
+    result = ("complete, hooks not finished" if row.hooks_due else
+              "done" if row.state == "done" else "complete, has not left")
     return result if row.read_back else f"{result}, not read back"
 
 

@@ -164,7 +164,7 @@ class Roster:
 
     def new(self, mac: str) -> Seen:
         # `serve --again` may know no images.
-        return Seen(mac, max(1, len(self.images(mac))))
+        return Seen(mac, max(1, len(self.images(mac))), bool(self.job.hooks))
 
     def rows(self, now: float) -> list[Row]:
         """Listed machines first, in the order of the list; then the others as they came."""

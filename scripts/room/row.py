@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from .hostile import TEXT_CHARS_MAX
 from .job import Image, Machine
-from .machine import COMPLETE_STATES, Seen
+from .machine import COMPLETE_STATES, Seen, are_hooks_due
 
 
 @dataclass
@@ -68,6 +68,8 @@ class Row:
     left: int = 0
     # False with --no-verify.
     read_back: bool = True
+    # It is complete, and nobody knows that its hooks have run.
+    hooks_due: bool = False
 
 
 def make_row(machine: Seen, named: Machine | None, is_expected: bool, images: Sequence[Image],
@@ -107,6 +109,7 @@ def make_row(machine: Seen, named: Machine | None, is_expected: bool, images: Se
         state_since=machine.state_since,
         complete=complete,
         read_back=sums.read_back,
+        hooks_due=complete and are_hooks_due(machine),
         back=machine.back,
         again=machine.again,
         error=machine.error or "",

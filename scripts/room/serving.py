@@ -32,6 +32,8 @@ POLL_SECS = 1.0
 # How long after the grace time a machine may need to leave: it asks the tracker once more, flushes
 # its disk, and sends its last report.
 LEAVE_SECS = 30
+# Hooks run after that: a file system grows, a large overlay is fetched.
+HOOKS_SECS = 300
 # A machine that seeds reports every 30 s. One that is silent for longer was switched off.
 SILENT_SECS = 45
 # A packet may be lost, and a machine may have been on its way down: so twice.
@@ -195,7 +197,7 @@ def open_room(story: Past, state: State, served: tuple[Served, ...], signals: Si
 
 
 def all_done_already(room: Room) -> bool:
-    done = sum(row.complete for row in room.rows)
+    done = sum(row.complete and not row.hooks_due for row in room.rows)
     if not done:
         return False
     if everybody_is_accounted_for(room) and done == len(room.rows):
@@ -459,11 +461,18 @@ def release(room: Room) -> None:
     for component in list(room.components):
         if component.name in ("opentracker", "seeder"):
             components.end(component, room.state)
-    wait_for(room, room.job.grace + LEAVE_SECS, Wish.AT_ONCE, lambda row: not row.complete
-             or row.state == "done" or (row.silent or 0) > SILENT_SECS)
+    hooks_secs = HOOKS_SECS if room.job.hooks else 0
+    wait_for(room, room.job.grace + LEAVE_SECS + hooks_secs, Wish.AT_ONCE, has_left)
     by_hand = room.signals.ends()
     if room.job.then == "reboot" and room.job.dhcp != "none" and not by_hand:
         wait_for(room, room.job.linger, Wish.END, lambda row: row.state != "done" or row.back)
+
+
+def has_left(row: Row) -> bool:
+    """Does it need the server no more? One that asked for its own disk runs no hooks."""
+    if row.state == "hooks":
+        return row.again or row.back
+    return not row.complete or row.state == "done" or (row.silent or 0) > SILENT_SECS
 
 
 def wait_for(room: Room, seconds: float, until: Wish, is_ready: Callable[[Row], bool]) -> None:

@@ -93,7 +93,7 @@ def note(row: Row) -> str:
         return "not seen yet"
     if row.state == "seeding":
         return f"sends {mega(row.up)} MB/s"
-    if row.state == "done":
+    if row.state in ("hooks", "done"):
         return "started its own disk" if row.back else ""
     if row.waiting:
         return f"waits: {row.waiting}"

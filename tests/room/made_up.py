@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from room.page import Around
-from room.machine import STATES
+from room.machine import COMPLETE_STATES, STATES
 from room.row import Row
 
 GIB = 1 << 30
@@ -17,15 +17,15 @@ def row(number: int = 1, state: str = "missing", **others: Any) -> Row:
     plain = Row(
         mac=f"52-54-00-77-{number // 256:02x}-{number % 256:02x}", name=f"pc-{number:02}",
         address="" if state == "missing" else f"10.77.{1 + number // 200}.{number % 200 + 1}",
-        state=state, listed=True, percent=100.0 if state in ("seeding", "done") else 0.0, down=0,
+        state=state, listed=True, percent=100.0 if state in COMPLETE_STATES else 0.0, down=0,
         up=0, fetched=0, uploaded=0, pieces=1024, verified=0, eta=None, waiting="",
         disk="QEMU HARDDISK, serial DISK1, 64 MiB", disks=[], link_mbps=1000, nic="eth0",
         driver="e1000e", version="0.1.0", began_at=None, complete_at=None, heard_at=None,
-        silent=None, state_since=None, complete=state in ("seeding", "done"), back=False,
+        silent=None, state_since=None, complete=state in COMPLETE_STATES, back=False,
         again=False, error="", words="", bytes=10 * GIB, left=10 * GIB)
     made = replace(plain, **others)
     # During the read-back, and after it, nothing is left to fetch.
-    share = 100.0 if made.state in ("verifying", "seeding", "done") else made.percent
+    share = 100.0 if made.state in (COMPLETE_STATES | {"verifying"}) else made.percent
     return made if "left" in others else replace(
         made, left=int(made.bytes * (1 - min(max(share, 0.0), 100.0) / 100)))
 

@@ -7,6 +7,7 @@ A script is a list of steps, separated by `;`. A step is `WHO WHAT [...]`:
   m1 done b              about its target b (default: disk:auto)
   m1 failed no disk      with this reason
   m1@9 done              the same words, but from the address 10.77.0.9
+  m1 hooks-ok            its initramfs reports that its hooks have run
   m1 boot, m1 boot-efi, m1 disk, m1 retry, m1 words FILE
   m1 again, all again    somebody asked for it at the server
   9 is m1                the kernel says that 10.77.0.9 has the MAC of machine 1
@@ -93,6 +94,8 @@ def entry(words: list[str], ours: Roster) -> Entry:
 def report(state: str, rest: list[str]) -> dict[str, Any]:
     if state == "booted":
         return {"state": state}
+    if state.startswith("hooks-"):
+        return {"state": "done", "scripts": state.removeprefix("hooks-")}
     if state == "failed":
         return {"state": state, "error": " ".join(rest)}
     percent = float(rest.pop(0)) if rest and rest[0].isdigit() else 0.0

@@ -47,6 +47,20 @@ class ExitStatus(unittest.TestCase):
             self.assertEqual(all_good(rows, totals, ours.job), good, script)
 
 
+    def test_hooks_must_have_run(self) -> None:
+        for script, good, said in [
+            ("m1 done; m1 hooks-ok", True, "done"),
+            ("m1 done", False, "complete, hooks not finished"),
+            ("m1 seeding", False, "complete, hooks not finished"),
+            ("m1 done; m1 boot", False, "complete, hooks not finished"),
+            ("m1 done; m1 failed no key", False, "failed: no key"),
+            ("m1 done; m1 hooks-ok; m2 done", False, "done"),
+        ]:
+            ours = play(script, room(1, hooks=("ssh-keys",)))
+            self.assertEqual((found(ours)["good"], found(ours)["machines"][0]["result"]),
+                             (good, said), script)
+
+
 class Files(unittest.TestCase):
     def test_what_is_stored(self) -> None:
         ours = play("m1 booted; m1 fetching; +8; m1 done; m2 failed no disk", room(3))

@@ -56,6 +56,32 @@ class Lives(unittest.TestCase):
         ]:
             self.assertEqual(picture(script, room()), shown, script)
 
+    def test_hooks_run_after_the_agent_is_done(self) -> None:
+        for script, shown in [
+            ("m1 seeding", "m1 seeding"),
+            ("m1 done", "m1 hooks"),
+            ("m1 done; m1 hooks-ok", "m1 done"),
+            # The last report of the agent was lost.
+            ("m1 seeding; m1 hooks-ok", "m1 done"),
+            ("m1 done; m1 failed no key", "m1 failed: no key"),
+            ("m1 done; m1 hooks-bad", "m1 hooks"),
+            # Switched off and on again meanwhile.
+            ("m1 done; m1 boot", "m1 hooks, back"),
+            ("m1 done; m1 hooks-ok; m1 boot", "m1 done, back"),
+            ("m1 done; m1 hooks-ok; m1 booted; m1 done", "m1 hooks"),
+            ("m1 done; m1 hooks-ok; m1 again; m1 hooks-ok", "m1 done, again"),
+            # No image without a report about it.
+            ("m1 hooks-ok", "m1 missing"),
+            ("m1 downloading 4; m1 hooks-ok", "m1 downloading 4"),
+            ("m1 failed no disk; m1 hooks-ok", "m1 failed: no disk"),
+        ]:
+            self.assertEqual(picture(script, room(1, hooks=("grow",))).replace("lab-1", "m1"),
+                             shown, script)
+        self.assertEqual(picture("m1 done a; m1 hooks-ok", room(1, TWO, hooks=("grow",))),
+                         "m1 fetching")
+        self.assertEqual(picture("m1 done; m1 hooks-ok", room()), "m1 done")
+        self.assertEqual(play("m1 done", room(hooks=("grow",))).decision(mac("m1")), OWN_DISK)
+
     def test_two_images(self) -> None:
         for script, shown in [
             ("m1 downloading 40 a", "m1 fetching"),

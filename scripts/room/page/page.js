@@ -7,7 +7,7 @@
 // Letter, and the word for it. Shape and colour are in page.css.
 const STATES = {
   failed: "!", missing: "?", again: "A", booting: "b", booted: "B", fetching: "F", scanning: "S",
-  downloading: "D", verifying: "V", seeding: "✓", done: "✓",
+  downloading: "D", verifying: "V", seeding: "✓", hooks: "H", done: "✓",
 };
 const stateOf = (machine) => machine.again ? "again" :
   Object.hasOwn(STATES, machine.state) ? machine.state : "missing";
@@ -163,7 +163,7 @@ function detail(machine) {
     return `${bytes(machine.down)}/s` + (machine.eta === null ? "" : `, ${clock(machine.eta)}`);
   if (machine.state === "seeding") return `sends ${bytes(machine.up)}/s`;
   if (machine.state === "missing") return "not seen yet";
-  if (machine.state === "done") return machine.back ? "started its own disk" : "";
+  if (["hooks", "done"].includes(machine.state)) return machine.back ? "started its own disk" : "";
   return machine.address;
 }
 
