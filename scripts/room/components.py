@@ -241,8 +241,10 @@ def web_server_config(job: Job) -> str:
     instead, and the log names the file. A name in a location keeps its value when another file is
     tried; a number does not.
 
-    Reports: 64 KiB, since an agent sends less than 2 KiB for each image. Words: an address sends
-    them once for each failure."""
+    Bounds, so that nobody fills the disk with his log. Reports: 16 KiB, since an agent sends less
+    than 4 KiB; without control characters, of which JSON has none and which the log writes as six
+    bytes. An agent sends some reports a second for each image at most, and repeats the last one if
+    it was refused. Words: an address sends them once for each failure."""
     mac = "[0-9a-f]{2}(?:-[0-9a-f]{2}){5}"
     # The colons of a MAC address are dashes here: ${mac:hexhyp}.
     return f"""daemon off;
@@ -274,6 +276,12 @@ http {{
     client_body_timeout 20s;
     send_timeout 20s;
     limit_req_zone $binary_remote_addr zone=words:1m rate=30r/m;
+    limit_req_zone $binary_remote_addr zone=machine:1m rate=20r/s;
+    limit_req_log_level info;
+    map $request_body $may_be_json {{
+        default 0;
+        "~^[{{][^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f]*$" 1;
+    }}
     log_format report escape=json
         '{{"time":$msec,"kind":"report","address":"$remote_addr","query":"$args",'
         '"body":"$request_body"}}';
@@ -298,9 +306,10 @@ http {{
         add_header Content-Security-Policy "default-src 'self'" always;
         add_header X-Content-Type-Options nosniff always;
         location = /report {{
-            client_max_body_size 64k;
-            client_body_buffer_size 64k;
-            access_log log/room.log report;
+            limit_req zone=machine burst=200 nodelay;
+            client_max_body_size 16k;
+            client_body_buffer_size 16k;
+            access_log log/room.log report if=$may_be_json;
             proxy_pass http://logged/logged;
         }}
         location = /words {{
@@ -319,6 +328,7 @@ http {{
         }}
         location ~ "^/boot/(?<mac>{mac})$" {{
             set $kind boot;
+            limit_req zone=machine burst=200 nodelay;
             set $path /boot/$mac;
             access_log log/room.log asked;
             try_files /machines/$mac.ipxe /unlisted.ipxe =404;
@@ -326,12 +336,14 @@ http {{
         # The last thing that a UEFI machine fetches before it boots from its disk.
         location ~ "^/disk/(?<mac>{mac})$" {{
             set $kind disk;
+            limit_req zone=machine burst=200 nodelay;
             set $path /disk/$mac;
             access_log log/room.log asked;
             try_files /disk.efi =404;
         }}
         location ~ "^/retry/(?<mac>{mac})$" {{
             set $kind retry;
+            limit_req zone=machine burst=200 nodelay;
             set $path /retry/$mac;
             access_log log/room.log asked;
         }}

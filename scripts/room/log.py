@@ -26,7 +26,8 @@ from typing import Any, NoReturn
 
 Entry = dict[str, Any]
 
-# nginx takes bodies up to 64 KiB and writes a control character as six (\u0001).
+# nginx takes bodies up to 16 KiB and a query up to 8 KiB, and writes a quotation mark as two bytes.
+# Logs of yesterday have longer lines.
 LINE_BYTES_MAX = 512 << 10
 # Read at once. Memory stays small however long the log has become.
 CHUNK_BYTES = 1 << 20

@@ -1,6 +1,7 @@
 """What must hold when `serve` meets a desk, a room and their accidents?"""
 import base64
 import gzip
+import http.client
 import os
 import resource
 import signal
@@ -544,6 +545,31 @@ def floods_and_halves_do_no_harm(stage):
         check(desk.get(path)[0] in (400, 403, 404), f"{path} is served")
 
 
+def a_flood_does_not_fill_the_disk(stage):
+    """As fast as one machine can, in words that grow in the log."""
+    desk = Desk(stage)
+    desk.start()
+    log = desk.state / "log/room.log"
+    path = f"report?job={desk.job()}&mac={mac(9)}"
+    check(desk.post(path, b'{"state":"x","error":"' + b"\\u0001" * 2000 + b'"}', MACHINES[9])
+          == 204, "not taken")
+    size = log.stat().st_size
+    desk.post(path, b'{"error":"' + b"\x01" * 10000 + b'"}', MACHINES[9])
+    check(log.stat().st_size == size, "what is no JSON is kept")
+    link = http.client.HTTPConnection(ADDRESS, timeout=10, source_address=(MACHINES[9], 0))
+    body = b'{"state":"booted","error":"' + b'\\"' * 6000 + b'"}'
+    until, count = time.monotonic() + 3, 0
+    while time.monotonic() < until:
+        link.request("POST", "/" + path, body)
+        link.getresponse().read()
+        count += 1
+    check(count > 400, f"only {count} requests: this proves nothing")
+    grown = log.stat().st_size - size
+    check(grown < 300 * 32 << 10, f"{grown} bytes of {count} requests")
+    desk.say(1, "downloading")
+    desk.wait_row(1, state="downloading")
+
+
 def last_words_reach_the_server(stage):
     desk = Desk(stage)
     desk.start()
@@ -582,5 +608,6 @@ CASES = [
     a_full_log_of_another_day_is_another_job,
     sigterm_ends_in_good_order, a_second_signal_waits_for_no_machine, ctrl_c_asks_first,
     the_quit_key_leaves_nothing, a_second_ctrl_c_ends, a_lost_terminal_ends_nothing, a_closed_pipe_ends_nothing,
-    a_liar_spoils_only_its_own_row, floods_and_halves_do_no_harm, last_words_reach_the_server,
+    a_liar_spoils_only_its_own_row, floods_and_halves_do_no_harm,
+    a_flood_does_not_fill_the_disk, last_words_reach_the_server,
 ]
