@@ -31,11 +31,20 @@ def find_state(folder: str) -> State:
 
 def ask(state: State, names: tuple[str, ...]) -> str:
     """Marks them in the log. Returns what will happen."""
-    mark(pasts.load(state), state, names)
-    who = ", ".join(names)
-    if states.running_serve(state):
-        return f"{who}: imaged again at the next PXE boot"
-    return f"{who}: imaged again when serve is started with the same images"
+    past = pasts.load(state)
+    mark(past, state, names)
+    pasts.catch_up(past)
+    when = ("at the next PXE boot" if states.running_serve(state)
+            else "when serve is started with the same images")
+    return "\n".join(promise(past, name, when) for name in names)
+
+
+def promise(past: Past, name: str, when: str) -> str:
+    """Whoever is being imaged just now will not be imaged twice."""
+    machine = past.roster.seen.get(past.roster.find(name) or "")
+    if machine and not machine.again:
+        return f"{name}: nothing to do again yet, it is {machine.state}"
+    return f"{name}: imaged again {when}"
 
 
 def mark(past: Past, state: State, names: tuple[str, ...]) -> None:

@@ -173,6 +173,8 @@ def again_speaks_to_a_job_that_runs(stage):
     check("imaged again" in said, said)
     wait_until("the machine is told", 10, lambda: desk.get(f"retry/{mac(2)}", 2)[0] == 200)
     desk.say(2, "booted")
+    said = desk.run("--again", mac(2), status=0, images=False)
+    check(f"{mac(2)}: nothing to do again yet, it is booted" in said, said)
     wait_until("only once", 10, lambda: desk.get(f"retry/{mac(2)}", 2)[0] == 404)
     check("sanboot" in desk.boot(1), "the other one is imaged again")
     for wrong in ("lab-9", mac(9)):
