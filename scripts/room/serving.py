@@ -40,6 +40,7 @@ SILENT_SECS = 45
 WAKE_SECS = (0.0, 30.0)
 TIDY_SECS = 10.0
 MESSAGES_MAX = 20
+ALL_ACCOUNTED = "every machine that was expected is complete or has failed"
 
 
 class Interrupted(Exception):
@@ -146,7 +147,8 @@ def serve(job: Job, state: State, wanted_again: tuple[str, ...]) -> int:
         end_remains(state, output)
         room = open_room(story, state, served, signals, output, wanted_again)
         if all_done_already(room):
-            return 0
+            # The `serve` that saw it may have been killed before it kept the results.
+            return 0 if finish(room, ALL_ACCOUNTED) else 1
         prepare_files(room)
         start_components(room, started)
         print_what_to_boot(room)
@@ -310,7 +312,7 @@ def watch(room: Room) -> str:
     while True:
         poll(room)
         if everybody_is_accounted_for(room):
-            return "every machine that was expected is complete or has failed"
+            return ALL_ACCOUNTED
         if room.signals.ends():
             return "somebody ended it"
         if room.job.timeout and time.monotonic() - began_at >= room.job.timeout:
