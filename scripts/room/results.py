@@ -27,7 +27,7 @@ def all_good(rows: Sequence[Row], totals: Totals, job: Job) -> bool:
     if job.machines:
         return all(row.complete for row in rows if row.listed)
     if job.expect:
-        return totals.complete >= job.expect
+        return sum(row.complete and not row.hearsay for row in rows) >= job.expect
     return all(row.complete for row in rows if row.state not in ("missing", "booting"))
 
 

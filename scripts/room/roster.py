@@ -177,7 +177,8 @@ class Roster:
                          self.images(machine.mac), self.bytes, now)
                 for machine in believed]
         flag(believed, rows, now)
-        for row in rows:
+        for row, machine in zip(rows, self.seen.values()):
+            row.hearsay = self.claims.is_strange(machine)
             if row.mac in doubted:
                 row.flags.append(stranger_flag(self.seen[row.mac], self.claims))
         return rows

@@ -70,6 +70,9 @@ class Row:
     read_back: bool = True
     # It is complete, and nobody knows that its hooks have run.
     hooks_due: bool = False
+    # Only an address that the kernel knows to be another machine's speaks for it: a router with
+    # NAT, or somebody who makes machines up.
+    hearsay: bool = False
 
 
 def make_row(machine: Seen, named: Machine | None, is_expected: bool, images: Sequence[Image],

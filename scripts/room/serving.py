@@ -433,9 +433,11 @@ def around(room: Room) -> page.Around:
 
 def everybody_is_accounted_for(room: Room) -> bool:
     """Nobody is left to wait for. Never, if nobody knows how many there should be. A failure of
-    before the last end of the job is tried again."""
+    before the last end of the job is tried again. Without a list, anybody could make up as many
+    machines as are expected."""
     expected = len(room.job.machines) or room.job.expect
-    rows = [row for row in room.rows if row.listed or not room.job.machines]
+    rows = [row for row in room.rows
+            if (row.listed if room.job.machines else not row.hearsay)]
     accounted = sum(row.complete or (row.state == "failed" and not row.again
                                      and (row.state_since or 0) > room.tried_since)
                     for row in rows)

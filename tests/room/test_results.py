@@ -36,6 +36,9 @@ class ExitStatus(unittest.TestCase):
             ("m1 done", 0, 2, False),
             ("m1 done; m2 failed x", 0, 2, False),
             ("", 0, 2, False),
+            # Behind a router with NAT, or made up by somebody who acts as one.
+            ("9 is m9; m1@9 done; m2@9 done; m3@9 done; m4@9 done", 0, 4, False),
+            ("9 is m9; m1@9 done; m2@9 done; m3@9 done; m4@9 done", 4, 0, True),
             ("m1 done", 0, 0, True),
             ("m1 done; m2 boot", 0, 0, True),
             ("m1 done; m2 booted", 0, 0, False),
