@@ -8,8 +8,8 @@ from .hostile import SHORT_CHARS_MAX, number, text, whole
 
 # In the order in which a machine goes through them. The agent reports those from `fetching` on, the
 # initramfs reports `booted`, and a request for a boot script means `booting`. A machine that is
-# expected and was never seen is `missing`. In a job with hooks, `hooks` lies between the `done` of the
-# agent and that of the initramfs.
+# expected and was never seen is `missing`. In a job with hooks, `hooks` lies between the `done` of
+# the agent and that of the initramfs.
 STATES = ("missing", "booting", "booted", "fetching", "scanning", "downloading", "verifying",
           "seeding", "hooks", "done", "failed")
 ORDER = {state: number for number, state in enumerate(STATES)}

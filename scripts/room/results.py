@@ -20,7 +20,7 @@ REASON_LINES_MAX = 4
 
 
 def all_good(rows: Sequence[Row], totals: Totals, job: Job) -> bool:
-    """All that are expected are complete, and nobody has failed, nor a hook been left out. If nobody
+    """All that are expected are complete, nobody has failed, and no hook is left out. If nobody
     said who is expected, all that began must be complete."""
     if totals.failed or totals.again or any(row.hooks_due for row in rows):
         return False

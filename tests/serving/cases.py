@@ -615,7 +615,8 @@ CASES = [
     a_killed_serve_images_nobody_twice, a_torn_log_is_read,
     a_full_log_of_another_day_is_another_job,
     sigterm_ends_in_good_order, a_second_signal_waits_for_no_machine, ctrl_c_asks_first,
-    the_quit_key_leaves_nothing, a_second_ctrl_c_ends, a_lost_terminal_ends_nothing, a_closed_pipe_ends_nothing,
+    the_quit_key_leaves_nothing, a_second_ctrl_c_ends, a_lost_terminal_ends_nothing,
+    a_closed_pipe_ends_nothing,
     a_liar_spoils_only_its_own_row, floods_and_halves_do_no_harm,
     a_flood_does_not_fill_the_disk, last_words_reach_the_server,
 ]

@@ -81,7 +81,8 @@ class Desk:
     def waiting_agent(self, task):
         """An agent that makes the file `asked` when it is given this task, and waits for `go`."""
         script = self.stage.path("agent")
-        script.write_text(f"#!/bin/sh\nif [ $1 = {task} ]; then cd {self.stage.directory}\n: > asked\n"
+        script.write_text("#!/bin/sh\n"
+                          f"if [ $1 = {task} ]; then cd {self.stage.directory}\n: > asked\n"
                           "for _ in $(seq 300); do [ -e go ] || sleep 0.1; done; fi\n"
                           f'exec {AGENT} "$@"\n')
         script.chmod(0o755)
