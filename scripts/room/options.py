@@ -52,7 +52,7 @@ Who is expected:
                        Default: they are imaged, too
   --wake               Send Wake-on-LAN to listed machines that are not there
 Boot files:
-  --kernel FILE        Default: target/vmlinuz, from scripts/kernel cloud
+  --kernel FILE        Default: the one that scripts/kernel cloud fetches
   --initramfs FILE     Default: target/initramfs-vm.img
   --append "OPTION..." More kernel options. The machines show their state on the
                        screen; for a serial console, too, name both:
@@ -81,8 +81,11 @@ The end of the job:
   --linger SECS        With --then reboot: answer DHCP for SECS after the job,
                        so that machines which PXE-boot again find their disk.
                        Default: 60
-  --again all|NAME|MAC Image this machine again, in a job that runs or that has
-                       ended. Repeatable. Without IMAGE, only say so and exit
+  --again all|NAME|MAC Image this machine again, at its next PXE boot; with
+                       --onfail wait a failed one begins by itself. Repeatable.
+                       With IMAGE: start the job. Without: tell the job that
+                       runs and exit; one that has ended does it when serve is
+                       started with the same images
 Server:
   --http-port PORT     Default: 80
   --tracker-port PORT  Default: 6969
