@@ -115,6 +115,10 @@ note_progress() {
 	seeding.*) disk=whole ;;
 	done.*)
 		disk=whole
+		# "done: 56.9 GiB on /dev/sda in 8:31 (...", if the target is a selector.
+		case $state in
+		*" on /dev/"*" in "*) target=/dev/${state#*" on /dev/"} target=${target%%" in "*} ;;
+		esac
 		echo "$target" >>"$ROOT/run/swarmdd/written"
 		;;
 	reading.* | scanning.* | downloading.*) ;;
@@ -123,7 +127,7 @@ note_progress() {
 	echo "$disk $first" >"$file"
 }
 
-# Prints the disks that hold their image, as the agent names them: a selector is no path.
+# Prints the paths of the disks that hold their image.
 written_disks() {
 	local disks
 	disks=$(tr '\n' ' ' 2>/dev/null <"$ROOT/run/swarmdd/written")

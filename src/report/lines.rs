@@ -5,7 +5,7 @@ use std::fmt;
 use swarm_proto::size::binary;
 
 use super::progress::{Progress, part};
-use super::{Outcome, State};
+use super::{Outcome, State, Status};
 
 /// What a person sees of one job or of all together.
 pub(super) struct View {
@@ -108,8 +108,14 @@ impl View {
     }
 }
 
-/// How a job ended well: `done: 56.9 GiB in 8:31 (113.9 MiB/s), 14567 pieces verified, …`.
-pub(super) fn done(outcome: &Outcome, uploaded: u64) -> String {
+/// How a job ended well: `done: 56.9 GiB on /dev/sda in 8:31 (113.9 MiB/s), 14567 pieces verified,
+/// …`. The initramfs takes the disk from it for its hooks; where the target is a path it says so
+/// already.
+pub(super) fn done(outcome: &Outcome, status: &Status) -> String {
+    let place = match &status.disk {
+        Some(disk) if disk.path != status.target => format!(" on {}", disk.path),
+        _ => String::new(),
+    };
     let verified = if outcome.verified {
         format!("{} pieces verified", outcome.good)
     } else {
@@ -125,12 +131,12 @@ pub(super) fn done(outcome: &Outcome, uploaded: u64) -> String {
         some("remains:", &outcome.remains),
     );
     format!(
-        "done: {} in {} ({}/s), {verified}, fetched {}, uploaded {}{wiped}{remains}",
+        "done: {}{place} in {} ({}/s), {verified}, fetched {}, uploaded {}{wiped}{remains}",
         binary(outcome.bytes),
         Clock(outcome.took.as_secs()),
         binary(rate),
         binary(outcome.fetched),
-        binary(uploaded),
+        binary(status.uploaded),
     )
 }
 
@@ -157,9 +163,35 @@ pub fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Status;
-    use super::super::testing::{at, status};
+    use super::super::Disk;
+    use super::super::testing::{at, outcome, status};
     use super::*;
+    use crate::target::Identity;
+
+    #[test]
+    fn the_disk_behind_a_selector_is_named_at_the_end() {
+        let disk = |path: &str| Disk {
+            path: path.into(),
+            identity: Identity::default(),
+            bytes: 0,
+        };
+        let selected = Status {
+            target: "disk:auto".into(),
+            disk: Some(disk("/dev/nvme0n1")),
+            ..status(State::Done)
+        };
+        let said = done(&outcome(), &selected);
+        assert!(
+            said.starts_with("done: 1000.0 MiB on /dev/nvme0n1 in 1:12 ("),
+            "{said}"
+        );
+        let named = Status {
+            target: "/dev/nvme0n1".into(),
+            ..selected
+        };
+        let said = done(&outcome(), &named);
+        assert!(said.starts_with("done: 1000.0 MiB in 1:12 ("), "{said}");
+    }
 
     #[test]
     fn several_jobs_share_one_line() {

@@ -283,7 +283,7 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
             Some(error) => self.note(&format!("{title}: failed: {error}")),
             None if matches!(self.mode, Mode::Auto | Mode::Plain) => {
                 self.clear();
-                let done = lines::done(outcome, status.uploaded);
+                let done = lines::done(outcome, status);
                 print(&mut self.err, &format!("{title}: {done}\n"));
             }
             None => {}

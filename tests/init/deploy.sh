@@ -434,7 +434,7 @@ case_scripts_run_in_the_order_of_the_command_line() {
 	disk vdb
 	agent 0 "a -> disk:auto: reading the torrent" "x: y -> /dev/vda: seeding, up 0 B/s, 0 peers" \
 		"x: y -> /dev/vda: done: 1 B in 0:05 (1 B/s), 1 pieces verified, fetched 1 B, uploaded 0 B" \
-		"b -> /dev/vdb: done: 1 B in 0:05 (1 B/s), not verified, fetched 1 B, uploaded 0 B"
+		"b -> disk:auto: done: 1 B on /dev/vdb in 0:05 (1 B/s), not verified, fetched 1 B"
 	boot "$MINIMAL swarmdd.pre=http://10.77.0.1:81/pre2.sh swarmdd.post=http://10.77.0.1/post3.sh \
 swarmdd.pre=http://10.77.0.1/x/pre1.sh swarmdd.post=http://10.77.0.1/post1.sh \
 swarmdd.post=http://10.77.0.1/post2.sh?a=* swarmdd.onfail=poweroff"
