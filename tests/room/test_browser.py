@@ -214,6 +214,11 @@ class InABrowser(unittest.TestCase):
         self.assertIn("hidden", document.find("age").attributes)
         self.assert_quiet(page, document)
 
+    def test_a_small_room_is_read_from_afar(self):
+        for count in (1, 2, 8):
+            page = Page(always(figures([row(number) for number in range(count)])))
+            self.assertEqual(page.open().find("tiles").attributes["class"], "large", count)
+
     def test_a_change_is_shown_without_building_400_tiles_again(self):
         def answers(request):
             rows = [row(n, "downloading", percent=float(request)) for n in range(400)]

@@ -218,7 +218,7 @@ function largestTiles(count, place) {
     const height = Math.min(420, (place.height - place.gap * (lines - 1)) / lines);
     // Twice as wide as high is best for a name above a figure.
     const size = Math.min(width / 2, height);
-    if (width < 56 || width > 560 || height < 26 || size <= bestSize) continue;
+    if (width < 56 || height < 26 || size <= bestSize) continue;
     best = { columns, width, height };
     bestSize = size;
   }
