@@ -99,18 +99,24 @@ def interface_of(job: Job) -> ipaddress.IPv4Interface:
     shown = run("ip", "-json", "-4", "address", "show", "dev", job.interface)
     if shown.returncode:
         raise Mistake(f"there is no interface {job.interface}; there is: {interface_names()}")
-    found = [ipaddress.IPv4Interface(f"{entry['local']}/{entry['prefixlen']}")
-             for interface in json.loads(shown.stdout or "[]")
-             for entry in interface.get("addr_info", []) if "local" in entry]
+    found = addresses_in(shown.stdout)
     if not found:
         raise Refused(f"interface {job.interface} has no IPv4 address; set one, or see --address")
     if not job.address:
         return found[0]
-    for interface in found:
+    # Without DHCP of ours the machines may reach another address of this host, through a router.
+    everywhere = run("ip", "-json", "-4", "address").stdout if job.dhcp == "none" else ""
+    for interface in found + addresses_in(everywhere):
         if str(interface.ip) == job.address:
             return interface
     raise Mistake(f"{job.address} is no address of {job.interface}; it has: "
                   + ", ".join(str(interface.ip) for interface in found))
+
+
+def addresses_in(shown: str) -> list[ipaddress.IPv4Interface]:
+    return [ipaddress.IPv4Interface(f"{entry['local']}/{entry['prefixlen']}")
+            for interface in json.loads(shown or "[]")
+            for entry in interface.get("addr_info", []) if "local" in entry]
 
 
 def interface_names() -> str:
@@ -234,7 +240,7 @@ def check_packed(job: Job, hooks: list[tuple[str, Path]]) -> None:
         for word in needs_of(file.read_text(errors="replace")):
             if not packed & set(word.split("|")):
                 raise Refused(f"hook {name} needs '{word}' in the initramfs: "
-                              f"scripts/mkinitramfs --with {word.split('|')[0]}")
+                              f"pack it once more, with --with {word.split('|')[0]} as well")
 
 
 def needs_of(hook: str) -> list[str]:
