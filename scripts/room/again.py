@@ -34,8 +34,10 @@ def ask(state: State, names: tuple[str, ...]) -> str:
     past = pasts.load(state)
     mark(past, state, names)
     pasts.catch_up(past)
-    when = ("at the next PXE boot" if states.running_serve(state)
-            else "when serve is started with the same images")
+    goes_on = states.running_serve(state) and past.ending_at < past.started_at
+    when = ("at the next PXE boot" if goes_on
+            else "when serve is started with the same images, after this job has ended"
+            if states.running_serve(state) else "when serve is started with the same images")
     return "\n".join(promise(past, name, when) for name in names)
 
 

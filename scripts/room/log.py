@@ -13,6 +13,7 @@ Each line is one of these. `time` is in seconds since 1970, by the server's cloc
 {"time", "kind": "neighbour", "address", "mac"}          this address has this MAC, says the kernel
 {"time", "kind": "again", "job", "machine"}              somebody asked to image a machine again
 {"time", "kind": "component", "name", "event", "words"}  a daemon ended or was started again
+{"time", "kind": "ending", "job"}                        its tracker stops; machines leave
 {"time", "kind": "end", "job", "why"}                    the job has ended
 
 nginx writes what comes from the network: everything in it but `time`, `kind` and `address` is

@@ -28,8 +28,9 @@ class Past:
     started_at: float = 0.0
     # Whom its last start was told to image again.
     started_again: tuple[str, ...] = ()
-    # Its last end.
+    # Its last end, and when it began to end.
     ended_at: float = 0.0
+    ending_at: float = 0.0
 
 
 def open_past(job: Job, torrents: Sequence[Torrent], state: State) -> Past:
@@ -47,6 +48,8 @@ def catch_up(past: Past) -> None:
             past.began_at = past.began_at or entry["time"]
             past.started_at = entry["time"]
             past.started_again = tuple(entry.get("again", ()))
+        elif entry.get("job") == past.id and entry.get("kind") == "ending":
+            past.ending_at = entry["time"]
         elif entry.get("job") == past.id and entry.get("kind") == "end":
             past.ended_at = entry["time"]
 

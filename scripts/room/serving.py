@@ -386,8 +386,9 @@ def read_log(room: Room) -> None:
 def write_decisions(room: Room) -> None:
     scripts = boot.decisions(room.plan, room.rows, room.past.roster, room.tried_since)
     write_changes(room.state.www / "machines", ".ipxe", scripts, room.scripts)
-    # A failed machine that waits asks for this file.
-    retries = {row.mac: "" for row in room.rows if row.mac and row.again}
+    # A failed machine that waits asks for this file. Without the tracker it would only fail again.
+    retries = {row.mac: "" for row in room.rows
+               if row.mac and row.again and room.phase == "running"}
     write_changes(room.state.www / "retry", "", retries, room.retries)
 
 
@@ -460,6 +461,7 @@ def release(room: Room) -> None:
     """The end of the tracker is the signal for the agents. It must stay away for longer than the
     grace time."""
     room.phase = "ending"
+    past.note(room.state, "ending", job=room.plan.id)
     room.output.say(f"stopping the tracker: complete machines leave in {room.job.grace} s")
     # The seed would leave by itself in the same time, and its end would look like a failure.
     for component in list(room.components):

@@ -188,6 +188,20 @@ def again_speaks_to_a_job_that_runs(stage):
               f"a wrong name: {wrong}")
 
 
+def again_at_the_end_promises_nothing_now(stage):
+    desk = Desk(stage)
+    serve = desk.start("--onfail", "wait", "--grace", "30")
+    desk.say(1, "seeding")
+    desk.say(2, "failed", error="no disk")
+    desk.wait_row(2, state="failed")
+    os.kill(serve.pid, signal.SIGTERM)
+    wait_until("it ends", 20, lambda: "stopping the tracker" in serve.output())
+    said = desk.run("--again", mac(2), status=0, images=False)
+    check("after this job has ended" in said, said)
+    desk.wait_row(2, again=True)
+    check(desk.get(f"retry/{mac(2)}", 2)[0] == 404, "it begins while nobody can serve it")
+
+
 def a_second_serve_is_told_about_the_first(stage):
     desk = Desk(stage)
     serve = desk.start()
@@ -607,7 +621,8 @@ CASES = [
     what_the_disk_does_not_take_is_explained, nobody_reads_it_to_its_end, ctrl_c_ends_the_checks,
     a_folder_of_the_site_is_left_alone, a_folder_that_nginx_cannot_enter_is_explained,
     two_machines_are_imaged_and_released, a_job_that_is_done_says_so,
-    again_speaks_to_a_job_that_runs, a_second_serve_is_told_about_the_first, two_jobs_at_once,
+    again_speaks_to_a_job_that_runs, again_at_the_end_promises_nothing_now,
+    a_second_serve_is_told_about_the_first, two_jobs_at_once,
     a_port_is_taken_while_images_are_hashed, a_serve_is_killed_while_it_hashes,
     a_component_dies_while_the_job_ends, a_second_ctrl_c_ends_the_lingering,
     a_component_that_dies_is_started_again, a_component_that_dies_for_ever_ends_the_job,
