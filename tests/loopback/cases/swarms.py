@@ -93,7 +93,9 @@ def a_late_torrent_url_is_waited_for(stage):
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
     with Server(port, [missing, moved, chunked]) as server:
         agent.expect(0, 40)
-    check("server answers 404" in agent.output(), f"nothing of the 404 in:\n{agent.tail()}")
+    # People are told of a new reason after 10 s at the earliest, programs at once.
+    reasons = {report.get("waiting") for report in agent.reports()}
+    check("server answers 404" in str(reasons), f"nothing of the 404 in {reasons}")
     paths = [line.split()[1] for line in server.asked]
     check(paths == [b"/boot/x.torrent", b"/boot/x.torrent", b"/y"], str(server.asked))
     check(same_bytes(image, stage.path("target")), "the target differs")
