@@ -192,8 +192,8 @@ net_options() {
 		echo "-netdev tap,id=net,ifname=tap$1,script=no,downscript=no"
 }
 
-# start_machine N QEMU-OPTION...: with its disk, a network card, and a serial console that goes to a
-# file. The ROM of the card is iPXE.
+# start_machine N QEMU-OPTION...: with its disk, a network card ($CARD), and a serial console that
+# goes to a file. The ROM of the card is iPXE.
 start_machine() {
 	local n="$1"
 
@@ -205,7 +205,7 @@ start_machine() {
 		-nodefaults -display none -serial "file:$WORK/$n.console" \
 		$(disk_options "$n") \
 		$(net_options "$n") \
-		-device "virtio-net-pci,netdev=net,mac=$(mac_of "$n")" \
+		-device "${CARD:-virtio-net-pci},netdev=net,mac=$(mac_of "$n")" \
 		"$@" > "$WORK/$n.qemu" 2>&1 < /dev/null &
 	echo $! > "$WORK/$n.pid"
 	STARTED_PIDS="$STARTED_PIDS $!"
@@ -218,7 +218,7 @@ start_uefi() {
 
 	shift
 	[ -e "$WORK/$n.vars" ] || cp "$dir/OVMF_VARS_4M.fd" "$WORK/$n.vars"
-	MACHINE_MIB=256 start_machine "$n" -global virtio-net-pci.bootindex=1 \
+	MACHINE_MIB=256 start_machine "$n" -global "${CARD:-virtio-net-pci}.bootindex=1" \
 		-drive "if=pflash,unit=0,format=raw,readonly=on,file=$dir/OVMF_CODE_4M.fd" \
 		-drive "if=pflash,unit=1,format=raw,file=$WORK/$n.vars" "$@"
 }
