@@ -29,7 +29,6 @@ use crate::os::device::{Device, Kind};
 use crate::os::pool::Pool;
 use crate::storage::disk::Storage;
 use crate::storage::leftovers;
-use crate::storage::places::Places;
 use crate::storage::requests::Joining;
 use crate::storage::table_fit;
 
@@ -67,6 +66,7 @@ impl Job {
         let Setup {
             metainfo,
             device,
+            places,
             identity,
             target,
             role,
@@ -75,7 +75,7 @@ impl Job {
         let buffer_count = setup::buffer_count(&metainfo.layout, place.pool_bytes);
         let config = setup::config(settings, role, scan, listen_port, buffer_count)?;
         let reporting = Reporting::new(place.number, target, &device, &identity, now);
-        let storage = Storage::new(device, Places::of(&metainfo), Joining::Nothing)?;
+        let storage = Storage::new(device, places, Joining::Nothing)?;
         shared.poll.registry().register(
             &mut SourceFd(&storage.event_fd()),
             Origin::Storage(place.index).token(),

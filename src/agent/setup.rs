@@ -14,6 +14,7 @@ use super::RunError;
 use crate::os::clock;
 use crate::os::device::Device;
 use crate::os::memory;
+use crate::storage::places::Places;
 use crate::target::Identity;
 
 /// Memory that the process needs besides pools and torrents. Measured: 0.7 MiB for the program and
@@ -29,6 +30,8 @@ const MEMORY_MIB_MIN: u64 = 16;
 pub struct Setup {
     pub metainfo: Arc<Metainfo>,
     pub device: Device,
+    /// Where the device has the bytes of the torrent.
+    pub places: Places,
     /// What the disk says about itself, for the result.
     pub identity: Identity,
     /// As the user named it.
@@ -228,6 +231,7 @@ pub(super) mod tests {
     pub fn leecher(metainfo: Metainfo, scratch: &Scratch) -> Setup {
         let length = metainfo.layout.total_bytes();
         Setup {
+            places: Places::of(&metainfo),
             metainfo: Arc::new(metainfo),
             device: Device::open_target(scratch.path(), length, TargetOptions::default()).unwrap(),
             identity: Identity::default(),

@@ -26,6 +26,7 @@ use crate::os::device::{Device, DeviceError, Kind, TargetOptions};
 use crate::os::signal::Signals;
 use crate::report::{self, Disk, Mode, State, Status};
 use crate::storage::partition_table;
+use crate::storage::places::Places;
 use crate::target::inventory::DeviceNumber;
 use crate::target::{Identity, Target, TargetError};
 
@@ -248,6 +249,7 @@ impl<'a> Preparation<'a> {
                 false => ScanPolicy::BeforeUse,
             };
             setups.push(Setup {
+                places: Places::of(&metainfo),
                 metainfo,
                 device,
                 identity,

@@ -11,17 +11,18 @@ use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::layout::{self, Layout};
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::metainfo_write::{self, Content, Description};
-use swarm_proto::format::partitions::{Kind, PartitionTable, TableKind};
+use swarm_proto::format::partitions::{self, PartitionTable, TableKind};
 use swarm_proto::size::binary;
 use swarm_proto::units::{DiskOffset, PieceHash};
 
 use self::draft::Draft;
 use super::reading::Reading;
+use super::source::{self, Kind, Source};
 use super::{Failure, say};
 use crate::os::device::Device;
 use crate::report::{Mode, State};
 use crate::storage::places::Places;
-use crate::target::source;
+use crate::target;
 
 mod draft;
 mod kind;
@@ -51,9 +52,11 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<(), Failure> {
-    kind::refuse_directory(&options.source)?;
+    let Source {
+        device,
+        kind: Kind::Raw,
+    } = source::open(&options.source)?;
     draft::refuse_output(&options.output, &options.source)?;
-    let device = Device::open_source(&options.source)?;
     if device.size_bytes == 0 {
         return Err(Failure::Because(format!(
             "source {} is empty",
@@ -88,7 +91,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 }
 
 fn refuse_in_use(device: &Device) -> Result<(), Failure> {
-    let writers = source::writers(device);
+    let writers = target::source::writers(device);
     if writers.is_empty() {
         return Ok(());
     }
@@ -176,8 +179,8 @@ fn needed_bytes(used_end: u64, table: Option<&PartitionTable>, disk_bytes: Optio
 fn table_kind(options: &Options, table: Option<&PartitionTable>) -> TableKind {
     match table.map(|table| &table.kind) {
         _ if options.raw => TableKind::Raw,
-        Some(Kind::Gpt { .. }) => TableKind::Gpt,
-        Some(Kind::Mbr) => TableKind::Mbr,
+        Some(partitions::Kind::Gpt { .. }) => TableKind::Gpt,
+        Some(partitions::Kind::Mbr) => TableKind::Mbr,
         None => TableKind::Nothing,
     }
 }
@@ -217,9 +220,9 @@ fn summary(
     );
     if let Some(table) = table {
         let kind = match table.kind {
-            Kind::Gpt { .. } if table.is_hybrid() => "GPT with a hybrid MBR",
-            Kind::Gpt { .. } => "GPT",
-            Kind::Mbr => "MBR",
+            partitions::Kind::Gpt { .. } if table.is_hybrid() => "GPT with a hybrid MBR",
+            partitions::Kind::Gpt { .. } => "GPT",
+            partitions::Kind::Mbr => "MBR",
         };
         let (count, sector_bytes) = (table.partition_count(), table.sector_bytes);
         text += &format!(
@@ -257,7 +260,7 @@ fn left_out(options: &Options, table: Option<&PartitionTable>, rest_bytes: u64) 
             "left out: {left_out} bytes of {what} ({size}), a target keeps what lies there\n"
         );
     }
-    let is_gpt = table.is_some_and(|table| matches!(table.kind, Kind::Gpt { .. }));
+    let is_gpt = table.is_some_and(|table| matches!(table.kind, partitions::Kind::Gpt { .. }));
     text += match backup {
         Some(_) => "left out: the backup GPT, which 'swarmdd get' writes to the end of its disk\n",
         None if is_gpt => {

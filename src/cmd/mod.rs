@@ -17,6 +17,7 @@ pub mod make;
 mod plan;
 mod reading;
 pub mod seed;
+mod source;
 pub mod verify;
 
 /// One command with all its options.

@@ -3,17 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use swarm_proto::size::decimal;
 use swarm_proto::swarm::{Role, ScanPolicy};
 use swarm_proto::wire::url::Url;
 
-use super::{Failure, verify};
+use super::{Failure, source, verify};
 use crate::agent::{self, Reporter, Settings, Setup};
 use crate::net::torrent::{self, Caller, Patience, Retry, TorrentPlace};
-use crate::os::device::Device;
 use crate::os::signal::Signals;
 use crate::report::{self, Mode};
-use crate::target::{Identity, source};
+use crate::target::{self, Identity};
 
 /// What `seed` is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +55,10 @@ fn serve(options: &Options, signals: &mut Signals, reporter: &mut Reporter) -> R
         };
         let patience = Patience::Tries(super::TRIES);
         let metainfo = Arc::new(torrent::load(&job.torrent, None, patience, caller)?);
-        let device = open(job, metainfo.extents.disk_end().0)?;
+        let source = source::open(&job.source)?;
+        let (places, device) = (source.places(&metainfo)?, source.device);
         let target = job.source.display().to_string();
-        let writers = source::writers(&device);
+        let writers = target::source::writers(&device);
         if !writers.is_empty() {
             reporter.note(&format!(
                 "source {target} is in use: {}; pieces that change are not served",
@@ -68,7 +67,9 @@ fn serve(options: &Options, signals: &mut Signals, reporter: &mut Reporter) -> R
         }
         let identity = Identity::default();
         if options.check {
-            verify::compare(&metainfo, &device, options.progress)?.insist(&metainfo, &device)?;
+            let places = places.clone();
+            let found = verify::compare(&metainfo, &device, places, options.progress)?;
+            found.insist(&metainfo, &device)?;
         }
         // Without --check each piece is read and hashed before its first upload.
         let scan = match options.check {
@@ -78,6 +79,7 @@ fn serve(options: &Options, signals: &mut Signals, reporter: &mut Reporter) -> R
         setups.push(Setup {
             metainfo,
             device,
+            places,
             identity,
             target,
             role: Role::Seeder,
@@ -86,23 +88,4 @@ fn serve(options: &Options, signals: &mut Signals, reporter: &mut Reporter) -> R
     }
     let result = agent::run(setups, &options.settings, signals, reporter);
     super::conclude(result, reporter)
-}
-
-/// Opens a source and refuses one that cannot hold the image.
-fn open(job: &Job, needed_bytes: u64) -> Result<Device, Failure> {
-    let path = job.source.display();
-    if job.source.is_dir() {
-        return Err(Failure::Because(format!(
-            "source {path} is a directory; FSBT directories are not served yet"
-        )));
-    }
-    let device = Device::open_source(&job.source)?;
-    if device.size_bytes < needed_bytes {
-        let (holds, needs) = (decimal(device.size_bytes), decimal(needed_bytes));
-        return Err(Failure::Because(format!(
-            "source {path} holds {holds} ({} bytes), image needs {needs} ({needed_bytes} bytes)",
-            device.size_bytes
-        )));
-    }
-    Ok(device)
 }

@@ -22,7 +22,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let metainfo = load_torrent(&options.torrent)?;
     let (device, _) = options.target.open_readonly()?;
-    let found = compare(&metainfo, &device, Mode::Auto)?;
+    let found = compare(&metainfo, &device, Places::of(&metainfo), Mode::Auto)?;
     say(&format!(
         "good: {} of {} pieces\n",
         found.good,
@@ -58,9 +58,13 @@ impl Found {
     }
 }
 
-/// Reads and hashes the whole image.
-pub fn compare(metainfo: &Metainfo, device: &Device, progress: Mode) -> Result<Found, Failure> {
-    let places = Places::of(metainfo);
+/// Reads and hashes the whole image, which lies at these places.
+pub fn compare(
+    metainfo: &Metainfo,
+    device: &Device,
+    places: Places,
+    progress: Mode,
+) -> Result<Found, Failure> {
     let reading = Reading {
         device,
         places: places.clone(),

@@ -10,13 +10,6 @@ use crate::cmd::Failure;
 use crate::os::device::Device;
 use crate::storage::sectors;
 
-pub(super) fn refuse_directory(source: &Path) -> Result<(), Failure> {
-    match source.is_dir() {
-        true => Err(not_yet(source, "a directory of slices")),
-        false => Ok(()),
-    }
-}
-
 /// Refuses a file of another format: it would be deployed byte for byte, as if it were a raw image.
 /// Returns whether a partition table or a file system was recognised.
 pub(super) fn check(device: &Device, has_table: bool) -> Result<bool, Failure> {
@@ -35,7 +28,10 @@ pub(super) fn check(device: &Device, has_table: bool) -> Result<bool, Failure> {
             .is_empty();
     let path = &device.path;
     if head.starts_with(b"partclone-image") {
-        return Err(not_yet(path, "a partclone image"));
+        let source = path.display();
+        return Err(Failure::Because(format!(
+            "source {source}: a partclone image is not yet supported, a device or a raw image is"
+        )));
     }
     let source = path.display();
     match FileFormat::of(&head, &tail, known) {
@@ -64,11 +60,4 @@ pub(super) fn say_unknown(source: &Path) {
         io::stderr(),
         "swarmdd: source {source} has no partition table and no known file system"
     );
-}
-
-fn not_yet(source: &Path, kind: &str) -> Failure {
-    let source = source.display();
-    Failure::Because(format!(
-        "source {source}: {kind} is not yet supported, a device or a raw image is"
-    ))
 }
