@@ -12,21 +12,13 @@ from .state import Refused, State
 
 
 def find_state(folder: str) -> State:
-    """--dir, or the only state directory with a running `serve`, or the only one."""
-    if folder:
-        state = State(Path(folder))
-        if not (state.root / states.MARKER).exists():
-            raise Refused(f"{folder} is no state directory of serve")
-        return state
-    found = [State(marker.parent) for marker in sorted(states.HOME.glob(f"*/{states.MARKER}"))]
-    running = [state for state in found if states.running_serve(state)]
-    chosen = running or found
-    if not chosen:
-        raise Refused(f"no job in {states.HOME}; give --dir")
-    if len(chosen) > 1:
-        raise Refused("which job? Give one of:" + "".join(f"\n  --dir {state.root}"
-                                                         for state in chosen))
-    return chosen[0]
+    """That of --dir, or of the only job that is meant without it."""
+    if not folder:
+        return states.only_state(states.HOME)
+    state = State(Path(folder))
+    if not (state.root / states.MARKER).exists():
+        raise Refused(f"{folder} is no state directory of serve")
+    return state
 
 
 def ask(state: State, names: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from . import page, past, results, words
 from .past import Past
 from .row import Row
-from .state import HOME, MARKER, Refused, State, running_serve
+from .state import HOME, Refused, Several, State, only_state, running_serve
 from .table import Terminal, draw, plain
 
 HELP = """Show where each machine of a room stands, from what the machines have reported.
@@ -58,8 +58,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="replace")
     try:
         what, name, folder = parse(arguments)
-        return look(what, name, State(Path(folder).resolve() if folder else only_state(HOME)))
-    except Wrong as mistake:
+        return look(what, name, State(Path(folder).resolve()) if folder else only_state(HOME))
+    except (Wrong, Several) as mistake:
         say(f"{mistake}\n`status --help` lists the options")
         return 2
     except (Refused, OSError) as error:
@@ -84,19 +84,6 @@ def parse(arguments: Sequence[str]) -> tuple[str, str, str]:
     if len(rest) > 1 or (rest and rest[0].startswith("-")):
         raise Wrong("expected one option and one STATE")
     return what, name, rest[0] if rest else ""
-
-
-def only_state(home: Path) -> Path:
-    """The folder that is meant if nobody says which."""
-    folders = sorted(marker.parent for marker in home.glob(f"*/{MARKER}"))
-    running = [folder for folder in folders if running_serve(State(folder))]
-    meant = running or folders
-    if len(meant) == 1:
-        return meant[0]
-    if not meant:
-        raise Refused(f"no job was started in {home}; name the STATE of a `serve --dir STATE`")
-    listed = "\n".join(f"  {folder}" for folder in meant)
-    raise Wrong(f"several jobs {'run' if running else 'were started'}; name one of\n{listed}")
 
 
 def look(what: str, name: str, state: State) -> int:

@@ -32,6 +32,10 @@ class Refused(Exception):
     """This folder cannot be used. The text says why, and what to do."""
 
 
+class Several(Refused):
+    """Nobody says which of these jobs is meant."""
+
+
 @dataclass(frozen=True)
 class State:
     """The state directory of a job."""
@@ -139,6 +143,19 @@ def running_serve(state: State) -> int | None:
     """The pid of the `serve` of this state directory, if it runs."""
     owner = read_pid_file(state.root / "serve.pid")
     return owner.pid if owner and is_alive(owner) else None
+
+
+def only_state(home: Path) -> State:
+    """The job that is meant if nobody says which: the one that runs, or the only one there is."""
+    all_states = [State(marker.parent) for marker in sorted(home.glob(f"*/{MARKER}"))]
+    running = [state for state in all_states if running_serve(state)]
+    meant = running or all_states
+    if not meant:
+        raise Refused(f"no job was started in {home}; name the folder of a `serve --dir FOLDER`")
+    if len(meant) > 1:
+        listed = "\n".join(f"  {state.root}" for state in meant)
+        raise Several(f"several jobs {'run' if running else 'were started'}; name one of\n{listed}")
+    return meant[0]
 
 
 def words_about_owner(state: State) -> str:

@@ -126,7 +126,7 @@ class Looking(Folder):
         self.assertIn(str(self.state.root), errors)
         # The one that runs is meant.
         descriptor = state.lock(other)
-        self.assertEqual(looking.only_state(self.home), other.root)
+        self.assertEqual(state.only_state(self.home), other)
         os.close(descriptor)
 
     def test_mistakes(self) -> None:
@@ -137,7 +137,7 @@ class Looking(Folder):
             self.assertEqual(code, 1)
             self.assertIn("no job was started in", errors)
             with self.assertRaises(state.Refused):
-                looking.only_state(Path(empty))
+                state.only_state(Path(empty))
 
 
 class Following(Folder):
