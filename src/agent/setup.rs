@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
-use swarm_proto::swarm::{self, Config, Role, ScanPolicy};
+use swarm_proto::swarm::{self, Config, Role, ScanPolicy, SeedingLimits};
 use swarm_proto::units::PeerId;
 
 use super::RunError;
@@ -55,6 +55,8 @@ pub struct Settings {
     pub tracker_grace: Duration,
     /// How long a complete job seeds; None until the tracker is gone.
     pub seed_for: Option<Duration>,
+    /// What else ends the seeding of a complete job.
+    pub limits: SeedingLimits,
     /// How long an incomplete job waits without progress before it fails; None for ever.
     pub stall: Option<Duration>,
     /// Payload in bytes per second, all pairs together.
@@ -75,6 +77,7 @@ impl Default for Settings {
             verify: true,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
+            limits: SeedingLimits::default(),
             stall: None,
             max_up: None,
             max_down: None,
@@ -188,6 +191,7 @@ pub(super) fn config(
         verify: settings.verify,
         tracker_grace: settings.tracker_grace,
         seed_for: settings.seed_for,
+        limits: settings.limits,
         stall: settings.stall,
     })
 }
@@ -219,6 +223,7 @@ pub(super) mod tests {
             verify: true,
             tracker_grace: Duration::ZERO,
             seed_for: Some(Duration::ZERO),
+            limits: SeedingLimits::default(),
             stall: None,
             max_up: None,
             max_down: None,

@@ -98,6 +98,13 @@ Options:
                         for this long. Default: 30
   --seed-secs SECS      Leave after seeding for this long, even if the tracker
                         is still there. Default: no limit
+  --min-upload RATE     Leave when complete and, for 15 s, less than this many
+                        bytes per second were sent. Default: no limit
+  --ratio N             Leave when complete and N times the image was sent, as
+                        in 3 or 1.5. Default: no limit
+  --idle SECS           Leave when complete and, for this long, nothing was
+                        sent. The first limit that is reached counts, or the
+                        tracker. Default: no limit
   --no-seed             Leave as soon as TARGET is complete: --seed-secs 0
   --stall-secs SECS     Fail when incomplete and, for this long, no block has
                         arrived and no piece has been written.
@@ -153,6 +160,13 @@ Options:
                         long. Default: 30
   --seed-secs SECS      Leave after this long, even if the tracker is still
                         there. Default: no limit
+  --min-upload RATE     Leave when, for 15 s, less than this many bytes per
+                        second were sent. Counts from the first block that is
+                        sent. Default: no limit
+  --ratio N             Leave when N times the image was sent, as in 3 or 1.5.
+                        Default: no limit
+  --idle SECS           Leave when nothing was sent for this long, before the
+                        first block, too. Default: no limit
   --check               First read and hash every SOURCE completely, and do not
                         begin if any piece is bad.
   -h, --help            This text.

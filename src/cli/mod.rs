@@ -82,6 +82,7 @@ mod tests {
     use crate::target::Target;
     use std::path::PathBuf;
     use std::time::Duration;
+    use swarm_proto::swarm::SeedingLimits;
 
     const HASH: &str = "00ff10ef0123456789abcdef0123456789abcdef";
 
@@ -141,7 +142,7 @@ mod tests {
             "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --memory 128 --progress json \
              --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 \
              --report http://10.77.0.1:8080/report?job=1 --dry-run --grow-last --keep-signatures --allow-smaller \
-             --max-up 128K --max-down 1t \
+             --max-up 128K --max-down 1t --min-upload 5 --ratio 1.5 --idle 60 \
              http://10.77.0.1/a.torrent disk:auto"
         ));
         assert_eq!(
@@ -180,10 +181,52 @@ mod tests {
                 && options.settings.keep_signatures
                 && options.allow_smaller
         );
+        let limits = SeedingLimits {
+            min_upload: Some(5),
+            ratio: Some(1500),
+            idle: Some(Duration::from_secs(60)),
+        };
+        assert_eq!(options.settings.limits, limits);
         assert_eq!(
             get_options("get --no-seed a b").settings.seed_for,
             Some(Duration::ZERO)
         );
+    }
+
+    #[test]
+    fn a_ratio_has_three_digits_after_the_point_at_most() {
+        for (text, thousandths) in [
+            ("3", Some(3000)),
+            ("1.5", Some(1500)),
+            ("0.001", Some(1)),
+            ("12.34", Some(12_340)),
+            ("1000", Some(1_000_000)),
+            ("0", None),
+            ("0.0", None),
+            ("1000.001", None),
+            ("1.2345", None),
+            ("1.", None),
+            (".5", None),
+            ("1.+5", None),
+            ("-1", None),
+            ("1e3", None),
+            ("1,5", None),
+            ("99999999999", None),
+        ] {
+            let options = typed(&format!("get --ratio {text} a b"));
+            match (options, thousandths) {
+                (Ok(Command::Get(options)), Some(_)) => {
+                    assert_eq!(options.settings.limits.ratio, thousandths, "{text}")
+                }
+                (Err(error), None) => assert_eq!(
+                    error.to_string(),
+                    format!(
+                        "get: --ratio takes a number from 0.001 to 1000 such as 3 or 1.5, not '{text}'"
+                    )
+                ),
+                (other, _) => panic!("{text}: {other:?}"),
+            }
+        }
     }
 
     #[test]

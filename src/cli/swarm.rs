@@ -3,7 +3,10 @@
 use swarm_proto::wire::url::Url;
 
 use super::error::{UsageError, Wrong};
-use super::values::{LISTEN_ADDRESS, MEMORY, PEER_ADDRESS, PROGRESS, RATE, REPORT_URL, SECONDS};
+use super::values::{
+    LEAST_RATE, LISTEN_ADDRESS, MEMORY, PEER_ADDRESS, PROGRESS, RATE, RATIO, REPORT_URL, SECONDS,
+    SECONDS_FROM_1,
+};
 use super::words::Words;
 use crate::agent::Settings;
 use crate::report::Mode;
@@ -25,6 +28,9 @@ pub(super) fn shared_option(
         "--report" => *report = Some(words.value(&option, REPORT_URL)?),
         "--tracker-grace" => settings.tracker_grace = words.value(&option, SECONDS)?,
         "--seed-secs" => settings.seed_for = Some(words.value(&option, SECONDS)?),
+        "--min-upload" => settings.limits.min_upload = Some(words.value(&option, LEAST_RATE)?),
+        "--ratio" => settings.limits.ratio = Some(words.value(&option, RATIO)?),
+        "--idle" => settings.limits.idle = Some(words.value(&option, SECONDS_FROM_1)?),
         _ => return Err(words.error(Wrong::UnknownOption(option))),
     }
     Ok(())

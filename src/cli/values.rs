@@ -69,6 +69,22 @@ pub(super) const RATE: Value<u64> = Value {
     convert: rate,
 };
 
+/// A rate that is only compared with: the smallest counts, too.
+pub(super) const LEAST_RATE: Value<u64> = Value {
+    takes: "bytes per second from 1 to 1T",
+    convert: |text| {
+        parse_size(text)
+            .ok()
+            .filter(|rate| (1..=RATE_MAX).contains(rate))
+    },
+};
+
+/// In thousandths.
+pub(super) const RATIO: Value<u32> = Value {
+    takes: "a number from 0.001 to 1000 such as 3 or 1.5",
+    convert: thousandths,
+};
+
 pub(super) const REPORT_URL: Value<Url> = Value {
     takes: "an http:// URL",
     convert: parsed,
@@ -137,6 +153,15 @@ fn rate(text: &str) -> Option<u64> {
     parse_size(text)
         .ok()
         .filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate))
+}
+
+/// "1.5" is 1500. Three digits after the point at most: others would be ignored.
+fn thousandths(text: &str) -> Option<u32> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = u32::try_from(part.len()).ok().filter(|count| *count <= 3)?;
+    let part = number(part)? * 10_u32.pow(3 - digits);
+    let all = number(whole)?.checked_mul(1000)?.checked_add(part)?;
+    (1..=1_000_000).contains(&all).then_some(all)
 }
 
 /// An address that one can connect to: of one machine, with a port that is not 0.

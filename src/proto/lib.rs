@@ -19,7 +19,8 @@
 //!
 //! **How a job ends.** An incomplete agent never leaves. Once everything is written, flushed and
 //! read back, it announces `completed` and seeds. It leaves when the tracker has been unreachable
-//! for the grace time.
+//! for the grace time, or earlier at a limit that it was given: how long to seed, how slow or how
+//! much its upload may be, how long it may send nothing.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

@@ -363,6 +363,10 @@ pub(crate) const ANNOUNCE_BUSY_MAX: Duration = Duration::from_secs(60);
 /// Peers that the tracker is asked for (BEP 3 `numwant`).
 pub(crate) const NUMWANT: u32 = 200;
 
+/// How long the upload of a complete agent may stay under `--min-upload`. SystemImager's clients
+/// wait as long.
+pub(crate) const SLOW_UPLOAD_MAX: Duration = Duration::from_secs(15);
+
 /// How long leaving waits for the tracker to take our `stopped`.
 pub(crate) const LEAVING_MAX: Duration = Duration::from_secs(3);
 

@@ -5,6 +5,7 @@
 //! [`Checker`].
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -16,7 +17,7 @@ use super::meter::Meter;
 use super::options::{AgentOptions, Canary, HashUnit};
 use super::packet::Packet;
 use super::pool::{Claimant, Pool};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, SLOW_UPLOAD_MAX};
 use crate::policy::throttle::Throttles;
 use crate::rng::Rng;
 use crate::swarm::{self, Config, Outcome, ScanPolicy, Send, Sink, State, Swarm, Work};
@@ -51,6 +52,9 @@ pub struct Agent {
     pub rounds: u64,
     pub downloaded_at: Option<Instant>,
     pub complete_at: Option<Instant>,
+    /// When it sent payload, and how many bytes: everything of the last SLOW_UPLOAD_MAX, and the
+    /// last block.
+    pub sends: VecDeque<(Instant, u32)>,
     pub leaving_at: Option<Instant>,
     pub over_at: Option<Instant>,
 }
@@ -98,6 +102,7 @@ impl Agent {
             verify: options.verify && canary != Canary::SkipsReadBack,
             tracker_grace: identity.tracker_grace,
             seed_for: options.seed_for,
+            limits: options.limits,
             stall: None,
         };
         let there = image
@@ -140,6 +145,7 @@ impl Agent {
             rounds: 0,
             downloaded_at: None,
             complete_at: None,
+            sends: VecDeque::new(),
             leaving_at: None,
             over_at: None,
         }
@@ -313,6 +319,11 @@ impl Agent {
     pub fn sent(&mut self, now: Instant, slot: PeerSlot, buffer: BufferId, bytes: u32) {
         self.pool.release(buffer, Claimant::Sends(self.end(slot)));
         self.checker.uploaded += u64::from(bytes);
+        let is_old = |at: Instant| now.since(at) > SLOW_UPLOAD_MAX;
+        while self.sends.front().is_some_and(|(at, _)| is_old(*at)) {
+            self.sends.pop_front();
+        }
+        self.sends.push_back((now, bytes));
         self.swarm.handle_sent(now, slot);
     }
 

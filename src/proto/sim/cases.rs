@@ -43,6 +43,7 @@ impl Bench {
             verify: true,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
+            limits: SeedingLimits::default(),
             stall: None,
         };
         let now = Instant(1_000_000);

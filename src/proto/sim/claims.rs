@@ -4,11 +4,12 @@ use alloc::format;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::agent::Agent;
 use super::disk::DiskFault;
 use super::ids::MachineId;
 use super::machine::{MachineState, Plan};
 use super::world::World;
-use crate::limits::{ANNOUNCE_RETRY_MAX, HTTP_TIMEOUT};
+use crate::limits::{ANNOUNCE_RETRY_MAX, HTTP_TIMEOUT, SLOW_UPLOAD_MAX};
 use crate::swarm::{Event, Failure, Outcome, Role, State};
 use crate::units::Instant;
 
@@ -113,6 +114,7 @@ impl World {
                 let away = away_since.map_or(Duration::ZERO, |since| self.now.since(since) + lost);
                 let grace = self.options.tracker_grace;
                 let may = match agent.options.seed_for {
+                    _ if self.has_reached_a_limit(agent, seeded) => true,
                     Some(limit) => seeded >= limit,
                     None if self.options.tracker.is_none() => seeded >= grace,
                     // If announces fail before and after a pause of it, it counts the pause.
@@ -124,6 +126,33 @@ impl World {
                 );
             }
         }
+    }
+}
+
+impl World {
+    /// One of the limits of this agent, which has been complete for `seeded`, is reached.
+    fn has_reached_a_limit(&self, agent: &Agent, seeded: Duration) -> bool {
+        let limits = agent.options.limits;
+        let ago = |at: Instant| self.now.since(at);
+        let idle = agent
+            .sends
+            .back()
+            .map_or(seeded, |(at, _)| seeded.min(ago(*at)));
+        let lately = agent
+            .sends
+            .iter()
+            .filter(|(at, _)| ago(*at) < SLOW_UPLOAD_MAX);
+        let sent: u64 = lately.map(|(_, bytes)| u64::from(*bytes)).sum();
+        let is_slow =
+            |rate: u64| seeded >= SLOW_UPLOAD_MAX && sent < rate * SLOW_UPLOAD_MAX.as_secs();
+        let times = |ratio: u32| u128::from(ratio) * u128::from(self.image.bytes);
+        limits.min_upload.is_some_and(is_slow)
+            || limits
+                .idle
+                .is_some_and(|limit| idle + self.options.loop_time >= limit)
+            || limits
+                .ratio
+                .is_some_and(|ratio| u128::from(agent.checker.uploaded) * 1000 >= times(ratio))
     }
 }
 

@@ -9,7 +9,7 @@ use super::fake_peer::Behaviour;
 use super::image::Shape;
 use super::tracker::TrackerOptions;
 use crate::limits::BUFFER_BYTES_MAX;
-use crate::swarm::Role;
+use crate::swarm::{Role, SeedingLimits};
 use crate::units::Instant;
 
 /// Everything that is chosen about a run before it begins.
@@ -97,6 +97,7 @@ pub struct AgentOptions {
     pub scan: bool,
     pub verify: bool,
     pub seed_for: Option<Duration>,
+    pub limits: SeedingLimits,
     pub interruption: Interruption,
     /// When its cable is pulled out, and for how long.
     pub unplugged: Option<(Instant, Duration)>,
@@ -173,6 +174,7 @@ impl Options {
             scan: true,
             verify: true,
             seed_for: None,
+            limits: SeedingLimits::default(),
             interruption: Interruption::None,
             unplugged: None,
             stands_still: false,

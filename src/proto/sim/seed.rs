@@ -16,7 +16,7 @@ use super::random::random_up_to;
 use super::tracker::TrackerOptions;
 use crate::limits::RATE_MIN;
 use crate::rng::Rng;
-use crate::swarm::{DiskOperation, Role};
+use crate::swarm::{DiskOperation, Role, SeedingLimits};
 use crate::units::Instant;
 
 /// The slowest link, in bytes per second. On a slower one the blocks that a few peers have in
@@ -177,6 +177,7 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
         scan: true,
         verify: true,
         seed_for: None,
+        limits: SeedingLimits::default(),
         interruption: Interruption::None,
         unplugged: None,
         stands_still: false,
@@ -251,8 +252,21 @@ impl LeecherOdds {
         }
         if rng.chance(self.limited_seeding, 200) {
             agent.seed_for = Some(Duration::from_secs(u64::from(rng.below(20))));
+            self.draw_seeding_limits(&mut agent, rng);
         }
         agent
+    }
+
+    /// Another reason to leave, in place of the time of three agents in four.
+    fn draw_seeding_limits(&self, agent: &mut AgentOptions, rng: &mut Rng) {
+        let limits = &mut agent.limits;
+        match rng.below(4) {
+            0 => return,
+            1 => limits.min_upload = Some(self.rate / u64::from(1 + rng.below(8))),
+            2 => limits.ratio = Some(rng.below(2000)),
+            _ => limits.idle = Some(Duration::from_secs(u64::from(rng.below(40)))),
+        }
+        agent.seed_for = None;
     }
 
     fn draw_disk_fault(&self, agent: &mut AgentOptions, rng: &mut Rng) {

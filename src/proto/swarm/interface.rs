@@ -30,8 +30,22 @@ pub struct Config {
     pub tracker_grace: Duration,
     /// How long to seed. Zero: not at all; None: until the tracker is gone.
     pub seed_for: Option<Duration>,
+    /// What else ends the seeding.
+    pub limits: SeedingLimits,
     /// An incomplete agent fails when nothing has arrived for this time. None: it waits for ever.
     pub stall: Option<Duration>,
+}
+
+/// When a complete agent leaves before its tracker is gone: as soon as one of these is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeedingLimits {
+    /// Bytes per second: it leaves when the upload was slower for SLOW_UPLOAD_MAX. A seeder waits
+    /// for its first upload.
+    pub min_upload: Option<u64>,
+    /// Thousandths: it leaves when it has uploaded this many times the image.
+    pub ratio: Option<u32>,
+    /// It leaves when nothing was uploaded for this time.
+    pub idle: Option<Duration>,
 }
 
 /// Is the disk read before we rely on what it is said to hold?

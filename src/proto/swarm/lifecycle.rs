@@ -191,6 +191,9 @@ impl Swarm {
             role: self.config.role,
             seed_for: self.config.seed_for,
             grace: self.config.tracker_grace,
+            limits: self.config.limits,
+            uploaded: self.traffic.uploaded(),
+            image_bytes: self.metainfo.layout.total_bytes(),
         };
         if self.leaving.has_seeded_enough(now, time, &self.tracker) {
             self.finish(now, Outcome::Complete);

@@ -370,6 +370,7 @@ impl Swarm {
         let (block, buffer) = sent.expect("only blocks that were given out are sent");
         self.cache.unpin(buffer);
         self.traffic.note_uploaded(block.length);
+        self.leaving.note_uploaded(now, block.length);
         // When a chunk has been sent, another can be read.
         let end = block.begin + block.length;
         let length = self.metainfo.layout.piece_length(block.piece);

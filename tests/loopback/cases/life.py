@@ -102,6 +102,32 @@ def no_seed_and_seed_secs_end_the_job_in_time(stage):
         check(least <= seconds <= most, f"{options} took {seconds:.1f} s")
 
 
+def limits_end_the_seeding(stage):
+    """The seeder leaves after one copy; without an upload the others leave by `--idle` and by
+    `--min-upload`, and one without a limit stays."""
+    image = stage.image("image", MIB)
+    torrent = Torrent(stage.directory, image, 256 * KIB)
+    start = time.monotonic()
+    seeder, port = stage.seed(torrent, image, "--ratio", "1", "--min-upload", "1G")
+    first = stage.get("--peer", f"127.0.0.1:{port}", "--idle", 4, torrent.path, "first")
+    seeder.expect(0, 10)
+    check(time.monotonic() - start < 10, "the ratio was not what ended the seeder")
+    _, port = stage.seed(torrent, image, "--min-upload", "1T", "--ratio", "1.1")
+    limits = {"slow": ["--min-upload", "1K"], "stays": ["--ratio", "0.001"]}
+    agents = {
+        name: stage.get("--peer", f"127.0.0.1:{port}", *options, torrent.path, name)
+        for name, options in limits.items()
+    }
+    first.expect(0, 10)
+    check(time.monotonic() - start >= 4, "it left before it was idle for long enough")
+    agents["slow"].expect(0, 25)
+    seconds = time.monotonic() - start
+    check(15 <= seconds < 25, f"--min-upload took {seconds:.1f} s")
+    agents["stays"].expect_running()
+    check(agents["stays"].state() == "seeding", "it is not complete")
+    check(same_bytes(image, stage.path("slow")), "the target differs")
+
+
 def a_signal_ends_the_job_and_says_how_far_it_got(stage):
     image = stage.image("image", 40 * MIB)
     tracker = stage.tracker()
@@ -136,5 +162,6 @@ CASES = [
     too_little_memory_is_refused,
     the_end_of_the_tracker_releases_complete_agents,
     no_seed_and_seed_secs_end_the_job_in_time,
+    limits_end_the_seeding,
     a_signal_ends_the_job_and_says_how_far_it_got,
 ]

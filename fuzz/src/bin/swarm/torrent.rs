@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::metainfo_write::{Content, Description, write};
-use swarm_proto::swarm::{Config, Role, ScanPolicy, buffer_count_min};
+use swarm_proto::swarm::{Config, Role, ScanPolicy, SeedingLimits, buffer_count_min};
 use swarm_proto::units::{PeerId, PieceHash};
 use swarmdd_fuzz::Input;
 
@@ -88,6 +88,11 @@ pub fn config(input: &mut Input<'_>, metainfo: &Metainfo) -> Config {
         verify: !choice(2),
         tracker_grace: Duration::from_secs(30),
         seed_for: choice(3).then(|| Duration::from_secs(if choice(4) { 0 } else { 60 })),
+        limits: SeedingLimits {
+            min_upload: choice(6).then_some(1 << 20),
+            ratio: choice(7).then_some(1500),
+            idle: choice(6).then(|| Duration::from_secs(20)),
+        },
         stall: choice(5).then(|| Duration::from_secs(60)),
     }
 }

@@ -63,6 +63,7 @@ pub(super) fn swarm_with_buffers(
         verify: true,
         tracker_grace: Duration::from_secs(30),
         seed_for: None,
+        limits: SeedingLimits::default(),
         stall: None,
     };
     Swarm::new(at(0), metainfo, config)

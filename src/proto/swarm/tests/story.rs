@@ -90,6 +90,7 @@ impl Story {
             verify: true,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
+            limits: SeedingLimits::default(),
             stall: None,
         };
         Story {
