@@ -1,7 +1,9 @@
 //! `swarmdd`: dd from a swarm. Which exit status, and which line on stderr, ends the program?
 
+#![cfg_attr(not(test), no_main)]
+
+use std::ffi::OsString;
 use std::io::Write;
-use std::process::ExitCode;
 
 mod agent;
 mod cli;
@@ -12,6 +14,9 @@ mod report;
 mod storage;
 mod target;
 
+const EXIT_SUCCESS: u8 = 0;
+const EXIT_FAILURE: u8 = 1;
+
 /// The exit status for a command line that was not understood.
 const EXIT_USAGE: u8 = 2;
 
@@ -19,28 +24,31 @@ const EXIT_USAGE: u8 = 2;
 /// the agent may tell it: init does.
 const EXIT_UNTOLD: u8 = 3;
 
-fn main() -> ExitCode {
-    match cli::parse(std::env::args_os().skip(1)) {
+os::start::start!(main_with);
+
+/// Returns the exit status.
+fn main_with(words: Vec<OsString>) -> u8 {
+    match cli::parse(words) {
         Ok(command) => run(command),
         Err(error) => {
             let help = error
                 .command
                 .map_or(String::new(), |command| format!("{command} "));
             complain(&format!("{error}\ntry 'swarmdd {help}--help'"));
-            ExitCode::from(EXIT_USAGE)
+            EXIT_USAGE
         }
     }
 }
 
-fn run(command: cmd::Command) -> ExitCode {
+fn run(command: cmd::Command) -> u8 {
     match cmd::run(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => EXIT_SUCCESS,
         Err(cmd::Failure::Because(reason)) => {
             complain(&reason);
-            ExitCode::FAILURE
+            EXIT_FAILURE
         }
-        Err(cmd::Failure::AlreadySaid) => ExitCode::FAILURE,
-        Err(cmd::Failure::Untold) => ExitCode::from(EXIT_UNTOLD),
+        Err(cmd::Failure::AlreadySaid) => EXIT_FAILURE,
+        Err(cmd::Failure::Untold) => EXIT_UNTOLD,
     }
 }
 

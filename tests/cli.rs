@@ -123,6 +123,24 @@ fn usage_errors_exit_2_and_say_what_was_expected() {
 }
 
 #[test]
+fn closed_standard_files_are_opened_before_any_other_file() {
+    for fd in ["0", "1"] {
+        let output = Command::new("sh")
+            .args([
+                "-c",
+                &format!("exec \"$0\" info /proc/self/fd/{fd} {fd}>&-"),
+            ])
+            .arg(env!("CARGO_BIN_EXE_swarmdd"))
+            .output()
+            .unwrap();
+        // A descriptor that is still closed is no file at all; /dev/null is an empty one.
+        assert_eq!(output.status.code(), Some(1));
+        let said = stderr(&output);
+        assert!(!said.contains("No such file"), "{said}");
+    }
+}
+
+#[test]
 fn help_goes_to_stdout() {
     for arguments in [
         vec!["--help"],
@@ -144,13 +162,14 @@ fn help_goes_to_stdout() {
 
 #[test]
 fn a_closed_stdout_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
         .arg("--help")
-        .stdout(Stdio::piped())
-        .spawn()
+        .stdout(writer)
+        .status()
         .unwrap();
-    drop(child.stdout.take());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]

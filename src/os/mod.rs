@@ -18,6 +18,7 @@ pub mod sectors;
 pub mod sha1;
 pub mod signal;
 pub mod sparse;
+pub mod start;
 pub mod tty;
 pub mod zero;
 

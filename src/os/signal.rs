@@ -30,10 +30,6 @@ pub struct Signals {
 impl Signals {
     /// To be called once, in the main thread.
     pub fn new() -> io::Result<Signals> {
-        // Writing to a peer that has closed its connection must give EPIPE and not end the process.
-        // Rust's runtime ignores SIGPIPE, too; this line keeps the agent alive should that change.
-        // SAFETY: sets a disposition, installs no handler.
-        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         let set = signal_set();
         // SAFETY: the kernel reads the set; we do not ask for the old mask.
         let errno =
@@ -113,8 +109,6 @@ mod tests {
         assert_eq!(signals.poll(), None);
         raise(libc::SIGINT);
         assert_eq!(signals.poll(), Some(Signal::Interrupt));
-        raise(libc::SIGPIPE);
-        assert_eq!(signals.poll(), None);
         assert_eq!(signals.count(), 2);
     }
 }
