@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN, URL_BYTES_MAX};
 use swarm_proto::size::parse_size;
+use swarm_proto::text::split_once;
 use swarm_proto::units::InfoHash;
 use swarm_proto::wire::url::Url;
 
@@ -119,7 +120,7 @@ pub(super) fn torrent_place(given: OsString) -> Result<TorrentPlace, Wrong> {
     };
     match given
         .to_str()
-        .filter(|text| text.contains("://") || is_magnet(text))
+        .filter(|text| split_once(text, "://").is_some() || is_magnet(text))
     {
         Some(text) if is_magnet(text) => no_place(given, Fault::Magnet),
         Some(text) => match Url::parse(text) {

@@ -24,10 +24,10 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
 
 /// A size as it is printed on a disk, in powers of 1000: `512 B`, `500.1 GB`. Rounded.
 pub fn decimal(bytes: u64) -> String {
-    let mut divisor = 1_u128;
+    let mut divisor = 1_u64;
     for unit in ["kB", "MB", "GB", "TB", "PB", "EB"] {
         divisor *= 1000;
-        let tenths = (u128::from(bytes) * 10 + divisor / 2) / divisor;
+        let tenths = bytes.saturating_add(divisor / 20) / (divisor / 10);
         // What would be printed as 1000.0 is 1.0 of the next unit.
         if bytes >= 1000 && tenths < 10_000 {
             return format!("{}.{} {unit}", tenths / 10, tenths % 10);
@@ -50,7 +50,7 @@ pub fn binary(bytes: u64) -> String {
     }
     // 1024 has 11 bits: each further 10 bits are the next unit.
     let unit = (63 - bytes.leading_zeros()) / 10 - 1;
-    let tenths = (u128::from(bytes) * 10) >> (10 * (unit + 1));
+    let tenths = ((u128::from(bytes) * 10) >> (10 * (unit + 1))) as u64;
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit as usize])
 }
 

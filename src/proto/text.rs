@@ -1,4 +1,5 @@
-//! How does text from the network become text that a terminal may show?
+//! How does text from the network become text that a terminal may show? And where in a text does
+//! another one stand?
 //!
 //! A tracker's failure reason and a peer's client name can be any bytes. Printed unchanged, they
 //! could move the cursor, recolour the screen or reverse the line. Kept unchanged, they could be as
@@ -28,10 +29,30 @@ pub fn printable(bytes: &[u8], bytes_max: usize) -> String {
 
 /// False for control characters, line breaks, and characters that hide text or reverse its
 /// direction.
-fn is_printable(character: char) -> bool {
+pub fn is_printable(character: char) -> bool {
     let hides_or_reverses = matches!(character,
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     !character.is_control() && !hides_or_reverses
+}
+
+/// What stands before and after the first `mark`.
+///
+/// Like `str::split_once`, which finds long marks in long texts faster, by 3 KiB of code.
+pub fn split_once<'a>(text: &'a str, mark: &str) -> Option<(&'a str, &'a str)> {
+    let mut places = text.as_bytes().windows(mark.len());
+    let at = places.position(|place| place == mark.as_bytes())?;
+    Some((&text[..at], &text[at + mark.len()..]))
+}
+
+/// The text with `new` in place of each `mark`.
+pub fn replace(text: &str, mark: &str, new: &str) -> String {
+    let (mut replaced, mut rest) = (String::new(), text);
+    while let Some((before, after)) = split_once(rest, mark) {
+        replaced.push_str(before);
+        replaced.push_str(new);
+        rest = after;
+    }
+    replaced + rest
 }
 
 #[cfg(test)]
@@ -45,6 +66,16 @@ mod tests {
             "unregistered torrent"
         );
         assert_eq!(printable("größer €5".as_bytes(), 256), "größer €5");
+    }
+
+    #[test]
+    fn marks_are_found_as_by_std() {
+        for text in ["", "a", "ab", "aab", "-ab-ab-", "abab", "€ab€", "ba"] {
+            assert_eq!(split_once(text, "ab"), text.split_once("ab"), "{text}");
+            for new in ["", "ab", "FILE"] {
+                assert_eq!(replace(text, "ab", new), text.replace("ab", new), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use swarm_proto::format::signatures::Signatures;
+use swarm_proto::text::split_once;
 
 use super::sysfs::{InventoryError, clean, list, read_bytes, read_flag, read_text};
 use super::transport::Transport;
@@ -149,7 +150,9 @@ impl Disk {
         ];
         // The boot areas of an eMMC: mmcblk0boot0, mmcblk0rpmb.
         let boot_area = self.name.starts_with("mmcblk")
-            && (self.name.contains("boot") || self.name.contains("rpmb"));
+            && ["boot", "rpmb"]
+                .iter()
+                .any(|area| split_once(&self.name, area).is_some());
         !boot_area && !OTHERS.iter().any(|other| self.name.starts_with(other))
     }
 

@@ -11,6 +11,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use swarm_proto::text::split_once;
+
 use super::inventory::{Disk, Inventory};
 use super::sysfs::{list, read_text};
 use super::transport::{Transport, is_numbered};
@@ -47,7 +49,8 @@ fn device_of(disk: &Disk, path: &Path) -> Option<PathBuf> {
     if is_named(name) {
         return Some(disk.path());
     }
-    let (whole, number) = name.rsplit_once("-part")?;
+    let whole = name.trim_end_matches(|end: char| end.is_ascii_digit());
+    let (whole, number) = (whole.strip_suffix("-part")?, &name[whole.len()..]);
     let is_wanted = |name: &str| {
         let rest = name.strip_prefix(&disk.name);
         rest.is_some_and(|rest| rest.trim_start_matches('p') == number)
@@ -102,7 +105,7 @@ fn has_path(disk: &Disk, name: &str) -> bool {
         .filter(|_| disk.name.starts_with("vd"))
         .unwrap_or(name);
     // Newer versions of udev add the target to an ATA port: "ata-3.0".
-    let target = scsi_address(disk).filter(|_| path.contains("-ata-"));
+    let target = scsi_address(disk).filter(|_| split_once(&path, "-ata-").is_some());
     name == path || target.is_some_and(|[_, _, target, _]| name == format!("{path}.{target}"))
 }
 

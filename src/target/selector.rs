@@ -19,6 +19,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use swarm_proto::size::{SizeError, decimal, parse_size};
+use swarm_proto::text::split_once;
 
 use super::inventory::{DeviceNumber, Disk, Inventory};
 use super::links;
@@ -234,7 +235,7 @@ fn parse_size_range(text: &str, value: &str) -> Result<Criterion, GrammarError> 
         text: text.into(),
         value: value.into(),
     };
-    let (min, max) = value.split_once("..").ok_or_else(no_range)?;
+    let (min, max) = split_once(value, "..").ok_or_else(no_range)?;
     let size = |side: &str, missing: u64| match side {
         "" => Ok(missing),
         side => parse_size(side).map_err(|error| GrammarError::Size {

@@ -149,7 +149,7 @@ impl Usage {
             else {
                 continue;
             };
-            if let Some(name) = device_name(root, place.trim_start_matches("live:")) {
+            if let Some(name) = device_name(root, place.strip_prefix("live:").unwrap_or(place)) {
                 let evidence = clean(word).unwrap_or_default();
                 self.by_device.push((name, Use::Booted { evidence }));
             }

@@ -330,7 +330,7 @@ impl fmt::Display for Event {
             Event::JobEnded(leaves_in) => write!(
                 f,
                 "the server has ended the job, leaving in {} s",
-                leaves_in.as_millis().div_ceil(1000)
+                leaves_in.as_millis().div_ceil(1000) as u64
             ),
             Event::PieceBad {
                 piece,

@@ -7,10 +7,11 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
+use core::fmt::{self, Write};
 use core::net::Ipv6Addr;
 
 use crate::limits::URL_BYTES_MAX;
+use crate::text::is_printable;
 
 /// An `http://` URL in its parts. It has only visible ASCII, so that it can be put into a request
 /// unchanged.
@@ -188,11 +189,15 @@ impl fmt::Display for UrlError {
                     "URL is {bytes} bytes long, at most {URL_BYTES_MAX} are accepted"
                 )
             }
-            UrlError::Character(character) => write!(
-                f,
-                "URL contains '{}', which must be percent-encoded",
-                character.escape_debug()
-            ),
+            UrlError::Character(character) => {
+                f.write_str("URL contains '")?;
+                // Not `escape_debug`: its tables of Unicode are 3 KiB.
+                match is_printable(*character) {
+                    true => f.write_char(*character)?,
+                    false => character.escape_default().fmt(f)?,
+                }
+                f.write_str("', which must be percent-encoded")
+            }
             UrlError::Https => f.write_str(
                 "https:// is not supported: what is fetched is pinned by --info-hash, not by TLS",
             ),
