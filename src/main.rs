@@ -3,7 +3,6 @@
 #![cfg_attr(not(test), no_main)]
 
 use std::ffi::OsString;
-use std::io::Write;
 
 mod agent;
 mod cli;
@@ -34,7 +33,7 @@ fn main_with(words: Vec<OsString>) -> u8 {
             let help = error
                 .command
                 .map_or(String::new(), |command| format!("{command} "));
-            complain(&format!("{error}\ntry 'swarmdd {help}--help'"));
+            os::tty::complain(&format!("{error}\ntry 'swarmdd {help}--help'"));
             EXIT_USAGE
         }
     }
@@ -44,15 +43,10 @@ fn run(command: cmd::Command) -> u8 {
     match cmd::run(command) {
         Ok(()) => EXIT_SUCCESS,
         Err(cmd::Failure::Because(reason)) => {
-            complain(&reason);
+            os::tty::complain(&reason);
             EXIT_FAILURE
         }
         Err(cmd::Failure::AlreadySaid) => EXIT_FAILURE,
         Err(cmd::Failure::Untold) => EXIT_UNTOLD,
     }
-}
-
-fn complain(text: &str) {
-    // If stderr is closed, the exit status still reports the failure; `eprintln!` would panic.
-    let _ = writeln!(std::io::stderr(), "swarmdd: {text}");
 }

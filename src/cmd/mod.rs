@@ -9,6 +9,7 @@ use crate::agent::{Reporter, RunError};
 use crate::net::torrent::{self, Caller, Patience, Retry, TorrentPlace};
 use crate::os::clock;
 use crate::os::signal::Signals;
+use crate::os::tty;
 
 mod disks;
 pub mod get;
@@ -75,15 +76,14 @@ pub fn run(command: Command) -> Result<(), Failure> {
 /// Prints the result of a command on stdout. If the reader has closed it (`swarmdd info x | head
 /// -1`), nothing is lost.
 fn say(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = tty::stdout().write_all(text.as_bytes());
 }
 
 /// Loads the torrent of `info` or `verify` while a person waits.
 fn load_torrent(place: &TorrentPlace) -> Result<Metainfo, Failure> {
     let mut turn = |retry: Option<Retry>| {
         if let Some(Retry(error)) = retry {
-            // If stderr is closed, the exit status still reports the result.
-            let _ = writeln!(std::io::stderr(), "swarmdd: {error}; trying again");
+            tty::complain(&format!("{error}; trying again"));
         }
         None
     };

@@ -5,7 +5,6 @@
 //! which the kernel logs. The rest of what std does at the start and at the end is done here.
 
 use std::ffi::{CStr, OsString};
-use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 
 /// Defines the `main` that the C library calls. It runs `$run`, a function that takes the words of
@@ -50,10 +49,7 @@ pub unsafe fn run(
         let word = unsafe { CStr::from_ptr(*words.add(index)) };
         OsString::from_vec(word.to_bytes().to_vec())
     };
-    let status = program((1..count as usize).map(word).collect());
-    // If stdout is closed, the exit status still reports the result.
-    let _ = std::io::stdout().flush();
-    status.into()
+    program((1..count as usize).map(word).collect()).into()
 }
 
 /// Opens those of the descriptors 0, 1 and 2 that are closed. Otherwise the target would get one of

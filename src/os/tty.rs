@@ -1,8 +1,53 @@
-//! How wide is the terminal, and does the reader of our output keep up?
+//! How is text written to stdout and stderr? How wide is the terminal, and does the reader of our
+//! output keep up?
 
 use super::ioctl;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// Stdout or stderr. The locks and the buffer of `std::io::stdout` are 3 KiB, and one thread that
+/// writes whole lines needs neither.
+#[derive(Debug)]
+pub struct Standard {
+    fd: libc::c_int,
+}
+
+pub fn stdout() -> Standard {
+    Standard {
+        fd: libc::STDOUT_FILENO,
+    }
+}
+
+pub fn stderr() -> Standard {
+    Standard {
+        fd: libc::STDERR_FILENO,
+    }
+}
+
+/// Prints a line on stderr that says which program it is from.
+pub fn complain(text: &str) {
+    // If stderr is closed, there is nobody to tell, and the exit status still reports a failure.
+    let _ = stderr().write_all(format!("swarmdd: {text}\n").as_bytes());
+}
+
+impl Write for Standard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: the kernel reads at most `len` bytes of a slice that we borrow.
+        let written = unsafe { libc::write(self.fd, bytes.as_ptr().cast(), bytes.len()) };
+        usize::try_from(written).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Standard {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the standard files are open from the start (`os::start`), and nobody closes them.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+}
 
 /// Columns of the terminal behind `fd`. `None` if `fd` is no terminal, or one that does not know
 /// its width (a serial console).

@@ -21,7 +21,7 @@ mod telling;
 pub use self::lines::printable;
 
 use std::fmt;
-use std::io::{self, Stderr, Stdout, Write};
+use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -196,18 +196,18 @@ impl Outcome {
     }
 }
 
-pub type Standard = Reporter<TimedWriter<Stdout>, TimedWriter<Stderr>>;
+pub type Standard = Reporter<TimedWriter<tty::Standard>, TimedWriter<tty::Standard>>;
 
 /// A reporter to stdout and stderr of this process. A reader that stops must not stop the disk:
 /// lines for which a pipe has no room are lost.
 pub fn standard(mode: Mode) -> Standard {
     let (out, err) = (
-        TimedWriter::new(std::io::stdout()),
-        TimedWriter::new(std::io::stderr()),
+        TimedWriter::new(tty::stdout()),
+        TimedWriter::new(tty::stderr()),
     );
     // A terminal that does not know its width is a serial console. Its output is often kept as a
     // log, in which lines are better than a bar.
-    Reporter::new(mode, || tty::columns(std::io::stderr()), out, err)
+    Reporter::new(mode, || tty::columns(tty::stderr()), out, err)
 }
 
 /// Prints what is worth printing. See the top of the file for the calling order.

@@ -1,13 +1,14 @@
 //! Is a source a raw disk image, and not a file of another format?
 
-use std::io::{self, Write};
 use std::path::Path;
 
 use swarm_proto::format::file_formats::{self, FileFormat};
+use swarm_proto::text;
 
 use super::cannot_read;
 use crate::cmd::Failure;
 use crate::os::device::Device;
+use crate::os::tty;
 use crate::storage::sectors;
 
 /// Refuses a file of another format: it would be deployed byte for byte, as if it were a raw image.
@@ -37,7 +38,7 @@ pub(super) fn check(device: &Device, has_table: bool) -> Result<bool, Failure> {
     match FileFormat::of(&head, &tail, known) {
         Some(FileFormat { name, help }) => Err(Failure::Because(format!(
             "source {source} is {name}, not a raw disk image; try: {}; --raw takes it as it is",
-            help.replace("FILE", &quoted(&source.to_string()))
+            text::replace(help, "FILE", &quoted(&source.to_string()))
         ))),
         None => Ok(known),
     }
@@ -55,9 +56,7 @@ fn quoted(word: &str) -> String {
 /// The user decides whether such an image is worth deploying.
 pub(super) fn say_unknown(source: &Path) {
     let source = source.display();
-    // If stderr is closed, there is nobody to warn.
-    let _ = writeln!(
-        io::stderr(),
-        "swarmdd: source {source} has no partition table and no known file system"
-    );
+    tty::complain(&format!(
+        "source {source} has no partition table and no known file system"
+    ));
 }

@@ -3,7 +3,7 @@
 //! A target with a table that cannot be read, or that names sectors that nobody sends, would be
 //! "done" and of no use. So such a source is refused here, with the command that helps.
 
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
 
 use swarm_proto::format::mbr;
@@ -11,6 +11,7 @@ use swarm_proto::format::partitions::{Kind, PartitionTable};
 
 use crate::cmd::Failure;
 use crate::os::device::Device;
+use crate::os::tty;
 use crate::storage::partition_table::{self, ReadTableError, Unreadable};
 use crate::storage::sectors;
 
@@ -50,12 +51,7 @@ pub(super) fn of_source(device: &Device) -> Result<Option<PartitionTable>, Failu
             let doubt = doubt(device, table.as_ref());
             let doubt = doubt.map_err(|error| super::cannot_read(device, error))?;
             let Some(doubt) = doubt else { return Ok(table) };
-            // If stderr is closed, there is nobody to warn.
-            let _ = writeln!(
-                io::stderr(),
-                "swarmdd: source {}: {doubt}",
-                device.path.display()
-            );
+            tty::complain(&format!("source {}: {doubt}", device.path.display()));
             Ok(None)
         }
     }
