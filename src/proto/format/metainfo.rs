@@ -19,6 +19,7 @@ use crate::format::bencode::{self, BencodeError, Dict, List, Value};
 use crate::format::extents::{ExtentError, ExtentMap};
 use crate::format::layout::{Layout, LayoutError};
 use crate::format::partitions::TableKind;
+use crate::format::slices::hexadecimal;
 use crate::limits;
 use crate::text;
 use crate::units::{DiskOffset, InfoHash, PieceHash};
@@ -441,7 +442,7 @@ fn slice(file: Value<'_>, torrent_offset: u64) -> Result<FsbtFile<'_>, MetainfoE
         .last()
         .and_then(Value::as_str)
         .filter(|name| !name.is_empty());
-    match name.and_then(|name| Some((name, hexadecimal(name)?))) {
+    match name.and_then(|name| Some((name, hexadecimal(name.as_bytes())?))) {
         Some((name, offset)) => Ok(FsbtFile {
             name,
             disk: DiskOffset(offset),
@@ -460,15 +461,6 @@ fn integer(key: &'static str, value: Value<'_>) -> Result<i64, MetainfoError> {
 
 fn bytes_in_file(value: Value<'_>) -> Option<u64> {
     u64::try_from(value.as_integer()?).ok()
-}
-
-/// A number of hexadecimal digits and nothing else. It may have any number of leading zeros.
-fn hexadecimal(name: &str) -> Option<u64> {
-    name.chars().try_fold(0u64, |offset, digit| {
-        offset
-            .checked_mul(16)?
-            .checked_add(u64::from(digit.to_digit(16)?))
-    })
 }
 
 /// The path for an error message.

@@ -4,7 +4,8 @@
 //! `layout` cuts a torrent into pieces and blocks, `extents` places its bytes on a disk, `contents`
 //! finds zeros and equal pieces. `gpt` and `mbr` fit partition tables to a disk, `partitions` says
 //! what such a table owns, `signatures` names what a disk holds, `leftovers` says which of that is
-//! foreign to an image, `file_formats` tells files that are no disk image.
+//! foreign to an image, `file_formats` tells files that are no disk image. `slices` finds the bytes
+//! of an FSBT image in a directory of files, `torrent_info` reads what partclone says of them.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
@@ -22,3 +23,5 @@ pub mod metainfo;
 pub mod metainfo_write;
 pub mod partitions;
 pub mod signatures;
+pub mod slices;
+pub mod torrent_info;
