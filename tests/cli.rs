@@ -312,7 +312,7 @@ fn make_refuses_sources_that_it_cannot_describe() {
         (
             ["make", directory, "-o", &torrent],
             format!(
-                "source {directory}: a directory of slices is not yet supported, a device or a raw image is"
+                "source {directory}: a directory without slices, whose names are offsets in hexadecimal"
             ),
         ),
         (

@@ -139,7 +139,9 @@ Usage:
   swarmdd seed [options] TORRENT SOURCE [TORRENT SOURCE]...
 
 TORRENT is a file or an http:// URL.
-SOURCE is a block device or a raw image file; it is only read.
+SOURCE is a block device, a raw image file, or a directory of slices as
+partclone -T writes them, or the one above it (DIR/NAME/OFFSET). It is only
+read.
 
 Options:
   --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
@@ -183,8 +185,10 @@ info-hash, for --info-hash of `swarmdd get`.
 Usage:
   swarmdd make [options] SOURCE -o FILE.torrent
 
-SOURCE is a block device or a raw image file. If it has a GPT or an MBR, the
-torrent describes all partitions, and outside of them everything that is not
+SOURCE is a block device, a raw image file, a directory of slices as partclone
+-T writes them, or partclone's torrent.info, whose torrent is that of
+partclone_create_torrent.py, with the same info-hash. If it has a GPT or an MBR,
+the torrent describes all partitions, and outside of them everything that is not
 zero, but not the backup GPT: `swarmdd get` writes that to the end of its own
 disk. Any other SOURCE is described completely, and so is one whose entries
 overlap or name no kind; the holes of a sparse file count as zeros. Recorded are
@@ -201,6 +205,7 @@ Options:
                         largest that gives at least 2000 pieces; 8M over 1 TiB,
                         16M over 2 TiB
   --name TEXT           Name in the torrent. Default: the file name of SOURCE
+                        or DIR. Needed for a torrent.info; there vg/lv, too.
   --private             Agents find each other through the tracker only.
   --webseed URL         Where the data is available over HTTP, too. Repeatable.
   --single              Describe one file from offset 0 to the end, for any
@@ -208,6 +213,8 @@ Options:
   --skip-holes          Leave out the holes of a sparse file: the target keeps
                         what it has there. Only if nothing relies on holes being
                         zeros; a file system that is new from mke2fs does.
+  --slices DIR          Write what is described into this new directory, too, as
+                        slices of at most 16 MiB: for another client to seed.
   --live                Read SOURCE although it is in use: mounted to be written
                         (it or what lies on it), swap, or open in a program such
                         as QEMU. What changes meanwhile makes a broken image.

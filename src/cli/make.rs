@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::error::{UsageError, Wrong};
+use super::error::{Fault, UsageError, Wrong};
 use super::help;
-use super::values::{HTTP_URL, PIECE_SIZE, PLAIN_NAME};
+use super::values::{HTTP_URL, PATH_NAME, PIECE_SIZE, PLAIN_NAME};
 use super::words::{Word, Words};
 use crate::cmd::Command;
-use crate::cmd::make::Options;
+use crate::cmd::make::{Options, info};
 
 pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
     let mut options = Options::default();
@@ -21,11 +21,12 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
                 "-o" | "--output" => output = Some(PathBuf::from(words.path(&option)?)),
                 "--tracker" => options.trackers.push(words.value(&option, HTTP_URL)?),
                 "--piece-size" => options.piece_bytes = Some(words.value(&option, PIECE_SIZE)?),
-                "--name" => options.name = Some(words.value(&option, PLAIN_NAME)?),
+                "--name" => options.name = Some(words.value(&option, PATH_NAME)?),
                 "--private" => options.private = true,
                 "--webseed" => options.web_seeds.push(words.value(&option, HTTP_URL)?),
                 "--single" => options.single = true,
                 "--skip-holes" => options.skip_holes = true,
+                "--slices" => options.slices = Some(PathBuf::from(words.path(&option)?)),
                 "--raw" => options.raw = true,
                 "--live" => options.live = true,
                 _ => return Err(words.error(Wrong::UnknownOption(option))),
@@ -37,6 +38,18 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
     options.output = output.ok_or_else(|| words.error(Wrong::Missing("-o FILE.torrent")))?;
     if options.single && options.skip_holes {
         return Err(words.error(Wrong::Contradiction("--single", "--skip-holes")));
+    }
+    if options.single && options.slices.is_some() {
+        return Err(words.error(Wrong::Contradiction("--single", "--slices")));
+    }
+    let name = options.name.as_ref().filter(|name| name.contains('/'));
+    if let Some(name) = name.filter(|_| !info::is_named_so(&options.source)) {
+        return Err(words.error(Wrong::BadValue {
+            option: "--name".into(),
+            takes: PLAIN_NAME.takes,
+            given: name.clone(),
+            fault: Fault::NotWhatItTakes,
+        }));
     }
     Ok(Command::Make(options))
 }

@@ -60,6 +60,12 @@ pub(super) const PLAIN_NAME: Value<String> = Value {
     convert: plain_name,
 };
 
+/// Of a torrent.info, whose torrent may have slices in a directory below the one of its name.
+pub(super) const PATH_NAME: Value<String> = Value {
+    takes: PLAIN_NAME.takes,
+    convert: path_name,
+};
+
 pub(super) const PROGRESS: Value<Mode> = Value {
     takes: "auto, plain, json or none",
     convert: Mode::from_name,
@@ -187,4 +193,10 @@ fn http_url(text: &str) -> Option<String> {
 fn plain_name(text: &str) -> Option<String> {
     let plain = !text.is_empty() && !text.contains(['/', '\0']) && text != "." && text != "..";
     plain.then(|| text.to_string())
+}
+
+fn path_name(text: &str) -> Option<String> {
+    text.split('/')
+        .all(|part| plain_name(part).is_some())
+        .then(|| text.to_string())
 }

@@ -106,6 +106,7 @@ mod tests {
         let total: u64 = match content {
             Content::Single { length } => length,
             Content::Fsbt { files } => files.iter().map(|&(_, length)| length).sum(),
+            Content::Slices { slices, .. } => slices.iter().map(|slice| slice.length).sum(),
         };
         let hashes = vec![PieceHash([7; 20]); total.div_ceil(1 << 20) as usize];
         let torrent = write(&Description {

@@ -1,7 +1,8 @@
 //! `swarmdd make`: what does the torrent of a disk or an image say?
 //!
 //! `used` decides which bytes of the source it describes. All of those are read and hashed, and the
-//! torrent file appears when it is complete.
+//! torrent file appears when it is complete. What partclone has cut already is described as it is:
+//! `slices`, and `info` where the hashes are known, too.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,14 +21,19 @@ use super::reading::Reading;
 use super::source::{self, Kind, Source};
 use super::{Failure, say};
 use crate::os::device::Device;
+use crate::os::tty;
 use crate::report::{Mode, State};
 use crate::storage::places::Places;
 use crate::target;
 
 mod draft;
+pub mod info;
 mod kind;
+mod slices;
 mod table;
 mod used;
+
+const CREATED_BY: &str = concat!("swarmdd ", env!("CARGO_PKG_VERSION"));
 
 /// What `make` is asked to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +50,8 @@ pub struct Options {
     /// One file from offset 0 instead of the used ranges.
     pub single: bool,
     pub skip_holes: bool,
+    /// A directory that gets the described bytes as slices.
+    pub slices: Option<PathBuf>,
     /// All bytes are described as they are, whatever format they seem to have: no partition table
     /// counts, here and on the target.
     pub raw: bool,
@@ -51,12 +59,36 @@ pub struct Options {
     pub live: bool,
 }
 
+impl Options {
+    /// Something decides what is described, and as which files.
+    fn decides(&self) -> bool {
+        self.slices.is_some() || self.single || self.skip_holes
+    }
+}
+
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let Source {
-        device,
-        kind: Kind::Raw,
-    } = source::open(&options.source)?;
+    if info::is_one(&options.source) {
+        draft::refuse_output(&options.output, &options.source)?;
+        return info::describe(options);
+    }
+    let Source { device, kind, note } = source::open(&options.source, None)?;
     draft::refuse_output(&options.output, &options.source)?;
+    if let Some(note) = note {
+        tty::complain(&note);
+    }
+    match kind {
+        Kind::Raw => describe_raw(options, &device),
+        Kind::Slices(_) if options.decides() => {
+            let source = options.source.display();
+            Err(Failure::Because(format!(
+                "source {source} is slices already, they are described as they are"
+            )))
+        }
+        Kind::Slices(slices) => slices::describe(options, &device, &slices),
+    }
+}
+
+fn describe_raw(options: &Options, device: &Device) -> Result<(), Failure> {
     if device.size_bytes == 0 {
         return Err(Failure::Because(format!(
             "source {} is empty",
@@ -64,22 +96,28 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         )));
     }
     if !options.live {
-        refuse_in_use(&device)?;
+        refuse_in_use(device)?;
     }
     let table = match options.raw {
         true => None,
-        false => table::of_source(&device)?,
+        false => table::of_source(device)?,
     };
-    let known = options.raw || kind::check(&device, table.is_some())?;
+    let known = options.raw || kind::check(device, table.is_some())?;
     let trusted = trusted(options, table.as_ref());
-    let files = used::ranges(&device, trusted, options.skip_holes)?;
+    let files = used::ranges(device, trusted, options.skip_holes)?;
     // Created now: hours of reading must not end in a directory that cannot be written.
     let draft = Draft::create(&options.output)?;
     if !known {
         kind::say_unknown(&options.source);
     }
-    let torrent = describe(options, &device, table.as_ref(), &files)?;
+    let path = options.slices.as_ref();
+    let written = path.map(|path| slices::Written::new(path, device, &files));
+    let written = written.transpose()?;
+    let torrent = describe(options, device, table.as_ref(), &files, written.as_ref())?;
     let metainfo = Metainfo::parse(&torrent)?;
+    if let Some(written) = written {
+        written.commit()?;
+    }
     draft.commit(&torrent)?;
     say(&summary(
         &metainfo,
@@ -87,6 +125,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         table.as_ref(),
         device.size_bytes,
     ));
+    Ok(())
+}
+
+/// Writes a torrent of slices, and says what it describes.
+fn finish(options: &Options, draft: Draft, torrent: &[u8]) -> Result<(), Failure> {
+    let metainfo = Metainfo::parse(torrent)?;
+    draft.commit(torrent)?;
+    say(&summary(&metainfo, options, None, 0));
     Ok(())
 }
 
@@ -111,37 +157,53 @@ fn cannot_read(device: &Device, error: io::Error) -> Failure {
     Failure::Because(format!("cannot read {}: {error}", device.path.display()))
 }
 
-/// The bytes of the torrent file. Reads and hashes all of these files.
+/// Pieces as they were asked for, or as they are best for this length.
+fn layout_of(options: &Options, total_bytes: u64) -> Result<Layout, Failure> {
+    let piece_bytes = options
+        .piece_bytes
+        .unwrap_or_else(|| layout::default_piece_bytes(total_bytes));
+    Ok(Layout::new(total_bytes, piece_bytes)?)
+}
+
+/// Reads and hashes all pieces.
+fn hash_all(options: &Options, device: &Device, places: Places) -> Result<Vec<PieceHash>, Failure> {
+    let mut hashes = vec![PieceHash([0; 20]); places.layout().piece_count() as usize];
+    let reading = Reading {
+        device,
+        places,
+        state: State::Scanning,
+        torrent: options.source.display().to_string(),
+        target: options.output.display().to_string(),
+        progress: Mode::Auto,
+    };
+    reading.hash_pieces(&mut |piece, hash| hashes[piece.index()] = hash)?;
+    Ok(hashes)
+}
+
+/// The bytes of the torrent file. Reads and hashes all of these files, as slices if they have been
+/// `written`.
 fn describe(
     options: &Options,
     device: &Device,
     table: Option<&PartitionTable>,
     files: &[(DiskOffset, u64)],
+    written: Option<&slices::Written>,
 ) -> Result<Vec<u8>, Failure> {
     let extents = Arc::new(ExtentMap::from_files(files.iter().copied())?);
     let used_end = extents.disk_end().0;
     let total_bytes = extents.total_bytes();
-    let piece_bytes = options
-        .piece_bytes
-        .unwrap_or_else(|| layout::default_piece_bytes(total_bytes));
-    let layout = Layout::new(total_bytes, piece_bytes)?;
-    let reading = Reading {
-        device,
-        places: Places::new(layout, extents),
-        state: State::Scanning,
-        torrent: device.path.display().to_string(),
-        target: options.output.display().to_string(),
-        progress: Mode::Auto,
-    };
-    let mut hashes = vec![PieceHash([0; 20]); layout.piece_count() as usize];
-    reading.hash_pieces(&mut |piece, hash| hashes[piece.index()] = hash)?;
-    let content = if options.single {
-        Content::Single {
+    let layout = layout_of(options, total_bytes)?;
+    let mut places = Places::new(layout, extents.clone());
+    let (mut from, mut content) = (device, Content::Fsbt { files });
+    if let Some((directory, slices)) = written.map(slices::Written::source) {
+        places = places.in_slices(source::slice_table(directory, slices, &extents)?);
+        (from, content) = (directory, Content::Slices { below: &[], slices });
+    } else if options.single {
+        content = Content::Single {
             length: total_bytes,
-        }
-    } else {
-        Content::Fsbt { files }
-    };
+        };
+    }
+    let hashes = hash_all(options, from, places)?;
     // Behind its last partition an image may be cut: there `get` needs room for the backup GPT. An
     // image without a table may be a disk or not.
     let table_bytes = table.map_or(0, PartitionTable::needed_bytes);
@@ -151,9 +213,9 @@ fn describe(
         name: &name(options),
         trackers: &options.trackers,
         webseeds: &options.web_seeds,
-        created_by: concat!("swarmdd ", env!("CARGO_PKG_VERSION")),
+        created_by: CREATED_BY,
         private: options.private,
-        piece_bytes,
+        piece_bytes: layout.piece_bytes(),
         hashes: &hashes,
         content,
         disk_bytes,
@@ -187,9 +249,9 @@ fn table_kind(options: &Options, table: Option<&PartitionTable>) -> TableKind {
 
 fn name(options: &Options) -> String {
     let file_name = || {
-        options
-            .source
-            .file_name()
+        // Other clients look for slices in a directory of this name.
+        let path = options.slices.as_ref().unwrap_or(&options.source);
+        path.file_name()
             .map(|name| name.to_string_lossy().into_owned())
     };
     options

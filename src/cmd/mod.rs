@@ -18,6 +18,7 @@ pub mod make;
 mod plan;
 mod reading;
 pub mod seed;
+mod slices;
 mod source;
 pub mod verify;
 

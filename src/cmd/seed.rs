@@ -55,7 +55,10 @@ fn serve(options: &Options, signals: &mut Signals, reporter: &mut Reporter) -> R
         };
         let patience = Patience::Tries(super::TRIES);
         let metainfo = Arc::new(torrent::load(&job.torrent, None, patience, caller)?);
-        let source = source::open(&job.source)?;
+        let source = source::open(&job.source, Some(&metainfo))?;
+        if let Some(note) = &source.note {
+            reporter.note(note);
+        }
         let (places, device) = (source.places(&metainfo)?, source.device);
         let target = job.source.display().to_string();
         let writers = target::source::writers(&device);

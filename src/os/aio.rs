@@ -237,6 +237,12 @@ impl Aio {
     fn refuse_first(&mut self, errno: i32) {
         let request = self.waiting.pop_front().expect("the batch was not empty");
         self.in_use[request.ticket.0 as usize] = false;
+        self.refuse(request, errno);
+    }
+
+    /// Takes a request whose file could not be opened: it comes back like one that the kernel
+    /// refuses.
+    pub fn refuse(&mut self, request: Request, errno: i32) {
         self.refused.push(request.completion(-i64::from(errno)));
         // SAFETY: our own descriptor. The only failure is a full counter (EAGAIN), which is
         // readable already.

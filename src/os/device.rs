@@ -141,6 +141,14 @@ pub fn sync_directory(file: &Path) -> io::Result<()> {
     }
 }
 
+/// Blocks until everything on the file system of a directory is on stable storage: one call for any
+/// number of files.
+pub fn sync_file_system(directory: &Path) -> io::Result<()> {
+    let directory = File::open(directory)?;
+    // SAFETY: an open descriptor.
+    super::check(unsafe { libc::syncfs(directory.as_raw_fd()) }).map(drop)
+}
+
 /// The directory of a path; of a bare name, the current one.
 pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {

@@ -48,6 +48,7 @@ pub fn meaning(errno: i32) -> Option<&'static str> {
         libc::ENODATA | libc::EILSEQ | libc::EBADMSG => "the disk has lost a sector",
         libc::ENODEV | libc::ENXIO | libc::ENOMEDIUM => "the disk is gone",
         libc::ENOLINK | libc::ETIMEDOUT | libc::EREMOTEIO => "the disk does not answer",
+        libc::ESTALE => "the file has changed",
         libc::ENOSPC | libc::EDQUOT | libc::EFBIG => "nothing more fits there",
         libc::EROFS | libc::EPERM | libc::EACCES => "it is protected against writing",
         _ => return None,

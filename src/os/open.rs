@@ -38,6 +38,34 @@ impl Device {
         Opening { path, role }.read_only()
     }
 
+    /// Opens a directory of slices, of which `first` is one: it tells how all of them are read.
+    pub fn open_slices(directory: &Path, first: &str) -> Result<Device, DeviceError> {
+        let role = Role::Source;
+        let path = &directory.join(first);
+        let slice = Opening { path, role }.read_only()?;
+        let path = directory;
+        let opened = File::open(path);
+        Ok(Device {
+            file: opened.map_err(|error| Opening { path, role }.cannot_open(error))?,
+            path: path.into(),
+            ..slice
+        })
+    }
+
+    /// Opens one of the slices. What is no regular file (any more) is refused, and a pipe is not
+    /// waited for.
+    pub fn open_slice(&self, name: &str) -> io::Result<File> {
+        let direct = if self.direct { libc::O_DIRECT } else { 0 };
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | direct)
+            .open(self.path.join(name))?;
+        match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
     /// Opens a target to read it and nothing else (`verify`).
     pub fn open_readonly(path: &Path) -> Result<Device, DeviceError> {
         let role = Role::Target;

@@ -29,8 +29,10 @@ pub(super) struct Transfer<'a> {
     pub(super) buffers: &'a [BufferId],
 }
 
-/// Whole sectors, contiguous on the device. Where they lie in memory does not matter.
+/// Whole sectors, contiguous on the device or in one slice. Where they lie in memory does not
+/// matter.
 pub(super) struct Run {
+    pub(super) file: u32,
     pub(super) disk: DiskOffset,
     pub(super) length: u32,
     pub(super) segments: Vec<Segment>,
@@ -55,9 +57,9 @@ impl Transfer<'_> {
                 for part in extents::split(place.disk, place.offset, place.length, alignment) {
                     if part.aligned {
                         let segment = pool.segment(buffer, part.memory_offset, part.length);
-                        append(&mut runs, &part, segment);
+                        append(&mut runs, place.file, &part, segment);
                     } else {
-                        edges.extend(self.edges(&part, buffer, alignment));
+                        edges.extend(self.edges(place.file, &part, buffer, alignment));
                     }
                 }
             }
@@ -67,6 +69,7 @@ impl Transfer<'_> {
 
     fn edges(
         &self,
+        file: u32,
         part: &Part,
         buffer: BufferId,
         alignment: u32,
@@ -74,6 +77,7 @@ impl Transfer<'_> {
         let edge = Edge {
             ticket: self.ticket,
             operation: self.operation,
+            file,
             disk: part.disk,
             length: part.length,
             buffer,
@@ -84,8 +88,9 @@ impl Transfer<'_> {
 }
 
 /// Adds sectors to the last run if they follow it on the device.
-fn append(runs: &mut Vec<Run>, part: &Part, segment: Segment) {
+fn append(runs: &mut Vec<Run>, file: u32, part: &Part, segment: Segment) {
     let run = Run {
+        file,
         disk: part.disk,
         length: part.length,
         segments: vec![segment],
@@ -102,7 +107,7 @@ impl Run {
     /// Takes over the sectors of a run that follows this one on the device, if both together fit
     /// one request of `bytes_max`.
     pub(super) fn absorb(&mut self, next: &Run, bytes_max: u32) -> bool {
-        let follows = self.disk + u64::from(self.length) == next.disk;
+        let follows = self.file == next.file && self.disk + u64::from(self.length) == next.disk;
         let fits = next.length <= bytes_max.saturating_sub(self.length)
             && self.segments.len() + next.segments.len() <= SEGMENT_COUNT_MAX;
         if !follows || !fits {

@@ -50,7 +50,7 @@ struct Job {
 impl Storage {
     pub fn new(device: Device, places: Places, joining: Joining) -> io::Result<Storage> {
         Ok(Storage {
-            requests: Requests::new(&device, joining)?,
+            requests: Requests::new(&device, &places, joining)?,
             zeroing: Zeroing::new(&device),
             edges: Edges::default(),
             jobs: VecMap::new(),
@@ -209,7 +209,8 @@ impl Storage {
             }
             Purpose::EdgeWrite(edge) => {
                 let length = edge.sectors(self.device.alignment).1;
-                let result = whole(DiskOperation::Write, edge.disk, result, length);
+                let place = (edge.file, edge.disk);
+                let result = self.whole(DiskOperation::Write, place, result, length);
                 self.edge_through(&edge, result);
                 self.begin_edges(pool);
             }
@@ -218,7 +219,7 @@ impl Storage {
 
     fn runs_done(&mut self, mut runs: Vec<JobRun>, result: Result<u32, i32>) {
         if let [JobRun { operation, run, .. }] = &runs[..] {
-            let result = whole(*operation, run.disk, result, run.length);
+            let result = self.whole(*operation, (run.file, run.disk), result, run.length);
             return self.part_done(runs[0].ticket, result);
         }
         let all_bytes = runs.iter().map(|run| run.run.length).sum();
@@ -245,6 +246,47 @@ impl Storage {
             offset: DiskOffset(0),
             errno: errno.unwrap_or(libc::EIO),
         })
+    }
+
+    /// Every byte or an error: a read that comes back short met the end of the file before the end
+    /// of the image; a write that goes out short met the end of the device or of the file system's
+    /// space.
+    fn whole(
+        &self,
+        operation: DiskOperation,
+        place: (u32, DiskOffset),
+        result: Result<u32, i32>,
+        length: u32,
+    ) -> Result<(), DiskError> {
+        match result {
+            Ok(moved) if moved == length => Ok(()),
+            Ok(_) => Err(self.short(operation, place)),
+            Err(errno) => Err(self.error(operation, place, errno)),
+        }
+    }
+
+    fn short(&self, operation: DiskOperation, place: (u32, DiskOffset)) -> DiskError {
+        let errno = match operation {
+            // Its length was right when it was opened.
+            DiskOperation::Read if self.places.slices().is_some() => libc::ESTALE,
+            DiskOperation::Read => libc::EIO,
+            _ => libc::ENOSPC,
+        };
+        self.error(operation, place, errno)
+    }
+
+    /// `offset` counts from the beginning of the device or of the slice `file`.
+    fn error(
+        &self,
+        operation: DiskOperation,
+        (file, offset): (u32, DiskOffset),
+        errno: i32,
+    ) -> DiskError {
+        DiskError {
+            operation,
+            offset: self.places.on_disk(file, offset),
+            errno,
+        }
     }
 
     fn job(&mut self, ticket: Ticket) -> &mut Job {
@@ -295,15 +337,13 @@ impl Storage {
         mut bounce: Bounce,
     ) {
         let ours = edge.in_sectors(self.device.alignment);
-        let failed = |errno| DiskError {
-            operation: edge.operation,
-            offset: edge.disk,
-            errno,
-        };
+        let place = (edge.file, edge.disk);
         let result = match (edge.operation, result) {
-            (_, Err(errno)) => Err(failed(errno)),
+            (_, Err(errno)) => Err(self.error(edge.operation, place, errno)),
             // The file ends before the image does.
-            (DiskOperation::Read, Ok(read)) if (read as usize) < ours.end => Err(failed(libc::EIO)),
+            (DiskOperation::Read, Ok(read)) if (read as usize) < ours.end => {
+                Err(self.short(edge.operation, place))
+            }
             (DiskOperation::Read, Ok(_)) => {
                 edge.memory_mut(pool).copy_from_slice(&bounce.bytes()[ours]);
                 self.requests.reuse(bounce);
@@ -345,34 +385,6 @@ impl Job {
             error: None,
             held: Vec::new(),
         }
-    }
-}
-
-/// Every byte or an error: a read that comes back short met the end of the file before the end of
-/// the image; a write that goes out short met the end of the device or of the file system's space.
-fn whole(
-    operation: DiskOperation,
-    offset: DiskOffset,
-    result: Result<u32, i32>,
-    length: u32,
-) -> Result<(), DiskError> {
-    let short = if operation == DiskOperation::Read {
-        libc::EIO
-    } else {
-        libc::ENOSPC
-    };
-    match result {
-        Ok(moved) if moved == length => Ok(()),
-        Ok(_) => Err(DiskError {
-            operation,
-            offset,
-            errno: short,
-        }),
-        Err(errno) => Err(DiskError {
-            operation,
-            offset,
-            errno,
-        }),
     }
 }
 

@@ -29,6 +29,8 @@ const EDGE_READS_MAX: usize = 16;
 pub(super) struct Edge {
     pub(super) ticket: Ticket,
     pub(super) operation: DiskOperation,
+    /// As in `Place`.
+    pub(super) file: u32,
     pub(super) disk: DiskOffset,
     pub(super) length: u32,
     pub(super) buffer: BufferId,
@@ -135,6 +137,7 @@ mod tests {
         Edge {
             ticket: Ticket(0),
             operation,
+            file: 0,
             disk: DiskOffset(disk),
             length,
             buffer: BufferId(0),

@@ -22,7 +22,11 @@ pub(super) struct Holes {
 
 impl Holes {
     pub(super) fn of(device: &Device, places: Places) -> io::Result<Holes> {
-        let mut data = sparse::data_of(device)?;
+        let mut data = match places.slices() {
+            // partclone leaves no holes.
+            Some(_) => vec![0..u64::MAX],
+            None => sparse::data_of(device)?,
+        };
         // What a file has lost meanwhile is no hole. Reading it says so.
         data.extend(
             device

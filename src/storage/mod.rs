@@ -6,6 +6,7 @@
 //! | `disk` | `Storage`: what becomes of one `Work` of the core, and when it is done |
 //! | `cut` | which bytes of a transfer are whole sectors, and which are edges |
 //! | `requests` | which requests are in flight, and which reads become one request |
+//! | `open_slices` | which files of a directory are open |
 //! | `edges` | which of the sectors that are only partly ours may be in flight at once |
 //! | `zeroing` | whether the device makes a piece zeros by itself |
 //! | `hasher` | the SHA-1 of pieces whose bytes arrive in steps |
@@ -22,6 +23,7 @@ mod edges;
 pub mod hasher;
 mod holes;
 pub mod leftovers;
+mod open_slices;
 pub mod partition_table;
 pub mod places;
 pub mod reader;

@@ -5,7 +5,11 @@
 //! that joined request fails, each of its reads is tried again alone, so that one lost sector costs
 //! one piece. The agent joins nothing: an error that a second try would hide is an error of its
 //! disk.
+//!
+//! Of slices, a few are open at once (`open_slices`), so their requests wait here and not in `Aio`
+//! until the kernel can take them.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -14,6 +18,8 @@ use swarm_proto::units::{DiskOffset, Ticket};
 
 use super::cut::Run;
 use super::edges::{BOUNCE_BYTES_MAX, Edge};
+use super::open_slices::OpenSlices;
+use super::places::Places;
 use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
 use crate::os::device::Device;
 use crate::os::pool::Bounce;
@@ -50,6 +56,25 @@ pub(super) struct JobRun {
     pub(super) run: Run,
 }
 
+impl Purpose {
+    /// As in `Place`; all of them are in one file.
+    fn file(&self) -> u32 {
+        match self {
+            Purpose::Runs(runs) => runs[0].run.file,
+            Purpose::EdgeRead(edge) | Purpose::EdgeWrite(edge) => edge.file,
+            Purpose::Flush(_) => 0,
+        }
+    }
+}
+
+/// A request that waits until the kernel can take it.
+struct Waiting {
+    operation: Operation,
+    disk_offset: DiskOffset,
+    memory: Memory,
+    purpose: Purpose,
+}
+
 /// Reads that become one request.
 struct Joined {
     all: Run,
@@ -59,10 +84,13 @@ struct Joined {
 /// Calling order: `push_*`, then `submit`; when `event_fd` turns readable, `complete`.
 ///
 /// Invariant: `in_flight[n]` is what the request with ticket `n` is for, or `n` is in
-/// `free_tickets`; nothing is in `reads` after `submit`.
+/// `free_tickets`; nothing is in `reads` after `submit`; of slices, no more than `QUEUE_DEPTH`
+/// requests have tickets, and if fewer have, none waits after `submit`.
 pub(super) struct Requests {
     aio: Aio,
     fd: RawFd,
+    slices: Option<OpenSlices>,
+    waiting: VecDeque<Waiting>,
     alignment: u32,
     joining: Joining,
     in_flight: Vec<Option<Purpose>>,
@@ -78,11 +106,16 @@ pub(super) struct Requests {
 
 impl Requests {
     /// The device must stay open until these requests are dropped.
-    pub(super) fn new(device: &Device, joining: Joining) -> io::Result<Requests> {
+    pub(super) fn new(device: &Device, places: &Places, joining: Joining) -> io::Result<Requests> {
         assert!(device.alignment.is_power_of_two());
+        let slices = places.slices();
+        let depth = QUEUE_DEPTH as usize;
+        let slices = slices.map(|table| OpenSlices::new(device, table.clone(), depth));
         Ok(Requests {
             aio: Aio::new(QUEUE_DEPTH)?,
             fd: device.fd(),
+            slices: slices.transpose()?,
+            waiting: VecDeque::new(),
             alignment: device.alignment,
             joining,
             in_flight: Vec::new(),
@@ -179,25 +212,57 @@ impl Requests {
         memory: Memory,
         purpose: Purpose,
     ) {
+        let request = Waiting {
+            operation,
+            disk_offset,
+            memory,
+            purpose,
+        };
+        match self.slices {
+            Some(_) => self.waiting.push_back(request),
+            None => self.hand_over(request),
+        }
+    }
+
+    fn hand_over(&mut self, request: Waiting) {
+        let Waiting {
+            operation,
+            disk_offset,
+            memory,
+            purpose,
+        } = request;
+        let fd = match &mut self.slices {
+            Some(slices) => slices.fd(purpose.file()),
+            None => Ok(self.fd),
+        };
         let ticket = self.free_tickets.pop().unwrap_or(self.in_flight.len());
         if ticket == self.in_flight.len() {
             self.in_flight.push(None);
         }
         self.in_flight[ticket] = Some(purpose);
-        self.aio.push(Request {
+        let request = Request {
             ticket: Ticket(ticket as u64),
-            fd: self.fd,
+            fd: fd.unwrap_or(self.fd),
             operation,
             disk_offset,
             alignment: self.alignment,
             memory,
-        });
+        };
+        match fd {
+            Ok(_) => self.aio.push(request),
+            Err(errno) => self.aio.refuse(request, errno),
+        }
     }
 
     pub(super) fn submit(&mut self) {
         for Joined { all, runs } in std::mem::take(&mut self.reads) {
             let memory = Memory::Pool(all.segments);
             self.push(Operation::Read, all.disk, memory, Purpose::Runs(runs));
+        }
+        while self.in_flight.len() - self.free_tickets.len() < QUEUE_DEPTH as usize
+            && let Some(request) = self.waiting.pop_front()
+        {
+            self.hand_over(request);
         }
         self.aio.submit();
     }

@@ -115,13 +115,10 @@ pub(crate) struct FsbtFile<'a> {
 
 /// The files of an FSBT torrent in torrent order, not merged, with the empty ones. A single-file
 /// torrent has none. They are read from the bytes of the torrent again, because there can be a
-/// million of them and only a seeder of a directory needs them.
+/// million of them; a seeder of a directory needs the extents alone.
 #[cfg_attr(
     not(test),
-    expect(
-        dead_code,
-        reason = "directories are not seeded yet; its answers are tested"
-    )
+    expect(dead_code, reason = "only tests ask for single files")
 )]
 pub(crate) fn fsbt_files(
     torrent: &[u8],

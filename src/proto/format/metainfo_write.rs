@@ -5,9 +5,9 @@
 use crate::format::bencode::{put_bytes, put_integer};
 use crate::format::layout::Layout;
 use crate::format::partitions::TableKind;
+use crate::format::slices::{Slice, SliceName};
 use crate::units::{DiskOffset, PieceHash};
-use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -29,12 +29,20 @@ pub struct Description<'a> {
     pub table: Option<TableKind>,
 }
 
-/// Where the bytes belong: one image from offset 0 on, or slices as (disk offset, length) in
-/// torrent order.
+/// Where the bytes belong: one image from offset 0 on, or slices in torrent order, as (disk offset,
+/// length) or as files that have names already, in these directories, one below the other.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
-    Single { length: u64 },
-    Fsbt { files: &'a [(DiskOffset, u64)] },
+    Single {
+        length: u64,
+    },
+    Fsbt {
+        files: &'a [(DiskOffset, u64)],
+    },
+    Slices {
+        below: &'a [&'a str],
+        slices: &'a [Slice],
+    },
 }
 
 /// The bytes of a torrent file. It has no date, so that the same image gives the same bytes.
@@ -99,9 +107,15 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
         Content::Fsbt { files } => {
             put_bytes(out, b"files");
             put_list(out, files, |out, &(disk, length)| {
-                put_file(out, disk, length)
+                let name = SliceName::of_partclone(disk);
+                put_file(out, &[], Slice { name, length })
             });
             files.iter().map(|&(_, length)| length).sum()
+        }
+        Content::Slices { below, slices } => {
+            put_bytes(out, b"files");
+            put_list(out, slices, |out, &slice| put_file(out, below, slice));
+            slices.iter().map(|slice| slice.length).sum()
         }
     };
     let layout = Layout::new(total_bytes, piece_bytes).unwrap_or_else(|error| panic!("{error}"));
@@ -128,15 +142,17 @@ fn put_info(out: &mut Vec<u8>, description: &Description) {
     out.push(b'e');
 }
 
-/// One slice. Its name is the offset in 32 digits, as partclone writes it.
-fn put_file(out: &mut Vec<u8>, disk: DiskOffset, length: u64) {
+/// One slice.
+fn put_file(out: &mut Vec<u8>, below: &[&str], slice: Slice) {
     out.push(b'd');
-    put_length(out, length);
+    put_length(out, slice.length);
     put_bytes(out, b"path");
-    put_list(out, &[format!("{:032x}", disk.0)], |out, name| {
-        put_bytes(out, name.as_bytes())
-    });
-    out.push(b'e');
+    out.push(b'l');
+    below
+        .iter()
+        .for_each(|directory| put_bytes(out, directory.as_bytes()));
+    put_bytes(out, slice.name.to_string().as_bytes());
+    out.extend(b"ee");
 }
 
 fn put_length(out: &mut Vec<u8>, length: u64) {

@@ -225,11 +225,8 @@ impl fmt::Display for SliceError {
             ),
             SliceError::Missing { at, before } => {
                 let at = SliceName::of_partclone(*at);
-                match before {
-                    Some(Slice { name, length }) => {
-                        write!(f, "slice {name} has {length} bytes, and ")?;
-                    }
-                    None => {}
+                if let Some(Slice { name, length }) = before {
+                    write!(f, "slice {name} has {length} bytes, and ")?;
                 }
                 write!(f, "no slice has the bytes from {at} on")
             }

@@ -1,0 +1,112 @@
+//! What does the torrent say that `partclone_create_torrent.py` makes of a `torrent.info`?
+//!
+//! The hashes are in it, and the bytes may be anywhere. `info` has what that script puts into it
+//! and nothing else, so the info-hash is the same.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use swarm_proto::format::extents::ExtentMap;
+use swarm_proto::format::layout::Layout;
+use swarm_proto::format::metainfo_write::{self, Content, Description};
+use swarm_proto::format::torrent_info::{LINE_BYTES_MAX, PIECE_BYTES, TorrentInfo};
+
+use super::draft::Draft;
+use super::{CREATED_BY, Options};
+use crate::cmd::Failure;
+
+/// Whether a source is one, by its name or by how it begins. An error comes when it is opened.
+pub(super) fn is_one(path: &Path) -> bool {
+    let mut head = [0; 16];
+    let mut read = || File::open(path).and_then(|mut file| file.read(&mut head));
+    let is_named = is_named_so(path);
+    path.is_file() && (is_named || read().is_ok_and(|length| TorrentInfo::is_one(&head[..length])))
+}
+
+/// `torrent.info`, or `sda1.torrent.info` as Clonezilla calls it.
+pub fn is_named_so(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.as_encoded_bytes().ends_with(b"torrent.info")
+}
+
+pub(super) fn read(path: &Path) -> Result<TorrentInfo, Failure> {
+    let failed = |error: &dyn Display| refusal(path, error);
+    let mut info = TorrentInfo::default();
+    let mut file = File::open(path).map_err(|error| failed(&error))?;
+    let (mut text, mut part) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        let length = file.read(&mut part).map_err(|error| failed(&error))?;
+        text.extend_from_slice(&part[..length]);
+        // What stands behind the last line feed goes on in the next part. At the end it is a line,
+        // too, and so is a line that is already too long.
+        let is_last = length == 0 || text.len() > part.len() + LINE_BYTES_MAX;
+        let end = text.iter().rposition(|&byte| byte == b'\n');
+        let end = if is_last {
+            text.len()
+        } else {
+            end.map_or(0, |end| end + 1)
+        };
+        for line in text[..end].split_inclusive(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            info.line(line).map_err(|error| failed(&error))?;
+        }
+        text.drain(..end);
+        if length == 0 {
+            return info.finish().map_err(|error| failed(&error));
+        }
+    }
+}
+
+/// Where the slices lie that the file at this path names.
+pub(super) fn extents(path: &Path, info: &TorrentInfo) -> Result<ExtentMap, Failure> {
+    let slices = info.slices.iter();
+    let extents = ExtentMap::from_files(slices.map(|slice| (slice.name.disk, slice.length)));
+    extents.map_err(|error| refusal(path, &error))
+}
+
+fn refusal(path: &Path, why: &dyn Display) -> Failure {
+    Failure::Because(format!("source {}: {why}", path.display()))
+}
+
+/// Writes the torrent of a `torrent.info`. Nothing is hashed.
+pub(super) fn describe(options: &Options) -> Result<(), Failure> {
+    let source = &options.source;
+    let other = options
+        .piece_bytes
+        .is_some_and(|bytes| bytes != PIECE_BYTES);
+    if other || options.decides() {
+        let why = "partclone has decided about slices and pieces of 16 MiB";
+        return Err(refusal(source, &why));
+    }
+    let Some(name) = &options.name else {
+        let why = "--name is needed, and every other maker must give the same";
+        return Err(refusal(source, &why));
+    };
+    // `vg/lv` of a volume of LVM becomes two directories.
+    let mut parts = name.split('/');
+    let (name, below) = (parts.next().unwrap_or_default(), parts.collect::<Vec<_>>());
+    let info = read(source)?;
+    Layout::new(extents(source, &info)?.total_bytes(), PIECE_BYTES)?;
+    let draft = Draft::create(&options.output)?;
+    let torrent = metainfo_write::write(&Description {
+        name,
+        trackers: &options.trackers,
+        webseeds: &options.web_seeds,
+        created_by: CREATED_BY,
+        private: options.private,
+        piece_bytes: PIECE_BYTES,
+        hashes: &info.hashes,
+        content: Content::Slices {
+            below: &below,
+            slices: &info.slices,
+        },
+        disk_bytes: None,
+        sector_bytes: None,
+        needed_bytes: None,
+        table: None,
+    });
+    drop(info);
+    super::finish(options, draft, &torrent)
+}
