@@ -28,6 +28,7 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
                 "--skip-holes" => options.skip_holes = true,
                 "--slices" => options.slices = Some(PathBuf::from(words.path(&option)?)),
                 "--raw" => options.raw = true,
+                "--used-map" => options.used_map = Some(PathBuf::from(words.path(&option)?)),
                 "--live" => options.live = true,
                 _ => return Err(words.error(Wrong::UnknownOption(option))),
             },
@@ -36,8 +37,16 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
     let [source] = words.exactly(operands, ["SOURCE"])?;
     options.source = PathBuf::from(source);
     options.output = output.ok_or_else(|| words.error(Wrong::Missing("-o FILE.torrent")))?;
-    if options.single && options.skip_holes {
-        return Err(words.error(Wrong::Contradiction("--single", "--skip-holes")));
+    // A hole within a used block holds zeros that its file system counts on.
+    let excluded = match options.used_map {
+        Some(_) if options.single => Some(("--single", "--used-map")),
+        Some(_) if options.skip_holes => Some(("--skip-holes", "--used-map")),
+        Some(_) if options.raw => Some(("--raw", "--used-map")),
+        None if options.single && options.skip_holes => Some(("--single", "--skip-holes")),
+        _ => None,
+    };
+    if let Some((one, other)) = excluded {
+        return Err(words.error(Wrong::Contradiction(one, other)));
     }
     if options.single && options.slices.is_some() {
         return Err(words.error(Wrong::Contradiction("--single", "--slices")));

@@ -29,6 +29,7 @@ use crate::target;
 mod draft;
 pub mod info;
 mod kind;
+mod map;
 mod slices;
 mod table;
 mod used;
@@ -50,6 +51,8 @@ pub struct Options {
     /// One file from offset 0 instead of the used ranges.
     pub single: bool,
     pub skip_holes: bool,
+    /// A map of the used blocks of the source; nothing else of its partitions is described.
+    pub used_map: Option<PathBuf>,
     /// A directory that gets the described bytes as slices.
     pub slices: Option<PathBuf>,
     /// All bytes are described as they are, whatever format they seem to have: no partition table
@@ -62,7 +65,7 @@ pub struct Options {
 impl Options {
     /// Something decides what is described, and as which files.
     fn decides(&self) -> bool {
-        self.slices.is_some() || self.single || self.skip_holes
+        self.slices.is_some() || self.used_map.is_some() || self.single || self.skip_holes
     }
 }
 
@@ -104,7 +107,11 @@ fn describe_raw(options: &Options, device: &Device) -> Result<(), Failure> {
     };
     let known = options.raw || kind::check(device, table.is_some())?;
     let trusted = trusted(options, table.as_ref());
-    let files = used::ranges(device, trusted, options.skip_holes)?;
+    let map = options.used_map.as_ref();
+    let map = map.map(|path| map::read(path, device)).transpose()?;
+    // What a partition is and what lies between them is open if the table is in doubt.
+    let map = map.filter(|_| table.is_none() || trusted.is_some());
+    let files = used::ranges(device, trusted, options.skip_holes, map)?;
     // Created now: hours of reading must not end in a directory that cannot be written.
     let draft = Draft::create(&options.output)?;
     if !known {
@@ -314,7 +321,11 @@ fn left_out(options: &Options, table: Option<&PartitionTable>, rest_bytes: u64) 
     if left_out > 0 {
         let what = match table {
             Some(_) if options.skip_holes => "holes, and of zeros outside partitions",
+            Some(_) if options.used_map.is_some() => {
+                "unused blocks, and of zeros outside partitions"
+            }
             Some(_) => "zeros outside partitions",
+            None if options.used_map.is_some() => "unused blocks",
             None => "holes",
         };
         let size = binary(left_out);

@@ -38,6 +38,10 @@ pub const FILE_COUNT_MAX: usize = 2_000_000;
 /// about 85 MB.
 pub const METAINFO_BYTES_MAX: usize = 96 * 1024 * 1024;
 
+/// Size of a map of used blocks. A line of partclone has 26 bytes, and FILE_COUNT_MAX used ranges
+/// with as many gaps between them are 104 MB.
+pub const USED_MAP_BYTES_MAX: usize = 128 * 1024 * 1024;
+
 /// Nesting of bencoded values. A torrent needs five levels, an extension handshake two.
 pub(crate) const BENCODE_DEPTH_MAX: usize = 16;
 

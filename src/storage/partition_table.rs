@@ -352,7 +352,7 @@ pub(super) mod tests {
         mbr[510..].copy_from_slice(&[0x55, 0xaa]);
         let table = found(&mbr).unwrap();
         assert_eq!((table.sector_bytes, table.partition_count()), (512, 1));
-        assert_eq!(table.in_front(), [0..1024]);
+        assert_eq!(table.tables(), [0..1024]);
         assert_eq!(table.partitions().collect::<Vec<_>>(), [MIB..2 * MIB]);
         assert!(table.backup().is_none());
     }

@@ -3,16 +3,18 @@
 //! Of a disk with a partition table: what the table calls used, and of the rest what is not zero,
 //! for boot loaders live there (GRUB's core.img lies between MBR and first partition). Inside a
 //! partition zeros are used too: file systems count on them, and they cost nothing, because pieces
-//! of zeros are not fetched. The backup GPT is left out: `get` writes it to the end of whatever
-//! disk it finds, which may be a larger or a smaller one.
+//! of zeros are not fetched. With a map of used blocks (`--used-map`) only what the map names is
+//! used, inside of partitions and outside; the partition tables are always described. The backup
+//! GPT is left out: `get` writes it to the end of whatever disk it finds, which may be a larger or
+//! a smaller one.
 //!
-//! Of any other source, and of one whose table leaves open what is unused (it is in `doubt`):
-//! everything, unless `--skip-holes` says that holes do not matter. A hole of
-//! a sparse file reads as zeros, and programs count on it: mke2fs leaves the inode tables of a
-//! fresh file as holes. If they were left out, the target would keep what it held there before. The
-//! last bytes of this image always belong to it, so that its length survives: a target file must
-//! end where the image ends, and an image must be refused on a disk that is too small for it, even
-//! if it ends in a hole.
+//! Of one whose table leaves open what is unused (it is in `doubt`): everything, unless
+//! `--skip-holes` says that holes do not matter. Of any other source: likewise, or what a map
+//! names. A hole of a sparse file reads as zeros, and programs count on it: mke2fs leaves the inode
+//! tables of a fresh file as holes. If they were left out, the target would keep what it held there
+//! before. The last bytes of this image always belong to it, so that its length survives: a target
+//! file must end where the image ends, and an image must be refused on a disk that is too small for
+//! it, even if it ends in a hole.
 
 use std::io;
 use std::ops::Range;
@@ -39,37 +41,43 @@ const HEAD_BYTES: u64 = 1 << 20;
 const SEARCH_BYTES: u64 = 1 << 20;
 
 /// Offset and length of each range that goes into the torrent. `table` is the partition table of
-/// the source, if that is to be used.
+/// the source, if that is to be used; `map` names the used bytes, if that is known.
 pub(super) fn ranges(
     device: &Device,
     table: Option<&PartitionTable>,
     skip_holes: bool,
+    map: Option<Vec<Range<u64>>>,
 ) -> Result<Vec<(DiskOffset, u64)>, Failure> {
     let size_bytes = device.size_bytes;
-    let whole = vec![0..size_bytes];
     let data = sparse::data_of(device)?;
+    let mut wanted = match map {
+        Some(map) => map,
+        None if skip_holes => data.clone(),
+        None => vec![0..size_bytes],
+    };
     let ranges = match table {
-        Some(table) => of_disk(device, table, &data, skip_holes)?,
+        Some(table) => of_disk(device, table, &data, &wanted, skip_holes)?,
         None => {
-            let mut data = if skip_holes { data } else { whole };
-            data.push(size_bytes - 1..size_bytes);
-            grown(&data, size_bytes)
+            wanted.push(size_bytes - 1..size_bytes);
+            grown(&wanted, size_bytes)
         }
     };
     if ranges.len() > FILE_COUNT_MAX {
         let count = ranges.len();
         return Err(Failure::Because(format!(
-            "the source has {count} used ranges, at most {FILE_COUNT_MAX}: omit --skip-holes"
+            "the source has {count} used ranges, at most {FILE_COUNT_MAX}: omit --skip-holes or --used-map"
         )));
     }
     Ok(ranges)
 }
 
-/// What is used of a disk with this table; `data` is all of the disk but the holes.
+/// What is used of a disk with this table; `data` is all of the disk but the holes. Of what is not
+/// `wanted` only the tables are taken.
 fn of_disk(
     device: &Device,
     table: &PartitionTable,
     data: &[Range<u64>],
+    wanted: &[Range<u64>],
     skip_holes: bool,
 ) -> Result<Vec<(DiskOffset, u64)>, Failure> {
     let size_bytes = device.size_bytes;
@@ -82,13 +90,13 @@ fn of_disk(
     let head = 0..HEAD_BYTES.min(end_bytes);
     let mut used: Vec<Range<u64>> = table.partitions().chain([head]).collect();
     sort(&mut used);
-    let (tables, failed) = (table.in_front(), |error| super::cannot_read(device, error));
+    let (tables, failed) = (table.tables(), |error| super::cannot_read(device, error));
     let owned: Vec<Range<u64>> = used.iter().chain(&tables).cloned().collect();
     let gaps = common(&gaps(&owned, table.backup(), size_bytes), data);
-    let found = not_zero(device, &gaps).map_err(failed)?;
+    let found = not_zero(device, &common(&gaps, wanted)).map_err(failed)?;
+    used = common(&used, wanted);
     let mut slivers = Vec::new();
     if skip_holes {
-        used = common(&used, data);
         slivers = take_slivers(device, &mut used).map_err(failed)?;
     }
     used.extend(tables.into_iter().chain(found));
@@ -298,7 +306,7 @@ mod tests {
         let device = Device::open_source(scratch.path()).unwrap();
         let table = super::super::table::of_source(&device).unwrap().unwrap();
         let ends = || {
-            let ranges = ranges(&device, Some(&table), true).unwrap();
+            let ranges = ranges(&device, Some(&table), true, None).unwrap();
             let end = |(disk, length): &(DiskOffset, u64)| (disk.0 + length) / SECTOR;
             ranges.iter().map(end).collect::<Vec<u64>>()
         };

@@ -4,8 +4,9 @@
 //! `layout` cuts a torrent into pieces and blocks, `extents` places its bytes on a disk, `contents`
 //! finds zeros and equal pieces. `gpt` and `mbr` fit partition tables to a disk, `partitions` says
 //! what such a table owns, `signatures` names what a disk holds, `leftovers` says which of that is
-//! foreign to an image, `file_formats` tells files that are no disk image. `slices` finds the bytes
-//! of an FSBT image in a directory of files, `torrent_info` reads what partclone says of them.
+//! foreign to an image, `file_formats` tells files that are no disk image, `used_map` reads which
+//! bytes of a source its file systems use. `slices` finds the bytes of an FSBT image in a directory
+//! of files, `torrent_info` reads what partclone says of them.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
@@ -25,3 +26,4 @@ pub mod partitions;
 pub mod signatures;
 pub mod slices;
 pub mod torrent_info;
+pub mod used_map;

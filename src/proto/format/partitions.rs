@@ -199,9 +199,17 @@ impl PartitionTable {
         last.filter(|owned| owned.end_lba > disk_sectors)
     }
 
-    /// The tables in front, whose zeros count, too.
-    pub fn in_front(&self) -> Vec<Range<u64>> {
+    /// The tables in front, whose zeros count, too, and the links of the chain of logical
+    /// partitions.
+    pub fn tables(&self) -> Vec<Range<u64>> {
         let mut tables = vec![self.bytes(0, gpt::PRIMARY_LBA + 1)];
+        let links = self.logical.iter().map(|(_, logical)| logical);
+        let extended = self.entries.iter().filter(|entry| entry.is_extended());
+        tables.extend(
+            links
+                .chain(extended)
+                .map(|link| self.bytes(link.first_lba, link.first_lba + 1)),
+        );
         if let Kind::Gpt { primary, .. } = &self.kind {
             let header = primary.header();
             let first = header.entries_lba();
