@@ -13,6 +13,7 @@ were seen. A *component* is one of the daemons that `serve` starts.
 | What is asked for? | job.py, options.py, jobfile.py |
 | Is it possible here? | checks.py, ports.py |
 | What torrent describes each image? | torrents.py |
+| Which bytes of an image do its file systems use? | used_map.py |
 | What did machines say? | log.py, words.py |
 | What has happened in a job so far? | past.py |
 | Where do all machines stand? | roster.py |

@@ -1,0 +1,120 @@
+import json
+import tempfile
+import unittest
+from pathlib import Path
+
+from room.used_map import (Part, dirt_of, map_text, overlap, parse, parts_of, sentence_of,
+                           unused_in, Wrong)
+
+# partclone.ntfs 0.3.23 -D of a file of 64 MiB: the last 4096 bytes are no whole cluster.
+NTFS = """\
+# Domain logfile created by unset_name v0.3.23
+# Source: n.img
+# Offset: 0x00000000
+# current_pos  current_status
+0x03FFF000     ?
+#      pos        size  status
+0x00000000  0x00003000  +
+0x00003000  0x00001000  ?
+0x00004000  0x00013000  +
+0x00017000  0x03FE8000  ?
+"""
+
+
+def table(label: str, *entries: tuple[int, int, str]) -> str:
+    """What `sfdisk --json` prints, from (start, size, type)."""
+    partitions = [{"node": f"d{number}", "start": start, "size": size, "type": kind}
+                  for number, (start, size, kind) in enumerate(entries, 1)]
+    return json.dumps({"partitiontable": {"label": label, "sectorsize": 512,
+                                          "partitions": partitions}})
+
+
+class Parts(unittest.TestCase):
+    def test_partitions_are_read_without_extended_ones(self) -> None:
+        shown = table("dos", (8, 2, "83"), (16, 64, "5"), (24, 8, "83"))
+        self.assertEqual(parts_of(shown), [Part("d1", 4096, 1024), Part("d3", 12288, 4096)])
+        self.assertEqual(parts_of(table("gpt", (8, 2, "0FC63DAF"))), [Part("d1", 4096, 1024)])
+        self.assertEqual(parts_of('{"partitiontable": {"label": "dos"}}'), [])
+
+    def test_a_protective_mbr_alone_is_a_gpt_in_other_sectors(self) -> None:
+        self.assertIsNone(parts_of(table("dos", (1, 4095, "ee"))))
+
+    def test_partitions_that_overlap(self) -> None:
+        self.assertFalse(overlap([Part("b", 8, 4), Part("a", 0, 8), Part("c", 12, 1)]))
+        self.assertTrue(overlap([Part("b", 8, 4), Part("a", 0, 9)]))
+
+
+class Maps(unittest.TestCase):
+    def test_unused_blocks_of_partclone(self) -> None:
+        self.assertEqual(unused_in(NTFS, 64 << 20), [(0x3000, 0x4000), (0x17000, 0x3fff000)])
+
+    def test_a_map_that_is_not_clear_is_not_guessed_at(self) -> None:
+        for old, new in [("0x00003000  0x00001000", "0x00003000  0x00000800"), ("  ?", "  -"),
+                         ("  +", ""), ("0x00017000", "17k"), (NTFS[200:], "")]:
+            with self.assertRaises(ValueError, msg=new):
+                unused_in(NTFS.replace(old, new), 64 << 20)
+        # It may not end behind its partition.
+        with self.assertRaises(ValueError):
+            unused_in(NTFS, 0x3ffefff)
+
+    def test_everything_that_is_not_unused_is_used(self) -> None:
+        lines = map_text("a\nb", 100, [(50, 60), (10, 20), (90, 100)]).splitlines()
+        self.assertEqual(lines[1], r"# Source: 'a\nb'")
+        self.assertEqual(lines[5:], ["0x0 0xa +", "0xa 0xa ?", "0x14 0x1e +", "0x32 0xa ?",
+                                     "0x3c 0x1e +", "0x5a 0xa ?"])
+        self.assertEqual(map_text("", 8, []).splitlines()[5:], ["0x0 0x8 +"])
+
+
+class Dirt(unittest.TestCase):
+    def dirt(self, kind: str, *fields: tuple[int, bytes]) -> str:
+        disk = bytearray(2 << 20)
+        for offset, value in fields:
+            disk[offset:offset + len(value)] = value
+        return dirt_of(kind, lambda offset, length: bytes(disk[offset:offset + length]))
+
+    def test_each_file_system_that_was_not_unmounted(self) -> None:
+        checkpoints = ((1024 + 16, b"\x0c"), (1024 + 20, b"\x01"), (1024 + 76, b"\x02"))
+        cases = {
+            "ext4": ((1024 + 0x60, b"\xc6\x02"),),
+            "exfat": ((0x6a, b"\x02"),),
+            "vfat": ((0x41, b"\x01"),),
+            "btrfs": ((0x10060, b"\0\x40"),),
+            # The second pack is newer, and its flags lack CP_UMOUNT_FLAG.
+            "f2fs": (*checkpoints, (0x2000, b"\x07"), (0x2084, b"\x01"), (0x4000, b"\x08")),
+        }
+        for kind, fields in cases.items():
+            self.assertNotEqual(self.dirt(kind, *fields), "", kind)
+        clean = {"ext4": ((1024 + 0x60, b"\xc2\x02"),), "exfat": (), "btrfs": (), "ntfs": (),
+                 "vfat": ((22, b"\x20"), (0x41, b"\x01")),
+                 "f2fs": (*checkpoints, (0x2000, b"\x09"), (0x2084, b"\x05"), (0x4000, b"\x08"))}
+        for kind, fields in clean.items():
+            self.assertEqual(self.dirt(kind, *fields), "", kind)
+        self.assertNotEqual(self.dirt("vfat", (22, b"\x20"), (0x25, b"\x01")), "")
+
+
+class Words(unittest.TestCase):
+    def test_the_sentence_of_partclone(self) -> None:
+        head = "Partclone v0.3.23 http://partclone.org\nStarting to map device (/dev/loop0) to " \
+               "domain log (r.map)\n"
+        cases = {
+            head + "device (/dev/loop0) is mounted at /mnt\nerror exit\n":
+                "device (/dev/loop0) is mounted at /mnt",
+            head + "ntfsclone-ng.c: NTFS Volume 'n' is scheduled for a check or it was shutdown \n"
+                   "uncleanly. Please boot Windows or fix it by fsck.\n":
+                "NTFS Volume 'n' is scheduled for a check or it was shutdown uncleanly. Please "
+                "boot Windows or fix it by fsck.",
+            head: "partclone gives no reason",
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "log")
+            self.assertEqual(sentence_of(log), "partclone gives no reason")
+            for text, sentence in cases.items():
+                log.write_text(text)
+                self.assertEqual(sentence_of(log), sentence)
+
+    def test_the_command_line(self) -> None:
+        self.assertEqual(parse(["-o", "m", "disk"]), ("disk", "m"))
+        self.assertEqual(parse(["disk", "--output=m"]), ("disk", "m"))
+        for words in [[], ["a", "b"], ["a", "-o"], ["-x", "a"]]:
+            with self.assertRaises(Wrong):
+                parse(words)
