@@ -57,6 +57,7 @@ class Job:
     initramfs: str = ""
     append: str = ""
     used_ranges: bool = False
+    no_used_map: bool = False
     live: bool = False
     raw: bool = False
     piece_size: str = ""

@@ -61,7 +61,9 @@ Deployment:
   --target TARGET      Disk for each IMAGE, in order: a device below /dev, or a
                        selector. Default: disk:auto
   --used-ranges        Of a disk with a partition table, send only the used
-                       ranges. Default: each image whole, byte for byte
+                       ranges; with partclone installed, also of its file
+                       systems. Default: each image whole, byte for byte
+  --no-used-map        With --used-ranges: send all of each partition
   --live               Take an IMAGE even if it is in use and may change
   --raw                Take an IMAGE as it is, even if it seems to be an archive
   --piece-size SIZE    16K to 16M. Default: what `swarmdd make` chooses
@@ -265,8 +267,8 @@ def job_text(job: Job) -> str:
     """JOB.toml. Reading it gives the same job."""
     options: list[tuple[str, Any]] = []
     names = {field: name for name, (field, _) in VALUES.items()}
-    flags = {"used_ranges": "used-ranges", "live": "live", "raw": "raw", "wake": "wake",
-             "only_listed": "only-listed"}
+    flags = {"used_ranges": "used-ranges", "no_used_map": "no-used-map", "live": "live",
+             "raw": "raw", "wake": "wake", "only_listed": "only-listed"}
     for field in fields(Job):
         value = getattr(job, field.name)
         if field.name in ("images", "machines", "dhcp") or value == field.default:
@@ -427,6 +429,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "only-listed": {"only_listed": True},
     "wake": {"wake": True},
     "used-ranges": {"used_ranges": True},
+    "no-used-map": {"no_used_map": True},
     "live": {"live": True},
     "raw": {"raw": True},
     "print-job": {"print_job": True},

@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from .boot import Served, torrent_name
 from . import state as states
-from .checks import first_line, run
+from .checks import TOP, first_line, run
 from .job import Image, Job, Mistake
 from .state import Refused, State
 
@@ -51,31 +54,78 @@ def describe(job: Job, image: Image, state: State, file: str, say: Callable[[str
     command += [] if job.used_ranges else ["--single"]
     command += ["--live"] * job.live + ["--raw"] * job.raw
     command += ["--piece-size", job.piece_size] if job.piece_size else []
-    # In a session of its own, so that Ctrl-C is ours alone.
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, start_new_session=True) as make:
-        assert make.stderr
-        states.remember(state, MAKE, make.pid, command)
-        os.set_blocking(make.stderr.fileno(), False)
-        words, ended = b"", False
-        while not ended:
-            ended = make.poll() is not None
-            words += make.stderr.read() or b""
-            if not wanted():
-                make.terminate()
-                return
-            steps = PROGRESS.findall(words.decode(errors="replace"))
-            if steps:
-                progress(f"{image.name}: {steps[-1]}")
-            time.sleep(0 if ended else 0.1)
-    lines = [line.removeprefix("swarmdd: ") for line in words.decode(errors="replace").splitlines()
-             if line.startswith("swarmdd: ")]
-    if make.returncode == 2:
+    map_file = state.root / f"{file}.map"
+    try:
+        if job.used_ranges and not job.no_used_map and not job.raw:
+            command += map_used(image, state, map_file, say, wanted)
+        if not wanted():
+            return
+        status, words = watch(command, state, progress_of(image, progress), wanted)
+    finally:
+        map_file.unlink(missing_ok=True)
+    if not wanted():
+        return
+    lines = told_by("swarmdd", words)
+    if status == 2:
         raise Mistake(first_line("\n".join(lines)))
-    if make.returncode:
+    if status:
         raise Refused(f"no torrent of {image.path}: {first_line(chr(10).join(lines))}")
     for line in lines:
         say(line)
+
+
+def map_used(image: Image, state: State, map_file: Path, say: Callable[[str], None],
+             wanted: Callable[[], bool]) -> list[str]:
+    """The option for a map of the used blocks. Without a map the job goes on: the machines only get
+    more than they need."""
+    if not shutil.which("partclone.info"):
+        say(f"{image.name}: partclone is not installed, so deleted files are sent as well")
+        return []
+    command = [sys.executable, str(TOP / "scripts/used-map"), image.path, "-o", str(map_file)]
+    status, words = watch(command, state, lambda _: None, wanted)
+    lines = told_by("used-map", words)
+    if status:
+        if wanted():
+            say(f"{image.name}: deleted files are sent as well: {first_line(chr(10).join(lines))}")
+        return []
+    say(lines[-1])
+    return ["--used-map", str(map_file)]
+
+
+def watch(command: list[str], state: State, progress: Callable[[str], None],
+          wanted: Callable[[], bool]) -> tuple[int, str]:
+    """The exit status of a command, and what it wrote to stderr, of which `progress` sees all that
+    there is so far. Ends it if it is no longer `wanted`."""
+    # In a session of its own, so that Ctrl-C is ours alone.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stderr
+        states.remember(state, MAKE, process.pid, command)
+        os.set_blocking(process.stderr.fileno(), False)
+        words, ended = b"", False
+        while not ended:
+            ended = process.poll() is not None
+            words += process.stderr.read() or b""
+            if not wanted():
+                process.terminate()
+                break
+            progress(words.decode(errors="replace"))
+            time.sleep(0 if ended else 0.1)
+    return process.returncode, words.decode(errors="replace")
+
+
+def progress_of(image: Image, progress: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes on how far `make` is."""
+    def look(words: str) -> None:
+        steps = PROGRESS.findall(words)
+        if steps:
+            progress(f"{image.name}: {steps[-1]}")
+    return look
+
+
+def told_by(name: str, words: str) -> list[str]:
+    return [line.removeprefix(f"{name}: ") for line in words.splitlines()
+            if line.startswith(f"{name}: ")]
 
 
 def bytes_of(path: str) -> int:

@@ -29,20 +29,20 @@ class CommandLine(unittest.TestCase):
             "--interface", "eth1", "--address=10.77.0.1/24", "--dhcp", "10.77.0.9,10.77.0.20",
             "--kernel", "k", "--initramfs", "/i", "--append", "console=ttyS0 console=tty0",
             "--target", "/dev/sda", "--target=disk:model=QEMU HARDDISK", "--used-ranges", "--live",
-            "--raw", "--piece-size", "4M", "--args", "--memory 128", "--then", "kexec", "--onfail",
-            "wait", "--expect", "30", "--timeout", "3600", "--grace", "5", "--linger", "0",
-            "--max-up", "50M", "--agent", "../agent", "--dir", "state", "--http-port", "8080",
-            "--tracker-port", "6970", "--seed-port", "6882", "--hook", "hostname", "--hook",
-            "./mine.sh", "a.img", "folder/b.img").job
+            "--no-used-map", "--raw", "--piece-size", "4M", "--args", "--memory 128", "--then",
+            "kexec", "--onfail", "wait", "--expect", "30", "--timeout", "3600", "--grace", "5",
+            "--linger", "0", "--max-up", "50M", "--agent", "../agent", "--dir", "state",
+            "--http-port", "8080", "--tracker-port", "6970", "--seed-port", "6882",
+            "--hook", "hostname", "--hook", "./mine.sh", "a.img", "folder/b.img").job
         self.assertEqual(job, Job(
             images=(Image("a.img", "/x/a.img", "/dev/sda"),
                     Image("b.img", "/x/folder/b.img", "disk:model=QEMU HARDDISK")),
             expect=30, interface="eth1", address="10.77.0.1", dhcp="range",
             dhcp_range="10.77.0.9,10.77.0.20", http_port=8080, tracker_port=6970, seed_port=6882,
             kernel="/x/k", initramfs="/i", append="console=ttyS0 console=tty0", used_ranges=True,
-            live=True, raw=True, piece_size="4M", args="--memory 128", then="kexec",
-            onfail="wait", hooks=("hostname", "/x/mine.sh"), timeout=3600, grace=5, linger=0,
-            max_up="50M", agent="/agent", dir="/x/state"))
+            no_used_map=True, live=True, raw=True, piece_size="4M", args="--memory 128",
+            then="kexec", onfail="wait", hooks=("hostname", "/x/mine.sh"), timeout=3600, grace=5,
+            linger=0, max_up="50M", agent="/agent", dir="/x/state"))
 
     def test_commands(self) -> None:
         self.assertIsNone(parse(["--then", "shell", "-h"], "/"))
@@ -312,7 +312,8 @@ def made_up_job(random_: random.Random) -> Job:
         "wake": bool(machines) and some(True, False), "address": some("", "10.77.0.1"),
         "http_port": some(80, 8080), "tracker_port": some(6969, 1), "seed_port": some(6881, 9),
         "kernel": some("", "/boot/vm linuz"), "append": some("", "console=ttyS0 console=tty0"),
-        "used_ranges": some(True, False), "live": some(True, False), "raw": some(True, False),
+        "used_ranges": some(True, False), "no_used_map": some(True, False),
+        "live": some(True, False), "raw": some(True, False),
         "piece_size": some("", "4M"), "args": some("", "--memory 64"),
         "then": some("kexec", "reboot"), "onfail": some("wait", "shell"),
         "hooks": some((), ("hostname", "/own/hook.sh"), ("overlay=/a.tar",)),

@@ -2,7 +2,11 @@ import json
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
+from room.job import Image
+from room.state import State
+from room.torrents import map_used
 from room.used_map import (Part, dirt_of, map_text, overlap, parse, parts_of, sentence_of,
                            unused_in, Wrong)
 
@@ -118,3 +122,14 @@ class Words(unittest.TestCase):
         for words in [[], ["a", "b"], ["a", "-o"], ["-x", "a"]]:
             with self.assertRaises(Wrong):
                 parse(words)
+
+
+class Serve(unittest.TestCase):
+    def test_without_partclone_the_job_goes_on(self) -> None:
+        said: list[str] = []
+        with mock.patch("shutil.which", return_value=None):
+            options = map_used(Image("lab.img", "/nowhere"), State(Path("/nowhere")),
+                               Path("/nowhere/map"), said.append, lambda: True)
+        self.assertEqual(options, [])
+        self.assertEqual(said, ["lab.img: partclone is not installed, so deleted files are sent "
+                                "as well"])

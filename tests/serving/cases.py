@@ -3,6 +3,7 @@ import base64
 import gzip
 import http.client
 import os
+import re
 import resource
 import signal
 import socket
@@ -10,8 +11,8 @@ import subprocess
 import termios
 import time
 
-from desk import (ADDRESS, COMPONENTS, MACHINES, MARKER, TOP, Desk, OnTerminal, check, harness,
-                  mac, plugged_in, running, wait_until)
+from desk import (ADDRESS, AGENT, COMPONENTS, MACHINES, MARKER, TOP, Desk, OnTerminal, check,
+                  harness, mac, plugged_in, running, wait_until)
 
 
 # --- before anything starts
@@ -234,6 +235,30 @@ def a_port_is_taken_while_images_are_hashed(stage):
         serve.expect(1, 20)
     check(f"port 6969 is taken by python3 (pid {os.getpid()})" in serve.output(), serve.output())
     desk.check_nothing_left([])
+
+
+def only_used_blocks_are_sent(stage):
+    """A file system is made over data of an earlier one."""
+    desk = Desk(stage)
+    desk.image = stage.image("ext4.img", 32 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", desk.image], check=True)
+    sizes = []
+    for words, *options in (
+            ("of 32 MiB used",),
+            (None, "--no-used-map"),
+            ("ext4.img: FS was not cleanly unmounted",)):
+        if len(sizes) == 2:
+            subprocess.run(["debugfs", "-w", "-R", "ssv state 0", desk.image], check=True,
+                           capture_output=True)
+        desk.start("--used-ranges", *options)
+        [torrent] = (desk.state / "www").glob("*.torrent")
+        info = subprocess.run([AGENT, "info", torrent], capture_output=True, text=True, check=True)
+        sizes.append(int(re.search(r"^size: (\d+)", info.stdout, re.M)[1]))
+        said = desk.serve.output()
+        check(words in said if words else " used" not in said, said)
+        check(not list(desk.state.glob("*.map")), "the map is left")
+        desk.serve.end()
+    check(sizes[0] < 8 << 20 and sizes[1:] == [32 << 20] * 2, f"described are {sizes}")
 
 
 # --- accidents at the server
@@ -623,7 +648,8 @@ CASES = [
     two_machines_are_imaged_and_released, a_job_that_is_done_says_so,
     again_speaks_to_a_job_that_runs, again_at_the_end_promises_nothing_now,
     a_second_serve_is_told_about_the_first, two_jobs_at_once,
-    a_port_is_taken_while_images_are_hashed, a_serve_is_killed_while_it_hashes,
+    a_port_is_taken_while_images_are_hashed, only_used_blocks_are_sent,
+    a_serve_is_killed_while_it_hashes,
     a_component_dies_while_the_job_ends, a_second_ctrl_c_ends_the_lingering,
     a_component_that_dies_is_started_again, a_component_that_dies_for_ever_ends_the_job,
     warnings_of_dnsmasq_are_shown, a_killed_serve_goes_on,
