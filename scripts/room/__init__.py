@@ -12,6 +12,9 @@ were seen. A *component* is one of the daemons that `serve` starts.
 | In which order does it all happen? | serving.py |
 | What is asked for? | job.py, options.py, jobfile.py |
 | Is it possible here? | checks.py, ports.py |
+| What is in a Clonezilla image directory? | shelf.py |
+| How is it unpacked, and where does it lie then? | unshelve.py, shelf_unpack.py, shelf_cache.py |
+| What becomes of one in a job? | shelving.py |
 | What torrent describes each image? | torrents.py |
 | Which bytes of an image do its file systems use? | used_map.py |
 | What did machines say? | log.py, words.py |

@@ -1,0 +1,208 @@
+"""Where do unpacked images lie, and which of them have to go?
+
+    CACHE/lock                who unpacks or evicts holds it
+    CACHE/KEY/sda1.partclone  an image; or sda1.raw. Whoever uses it holds a lock on its folder
+    CACHE/KEY.new/            being unpacked; what a killed process has left is removed
+
+The key is made of the names, sizes and times of the files in the image directory, so an image that
+was saved again is unpacked again. The image that was used least recently is evicted first. The time
+of its last use is that of its folder.
+"""
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import shelf_unpack
+from .shelf import Packed
+from .state import Refused
+
+HOME = Path("/var/cache/swarmdd")
+# What a file system needs for itself, and others on it.
+SPARE_BYTES = 64 << 20
+
+
+@dataclass
+class Cache:
+    """Open from the first image that is needed until none is needed any more."""
+
+    folder: Path
+    # 0: as much as the disk holds.
+    limit_bytes: int = 0
+    # Descriptors of the folders that are in use: their locks.
+    held: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        while self.held:
+            os.close(self.held.pop())
+
+
+@dataclass(frozen=True)
+class Image:
+    """An unpacked image, and what it was."""
+
+    packed: Packed
+    path: Path
+    is_partclone: bool
+
+
+def unpack_all(cache: Cache, wanted: Sequence[Packed], say: Callable[[str], None],
+               progress: Callable[[str, float], None]) -> list[Image]:
+    """`progress(part, percent)` may raise, and then nothing unfinished is left. All images stay
+    until the cache is closed, at least."""
+    with locked(cache):
+        keys = [key_of(packed) for packed in wanted]
+        missing = [packed for packed, key in zip(wanted, keys) if find(cache, key) is None]
+        for key in keys:
+            if find(cache, key):
+                hold(cache, key)
+        refuse_too_large(cache, missing)
+        images = []
+        for packed, key in zip(wanted, keys):
+            if find(cache, key) is None:
+                say(f"unpacking {packed.files[0].parent.name}/{packed.part}")
+                unpack_one(cache, packed, key, progress)
+                hold(cache, key)
+            path = find(cache, key)
+            assert path, "it was found, or was made just now, and is held"
+            os.utime(path.parent)
+            images.append(Image(packed, path, path.suffix == ".partclone"))
+        return images
+
+
+def key_of(packed: Packed) -> str:
+    digest = hashlib.sha256(os.fsencode(packed.files[0].parent.resolve()))
+    for file in packed.files:
+        found = file.stat()
+        digest.update(f"/{file.name} {found.st_size} {found.st_mtime_ns}".encode())
+    return digest.hexdigest()[:32]
+
+
+def find(cache: Cache, key: str) -> Path | None:
+    try:
+        files = list((cache.folder / key).iterdir())
+    except FileNotFoundError:
+        return None
+    return files[0] if files else None
+
+
+def unpack_one(cache: Cache, packed: Packed, key: str, progress: Callable[[str, float], None]
+               ) -> None:
+    new = cache.folder / f"{key}.new"
+    new.mkdir()
+    try:
+        all_bytes = max(1, packed.bytes())
+        target = new / "unpacked"
+        is_partclone = shelf_unpack.unpack(
+            packed, target, lambda count: make_room(cache, count, packed, target),
+            lambda taken: progress(packed.part, 100 * taken / all_bytes))
+        # A volume of LVM may be named so that its name would lead elsewhere: it has no slash.
+        target.rename(new / f"{packed.part}.{'partclone' if is_partclone else 'raw'}")
+        new.rename(cache.folder / key)
+    except OSError as error:
+        raise Refused(f"cannot unpack {packed.files[0]} into {cache.folder}: {error.strerror}"
+                      ) from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+# --- locks -----------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(cache: Cache) -> Iterator[None]:
+    """One unpacks at a time: two would each count on the same room."""
+    try:
+        cache.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(cache.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Refused(f"cannot use the cache {cache.folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for left in cache.folder.glob("*.new"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def hold(cache: Cache, key: str) -> None:
+    descriptor = os.open(cache.folder / key, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    cache.held.append(descriptor)
+
+
+# --- room --------------------------------------------------------------------------------
+
+
+def refuse_too_large(cache: Cache, missing: Sequence[Packed]) -> None:
+    """Before an hour is spent on the first of them. A raw partition is counted as what is packed;
+    that of a partclone image its header knows."""
+    need = 0
+    for packed in missing:
+        header = shelf_unpack.peek(packed)
+        need += header.length(header.used_blocks) if header else packed.bytes()
+    if need:
+        evict(cache, need, ", ".join(packed.part for packed in missing), 0)
+
+
+def make_room(cache: Cache, count: int, packed: Packed, target: Path) -> None:
+    evict(cache, count, packed.part, allocated(target))
+
+
+def evict(cache: Cache, need: int, what: str, there: int) -> None:
+    """Until `need` bytes fit, of which `there` are written already."""
+    while True:
+        used = sum(sizes(cache).values())
+        space = shutil.disk_usage(cache.folder)
+        limit = cache.limit_bytes or space.total
+        if used - there + need <= limit and need - there + SPARE_BYTES <= space.free:
+            return
+        if not evict_one(cache):
+            break
+    if used - there + need > limit:
+        raise Refused(f"{what}: {human(need)} unpacked; the cache {cache.folder} may hold "
+                      f"{human(limit)}, and {human(used - there)} of it are in use")
+    raise Refused(f"{what}: {human(need)} unpacked; the disk of {cache.folder} has "
+                  f"{human(space.free)} left")
+
+
+def sizes(cache: Cache) -> dict[Path, int]:
+    """Folder -> bytes on the disk."""
+    return {folder: sum(allocated(file) for file in folder.iterdir())
+            for folder in cache.folder.iterdir() if folder.is_dir()}
+
+
+def allocated(file: Path) -> int:
+    return file.stat().st_blocks * 512
+
+
+def evict_one(cache: Cache) -> bool:
+    """The image that was used least recently, of those that nobody holds. False: there is none."""
+    folders = [folder for folder in sizes(cache) if folder.suffix != ".new"]
+    for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime_ns):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+            return True
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+    return False
+
+
+def human(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
