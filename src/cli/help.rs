@@ -277,13 +277,16 @@ them (partition table, file system and label), and what uses them. Below each
 disk: bus, sector size, and the values for the selectors of `swarmdd get`.
 
 Usage:
-  swarmdd disks
+  swarmdd disks [TARGET]
+
+With TARGET, prints the path of the disk that `swarmdd get` would write, or says
+why it would not: mounted, in use, read-only, not exactly one.
 
 Options:
   -h, --help  This text.
 
 Example:
-  swarmdd disks
+  swarmdd disks disk:auto
 ";
 
 #[cfg(test)]

@@ -69,8 +69,12 @@ fn parse_disks(mut words: Words) -> Result<Command, UsageError> {
     let Some(operands) = words.operands_only()? else {
         return Ok(Command::Help(help::DISKS));
     };
-    let [] = words.exactly(operands, [])?;
-    Ok(Command::Disks)
+    if operands.is_empty() {
+        return Ok(Command::Disks(None));
+    }
+    let [operand] = words.exactly(operands, ["TARGET"])?;
+    let target = target(operand).map_err(|wrong| words.error(wrong))?;
+    Ok(Command::Disks(Some(target)))
 }
 
 #[cfg(test)]
@@ -302,7 +306,11 @@ mod tests {
         };
         assert_eq!(typed("verify a b"), Ok(verify));
         assert_eq!(typed("info a"), Ok(info("a")));
-        assert_eq!(typed("disks"), Ok(Command::Disks));
+        assert_eq!(typed("disks"), Ok(Command::Disks(None)));
+        let path = Target::Path("/dev/sda".into());
+        assert_eq!(typed("disks /dev/sda"), Ok(Command::Disks(Some(path))));
+        let complaint = complaint("disks disk:colour=red");
+        assert!(complaint.contains("colour"), "{complaint}");
         assert_eq!(typed("--version"), Ok(Command::Version));
         assert_eq!(typed("info -- -odd"), Ok(info("-odd")));
     }
@@ -502,7 +510,7 @@ mod tests {
             ("verify a", "verify: TARGET expected"),
             ("verify a b c", "verify: nothing was expected here, not 'c'"),
             ("info", "info: TORRENT expected"),
-            ("disks all", "disks: nothing was expected here, not 'all'"),
+            ("disks a b", "disks: nothing was expected here, not 'b'"),
             ("disks --all", "disks: no option --all"),
         ] {
             assert_eq!(complaint(line), expected, "{line}");

@@ -3,6 +3,8 @@
 //!
 //! There is a row for each disk and each partition. Below a disk stand its properties, as selectors
 //! take them. Rows fit into 80 columns unless labels or mount points are long.
+//!
+//! With a target: which disk would `get` write? Whoever prepares it asks this first.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,11 +12,18 @@ use std::path::Path;
 use swarm_proto::size::decimal;
 
 use super::{Failure, say};
+use crate::os::device::TargetOptions;
+use crate::target::Target;
 use crate::target::inventory::{Disk, Inventory, Partition};
 use crate::target::usage::Use;
 
-/// Prints all disks and their partitions.
-pub fn run() -> Result<(), Failure> {
+/// Prints all disks and their partitions, or the path of the target, if it may be written.
+pub fn run(target: Option<&Target>) -> Result<(), Failure> {
+    if let Some(target) = target {
+        let (device, _) = target.open(0, TargetOptions { dry_run: true }, &[])?;
+        say(&[&device.path.to_string_lossy(), "\n"].concat());
+        return Ok(());
+    }
     let inventory = Inventory::read(Path::new("/"))?;
     if !inventory.disks.iter().any(Disk::is_real) {
         return Err(Failure::Because(

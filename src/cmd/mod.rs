@@ -10,6 +10,7 @@ use crate::net::torrent::{self, Caller, Patience, Retry, TorrentPlace};
 use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::os::tty;
+use crate::target::Target;
 
 mod disks;
 pub mod get;
@@ -30,7 +31,7 @@ pub enum Command {
     Make(make::Options),
     Verify(verify::Options),
     Info(info::Options),
-    Disks,
+    Disks(Option<Target>),
     /// `get --check-only`: the words are right, and that was all.
     Checked,
     /// Prints this text.
@@ -69,7 +70,7 @@ pub fn run(command: Command) -> Result<(), Failure> {
         Command::Make(options) => make::run(&options)?,
         Command::Verify(options) => verify::run(&options)?,
         Command::Info(options) => info::run(&options)?,
-        Command::Disks => disks::run()?,
+        Command::Disks(target) => disks::run(target.as_ref())?,
     }
     Ok(())
 }
