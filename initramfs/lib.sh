@@ -131,7 +131,7 @@ kernel_release() { cat "$ROOT/proc/sys/kernel/osrelease" 2>/dev/null || echo unk
 
 # The options of parse_options. A new option belongs here, into the case below, into tests/init and
 # into the README.
-KNOWN_OPTIONS="torrent target info_hash then onfail report pre post args net vlan hostname"
+KNOWN_OPTIONS="torrent target info_hash table then onfail report pre post args net vlan hostname"
 
 # Prints one option a line. As in the kernel's next_arg() (lib/cmdline.c), double quotes protect
 # spaces, may stand anywhere (GRUB moves them in front of the name), and are removed.
@@ -150,7 +150,7 @@ parse_options() {
 	local option value bad=""
 	OPT_TORRENTS="" OPT_TARGETS="" OPT_INFO_HASHES="" OPT_THEN=reboot OPT_ONFAIL=shell
 	OPT_REPORT="" OPT_PRE="" OPT_POST="" OPT_ARGS="" OPT_NET=dhcp OPT_VLAN=""
-	OPT_HOSTNAME="" BOOTIF=""
+	OPT_HOSTNAME="" OPT_TABLE="" BOOTIF=""
 
 	split_options >"$ROOT/run/swarmdd/options"
 	while IFS= read -r option; do
@@ -159,6 +159,7 @@ parse_options() {
 		swarmdd.torrent=?*) OPT_TORRENTS=$(append_line "$OPT_TORRENTS" "$value") ;;
 		swarmdd.target=?*) OPT_TARGETS=$(append_line "$OPT_TARGETS" "$value") ;;
 		swarmdd.info_hash=?*) OPT_INFO_HASHES=$(append_line "$OPT_INFO_HASHES" "$value") ;;
+		swarmdd.table=?*) OPT_TABLE=$value ;;
 		swarmdd.then=?*) OPT_THEN=$value ;;
 		swarmdd.onfail=?*) OPT_ONFAIL=$value ;;
 		swarmdd.report=?*) OPT_REPORT=$value ;;
@@ -311,7 +312,7 @@ list_disks() {
 }
 
 # Runs after the pre script, which may make a partition. A path outside /dev is a file that the
-# agent creates.
+# agent creates. Of a target PATH#N, PATH is waited for (table.sh).
 wait_for_targets() {
 	MISSING_TARGET=""
 	wait_until "$DISK_WAIT_SECS" have_targets status_targets ||
@@ -324,6 +325,7 @@ wait_for_targets() {
 have_targets() {
 	local target
 	while IFS= read -r target; do
+		target=${target%#[0-9]*}
 		case $target in
 		/dev/*) [ -e "$ROOT$target" ] || { MISSING_TARGET=$target; return 1; } ;;
 		esac
