@@ -48,6 +48,8 @@ class Plan:
     images: tuple[Served, ...]
     # Names below www/hooks/, in order.
     hooks: tuple[str, ...] = ()
+    # The partition table that disks get first, below www/; or "".
+    table: str = ""
 
 
 def server_url(job: Job) -> str:
@@ -167,6 +169,8 @@ def kernel_options(plan: Plan, mac: str, machine: Machine | None = None, *,
         options += [f"swarmdd.torrent={plan.server}/{served[image.name].file}",
                     f"swarmdd.target={quoted(image.target)}",
                     f"swarmdd.info_hash={served[image.name].info_hash}"]
+    if plan.table:
+        options.append(f"swarmdd.table={plan.server}/{plan.table}")
     if reports:
         options.append(f"swarmdd.report={plan.server}/report?job={plan.id}&mac={mac}")
     options += [f"BOOTIF=01-{mac}", f"swarmdd.then={job.then}", f"swarmdd.onfail={job.onfail}"]

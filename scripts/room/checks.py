@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from . import boot, components, dhcp, ports
-from .job import Job, Machine, Mistake, images_of
+from .job import Job, Machine, Mistake, disk_of, images_of
 from .state import Refused
 
 TOP = Path(__file__).resolve().parents[2]
@@ -53,6 +53,9 @@ def check(job: Job, ours: set[int]) -> None:
     check_options(job)
     check_length(job)
     check_hooks(job)
+    if has_table(job) and "clonezilla" not in packed_in(job):
+        raise Refused(f"{job.initramfs} has no sfdisk for the partition table: pack it once more, "
+                      "with --with clonezilla as well")
 
 
 # --- tools and files ----------------------------------------------------------------
@@ -162,7 +165,8 @@ def check_options(job: Job) -> None:
                  if job.only_listed or machine.args or machine.target or machine.images]
     for machine in machines:
         whose = f"{machine.name}: " if machine else ""
-        pairs = [word for image in images_of(machine, job) for word in (nothing, image.target)]
+        targets = dict.fromkeys(disk_of(image.target) for image in images_of(machine, job))
+        pairs = [word for target in targets for word in (nothing, target)]
         ask_agent(job, whose, "get", "--check-only", *boot.agent_options(job, machine), *pairs)
 
 
@@ -179,7 +183,8 @@ def check_length(job: Job) -> None:
     images = tuple(boot.Served(image, boot.torrent_name(number, image), "0" * 40, 0)
                    for number, image in enumerate(job.images, 1))
     plan = boot.Plan(job, "0" * 12, boot.server_url(job), images,
-                     tuple(name for name, _ in hook_files(job)))
+                     tuple(name for name, _ in hook_files(job)),
+                     f"table/{'0' * 64}" if has_table(job) else "")
     longest = max(len(boot.kernel_options(plan, "00-00-00-00-00-00", machine))
                   for machine in (None, *job.machines))
     if longest > boot.KERNEL_OPTIONS_MAX:
@@ -232,15 +237,25 @@ def check_packed(job: Job, hooks: list[tuple[str, Path]]) -> None:
     """Are the tools in the initramfs that the hooks say they need?
 
     A line `# needs: ext4|xfs efi` means efi, and one of the first two."""
-    listed = run(str(TOP / "scripts/mkinitramfs"), "--list-with", job.initramfs)
-    if listed.returncode:
-        raise Refused(first_line(listed.stderr).removeprefix("mkinitramfs: "))
-    packed = set(listed.stdout.split())
+    packed = packed_in(job)
     for name, file in hooks:
         for word in needs_of(file.read_text(errors="replace")):
             if not packed & set(word.split("|")):
                 raise Refused(f"hook {name} needs '{word}' in the initramfs: "
                               f"pack it once more, with --with {word.split('|')[0]} as well")
+
+
+def packed_in(job: Job) -> set[str]:
+    """The lists of initramfs/with in the initramfs."""
+    listed = run(str(TOP / "scripts/mkinitramfs"), "--list-with", job.initramfs)
+    if listed.returncode:
+        raise Refused(first_line(listed.stderr).removeprefix("mkinitramfs: "))
+    return set(listed.stdout.split())
+
+
+def has_table(job: Job) -> bool:
+    """Do machines make a partition table first?"""
+    return any("#" in image.target for image in job.images)
 
 
 def needs_of(hook: str) -> list[str]:

@@ -13,7 +13,8 @@ class Image:
     # Unique in the job.
     name: str
     path: str
-    # As the agent understands it: a device below /dev, or a selector such as disk:auto.
+    # As the agent understands it: a device below /dev, or a selector such as disk:auto. With #N,
+    # which the initramfs understands: partition N of that disk.
     target: str = "disk:auto"
 
 
@@ -25,7 +26,7 @@ class Machine:
     mac: str
     # A host name; in /etc/ethers it may be an IP address.
     name: str
-    # Instead of the target of its only image.
+    # Instead of the target of its only image, or of the disk of all its images.
     target: str | None = None
     # More options for `swarmdd get`.
     args: str | None = None
@@ -61,6 +62,10 @@ class Job:
     live: bool = False
     raw: bool = False
     piece_size: str = ""
+    # Of a Clonezilla image directory: where it is unpacked, and the most that may lie there.
+    cache: str = ""
+    cache_size: str = ""
+    resize_table: bool = False
     args: str = ""
     then: str = "reboot"
     onfail: str = "shell"
@@ -104,9 +109,21 @@ def images_of(machine: Machine | None, job: Job) -> tuple[Image, ...]:
         return job.images
     chosen = tuple(image for image in job.images
                    if not machine.images or image.name in machine.images)
-    if machine.target is not None and len(chosen) == 1:
-        return (Image(chosen[0].name, chosen[0].path, machine.target),)
+    if machine.target is not None and is_one_disk(chosen):
+        return tuple(Image(image.name, image.path,
+                           machine.target + image.target.removeprefix(disk_of(image.target)))
+                     for image in chosen)
     return chosen
+
+
+def disk_of(target: str) -> str:
+    """disk:auto, of disk:auto#1."""
+    return re.sub("#[1-9][0-9]*$", "", target)
+
+
+def is_one_disk(images: Sequence[Image]) -> bool:
+    return len(images) == 1 or (len({disk_of(image.target) for image in images}) == 1
+                                and all("#" in image.target for image in images))
 
 
 MAC = re.compile(r"[0-9a-fA-F]{1,2}([:-])[0-9a-fA-F]{1,2}(\1[0-9a-fA-F]{1,2}){4}")
@@ -175,7 +192,7 @@ def check_machine(machine: Machine, job: Job) -> None:
             raise Mistake(f"{machine.name}: there is no image '{name}'; there is: "
                           + ", ".join(names))
     images = images_of(machine, job)
-    if machine.target is not None and len(images) != 1:
+    if machine.target is not None and not is_one_disk(images):
         raise Mistake(f"{machine.name}: target= is for a machine with one image; this one gets "
                       + ", ".join(image.name for image in images))
     check_targets(images, f" of {machine.name}")

@@ -22,6 +22,7 @@ stands, and ends when all that are expected are complete or have failed.
 
 Usage:
   scripts/serve [options] --interface IF IMAGE...
+  scripts/serve [options] --interface IF CLONEZILLA_IMAGE_DIR
   scripts/serve [options] JOB.toml
   scripts/serve [--dir STATE] --again all|NAME|MAC
 
@@ -67,6 +68,13 @@ Deployment:
   --live               Take an IMAGE even if it is in use and may change
   --raw                Take an IMAGE as it is, even if it seems to be an archive
   --piece-size SIZE    16K to 16M. Default: what `swarmdd make` chooses
+  --cache DIR          Where a Clonezilla image is unpacked, once. Default:
+                       /var/cache/swarmdd
+  --cache-size SIZE    The most that DIR may hold, such as 200G; what was not
+                       used for the longest time is removed. Default: what fits
+  --resize-table       Of a Clonezilla image: partitions with data grow with the
+                       disk, in proportion. Default: the rest stays free. The
+                       file systems grow with --hook grow
   --args "OPTION..."   More options for `swarmdd get`
   --hook NAME|FILE     Run a hook on each machine after its disk is complete:
                        one of initramfs/hooks, or your own shell script (with a
@@ -268,7 +276,8 @@ def job_text(job: Job) -> str:
     options: list[tuple[str, Any]] = []
     names = {field: name for name, (field, _) in VALUES.items()}
     flags = {"used_ranges": "used-ranges", "no_used_map": "no-used-map", "live": "live",
-             "raw": "raw", "wake": "wake", "only_listed": "only-listed"}
+             "raw": "raw", "resize_table": "resize-table", "wake": "wake",
+             "only_listed": "only-listed"}
     for field in fields(Job):
         value = getattr(job, field.name)
         if field.name in ("images", "machines", "dhcp") or value == field.default:
@@ -405,6 +414,8 @@ VALUES: dict[str, tuple[str, Converter]] = {
     "append": ("append", kernel_options),
     "target": ("targets", target),
     "piece-size": ("piece_size", size(1 << 14, 1 << 24, "a power of two from 16K to 16M", True)),
+    "cache": ("cache", path),
+    "cache-size": ("cache_size", size(1 << 20, 1 << 50, "a size such as 200G")),
     "args": ("args", agent_options),
     "hook": ("hooks", hook),
     "then": ("then", one_of("reboot", "poweroff", "shell", "kexec")),
@@ -432,6 +443,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "no-used-map": {"no_used_map": True},
     "live": {"live": True},
     "raw": {"raw": True},
+    "resize-table": {"resize_table": True},
     "print-job": {"print_job": True},
 }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import (again, boot, checks, components, dhcp, log, neighbours, options, page, past, results,
-               wake, words)
+               shelving, wake, words)
 from . import state as states
 from .boot import Plan, Served
 from .claims import neighbour_entries
@@ -23,6 +23,8 @@ from .job import Job, Mistake
 from .output import Output
 from .past import Past
 from .row import Row
+from .shelf import Shelf
+from .shelf_cache import Cache
 from .signals import QUESTION, Signals, Wish
 from .state import Refused, State
 from .torrents import make_torrents
@@ -59,6 +61,8 @@ class Room:
     history: page.History
     # A failure before this time is tried again: the job had ended since, and somebody wants more.
     tried_since: float
+    # Of a Clonezilla image: what machines fetch besides.
+    table: shelving.Table | None = None
     components: list[Component] = field(default_factory=list)
     # As they were when the log was read last.
     rows: list[Row] = field(default_factory=list)
@@ -123,20 +127,25 @@ def run(command: options.Command) -> int:
         complain(again.ask(state, command.again))
         return 0
     states.refuse_running(state)
-    checks.check(job, states.remaining_pids(state))
+    shelf = shelving.find(job)
+    checks.check(shelving.expand(job, shelf), states.remaining_pids(state))
     state = states.open_state(root)
     lock = states.lock(state)
     try:
-        return serve(job, state, command.again)
+        return serve(job, shelf, state, command.again)
     finally:
         states.unlock(lock)
 
 
-def serve(job: Job, state: State, wanted_again: tuple[str, ...]) -> int:
+def serve(job: Job, shelf: Shelf | None, state: State, wanted_again: tuple[str, ...]) -> int:
     signals = Signals()
     output = Output(state)
     started: list[Component] = []
+    cache = shelving.cache_of(job)
+    table = None
     try:
+        if shelf:
+            job, table = unpack(job, shelf, cache, signals, output)
         # Before the remains of a killed `serve` are ended: machines leave if they miss the tracker
         # for longer than the grace time, and the log of an hour of 400 machines takes 9 s.
         served = make_torrents(job, state, output.say, output.progress, lambda: not signals.wish)
@@ -145,7 +154,7 @@ def serve(job: Job, state: State, wanted_again: tuple[str, ...]) -> int:
         checks.check_ports(job, states.remaining_pids(state))
         story = past.open_past(job, [image.torrent() for image in served], state)
         end_remains(state, output)
-        room = open_room(story, state, served, signals, output, wanted_again)
+        room = open_room(story, state, served, table, signals, output, wanted_again)
         if all_done_already(room):
             # The `serve` that saw it may have been killed before it kept the results.
             return 0 if finish(room, ALL_ACCOUNTED) else 1
@@ -161,7 +170,21 @@ def serve(job: Job, state: State, wanted_again: tuple[str, ...]) -> int:
         for component in reversed(started):
             in_a_hurry = signals.wish == Wish.AT_ONCE
             components.end(component, state, 0 if in_a_hurry else states.END_SECS)
+        cache.close()
         output.close()
+
+
+def unpack(job: Job, shelf: Shelf, cache: Cache, signals: Signals, output: Output
+           ) -> tuple[Job, shelving.Table]:
+    """The job with its unpacked images, and what machines fetch besides."""
+    def progress(part: str, percent: float) -> None:
+        interrupted(signals)
+        output.progress(f"{part}: {percent:.0f} %")
+
+    unpacked = shelving.unpack(shelf, cache, output.say, progress)
+    interrupted(signals)
+    return (shelving.expand(job, shelf, unpacked),
+            shelving.table_of(shelf, job.resize_table, unpacked))
 
 
 def interrupted(signals: Signals) -> None:
@@ -180,8 +203,9 @@ def end_remains(state: State, output: Output) -> None:
         states.forget(state, name)
 
 
-def open_room(story: Past, state: State, served: tuple[Served, ...], signals: Signals,
-              output: Output, wanted_again: tuple[str, ...]) -> Room:
+def open_room(story: Past, state: State, served: tuple[Served, ...],
+              table: shelving.Table | None, signals: Signals, output: Output,
+              wanted_again: tuple[str, ...]) -> Room:
     """Knows everything that an earlier `serve` of this job knew."""
     job = story.job
     tried_since = story.ended_at
@@ -192,9 +216,10 @@ def open_room(story: Past, state: State, served: tuple[Served, ...], signals: Si
     past.begin(story, state, wanted_again)
     past.catch_up(story)
     plan = Plan(job, story.id, boot.server_url(job), served,
-                tuple(name for name, _ in checks.hook_files(job) if name != checks.OVERLAY[1]))
+                tuple(name for name, _ in checks.hook_files(job) if name != checks.OVERLAY[1]),
+                f"table/{table.plan}" if table else "")
     history = page.History.load(state.www / "status.json", plan.id, story.began_at)
-    return Room(plan, state, story, signals, output, history, tried_since,
+    return Room(plan, state, story, signals, output, history, tried_since, table,
                 rows=story.roster.rows(time.time()))
 
 
@@ -217,6 +242,7 @@ def prepare_files(room: Room) -> None:
     clear(www / "machines")
     clear(www / "retry")
     clear(www / "hooks")
+    clear(www / "table")
     for file in www.glob("*.torrent"):
         if file.name not in {served.file for served in plan.images}:
             file.unlink()
@@ -224,19 +250,21 @@ def prepare_files(room: Room) -> None:
     copy(room.job.initramfs, www / "initramfs")
     for name, source in checks.hook_files(room.job):
         copy(str(source), www / "hooks" / name)
+    for file_name, content in (room.table.files if room.table else {}).items():
+        (www / "table" / file_name).write_bytes(content)
     page.install(www)
     dhcp.install_loaders(room.state)
     states.write_file(www / "boot.ipxe", boot.first_script(plan.server))
     states.write_file(www / "unlisted.ipxe", boot.unlisted_script(plan))
     states.write_file(www / "failed.sh", boot.FAILED_HOOK)
-    make_disk_starter(room.job, www / "disk.efi")
+    make_disk_starter(room.table.fat_uuids if room.table else
+                      [image.path for image in room.job.images], www / "disk.efi")
     # A machine that is done must not find the server without its decision.
     write_decisions(room)
 
 
-def make_disk_starter(job: Job, target: Path) -> None:
-    made = checks.run(str(checks.TOP / "scripts/disk-starter"), str(target),
-                      *(image.path for image in job.images))
+def make_disk_starter(images: Sequence[str], target: Path) -> None:
+    made = checks.run(str(checks.TOP / "scripts/disk-starter"), str(target), *images)
     if made.returncode:
         raise Refused(checks.first_line(made.stderr))
 

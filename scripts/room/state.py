@@ -80,7 +80,7 @@ def open_state(root: Path) -> State:
     make_folder(state.logs, 0o700)
     make_folder(root / "temporary", 0o711)
     for folder in (root / "tracker", state.www, *(state.www / name for name in
-                   ("machines", "retry", "hooks", "tftp", "words"))):
+                   ("machines", "retry", "hooks", "table", "tftp", "words"))):
         make_folder(folder, 0o755)
     return state
 

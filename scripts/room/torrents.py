@@ -14,6 +14,7 @@ from .boot import Served, torrent_name
 from . import state as states
 from .checks import TOP, first_line, run
 from .job import Image, Job, Mistake
+from .shelf_unpack import PARTCLONE
 from .state import Refused, State
 
 # The name of what is remembered in MAKE.pid.
@@ -51,12 +52,13 @@ def describe(job: Job, image: Image, state: State, file: str, say: Callable[[str
     """`swarmdd make`, with its progress and its warnings."""
     command = [job.agent, "make", image.path, "-o", str(state.www / file),
                "--tracker", f"http://{job.address}:{job.tracker_port}/announce"]
-    command += [] if job.used_ranges else ["--single"]
+    command += [] if job.used_ranges or is_partclone(image.path) else ["--single"]
     command += ["--live"] * job.live + ["--raw"] * job.raw
     command += ["--piece-size", job.piece_size] if job.piece_size else []
     map_file = state.root / f"{file}.map"
     try:
-        if job.used_ranges and not job.no_used_map and not job.raw:
+        if (job.used_ranges and not job.no_used_map and not job.raw
+                and not is_partclone(image.path)):
             command += map_used(image, state, map_file, say, wanted)
         if not wanted():
             return
@@ -126,6 +128,12 @@ def progress_of(image: Image, progress: Callable[[str], None]) -> Callable[[str]
 def told_by(name: str, words: str) -> list[str]:
     return [line.removeprefix(f"{name}: ") for line in words.splitlines()
             if line.startswith(f"{name}: ")]
+
+
+def is_partclone(path: str) -> bool:
+    """An image that holds used blocks only, and says where they belong."""
+    with open(path, "rb") as file:
+        return file.read(len(PARTCLONE)) == PARTCLONE
 
 
 def bytes_of(path: str) -> int:
