@@ -298,6 +298,7 @@ fn make_refuses_sources_that_it_cannot_describe() {
     let image = place.write("disk.img", &[7; 5000]);
     let torrent = place.path("x.torrent");
     let partclone = place.write("sda1.ptcl", b"partclone-image0.3.230002");
+    let shelved = place.write("sda1.ext4-ptcl-img.zst.ab", b"any bytes");
     let directory = place.0.to_str().unwrap();
     let empty = place.write("empty", b"");
     for (arguments, complaint) in [
@@ -318,7 +319,13 @@ fn make_refuses_sources_that_it_cannot_describe() {
         (
             ["make", &partclone, "-o", &torrent],
             format!(
-                "source {partclone}: a partclone image is not yet supported, a device or a raw image is"
+                "partclone image {partclone}: it is cut short: it ends at byte 25, its header at byte 110"
+            ),
+        ),
+        (
+            ["make", &shelved, "-o", &torrent],
+            format!(
+                "source {shelved} is of a Clonezilla image that is compressed or split; 'scripts/unshelve {directory}' makes files that can be described and served"
             ),
         ),
         (

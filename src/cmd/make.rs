@@ -4,7 +4,6 @@
 //! torrent file appears when it is complete. What partclone has cut already is described as it is:
 //! `slices`, and `info` where the hashes are known, too.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,13 +11,14 @@ use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::layout::{self, Layout};
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::metainfo_write::{self, Content, Description};
+use swarm_proto::format::partclone::Image;
 use swarm_proto::format::partitions::{self, PartitionTable, TableKind};
 use swarm_proto::size::binary;
 use swarm_proto::units::{DiskOffset, PieceHash};
 
 use self::draft::Draft;
 use super::reading::Reading;
-use super::source::{self, Kind, Source};
+use super::source::{self, Kind, Source, cannot_read};
 use super::{Failure, say};
 use crate::os::device::Device;
 use crate::os::tty;
@@ -27,6 +27,7 @@ use crate::storage::places::Places;
 use crate::target;
 
 mod draft;
+mod image;
 pub mod info;
 mod kind;
 mod map;
@@ -80,7 +81,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         tty::complain(&note);
     }
     match kind {
-        Kind::Raw => describe_raw(options, &device),
+        Kind::Partclone if !options.raw => make(options, &device, image::contents),
+        Kind::Raw | Kind::Partclone => make(options, &device, raw_contents),
         Kind::Slices(_) if options.decides() => {
             let source = options.source.display();
             Err(Failure::Because(format!(
@@ -91,7 +93,11 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
 }
 
-fn describe_raw(options: &Options, device: &Device) -> Result<(), Failure> {
+fn make(
+    options: &Options,
+    device: &Device,
+    contents: fn(&Options, &Device) -> Result<Contents, Failure>,
+) -> Result<(), Failure> {
     if device.size_bytes == 0 {
         return Err(Failure::Because(format!(
             "source {} is empty",
@@ -101,37 +107,26 @@ fn describe_raw(options: &Options, device: &Device) -> Result<(), Failure> {
     if !options.live {
         refuse_in_use(device)?;
     }
-    let table = match options.raw {
-        true => None,
-        false => table::of_source(device)?,
-    };
-    let known = options.raw || kind::check(device, table.is_some())?;
-    let trusted = trusted(options, table.as_ref());
-    let map = options.used_map.as_ref();
-    let map = map.map(|path| map::read(path, device)).transpose()?;
-    // What a partition is and what lies between them is open if the table is in doubt.
-    let map = map.filter(|_| table.is_none() || trusted.is_some());
-    let files = used::ranges(device, trusted, options.skip_holes, map)?;
+    let contents = contents(options, device)?;
     // Created now: hours of reading must not end in a directory that cannot be written.
     let draft = Draft::create(&options.output)?;
-    if !known {
+    if !contents.known {
         kind::say_unknown(&options.source);
     }
     let path = options.slices.as_ref();
-    let written = path.map(|path| slices::Written::new(path, device, &files));
+    let written = path.map(|path| slices::Written::new(path, device, &contents.files));
     let written = written.transpose()?;
-    let torrent = describe(options, device, table.as_ref(), &files, written.as_ref())?;
+    let torrent = describe(options, device, &contents, written.as_ref())?;
     let metainfo = Metainfo::parse(&torrent)?;
     if let Some(written) = written {
         written.commit()?;
     }
     draft.commit(&torrent)?;
-    say(&summary(
-        &metainfo,
-        options,
-        table.as_ref(),
-        device.size_bytes,
-    ));
+    let (table, total_bytes) = (contents.table.as_ref(), metainfo.layout.total_bytes());
+    say(&match &contents.image {
+        Some(image) => summary(&metainfo, options, None, total_bytes) + &image::summary(image),
+        None => summary(&metainfo, options, table, device.size_bytes),
+    });
     Ok(())
 }
 
@@ -141,6 +136,40 @@ fn finish(options: &Options, draft: Draft, torrent: &[u8]) -> Result<(), Failure
     draft.commit(torrent)?;
     say(&summary(&metainfo, options, None, 0));
     Ok(())
+}
+
+/// What a torrent describes.
+struct Contents {
+    /// Offset on the target and length of each range.
+    files: Vec<(DiskOffset, u64)>,
+    table: Option<PartitionTable>,
+    /// Where the ranges are read, unless they are where they belong.
+    image: Option<Image>,
+    /// A partition table, a file system or a format was recognised, or need not be.
+    known: bool,
+}
+
+fn raw_contents(options: &Options, device: &Device) -> Result<Contents, Failure> {
+    let table = match options.raw {
+        true => None,
+        false => {
+            source::refuse_shelved(device)?;
+            table::of_source(device)?
+        }
+    };
+    let known = options.raw || kind::check(device, table.is_some())?;
+    let trusted = trusted(options, table.as_ref());
+    let map = options.used_map.as_ref();
+    let map = map.map(|path| map::read(path, device)).transpose()?;
+    // What a partition is and what lies between them is open if the table is in doubt.
+    let map = map.filter(|_| table.is_none() || trusted.is_some());
+    let files = used::ranges(device, trusted, options.skip_holes, map)?;
+    Ok(Contents {
+        files,
+        table,
+        image: None,
+        known,
+    })
 }
 
 fn refuse_in_use(device: &Device) -> Result<(), Failure> {
@@ -160,10 +189,6 @@ fn trusted<'a>(options: &Options, table: Option<&'a PartitionTable>) -> Option<&
     table.filter(|table| !options.single && table.doubt().is_none())
 }
 
-fn cannot_read(device: &Device, error: io::Error) -> Failure {
-    Failure::Because(format!("cannot read {}: {error}", device.path.display()))
-}
-
 /// Pieces as they were asked for, or as they are best for this length.
 fn layout_of(options: &Options, total_bytes: u64) -> Result<Layout, Failure> {
     let piece_bytes = options
@@ -172,12 +197,18 @@ fn layout_of(options: &Options, total_bytes: u64) -> Result<Layout, Failure> {
     Ok(Layout::new(total_bytes, piece_bytes)?)
 }
 
-/// Reads and hashes all pieces.
-fn hash_all(options: &Options, device: &Device, places: Places) -> Result<Vec<PieceHash>, Failure> {
+/// Reads and hashes all pieces, and checks the checksums of an image.
+fn hash_all(
+    options: &Options,
+    device: &Device,
+    places: Places,
+    image: Option<&Image>,
+) -> Result<Vec<PieceHash>, Failure> {
     let mut hashes = vec![PieceHash([0; 20]); places.layout().piece_count() as usize];
     let reading = Reading {
         device,
         places,
+        strips: image.and_then(Image::strips),
         state: State::Scanning,
         torrent: options.source.display().to_string(),
         target: options.output.display().to_string(),
@@ -192,17 +223,20 @@ fn hash_all(options: &Options, device: &Device, places: Places) -> Result<Vec<Pi
 fn describe(
     options: &Options,
     device: &Device,
-    table: Option<&PartitionTable>,
-    files: &[(DiskOffset, u64)],
+    contents: &Contents,
     written: Option<&slices::Written>,
 ) -> Result<Vec<u8>, Failure> {
+    let (files, table) = (&contents.files[..], contents.table.as_ref());
+    let image = contents.image.as_ref();
     let extents = Arc::new(ExtentMap::from_files(files.iter().copied())?);
     let used_end = extents.disk_end().0;
     let total_bytes = extents.total_bytes();
     let layout = layout_of(options, total_bytes)?;
     let mut places = Places::new(layout, extents.clone());
     let (mut from, mut content) = (device, Content::Fsbt { files });
-    if let Some((directory, slices)) = written.map(slices::Written::source) {
+    if let Some(image) = image {
+        places = places.in_image(image.data);
+    } else if let Some((directory, slices)) = written.map(slices::Written::source) {
         places = places.in_slices(source::slice_table(directory, slices, &extents)?);
         (from, content) = (directory, Content::Slices { below: &[], slices });
     } else if options.single {
@@ -210,12 +244,16 @@ fn describe(
             length: total_bytes,
         };
     }
-    let hashes = hash_all(options, from, places)?;
+    let hashes = hash_all(options, from, places, image)?;
     // Behind its last partition an image may be cut: there `get` needs room for the backup GPT. An
     // image without a table may be a disk or not.
     let table_bytes = table.map_or(0, PartitionTable::needed_bytes);
-    let disk_bytes =
-        (device.is_block() || table.is_some()).then_some(device.size_bytes.max(table_bytes));
+    let disk_bytes = match image {
+        Some(image) => Some(image.header.device_bytes),
+        None => {
+            (device.is_block() || table.is_some()).then_some(device.size_bytes.max(table_bytes))
+        }
+    };
     Ok(metainfo_write::write(&Description {
         name: &name(options),
         trackers: &options.trackers,
@@ -228,9 +266,13 @@ fn describe(
         disk_bytes,
         sector_bytes: match table {
             Some(table) => Some(table.sector_bytes),
-            None => device.is_block().then_some(device.sector_bytes),
+            None => (device.is_block() && image.is_none()).then_some(device.sector_bytes),
         },
-        needed_bytes: Some(needed_bytes(used_end, table, disk_bytes)),
+        needed_bytes: Some(match image {
+            // The file system believes to have all of its blocks.
+            Some(image) => image.header.total_bytes(),
+            None => needed_bytes(used_end, table, disk_bytes),
+        }),
         table: Some(table_kind(options, table)),
     }))
 }

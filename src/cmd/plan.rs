@@ -107,7 +107,7 @@ fn mark_good(
         Ok(())
     };
     let (places, mut to_read) = (Places::of(metainfo), pieces.iter().copied());
-    reader::hash_pieces(device, places, &mut to_read, signals, &mut take)?;
+    reader::hash_pieces(device, places, None, &mut to_read, signals, &mut take)?;
     Ok(any_good)
 }
 

@@ -1,5 +1,6 @@
 //! How are all pieces of an image read while a person watches?
 
+use swarm_proto::format::partclone_data::Strips;
 use swarm_proto::units::{PieceHash, PieceIndex};
 
 use super::Failure;
@@ -14,6 +15,8 @@ use crate::storage::reader::{self, ReadError};
 pub struct Reading<'a> {
     pub device: &'a Device,
     pub places: Places,
+    /// Of a partclone image whose checksums are to be checked, too.
+    pub strips: Option<Strips>,
     pub state: State,
     pub torrent: String,
     pub target: String,
@@ -24,7 +27,7 @@ impl Reading<'_> {
     /// Hashes every piece, in any order. The first piece that cannot be read ends it, and so do
     /// SIGINT and SIGTERM.
     pub fn hash_pieces(
-        &self,
+        self,
         on_piece: &mut dyn FnMut(PieceIndex, PieceHash),
     ) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
@@ -44,8 +47,14 @@ impl Reading<'_> {
             Ok(())
         };
         let mut all = self.places.layout().pieces();
-        let places = self.places.clone();
-        reader::hash_pieces(self.device, places, &mut all, &mut signals, &mut take)?;
+        reader::hash_pieces(
+            self.device,
+            self.places,
+            self.strips,
+            &mut all,
+            &mut signals,
+            &mut take,
+        )?;
         Ok(())
     }
 

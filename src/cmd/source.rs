@@ -3,17 +3,23 @@
 //! `make` describes a source, `seed` serves from it. Each kind of source is a case of [`Kind`], and
 //! knows by itself how its bytes are found.
 
+use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use swarm_proto::format::extents::ExtentMap;
+use swarm_proto::format::file_formats::{self, FileFormat};
 use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::format::partclone::{self, Image};
 use swarm_proto::format::slices::{Slice, SliceTable};
 use swarm_proto::size::decimal;
+use swarm_proto::units::DiskOffset;
 
 use super::Failure;
 use super::slices::Directory;
 use crate::os::device::Device;
 use crate::storage::places::Places;
+use crate::storage::sectors;
 
 /// An opened source.
 pub struct Source {
@@ -29,6 +35,8 @@ pub enum Kind {
     Raw,
     /// A directory with a file for each run of bytes, by their offsets.
     Slices(Vec<Slice>),
+    /// A partclone image: the used blocks of a partition one after the other.
+    Partclone,
 }
 
 /// Opens a source; with `metainfo`, that of this torrent: its name may be that of a directory.
@@ -37,11 +45,27 @@ pub fn open(path: &Path, metainfo: Option<&Metainfo>) -> Result<Source, Failure>
         let name = metainfo.map(|metainfo| &*metainfo.name);
         return open_slices(Directory::find(path, name)?);
     }
+    let device = Device::open_source(path)?;
     Ok(Source {
-        device: Device::open_source(path)?,
-        kind: Kind::Raw,
+        kind: Kind::of(&device)?,
+        device,
         note: None,
     })
+}
+
+impl Kind {
+    pub fn of(device: &Device) -> Result<Kind, Failure> {
+        let magic = partclone::MAGIC;
+        let head = sectors::read(device, 0, magic.len() as u32);
+        match head.map_err(|error| cannot_read(device, error))? == magic {
+            true => Ok(Kind::Partclone),
+            false => Ok(Kind::Raw),
+        }
+    }
+}
+
+pub fn cannot_read(device: &Device, error: io::Error) -> Failure {
+    Failure::Because(format!("cannot read {}: {error}", device.path.display()))
 }
 
 fn open_slices(directory: Directory) -> Result<Source, Failure> {
@@ -62,6 +86,7 @@ impl Source {
     pub fn places(&self, metainfo: &Metainfo) -> Result<Places, Failure> {
         match &self.kind {
             Kind::Raw => raw_places(&self.device, metainfo),
+            Kind::Partclone => image_places(&self.device, metainfo),
             Kind::Slices(slices) => {
                 let table = slice_table(&self.device, slices, &metainfo.extents)?;
                 Ok(Places::of(metainfo).in_slices(table))
@@ -80,7 +105,33 @@ pub fn slice_table(
         .map_err(|error| Failure::Because(format!("source {}: {error}", device.path.display())))
 }
 
+/// Refuses a file of a Clonezilla image that has to be unpacked or put together first. A `dd` image
+/// may be raw.
+pub fn refuse_shelved(device: &Device) -> Result<(), Failure> {
+    let path = &device.path;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_dd = name.contains(".dd-img.") || name.contains(".dd-ptcl-img.");
+    if !is_dd && !name.contains("-ptcl-img.") {
+        return Ok(());
+    }
+    let head = sectors::read(device, 0, file_formats::HEAD_BYTES as u32);
+    let head = head.map_err(|error| cannot_read(device, error))?;
+    if is_dd && FileFormat::of(&head, &[], false).is_none() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    Err(Failure::Because(format!(
+        "source {} is of a Clonezilla image that is compressed or split; \
+         'scripts/unshelve {}' makes files that can be described and served",
+        path.display(),
+        Path::new(".").join(parent).display()
+    )))
+}
+
 fn raw_places(device: &Device, metainfo: &Metainfo) -> Result<Places, Failure> {
+    if !is_whole(device, metainfo) {
+        refuse_shelved(device)?;
+    }
     let needed_bytes = metainfo.extents.disk_end().0;
     if device.size_bytes < needed_bytes {
         let (holds, needs) = (decimal(device.size_bytes), decimal(needed_bytes));
@@ -91,4 +142,71 @@ fn raw_places(device: &Device, metainfo: &Metainfo) -> Result<Places, Failure> {
         )));
     }
     Ok(Places::of(metainfo))
+}
+
+/// The partclone image in a source, without a look at its blocks. `on_run` gets the runs of used
+/// blocks, in rising order.
+pub fn read_image(
+    device: &Device,
+    on_run: &mut dyn FnMut(DiskOffset, u64),
+) -> Result<Image, Failure> {
+    let mut failed = None;
+    let mut read = |part: Range<u64>| {
+        let bytes = sectors::read(device, part.start, (part.end - part.start) as u32);
+        bytes.map_err(|error| failed = Some(error)).ok()
+    };
+    let image = Image::read(device.size_bytes, &mut read, on_run);
+    match failed {
+        Some(error) => Err(cannot_read(device, error)),
+        None => image.map_err(|error| {
+            Failure::Because(format!(
+                "partclone image {}: {error}",
+                device.path.display()
+            ))
+        }),
+    }
+}
+
+/// Where a partclone image has the bytes of a torrent. Refuses one that does not describe the same
+/// runs of used blocks: each is compared while the map is read, and none is kept.
+pub fn image_places(device: &Device, metainfo: &Metainfo) -> Result<Places, Failure> {
+    if is_whole(device, metainfo) {
+        return Ok(Places::of(metainfo));
+    }
+    let extents = metainfo.extents.extents().iter();
+    let mut wanted = extents.map(|extent| (extent.disk, extent.length));
+    let mut differ = None;
+    let mut compare = |found: Option<(DiskOffset, u64)>| {
+        let wanted = wanted.next();
+        if wanted != found && differ.is_none() {
+            differ = Some((found, wanted));
+        }
+    };
+    // A map that is damaged is told first.
+    let image = read_image(device, &mut |start, length| compare(Some((start, length))))?;
+    compare(None);
+    match differ {
+        Some((found, wanted)) => Err(Failure::Because(format!(
+            "source {} is another partclone image than that of the torrent: it has {}, the torrent {}",
+            device.path.display(),
+            run_text(found),
+            run_text(wanted)
+        ))),
+        None => Ok(Places::of(metainfo).in_image(image.data)),
+    }
+}
+
+/// Whether a torrent is of this file itself, as `make --raw` describes it.
+fn is_whole(device: &Device, metainfo: &Metainfo) -> bool {
+    let extents = metainfo.extents.extents().iter();
+    extents
+        .map(|extent| (extent.disk.0, extent.length))
+        .eq([(0, device.size_bytes)])
+}
+
+fn run_text(run: Option<(DiskOffset, u64)>) -> String {
+    match run {
+        Some((start, length)) => format!("{length} used bytes at {}", start.0),
+        None => "no more".into(),
+    }
 }

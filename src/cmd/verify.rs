@@ -5,6 +5,7 @@ use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::units::DiskOffset;
 
 use super::reading::Reading;
+use super::source::{self, Kind};
 use super::{Failure, load_torrent, say};
 use crate::net::torrent::TorrentPlace;
 use crate::os::device::Device;
@@ -22,7 +23,11 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let metainfo = load_torrent(&options.torrent)?;
     let (device, _) = options.target.open_readonly()?;
-    let found = compare(&metainfo, &device, Places::of(&metainfo), Mode::Auto)?;
+    let places = match Kind::of(&device)? {
+        Kind::Partclone => source::image_places(&device, &metainfo)?,
+        Kind::Raw | Kind::Slices(_) => Places::of(&metainfo),
+    };
+    let found = compare(&metainfo, &device, places, Mode::Auto)?;
     say(&format!(
         "good: {} of {} pieces\n",
         found.good,
@@ -68,6 +73,7 @@ pub fn compare(
     let reading = Reading {
         device,
         places: places.clone(),
+        strips: None,
         state: State::Verifying,
         torrent: metainfo.name.clone(),
         target: device.path.display().to_string(),

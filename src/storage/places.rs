@@ -2,14 +2,15 @@
 //!
 //! Everything in this folder asks [`Places`] and nothing else. The answer comes from a list of
 //! extents on one device, which is how a raw disk or image file is described. A source that keeps
-//! its bytes elsewhere (slices: a file for each run) or computes where they are (from the bitmap of
-//! a partclone image) differs from that in this answer alone.
+//! its bytes elsewhere (slices: a file for each run) or computes where they are (a partclone
+//! image) differs from that in this answer alone.
 
 use std::sync::Arc;
 
-use swarm_proto::format::extents::{Extent, ExtentMap};
+use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::format::partclone_data::Data;
 use swarm_proto::format::slices::SliceTable;
 use swarm_proto::units::{DiskOffset, PieceIndex};
 
@@ -20,8 +21,17 @@ use swarm_proto::units::{DiskOffset, PieceIndex};
 pub struct Places {
     layout: Layout,
     extents: Arc<ExtentMap>,
-    /// `None`: the device has each byte where the disk has it.
-    slices: Option<Arc<SliceTable>>,
+    held: Held,
+}
+
+/// How the bytes are held.
+#[derive(Clone)]
+enum Held {
+    /// The device has each byte where the disk has it.
+    Raw,
+    Slices(Arc<SliceTable>),
+    /// One after the other, in a partclone image.
+    Image(Data),
 }
 
 /// A part of the bytes that were asked for, contiguous on the device or in one slice.
@@ -46,7 +56,7 @@ impl Places {
         Places {
             layout,
             extents,
-            slices: None,
+            held: Held::Raw,
         }
     }
 
@@ -57,13 +67,25 @@ impl Places {
     /// The same pieces, each byte in the slice that has it.
     pub fn in_slices(self, table: SliceTable) -> Places {
         Places {
-            slices: Some(Arc::new(table)),
+            held: Held::Slices(Arc::new(table)),
+            ..self
+        }
+    }
+
+    /// The same pieces in a partclone image of the same runs of used blocks.
+    pub fn in_image(self, data: Data) -> Places {
+        assert_eq!(self.layout.total_bytes(), data.bytes());
+        Places {
+            held: Held::Image(data),
             ..self
         }
     }
 
     pub(super) fn slices(&self) -> Option<&Arc<SliceTable>> {
-        self.slices.as_ref()
+        match &self.held {
+            Held::Slices(table) => Some(table),
+            Held::Raw | Held::Image(_) => None,
+        }
     }
 
     pub fn layout(&self) -> &Layout {
@@ -72,7 +94,10 @@ impl Places {
 
     /// How many bytes the device must have.
     pub(super) fn needed_bytes(&self) -> u64 {
-        self.extents.disk_end().0
+        match &self.held {
+            Held::Image(data) => data.end(),
+            Held::Raw | Held::Slices(_) => self.extents.disk_end().0,
+        }
     }
 
     /// Where a piece begins on the disk; it may go on elsewhere.
@@ -84,7 +109,7 @@ impl Places {
 
     /// Where the disk has the byte at this offset of the device or of a slice.
     pub(super) fn on_disk(&self, file: u32, offset: DiskOffset) -> DiskOffset {
-        match &self.slices {
+        match self.slices() {
             Some(table) => table.name(file).disk + offset.0,
             None => offset,
         }
@@ -98,40 +123,38 @@ impl Places {
         length: u32,
     ) -> impl Iterator<Item = Place> + '_ {
         let first_byte = self.layout.piece_start(piece) + u64::from(begin);
-        let in_piece = |bytes: u64| u32::try_from(bytes).expect("a part of one piece");
-        let mut extents = self.extents.ranges(first_byte, length.into());
-        let mut rest = None;
+        let mut offset = 0;
         std::iter::from_fn(move || {
-            let extent = rest.take().or_else(|| extents.next())?;
-            let (file, disk, length) = self.locate(&extent);
-            if length < extent.length {
-                rest = Some(Extent {
-                    torrent_offset: extent.torrent_offset + length,
-                    disk: extent.disk + length,
-                    length: extent.length - length,
-                });
+            if offset == length {
+                return None;
             }
-            Some(Place {
-                offset: in_piece(extent.torrent_offset - first_byte),
+            let (file, disk, count) = self.place(first_byte + u64::from(offset));
+            let place = Place {
+                offset,
                 file,
                 disk,
-                length: in_piece(length),
-            })
+                length: u32::try_from(count)
+                    .unwrap_or(u32::MAX)
+                    .min(length - offset),
+            };
+            offset += place.length;
+            Some(place)
         })
     }
 
-    /// Number of the slice that has the first byte of these, the offset in it, and how many of them
-    /// it has.
-    fn locate(&self, extent: &Extent) -> (u32, DiskOffset, u64) {
-        let Some(table) = &self.slices else {
-            return (0, extent.disk, extent.length);
+    /// Number of the slice that has a byte of the torrent, the offset there or on the device, and
+    /// how many bytes are there from it on.
+    fn place(&self, byte: u64) -> (u32, DiskOffset, u64) {
+        if let Held::Image(data) = &self.held {
+            let (disk, count) = data.place(byte);
+            return (0, disk, count);
+        }
+        let (disk, count) = self.extents.place(byte);
+        let Some(table) = self.slices() else {
+            return (0, disk, count);
         };
-        let (file, end) = table.find(extent.disk);
-        let offset = extent.disk - table.name(file).disk;
-        (
-            file,
-            DiskOffset(offset),
-            extent.length.min(end - extent.disk),
-        )
+        let (file, end) = table.find(disk);
+        let offset = DiskOffset(disk - table.name(file).disk);
+        (file, offset, count.min(end - disk))
     }
 }

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use swarm_proto::format::layout::Layout;
+use swarm_proto::format::partclone_data::{Strip, Strips};
 use swarm_proto::policy::cache::Chunk;
 use swarm_proto::policy::read_queue::ReadQueue;
 use swarm_proto::swarm::{DiskError, Hash, HashOf, Work};
@@ -28,6 +30,7 @@ use super::hasher::Hasher;
 use super::holes::Holes;
 use super::places::Places;
 use super::requests::{JOINED_BYTES_MAX, Joining};
+use super::sectors;
 use crate::os::device::Device;
 use crate::os::pool::Pool;
 use crate::os::signal::{Signal, Signals};
@@ -61,6 +64,10 @@ struct Reader {
     /// Hashed in the same step as the piece that `advance` returned.
     second: Option<(PieceIndex, PieceHash)>,
     hasher: Hasher,
+    /// Checks the checksums of a partclone image on the way.
+    strips: Option<Strips>,
+    /// The first of them that does not fit.
+    damage: Option<ReadError>,
     layout: Layout,
     buffer_bytes: u32,
     // Dropped in this order: the kernel must be done with the buffers before they go.
@@ -73,7 +80,7 @@ type PieceRead = (PieceIndex, Result<PieceHash, ReadError>);
 
 impl Reader {
     /// Keeps the device open, and held if it is held, on its own.
-    fn new(device: &Device, places: Places) -> Result<Reader, ReadError> {
+    fn new(device: &Device, places: Places, strips: Option<Strips>) -> Result<Reader, ReadError> {
         let (needed_bytes, holds_bytes) = (places.needed_bytes(), device.size_bytes);
         if needed_bytes > holds_bytes {
             return Err(ReadError::TooSmall {
@@ -94,6 +101,8 @@ impl Reader {
             failed: Vec::new(),
             second: None,
             hasher: Hasher::default(),
+            strips,
+            damage: None,
             layout,
             buffer_bytes,
             storage: Storage::new(device, places, Joining::Reads).map_err(ReadError::Kernel)?,
@@ -205,6 +214,9 @@ impl Reader {
         let chunks = places.map(|place| self.queue.next_hash(place?));
         let steps = chunks.map(|chunk| chunk.map(|(chunk, buffer)| self.step(chunk, buffer)));
         let hashed = self.hasher.hash(steps, &self.pool, &self.layout);
+        for (chunk, buffer) in chunks.iter().flatten() {
+            self.check(*chunk, *buffer);
+        }
         self.free
             .extend(chunks.iter().flatten().map(|(_, buffer)| *buffer));
         hashed.map(|hashed| {
@@ -225,11 +237,31 @@ impl Reader {
         }
     }
 
+    /// Sums up the strips of a partclone image that have bytes in this chunk.
+    fn check(&mut self, chunk: Chunk, buffer: BufferId) {
+        let Some(strips) = &mut self.strips else {
+            return;
+        };
+        // It cannot be read, which is a better reason.
+        if self.failed.iter().any(|failed| failed.0 == chunk.piece) {
+            return;
+        }
+        let (begin, length) = self.queue.span(chunk);
+        let mut from = self.layout.piece_start(chunk.piece) + u64::from(begin);
+        let mut bytes = &self.pool.bytes(buffer)[..length as usize];
+        while !bytes.is_empty() && self.damage.is_none() {
+            if let Some(strip) = strips.take(&mut from, &mut bytes) {
+                self.damage = check_strip(self.storage.device(), strips, strip).err();
+            }
+        }
+    }
+
     fn judge(&mut self, (piece, hash): (PieceIndex, PieceHash)) -> PieceRead {
         let failed = self.failed.iter().find(|failed| failed.0 == piece);
-        let result = match failed {
-            Some((_, error)) => Err(self.explain(*error)),
-            None => Ok(hash),
+        let result = match (failed, self.damage.take()) {
+            (Some((_, error)), _) => Err(self.explain(*error)),
+            (None, Some(damage)) => Err(damage),
+            (None, None) => Ok(hash),
         };
         self.failed.retain(|failed| failed.0 != piece);
         (piece, result)
@@ -255,6 +287,36 @@ impl Reader {
     }
 }
 
+fn check_strip(device: &Device, strips: &Strips, strip: Strip) -> Result<(), ReadError> {
+    let stored = stored_sum(device, strips, strip.index)?;
+    let before = match strips.goes_on(strip) {
+        true => Some(stored_sum(device, strips, strip.index - 1)?),
+        false => None,
+    };
+    if strips.fits(strip, stored, before) {
+        return Ok(());
+    }
+    Err(ReadError::Checksum {
+        path: device.path.clone(),
+        offset: DiskOffset(strips.data().checksum(strip.index)),
+        blocks: strips.blocks(strip),
+    })
+}
+
+/// Waits for the disk: for a sector of each strip, which has just been read with its neighbours.
+fn stored_sum(device: &Device, strips: &Strips, strip: u64) -> Result<u32, ReadError> {
+    let offset = strips.data().checksum(strip);
+    let bytes = sectors::read(device, offset, 4).map_err(|error| ReadError::Read {
+        path: device.path.clone(),
+        offset: DiskOffset(offset),
+        error,
+    })?;
+    Ok(bytes
+        .iter()
+        .rev()
+        .fold(0, |sum, &byte| sum << 8 | u32::from(byte)))
+}
+
 /// The buffer of a ticket of `next_ticket`.
 fn buffer_of(ticket: Ticket) -> BufferId {
     BufferId(ticket.0 as u32)
@@ -270,10 +332,12 @@ fn buffer_bytes(layout: &Layout) -> u32 {
 }
 
 /// Reads and hashes these pieces, and blocks until that is done, `on_piece` returns an error, or a
-/// signal arrives. Those in holes of a file come first.
+/// signal arrives. Those in holes of a file come first. With `strips`, a checksum of the partclone
+/// image that does not fit is an error of the piece that completed its strip; holes are read, too.
 pub fn hash_pieces(
     device: &Device,
     places: Places,
+    strips: Option<Strips>,
     pieces: &mut dyn Iterator<Item = PieceIndex>,
     signals: &mut Signals,
     on_piece: &mut dyn FnMut(PieceIndex, Result<PieceHash, ReadError>) -> Result<(), ReadError>,
@@ -286,11 +350,12 @@ pub fn hash_pieces(
         offset: DiskOffset(0),
         error,
     })?;
-    let mut reader = Reader::new(device, places)?;
+    let sums_up = strips.is_some();
+    let mut reader = Reader::new(device, places, strips)?;
     for piece in pieces {
         match holes.hash(piece) {
-            Some(hash) => on_piece(piece, Ok(hash))?,
-            None => reader.add(piece),
+            Some(hash) if !sums_up => on_piece(piece, Ok(hash))?,
+            _ => reader.add(piece),
         }
     }
     let mut poll = Poll::new().map_err(ReadError::Kernel)?;
@@ -337,6 +402,12 @@ const STUCK_CHECK: Duration = Duration::from_secs(1);
 /// Why pieces were not read.
 #[derive(Debug)]
 pub enum ReadError {
+    /// The checksum at this offset of a partclone image does not fit these used blocks.
+    Checksum {
+        path: PathBuf,
+        offset: DiskOffset,
+        blocks: Range<u64>,
+    },
     Ends {
         path: PathBuf,
         offset: DiskOffset,
@@ -358,6 +429,20 @@ pub enum ReadError {
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ReadError::Checksum {
+                path,
+                offset,
+                blocks,
+            } => {
+                write!(
+                    f,
+                    "{} is damaged: its checksum at byte {} does not fit the used blocks {} to {} in front of it",
+                    path.display(),
+                    offset.0,
+                    blocks.start,
+                    blocks.end - 1
+                )
+            }
             ReadError::Ends { path, offset } => {
                 write!(
                     f,
@@ -448,6 +533,7 @@ mod tests {
         hash_pieces(
             &device,
             places,
+            None,
             &mut to_read,
             &mut signals,
             &mut |piece, hash| {
@@ -565,9 +651,14 @@ mod tests {
         let places = places(&[(0, 3 << 20)], 1 << 20);
         let mut all = places.layout().pieces();
         let mut signals = Signals::new().unwrap();
-        let error = hash_pieces(&device, places, &mut all, &mut signals, &mut |_, hash| {
-            hash.map(|_| panic!("no piece is there"))
-        })
+        let error = hash_pieces(
+            &device,
+            places,
+            None,
+            &mut all,
+            &mut signals,
+            &mut |_, hash| hash.map(|_| panic!("no piece is there")),
+        )
         .unwrap_err();
         assert!(
             error
@@ -589,7 +680,7 @@ mod tests {
             .unwrap();
         let runs = [(0, bytes.len() as u64)];
         let places = places(&runs, PIECE_BYTES);
-        let mut reader = Reader::new(&device, places.clone()).unwrap();
+        let mut reader = Reader::new(&device, places.clone(), None).unwrap();
         places.layout().pieces().for_each(|piece| reader.add(piece));
         let all = hashed(&bytes, &runs);
         let mut missing = 0;
@@ -617,13 +708,20 @@ mod tests {
         let mut all = places.layout().pieces();
         let mut count = 0;
         let mut signals = Signals::new().unwrap();
-        let result = hash_pieces(&device, places, &mut all, &mut signals, &mut |_, _| {
-            count += 1;
-            if count < 3 {
-                return Ok(());
-            }
-            Err(ReadError::Interrupted(Signal::Interrupt))
-        });
+        let result = hash_pieces(
+            &device,
+            places,
+            None,
+            &mut all,
+            &mut signals,
+            &mut |_, _| {
+                count += 1;
+                if count < 3 {
+                    return Ok(());
+                }
+                Err(ReadError::Interrupted(Signal::Interrupt))
+            },
+        );
         let error = result.unwrap_err();
         assert!(matches!(error, ReadError::Interrupted(Signal::Interrupt)));
         assert_eq!(count, 3);

@@ -28,12 +28,6 @@ pub(super) fn check(device: &Device, has_table: bool) -> Result<bool, Failure> {
             .found
             .is_empty();
     let path = &device.path;
-    if head.starts_with(b"partclone-image") {
-        let source = path.display();
-        return Err(Failure::Because(format!(
-            "source {source}: a partclone image is not yet supported, a device or a raw image is"
-        )));
-    }
     let source = path.display();
     match FileFormat::of(&head, &tail, known) {
         Some(FileFormat { name, help }) => Err(Failure::Because(format!(

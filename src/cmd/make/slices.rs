@@ -45,7 +45,7 @@ pub(super) fn describe(
     let table = source::slice_table(device, slices, &extents)?;
     let layout = layout_of(options, extents.total_bytes())?;
     let places = Places::new(layout, extents).in_slices(table);
-    let hashes = hash_all(options, device, places)?;
+    let hashes = hash_all(options, device, places, None)?;
     let torrent = metainfo_write::write(&Description {
         name: &super::name(options),
         trackers: &options.trackers,
@@ -179,7 +179,7 @@ impl Written {
         let source = self.source.as_ref().expect("they have been written");
         match &source.kind {
             Kind::Slices(slices) => (&source.device, slices),
-            Kind::Raw => unreachable!("it is a directory"),
+            Kind::Raw | Kind::Partclone => unreachable!("it is a directory"),
         }
     }
 

@@ -138,6 +138,16 @@ impl ExtentMap {
         self.extents[first..].iter().map_while(cut)
     }
 
+    /// Where one byte of the torrent lies, and how many are there from it on.
+    pub fn place(&self, byte: u64) -> (DiskOffset, u64) {
+        let at = self
+            .extents
+            .partition_point(|extent| extent.torrent_end() <= byte);
+        let extent = &self.extents[at];
+        let behind = byte - extent.torrent_offset;
+        (extent.disk + behind, extent.length - behind)
+    }
+
     /// The largest power of two, at most 4096, that divides the start and the end of every extent.
     /// The end of the last byte on the disk does not count: an image may end in the middle of a
     /// sector, and that sector is completed when it is written.
@@ -354,6 +364,15 @@ mod tests {
             map.ranges(0, 0).count() + map.ranges(9728, 0).count() + map.ranges(5, 0).count(),
             0
         );
+    }
+
+    #[test]
+    fn the_place_of_a_byte_is_where_its_range_begins() {
+        let map = map(&[(0, 4), (9, 1), (4, 2)]).unwrap();
+        for byte in 0..7 {
+            let range = map.ranges(byte, 7 - byte).next().unwrap();
+            assert_eq!(map.place(byte), (range.disk, range.length));
+        }
     }
 
     #[test]

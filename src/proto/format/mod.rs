@@ -14,6 +14,7 @@
 
 pub mod bencode;
 pub mod contents;
+mod crc32;
 pub mod extents;
 pub mod file_formats;
 pub mod gpt;
@@ -22,6 +23,10 @@ pub mod leftovers;
 pub mod mbr;
 pub mod metainfo;
 pub mod metainfo_write;
+pub mod partclone;
+pub mod partclone_data;
+pub mod partclone_error;
+mod partclone_map;
 pub mod partitions;
 pub mod signatures;
 pub mod slices;
