@@ -71,3 +71,17 @@ pub fn cut<'a>(mut bytes: &'a [u8], lengths: &'a [u8]) -> impl Iterator<Item = &
         (!part.is_empty()).then_some(part)
     })
 }
+
+/// CRC-32 of IEEE 802.3 by its definition: division of polynomials, bit by bit.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    let mut rest = u32::MAX;
+    for byte in bytes {
+        rest ^= u32::from(*byte);
+        for _ in 0..8 {
+            let low = rest & 1;
+            rest >>= 1;
+            rest ^= low * 0xedb8_8320;
+        }
+    }
+    !rest
+}

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use swarm_proto::format::gpt::{Around, Gpt, Header, PRIMARY_LBA, Plan, Write};
 use swarm_proto::format::mbr::{self, Sector0};
 use swarm_proto::format::partitions::PartitionTable;
-use swarmdd_fuzz::Input;
+use swarmdd_fuzz::{Input, crc32};
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
@@ -271,18 +271,4 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
-}
-
-/// CRC-32 of IEEE 802.3 by its definition: division of polynomials, bit by bit.
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut rest = u32::MAX;
-    for byte in bytes {
-        rest ^= u32::from(*byte);
-        for _ in 0..8 {
-            let low = rest & 1;
-            rest >>= 1;
-            rest ^= low * 0xedb8_8320;
-        }
-    }
-    !rest
 }
