@@ -428,10 +428,10 @@ fn a_torrent_info_that_is_wrong_is_refused() {
             INFO.replace("02000000", "00000300"),
             "source torrent.info: bytes 768 to 1280 and bytes 1024 to 16778240 of the disk overlap",
         ),
-        (INFO.repeat(2), "line 20: 4 hashes, the 3 pieces of 16 MiB"),
-        ("block_size: 1\n".into(), "line 1: no bytes are described"),
+        (INFO.repeat(2), "line 21: 4 hashes, the 3 pieces of 16 MiB"),
+        ("block_size: 1\n".into(), "line 2: no bytes are described"),
         ("x".repeat(400), "line 1: longer than 320 bytes"),
-        (String::new(), "line 0: no bytes are described"),
+        (String::new(), "line 1: no bytes are described"),
     ];
     for (text, why) in cases {
         place.write("torrent.info", text.as_bytes());

@@ -4,18 +4,23 @@
 //! and nothing else, so the info-hash is the same.
 
 use std::fmt::Display;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
 use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo_write::{self, Content, Description};
-use swarm_proto::format::torrent_info::{LINE_BYTES_MAX, PIECE_BYTES, TorrentInfo};
+use swarm_proto::format::slices;
+use swarm_proto::format::torrent_info::{PIECE_BYTES, TorrentInfo};
+use swarm_proto::limits::METAINFO_BYTES_MAX;
 
 use super::draft::Draft;
 use super::{CREATED_BY, Options};
 use crate::cmd::Failure;
+
+/// Longest file that is read. Of a million slices it has 90 MB, a little more than their torrent.
+const BYTES_MAX: u64 = 2 * METAINFO_BYTES_MAX as u64;
 
 /// Whether a source is one, by its name or by how it begins. An error comes when it is opened.
 pub(super) fn is_one(path: &Path) -> bool {
@@ -33,37 +38,23 @@ pub fn is_named_so(path: &Path) -> bool {
 
 pub(super) fn read(path: &Path) -> Result<TorrentInfo, Failure> {
     let failed = |error: &dyn Display| refusal(path, error);
-    let mut info = TorrentInfo::default();
-    let mut file = File::open(path).map_err(|error| failed(&error))?;
-    let (mut text, mut part) = (Vec::new(), vec![0; 1 << 16]);
-    loop {
-        let length = file.read(&mut part).map_err(|error| failed(&error))?;
-        text.extend_from_slice(&part[..length]);
-        // What stands behind the last line feed goes on in the next part. At the end it is a line,
-        // too, and so is a line that is already too long.
-        let is_last = length == 0 || text.len() > part.len() + LINE_BYTES_MAX;
-        let end = text.iter().rposition(|&byte| byte == b'\n');
-        let end = if is_last {
-            text.len()
-        } else {
-            end.map_or(0, |end| end + 1)
-        };
-        for line in text[..end].split_inclusive(|&byte| byte == b'\n') {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            info.line(line).map_err(|error| failed(&error))?;
-        }
-        text.drain(..end);
-        if length == 0 {
-            return info.finish().map_err(|error| failed(&error));
-        }
+    let length = fs::metadata(path).map_or(0, |found| found.len());
+    if length > BYTES_MAX {
+        return Err(failed(&format!(
+            "has {length} bytes, at most {BYTES_MAX} are read"
+        )));
     }
+    let text = fs::read(path).map_err(|error| failed(&error))?;
+    let mut info = TorrentInfo::default();
+    for line in text.split(|&byte| byte == b'\n') {
+        info.line(line).map_err(|error| failed(&error))?;
+    }
+    info.finish().map_err(|error| failed(&error))
 }
 
 /// Where the slices lie that the file at this path names.
 pub(super) fn extents(path: &Path, info: &TorrentInfo) -> Result<ExtentMap, Failure> {
-    let slices = info.slices.iter();
-    let extents = ExtentMap::from_files(slices.map(|slice| (slice.name.disk, slice.length)));
-    extents.map_err(|error| refusal(path, &error))
+    slices::extents(&info.slices).map_err(|error| refusal(path, &error))
 }
 
 fn refusal(path: &Path, why: &dyn Display) -> Failure {

@@ -10,9 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::metainfo_write::{self, Content, Description};
-use swarm_proto::format::slices::{SLICE_BYTES_MAX, Slice, SliceName};
+use swarm_proto::format::slices::{SLICE_BYTES_MAX, Slice, SliceName, extents};
 use swarm_proto::limits::FILE_COUNT_MAX;
 use swarm_proto::units::DiskOffset;
 
@@ -39,8 +38,7 @@ pub(super) fn describe(
 ) -> Result<(), Failure> {
     let disk_bytes = partition_bytes(device, slices)?;
     let draft = Draft::create(&options.output)?;
-    let places = |slice: &Slice| (slice.name.disk, slice.length);
-    let extents = Arc::new(ExtentMap::from_files(slices.iter().map(places))?);
+    let extents = Arc::new(extents(slices)?);
     let end = extents.disk_end().0;
     let table = source::slice_table(device, slices, &extents)?;
     let layout = layout_of(options, extents.total_bytes())?;
@@ -193,12 +191,10 @@ impl Written {
 impl Drop for Written {
     fn drop(&mut self) {
         // As for a draft: after the rename there is nothing to remove.
-        for entry in fs::read_dir(&self.temporary)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let _ = fs::remove_file(entry.path());
+        if let Ok(mut entries) = fs::read_dir(&self.temporary) {
+            while let Some(Ok(entry)) = entries.next() {
+                let _ = fs::remove_file(entry.path());
+            }
         }
         let _ = fs::remove_dir(&self.temporary);
     }

@@ -4,7 +4,7 @@
 //! byte in hexadecimal. partclone writes 32 digits; any number of them names a slice here. There
 //! can be a million slices, so what is kept of each is 10 bytes.
 
-use crate::format::extents::ExtentMap;
+use crate::format::extents::{ExtentError, ExtentMap};
 use crate::units::DiskOffset;
 use alloc::vec::Vec;
 use core::fmt;
@@ -114,6 +114,11 @@ pub fn sort(slices: &mut [Slice]) -> Result<(), SliceError> {
         })
     };
     slices.windows(2).find_map(collide).map_or(Ok(()), Err)
+}
+
+/// What slices in torrent order describe.
+pub fn extents(slices: &[Slice]) -> Result<ExtentMap, ExtentError> {
+    ExtentMap::from_files(slices.iter().map(|slice| (slice.name.disk, slice.length)))
 }
 
 /// The slices that hold the bytes of a torrent.
@@ -293,16 +298,13 @@ mod tests {
         list.iter().map(slice).collect()
     }
 
-    fn extents(list: &[(u64, u64)]) -> ExtentMap {
-        let files = list
-            .iter()
-            .map(|&(disk, length)| (DiskOffset(disk), length));
-        ExtentMap::from_files(files).unwrap()
+    fn image(list: &[(u64, u64)]) -> ExtentMap {
+        extents(&slices(list)).unwrap()
     }
 
-    fn refusal(list: &[(u64, u64)], image: &[(u64, u64)]) -> String {
+    fn refusal(list: &[(u64, u64)], runs: &[(u64, u64)]) -> String {
         let mut slices = slices(list);
-        let table = sort(&mut slices).and_then(|()| SliceTable::new(&slices, &extents(image)));
+        let table = sort(&mut slices).and_then(|()| SliceTable::new(&slices, &image(runs)));
         let text = table.unwrap_err().to_string();
         text.replace("0000000000000000000000000000", "..")
     }
@@ -363,7 +365,7 @@ mod tests {
             let mut shuffled = slices(&list);
             rng.shuffle(&mut shuffled);
             sort(&mut shuffled).unwrap();
-            let table = SliceTable::new(&shuffled, &extents(&runs)).unwrap();
+            let table = SliceTable::new(&shuffled, &image(&runs)).unwrap();
             for (disk, length) in runs {
                 for at in disk..disk + length {
                     let (index, end) = table.find(DiskOffset(at));
@@ -377,7 +379,7 @@ mod tests {
     /// partclone cuts the same run in other places when it reads an image and not a device.
     #[test]
     fn it_does_not_matter_where_a_run_is_cut() {
-        let image = extents(&[(0, 32)]);
+        let image = image(&[(0, 32)]);
         for list in [
             &[(0, 32)][..],
             &[(0, 1), (1, 31)],

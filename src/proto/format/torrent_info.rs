@@ -27,7 +27,7 @@ use core::fmt;
 pub const PIECE_BYTES: u32 = 16 << 20;
 
 /// Longest line that is read. A line has 45 bytes at most; a name may have more digits.
-pub const LINE_BYTES_MAX: usize = 320;
+const LINE_BYTES_MAX: usize = 320;
 
 /// What is read. Calling order: `line` for each line, then `finish`.
 #[derive(Debug, Default)]
