@@ -150,7 +150,7 @@ def file_systems(stage, partitions):
         subprocess.run(["mkfs.vfat", "-F", "32", "-s", "1", partitions[1]], check=True,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         subprocess.run(["mcopy", "-i", partitions[1], "-s", tree / "noise", tree / "words", "::"],
-                       check=True)
+                       check=True, stderr=subprocess.DEVNULL)
 
 
 def same_partition(one, other):
