@@ -88,7 +88,9 @@ def map_used(image: Image, state: State, map_file: Path, say: Callable[[str], No
     lines = told_by("used-map", words)
     if status:
         if wanted():
-            say(f"{image.name}: deleted files are sent as well: {first_line(chr(10).join(lines))}")
+            # What it said before is about file systems that are clean.
+            reason = (lines or ["no reason given"])[-1]
+            say(f"{image.name}: deleted files are sent as well: {reason}")
         return []
     say(lines[-1])
     return ["--used-map", str(map_file)]
