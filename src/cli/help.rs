@@ -213,11 +213,8 @@ Options:
   --skip-holes          Leave out the holes of a sparse file: the target keeps
                         what it has there. Only if nothing relies on holes being
                         zeros; a file system that is new from mke2fs does.
-  --used-map FILE       Of the partitions, or of a SOURCE without a table,
-                        describe only what this map calls used: a mapfile of
-                        partclone.FS -D or ddrescue, or a .bmap of bmaptool.
-                        scripts/used-map writes one of a whole disk. The target
-                        keeps what it has in unused blocks.
+  --used-map FILE       Leave out what this map calls unused: of partclone.FS -D,
+                        scripts/used-map, ddrescue or bmaptool.
   --slices DIR          Write what is described into this new directory, too, as
                         slices of at most 16 MiB: for another client to seed.
   --live                Read SOURCE although it is in use: mounted to be written

@@ -4,9 +4,9 @@
 //! nothing else to do.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -20,6 +20,7 @@ use swarm_proto::wire::url::Url;
 use super::http::{Exchange, ExchangeError, Request, Resolver, TimeLimit};
 use crate::os::clock;
 use crate::os::signal::Signals;
+use crate::os::whole;
 
 /// The wait after the n-th failure is 1, 2, 4, 8, then always 10 seconds. A hundred machines then
 /// ask a server that is just starting a hundred times a second at most.
@@ -74,7 +75,12 @@ pub fn load(
 ) -> Result<Metainfo, TorrentError> {
     let bytes = match place {
         TorrentPlace::Url(url) => download(url, patience, caller)?,
-        TorrentPlace::File(path) => read_file(path)?,
+        TorrentPlace::File(path) => {
+            whole::read(path, METAINFO_BYTES_MAX).map_err(|error| TorrentError::File {
+                path: path.display().to_string(),
+                error,
+            })?
+        }
     };
     let metainfo = Metainfo::parse(&bytes)?;
     match info_hash {
@@ -84,24 +90,6 @@ pub fn load(
         }),
         _ => Ok(metainfo),
     }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, TorrentError> {
-    let failed = |error| TorrentError::File {
-        path: path.display().to_string(),
-        error,
-    };
-    let mut bytes = Vec::new();
-    let limit = METAINFO_BYTES_MAX as u64 + 1;
-    std::fs::File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(failed)?;
-    if bytes.len() > METAINFO_BYTES_MAX {
-        return Err(failed(io::Error::other(format!(
-            "longer than {METAINFO_BYTES_MAX} bytes"
-        ))));
-    }
-    Ok(bytes)
 }
 
 fn download(url: &Url, patience: Patience, caller: Caller) -> Result<Vec<u8>, TorrentError> {
@@ -266,7 +254,7 @@ impl From<MetainfoError> for TorrentError {
 mod tests {
     use super::*;
     use crate::os::testing::closed_address;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread::JoinHandle;
     use swarm_proto::limits::REDIRECTS_MAX;

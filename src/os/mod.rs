@@ -20,6 +20,7 @@ pub mod signal;
 pub mod sparse;
 pub mod start;
 pub mod tty;
+pub mod whole;
 pub mod zero;
 
 use std::io;

@@ -1,7 +1,6 @@
 //! What does the file of `--used-map` say about the source?
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
 
@@ -10,22 +9,14 @@ use swarm_proto::limits::USED_MAP_BYTES_MAX;
 
 use crate::cmd::Failure;
 use crate::os::device::Device;
+use crate::os::whole;
 
 /// The used bytes, in order and apart from each other.
 pub(super) fn read(path: &Path, source: &Device) -> Result<Vec<Range<u64>>, Failure> {
-    let refused = |why: &str| Failure::Because(format!("used map {}: {why}", path.display()));
-    let text = read_text(path).map_err(|error| refused(&error.to_string()))?;
-    if text.len() > USED_MAP_BYTES_MAX {
-        return Err(refused(&format!("more than {USED_MAP_BYTES_MAX} bytes")));
-    }
-    let used = used_map::parse(&text, source.size_bytes);
-    used.map_err(|error| refused(&error.to_string()))
-}
-
-/// At most one byte more than is accepted.
-fn read_text(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let limit = USED_MAP_BYTES_MAX as u64 + 1;
-    File::open(path)?.take(limit).read_to_end(&mut text)?;
-    Ok(text)
+    let refused = |why: &dyn Display| {
+        let path = path.display();
+        Failure::Because(format!("used map {path}: {why}"))
+    };
+    let text = whole::read(path, USED_MAP_BYTES_MAX).map_err(|error| refused(&error))?;
+    used_map::parse(&text, source.size_bytes).map_err(|error| refused(&error))
 }

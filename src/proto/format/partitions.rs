@@ -203,13 +203,11 @@ impl PartitionTable {
     /// partitions.
     pub fn tables(&self) -> Vec<Range<u64>> {
         let mut tables = vec![self.bytes(0, gpt::PRIMARY_LBA + 1)];
-        let links = self.logical.iter().map(|(_, logical)| logical);
         let extended = self.entries.iter().filter(|entry| entry.is_extended());
-        tables.extend(
-            links
-                .chain(extended)
-                .map(|link| self.bytes(link.first_lba, link.first_lba + 1)),
-        );
+        let links = self.logical.iter().map(|(_, logical)| logical);
+        for link in extended.chain(links) {
+            tables.push(self.bytes(link.first_lba, link.first_lba + 1));
+        }
         if let Kind::Gpt { primary, .. } = &self.kind {
             let header = primary.header();
             let first = header.entries_lba();
