@@ -97,7 +97,7 @@ enum Prepared {
 }
 
 /// A target that has been checked. It is held until it is dropped.
-struct Held {
+pub(super) struct Held {
     device: Device,
     identity: Identity,
 }
@@ -193,7 +193,14 @@ impl<'a> Preparation<'a> {
     fn hold_targets(&mut self, metainfos: &[&Metainfo]) -> Result<Vec<Held>, Refusal> {
         let mut targets = Vec::new();
         for (index, metainfo) in metainfos.iter().enumerate() {
-            let held = hold(self.options, index, metainfo, &targets).map_err(refusal(index))?;
+            let target = &self.options.jobs[index].target;
+            let others: Vec<&Device> = targets.iter().map(|held: &Held| &held.device).collect();
+            let needed_bytes = needed_bytes(metainfo, self.options.allow_smaller);
+            let how = TargetOptions {
+                dry_run: self.options.dry_run,
+            };
+            let held = hold(target, metainfo, needed_bytes, how, &others);
+            let held = held.map_err(refusal(index))?;
             self.statuses[index].disk = Some(Disk::of(&held.device, &held.identity));
             targets.push(held);
         }
@@ -234,31 +241,44 @@ impl<'a> Preparation<'a> {
     }
 
     fn setups(&mut self, metainfos: Vec<Arc<Metainfo>>, targets: Vec<Held>) -> Vec<Setup> {
-        let mut setups = Vec::new();
-        for ((job, metainfo), held) in self.options.jobs.iter().zip(metainfos).zip(targets) {
-            let Held { device, identity } = held;
-            if !device.direct {
-                let path = device.path.display();
-                self.reporter.note(&format!(
-                    "{path}: its file system knows no O_DIRECT, writing through the page cache"
-                ));
-            }
-            // A file that did not exist before cannot hold a piece.
-            let scan = match self.options.fresh || device.created {
-                true => ScanPolicy::Skip,
-                false => ScanPolicy::BeforeUse,
-            };
-            setups.push(Setup {
-                places: Places::of(&metainfo),
-                metainfo,
-                device,
-                identity,
-                target: job.target.to_string(),
-                role: Role::Leecher,
-                scan,
-            });
+        let (jobs, fresh) = (self.options.jobs.iter(), self.options.fresh);
+        let reporter = &mut self.reporter;
+        let setup = |((job, metainfo), held): ((&Job, _), Held)| {
+            held.into_setup(&job.target, metainfo, fresh, reporter)
+        };
+        jobs.zip(metainfos).zip(targets).map(setup).collect()
+    }
+}
+
+impl Held {
+    pub(super) fn into_setup(
+        self,
+        target: &Target,
+        metainfo: Arc<Metainfo>,
+        fresh: bool,
+        reporter: &mut Reporter,
+    ) -> Setup {
+        let Held { device, identity } = self;
+        if !device.direct {
+            let path = device.path.display();
+            reporter.note(&format!(
+                "{path}: its file system knows no O_DIRECT, writing through the page cache"
+            ));
         }
-        setups
+        // A file that did not exist before cannot hold a piece.
+        let scan = match fresh || device.created {
+            true => ScanPolicy::Skip,
+            false => ScanPolicy::BeforeUse,
+        };
+        Setup {
+            places: Places::of(&metainfo),
+            metainfo,
+            device,
+            identity,
+            target: target.to_string(),
+            role: Role::Leecher,
+            scan,
+        }
     }
 }
 
@@ -269,20 +289,17 @@ fn refusal<E: fmt::Display>(job: usize) -> impl FnOnce(E) -> Refusal {
     }
 }
 
-/// Opens and checks one target while the targets before it are held. A dry run opens it without
-/// changing anything.
-fn hold(
-    options: &Options,
-    index: usize,
+/// Opens and checks one target while the `others` are open. A dry run opens it without changing
+/// anything.
+pub(super) fn hold(
+    target: &Target,
     metainfo: &Metainfo,
-    others: &[Held],
+    needed_bytes: u64,
+    how: TargetOptions,
+    others: &[&Device],
 ) -> Result<Held, String> {
-    let target = &options.jobs[index].target;
     let twice = |name: &dyn fmt::Display| format!("target {name} is given twice");
-    let how = TargetOptions {
-        dry_run: options.dry_run,
-    };
-    let opened = target.open(options.needed_bytes(metainfo), how, &numbers(others));
+    let opened = target.open(needed_bytes, how, &numbers(others));
     let (device, identity) = opened.map_err(|error| match error {
         TargetError::Device(DeviceError::TooSmall { holds_bytes, .. }) => {
             too_small(&error, metainfo, holds_bytes)
@@ -299,16 +316,14 @@ fn hold(
     Ok(Held { device, identity })
 }
 
-impl Options {
-    /// How many bytes the target must hold: as many as the disk the image was made on, because its
-    /// partition table may refer to all of them; with `--allow-smaller` only what the image and its
-    /// partition table use.
-    fn needed_bytes(&self, metainfo: &Metainfo) -> u64 {
-        metainfo
-            .disk_bytes
-            .filter(|_| !self.allow_smaller)
-            .unwrap_or_else(|| partition_table::bytes_needed(metainfo))
-    }
+/// How many bytes the target must hold: as many as the disk the image was made on, because its
+/// partition table may refer to all of them; with `--allow-smaller` only what the image and its
+/// partition table use.
+pub(super) fn needed_bytes(metainfo: &Metainfo, allow_smaller: bool) -> u64 {
+    metainfo
+        .disk_bytes
+        .filter(|_| !allow_smaller)
+        .unwrap_or_else(|| partition_table::bytes_needed(metainfo))
 }
 
 /// The sentence of a refusal, with a way out where there is one.
@@ -343,21 +358,19 @@ fn check_sectors(device: &Device, metainfo: &Metainfo) -> Result<(), String> {
     }
 }
 
-fn numbers(targets: &[Held]) -> Vec<DeviceNumber> {
-    let number = |held: &Held| match held.device.kind {
+fn numbers(devices: &[&Device]) -> Vec<DeviceNumber> {
+    let number = |device: &&Device| match device.kind {
         Kind::Block { number } => Some(number),
         Kind::Regular => None,
     };
-    targets.iter().filter_map(number).collect()
+    devices.iter().filter_map(number).collect()
 }
 
 /// Is this the path of one of `others`, possibly through another name of its directory?
-fn is_one_of(path: &Path, others: &[Held]) -> bool {
+fn is_one_of(path: &Path, others: &[&Device]) -> bool {
     let wanted = real_path(path);
-    wanted.is_some()
-        && others
-            .iter()
-            .any(|held| real_path(&held.device.path) == wanted)
+    let mut others = others.iter();
+    wanted.is_some() && others.any(|device| real_path(&device.path) == wanted)
 }
 
 /// The path without links, also of a file that does not exist yet.

@@ -1,8 +1,9 @@
 //! `swarmdd seed`: which torrent is served from which source?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::swarm::{Role, ScanPolicy};
 use swarm_proto::wire::url::Url;
 
@@ -55,40 +56,50 @@ fn serve(options: &Options, signals: &mut Signals, reporter: &mut Reporter) -> R
         };
         let patience = Patience::Tries(super::TRIES);
         let metainfo = Arc::new(torrent::load(&job.torrent, None, patience, caller)?);
-        let source = source::open(&job.source, Some(&metainfo))?;
-        if let Some(note) = &source.note {
-            reporter.note(note);
-        }
-        let (places, device) = (source.places(&metainfo)?, source.device);
-        let target = job.source.display().to_string();
-        let writers = target::source::writers(&device);
-        if !writers.is_empty() {
-            reporter.note(&format!(
-                "source {target} is in use: {}; pieces that change are not served",
-                writers.join(", ")
-            ));
-        }
-        let identity = Identity::default();
-        if options.check {
-            let places = places.clone();
-            let found = verify::compare(&metainfo, &device, places, options.progress)?;
-            found.insist(&metainfo, &device)?;
-        }
-        // Without --check each piece is read and hashed before its first upload.
-        let scan = match options.check {
-            true => ScanPolicy::Skip,
-            false => ScanPolicy::BeforeUse,
-        };
-        setups.push(Setup {
-            metainfo,
-            device,
-            places,
-            identity,
-            target,
-            role: Role::Seeder,
-            scan,
-        });
+        let check = options.check.then_some(options.progress);
+        setups.push(setup(metainfo, &job.source, check, reporter)?);
     }
     let result = agent::run(setups, &options.settings, signals, reporter);
     super::conclude(result, reporter)
+}
+
+/// Opens a source and refuses one that cannot hold the image. `check` reads and hashes all of it
+/// first, with this progress.
+pub(super) fn setup(
+    metainfo: Arc<Metainfo>,
+    path: &Path,
+    check: Option<Mode>,
+    reporter: &mut Reporter,
+) -> Result<Setup, Failure> {
+    let source = source::open(path, Some(&metainfo))?;
+    if let Some(note) = &source.note {
+        reporter.note(note);
+    }
+    let (places, device) = (source.places(&metainfo)?, source.device);
+    let target = path.display().to_string();
+    let writers = target::source::writers(&device);
+    if !writers.is_empty() {
+        reporter.note(&format!(
+            "source {target} is in use: {}; pieces that change are not served",
+            writers.join(", ")
+        ));
+    }
+    if let Some(progress) = check {
+        let found = verify::compare(&metainfo, &device, places.clone(), progress)?;
+        found.insist(&metainfo, &device)?;
+    }
+    // Without --check each piece is read and hashed before its first upload.
+    let scan = match check {
+        Some(_) => ScanPolicy::Skip,
+        None => ScanPolicy::BeforeUse,
+    };
+    Ok(Setup {
+        metainfo,
+        device,
+        places,
+        identity: Identity::default(),
+        target,
+        role: Role::Seeder,
+        scan,
+    })
 }
