@@ -371,8 +371,9 @@ pub(crate) const NUMWANT: u32 = 200;
 /// wait as long.
 pub(crate) const SLOW_UPLOAD_MAX: Duration = Duration::from_secs(15);
 
-/// How long leaving waits for the tracker to take our `stopped`.
-pub(crate) const LEAVING_MAX: Duration = Duration::from_secs(3);
+/// How long leaving waits for the tracker to take our `stopped`: one SYN may be lost. Whoever sends
+/// a signal sees the end within two seconds.
+pub(crate) const LEAVING_MAX: Duration = Duration::from_millis(1500);
 
 /// An incomplete agent that has received nothing for this time says what it waits for. Peers are
 /// found, choked and unchoked within less.
