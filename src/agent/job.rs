@@ -148,6 +148,30 @@ impl Job {
         self.core.leave(now);
     }
 
+    // --- what the daemon asks
+
+    /// Counts all jobs of the process.
+    pub fn number(&self) -> usize {
+        self.reporting.number()
+    }
+
+    pub fn info_hash(&self) -> InfoHash {
+        self.core.metainfo().info_hash
+    }
+
+    pub fn device(&self) -> &Device {
+        self.storage.device()
+    }
+
+    /// When everything was on the disk and read back.
+    pub fn complete_at(&self) -> Option<Instant> {
+        self.reporting.complete_at()
+    }
+
+    pub fn uploaded_at(&self) -> Option<Instant> {
+        self.core.uploaded_at()
+    }
+
     // --- the turn
 
     pub fn receive(&mut self, shared: &mut Shared, now: Instant) {

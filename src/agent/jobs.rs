@@ -1,67 +1,53 @@
 //! Which jobs run, and which slot does each have?
 //!
-//! A slab: a job keeps its slot until it is removed, then the slot is free for another job. The
-//! memory was divided among the slots at the start, so a job that comes later takes nothing from
-//! those that run.
+//! A slab: a job keeps its slot until it is removed, then the slot is free for another job. A job
+//! that comes later finds a free slot or gets a new one.
 
 use super::job::Job;
 use super::place::{JobIndex, Place};
 
+#[derive(Default)]
 pub(super) struct Jobs {
-    slots: Vec<Slot>,
+    slots: Vec<Option<Job>>,
     /// Jobs inserted so far.
     inserted_count: usize,
 }
 
-struct Slot {
-    pool_bytes: u64,
-    job: Option<Job>,
-}
-
 impl Jobs {
-    /// Free slots with an equal share of the memory each.
-    pub fn new(slot_count: usize, pool_bytes: u64) -> Jobs {
-        let free = || Slot {
-            pool_bytes,
-            job: None,
-        };
-        Jobs {
-            slots: (0..slot_count).map(|_| free()).collect(),
-            inserted_count: 0,
-        }
-    }
-
-    /// Where the next job can be inserted, if a slot is free.
-    pub fn free_place(&self) -> Option<Place> {
-        let index = self.slots.iter().position(|slot| slot.job.is_none())?;
-        Some(Place {
-            index: JobIndex(index),
+    /// Where the next job can be inserted, with this share of the memory.
+    pub fn free_place(&self, pool_bytes: u64) -> Place {
+        let free = self.slots.iter().position(Option::is_none);
+        Place {
+            index: JobIndex(free.unwrap_or(self.slots.len())),
             number: self.inserted_count,
-            pool_bytes: self.slots[index].pool_bytes,
-        })
+            pool_bytes,
+        }
     }
 
     /// `job` was made for `place`, the answer of `free_place`.
     pub fn insert(&mut self, place: Place, job: Job) {
-        assert_eq!(Some(place), self.free_place());
-        self.slots[place.index.0].job = Some(job);
+        assert_eq!(place, self.free_place(place.pool_bytes));
+        if place.index.0 == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[place.index.0] = Some(job);
         self.inserted_count += 1;
     }
 
     pub fn remove(&mut self, index: JobIndex) -> Option<Job> {
-        self.slots[index.0].job.take()
+        self.slots[index.0].take()
     }
 
     pub fn get_mut(&mut self, index: JobIndex) -> Option<&mut Job> {
-        self.slots.get_mut(index.0)?.job.as_mut()
+        self.slots.get_mut(index.0)?.as_mut()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Job> {
-        self.slots.iter().filter_map(|slot| slot.job.as_ref())
+        self.slots.iter().flatten()
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Job> {
-        self.slots.iter_mut().filter_map(|slot| slot.job.as_mut())
+        self.slots.iter_mut().flatten()
     }
 
     /// All slots, free ones too: jobs may be removed on the way.

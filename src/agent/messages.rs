@@ -25,6 +25,11 @@ pub enum RunError {
         address: SocketAddr,
         error: io::Error,
     },
+    /// The socket of the daemon.
+    Control {
+        path: String,
+        error: io::Error,
+    },
     Memory {
         memory_mib: u64,
         /// By --memory.
@@ -41,6 +46,7 @@ impl fmt::Display for RunError {
         match self {
             RunError::Io(error) => write!(f, "cannot wait for the network and the disk: {error}"),
             RunError::Listen { address, error } => write!(f, "cannot listen at {address}: {error}"),
+            RunError::Control { path, error } => write!(f, "cannot listen at {path}: {error}"),
             RunError::Memory {
                 memory_mib,
                 is_given: true,

@@ -10,6 +10,8 @@
 //! job, do what the core asks for until it asks for nothing.
 
 mod announcer;
+mod control;
+mod daemon;
 mod hashing;
 mod job;
 mod jobs;
@@ -18,15 +20,19 @@ mod listener;
 mod messages;
 mod place;
 mod reporting;
+mod request;
 mod setup;
 mod tokens;
 
+pub use daemon::Open;
 pub use messages::RunError;
+pub use request::Addition;
 pub use setup::{Settings, Setup, divide_memory};
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -43,6 +49,8 @@ use crate::net::peer_socket::PeerSocket;
 use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::report;
+use control::Control;
+use daemon::Daemon;
 use job::Job;
 use jobs::Jobs;
 use listener::Listener;
@@ -65,16 +73,32 @@ pub fn run(
     Agent::new(setups, settings, signals, reporter)?.run()
 }
 
+/// Runs the jobs that programs add at the socket `path`, until one of them or a signal ends that.
+/// True if each of them is complete. `open` checks a job and opens its target or source.
+pub fn serve(
+    path: &Path,
+    open: &Open,
+    settings: &Settings,
+    signals: &mut Signals,
+    reporter: &mut Reporter,
+) -> Result<bool, RunError> {
+    let mut agent = Agent::new(Vec::new(), settings, signals, reporter)?;
+    let control = Control::new(path, agent.shared.poll.registry())?;
+    agent.daemon = Some(Daemon::new(control, open, settings));
+    agent.run()
+}
+
 struct Agent<'a> {
     shared: Shared<'a>,
     signals: &'a mut Signals,
     listener: Listener,
     jobs: Jobs,
+    daemon: Option<Daemon<'a>>,
     /// False as soon as a job has ended and is not complete.
     all_complete: bool,
     /// When every job is reported, whether or not its state has changed.
     report_at: Instant,
-    /// The jobs were told to leave. A second signal does not wait for them.
+    /// The jobs were told to leave.
     leaving: bool,
 }
 
@@ -97,8 +121,6 @@ impl<'a> Agent<'a> {
         signals: &'a mut Signals,
         reporter: &'a mut Reporter,
     ) -> Result<Agent<'a>, RunError> {
-        let metainfos: Vec<&Metainfo> = setups.iter().map(|setup| &*setup.metainfo).collect();
-        let pool_bytes = divide_memory(&metainfos, settings.memory_mib)?;
         let shared = Shared::new(settings, reporter)?;
         let registry = shared.poll.registry();
         let listener = Listener::new(settings.listen, registry)?;
@@ -113,13 +135,18 @@ impl<'a> Agent<'a> {
             shared,
             signals,
             listener,
-            jobs: Jobs::new(setups.len(), pool_bytes),
+            jobs: Jobs::default(),
+            daemon: None,
             all_complete: true,
             report_at: now,
             leaving: false,
         };
-        for setup in setups {
-            agent.add_job(setup, settings, now)?;
+        if !setups.is_empty() {
+            let metainfos: Vec<&Metainfo> = setups.iter().map(|setup| &*setup.metainfo).collect();
+            let pool_bytes = divide_memory(&metainfos, settings.memory_mib)?;
+            for setup in setups {
+                agent.add_job(setup, pool_bytes, settings, now)?;
+            }
         }
         Ok(agent)
     }
@@ -128,10 +155,11 @@ impl<'a> Agent<'a> {
     fn add_job(
         &mut self,
         setup: Setup,
+        pool_bytes: u64,
         settings: &Settings,
         now: Instant,
     ) -> Result<JobIndex, RunError> {
-        let place = self.jobs.free_place().expect("each pair has a slot");
+        let place = self.jobs.free_place(pool_bytes);
         let port = self.listener.port()?;
         let job = Job::new(setup, place, settings, port, &self.shared, now)?;
         self.jobs.insert(place, job);
@@ -140,7 +168,7 @@ impl<'a> Agent<'a> {
 
     fn run(&mut self) -> Result<bool, RunError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        while !self.jobs.is_empty() {
+        while !self.jobs.is_empty() || (self.daemon.is_some() && !self.leaving) {
             self.turn(&mut events)?;
         }
         Ok(self.all_complete)
@@ -170,6 +198,7 @@ impl<'a> Agent<'a> {
         for index in self.jobs.indexes() {
             self.settle(index, now);
         }
+        self.answer_programs(now);
         self.report(now);
         Ok(())
     }
@@ -180,7 +209,9 @@ impl<'a> Agent<'a> {
             .jobs
             .iter()
             .filter_map(|job| job.next_turn(&self.shared.throttles, now));
+        let daemon = self.daemon.as_ref().and_then(|daemon| daemon.deadline(now));
         let first = jobs
+            .chain(daemon)
             .chain(self.listener.deadline())
             .chain([self.report_at])
             .chain(self.shared.reporter.tell_deadline())
@@ -200,6 +231,16 @@ impl<'a> Agent<'a> {
             Origin::Listener => listener.accept(shared.poll.registry(), now),
             Origin::Signals => self.take_signals(now)?,
             Origin::Report => shared.reporter.tell(now, true),
+            Origin::Control => {
+                if let Some(daemon) = &mut self.daemon {
+                    daemon.accept(shared.poll.registry(), now);
+                }
+            }
+            Origin::Client(index) => {
+                if let Some(daemon) = &mut self.daemon {
+                    daemon.note_client(index);
+                }
+            }
             Origin::Newcomer(index) => {
                 if let Some((conn, handshake)) = listener.read(index, event, shared) {
                     self.welcome(conn, &handshake, now);
@@ -226,13 +267,18 @@ impl<'a> Agent<'a> {
 
     fn take_signals(&mut self, now: Instant) -> Result<(), RunError> {
         while self.signals.poll().is_some() {
-            if self.leaving {
+            // A second signal does not wait for the jobs.
+            if self.signals.count() > 1 {
                 return Err(RunError::Impatient);
             }
-            self.leaving = true;
-            self.jobs.iter_mut().for_each(|job| job.leave(now));
+            self.leave(now);
         }
         Ok(())
+    }
+
+    fn leave(&mut self, now: Instant) {
+        self.leaving = true;
+        self.jobs.iter_mut().for_each(|job| job.leave(now));
     }
 
     /// Gives a connection to a job with the torrent that its handshake names, or closes it. One
@@ -255,6 +301,9 @@ impl<'a> Agent<'a> {
         if job.is_over()
             && let Some(job) = self.jobs.remove(index)
         {
+            if let Some(daemon) = &mut self.daemon {
+                daemon.note_end(&job);
+            }
             self.all_complete &= job.finish(&mut self.shared, now);
         }
     }
@@ -329,12 +378,11 @@ mod tests {
                 }
             }
         };
-        assert_eq!(agent.jobs.free_place(), None);
         run_to_end(&mut agent, JobIndex(0));
         assert_eq!(in_memory(), [false, true, true]);
 
         let now = clock::now();
-        let index = agent.add_job(later, &settings, now).unwrap();
+        let index = agent.add_job(later, 1 << 20, &settings, now).unwrap();
         assert_eq!(index, JobIndex(0));
         run_to_end(&mut agent, index);
         assert_eq!(in_memory(), [false, true, false]);

@@ -55,6 +55,14 @@ impl Reporting {
         }
     }
 
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    pub fn complete_at(&self) -> Option<Instant> {
+        self.complete_at
+    }
+
     /// Reports where the job stands, if that is `due` or the state is another one than before.
     pub fn update(
         &mut self,

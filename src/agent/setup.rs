@@ -26,6 +26,14 @@ const RESERVE_BYTES: u64 = 10 << 20;
 const MEMORY_MIB: u64 = 64;
 const MEMORY_MIB_MIN: u64 = 16;
 
+/// What a daemon takes if nothing else is said, as far as the machine can spare it: room for eight
+/// torrents of 16 MiB pieces, which is what Clonezilla makes, and more.
+const DAEMON_MIB: u64 = 512;
+
+/// A job of a daemon gets this part of its memory. With 512 MiB a sixteenth is nearly what pieces
+/// of 16 MiB need at least, and smaller pieces do not get faster with more.
+const SHARE_COUNT: u64 = 16;
+
 /// One TORRENT TARGET (or SOURCE) pair, ready to run.
 pub struct Setup {
     pub metainfo: Arc<Metainfo>,
@@ -96,6 +104,65 @@ pub fn divide_memory(metainfos: &[&Metainfo], given_mib: Option<u32>) -> Result<
         .collect();
     let available = || memory::available_bytes().map_or(u64::MAX, |bytes| bytes >> 20);
     divide(&needs, given_mib.map(u64::from), available)
+}
+
+/// The memory of a daemon, which does not know how many jobs will come. A job gets a share, or the
+/// least that it works with if that is more, and gives it back when it ends. With --memory 512 and
+/// pieces of 16 MiB, thirteen jobs have room at the same time.
+pub(super) struct Budget {
+    total_mib: u64,
+    free_bytes: u64,
+}
+
+/// What one job takes of a `Budget`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    pub pool_bytes: u64,
+    kept_bytes: u64,
+}
+
+impl Budget {
+    pub fn new(given_mib: Option<u32>) -> Budget {
+        let available = memory::available_bytes().map_or(u64::MAX, |bytes| bytes >> 20);
+        let given_mib = given_mib.map(u64::from);
+        Budget::of(given_mib.unwrap_or_else(|| default_mib(DAEMON_MIB, available)))
+    }
+
+    fn of(total_mib: u64) -> Budget {
+        Budget {
+            total_mib,
+            free_bytes: (total_mib << 20).saturating_sub(RESERVE_BYTES),
+        }
+    }
+
+    /// Takes what a job with this torrent gets, or says how much is missing.
+    pub fn take(&mut self, metainfo: &Metainfo) -> Result<Taken, String> {
+        let need = Need::of(metainfo);
+        let (kept_bytes, least_bytes) = (need.kept_bytes(), need.pool_bytes_min());
+        let share_bytes = (self.total_mib << 20) / SHARE_COUNT;
+        let rest_bytes = self.free_bytes.saturating_sub(kept_bytes);
+        if rest_bytes < least_bytes {
+            return Err(format!(
+                "{} needs {} MiB of memory, {} of --memory {} are free",
+                metainfo.name,
+                (kept_bytes + least_bytes).div_ceil(1 << 20),
+                self.free_bytes >> 20,
+                self.total_mib
+            ));
+        }
+        let wanted_bytes = share_bytes.clamp(least_bytes, rest_bytes);
+        let count = buffer_count(&need.layout, wanted_bytes);
+        let taken = Taken {
+            pool_bytes: u64::from(count) * u64::from(swarm::buffer_bytes(&need.layout)),
+            kept_bytes,
+        };
+        self.free_bytes -= taken.pool_bytes + taken.kept_bytes;
+        Ok(taken)
+    }
+
+    pub fn give_back(&mut self, taken: Taken) {
+        self.free_bytes += taken.pool_bytes + taken.kept_bytes;
+    }
 }
 
 /// `given_mib` is `--memory`; without it, `available_mib` bounds what is taken.
@@ -212,6 +279,7 @@ pub(super) mod tests {
     use swarm_proto::format::layout::default_piece_bytes;
     use swarm_proto::format::metainfo_write::{self, Content, Description};
     use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN};
+    use swarm_proto::rng::Rng;
     use swarm_proto::units::PieceHash;
 
     /// A leecher that listens at a port of its own and leaves when it is complete.
@@ -284,6 +352,73 @@ pub(super) mod tests {
         let share = divide_memory(&[&image], Some(64)).unwrap();
         assert!(share > 3 * u64::from(PIECE_BYTES_MAX));
         assert!(share < 64 << 20);
+    }
+
+    /// Clonezilla's pieces always have 16 MiB.
+    #[test]
+    fn a_daemon_has_room_for_eight_torrents_of_clonezilla() {
+        let image = metainfo(50 << 30, PIECE_BYTES_MAX);
+        let mut budget = Budget::of(DAEMON_MIB);
+        let free_bytes = budget.free_bytes;
+        let mut taken = Vec::new();
+        let refusal = loop {
+            match budget.take(&image) {
+                Ok(one) => taken.push(one),
+                Err(refusal) => break refusal,
+            }
+            assert!(taken.len() < 100);
+        };
+        assert_eq!(taken.len(), 13);
+        assert_eq!(
+            refusal,
+            "image needs 37 MiB of memory, 31 of --memory 512 are free"
+        );
+        let least = Need::of(&image).pool_bytes_min();
+        assert!(taken.iter().all(|one| one.pool_bytes >= least));
+        // What one job gives back is enough for the next.
+        budget.give_back(taken.pop().unwrap());
+        taken.push(budget.take(&image).unwrap());
+        for one in taken {
+            budget.give_back(one);
+        }
+        assert_eq!(budget.free_bytes, free_bytes);
+    }
+
+    /// No order of jobs takes more than there is, and a job gets what it works with or nothing.
+    #[test]
+    fn jobs_that_come_and_go_share_the_memory_of_a_daemon() {
+        let images: Vec<Metainfo> = [
+            (1 << 20, 1 << 18),
+            (50 << 30, PIECE_BYTES_MAX),
+            (4 << 30, 1 << 20),
+            (1 << 30, 4 << 20),
+        ]
+        .map(|(length, piece_bytes)| metainfo(length, piece_bytes))
+        .into();
+        for seed in 0..200 {
+            let mut rng = Rng::new(seed);
+            let total_mib = 16 + u64::from(rng.below(600));
+            let (mut budget, mut taken) = (Budget::of(total_mib), Vec::<Taken>::new());
+            for _ in 0..100 {
+                if rng.chance(1, 3) && !taken.is_empty() {
+                    let at = rng.below(taken.len() as u32) as usize;
+                    budget.give_back(taken.swap_remove(at));
+                }
+                let image = &images[rng.below(4) as usize];
+                let need = Need::of(image);
+                let free = budget.free_bytes;
+                match budget.take(image) {
+                    Ok(one) => {
+                        assert!(one.pool_bytes >= need.pool_bytes_min());
+                        taken.push(one);
+                    }
+                    Err(_) => assert!(free < need.kept_bytes() + need.pool_bytes_min()),
+                }
+                let all = taken.iter().map(|one| one.pool_bytes + one.kept_bytes);
+                let all = all.sum::<u64>() + RESERVE_BYTES;
+                assert!(all <= total_mib << 20, "seed {seed}");
+            }
+        }
     }
 
     #[test]

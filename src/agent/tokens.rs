@@ -13,8 +13,15 @@ use super::place::JobIndex;
 const LISTENER: usize = 0;
 const SIGNALS: usize = 1;
 const REPORT: usize = 2;
+const CONTROL: usize = 3;
+/// The first of the programs that are connected to the daemon.
+const CLIENTS: usize = 4;
 /// The first of the connections that have not named a torrent yet.
-const NEWCOMERS: usize = 3;
+const NEWCOMERS: usize = CLIENTS + CLIENT_COUNT_MAX;
+
+/// Programs that are connected to the daemon at the same time: a person, a program that watches,
+/// and scripts.
+pub(super) const CLIENT_COUNT_MAX: usize = 16;
 
 /// Tokens of one job. The tokens below the first job's are those above.
 const TOKENS_PER_JOB: usize = 1 << 20;
@@ -30,6 +37,10 @@ pub(super) enum Origin {
     Signals,
     /// The connection to the server of `--report`.
     Report,
+    /// The socket of the daemon.
+    Control,
+    /// A program that is connected to the daemon.
+    Client(usize),
     /// A connection that has not named a torrent yet.
     Newcomer(usize),
     Storage(JobIndex),
@@ -47,6 +58,11 @@ impl Origin {
             Origin::Listener => LISTENER,
             Origin::Signals => SIGNALS,
             Origin::Report => REPORT,
+            Origin::Control => CONTROL,
+            Origin::Client(index) => {
+                assert!(index < CLIENT_COUNT_MAX);
+                CLIENTS + index
+            }
             Origin::Newcomer(index) => {
                 assert!(NEWCOMERS + index < TOKENS_PER_JOB);
                 NEWCOMERS + index
@@ -64,6 +80,8 @@ impl Origin {
                 LISTENER => Origin::Listener,
                 SIGNALS => Origin::Signals,
                 REPORT => Origin::Report,
+                CONTROL => Origin::Control,
+                number if number < NEWCOMERS => Origin::Client(number - CLIENTS),
                 number => Origin::Newcomer(number - NEWCOMERS),
             };
         };
@@ -82,6 +100,8 @@ mod tests {
     #[test]
     fn a_token_leads_back_to_its_origin() {
         let mut origins = vec![Origin::Listener, Origin::Signals, Origin::Report];
+        origins.push(Origin::Control);
+        origins.extend([0, CLIENT_COUNT_MAX - 1].map(Origin::Client));
         origins.extend([0, 1, 63].map(Origin::Newcomer));
         for job in [0, 1, 400].map(JobIndex) {
             origins.extend([Origin::Storage(job), Origin::Announce(job)]);

@@ -114,7 +114,7 @@ impl fmt::Display for UsageError {
             Wrong::Missing(what) => write!(f, "{what} expected"),
             Wrong::MissingValue(option) => write!(f, "{option} takes a value"),
             Wrong::NoCommand => {
-                f.write_str("a command is expected: get, seed, make, verify, info or disks")
+                f.write_str("a command is expected: get, seed, daemon, make, verify, info or disks")
             }
             Wrong::NotADevice(target) => write!(
                 f,
@@ -128,7 +128,7 @@ impl fmt::Display for UsageError {
             Wrong::UnexpectedValue(option) => write!(f, "{option} takes no value"),
             Wrong::UnknownCommand(word) => write!(
                 f,
-                "no command '{word}'; there are get, seed, make, verify, info and disks"
+                "no command '{word}'; there are get, seed, daemon, make, verify, info and disks"
             ),
             Wrong::UnknownOption(option) => write!(f, "no option {option}"),
         }

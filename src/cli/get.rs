@@ -1,4 +1,4 @@
-//! Which options does `swarmdd get` take?
+//! Which options do `swarmdd get` and `swarmdd daemon` take?
 
 use std::path::{Component, Path};
 use std::time::Duration;
@@ -16,7 +16,9 @@ use crate::cmd::get::{Job, Options};
 use crate::report::Mode;
 use crate::target::Target;
 
-pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
+/// The words of `get`; or of `daemon`, which fetches in the same way and learns TORRENT and TARGET
+/// later.
+pub(super) fn parse(mut words: Words, is_daemon: bool) -> Result<Command, UsageError> {
     let mut options = Options {
         jobs: Vec::new(),
         settings: Settings::default(),
@@ -31,26 +33,34 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
     let mut info_hashes: Vec<InfoHash> = Vec::new();
     let mut operands = Vec::new();
     let mut check_only = false;
+    let mut control = None;
+    let text = if is_daemon { help::DAEMON } else { help::GET };
     while let Some(word) = words.next()? {
         match word {
             Word::Operand(operand) => operands.push(operand),
             Word::Option(option) => match option.as_str() {
                 // Words that only print a text would pass the check and image nothing.
-                "-h" | "--help" if !check_only => return Ok(Command::Help(help::GET)),
+                "-h" | "--help" if !check_only => return Ok(Command::Help(text)),
                 "--max-down" => settings.max_down = Some(words.value(&option, RATE)?),
-                "--info-hash" => info_hashes.push(words.value(&option, INFO_HASH)?),
+                "--control" if is_daemon => control = Some(words.path(&option)?),
+                "--info-hash" if !is_daemon => info_hashes.push(words.value(&option, INFO_HASH)?),
                 "--fresh" => options.fresh = true,
                 "--no-verify" => settings.verify = false,
-                "--no-seed" => settings.seed_for = Some(Duration::ZERO),
+                "--no-seed" if !is_daemon => settings.seed_for = Some(Duration::ZERO),
                 "--stall-secs" => settings.stall = Some(words.value(&option, SECONDS_FROM_1)?),
-                "--dry-run" => options.dry_run = true,
-                "--check-only" => check_only = true,
+                "--dry-run" if !is_daemon => options.dry_run = true,
+                "--check-only" if !is_daemon => check_only = true,
                 "--allow-smaller" => options.allow_smaller = true,
                 "--grow-last" => settings.grow_last = true,
                 "--keep-signatures" => settings.keep_signatures = true,
                 _ => shared_option(option, &mut words, settings, progress, report)?,
             },
         }
+    }
+    if is_daemon {
+        let [] = words.exactly(operands, [])?;
+        let control = control.ok_or_else(|| words.error(Wrong::Missing("--control SOCKET")))?;
+        return Ok(Command::Daemon(control.into(), options));
     }
     let pairs = words.pairs(operands, "TORRENT and TARGET", target)?;
     if !info_hashes.is_empty() && info_hashes.len() != pairs.len() {

@@ -11,6 +11,7 @@ that it has, and reads back what it wrote.
 Usage:
   swarmdd get    [options] TORRENT TARGET [TORRENT TARGET]...
   swarmdd seed   [options] TORRENT SOURCE [TORRENT SOURCE]...
+  swarmdd daemon [options] --control SOCKET
   swarmdd make   [options] SOURCE -o FILE.torrent
   swarmdd verify TORRENT TARGET
   swarmdd info   TORRENT
@@ -19,6 +20,7 @@ Usage:
 Commands:
   get     Fetch an image onto a disk, read it back, then pass it on to others.
   seed    Serve an image that is already there.
+  daemon  Fetch and serve what programs add while it runs.
   make    Describe a disk or an image in a torrent file.
   verify  Read a disk and compare it with a torrent; change nothing.
   info    Say what a torrent file holds and what disk it needs.
@@ -177,6 +179,34 @@ Example:
   swarmdd seed --listen 10.0.0.1:6881 disk.torrent disk.img
 ";
 
+pub(super) const DAEMON: &str = "\
+Runs jobs that programs of this machine add while it runs. Ends on `shutdown`,
+SIGTERM or Ctrl-C; the exit status is 0 only if every job was complete.
+
+Usage:
+  swarmdd daemon [options] --control SOCKET
+
+Programs send JSON objects, one a line, and get one for each that begins with
+{\"ok\":true or {\"ok\":false,\"error\":TEXT:
+  {\"do\":\"add\",\"torrent\":FILE,\"path\":TARGET,\"seed\":BOOL}  as get or seed
+  {\"do\":\"list\"}  all jobs, as --progress json prints them
+  {\"do\":\"pause\",\"info_hash\":HEX}  ends a job, which stays listed
+  {\"do\":\"shutdown\"}
+
+Options:
+  --control SOCKET  Unix socket, for the owner alone. Required.
+  --memory MIB      For all jobs together. Default: 512, at most half of what is
+                    free. A job that finds too little left is refused.
+  As in `swarmdd get`: --listen, --peer, --max-up, --max-down, --progress,
+  --report, --tracker-grace, --seed-secs, --min-upload, --ratio, --idle,
+  --stall-secs, --fresh, --no-verify, --allow-smaller, --grow-last,
+  --keep-signatures
+  -h, --help        This text.
+
+Example:
+  swarmdd daemon --control /run/swarmdd.sock
+";
+
 pub(super) const MAKE: &str = "\
 Reads SOURCE once and writes a torrent that describes it: its used ranges with
 their offsets on the disk (FSBT), or with --single one file. Prints the
@@ -290,7 +320,7 @@ Example:
 mod tests {
     use super::*;
 
-    const ALL: [&str; 7] = [PROGRAM, GET, SEED, MAKE, VERIFY, INFO, DISKS];
+    const ALL: [&str; 8] = [PROGRAM, GET, SEED, DAEMON, MAKE, VERIFY, INFO, DISKS];
 
     #[test]
     fn no_line_is_wider_than_a_console() {

@@ -1,10 +1,10 @@
 //! What did the user ask for? The words of the command line go in, a checked [`Command`] comes out.
 //!
-//! A parser for each command fills the options struct of that command: `get`, `seed` and `make` in
-//! files of their own, the commands without options below. Each option is converted to its type
-//! where it is read; required operands are checked at the end. An option that would have no effect
-//! is refused as unknown: a user whose option is silently accepted believes that it works. The
-//! texts of `--help` are in `help.rs`.
+//! A parser for each command fills the options struct of that command: `get` (and `daemon`),
+//! `seed` and `make` in files of their own, the commands without options below. Each option is
+//! converted to its type where it is read; required operands are checked at the end. An option that
+//! would have no effect is refused as unknown: a user whose option is silently accepted believes
+//! that it works. The texts of `--help` are in `help.rs`.
 
 mod error;
 mod get;
@@ -35,8 +35,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             _ => Err(words.error(Wrong::UnknownOption(name))),
         },
         Some(Word::Operand(command)) => match command.to_str() {
-            Some("get") => get::parse(words.of_command("get")),
+            Some("get") => get::parse(words.of_command("get"), false),
             Some("seed") => seed::parse(words.of_command("seed")),
+            Some("daemon") => get::parse(words.of_command("daemon"), true),
             Some("make") => make::parse(words.of_command("make")),
             Some("verify") => parse_verify(words.of_command("verify")),
             Some("info") => parse_info(words.of_command("info")),
@@ -322,6 +323,7 @@ mod tests {
         let commands = [
             ("get", help::GET),
             ("seed", help::SEED),
+            ("daemon", help::DAEMON),
             ("make", help::MAKE),
             ("verify", help::VERIFY),
             ("info", help::INFO),
@@ -347,6 +349,7 @@ mod tests {
         let operands = [
             ("get", "a /dev/b", help::GET),
             ("seed", "a b", help::SEED),
+            ("daemon", "--control b", help::DAEMON),
             ("make", "a -o b", help::MAKE),
         ];
         let mut every: Vec<&str> = Vec::new();
@@ -379,11 +382,11 @@ mod tests {
         for (line, expected) in [
             (
                 "",
-                "a command is expected: get, seed, make, verify, info or disks",
+                "a command is expected: get, seed, daemon, make, verify, info or disks",
             ),
             (
                 "put a b",
-                "no command 'put'; there are get, seed, make, verify, info and disks",
+                "no command 'put'; there are get, seed, daemon, make, verify, info and disks",
             ),
             ("--quiet", "no option --quiet"),
             ("get", "get: TORRENT and TARGET expected"),
@@ -511,6 +514,15 @@ mod tests {
             ("verify a b c", "verify: nothing was expected here, not 'c'"),
             ("info", "info: TORRENT expected"),
             ("disks a b", "disks: nothing was expected here, not 'b'"),
+            ("daemon", "daemon: --control SOCKET expected"),
+            (
+                "daemon --control s a",
+                "daemon: nothing was expected here, not 'a'",
+            ),
+            (
+                "daemon --no-seed --control s",
+                "daemon: no option --no-seed",
+            ),
             ("disks --all", "disks: no option --all"),
         ] {
             assert_eq!(complaint(line), expected, "{line}");

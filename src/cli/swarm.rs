@@ -1,4 +1,4 @@
-//! Which options do `get` and `seed` share?
+//! Which options do `get`, `seed` and `daemon` share?
 
 use swarm_proto::wire::url::Url;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::path::PathBuf;
 
 use swarm_proto::format::metainfo::Metainfo;
 
@@ -12,6 +13,7 @@ use crate::os::signal::Signals;
 use crate::os::tty;
 use crate::target::Target;
 
+mod daemon;
 mod disks;
 pub mod get;
 pub mod info;
@@ -28,6 +30,8 @@ pub mod verify;
 pub enum Command {
     Get(get::Options),
     Seed(seed::Options),
+    /// The socket at which programs ask for jobs. Of the options, those that concern all jobs.
+    Daemon(PathBuf, get::Options),
     Make(make::Options),
     Verify(verify::Options),
     Info(info::Options),
@@ -67,6 +71,7 @@ pub fn run(command: Command) -> Result<(), Failure> {
         Command::Checked => {}
         Command::Get(options) => get::run(&options)?,
         Command::Seed(options) => seed::run(&options)?,
+        Command::Daemon(control, options) => daemon::run(&control, &options)?,
         Command::Make(options) => make::run(&options)?,
         Command::Verify(options) => verify::run(&options)?,
         Command::Info(options) => info::run(&options)?,

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -73,16 +73,10 @@ pub fn load(
     patience: Patience,
     caller: Caller,
 ) -> Result<Metainfo, TorrentError> {
-    let bytes = match place {
-        TorrentPlace::Url(url) => download(url, patience, caller)?,
-        TorrentPlace::File(path) => {
-            whole::read(path, METAINFO_BYTES_MAX).map_err(|error| TorrentError::File {
-                path: path.display().to_string(),
-                error,
-            })?
-        }
+    let metainfo = match place {
+        TorrentPlace::Url(url) => Metainfo::parse(&download(url, patience, caller)?)?,
+        TorrentPlace::File(path) => read(path)?,
     };
-    let metainfo = Metainfo::parse(&bytes)?;
     match info_hash {
         Some(expected) if expected != metainfo.info_hash => Err(TorrentError::InfoHash {
             expected,
@@ -90,6 +84,15 @@ pub fn load(
         }),
         _ => Ok(metainfo),
     }
+}
+
+/// Reads a torrent from a file.
+pub fn read(path: &Path) -> Result<Metainfo, TorrentError> {
+    let bytes = whole::read(path, METAINFO_BYTES_MAX).map_err(|error| TorrentError::File {
+        path: path.display().to_string(),
+        error,
+    })?;
+    Ok(Metainfo::parse(&bytes)?)
 }
 
 fn download(url: &Url, patience: Patience, caller: Caller) -> Result<Vec<u8>, TorrentError> {

@@ -8,6 +8,9 @@ use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 /// Connections that the kernel queues until we accept them: enough for several classrooms that boot
 /// in the same second. The kernel limits the number to net.core.somaxconn.
@@ -51,9 +54,7 @@ fn bind_and_listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
     } else {
         libc::AF_INET
     };
-    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: nothing else owns the new descriptor.
-    let socket = unsafe { OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?) };
+    let socket = stream_socket(family)?;
     // A restarted agent gets its port back at once, not after the minute of TIME_WAIT.
     set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     match address {
@@ -64,17 +65,77 @@ fn bind_and_listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
             bind(&socket, &raw_v6(address))?;
         }
     }
-    // SAFETY: our own descriptor.
-    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG_COUNT) })?;
+    start_listening(&socket)?;
     Ok(mio::net::TcpListener::from_std(socket.into()))
 }
 
-/// `T` is the `sockaddr_in` or `sockaddr_in6` of the socket's family.
+fn stream_socket(family: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: nothing else owns the new descriptor.
+    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?)) }
+}
+
+fn start_listening(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: our own descriptor.
+    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG_COUNT) }).map(drop)
+}
+
+/// A listening Unix socket at `path`, for the owner alone. A socket that a process has left behind
+/// is replaced; where another process answers, or something else lies, that is an error.
+pub fn listen_at_path(path: &Path) -> io::Result<mio::net::UnixListener> {
+    let taken = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+    let address = raw_unix(path)?;
+    // lstat(2) would not follow a link, but connect(2) and bind(2) do.
+    let is_socket = std::fs::metadata(path).map(|found| found.file_type().is_socket());
+    match is_socket {
+        Ok(false) => return taken("something that is no socket lies there"),
+        Ok(true) if is_served(&address)? => return taken("another process answers there"),
+        Ok(true) => std::fs::remove_file(path)?,
+        Err(_) => {}
+    }
+    let socket = stream_socket(libc::AF_UNIX)?;
+    // SAFETY: changes the mode of new files of this process, which has one thread.
+    let mask = unsafe { libc::umask(0o177) };
+    let bound = bind(&socket, &address);
+    // SAFETY: as above.
+    unsafe { libc::umask(mask) };
+    bound?;
+    start_listening(&socket)?;
+    Ok(mio::net::UnixListener::from_std(socket.into()))
+}
+
+/// A process listens at the Unix socket, though it may be too busy to answer now (EAGAIN).
+fn is_served(address: &libc::sockaddr_un) -> io::Result<bool> {
+    let socket = stream_socket(libc::AF_UNIX)?;
+    let length = size_of_val(address) as libc::socklen_t;
+    let address = std::ptr::from_ref(address).cast();
+    // SAFETY: the kernel reads `length` bytes, the size of what `address` points to.
+    let connected = check(unsafe { libc::connect(socket.as_raw_fd(), address, length) });
+    Ok(!matches!(connected, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused))
+}
+
+/// `T` is the `sockaddr_in`, `sockaddr_in6` or `sockaddr_un` of the socket's family.
 fn bind<T>(socket: &OwnedFd, address: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     let address = std::ptr::from_ref(address).cast();
     // SAFETY: the kernel reads `length` bytes, the size of what `address` points to.
     check(unsafe { libc::bind(socket.as_raw_fd(), address, length) }).map(drop)
+}
+
+/// The path ends with a zero.
+fn raw_unix(path: &Path) -> io::Result<libc::sockaddr_un> {
+    let mut address = libc::sockaddr_un {
+        sun_family: libc::AF_UNIX as libc::sa_family_t,
+        sun_path: [0; 108],
+    };
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= address.sun_path.len() {
+        return Err(io::Error::other("a path of a socket has at most 107 bytes"));
+    }
+    for (to, byte) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *byte as libc::c_char;
+    }
+    Ok(address)
 }
 
 fn raw_v4(address: SocketAddrV4) -> libc::sockaddr_in {
@@ -164,8 +225,10 @@ fn set_option(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::testing::Scratch;
     use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::os::unix::fs::PermissionsExt;
 
     /// Accepts the connection that has just been made. Waits ten seconds at most.
     fn accept(listener: &mio::net::TcpListener) -> (mio::net::TcpStream, SocketAddr) {
@@ -196,6 +259,24 @@ mod tests {
             let _client = TcpStream::connect(("::1", port)).unwrap();
             accept(&listener);
         }
+    }
+
+    #[test]
+    fn a_socket_in_the_file_system_is_for_the_owner_and_replaces_one_that_nobody_serves() {
+        let scratch = Scratch::new("socket");
+        let refused = || listen_at_path(scratch.path()).unwrap_err().to_string();
+        std::fs::write(scratch.path(), b"abc").unwrap();
+        assert_eq!(refused(), "something that is no socket lies there");
+        assert_eq!(std::fs::read(scratch.path()).unwrap(), b"abc");
+        std::fs::remove_file(scratch.path()).unwrap();
+
+        let first = listen_at_path(scratch.path()).unwrap();
+        let mode = std::fs::metadata(scratch.path()).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+        assert_eq!(refused(), "another process answers there");
+        drop(first);
+        assert!(scratch.path().exists(), "it is left behind");
+        listen_at_path(scratch.path()).unwrap();
     }
 
     #[test]

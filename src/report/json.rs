@@ -88,7 +88,8 @@ fn disk(disk: &Disk) -> String {
     )
 }
 
-pub(super) fn string(text: &str) -> String {
+/// A string of JSON, with its quotes.
+pub fn string(text: &str) -> String {
     let mut json = String::from('"');
     for letter in text.chars() {
         match letter {

@@ -45,7 +45,10 @@ impl View {
     /// The unfinished jobs together: the earliest state that one of them is in, and how far the
     /// jobs in that state have come. `None` if all jobs are finished.
     pub(super) fn of_all<'a>(jobs: impl Iterator<Item = &'a Progress>) -> Option<View> {
-        let mut views: Vec<View> = jobs.filter(|job| !job.finished).map(View::of_one).collect();
+        let mut views: Vec<View> = jobs
+            .filter(|job| job.ended.is_none())
+            .map(View::of_one)
+            .collect();
         if views.len() < 2 {
             return views.pop();
         }

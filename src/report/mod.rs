@@ -18,6 +18,7 @@ mod progress;
 mod teller;
 mod telling;
 
+pub use self::json::string as json_string;
 pub use self::lines::printable;
 
 use std::fmt;
@@ -248,7 +249,7 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
     /// Reports the status of job `index`.
     pub fn update(&mut self, now: Instant, index: usize, status: &Status) {
         let job = job(&mut self.jobs, now, index, status);
-        assert!(!job.finished, "job {index} has been finished");
+        assert!(job.ended.is_none(), "job {index} has been finished");
         job.record(now, status);
         let note = job.note_waiting(now, self.mode == Mode::None);
         if let Some(teller) = &mut self.teller {
@@ -308,21 +309,21 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
     /// The title of the job that has ended.
     fn end(&mut self, now: Instant, index: usize, status: &Status, outcome: &Outcome) -> String {
         let job = job(&mut self.jobs, now, index, status);
-        assert!(!job.finished, "job {index} is finished twice");
+        assert!(job.ended.is_none(), "job {index} is finished twice");
         job.record(now, status);
-        job.finished = true;
         let state = if outcome.error.is_some() {
             State::Failed
         } else {
             State::Done
         };
-        let object = || json::object(job, state, Some(outcome));
+        let object = json::object(job, state, Some(outcome));
         if self.mode == Mode::Json {
-            print(&mut self.out, &format!("{}\n", object()));
+            print(&mut self.out, &format!("{object}\n"));
         }
         if let Some(teller) = &mut self.teller {
-            teller.note(now, index, state, object);
+            teller.note(now, index, state, || object.clone());
         }
+        job.ended = Some(object);
         job.title()
     }
 
@@ -332,7 +333,7 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
         let unfinished: Vec<(usize, Status)> = self
             .jobs
             .iter()
-            .filter(|(_, job)| !job.finished)
+            .filter(|(_, job)| job.ended.is_none())
             .map(|(index, job)| (*index, job.status.clone()))
             .collect();
         for (index, status) in &unfinished {
@@ -351,6 +352,15 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
             .map(|line| format!("{}\n", printable(line)))
             .collect();
         print(&mut self.err, &format!("swarmdd: {lines}"));
+    }
+
+    /// The object about job `index`, as `Mode::Json` prints it; the last one if the job has ended.
+    /// The job was reported before.
+    pub fn object(&self, index: usize) -> String {
+        let job = self.jobs.iter().find(|(number, _)| *number == index);
+        let (_, job) = job.expect("the job was reported");
+        let goes_on = || json::object(job, job.status.state, None);
+        job.ended.clone().unwrap_or_else(goes_on)
     }
 
     // --- the server
@@ -412,7 +422,7 @@ impl<Out: Write, Err: Write> Reporter<Out, Err> {
             self.jobs
                 .iter()
                 .map(|(_, job)| job)
-                .filter(|job| !job.finished)
+                .filter(|job| job.ended.is_none())
         };
         unfinished().next()?;
         let due = |last: &Instant| *last + interval;

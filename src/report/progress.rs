@@ -26,7 +26,8 @@ pub(super) struct Progress {
     pub(super) advance: Rate,
     /// What was last printed of this job, and when.
     pub(super) printed: Option<(Instant, Status)>,
-    pub(super) finished: bool,
+    /// The last object about it, once it has ended.
+    pub(super) ended: Option<String>,
     /// What was last said to be waited for, and when.
     waiting: Option<(Instant, String)>,
 }
@@ -39,7 +40,7 @@ impl Progress {
             up: Rate::new(now, status.uploaded),
             advance: Rate::new(now, status.bytes_advanced()),
             printed: None,
-            finished: false,
+            ended: None,
             waiting: None,
         }
     }

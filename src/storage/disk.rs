@@ -76,7 +76,7 @@ impl Storage {
         self.jobs.is_empty()
     }
 
-    pub(super) fn device(&self) -> &Device {
+    pub fn device(&self) -> &Device {
         &self.device
     }
 

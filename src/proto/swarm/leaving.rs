@@ -78,6 +78,11 @@ impl Leaving {
         self.complete_at.is_some()
     }
 
+    /// When payload was last sent.
+    pub(super) fn uploaded_at(&self) -> Option<Instant> {
+        self.uploaded_at
+    }
+
     /// A block was sent.
     pub(super) fn note_uploaded(&mut self, now: Instant, bytes: u32) {
         // A seeder is started before those that fetch from it: its first span begins here.

@@ -101,7 +101,8 @@ use crate::units::*;
 /// # How to call it
 ///
 /// There are four kinds of methods:
-/// - *Getters* (`state`, `metainfo`, `have`, `progress`, `has_to_hash`) change nothing.
+/// - *Getters* (`state`, `metainfo`, `have`, `progress`, `uploaded_at`, `has_to_hash`) change
+///   nothing.
 /// - *Commands*: `leave`.
 /// - `handle_*` and `begin_block` say what happened. `now` never goes back.
 /// - `poll_*` say what to do next. Everything that they return must be done, once.
@@ -297,6 +298,11 @@ impl Swarm {
             uploaded: self.traffic.uploaded(),
             peers: self.peers.live_count() as u32,
         }
+    }
+
+    /// When payload was last sent.
+    pub fn uploaded_at(&self) -> Option<Instant> {
+        self.leaving.uploaded_at()
     }
 
     fn bad_offset(&self) -> Option<DiskOffset> {
