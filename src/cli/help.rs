@@ -141,9 +141,9 @@ Usage:
   swarmdd seed [options] TORRENT SOURCE [TORRENT SOURCE]...
 
 TORRENT is a file or an http:// URL.
-SOURCE is a block device, a raw image file, or a directory of slices as
-partclone -T writes them, or the one above it (DIR/NAME/OFFSET). It is only
-read.
+SOURCE is a block device, a raw image file, a partclone image, or a directory of
+slices as partclone -T writes them, or the one above it (DIR/NAME/OFFSET). It is
+only read.
 
 Options:
   --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
@@ -223,9 +223,10 @@ zero, but not the backup GPT: `swarmdd get` writes that to the end of its own
 disk. Any other SOURCE is described completely, and so is one whose entries
 overlap or name no kind; the holes of a sparse file count as zeros. Recorded are
 the size and the sector size of the disk, its table, and the least that a target
-must hold. A file of another format (compressed, an archive, of a virtual
-machine), a damaged GPT, and an image that ends before its partitions do are
-refused.
+must hold. A partclone image is described as its used blocks, at their offsets
+in the partition; a CRC-32 in it that does not fit ends that. A file of another
+format (compressed, an archive, of a virtual machine), a damaged GPT, and an
+image that ends before its partitions do are refused.
 
 Options:
   -o, --output FILE     The torrent file to write. Required.
