@@ -436,3 +436,33 @@ fn a_malformed_torrent_is_reported_in_one_line() {
     assert_eq!(succeed(&["info", &edited]), succeed(&["info", &torrent]));
     assert_eq!(fs::read(&image).unwrap(), [7; 100_000]);
 }
+
+/// What a failed assertion does in the binary of `scripts/build`.
+#[test]
+fn a_crash_is_told_with_its_address() {
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+
+    let place = Place::new("a_crash_is_told");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_swarmdd"))
+        .args(["get", "http://127.0.0.1:1/none", &place.path("target")])
+        .args(["--progress", "plain"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    // Its first byte says that it has started.
+    let mut said = vec![0];
+    stderr.read_exact(&mut said).unwrap();
+    let killed = Command::new("kill")
+        .args(["-ILL", &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    stderr.read_to_end(&mut said).unwrap();
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGILL), "{said}");
+    let (_, address) = said.split_once(" has a bug at 0x").expect(&said);
+    let address = u64::from_str_radix(address.trim_end(), 16);
+    // In the binary, wherever the kernel has put it.
+    assert!(address.is_ok_and(|address| address > 0), "{said}");
+}

@@ -6,6 +6,7 @@
 
 pub mod aio;
 pub mod clock;
+mod crash;
 pub mod device;
 mod direct;
 pub mod errno;

@@ -1,8 +1,8 @@
 //! How does the program start and end, without the start-up code of std?
 //!
 //! std's own keeps a map of the stacks of all threads, for a message when one of them overflows:
-//! 11 KiB for a program of one thread. Without it a stack overflow ends the program with SIGSEGV,
-//! which the kernel logs. The rest of what std does at the start and at the end is done here.
+//! 11 KiB for a program of one thread. The rest of what std does at the start and at the end
+//! is done here.
 
 use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -41,6 +41,7 @@ pub unsafe fn run(
     words: *const *const libc::c_char,
 ) -> libc::c_int {
     open_standard_files();
+    super::crash::tell_before_the_end();
     // Writing to one who has closed the other end must give EPIPE and not end the process.
     // SAFETY: sets a disposition, installs no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
