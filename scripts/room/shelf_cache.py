@@ -6,13 +6,14 @@
 
 The key is made of the names, sizes and times of the files in the image directory, so an image that
 was saved again is unpacked again. The image that was used least recently is evicted first. The time
-of its last use is that of its folder.
+of its last use is that of its folder. Nothing with another name is ever removed.
 """
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from .shelf import Packed
 from .state import Refused
 
 HOME = Path("/var/cache/swarmdd")
+KEY = re.compile("[0-9a-f]{32}")
 # What a file system needs for itself, and others on it.
 SPARE_BYTES = 64 << 20
 
@@ -120,16 +122,32 @@ def locked(cache: Cache) -> Iterator[None]:
     """One unpacks at a time: two would each count on the same room."""
     try:
         cache.folder.mkdir(parents=True, exist_ok=True)
+        refuse_foreign(cache)
         descriptor = os.open(cache.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise Refused(f"cannot use the cache {cache.folder}: {error.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for left in cache.folder.glob("*.new"):
+        for left in folders(cache, ".new"):
             shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
         os.close(descriptor)
+
+
+def refuse_foreign(cache: Cache) -> None:
+    """A folder in which something lies, and not our lock. A file system has its lost+found."""
+    names = sorted(set(os.listdir(cache.folder)) - {"lost+found"})
+    if names and "lock" not in names:
+        raise Refused(f"{cache.folder} is no cache: {names[0]!a} lies in it; name an "
+                      "empty folder, or one that is not there yet")
+
+
+def folders(cache: Cache, suffix: str = "") -> list[Path]:
+    """Those of images, or with the suffix .new those of images that are being unpacked."""
+    return [entry for entry in cache.folder.iterdir()
+            if entry.suffix == suffix and KEY.fullmatch(entry.stem)
+            and entry.is_dir() and not entry.is_symlink()]
 
 
 def hold(cache: Cache, key: str) -> None:
@@ -176,7 +194,7 @@ def evict(cache: Cache, need: int, what: str, there: int) -> None:
 def sizes(cache: Cache) -> dict[Path, int]:
     """Folder -> bytes on the disk."""
     return {folder: sum(allocated(file) for file in folder.iterdir())
-            for folder in cache.folder.iterdir() if folder.is_dir()}
+            for folder in folders(cache) + folders(cache, ".new")}
 
 
 def allocated(file: Path) -> int:
@@ -185,8 +203,7 @@ def allocated(file: Path) -> int:
 
 def evict_one(cache: Cache) -> bool:
     """The image that was used least recently, of those that nobody holds. False: there is none."""
-    folders = [folder for folder in sizes(cache) if folder.suffix != ".new"]
-    for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime_ns):
+    for folder in sorted(folders(cache), key=lambda folder: folder.stat().st_mtime_ns):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

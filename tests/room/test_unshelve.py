@@ -194,6 +194,35 @@ class Shelves(unittest.TestCase):
         self.fails(r"sda2: .* unpacked; the cache .* may hold .*, and .* in use",
                    "--cache-size", limit)
 
+    def test_what_others_put_into_the_folder_of_the_cache_stays(self) -> None:
+        self.put("sda1.ext4-ptcl-img.uncomp", self.image)
+        self.cache.mkdir()
+        (self.cache / "lost+found").mkdir()
+        image = Path(self.unshelve()[0][2])
+        foreign = ["home", "home.new", "0" * 31, "0" * 32 + ".old", "f" * 32 + "g.new"]
+        for name in foreign:
+            (self.cache / name).mkdir()
+            (self.cache / name / "letter").write_bytes(self.image)
+            os.utime(self.cache / name, (1, 1))
+        (self.folder / "far").mkdir()
+        (self.folder / "far/letter").write_text("dear")
+        (self.cache / ("1" * 32)).symlink_to(self.folder / "far")
+        self.put("sda1.ext4-ptcl-img.uncomp", self.image)
+        os.utime(self.shelf / "sda1.ext4-ptcl-img.uncomp", (1, 1))
+        self.assertNotEqual(self.unshelve("--cache-size", str(len(self.image) * 3 // 2))[0][2],
+                            str(image))
+        # Twin: what is the cache's own has gone.
+        self.assertFalse(image.parent.exists())
+        for name in (*foreign, "1" * 32):
+            self.assertTrue((self.cache / name / "letter").exists(), name)
+
+    def test_a_folder_that_is_no_cache(self) -> None:
+        self.put("sda1.ext4-ptcl-img.uncomp", self.image)
+        (self.cache / "home.new").mkdir(parents=True)
+        with self.assertRaisesRegex(AssertionError, "is no cache: 'home.new' lies in it"):
+            self.unshelve()
+        self.assertEqual(os.listdir(self.cache), ["home.new"])
+
     def test_what_is_in_use_stays(self) -> None:
         self.put("sda1.ext4-ptcl-img.uncomp", self.image)
         wish = unshelve.parse(["--cache", str(self.cache), str(self.shelf)])
