@@ -21,7 +21,7 @@ RUN = Path("/run/swarmdd")
 ADDRESS = "127.0.0.1:50051"
 # Clonezilla starts ezio in the background and goes on at once.
 START_SECS = 60
-# To accept a torrent, the agent reads it, perhaps over HTTP, and looks at the target.
+# To accept a torrent, the agent reads the file, and looks at the target.
 REPLY_SECS = 300
 REPLY_BYTES = 16 << 20
 POLL_SECS = 2
@@ -241,7 +241,22 @@ def end(_number: int, _frame: object) -> NoReturn:
     raise Ended
 
 
-# --- words for a view
+# --- words for a view, and from Clonezilla
+
+
+def seconds_of(text: str) -> int:
+    """What is no number is IDLE_SECS: if the script ended because of it, Clonezilla would report a
+    success."""
+    try:
+        return int(text)
+    except ValueError:
+        print(f"ezio: {text!r} is no number of seconds: {IDLE_SECS} instead", file=sys.stderr)
+        return IDLE_SECS
+
+
+# How argparse takes an option of seconds. One that lacks its value has "".
+OF_SECONDS: dict[str, Any] = {"type": seconds_of, "nargs": "?", "const": "", "default": IDLE_SECS,
+                              "metavar": "SECS"}
 
 
 def gb_per_minute(bytes_per_second: int) -> str:

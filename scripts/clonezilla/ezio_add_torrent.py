@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 def main() -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("torrent", metavar="TORRENT", help="a file or an http:// URL")
+    parser.add_argument("torrent", metavar="TORRENT", help="a file")
     parser.add_argument("path", metavar="PATH",
                         help="target; with -S: device, image, or folder of slices")
     parser.add_argument("-a", "--address", default=ADDRESS, metavar="ADDR:PORT",

@@ -13,7 +13,8 @@ import time
 sys.dont_write_bytecode = True
 
 from control import (  # noqa: E402
-    ADDRESS, IDLE_SECS, STAYS, Agent, Job, in_red, summary, watch, words_of_failure, write,
+    ADDRESS, IDLE_SECS, OF_SECONDS, STAYS, Agent, Job, in_red, summary, watch, words_of_failure,
+    write,
 )
 
 
@@ -38,11 +39,13 @@ class Line:
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-a", "--address", default=ADDRESS, metavar="ADDR:PORT",
+    # A word that Clonezilla gives no value has the default.
+    parser.add_argument("-a", "--address", nargs="?", default=ADDRESS, const=ADDRESS,
+                        metavar="ADDR:PORT",
                         help="what ezio listens on (default: %(default)s)")
-    parser.add_argument("-w", "--wait", type=int, default=IDLE_SECS, metavar="SECS",
+    parser.add_argument("-w", "--wait", **OF_SECONDS,
                         help="seed for this long at least, once complete (default: %(default)s)")
-    parser.add_argument("--notify-ocsmgrd", metavar="HOST[:PORT]",
+    parser.add_argument("--notify-ocsmgrd", nargs="?", metavar="HOST[:PORT]",
                         help="when all is done, report it there as ocs-sr does")
     # Others are ignored: if this ended because of one, Clonezilla would report a success.
     words, _ = parser.parse_known_args()

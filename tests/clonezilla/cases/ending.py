@@ -2,9 +2,9 @@
 
 import subprocess
 
-from control import Job, is_over, percent_of_all, summary
+from control import Job, is_over, percent_of_all, seconds_of, summary
 from ezio_ui import page
-from harness import check
+from harness import check, wait_until
 from machines import installed
 
 COMPLETE = {"state": "seeding", "percent": 100.0, "fetched": 100}
@@ -71,12 +71,43 @@ def the_words_of_ezio_are_taken_and_others_are_refused(stage):
     check(status_of("-v").stdout.startswith("ezio "), "-v gives no version")
     everything = ["-F", "--cache-size", "512", "--aio-threads=8", "--slow-start",
                   "--slow-start-period", "9", "-p", "7000", "-k", "1", "-m", "4", "-c=5"]
-    for words in (["-x"], ["--cache-size"], ["-T", "a"], ["-L", "a"], ["a"], ["-U"], ["-s", "1"],
-                  ["-t", "x", "a", "b"], everything):
+    # These fetch nothing: Clonezilla sees that ezio does not answer.
+    for words in (["-x"], ["--cache-size"], ["-U"], ["-U", "-x", "a", "b"], ["-U", "-T", "a"],
+                  ["-t", "x"], ["-t", "1.5.1"], ["-t", ""], everything):
         done = status_of(*words)
         check(done.returncode == 2 and done.stderr.startswith("ezio: "),
               f"{words}: status {done.returncode}, {done.stderr}")
     check(status_of(*everything[:-1], "-h").returncode == 0, "a word of EZIO is not taken")
+
+
+def a_wrong_word_beside_a_torrent_stays_on_the_error(stage):
+    """Clonezilla loses the status of an ezio that fetches, and would report a success."""
+    ezio = installed(stage) / "bin/ezio"
+    pair = ["-T", "a", "-L", "b"]
+    wrong = [["-x", *pair], [*pair, "-t", "x"], ["-t", "", *pair], [*pair, "--cache-size"],
+             ["--force=1", *pair], ["-T", "a"], ["-L", "b"], ["a"], [*pair, "-T", "c"],
+             [*pair, "-T"], ["-t", "x", "a", "b"]]
+    # Here it is only that there is no torrent a.
+    right = [[*pair, "-t", "1.5"], [*pair, "-t", "08"]]
+    started = [(words, stage.start("ezio", [ezio, *words])) for words in wrong + right]
+    for words, process in started:
+        wait_until(f"{words} is an error", 10, lambda: "NOT DEPLOYED" in process.output())
+        process.expect_running()
+        is_mistake = "`ezio --help`" in process.output()
+        check(is_mistake == (words in wrong), f"{words}: {process.output()}")
+        process.end()
+        process.expect(1, 5)
+
+
+def words_that_are_no_seconds_become_the_default(stage):
+    """Neither script ends, and the machine with it, before there was an ezio."""
+    for script, words in (("ezio_ui.py", ["-w", "90s", "-l"]), ("ezio_cli.py", ["-w", ""]),
+                          ("ezio_cli.py", ["-w", "--notify-ocsmgrd", "-a"])):
+        process = stage.start(script, [installed(stage) / "bin" / script, *words])
+        wait_until(f"{words} is said", 10, lambda: "15 instead" in process.output())
+        process.expect_running()
+        process.end()
+    check(seconds_of("90") == 90, "90 is a number of seconds")
 
 
 CASES = [
@@ -84,4 +115,6 @@ CASES = [
     all_is_over_when_every_torrent_is_left_or_failed,
     the_lines_are_those_of_ezio_and_fit_a_small_terminal,
     the_words_of_ezio_are_taken_and_others_are_refused,
+    a_wrong_word_beside_a_torrent_stays_on_the_error,
+    words_that_are_no_seconds_become_the_default,
 ]
