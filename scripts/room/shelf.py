@@ -364,6 +364,24 @@ def check_table(table: Table, unit: str, name: str) -> None:
     for entry in table.entries:
         if not GUID.fullmatch(entry.type) and not re.fullmatch("[0-9A-F]{1,2}", entry.type):
             raise Refused(f"{name}: partition {entry.number}: '{entry.type[:40]}' is no type")
+    check_places(table, name)
+
+
+def check_places(table: Table, name: str) -> None:
+    """An image of one partition must not be written over that of another."""
+    logical = [entry for entry in table.entries if table.label == "dos" and entry.number > 4]
+    extended = [entry for entry in table.entries
+                if table.label == "dos" and entry.number <= 4 and entry.type in EXTENDED_TYPES]
+    for entry in logical:
+        if not any(outer.start < entry.start and entry.end <= outer.end for outer in extended):
+            raise Refused(f"{name}: partition {entry.number}, sectors {entry.start} to "
+                          f"{entry.end - 1}, lies in no extended partition")
+    for group in (logical, [entry for entry in table.entries if entry not in logical]):
+        group.sort(key=lambda entry: entry.start)
+        for before, entry in zip(group, group[1:]):
+            if entry.start < before.end:
+                raise Refused(f"{name}: partition {entry.number} begins at sector {entry.start}, "
+                              f"within partition {before.number}, which ends at {before.end - 1}")
 
 
 # --- what lies beside the partitions ---------------------------------------------------------

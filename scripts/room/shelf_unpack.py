@@ -62,6 +62,8 @@ class Header:
     """What the beginning of a partclone image says."""
 
     version: int
+    # Of the partition that was saved, or of its file system.
+    device_bytes: int
     block_bytes: int
     total_blocks: int
     # As the header says; the bitmap decides.
@@ -71,6 +73,10 @@ class Header:
     blocks_per_sum: int
     # 0x01: a bit for each block; 0x08: a byte; 0: none, all blocks are there.
     map_mode: int
+
+    def disk_bytes(self) -> int:
+        """What the partition must have at least."""
+        return max(self.device_bytes, self.total_blocks * self.block_bytes)
 
     def map_bytes(self) -> int:
         """With what ends it: a checksum, or the magic word of version 0001."""
@@ -325,8 +331,8 @@ def parse_header(begin: bytes, packed: Packed) -> Header:
     if version == b"0002":
         header = parse_header_2(begin, name)
     elif version == b"0001":
-        block_bytes, _, total, used = struct.unpack_from("<iqqq", begin, 36)
-        header = Header(1, block_bytes, total, used, 4, 1, 0x08)
+        block_bytes, device, total, used = struct.unpack_from("<iqqq", begin, 36)
+        header = Header(1, device, block_bytes, total, used, 4, 1, 0x08)
     else:
         raise Refused(f"{name}: a partclone image of version {version!a}; 0001 and 0002 are known")
     if not 0 < header.block_bytes <= BLOCK_BYTES_MAX or not 0 < header.total_blocks <= BLOCKS_MAX:
@@ -340,10 +346,10 @@ def parse_header_2(begin: bytes, name: Path) -> Header:
         raise Refused(f"{name} is damaged: the checksum of its header is wrong")
     if begin[34:36] != b"\xde\xc0":
         raise Refused(f"{name} was made on a big-endian machine; partclone does not read it here")
-    total, _, used, block_bytes = struct.unpack_from("<QQQI", begin, 60)
+    device, total, _, used, block_bytes = struct.unpack_from("<QQQQI", begin, 52)
     mode, size, per_sum, _, map_mode = struct.unpack_from("<HHIBB", begin, 96)
     if map_mode not in (0, 0x01, 0x08) or size > 64 or (mode and not per_sum):
         raise Refused(f"{name}: checksums of {size} bytes after {per_sum} blocks, and a bitmap of "
                       f"kind {map_mode}, are not known")
-    return Header(2, block_bytes, total, used, size if mode else 0, per_sum if mode else 0,
+    return Header(2, device, block_bytes, total, used, size if mode else 0, per_sum if mode else 0,
                   map_mode)

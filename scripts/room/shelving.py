@@ -16,6 +16,7 @@ from .job import Image, Job, Mistake
 from .shelf import Shelf, is_shelf, plan_text, read_shelf
 from .shelf_cache import HOME, Cache, unpack_all
 from .shelf_cache import Image as Unpacked
+from .state import Refused
 
 FAT_KINDS = ("vfat", "fat", "fat12", "fat16", "fat32", "dd")
 
@@ -68,7 +69,30 @@ def cache_of(job: Job) -> Cache:
 
 def unpack(shelf: Shelf, cache: Cache, say: Callable[[str], None],
            progress: Callable[[str, float], None]) -> list[Unpacked]:
-    return unpack_all(cache, [packed for _, packed in shelf.parts], say, progress)
+    unpacked = unpack_all(cache, [packed for _, packed in shelf.parts], say, progress)
+    for (number, _), image in zip(shelf.parts, unpacked):
+        check_size(shelf, number, image)
+    return unpacked
+
+
+def check_size(shelf: Shelf, number: int, image: Unpacked) -> None:
+    """Is it an image of that partition? `dd` copies all of one, so a raw image that is shorter has
+    lost its end: no decompressor says so if it is not compressed. A file system may be smaller."""
+    entry = shelf.table.entry(number)
+    assert entry, "read_shelf looked for it"
+    room = entry.size * shelf.table.sector_bytes
+    if image.is_partclone:
+        found = header_of(image).disk_bytes()
+    else:
+        found = image.path.stat().st_size
+    if found > room or (found < room and not image.is_partclone):
+        raise Refused(f"{image.packed.files[-1]}: the image of {image.packed.part} is one of "
+                      f"{found} bytes, and the partition has {room} in {shelf.disk}-pt.sf")
+
+
+def header_of(image: Unpacked) -> shelf_unpack.Header:
+    with open(image.path, "rb") as file:
+        return shelf_unpack.parse_header(file.read(shelf_unpack.HEADER_BYTES), image.packed)
 
 
 def table_of(shelf: Shelf, resize: bool, unpacked: Sequence[Unpacked]) -> Table:
@@ -84,9 +108,8 @@ def fat_uuid(image: Unpacked) -> str:
     """Of a FAT file system, as blkid and GRUB write it; "" if it is none."""
     with open(image.path, "rb") as file:
         if image.is_partclone:
-            header = shelf_unpack.parse_header(file.read(shelf_unpack.HEADER_BYTES), image.packed)
             # Its first block is in use.
-            file.seek(header.length(0))
+            file.seek(header_of(image).length(0))
         sector = file.read(512)
     if sector[510:] != b"\x55\xaa":
         return ""

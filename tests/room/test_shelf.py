@@ -172,6 +172,24 @@ class Directory(unittest.TestCase):
             self.write("sda-pt.sf", GPT.replace(old, new))
             self.refused(words)
 
+    def test_partitions_that_overlap(self) -> None:
+        with self.assertRaisesRegex(Refused, "partition 2 begins at sector 22527, within partition "
+                                    "1, which ends at 22527"):
+            shelf.parse_table(GPT.replace("start=       22528", "start=       22527"), "t")
+        dos = MBR.replace("unit", "label-id: 0x12345678\nunit")
+        shelf.parse_table(dos, "t")
+        more = dos + "/dev/sda6 : start=   306851, size=   104795, Id=83\n"
+        shelf.parse_table(more, "t")
+        for old, new, words in (
+                ("start=     2048, size=   204800", "start=     2048, size=   204801",
+                 "partition 2 begins at sector 206848, within partition 1"),
+                ("104795", "104796", "partition 6, sectors 306851 to 411646, lies in no extended"),
+                ("306851", "306849", "partition 6 begins at sector 306849, within partition 5"),
+                ("start=   206850", "start=   206848", "partition 5, .* lies in no extended"),
+                ("Id= 5", "Id=83", "partition 5, .* lies in no extended")):
+            with self.assertRaisesRegex(Refused, words):
+                shelf.parse_table(more.replace(old, new), "t")
+
     def test_a_gpt_that_an_old_sfdisk_did_not_know(self) -> None:
         self.write("sda-pt.sf", MBR.replace("unit", "label-id: 0x12345678\nunit"))
         self.write("sda-gpt-1st")

@@ -5,11 +5,12 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 
-from room import boot, options, shelf, shelving
+from room import boot, options, shelf, shelf_cache, shelving
 from room.job import Image, Job, Machine, Mistake, check, images_of
 from room.shelf_cache import Image as Unpacked
+from room.state import Refused
 from test_shelf import GPT
-from test_unshelve import TOP, run
+from test_unshelve import TOP, make_image, run
 
 MAC = "52-54-00-77-00-01"
 
@@ -77,6 +78,36 @@ class Shelving(unittest.TestCase):
         for text, count in (("", 0), ("2097152", 2 << 20), ("5g", 5 << 30)):
             self.assertEqual(shelving.cache_of(replace(self.job, cache_size=text)).limit_bytes,
                              count)
+
+    def test_an_image_must_be_one_of_its_partition(self) -> None:
+        found = shelf.read_shelf(str(self.folder))
+        cache = shelf_cache.Cache(self.folder / "cache")
+        self.addCleanup(cache.close)
+        image = make_image(self.folder)
+        raw = b"x" + bytes((20480 * 512) - 1)
+
+        def unpack(first: bytes, second: bytes) -> int:
+            packed = []
+            for part, content in (("sda1", first), ("sda2", second)):
+                file = self.folder / f"{part}.{len(content)}"
+                file.write_bytes(content)
+                packed.append(shelf.Packed(part, "dd", "uncomp", (file,)))
+            of_these = replace(found, parts=((1, packed[0]), (2, packed[1])))
+            return len(shelving.unpack(of_these, cache, str, lambda *_: None))
+
+        # Of 8 MiB, which fit into 10 MiB and into 20 MiB.
+        self.assertEqual(unpack(raw, image), 2)
+        self.assertEqual(unpack(image, image), 2)
+        for wrong, bytes_ in ((raw[:-512], 10485248), (raw + bytes(512), 10486272)):
+            with self.assertRaisesRegex(Refused, f"image of sda1 is one of {bytes_} bytes, and the "
+                                        "partition has 10485760 in sda-pt.sf"):
+                unpack(wrong, image)
+        with self.assertRaisesRegex(Refused, "sda2 is one of 10485760 .* has 20971520"):
+            unpack(raw, raw)
+        entries = (shelf.Entry(1, 2048, 16383, "83"), *found.table.entries[1:])
+        found = replace(found, table=replace(found.table, entries=entries))
+        with self.assertRaisesRegex(Refused, "sda1 is one of 8388608 bytes, .* has 8388096"):
+            unpack(image, image)
 
     def test_the_uuid_of_an_efi_partition(self) -> None:
         """As partclone saves it, and raw: blkid says the same."""
