@@ -97,10 +97,11 @@ class Mistake(Exception):
     and exits with status 2."""
 
 
-def job_id(torrents: Iterable[Torrent]) -> str:
-    """The same images for the same targets are the same job, also after a restart or tomorrow."""
+def job_id(torrents: Iterable[Torrent], table: str = "") -> str:
+    """The same images for the same targets are the same job, also after a restart or tomorrow; if
+    machines get a partition table first, also the same table: the name of its plan."""
     pairs = "".join(f"{torrent.info_hash} {torrent.target}\n" for torrent in torrents)
-    return hashlib.sha256(pairs.encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{pairs}{table}".encode()).hexdigest()[:12]
 
 
 def images_of(machine: Machine | None, job: Job) -> tuple[Image, ...]:

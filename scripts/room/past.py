@@ -23,6 +23,8 @@ class Past:
     reader: log.Reader
     roster: Roster
     id: str
+    # See shelving.Table.plan; "": there is none.
+    table: str = ""
     # Its first and its last start; 0 if there was none.
     began_at: float = 0.0
     started_at: float = 0.0
@@ -33,9 +35,9 @@ class Past:
     ending_at: float = 0.0
 
 
-def open_past(job: Job, torrents: Sequence[Torrent], state: State) -> Past:
-    past = Past(job, tuple(torrents), log.Reader(str(state.room_log)), Roster(job, torrents),
-                job_id(torrents))
+def open_past(job: Job, torrents: Sequence[Torrent], state: State, table: str = "") -> Past:
+    past = Past(job, tuple(torrents), log.Reader(str(state.room_log)),
+                Roster(job, torrents, table), job_id(torrents, table), table)
     catch_up(past)
     return past
 
@@ -59,7 +61,7 @@ def begin(past: Past, state: State, wanted_again: Sequence[str] = ()) -> None:
     others know names and numbers."""
     write_file(state.root / JOB_FILE, options.job_text(past.job))
     note(state, "job", job=past.id, images=[vars(torrent) for torrent in past.torrents],
-         again=list(wanted_again))
+         **({"table": past.table} if past.table else {}), again=list(wanted_again))
 
 
 def note(state: State, kind: str, **members: Any) -> None:
@@ -72,10 +74,11 @@ def load(state: State) -> Past:
         command = options.parse([str(state.root / JOB_FILE)], str(state.root))
     except Mistake as mistake:
         raise Refused(f"no job was started in {state.root} ({mistake})") from None
-    torrents = None
+    torrents, table = None, ""
     for entry in log.Reader(str(state.room_log), b'"kind":"job"').entries():
         if entry.get("kind") == "job":
             torrents = [Torrent(**image) for image in entry["images"]]
+            table = entry.get("table", "")
     if command is None or torrents is None:
         raise Refused(f"no job was started in {state.root}")
-    return open_past(command.job, torrents, state)
+    return open_past(command.job, torrents, state, table)

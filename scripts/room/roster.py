@@ -44,9 +44,9 @@ class Roster:
     A report costs 30 us with the parsing of its line (CPython 3.11, one core of a busy host), so
     1,000 a second are 3 % of a core; `rows` of 400 machines costs 6 ms."""
 
-    def __init__(self, job: Job, torrents: Sequence[Torrent] = ()) -> None:
+    def __init__(self, job: Job, torrents: Sequence[Torrent] = (), table: str = "") -> None:
         self.job = job
-        self.id = job_id(torrents)
+        self.id = job_id(torrents, table)
         self.bytes = {torrent.name: torrent.bytes for torrent in torrents}
         self.listed = {machine.mac: machine for machine in job.machines}
         # By MAC address, or by IP address if no MAC is known. In the order of being seen, after

@@ -152,7 +152,8 @@ def serve(job: Job, shelf: Shelf | None, state: State, wanted_again: tuple[str, 
         interrupted(signals)
         # Images take minutes to hash. Somebody may have taken a port since.
         checks.check_ports(job, states.remaining_pids(state))
-        story = past.open_past(job, [image.torrent() for image in served], state)
+        story = past.open_past(job, [image.torrent() for image in served], state,
+                               table.plan if table else "")
         end_remains(state, output)
         room = open_room(story, state, served, table, signals, output, wanted_again)
         if all_done_already(room):

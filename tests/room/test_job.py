@@ -335,6 +335,10 @@ class JobId(unittest.TestCase):
                   [Torrent("a", 5, "a" * 40, "/dev/sda")]]
         self.assertEqual(len({job_id(torrents) for torrents in [[one], *others]}), 5)
 
+    def test_another_partition_table_is_another_job(self) -> None:
+        one = Torrent("a", 5, "a" * 40, "disk:auto#1")
+        self.assertEqual(len({job_id([one], table) for table in ("", "1" * 64, "2" * 64)}), 3)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -5,8 +5,8 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 
-from room import boot, options, shelf, shelf_cache, shelving
-from room.job import Image, Job, Machine, Mistake, check, images_of
+from room import boot, options, past, shelf, shelf_cache, shelving, state
+from room.job import Image, Job, Machine, Mistake, Torrent, check, images_of
 from room.shelf_cache import Image as Unpacked
 from room.state import Refused
 from test_shelf import GPT
@@ -65,6 +65,24 @@ class Shelving(unittest.TestCase):
         self.assertIn(f"swarmdd.table=http://s/table/{table.plan}", words)
         self.assertIn("swarmdd.target=disk:auto#2", words)
         self.assertNotIn("swarmdd.table", boot.kernel_options(replace(plan, table=""), MAC))
+
+    def test_another_table_is_another_job_also_when_it_is_read_again(self) -> None:
+        job = self.expanded()
+        torrents = [Torrent(image.name, 5, "a" * 40, image.target) for image in job.images]
+        made = state.open_state(self.folder / "state")
+        ids = []
+        for resize in (False, True, True):
+            table = shelving.table_of(shelf.read_shelf(str(self.folder)), resize, [])
+            begun = past.open_past(job, torrents, made, table.plan)
+            self.assertEqual(begun.began_at > 0, len(ids) == 2)
+            past.begin(begun, made)
+            self.assertEqual((past.load(made).id, past.load(made).roster.id), (begun.id,) * 2)
+            ids.append(begun.id)
+        self.assertEqual((len(set(ids)), ids[1]), (2, ids[2]))
+        # Also what lies beside the partitions is said in the plan.
+        (self.folder / "sda-mbr").write_text("C" * 512)
+        other = shelving.table_of(shelf.read_shelf(str(self.folder)), True, [])
+        self.assertNotIn(past.open_past(job, torrents, made, other.plan).id, ids)
 
     def test_it_is_served_alone(self) -> None:
         job = replace(self.job, images=(*self.job.images, Image("b", "b", "/dev/sdb")))
