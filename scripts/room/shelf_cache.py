@@ -175,20 +175,26 @@ def make_room(cache: Cache, count: int, packed: Packed, target: Path) -> None:
 
 
 def evict(cache: Cache, need: int, what: str, there: int) -> None:
-    """Until `need` bytes fit, of which `there` are written already."""
+    """Until `need` bytes fit, of which `there` are written already. Nothing goes if they cannot."""
     while True:
-        used = sum(sizes(cache).values())
+        used = sum(sizes(cache).values()) - there
         space = shutil.disk_usage(cache.folder)
         limit = cache.limit_bytes or space.total
-        if used - there + need <= limit and need - there + SPARE_BYTES <= space.free:
+        if used + need <= limit and need - there + SPARE_BYTES <= space.free:
             return
-        if not evict_one(cache):
-            break
-    if used - there + need > limit:
-        raise Refused(f"{what}: {human(need)} unpacked; the cache {cache.folder} may hold "
-                      f"{human(limit)}, and {human(used - there)} of it are in use")
-    raise Refused(f"{what}: {human(need)} unpacked; the disk of {cache.folder} has "
-                  f"{human(space.free)} left")
+        idle = idle_bytes(cache)
+        if used - idle + need > limit:
+            raise Refused(f"{what}: {human(need)} unpacked; the cache {cache.folder} may hold "
+                          f"{human(limit)}, and {human(used - idle)} of it are in use")
+        if need - there + SPARE_BYTES > space.free + idle or not evict_one(cache):
+            raise Refused(f"{what}: {human(need)} unpacked; the disk of {cache.folder} has "
+                          f"{human(space.free)} left, and {human(idle)} could be evicted")
+
+
+def idle_bytes(cache: Cache) -> int:
+    """Of the images that nobody holds."""
+    return sum(size for folder, size in sizes(cache).items()
+               if folder.suffix != ".new" and not is_held(folder))
 
 
 def sizes(cache: Cache) -> dict[Path, int]:
@@ -204,16 +210,22 @@ def allocated(file: Path) -> int:
 def evict_one(cache: Cache) -> bool:
     """The image that was used least recently, of those that nobody holds. False: there is none."""
     for folder in sorted(folders(cache), key=lambda folder: folder.stat().st_mtime_ns):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Nobody begins to hold it meanwhile: that needs the lock of the cache, too.
+        if not is_held(folder):
             shutil.rmtree(folder)
             return True
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(descriptor)
     return False
+
+
+def is_held(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def human(count: int) -> str:

@@ -12,6 +12,7 @@ import time
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 from room import shelf_cache, shelf_unpack, unshelve
 from room.shelf import COMPRESSIONS, Packed
@@ -190,9 +191,20 @@ class Shelves(unittest.TestCase):
                                str(self.shelf), "sdb1"])
         third = unshelve.unshelve(wish)[0].path
         self.assertEqual([path.exists() for path in (*paths, third)], [True, False, True])
-        # Twin: three at once do not fit, and nothing is evicted for what cannot be.
+        # Twin: three at once do not fit: sda2 is missing, sda1 and sdb1 would be in use. Nothing is
+        # evicted for what cannot be: nor for one that is too large for the cache, or the disk.
         self.fails(r"sda2: .* unpacked; the cache .* may hold .*, and .* in use",
                    "--cache-size", limit)
+        for file in self.shelf.iterdir():
+            file.unlink()
+        self.put("sda3.ext4-ptcl-img.uncomp", self.image)
+        self.fails(r"sda3: .* unpacked; the cache .* may hold .*, and 0 bytes of it are in use",
+                   "--cache-size", str(len(self.image) * 9 // 10))
+        with mock.patch.object(shelf_cache, "SPARE_BYTES", 1 << 60):
+            self.fails("sda3: .* unpacked; the disk of .* left, and .* could be evicted")
+        self.assertEqual([path.exists() for path in (paths[0], third)], [True, True])
+        self.assertEqual(len(self.unshelve("--cache-size", limit)), 1)
+        self.assertEqual([path.exists() for path in (paths[0], third)], [False, True])
 
     def test_what_others_put_into_the_folder_of_the_cache_stays(self) -> None:
         self.put("sda1.ext4-ptcl-img.uncomp", self.image)
