@@ -18,6 +18,7 @@ import hashlib
 import itertools
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,11 +224,29 @@ def read_text(file: Path) -> str:
 
 
 def read_bytes(file: Path, count: int) -> bytes:
+    with open(open_inside(file), "rb") as opened:
+        try:
+            return opened.read(count)
+        except OSError as error:
+            raise Refused(f"cannot read {file}: {error.strerror}") from None
+
+
+def open_inside(file: Path) -> int:
+    """A descriptor of a file of an image directory. Every read of one goes through here: a link
+    must not lead out of the directory, to /etc/shadow, and a FIFO would have us wait for its
+    writer. A link to another file of the directory is one of its files."""
     try:
-        # A FIFO would have us wait for its writer.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as opened:
-            return opened.read(count) or b""
+        # Looks at it without opening it, which has effects on some devices.
+        seen = os.open(file, os.O_PATH | os.O_CLOEXEC)
+        try:
+            place = os.readlink(f"/proc/self/fd/{seen}")
+            if not stat.S_ISREG(os.fstat(seen).st_mode):
+                raise Refused(f"{file} is no regular file, and none of an image")
+            if not place.startswith(os.path.join(os.path.realpath(file.parent), "")):
+                raise Refused(f"{file} leads out of the image directory, to {place!a}")
+            return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(seen)
     except OSError as error:
         raise Refused(f"cannot read {file}: {error.strerror}") from None
 
@@ -262,8 +281,11 @@ def find_packed(folder: Path, names: Sequence[str], part: str) -> Packed:
         raise Refused(f"{folder} has two images of {part}: "
                       + " and ".join(stem for stem, _, _ in list(kinds)[:2]))
     (stem, kind, compression), suffixes = kinds.popitem()
-    return Packed(part, kind, compression,
-                  tuple(folder / name for name in in_order(folder, stem, suffixes)))
+    files = tuple(folder / name for name in in_order(folder, stem, suffixes))
+    for file in files:
+        # Before an hour of unpacking.
+        os.close(open_inside(file))
+    return Packed(part, kind, compression, files)
 
 
 def in_order(folder: Path, stem: str, suffixes: list[str]) -> list[str]:

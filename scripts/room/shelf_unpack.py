@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from .shelf import Packed
+from .shelf import Packed, open_inside
 from .state import Refused
 
 # For each compression: commands, the first one that is there is taken, and the package to install.
@@ -125,7 +125,7 @@ def decompressor(packed: Packed) -> list[str]:
 
 
 def guess(file: Path) -> str:
-    with open(file, "rb") as opened:
+    with open(open_inside(file), "rb") as opened:
         begin = opened.read(8)
     return next((name for magic, name in MAGICS if begin.startswith(magic)), "uncomp")
 
@@ -149,11 +149,13 @@ def feed(unpacking: Unpacking) -> None:
     try:
         for file in unpacking.packed.files:
             unpacking.file = file
-            with open(file, "rb") as opened:
+            with open(open_inside(file), "rb") as opened:
                 while count := os.sendfile(pipe, opened.fileno(), None, COPY_BYTES):
                     unpacking.taken += count
     except BrokenPipeError:
         pass  # the decompressor has ended, and says why
+    except Refused as refusal:
+        unpacking.trouble = str(refusal)
     except OSError as error:
         unpacking.trouble = f"cannot read {unpacking.file}: {error.strerror}"
     finally:

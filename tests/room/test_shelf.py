@@ -1,4 +1,5 @@
 """What is read of a Clonezilla image directory, and what is refused by name."""
+import os
 import shutil
 import subprocess
 import tempfile
@@ -194,6 +195,39 @@ class Directory(unittest.TestCase):
         self.write("sda-pt.sf", MBR.replace("unit", "label-id: 0x12345678\nunit"))
         self.write("sda-gpt-1st")
         self.refused("old sfdisk")
+
+    def test_links_and_what_is_no_file(self) -> None:
+        outside = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, outside)
+        self.write("sda-mbr", "B" * 512)
+        for name in ("disk", "parts", "sda-pt.sf", "sda-mbr", "swappt-sda3.info",
+                     "sda1.vfat-ptcl-img.zst.aa", "sda2.ext4-ptcl-img.gz.ab"):
+            file = self.folder / name
+            kept = file.rename(outside / name)
+            file.symlink_to(kept)
+            self.refused(f"{name} leads out of the image directory, to '{kept}'")
+            file.unlink()
+            os.mkfifo(file)
+            self.refused(f"{name} is no regular file")
+            file.unlink()
+            file.symlink_to("/dev/zero")
+            self.refused(f"{name} is no regular file")
+            file.unlink()
+            file.mkdir()
+            self.refused(f"{name} is no regular file|has no file")
+            file.rmdir()
+            file.symlink_to("nowhere")
+            self.refused(f"cannot read .*{name}: No such file")
+            file.unlink()
+            # Twin: a link to another file of the directory.
+            kept.rename(self.folder / "kept")
+            file.symlink_to("kept")
+            self.read()
+            file.unlink()
+            (self.folder / "kept").rename(file)
+        # Also through a link to the directory.
+        (outside / "link").symlink_to(self.folder)
+        shelf.read_shelf(str(outside / "link"))
 
     def test_names_of_nvme(self) -> None:
         for name in list(self.folder.iterdir()):

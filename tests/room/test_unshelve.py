@@ -166,6 +166,16 @@ class Shelves(unittest.TestCase):
         with self.assertRaisesRegex(Refused, "no image of sda7"):
             unshelve.unshelve(unshelve.parse([str(self.shelf), "sda7"]))
 
+    def test_a_part_that_became_a_link_meanwhile(self) -> None:
+        """What is read is looked at, not what once had that name."""
+        self.put("sda1.ext4-ptcl-img.gz", run("gzip -c", input=self.image), split=1 << 18)
+        wish = unshelve.parse(["--cache", str(self.cache), str(self.shelf)])
+        chosen = unshelve.choose(wish)
+        part = chosen[0].files[1].rename(self.folder / "far")
+        chosen[0].files[1].symlink_to(part)
+        with self.assertRaisesRegex(Refused, r"gz\.ab leads out of the image directory"):
+            shelf_cache.unpack_all(shelf_cache.Cache(self.cache), chosen, str, lambda *_: None)
+
     def test_a_missing_program_is_named_with_its_package(self) -> None:
         self.put("sda1.ext4-ptcl-img.lzo", b"x")
         path = os.environ["PATH"]
