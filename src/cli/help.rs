@@ -244,8 +244,8 @@ Options:
   --skip-holes          Leave out the holes of a sparse file: the target keeps
                         what it has there. Only if nothing relies on holes being
                         zeros; a file system that is new from mke2fs does.
-  --used-map FILE       Leave out what this map calls unused: of partclone.FS -D,
-                        scripts/used-map, ddrescue or bmaptool.
+  --used-map FILE       Leave out what this map of all of SOURCE calls unused:
+                        of scripts/used-map, partclone -D, ddrescue or bmaptool.
   --slices DIR          Write what is described into this new directory, too, as
                         slices of at most 16 MiB: for another client to seed.
   --live                Read SOURCE although it is in use: mounted to be written

@@ -160,7 +160,8 @@ fn raw_contents(options: &Options, device: &Device) -> Result<Contents, Failure>
     let known = options.raw || kind::check(device, table.is_some())?;
     let trusted = trusted(options, table.as_ref());
     let map = options.used_map.as_ref();
-    let map = map.map(|path| map::read(path, device)).transpose()?;
+    let map = map.map(|path| map::read(path, device, table.is_none()));
+    let map = map.transpose()?;
     // What a partition is and what lies between them is open if the table is in doubt.
     let map = map.filter(|_| table.is_none() || trusted.is_some());
     let files = used::ranges(device, trusted, options.skip_holes, map)?;

@@ -9,8 +9,10 @@ use libfuzzer_sys::fuzz_target;
 use swarm_proto::format::used_map::{self, UsedMapError};
 
 fuzz_target!(|map: &[u8]| {
-    let (source_bytes, parsed) = match used_map::parse(map, 1 << 20) {
-        Err(UsedMapError::Size { map_bytes, .. }) => (map_bytes, used_map::parse(map, map_bytes)),
+    let (source_bytes, parsed) = match used_map::parse(map, 1 << 20, true) {
+        Err(UsedMapError::Size { map_bytes, .. }) => {
+            (map_bytes, used_map::parse(map, map_bytes, false))
+        }
         parsed => (1 << 20, parsed),
     };
     let used = match parsed {

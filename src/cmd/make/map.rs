@@ -11,12 +11,17 @@ use crate::cmd::Failure;
 use crate::os::device::Device;
 use crate::os::whole;
 
-/// The used bytes, in order and apart from each other.
-pub(super) fn read(path: &Path, source: &Device) -> Result<Vec<Range<u64>>, Failure> {
+/// The used bytes, in order and apart from each other. `is_partition`: the source has no partition
+/// table.
+pub(super) fn read(
+    path: &Path,
+    source: &Device,
+    is_partition: bool,
+) -> Result<Vec<Range<u64>>, Failure> {
     let refused = |why: &dyn Display| {
         let path = path.display();
         Failure::Because(format!("used map {path}: {why}"))
     };
     let text = whole::read(path, USED_MAP_BYTES_MAX).map_err(|error| refused(&error))?;
-    used_map::parse(&text, source.size_bytes).map_err(|error| refused(&error))
+    used_map::parse(&text, source.size_bytes, is_partition).map_err(|error| refused(&error))
 }

@@ -19,12 +19,19 @@ use core::str;
 const SHORT_BYTES_MAX: u64 = 2 << 20;
 
 /// The used bytes of a source of `source_bytes`. Ranges are in order, none is empty, none touches
-/// the next, and none ends behind the source.
-pub fn parse(text: &[u8], source_bytes: u64) -> Result<Vec<Range<u64>>, UsedMapError> {
+/// the next, and none ends behind the source. `is_partition`: the source is one file system.
+pub fn parse(
+    text: &[u8],
+    source_bytes: u64,
+    is_partition: bool,
+) -> Result<Vec<Range<u64>>, UsedMapError> {
     let mut used = Used::default();
+    // The map of a partition that fills its disk is hardly shorter than the disk, and all of it is
+    // in another place.
+    let short_bytes_max = if is_partition { SHORT_BYTES_MAX - 1 } else { 0 };
     match text.trim_ascii_start().starts_with(b"<") {
         true => read_bmap(text, source_bytes, &mut used)?,
-        false => read_mapfile(text, source_bytes, &mut used)?,
+        false => read_mapfile(text, source_bytes, short_bytes_max, &mut used)?,
     }
     Ok(used.ranges)
 }
@@ -45,7 +52,12 @@ impl Used {
     }
 }
 
-fn read_mapfile(text: &[u8], source_bytes: u64, used: &mut Used) -> Result<(), UsedMapError> {
+fn read_mapfile(
+    text: &[u8],
+    source_bytes: u64,
+    short_bytes_max: u64,
+    used: &mut Used,
+) -> Result<(), UsedMapError> {
     let mut lines = (1..)
         .zip(text.split(|&byte| byte == b'\n'))
         .map(|(line, bytes)| (line, bytes.trim_ascii()))
@@ -77,7 +89,7 @@ fn read_mapfile(text: &[u8], source_bytes: u64, used: &mut Used) -> Result<(), U
     }
     let map_bytes = end.unwrap_or(0);
     let missing_bytes = source_bytes.checked_sub(map_bytes);
-    if end.is_none() || missing_bytes.is_none_or(|missing| missing >= SHORT_BYTES_MAX) {
+    if end.is_none() || missing_bytes.is_none_or(|missing| missing > short_bytes_max) {
         return Err(UsedMapError::Size {
             map_bytes,
             source_bytes,
@@ -133,9 +145,13 @@ fn read_bmap(text: &[u8], source_bytes: u64, used: &mut Used) -> Result<(), Used
             b"bmap" if !is_known(words.next().unwrap_or_default()) => {
                 return Err(wrong("bmap version 1 or 2 is expected"));
             }
-            b"ImageSize" => bmap.image_bytes = value()?,
-            b"BlockSize" => bmap.block_bytes = value()?,
-            b"MappedBlocksCount" => bmap.mapped_count = value()?,
+            // A number that changed later would give the ranges before it another meaning.
+            b"ImageSize" if bmap.image_bytes == 0 => bmap.image_bytes = value()?,
+            b"BlockSize" if bmap.block_bytes == 0 => bmap.block_bytes = value()?,
+            b"MappedBlocksCount" if bmap.mapped_count == 0 => bmap.mapped_count = value()?,
+            b"ImageSize" | b"BlockSize" | b"MappedBlocksCount" => {
+                return Err(wrong("it says this a second time"));
+            }
             b"Range" => {
                 let range = bmap.range(content);
                 used.add(range.ok_or(wrong("the next blocks of the image are expected"))?);
@@ -291,19 +307,19 @@ mod tests {
 ";
 
     fn error(text: &str, source_bytes: u64) -> String {
-        let error = parse(text.as_bytes(), source_bytes).expect_err(text);
+        let error = parse(text.as_bytes(), source_bytes, true).expect_err(text);
         error.to_string()
     }
 
     #[test]
     fn maps_of_partclone_are_read() {
         assert_eq!(
-            parse(EXT4.as_bytes(), 64 * MIB),
+            parse(EXT4.as_bytes(), 64 * MIB, true),
             Ok(vec![0..0x0044_8400, 0x0080_0400..0x0084_0c00])
         );
         // What lies in front of the partition and behind its last cluster is not mentioned.
         assert_eq!(
-            parse(NTFS.as_bytes(), 65 * MIB),
+            parse(NTFS.as_bytes(), 65 * MIB, true),
             Ok(vec![
                 0..0x0010_3000,
                 0x0010_4000..0x0010_b000,
@@ -317,7 +333,7 @@ mod tests {
     #[test]
     fn a_bmap_is_read() {
         assert_eq!(
-            parse(BMAP.as_bytes(), 1_000_000),
+            parse(BMAP.as_bytes(), 1_000_000, true),
             Ok(vec![0..4096, 20 * 4096..24 * 4096, 244 * 4096..1_000_000])
         );
     }
@@ -325,7 +341,7 @@ mod tests {
     #[test]
     fn numbers_are_those_of_c() {
         let map = "0 ? 1\r\n0 010 +\r\n8\t0X8 ?\r\n16 0 +\r\n16 16 +";
-        assert_eq!(parse(map.as_bytes(), 32), Ok(vec![0..8, 16..32]));
+        assert_eq!(parse(map.as_bytes(), 32, true), Ok(vec![0..8, 16..32]));
         for word in [
             "",
             "+1",
@@ -375,12 +391,15 @@ mod tests {
 
     #[test]
     fn a_map_of_another_size_is_refused_with_both_sizes() {
-        let is_of = |map: &str, bytes: u64| parse(map.as_bytes(), bytes).is_ok();
+        let is_of = |map: &str, bytes: u64| parse(map.as_bytes(), bytes, true).is_ok();
         assert_eq!(
             error(EXT4, 64 * MIB - 512),
             "it is of 67108864 bytes, the source has 67108352"
         );
         assert!(is_of(EXT4, 66 * MIB - 1) && !is_of(EXT4, 66 * MIB));
+        // On a disk it might be the map of a partition, where all lies elsewhere.
+        let is_of_disk = |bytes| parse(EXT4.as_bytes(), bytes, false).is_ok();
+        assert!(is_of_disk(64 * MIB) && !is_of_disk(64 * MIB + 512));
         assert_eq!(
             error(NTFS, 100 * MIB),
             "it is of 68153344 bytes, the source has 104857600"
@@ -427,9 +446,9 @@ mod tests {
     #[test]
     fn a_map_that_is_cut_short_leaves_nothing_out() {
         for (text, bytes) in [(EXT4, 64 * MIB), (NTFS, 65 * MIB), (BMAP, 1_000_000)] {
-            let whole = parse(text.as_bytes(), bytes).unwrap();
+            let whole = parse(text.as_bytes(), bytes, true).unwrap();
             for length in 0..text.len() {
-                let Ok(used) = parse(&text.as_bytes()[..length], bytes) else {
+                let Ok(used) = parse(&text.as_bytes()[..length], bytes, true) else {
                     continue;
                 };
                 let kept = |range: &Range<u64>| {
@@ -457,7 +476,7 @@ mod tests {
                 expected.resize(at as usize, used);
             }
             expected.resize(expected.len() + rng.below(3) as usize, true);
-            let ranges = parse(map.as_bytes(), expected.len() as u64).unwrap();
+            let ranges = parse(map.as_bytes(), expected.len() as u64, true).unwrap();
             let mut found = vec![false; expected.len()];
             ranges
                 .iter()
