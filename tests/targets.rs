@@ -499,11 +499,11 @@ fn targets_that_overlap_are_refused() {
         ),
         (
             vec![&image, &idle, &part, &idle_part],
-            format!("target {idle_part}: {idle_part} is a part of {idle}, and both are targets"),
+            format!("target {idle_part}: {idle_part} is a part of {idle}, and both are given"),
         ),
         (
             vec![&part, &idle_part, &image, &idle],
-            format!("target {idle}: {idle_part} is a part of {idle}, and both are targets"),
+            format!("target {idle}: {idle_part} is a part of {idle}, and both are given"),
         ),
         (
             vec![&image, &new, &image, &same_new],

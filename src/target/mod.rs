@@ -51,7 +51,8 @@ impl Target {
         }
     }
 
-    /// Finds the target and opens it to be written. `taken` are the other targets that are open.
+    /// Finds the target and opens it to be written. `taken` are the other devices that are open:
+    /// targets, which the kernel holds, and the sources of a daemon, which it does not.
     pub fn open(
         &self,
         needed_bytes: u64,
@@ -67,6 +68,9 @@ impl Target {
         let device = opened.map_err(|error| explain(error, inventory.as_ref(), taken))?;
         self.check_same(&device, inventory.as_ref())?;
         if let (Kind::Block { number }, Some(inventory)) = (device.kind, &inventory) {
+            if let Some(error) = overlap(&path, number, Some(inventory), taken) {
+                return Err(error);
+            }
             let by = inventory.holders_of(number);
             if !by.is_empty() {
                 return Err(DeviceError::Busy { path, by }.into());
@@ -166,33 +170,38 @@ fn explain(
     let Some(number) = device_number(&path).filter(|_| by.is_empty()) else {
         return DeviceError::Busy { path, by }.into();
     };
-    if taken.contains(&number) {
-        return TargetError::Twice { path };
-    }
-    let disk = inventory.and_then(|inventory| inventory.disk_of(number));
-    if let Some(disk) = disk.filter(|disk| taken.contains(&disk.number)) {
-        return TargetError::Overlap {
-            part: path.clone(),
-            whole: disk.path(),
-            path,
-        };
-    }
-    let part = disk.filter(|disk| disk.number == number).and_then(|disk| {
-        disk.partitions
-            .iter()
-            .find(|partition| taken.contains(&partition.number))
-    });
-    if let Some(part) = part {
-        return TargetError::Overlap {
-            part: part.path(),
-            whole: path.clone(),
-            path,
-        };
+    if let Some(error) = overlap(&path, number, inventory, taken) {
+        return error;
     }
     let by = inventory
         .map(|inventory| inventory.users_of(number))
         .unwrap_or_default();
     DeviceError::Busy { path, by }.into()
+}
+
+/// Why a device cannot be a target beside the `taken` ones: it is one of them, a part of one, or
+/// one is a part of it.
+fn overlap(
+    path: &Path,
+    number: DeviceNumber,
+    inventory: Option<&Inventory>,
+    taken: &[DeviceNumber],
+) -> Option<TargetError> {
+    let path = path.to_path_buf();
+    if taken.contains(&number) {
+        return Some(TargetError::Twice { path });
+    }
+    let disk = inventory?.disk_of(number)?;
+    let (part, whole) = match disk.number == number {
+        true => {
+            let mut parts = disk.partitions.iter();
+            let part = parts.find(|partition| taken.contains(&partition.number))?;
+            (part.path(), path.clone())
+        }
+        false => (path.clone(), disk.path()),
+    };
+    let is_taken = disk.number == number || taken.contains(&disk.number);
+    is_taken.then_some(TargetError::Overlap { path, part, whole })
 }
 
 #[cfg(test)]

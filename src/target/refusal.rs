@@ -42,7 +42,7 @@ impl fmt::Display for TargetError {
                 let (path, part, whole) = (path.display(), part.display(), whole.display());
                 write!(
                     f,
-                    "target {path}: {part} is a part of {whole}, and both are targets"
+                    "target {path}: {part} is a part of {whole}, and both are given"
                 )
             }
             TargetError::Select(error) => error.fmt(f),
