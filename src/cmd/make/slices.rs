@@ -109,12 +109,14 @@ impl Written {
             Err(error) => return Err(failed(error)),
         }
         let (name, own) = (name.to_string_lossy(), std::process::id());
+        let temporary = path.with_file_name(format!(".{name}.{own}"));
+        // Before anything would remove it: another process in another container may have this pid.
+        fs::create_dir(&temporary).map_err(failed)?;
         let mut written = Written {
             path: path.into(),
-            temporary: path.with_file_name(format!(".{name}.{own}")),
+            temporary,
             source: None,
         };
-        fs::create_dir(&written.temporary).map_err(failed)?;
         written.fill(device, ranges)?;
         written.source = Some(source::open(&written.temporary, None)?);
         Ok(written)
@@ -168,6 +170,14 @@ impl Written {
             let length = (end - from).min(STEP_BYTES) as u32;
             let bytes = sectors::read(device, from, length);
             let bytes = bytes.map_err(|error| cannot_read(device, error))?;
+            // What lies behind the end was read as zeros.
+            if let Some(end) = device.ends_before(from + u64::from(length)) {
+                return Err(ReadError::Ends {
+                    path: device.path.clone(),
+                    offset: DiskOffset(end),
+                }
+                .into());
+            }
             file.write_all(&bytes).map_err(failed)?;
         }
         Ok(())
