@@ -41,6 +41,9 @@ const MAP_PART_BYTES: u64 = 64 << 10;
 const BLOCK_BYTES_MAX: u32 = 64 << 20;
 const BLOCK_COUNT_MAX: u64 = 1 << 43;
 
+/// Longest map of blocks: 32 TiB of 4 KiB blocks, a bit each. It is read at once.
+const MAP_BYTES_MAX: u64 = 1 << 30;
+
 /// An image that is whole, as far as its length, its header and its map say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -129,6 +132,11 @@ impl Image {
         }
         let used_blocks = map.finish(&trailer, map_end)?;
         let data = header.data(data_start, used_blocks, file_bytes);
+        // How long its checksums are, its length alone says.
+        if header.version == Version::Old && used_blocks > 0 && file_bytes > data.end() {
+            let why = "more follows, and version 0001 does not say where its blocks are";
+            return Err(ImageError::At(data.end(), why));
+        }
         if file_bytes < data.end() {
             return Err(ImageError::Truncated {
                 file_bytes,
@@ -247,7 +255,9 @@ impl Header {
         if !(1..=BLOCK_BYTES_MAX).contains(&block_bytes) {
             return field("block size", block, block_bytes.into());
         }
-        if !(1..=BLOCK_COUNT_MAX).contains(&total_blocks) {
+        if !(1..=BLOCK_COUNT_MAX).contains(&total_blocks)
+            || self.map.bytes(total_blocks) > MAP_BYTES_MAX
+        {
             return field("number of blocks", total, total_blocks);
         }
         let device_bytes = self.device_bytes;
@@ -560,18 +570,19 @@ pub(super) mod tests {
         );
     }
 
-    /// Only an image that ends exactly behind the eighth byte of its last checksum has eight.
+    /// An image that ends behind the eighth byte of its last checksum has eight, one that ends
+    /// behind the fourth has four, and any other could have either.
     #[test]
     fn version_0001_with_checksums_of_eight_bytes_is_told_by_its_length() {
         let map = [1, 0, 1, 1];
         let data = |image: &[u8]| read(image).unwrap().0.data;
         let wide = old(&map, 3, 8);
         assert_eq!(data(&wide), Data::new(4172, 1536, 512, 8));
-        assert_eq!(data(&wide[..wide.len() - 1]), Data::new(4172, 1536, 512, 4));
-        assert_eq!(
-            data(&[&wide[..], &[0]].concat()),
-            Data::new(4172, 1536, 512, 4)
-        );
+        for other in [&wide[..wide.len() - 1], &[&wide[..], &[0]].concat()] {
+            let expected =
+                "byte 5720: more follows, and version 0001 does not say where its blocks are";
+            assert_eq!(error(other), expected);
+        }
         assert_eq!(data(&old(&[0, 0], 0, 8)), Data::new(4170, 0, 512, 4));
     }
 
