@@ -66,9 +66,13 @@ impl<'a> Daemon<'a> {
     }
 
     /// A job has ended. Its entry stays.
-    pub fn note_end(&mut self, job: &Job) {
+    pub fn note_end(&mut self, job: &Job, now: Instant) {
         self.note_times(job);
         let entry = &mut self.entries[job.number()];
+        // It may have been complete for less than a turn.
+        if job.is_complete() {
+            entry.complete_at.get_or_insert(now);
+        }
         self.budget.give_back(std::mem::take(&mut entry.taken));
     }
 

@@ -163,6 +163,11 @@ impl Job {
         self.storage.device()
     }
 
+    /// It is over, and was complete.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.core.state(), State::Over(Outcome::Complete))
+    }
+
     /// When everything was on the disk and read back.
     pub fn complete_at(&self) -> Option<Instant> {
         self.reporting.complete_at()

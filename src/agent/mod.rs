@@ -302,7 +302,7 @@ impl<'a> Agent<'a> {
             && let Some(job) = self.jobs.remove(index)
         {
             if let Some(daemon) = &mut self.daemon {
-                daemon.note_end(&job);
+                daemon.note_end(&job, now);
             }
             self.all_complete &= job.finish(&mut self.shared, now);
         }
