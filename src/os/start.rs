@@ -42,6 +42,7 @@ pub unsafe fn run(
 ) -> libc::c_int {
     open_standard_files();
     super::crash::tell_before_the_end();
+    allow_all_descriptors();
     // Writing to one who has closed the other end must give EPIPE and not end the process.
     // SAFETY: sets a disposition, installs no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
@@ -68,6 +69,23 @@ fn open_standard_files() {
                     "/dev/null takes the place of a closed descriptor"
                 );
             }
+        }
+    }
+}
+
+/// A seeder of slices has a few hundred files and sockets open for each torrent, and a piece that
+/// cannot be read for want of a descriptor would count as lost. The usual limit is 1024, of which
+/// getrlimit(2) says that it may be raised to the hard one.
+fn allow_all_descriptors() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes `limit`, and then reads it. A refusal leaves the limit as it was.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
     }
 }
