@@ -267,9 +267,11 @@ def idle_connections_do_not_shut_out_others(stage):
         idle.settimeout(5)
         return idle
 
-    seated = [sit("127.0.0.3", handshake(torrent)) for _ in range(80)]
-    for idle in seated:
-        check(len(idle.recv(68)) == 68, "the seed does not answer")
+    seated = []
+    for _ in range(80):
+        seated.append(sit("127.0.0.3", handshake(torrent)))
+        # One after the other: there are only 64 places for those that have not been heard yet.
+        check(len(seated[-1].recv(68)) == 68, "the seed does not answer")
     silent = [sit("127.0.0.4", b"\x13") for _ in range(64)]
     # A quarter of a minute: it is sent away while the seats have just been taken.
     stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, "target").expect(0, 15)
