@@ -87,12 +87,12 @@ fn usage_errors_exit_2_and_say_what_was_expected() {
     for (arguments, complaint, hint) in [
         (
             vec![],
-            "a command is expected: get, seed, make, verify, info or disks",
+            "a command is expected: get, seed, daemon, make, verify, info or disks",
             "",
         ),
         (
             vec!["fetch"],
-            "no command 'fetch'; there are get, seed, make, verify, info and disks",
+            "no command 'fetch'; there are get, seed, daemon, make, verify, info and disks",
             "",
         ),
         (
