@@ -79,6 +79,57 @@ case_table_that_is_there_is_left_alone() {
 	said "has this partition table already"
 }
 
+# break_sector NUMBER
+break_sector() {
+	dd if=/dev/zero of="$ROOT/dev/vda" bs=512 seek="$1" count=1 conv=notrunc 2>/dev/null
+}
+
+case_table_whose_first_copy_is_damaged_is_written_again() {
+	local sector
+	good_network
+	disk_of 96
+	gpt_plan
+	boot "$DISK_TARGETS swarmdd.table=$URL"
+	# The header, an entry, and the header of the copy.
+	for sector in 1 2 $((96 * 2048 - 1)); do
+		break_sector "$sector"
+		rm "$ROOT/commands"
+		boot "$DISK_TARGETS swarmdd.table=$URL"
+		ran_times 1 "sfdisk --quiet"
+		ran "swarmdd get"
+		[ -z "$(/sbin/sfdisk --dump "$ROOT/dev/vda" 2>&1 >/dev/null)" ] ||
+			complain "sector $sector is still damaged"
+	done
+	rm "$ROOT/commands"
+	boot "$DISK_TARGETS swarmdd.table=$URL"
+	not_ran "sfdisk --quiet"
+}
+
+case_table_mbr_of_a_large_disk_is_left_alone() {
+	good_network
+	disk_of $((3 << 20))
+	cat >"$ROOT/www/table" <<-END
+		swarmdd-table 1
+		label dos
+		sector-bytes 512
+		grows
+		script
+		label: dos
+		label-id: 0x42424242
+		unit: sectors
+
+		/dev/disk-1 : start=2048, size=20480, type=7, bootable
+		/dev/disk-2 : start=22528, size=40960, type=83
+	END
+	boot "$DISK_TARGETS swarmdd.table=$URL"
+	[ -n "$(/sbin/sfdisk --dump "$ROOT/dev/vda" 2>&1 >/dev/null)" ] ||
+		complain "sfdisk does not warn of it any more"
+	rm "$ROOT/commands"
+	boot "$DISK_TARGETS swarmdd.table=$URL"
+	ran "swarmdd get"
+	not_ran "sfdisk --quiet"
+}
+
 case_table_of_another_image_is_replaced() {
 	good_network
 	disk_of 96
