@@ -62,6 +62,8 @@ SWAP_BYTES = 64 << 10
 # Types of extended partitions, as sfdisk writes them: only what is in them counts.
 EXTENDED = ("5", "f", "85")
 PROTECTIVE = "ee"
+# The last one comes when a connection to this host is lost.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # A run of bytes: start and end.
 Run = tuple[int, int]
@@ -88,8 +90,10 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP)
         return 0
     # Another signal than Ctrl-C must detach the loop devices as well.
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
+    for name in SIGNALS:
+        # nohup ignores SIGHUP, and that is to stay.
+        if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:
+            signal.signal(name, interrupt)
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="replace")
     try:
@@ -111,6 +115,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
+    # A second one must not end what puts things away.
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -351,12 +358,26 @@ def device_of(source: str, part: Part) -> Iterator[str]:
 @contextmanager
 def attached(source: str, start: int, size: int, *more: str) -> Iterator[str]:
     """A loop device that can only be read."""
-    made = run("losetup", "--find", "--show", "--read-only", "--offset", str(start),
-               "--sizelimit", str(size), *more, source)
-    if made.returncode:
-        raise Refused(f"no loop device for {source}: {first_line(made.stderr)}")
-    device = made.stdout.strip()
+    device = ""
     try:
+        # A signal waits until the device has a name here.
+        with held(SIGNALS):
+            made = run("losetup", "--find", "--show", "--read-only", "--offset", str(start),
+                       "--sizelimit", str(size), *more, source)
+            device = made.stdout.strip()
+        if made.returncode:
+            raise Refused(f"no loop device for {source}: {first_line(made.stderr)}")
         yield device
     finally:
-        run("losetup", "--detach", device)
+        with held(SIGNALS):
+            if device:
+                run("losetup", "--detach", device)
+
+
+@contextmanager
+def held(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

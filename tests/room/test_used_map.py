@@ -1,5 +1,10 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -122,6 +127,53 @@ class Words(unittest.TestCase):
         for words in [[], ["a", "b"], ["a", "-o"], ["-x", "a"]]:
             with self.assertRaises(Wrong):
                 parse(words)
+
+
+# sfdisk, blkid, losetup and partclone of a disk that is one ext4. The last one takes its time, and
+# detaching is slow enough for a second signal.
+STAND_IN = """\
+#!/bin/sh
+case ${0##*/} in
+sfdisk) exit 1 ;;
+blkid) echo TYPE=ext4 ;;
+losetup)
+    case $1 in
+    --detach) touch "$FOLDER/detaching"; sleep 0.6; echo "$2" > "$FOLDER/detached" ;;
+    *) echo "$FOLDER/disk" ;;
+    esac
+    ;;
+partclone.ext4) touch "$FOLDER/began"; exec sleep 30 ;;
+esac
+"""
+
+
+class Signals(unittest.TestCase):
+    def test_each_detaches_the_loop_device_and_another_one_does_not_hinder(self) -> None:
+        for first in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            with self.subTest(first), tempfile.TemporaryDirectory() as folder:
+                self.ended_by(first, Path(folder))
+
+    def ended_by(self, first: signal.Signals, folder: Path) -> None:
+        (folder / "disk").write_bytes(bytes(1 << 16))
+        (folder / "temporary").mkdir()
+        for name in ("sfdisk", "blkid", "losetup", "partclone.ext4"):
+            (folder / name).write_text(STAND_IN)
+            (folder / name).chmod(0o755)
+        started = subprocess.Popen(
+            [sys.executable, "-c", "import sys; from room.used_map import main; "
+             "sys.exit(main(sys.argv[1:]))", folder / "disk"],
+            env={**os.environ, "FOLDER": str(folder), "TMPDIR": str(folder / "temporary"),
+                 "PATH": f"{folder}:{os.environ['PATH']}"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for number, moment in ((first, "began"), (signal.SIGTERM, "detaching")):
+            end = time.monotonic() + 20
+            while not (folder / moment).exists() and started.poll() is None:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.02)
+            started.send_signal(number)
+        self.assertEqual(started.wait(20), 130)
+        self.assertEqual((folder / "detached").read_text(), f"{folder}/disk\n")
+        self.assertEqual(list((folder / "temporary").iterdir()), [])
 
 
 class Serve(unittest.TestCase):
