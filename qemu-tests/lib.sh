@@ -39,12 +39,12 @@ begin() {
 # --- the network ----------------------------------------------------------------
 
 # Starts the calling script again in a network namespace of its own. Nothing in it reaches the
-# interfaces of the host, and the namespace disappears with its last process.
+# interfaces of the host, and the namespace disappears with its last process. So do its mounts.
 enter_private_network() {
 	[ -z "${SWARMDD_IN_NAMESPACE:-}" ] || return 0
 	[ "$(id -u)" = 0 ] || die "needs root, for a network namespace with a bridge in it"
 	need unshare:util-linux ip:iproute2 qemu-system-x86_64:qemu-system-x86
-	SWARMDD_IN_NAMESPACE=1 exec unshare --net -- "$0" "$@"
+	SWARMDD_IN_NAMESPACE=1 exec unshare --net --mount -- "$0" "$@"
 }
 
 make_bridge() {
