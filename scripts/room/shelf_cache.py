@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ HOME = Path("/var/cache/swarmdd")
 KEY = re.compile("[0-9a-f]{32}")
 # What a file system needs for itself, and others on it.
 SPARE_BYTES = 64 << 20
+
+LOCK_WAIT_SECS = 0.2
 
 
 @dataclass
@@ -56,15 +59,15 @@ class Image:
 
 def unpack_all(cache: Cache, wanted: Sequence[Packed], say: Callable[[str], None],
                progress: Callable[[str, float], None]) -> list[Image]:
-    """`progress(part, percent)` may raise, and then nothing unfinished is left. All images stay
-    until the cache is closed, at least."""
-    with locked(cache):
+    """`progress(part, percent)` is called all the time, also while nothing happens. It may raise,
+    and then nothing unfinished is left. All images stay until the cache is closed, at least."""
+    with locked(cache, say, lambda: progress(wanted[0].part, 0)):
         keys = [key_of(packed) for packed in wanted]
         missing = [packed for packed, key in zip(wanted, keys) if find(cache, key) is None]
         for key in keys:
             if find(cache, key):
                 hold(cache, key)
-        refuse_too_large(cache, missing)
+        refuse_too_large(cache, missing, progress)
         images = []
         for packed, key in zip(wanted, keys):
             if find(cache, key) is None:
@@ -118,7 +121,8 @@ def unpack_one(cache: Cache, packed: Packed, key: str, progress: Callable[[str, 
 
 
 @contextmanager
-def locked(cache: Cache) -> Iterator[None]:
+def locked(cache: Cache, say: Callable[[str], None], progress: Callable[[], None]
+           ) -> Iterator[None]:
     """One unpacks at a time: two would each count on the same room."""
     try:
         cache.folder.mkdir(parents=True, exist_ok=True)
@@ -127,12 +131,25 @@ def locked(cache: Cache) -> Iterator[None]:
     except OSError as error:
         raise Refused(f"cannot use the cache {cache.folder}: {error.strerror}") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not take_lock(descriptor):
+            say(f"waiting until another unshelve or serve has unpacked into {cache.folder}")
+            while not take_lock(descriptor):
+                progress()
+                time.sleep(LOCK_WAIT_SECS)
         for left in folders(cache, ".new"):
             shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
         os.close(descriptor)
+
+
+def take_lock(descriptor: int) -> bool:
+    """At once, or not at all."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def refuse_foreign(cache: Cache) -> None:
@@ -159,12 +176,16 @@ def hold(cache: Cache, key: str) -> None:
 # --- room --------------------------------------------------------------------------------
 
 
-def refuse_too_large(cache: Cache, missing: Sequence[Packed]) -> None:
+def refuse_too_large(cache: Cache, missing: Sequence[Packed],
+                     progress: Callable[[str, float], None]) -> None:
     """Before an hour is spent on the first of them. A raw partition is counted as what is packed;
     that of a partclone image its header knows."""
+    def begin(part: str) -> Callable[[int], None]:
+        return lambda _: progress(part, 0)
+
     need = 0
     for packed in missing:
-        header = shelf_unpack.peek(packed)
+        header = shelf_unpack.peek(packed, begin(packed.part))
         need += header.length(header.used_blocks) if header else packed.bytes()
     if need:
         evict(cache, need, ", ".join(packed.part for packed in missing), 0)
@@ -220,10 +241,7 @@ def evict_one(cache: Cache) -> bool:
 def is_held(folder: Path) -> bool:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
+        return not take_lock(descriptor)
     finally:
         os.close(descriptor)
 

@@ -7,6 +7,7 @@ IMAGE_FORMATS.md of partclone, and src/proto/format/partclone.rs.)
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import struct
@@ -50,6 +51,8 @@ BLOCK_BYTES_MAX = 64 << 20
 BLOCKS_MAX = 1 << 43
 # A pipe holds 64 KiB; more in one call than that saves nothing, but system calls.
 COPY_BYTES = 1 << 20
+# How often `progress` is told that nothing comes.
+SILENT_SECS = 0.2
 # What becomes a hole in a raw partition: blocks of a file system are at most 64 KiB.
 HOLE_BYTES = 64 << 10
 ZEROS = bytes(HOLE_BYTES)
@@ -135,7 +138,7 @@ def start(packed: Packed) -> Unpacking:
     words = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
     # In a session of its own, so that Ctrl-C is ours alone.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=words, start_new_session=True)
+                               stderr=words, start_new_session=True, bufsize=0)
     unpacking = Unpacking(packed, command, process, words, file=packed.files[0])
     unpacking.feeder = threading.Thread(target=feed, args=(unpacking,), daemon=True)
     unpacking.feeder.start()
@@ -188,11 +191,25 @@ def check_end(unpacking: Unpacking) -> None:
         raise Refused(f"{unpacking.file}{before} is damaged: {unpacking.command[0]}: {said}")
 
 
-def peek(packed: Packed) -> Header | None:
+def receive(unpacking: Unpacking, count: int, progress: Callable[[int], None]) -> bytes:
+    """So many bytes, or fewer at the end. `progress` is told also while none come: a slow disk may
+    give none for minutes, and whoever waits may want to end."""
+    pipe, chunk = unpacking.output.fileno(), bytearray()
+    while len(chunk) < count:
+        if not select.select([pipe], [], [], SILENT_SECS)[0]:
+            progress(unpacking.taken)
+        elif some := os.read(pipe, count - len(chunk)):
+            chunk += some
+        else:
+            break
+    return bytes(chunk)
+
+
+def peek(packed: Packed, progress: Callable[[int], None]) -> Header | None:
     """What the beginning says; None if it is no partclone image. Costs a moment."""
     unpacking = start(packed)
     try:
-        begin = unpacking.output.read(HEADER_BYTES)
+        begin = receive(unpacking, HEADER_BYTES, progress)
         if not begin:
             check_end(unpacking)
         return parse_header(begin, packed) if begin.startswith(PARTCLONE) else None
@@ -212,7 +229,7 @@ def unpack(packed: Packed, target: Path, make_room: Callable[[int], None],
     unpacking = start(packed)
     try:
         with open(target, "wb") as file:
-            begin = unpacking.output.read(HEADER_BYTES)
+            begin = receive(unpacking, HEADER_BYTES, progress)
             is_partclone = begin.startswith(PARTCLONE)
             if is_partclone:
                 copy_partclone(unpacking, begin, file, make_room, progress)
@@ -239,7 +256,7 @@ def copy_partclone(unpacking: Unpacking, begin: bytes, file: IO[bytes],
     length = header.length(used)
     make_room(length)
     copy_exactly(unpacking, file, length - file.tell(), progress)
-    if unpacking.output.read(1):
+    if receive(unpacking, 1, progress):
         raise Refused(f"{name}: more than the {length} bytes that its header and bitmap say")
 
 
@@ -280,7 +297,7 @@ def copy_exactly(unpacking: Unpacking, file: IO[bytes], count: int,
                  progress: Callable[[int], None]) -> None:
     end_at = file.tell() + count
     while count:
-        chunk = unpacking.output.read(min(count, COPY_BYTES))
+        chunk = receive(unpacking, min(count, COPY_BYTES), progress)
         if not chunk:
             check_end(unpacking)
             raise Refused(f"{unpacking.packed.files[-1]}: the image ends at byte {end_at - count} "
@@ -291,7 +308,7 @@ def copy_exactly(unpacking: Unpacking, file: IO[bytes], count: int,
 
 
 def read_some(unpacking: Unpacking, count: int, progress: Callable[[int], None]) -> bytes:
-    chunk = unpacking.output.read(count)
+    chunk = receive(unpacking, count, progress)
     if not chunk:
         check_end(unpacking)
         raise Refused(f"{unpacking.packed.files[-1]}: the image ends within its bitmap")
@@ -304,7 +321,7 @@ def copy_raw(unpacking: Unpacking, begin: bytes, file: IO[bytes],
     """Zeros become holes."""
     chunk, written, room = begin, 0, 0
     # So that later chunks begin at multiples of HOLE_BYTES.
-    chunk += unpacking.output.read(COPY_BYTES - len(begin))
+    chunk += receive(unpacking, COPY_BYTES - len(begin), progress)
     while chunk:
         for offset in range(0, len(chunk), HOLE_BYTES):
             block = chunk[offset:offset + HOLE_BYTES]
@@ -317,7 +334,7 @@ def copy_raw(unpacking: Unpacking, begin: bytes, file: IO[bytes],
                 make_room(room)
             file.write(block)
         progress(unpacking.taken)
-        chunk = unpacking.output.read(COPY_BYTES)
+        chunk = receive(unpacking, COPY_BYTES, progress)
     file.truncate()
 
 

@@ -1,5 +1,6 @@
 """Images of Debian's partclone, compressed by the real programs: unpacked, and what is refused."""
 import contextlib
+import fcntl
 import io
 import os
 import random
@@ -254,6 +255,51 @@ class Shelves(unittest.TestCase):
         self.fails("in use", "--cache-size", str(len(self.image) * 3 // 2))
         self.assertTrue(used.path.exists())
         cache.close()
+
+    def stopped(self) -> list[str]:
+        """What was said until `progress` was called for the third time, which ends it."""
+        said: list[str] = []
+        calls = iter(range(3))
+
+        def progress(*_: object) -> None:
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+
+        def too_late(*_: object) -> None:
+            raise AssertionError("progress was not called")
+
+        wish = unshelve.parse(["--cache", str(self.cache), str(self.shelf)])
+        signal.signal(signal.SIGALRM, too_late)
+        signal.alarm(20)
+        try:
+            with self.assertRaises(KeyboardInterrupt):
+                shelf_cache.unpack_all(shelf_cache.Cache(self.cache), unshelve.choose(wish),
+                                       said.append, progress)
+        finally:
+            signal.alarm(0)
+        return said
+
+    def test_it_can_be_ended_while_another_unpacks(self) -> None:
+        self.put("sda1.ext4-ptcl-img.uncomp", self.image)
+        self.cache.mkdir()
+        with open(self.cache / "lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.assertEqual(self.stopped(), ["waiting until another unshelve or serve has "
+                                              f"unpacked into {self.cache}"])
+        # Twin: nobody has the lock any more.
+        self.assertEqual(len(self.unshelve()), 1)
+
+    def test_it_can_be_ended_while_nothing_is_unpacked(self) -> None:
+        """Before the first byte, and in the middle."""
+        self.put("sda1.dd-img.gz", run("gzip -1c", input=bytes(9)))
+        silent = self.folder / "silent"
+        silent.mkdir()
+        for script in ("sleep 60", "head -c 4000; sleep 60"):
+            (silent / "pigz").write_text(f"#!/bin/sh\n(echo; {script}) < /dev/zero\n")
+            (silent / "pigz").chmod(0o755)
+            with mock.patch.dict(os.environ, PATH=f"{silent}:{os.environ['PATH']}"):
+                self.stopped()
+            self.assertEqual(list(self.cache.glob("*.new")), [])
 
     def test_a_signal_leaves_nothing_behind(self) -> None:
         """Whoever is asked to end while it unpacks; a killed one is tidied up by the next."""
