@@ -123,6 +123,8 @@ class Shelf:
     # By number of the partition.
     parts: tuple[tuple[int, Packed], ...]
     swaps: tuple[Swap, ...]
+    # Numbers of the partitions that Windows boots from, and that hold nothing else.
+    reserved: tuple[int, ...]
     boot_code: bytes
     hidden: bytes
 
@@ -151,7 +153,9 @@ def read_shelf(path: str) -> Shelf:
     if not parts:
         raise Refused(f"{folder}: parts names no partition")
     swaps = find_swaps(folder, names, disk, table, {number for number, _ in parts})
-    return Shelf(folder, disk, table, tuple(parts), swaps, boot_sector[:BOOT_CODE_BYTES],
+    reserved = tuple(number for number, packed in parts if is_reserved(folder, names, packed.part)
+                     or is_reserved_of_old(table, number))
+    return Shelf(folder, disk, table, tuple(parts), swaps, reserved, boot_sector[:BOOT_CODE_BYTES],
                  read_hidden(folder, names, disk, table))
 
 
@@ -430,6 +434,19 @@ def find_swaps(folder: Path, names: Sequence[str], disk: str, table: Table, take
     return tuple(swaps)
 
 
+def is_reserved(folder: Path, names: Sequence[str], part: str) -> bool:
+    """Clonezilla says so since 2.4.36."""
+    return f"{part}.info" in names and bool(re.search(
+        '^PARTITION_TYPE="?Win_boot_reserved"?$', read_text(folder / f"{part}.info"), re.M))
+
+
+def is_reserved_of_old(table: Table, number: int) -> bool:
+    """Windows Vista and 7 made it of 100 or 200 MiB; so ocs-expand-mbr-pt finds it."""
+    entry = table.entry(number)
+    return (entry is not None and table.label == "dos" and entry.type in ("7", "07")
+            and "bootable" in entry.rest and entry.size in (204800, 409600))
+
+
 def read_hidden(folder: Path, names: Sequence[str], disk: str, table: Table) -> bytes:
     """Only of an MBR, as Clonezilla does: a GPT lies there. Not beyond the first partition."""
     name = f"{disk}-hidden-data-after-mbr"
@@ -449,15 +466,30 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest() if content else "-"
 
 
+def refuse_to_move_ntfs(shelf: Shelf, grows: Sequence[str]) -> None:
+    """Its boot sector says where on the disk it begins, and Windows finds the partitions of an MBR
+    by that place. Those behind one that grows move."""
+    first = min(entry.start for entry in shelf.table.entries if str(entry.number) in grows)
+    kinds = {number: packed.kind for number, packed in shelf.parts}
+    for entry in shelf.table.entries:
+        if entry.start > first and (entry.type in ("7", "07") or kinds.get(entry.number) == "ntfs"):
+            raise Refused(f"{shelf.folder}: --resize-table would move partition {entry.number}, "
+                          "which is NTFS, and Windows would not boot from an MBR then; serve it "
+                          "without, and extend the last partition in Windows")
+
+
 def plan_text(shelf: Shelf, resize: bool) -> str:
     """What initramfs/table.sh reads. The script for sfdisk has no last-lba, so that a GPT ends
     where the disk of the machine does."""
     table = shelf.table
-    grows = [str(entry.number) for entry in table.entries if entry.type not in FIXED_TYPES]
+    grows = [str(entry.number) for entry in table.entries
+             if entry.type not in FIXED_TYPES and entry.number not in shelf.reserved]
     if resize and any(entry.type in EXTENDED_TYPES for entry in table.entries):
         raise Refused(f"{shelf.folder}: --resize-table does not stretch logical partitions")
     if resize and not grows:
         raise Refused(f"{shelf.folder}: --resize-table: no partition of this table may grow")
+    if resize and table.label == "dos":
+        refuse_to_move_ntfs(shelf, grows)
     lines = ["swarmdd-table 1",
              "image " + "".join(letter if letter.isprintable() else "?"
                                 for letter in shelf.folder.name),

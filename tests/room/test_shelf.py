@@ -109,6 +109,33 @@ class Directory(unittest.TestCase):
         with self.assertRaisesRegex(Refused, "logical partitions"):
             shelf.plan_text(found, True)
 
+    def write_windows(self, *lines: str) -> None:
+        for file in self.folder.iterdir():
+            file.unlink()
+        self.write("disk", "sda")
+        self.write("parts", " ".join(f"sda{n}" for n in range(1, 1 + len(lines))))
+        self.write("sda-pt.sf", "label: dos\nlabel-id: 0x12345678\nunit: sectors\n" + "".join(
+            f"/dev/sda{n} : {line}\n" for n, line in enumerate(lines, 1)))
+        for number in range(1, 1 + len(lines)):
+            self.write(f"sda{number}.ntfs-ptcl-img.zst")
+
+    def test_what_windows_boots_from_keeps_its_size_and_place(self) -> None:
+        system = "start=206848, size=20000000, type=7"
+        self.write_windows("start=2048, size=204800, type=7, bootable", system)
+        self.assertIn("\ngrows 2\n", shelf.plan_text(self.read(), True))
+        # Of another size only Clonezilla's file says so: without it the system would move.
+        self.write_windows("start=2048, size=102400, type=7, bootable", system)
+        with self.assertRaisesRegex(Refused, "would move partition 2, which is NTFS"):
+            shelf.plan_text(self.read(), True)
+        self.assertIn("\ngrows\n", shelf.plan_text(self.read(), False))
+        self.write("sda1.info", "PARTITION_TYPE=Win_boot_reserved\n")
+        self.assertIn("\ngrows 2\n", shelf.plan_text(self.read(), True))
+        # What repairs Windows lies behind it.
+        self.write_windows("start=2048, size=204800, type=7, bootable", system,
+                           "start=20206848, size=1000000, type=27")
+        with self.assertRaisesRegex(Refused, "would move partition 3, which is NTFS"):
+            shelf.plan_text(self.read(), True)
+
     def test_a_gpt_keeps_what_lies_behind_the_first_sector(self) -> None:
         (self.folder / "sda-hidden-data-after-mbr").write_bytes(b"H" * 512)
         self.assertEqual(self.read().hidden, b"")
