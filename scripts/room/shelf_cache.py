@@ -71,7 +71,7 @@ def unpack_all(cache: Cache, wanted: Sequence[Packed], say: Callable[[str], None
         images = []
         for packed, key in zip(wanted, keys):
             if find(cache, key) is None:
-                say(f"unpacking {packed.files[0].parent.name}/{packed.part}")
+                say(f"unpacking {packed.files[0].parent.resolve().name}/{packed.part}")
                 unpack_one(cache, packed, key, progress)
                 hold(cache, key)
             path = find(cache, key)
