@@ -126,8 +126,9 @@ def nginx_takes_reports_and_hears_them_every_five_seconds(stage):
     check("no other peer is known" in heard()[-1]["waiting"], f"{heard()[-1]}")
     agent.end()
     agent.expect(1, 10)
-    check(heard()[-1]["state"] == "failed" and "interrupted" in heard()[-1]["error"],
-          f"{heard()[-1]}")
+    # nginx answers first, and then writes its log.
+    wait_until("the last word", 5, lambda: heard()[-1]["state"] == "failed")
+    check("interrupted" in heard()[-1]["error"], f"{heard()[-1]}")
 
 
 def a_server_that_comes_late_hears_the_last_word_of_each_state(stage):
