@@ -1,31 +1,17 @@
 """Is a partclone image described and served as it is, and does a target get what partclone
 restores?"""
 
-import filecmp
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
+from file_systems import FILE_SYSTEMS, clone, empty_loop, filled, restored, run, tree
 from fixtures import same_bytes, spoil
-from harness import AGENT, KIB, MIB, check, wait_until, wait_until_listens
+from harness import AGENT, KIB, check, wait_until, wait_until_listens
 from ptcl import Image, write_sparse
-
-# What the files of a case are taken from: the library of Python, which is there.
-LIBRARY = Path(os.__file__).parent
-TREE_BYTES = 6 * MIB
-
-
-def run(*command):
-    """The output of a command that must succeed."""
-    words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    check(done.returncode == 0,
-          f"{' '.join(map(str, command))}: {done.returncode}: {done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def make(image, torrent, *options):
@@ -40,131 +26,8 @@ def seed(stage, torrent, source):
     return agent, port
 
 
-def tree(stage):
-    """A directory of real files of all sizes."""
-    place = stage.directory_for("tree")
-    total = 0
-    for number, source in enumerate(sorted(LIBRARY.rglob("*.py"))):
-        if total < TREE_BYTES:
-            total += shutil.copyfile(source, place / f"{number}-{source.name}").stat().st_size
-    (place / "large").write_bytes(os.urandom(2 * MIB + 77))
-    return place
-
-
-def copy_in(files, place):
-    for path in files.iterdir():
-        shutil.copyfile(path, place / path.name)
-        (place / f"gone-{path.name}").write_bytes(b"junk" * 3000)
-
-
-def remove_some(place):
-    for path in place.glob("gone-*"):
-        path.unlink()
-
-
-def same_files(files, place):
-    names = sorted(path.name for path in files.iterdir())
-    same, other, failed = filecmp.cmpfiles(files, place, names, shallow=False)
-    check(len(same) == len(names) > 50, f"files differ: {other}, or are missing: {failed}")
-
-
-class FileSystem:
-    """How a kind of file system is made, filled, checked and looked at. Without a mount command,
-    the kernel has a driver; `mounts` is False where nothing can mount it."""
-
-    def __init__(self, name, megabytes, mkfs, fsck, *, mount=(), clone=(), program=None):
-        self.name, self.bytes, self.mkfs, self.fsck = name, megabytes * MIB, mkfs, fsck
-        self.mount, self.clone, self.program = mount, clone, program or name
-
-    def mounted(self, stage, device, work):
-        place = Path(tempfile.mkdtemp(dir=stage.directory))
-        command = self.mount or ("mount", "-t", self.program)
-        run(*command, device, place)
-        stage.undo.append(["umount", place])
-        work(place)
-        run(*stage.undo.pop())
-
-    def fill(self, stage, device, files):
-        self.mounted(stage, device, lambda place: copy_in(files, place))
-        # Not before all are on the disk, or their blocks would be given to others.
-        self.mounted(stage, device, remove_some)
-
-    def check_files(self, stage, device, files):
-        self.mounted(stage, device, lambda place: same_files(files, place))
-
-
-class Fat(FileSystem):
-    """This kernel may have no driver: mtools."""
-
-    def fill(self, stage, device, files):
-        run("mcopy", "-i", device, *sorted(files.iterdir()), "::")
-        names = [path.name for path in sorted(files.iterdir())[::5]]
-        run("mdel", "-i", device, *(f"::{name}" for name in names))
-        run("mcopy", "-i", device, *(files / name for name in reversed(names)), "::")
-
-    def check_files(self, stage, device, files):
-        place = stage.directory_for("fat-target")
-        run("mcopy", "-i", device, "::*", place)
-        same_files(files, place)
-
-
-class F2fs(FileSystem):
-    """Nothing mounts it here: its own tools."""
-
-    def fill(self, stage, device, files):
-        run("sload.f2fs", "-f", files, device)
-
-    def check_files(self, stage, device, files):
-        # The number of a file is in what the check prints of every directory entry.
-        listed = run("fsck.f2fs", "-t", device)
-        check(all(path.name[:20] in listed for path in files.iterdir()), f"it lists:\n{listed}")
-
-
-EXT = ("mkfs.ext4", "-q", "-F")
-E2FSCK = ("e2fsck", "-fn")
-FILE_SYSTEMS = [
-    FileSystem("ext4", 64, (*EXT, "-b", "4096"), E2FSCK),
-    FileSystem("ext4-1k", 64, (*EXT, "-b", "1024"), E2FSCK, program="ext4"),
-    FileSystem("ntfs", 64, ("mkntfs", "-q", "-Q", "-F"), 
-               # ntfsfix misses the last sector, which partclone leaves out.
-               ("ntfsresize", "--info", "--force", "--no-progress-bar"), mount=("ntfs-3g",)),
-    Fat("fat32", 64, ("mkfs.fat", "-I", "-F", "32"), ("fsck.fat", "-n")),
-    FileSystem("exfat", 64, ("mkfs.exfat",), ("fsck.exfat", "-n"), mount=("mount.exfat-fuse",)),
-    FileSystem("xfs", 320, ("mkfs.xfs", "-q", "-f"), ("xfs_repair", "-n")),
-    FileSystem("btrfs", 128, ("mkfs.btrfs", "-q", "-f"), ("btrfs", "check", "-q")),
-    F2fs("f2fs", 160, ("mkfs.f2fs", "-q", "-f"), ("fsck.f2fs", "--dry-run")),
-]
 # One block or many in front of a checksum; running on, or each anew; none.
 CHECKSUMS = [("-a0",), ("-a1", "-k", "1"), ("-a1", "-k", "7", "-K"), ("-a1", "-z", "10485760")]
-
-
-def empty_loop(stage, name, length):
-    backing = stage.path(name)
-    with open(backing, "wb") as file:
-        file.truncate(length)
-    return stage.attach(backing)
-
-
-def filled(stage, system, files):
-    """A loop device with this file system and these files."""
-    device = empty_loop(stage, f"{system.name}-disk", system.bytes)
-    run(*system.mkfs, device)
-    system.fill(stage, device, files)
-    return device
-
-
-def clone(stage, system, device, name, *options):
-    image = stage.path(name)
-    run(f"partclone.{system.program}", "-c", "-s", device, "-O", image, "-L",
-        stage.path("partclone.log"), *options)
-    return image
-
-
-def restored(stage, image, name, length):
-    """What partclone makes of it, on a device of zeros."""
-    device = empty_loop(stage, name, length)
-    run("partclone.restore", "-s", image, "-O", device, "-L", stage.path("partclone.log"))
-    return device
 
 
 def sent_bytes():
@@ -272,7 +135,6 @@ def a_damaged_image_is_not_described_and_the_rest_of_it_is_served(stage):
     seeder, port = seed(stage, torrent, damaged)
     agent = stage.get("--peer", f"127.0.0.1:{port}", torrent, "target")
     pieces = -(-read.used_bytes() // (64 * KIB))
-
 
     def has_the_rest():
         return agent.reports() and agent.reports()[-1]["have"] == pieces - 1

@@ -8,7 +8,8 @@ import re
 import subprocess
 
 import libtorrent as lt
-from fixtures import same_bytes
+from file_systems import FILE_SYSTEMS, empty_loop, filled, restore, run, run_all, tree
+from fixtures import same_bytes, spoil
 from harness import (
     AGENT, CLIENTS, MIB, Failed, check, random_file, wait_until, wait_until_listens,
 )
@@ -119,28 +120,78 @@ def torrents_of_torrent_info_have_the_info_hash_of_the_script(stage):
     check(Made(stage, info, "sda1").info_hash != hashes[0], "any hash gives the same torrent")
 
 
-def fetch_slices(stage, name):
-    """Another client seeds the slices, the agent writes a partition."""
-    image = partition(stage)
-    directory, info = slices_of(stage, image)
-    torrent = Made(stage, info, "sda1")
-    device = stage.loop("disk", PARTITION)
-    port = stage.port()
-    seeder = CLIENTS[name](stage, torrent, directory.parent, port, seeds=True)
-    wait_until_listens(name, seeder, port, seconds=20)
-    agent = stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, device)
-    agent.expect(0, 60)
-    check_restored(device, directory, image)
-    fetched = agent.last()[device]["fetched"]
-    check(fetched <= 1.02 * torrent.bytes, f"{fetched} bytes were fetched of {torrent.bytes}")
+class Sliced:
+    """A file system in a partition of its own, and what partclone makes of it."""
+
+    def __init__(self, stage, system, files):
+        self.stage, self.system, self.files = stage, system, files
+        self.device = filled(stage, system, files)
+        self.folder = stage.path("btzone") / system.name
+        self.image, self.cut = stage.path(f"{system.name}.img"), stage.path(f"{system.name}-cut")
+        self.restored = empty_loop(stage, f"{system.name}-restored", system.bytes)
+
+    def clones(self):
+        """Slices as Clonezilla makes them of a device, and an image."""
+        clone = self.system.partclone("-c", "-s", self.device)
+        return [[*clone, "-T", "-z", PIECE, "-O", self.folder], [*clone, "-O", self.image]]
+
+    def restores(self):
+        """Slices as Clonezilla makes them of an image, and what a target has to be."""
+        restore_it = self.system.partclone("-r", "-s", self.image)
+        return [[*restore_it, "-T", "-z", PIECE, "-O", self.cut],
+                restore(self.image, self.restored)]
+
+    def describe(self):
+        """Keeps the torrent of the slices of the device."""
+        for folder in (self.cut, self.folder):
+            info = folder.with_name(f"{folder.name}.torrent.info")
+            (folder / "torrent.info").rename(info)
+            self.torrent = Made(self.stage, info, self.system.name)
+            expected = info_hash_of_script(info, self.system.name)
+            check(self.torrent.info_hash == expected,
+                  f"{info} is {self.torrent.info_hash}, not {expected}")
+
+    def fetch(self, name):
+        """Another client seeds the slices. Returns an agent that writes them, and where."""
+        port = self.stage.port()
+        seeder = CLIENTS[name](self.stage, self.torrent, self.folder.parent, port, seeds=True)
+        wait_until_listens(name, seeder, port, seconds=20)
+        device = empty_loop(self.stage, f"{self.system.name}-from-{name}", self.system.bytes)
+        peer = f"127.0.0.1:{port}"
+        return self.stage.get("--peer", peer, "--no-seed", self.torrent.path, device), device
+
+    def check(self, agent, device):
+        agent.expect(0, 90)
+        what = f"{self.system.name} on {device}"
+        check(same_bytes(self.restored, device), f"{what} is not what partclone restores")
+        fetched = agent.last()[device]["fetched"]
+        check(fetched <= 1.02 * self.torrent.bytes,
+              f"{what}: {fetched} bytes were fetched of {self.torrent.bytes}")
+
+    def check_files(self, device):
+        run(*self.system.fsck, device)
+        self.system.check_files(self.stage, device, self.files)
 
 
-def aria2_seeds_slices(stage):
-    fetch_slices(stage, "aria2")
-
-
-def transmission_seeds_slices(stage):
-    fetch_slices(stage, "transmission")
+def aria2_and_transmission_seed_slices_of_every_file_system(stage):
+    """All at once: transmission takes half a minute for each."""
+    files = tree(stage)
+    stage.directory_for("btzone")
+    parts = [Sliced(stage, system, files) for system in FILE_SYSTEMS]
+    run_all(command for part in parts for command in part.clones())
+    run_all(command for part in parts for command in part.restores())
+    for part in parts:
+        part.describe()
+    slow = [(part, *part.fetch("transmission")) for part in parts]
+    fast = [(part, *part.fetch("aria2")) for part in parts]
+    for part, agent, device in fast:
+        part.check(agent, device)
+        part.check_files(device)
+    for part, agent, device in slow:
+        part.check(agent, device)
+    # The twin: a comparison that sees one byte.
+    spoil(device, MIB)
+    check(not same_bytes(part.restored, device), "the comparison sees nothing")
 
 
 def serve_slices(stage, name):
@@ -247,8 +298,7 @@ def aria2_seeds_slices_that_make_has_written(stage):
 
 CASES = [
     torrents_of_torrent_info_have_the_info_hash_of_the_script,
-    aria2_seeds_slices,
-    transmission_seeds_slices,
+    aria2_and_transmission_seed_slices_of_every_file_system,
     aria2_fetches_slices,
     libtorrent_fetches_slices,
     slices_go_to_a_partition,
