@@ -184,7 +184,11 @@ def kernel_options(plan: Plan, mac: str, machine: Machine | None = None, *,
 def agent_options(job: Job, machine: Machine | None = None) -> list[str]:
     """Split as init splits them: at white space."""
     words = f"--tracker-grace {job.grace} {job.args} {machine.args or '' if machine else ''}"
-    return words.split()
+    return [*allow_options(job), *words.split()]
+
+
+def allow_options(job: Job) -> list[str]:
+    return [word for subnet in job.allow if subnet != "any" for word in ("--allow", subnet)]
 
 
 def quoted(value: str) -> str:

@@ -28,9 +28,11 @@ HOOK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
 
 def complete(job: Job) -> Job:
     """With everything that follows from the rest: address, kernel, initramfs, agent."""
+    address = job.address or str(interface_of(job).ip)
     return dataclasses.replace(
         job,
-        address=job.address or str(interface_of(job).ip),
+        address=address,
+        allow=job.allow or own_subnets(job, address),
         agent=job.agent or str(TOP / "target/swarmdd"),
         initramfs=job.initramfs or str(TOP / "target/initramfs-vm.img"),
         kernel=job.kernel or default_kernel())
@@ -114,6 +116,19 @@ def interface_of(job: Job) -> ipaddress.IPv4Interface:
             return interface
     raise Mistake(f"{job.address} is no address of {job.interface}; it has: "
                   + ", ".join(str(interface.ip) for interface in found))
+
+
+def own_subnets(job: Job, address: str) -> tuple[str, ...]:
+    """The subnets of --interface; without it, of the interface that has the address. The seed is at
+    the address, wherever that is."""
+    shown = run("ip", "-json", "-4", "address", *(["show", "dev", job.interface]
+                                                  if job.interface else [])).stdout
+    found = [interface.network for interface in addresses_in(shown)
+             if job.interface or str(interface.ip) == address]
+    seed = ipaddress.IPv4Network(address)
+    if not any(seed.subnet_of(network) for network in found):
+        found.append(seed)
+    return tuple(dict.fromkeys(str(network) for network in found))
 
 
 def addresses_in(shown: str) -> list[ipaddress.IPv4Interface]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import boot
 from . import state as states
 from .boot import Served
 from .job import Job
@@ -199,7 +200,8 @@ def seed(job: Job, state: State, images: tuple[Served, ...]) -> Component:
              for word in (state.www / served.file, served.image.path)]
     limit = ["--max-up", job.max_up] if job.max_up else []
     return Component("seeder", [job.agent, "seed", "--listen", f"{job.address}:{job.seed_port}",
-                                "--progress", "json", *limit, *pairs])
+                                "--progress", "json", *boot.allow_options(job), *limit,
+                                *pairs])
 
 
 def seed_figures(lines: list[str], figures: dict[str, tuple[int, int]]) -> None:

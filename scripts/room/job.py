@@ -76,6 +76,8 @@ class Job:
     linger: int = 60
     wake: bool = False
     max_up: str = ""
+    # Subnets of all peers, or "any". Empty: those of the server (checks.py).
+    allow: tuple[str, ...] = ()
     agent: str = ""
     # The state directory.
     dir: str = ""
@@ -179,6 +181,8 @@ def check(job: Job) -> None:
         raise Mistake("--wake needs a list: --machines FILE")
     if len({job.http_port, job.tracker_port, job.seed_port}) < 3:
         raise Mistake("--http-port, --tracker-port and --seed-port must differ")
+    if "any" in job.allow and job.allow != ("any",):
+        raise Mistake("--allow any and a subnet exclude each other")
     for machine in job.machines:
         check_machine(machine, job)
     if not job.only_listed:

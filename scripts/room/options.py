@@ -102,6 +102,9 @@ Server:
   --seed-port PORT     Default: 6881
   --max-up RATE        Limit of the seed per second: 128K or more, such as 50M.
                        Default: none. Of machines: --args "--max-up RATE"
+  --allow NET/LEN|any  Only machines of this subnet are peers. Repeatable.
+                       Default: the subnets of --interface, or of --address; a
+                       room behind a router needs its own
   --agent FILE         The agent that seeds. Default: target/swarmdd
   --dir STATE          Log, results, and what nginx serves. Default:
                        /var/lib/swarmdd/ADDR-PORT
@@ -332,6 +335,17 @@ def address(value: str, _folder: str) -> str:
         raise Wrong(f"'{clean(value)}' is no IPv4 address") from None
 
 
+def subnet(value: str, _folder: str) -> str:
+    if value == "any":
+        return value
+    try:
+        if "/" in value:
+            return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        pass
+    raise Wrong(f"'{clean(value)}' is no subnet such as 10.0.0.0/24, and not any")
+
+
 def dhcp_range(value: str, folder: str) -> str:
     first, comma, last = value.partition(",")
     if not comma:
@@ -428,10 +442,11 @@ VALUES: dict[str, tuple[str, Converter]] = {
     "tracker-port": ("tracker_port", PORT),
     "seed-port": ("seed_port", PORT),
     "max-up": ("max_up", size(1 << 17, 1 << 40, "bytes per second from 128K to 1T")),
+    "allow": ("allow", subnet),
     "agent": ("agent", path),
     "dir": ("dir", path),
 }
-REPEATABLE = ("target", "hook", "again")
+REPEATABLE = ("target", "hook", "again", "allow")
 NUMBERS = ("expect", "timeout", "grace", "linger", "http-port", "tracker-port", "seed-port")
 # What each option without a value sets.
 FLAGS: dict[str, dict[str, Any]] = {

@@ -5,6 +5,7 @@ the tracker, which releases the machines; print and keep the results.
 """
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import sys
@@ -19,7 +20,7 @@ from . import state as states
 from .boot import Plan, Served
 from .claims import neighbour_entries
 from .components import Broken, Component
-from .job import Job, Mistake
+from .job import Job, Mistake, is_address
 from .output import Output
 from .past import Past
 from .row import Row
@@ -309,6 +310,8 @@ def print_what_to_boot(room: Room) -> None:
     room.output.say(f"or boot {server}/kernel and {server}/initramfs with (MAC as "
                     "52-54-00-12-34-56)")
     room.output.say(f"  {options_text}")
+    if job.allow != ("any",):
+        room.output.say(f"peers are in {', '.join(job.allow)} (see --allow)")
     if job.dhcp == "none":
         room.output.print(dhcp.foreign_server_words(job, room.state, server))
     elif job.dhcp == "range":
@@ -354,8 +357,8 @@ def watch(room: Room) -> str:
 
 def poll(room: Room) -> list[Row]:
     """Looks at everybody once, decides, and shows."""
-    for duty in (look_after_components, read_log, name_turned_away, write_decisions,
-                 keep_words, show):
+    for duty in (look_after_components, read_log, name_turned_away, name_not_allowed,
+                 write_decisions, keep_words, show):
         try:
             duty(room)
         except OSError as error:
@@ -370,6 +373,17 @@ def name_turned_away(room: Room) -> None:
     for mac in macs[room.turned_away:]:
         warn(room, f"{mac} is not on the list: it boots from its own disk")
     room.turned_away = len(macs)
+
+
+def name_not_allowed(room: Room) -> None:
+    """A machine of another subnet finds no peer, and can only say that it waits."""
+    allowed = [ipaddress.ip_network(subnet) for subnet in room.job.allow if subnet != "any"]
+    for row in room.rows if allowed else []:
+        if is_address(row.address):
+            ip = ipaddress.ip_address(row.address)
+            if not any(ip in subnet for subnet in allowed):
+                warn(room, f"{row.name or row.mac} is at {ip}, which no --allow contains: "
+                           f"{', '.join(room.job.allow)}")
 
 
 def look_after_components(room: Room) -> None:

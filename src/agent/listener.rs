@@ -13,9 +13,11 @@ use mio::net::TcpListener;
 use mio::{Interest, Registry};
 use swarm_proto::limits::GREETING_MAX;
 use swarm_proto::policy::seats::{self, GREETING_PATIENCE, Seat};
+use swarm_proto::policy::subnet::{self, Subnet};
 use swarm_proto::units::Instant;
 use swarm_proto::wire::message::Handshake;
 
+use super::setup::Settings;
 use super::tokens::Origin;
 use super::{RunError, Shared};
 use crate::net::peer_socket::PeerSocket;
@@ -37,6 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Listener {
     socket: TcpListener,
+    /// The subnets from which connections are taken; empty: all.
+    allowed: Vec<Subnet>,
     /// A newcomer keeps its index, because that is in its token.
     newcomers: Vec<Option<Newcomer>>,
     /// When to accept again without an event.
@@ -63,13 +67,15 @@ impl Newcomer {
 }
 
 impl Listener {
-    /// Listens at `address`, or at one of the next ports.
-    pub fn new(address: SocketAddr, registry: &Registry) -> Result<Listener, RunError> {
+    /// Listens at the address of the settings, or at one of the next ports.
+    pub fn new(settings: &Settings, registry: &Registry) -> Result<Listener, RunError> {
+        let address = settings.listen;
         let mut socket = net::listen_next_free(address, PORT_COUNT)
             .map_err(|error| RunError::Listen { address, error })?;
         registry.register(&mut socket, Origin::Listener.token(), Interest::READABLE)?;
         Ok(Listener {
             socket,
+            allowed: settings.allowed.clone(),
             newcomers: (0..NEWCOMER_COUNT_MAX).map(|_| None).collect(),
             accept_at: None,
         })
@@ -96,6 +102,9 @@ impl Listener {
             };
             // One address for one machine, whether it came over IPv4 or IPv6.
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            if !subnet::allows(&self.allowed, address.ip()) {
+                continue;
+            }
             if let Ok(conn) = PeerSocket::accepted(stream, address) {
                 // A connection that cannot be kept is closed, and its peer tries again.
                 let _ = self.keep(conn, registry, now);

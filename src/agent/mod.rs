@@ -123,7 +123,7 @@ impl<'a> Agent<'a> {
     ) -> Result<Agent<'a>, RunError> {
         let shared = Shared::new(settings, reporter)?;
         let registry = shared.poll.registry();
-        let listener = Listener::new(settings.listen, registry)?;
+        let listener = Listener::new(settings, registry)?;
         let mut signals_fd = SourceFd(&signals.fd());
         registry.register(&mut signals_fd, Origin::Signals.token(), Interest::READABLE)?;
         if let Some(fd) = shared.reporter.server_fd() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::policy::subnet::Subnet;
 use swarm_proto::swarm::{self, Config, Role, ScanPolicy, SeedingLimits};
 use swarm_proto::units::PeerId;
 
@@ -55,6 +56,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Connected to in any case, with or without a tracker.
     pub peers: Vec<SocketAddr>,
+    /// The subnets of all peers; empty: peers may be anywhere.
+    pub allowed: Vec<Subnet>,
     /// All memory of the process; `None`: as much as the torrents need, if the machine has it.
     pub memory_mib: Option<u32>,
     /// Read back what was written.
@@ -81,6 +84,7 @@ impl Default for Settings {
         Settings {
             listen: SocketAddr::from(([0u16; 8], 6881)),
             peers: Vec::new(),
+            allowed: Vec::new(),
             memory_mib: None,
             verify: true,
             tracker_grace: Duration::from_secs(30),
@@ -254,6 +258,7 @@ pub(super) fn config(
         rng_seed: clock::random_seed()?,
         buffer_count,
         peers: settings.peers.clone(),
+        allowed: settings.allowed.clone(),
         scan,
         verify: settings.verify,
         tracker_grace: settings.tracker_grace,
@@ -287,6 +292,7 @@ pub(super) mod tests {
         Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             peers: Vec::new(),
+            allowed: Vec::new(),
             memory_mib: None,
             verify: true,
             tracker_grace: Duration::ZERO,

@@ -73,6 +73,9 @@ Options:
   --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
                         this one is in use. Default: [::]:6881
   --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
+  --allow NET/LEN       Take part only with peers of this subnet: others are not
+                        called, not answered, not told of. --peer is no
+                        exception. Repeatable. Default: peers from anywhere
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64, or more if the torrents need it; at most
                         half of what is free
@@ -149,6 +152,9 @@ Options:
   --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
                         this one is in use. Default: [::]:6881
   --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
+  --allow NET/LEN       Take part only with peers of this subnet: others are not
+                        called, not answered, not told of. --peer is no
+                        exception. Repeatable. Default: peers from anywhere
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64, or more if the torrents need it; at most
                         half of what is free
@@ -197,9 +203,9 @@ Options:
   --control SOCKET  Unix socket, for the owner alone. Required.
   --memory MIB      For all jobs together. Default: 512, at most half of what is
                     free. A job that finds too little left is refused.
-  As in `swarmdd get`: --listen, --peer, --max-up, --max-down, --progress,
-  --report, --tracker-grace, --seed-secs, --min-upload, --ratio, --idle,
-  --stall-secs, --fresh, --no-verify, --allow-smaller, --grow-last,
+  As in `swarmdd get`: --listen, --peer, --allow, --max-up, --max-down,
+  --progress, --report, --tracker-grace, --seed-secs, --min-upload, --ratio,
+  --idle, --stall-secs, --fresh, --no-verify, --allow-smaller, --grow-last,
   --keep-signatures
   -h, --help        This text.
 

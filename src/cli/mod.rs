@@ -87,6 +87,7 @@ mod tests {
     use crate::target::Target;
     use std::path::PathBuf;
     use std::time::Duration;
+    use swarm_proto::policy::subnet::Subnet;
     use swarm_proto::swarm::SeedingLimits;
 
     const HASH: &str = "00ff10ef0123456789abcdef0123456789abcdef";
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn get_takes_every_option_of_its_help() {
         let options = get_options(&format!(
-            "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --memory 128 --progress json \
+            "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --allow 10.77.0.0/16 --allow ::/0 --memory 128 --progress json \
              --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 \
              --report http://10.77.0.1:8080/report?job=1 --dry-run --grow-last --keep-signatures --allow-smaller \
              --max-up 128K --max-down 1t --min-upload 5 --ratio 1.5 --idle 60 \
@@ -164,6 +165,8 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(peers, ["10.77.0.2:6881", "[fe80::1]:6882"]);
+        let allowed = ["10.77.0.0/16", "::/0"].map(|text| Subnet::parse(text).unwrap());
+        assert_eq!(options.settings.allowed, allowed);
         assert_eq!(options.settings.memory_mib, Some(128));
         assert_eq!(options.progress, Mode::Json);
         assert_eq!(options.settings.tracker_grace, Duration::ZERO);
@@ -340,6 +343,7 @@ mod tests {
     fn help_names_exactly_the_options_there_are() {
         let value = |option: &str| match option {
             "--listen" | "--peer" => "10.77.0.1:1",
+            "--allow" => "10.77.0.0/16",
             "--progress" => "plain",
             "--info-hash" => HASH,
             "--tracker" | "--webseed" | "--report" => "http://x/",
@@ -434,6 +438,10 @@ mod tests {
             (
                 "get --peer 10.0.0.1:0 a b",
                 "get: --peer takes ADDR:PORT such as [::]:6881 or 10.0.0.1:6881, not '10.0.0.1:0'",
+            ),
+            (
+                "seed --allow 10.77.0.1 a b",
+                "seed: --allow takes NET/LEN such as 10.0.0.0/24 or fd00::/64, not '10.77.0.1'",
             ),
             (
                 "get --info-hash 12 a b",

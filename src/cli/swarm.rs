@@ -5,7 +5,7 @@ use swarm_proto::wire::url::Url;
 use super::error::{UsageError, Wrong};
 use super::values::{
     LEAST_RATE, LISTEN_ADDRESS, MEMORY, PEER_ADDRESS, PROGRESS, RATE, RATIO, REPORT_URL, SECONDS,
-    SECONDS_FROM_1,
+    SECONDS_FROM_1, SUBNET,
 };
 use super::words::Words;
 use crate::agent::Settings;
@@ -22,6 +22,7 @@ pub(super) fn shared_option(
     match option.as_str() {
         "--listen" => settings.listen = words.value(&option, LISTEN_ADDRESS)?,
         "--peer" => settings.peers.push(words.value(&option, PEER_ADDRESS)?),
+        "--allow" => settings.allowed.push(words.value(&option, SUBNET)?),
         "--memory" => settings.memory_mib = Some(words.value(&option, MEMORY)?),
         "--max-up" => settings.max_up = Some(words.value(&option, RATE)?),
         "--progress" => *progress = words.value(&option, PROGRESS)?,

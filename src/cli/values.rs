@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN, URL_BYTES_MAX};
+use swarm_proto::policy::subnet::Subnet;
 use swarm_proto::size::parse_size;
 use swarm_proto::text::split_once;
 use swarm_proto::units::InfoHash;
@@ -38,6 +39,11 @@ pub(super) const LISTEN_ADDRESS: Value<SocketAddr> = Value {
 pub(super) const PEER_ADDRESS: Value<SocketAddr> = Value {
     takes: ADDRESS_FORM,
     convert: peer_address,
+};
+
+pub(super) const SUBNET: Value<Subnet> = Value {
+    takes: "NET/LEN such as 10.0.0.0/24 or fd00::/64",
+    convert: Subnet::parse,
 };
 
 pub(super) const INFO_HASH: Value<InfoHash> = Value {

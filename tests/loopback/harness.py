@@ -147,26 +147,26 @@ class Agent(Process):
 class Tracker:
     """An opentracker, which can be stopped and started again."""
 
-    def __init__(self, stage, port):
-        self.stage, self.port, self.process = stage, port, None
+    def __init__(self, stage, port, host):
+        self.stage, self.host, self.port, self.process = stage, host, port, None
         self.directory = stage.path(f"tracker-{port}")
-        self.url = f"http://127.0.0.1:{port}/announce"
+        self.url = f"http://{host}:{port}/announce"
 
     def start(self, *torrents):
         """Without torrents: with those of the last start."""
         if torrents:
             allowed = [bytes.fromhex(torrent.info_hash) for torrent in torrents]
             tracker.allow(self.directory, allowed)
-        command = tracker.command(self.directory, "127.0.0.1", self.port)
+        command = tracker.command(self.directory, self.host, self.port)
         self.process = self.stage.start("opentracker", command)
-        wait_until("opentracker listens", 10, lambda: can_connect(self.port))
+        wait_until("opentracker listens", 10, lambda: can_connect(self.port, self.host))
 
     def stop(self):
         self.process.end(signal.SIGKILL)
 
     def counts(self, torrent):
         """(complete, incomplete) as the tracker sees it."""
-        return tracker.counts("127.0.0.1", self.port, bytes.fromhex(torrent.info_hash))
+        return tracker.counts(self.host, self.port, bytes.fromhex(torrent.info_hash))
 
 
 def can_connect(port, host="127.0.0.1"):
@@ -208,8 +208,8 @@ class Stage:
     def get(self, *arguments, **options):
         return self.agent("get", "--listen", f"127.0.0.1:{self.port()}", *arguments, **options)
 
-    def tracker(self):
-        return Tracker(self, self.port())
+    def tracker(self, host="127.0.0.1"):
+        return Tracker(self, self.port(), host)
 
     def path(self, name):
         return self.directory / name
@@ -279,7 +279,7 @@ def random_file(path, length):
 # ---- other clients, each as a function that starts it as seeder or as leecher
 
 
-def aria2(stage, torrent, directory, port, *, seeds, verified=True):
+def aria2(stage, torrent, directory, port, *, seeds, verified=True, prefix=()):
     """A seeder that is not `verified` claims to have everything and serves whatever is there."""
     if not seeds:
         options = ["--seed-time=0"]
@@ -287,8 +287,9 @@ def aria2(stage, torrent, directory, port, *, seeds, verified=True):
         options = ["--check-integrity=true", "--bt-seed-unverified=false"]
     else:
         options = ["--bt-seed-unverified=true"]
-    return stage.start("aria2c", clients.aria2(
-        torrent.path, directory, port, "--disable-ipv6=true", "--bt-tracker-interval=2", *options))
+    return stage.start("aria2c", [*prefix, *clients.aria2(
+        torrent.path, directory, port, "--disable-ipv6=true", "--bt-tracker-interval=2",
+        *options)])
 
 
 def transmission(stage, torrent, directory, port, *, seeds):

@@ -59,6 +59,13 @@ class KernelOptions(unittest.TestCase):
         self.assertEqual(option(options, "swarmdd.onfail"), ["wait"])
         self.assertTrue(options.endswith(" console=ttyS0"))
 
+    def test_peers_are_in_the_subnets_of_the_job(self) -> None:
+        for allow, words in [(("10.77.0.0/24", "fd77::/64"),
+                              "--allow 10.77.0.0/24 --allow fd77::/64 --tracker-grace 30"),
+                             (("any",), "--tracker-grace 30")]:
+            options = boot.kernel_options(plan(Job((), allow=allow)), mac("m1"))
+            self.assertEqual(option(options, "swarmdd.args"), [words])
+
     def test_images_and_targets_stay_in_pairs(self) -> None:
         options = boot.kernel_options(plan(Job(()), LAB, DATA), mac("m1"))
         self.assertEqual(option(options, "swarmdd.torrent"),

@@ -32,6 +32,7 @@ class CommandLine(unittest.TestCase):
             "--no-used-map", "--raw", "--piece-size", "4M", "--args", "--memory 128", "--then",
             "kexec", "--onfail", "wait", "--expect", "30", "--timeout", "3600", "--grace", "5",
             "--linger", "0", "--max-up", "50M", "--agent", "../agent", "--dir", "state",
+            "--allow", "10.77.0.1/24", "--allow=fd77::/64",
             "--http-port", "8080", "--tracker-port", "6970", "--seed-port", "6882",
             "--hook", "hostname", "--hook", "./mine.sh", "a.img", "folder/b.img").job
         self.assertEqual(job, Job(
@@ -42,7 +43,8 @@ class CommandLine(unittest.TestCase):
             kernel="/x/k", initramfs="/i", append="console=ttyS0 console=tty0", used_ranges=True,
             no_used_map=True, live=True, raw=True, piece_size="4M", args="--memory 128",
             then="kexec", onfail="wait", hooks=("hostname", "/x/mine.sh"), timeout=3600, grace=5,
-            linger=0, max_up="50M", agent="/agent", dir="/x/state"))
+            linger=0, max_up="50M", agent="/agent", dir="/x/state",
+            allow=("10.77.0.0/24", "fd77::/64")))
 
     def test_commands(self) -> None:
         self.assertIsNone(parse(["--then", "shell", "-h"], "/"))
@@ -87,6 +89,12 @@ class CommandLine(unittest.TestCase):
             (["--piece-size", "3M"], "--piece-size: '3M' is not a power of two from 16K to 16M"),
             (["--piece-size", "32M"], "--piece-size: '32M' is not a power of two from 16K to 16M"),
             (["--max-up", "64K"], "--max-up: '64K' is not bytes per second from 128K to 1T"),
+            (["--allow", "10.0.0.1"],
+             "--allow: '10.0.0.1' is no subnet such as 10.0.0.0/24, and not any"),
+            (["--allow", "10.0.0.0/33"],
+             "--allow: '10.0.0.0/33' is no subnet such as 10.0.0.0/24, and not any"),
+            ([*NET, "a", "--allow", "10.0.0.0/24", "--allow", "any"],
+             "--allow any and a subnet exclude each other"),
             (["--hook", "Mine.sh"], "--hook: 'Mine.sh' is no name of a hook; a file needs a "
                                     "slash: ./Mine.sh"),
             (["--again", "pc_1"], "--again: 'pc_1' is neither all, nor a name, nor a MAC address"),
@@ -318,7 +326,8 @@ def made_up_job(random_: random.Random) -> Job:
         "then": some("kexec", "reboot"), "onfail": some("wait", "shell"),
         "hooks": some((), ("hostname", "/own/hook.sh"), ("overlay=/a.tar",)),
         "timeout": some(0, 60), "grace": some(30, 0), "linger": some(60, 0),
-        "max_up": some("", "50M"), "agent": some("", "/agent"), "dir": some("", "/state")}
+        "max_up": some("", "50M"), "allow": some((), ("any",), ("10.0.0.0/8", "fd00::/8")),
+        "agent": some("", "/agent"), "dir": some("", "/state")}
     dhcp = random_.choice(["proxy", "none", "range"])
     return Job(images=images, machines=machines, interface="eth1", dhcp=dhcp,
                dhcp_range="10.0.0.1,10.0.0.9" if dhcp == "range" else "",

@@ -11,8 +11,8 @@ import subprocess
 import termios
 import time
 
-from desk import (ADDRESS, AGENT, COMPONENTS, MACHINES, MARKER, TOP, Desk, OnTerminal, check,
-                  harness, mac, plugged_in, running, wait_until)
+from desk import (ADDRESS, AGENT, COMPONENTS, INTERFACE, MACHINES, MARKER, TOP, Desk, OnTerminal,
+                  check, harness, mac, plugged_in, running, wait_until)
 
 
 # --- before anything starts
@@ -111,6 +111,28 @@ def ctrl_c_ends_the_checks(stage):
 
 
 # --- a job
+
+
+def peers_are_in_the_subnets_of_the_server(stage):
+    """Those of its interface, or of --allow. Machines of others are named."""
+    desk = Desk(stage)
+    subprocess.run(["ip", "address", "add", "10.77.9.1/28", "dev", INTERFACE], check=True)
+    stage.undo.append(["ip", "address", "delete", "10.77.9.1/28", "dev", INTERFACE])
+    for options, words in [([], "--allow 10.77.0.0/24 --allow 10.77.9.0/28 "),
+                           (["--allow", "10.77.0.1/32"], "--allow 10.77.0.1/32 "),
+                           (["--allow", "any"], "")]:
+        serve = desk.start(*options)
+        for place, text in [("machines", (desk.state / "cmdline").read_text()),
+                            ("seed", desk.command_of("seeder"))]:
+            check(words in text and ("--allow" in text) == bool(words), f"{place}: {text}")
+        desk.say(1, "booted")
+        desk.wait_row(1, state="booted")
+        sentence = f"is at {MACHINES[1]}, which no --allow contains: 10.77.0.1/32"
+        if "10.77.0.1/32" in options:
+            wait_until("it names a machine outside", 10, lambda: sentence in serve.output())
+        check((sentence in serve.output()) == ("10.77.0.1/32" in options), serve.output())
+        os.kill(serve.pid, signal.SIGKILL)
+        serve.wait(10)
 
 
 def two_machines_are_imaged_and_released(stage):
@@ -645,6 +667,7 @@ CASES = [
     mistakes_are_found_by_one_person, what_cannot_work_here_is_explained,
     what_the_disk_does_not_take_is_explained, nobody_reads_it_to_its_end, ctrl_c_ends_the_checks,
     a_folder_of_the_site_is_left_alone, a_folder_that_nginx_cannot_enter_is_explained,
+    peers_are_in_the_subnets_of_the_server,
     two_machines_are_imaged_and_released, a_job_that_is_done_says_so,
     again_speaks_to_a_job_that_runs, again_at_the_end_promises_nothing_now,
     a_second_serve_is_told_about_the_first, two_jobs_at_once,

@@ -116,6 +116,10 @@ class Desk:
     def pids(self):
         return [self.pid_of(component) for component in COMPONENTS]
 
+    def command_of(self, component):
+        words = Path(f"/proc/{self.pid_of(component)}/cmdline").read_bytes()
+        return words.replace(b"\0", b" ").decode()
+
     def kill(self, component):
         """Returns when another one runs in its place, or `serve` has ended."""
         old = self.pid_of(component)

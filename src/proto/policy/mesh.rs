@@ -11,9 +11,11 @@
 //! All addresses lie in one sorted `Vec`: they arrive a few hundred at a time and minutes apart,
 //! and each choice passes over all of them anyway.
 
-use core::net::SocketAddr;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use super::subnet::{Subnet, allows};
 use crate::limits::{ADDRESSES_MAX, RECONNECT_MAX, RECONNECT_MIN};
 use crate::rng::Rng;
 use crate::units::Instant;
@@ -46,6 +48,8 @@ impl Known {
 
 #[derive(Default, Debug)]
 pub struct Mesh {
+    /// Of whom we know, whom we call, and who may call us.
+    allowed: Vec<Subnet>,
     known: VecMap<SocketAddr, Known>,
     /// No address of the kind `quiet_for` is due before this time. The loop asks in every turn, and
     /// this spares it the search.
@@ -87,15 +91,29 @@ pub enum Ending {
 }
 
 impl Mesh {
-    /// Adds an address. Unusable ones (port 0) are skipped. Beyond ADDRESSES_MAX the address that
-    /// failed most makes room; if none has failed, the new one is skipped.
+    /// `allowed`: the subnets that peers are in; empty for all.
+    pub fn new(allowed: Vec<Subnet>) -> Mesh {
+        Mesh {
+            allowed,
+            ..Mesh::default()
+        }
+    }
+
+    /// Whether a peer of this address may take part.
+    pub fn allows(&self, ip: IpAddr) -> bool {
+        allows(&self.allowed, ip)
+    }
+
+    /// Adds an address. Those that may not take part, and unusable ones (port 0), are skipped.
+    /// Beyond ADDRESSES_MAX the address that failed most makes room; if none has failed, the new
+    /// one is skipped.
     pub fn learn(&mut self, now: Instant, address: SocketAddr, source: AddressSource) {
         let fixed = source == AddressSource::CommandLine;
         let usable =
             address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast();
         let full =
             !fixed && self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&address);
-        if !usable || (full && !self.forget_worst()) {
+        if !usable || !self.allows(address.ip()) || (full && !self.forget_worst()) {
             return;
         }
         let fresh = Known {
@@ -190,6 +208,7 @@ fn pause(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec;
 
     fn address(host: u8) -> SocketAddr {
         SocketAddr::from(([10, 77, 0, host], 6881))
@@ -279,6 +298,23 @@ mod tests {
             ADDRESSES_MAX + 1,
             "addresses of the command line are always learned"
         );
+    }
+
+    #[test]
+    fn only_addresses_that_may_take_part_are_learned() {
+        let mut mesh = Mesh::new(vec![Subnet::parse("10.77.0.0/16").unwrap()]);
+        for source in [AddressSource::Tracker, AddressSource::CommandLine] {
+            for text in [
+                "10.78.0.1:6881",
+                "[::ffff:10.78.0.1]:6881",
+                "[fd77::1]:6881",
+            ] {
+                mesh.learn(at(0), text.parse().unwrap(), source);
+            }
+        }
+        assert_eq!(mesh.address_count(), 0);
+        mesh.learn(at(0), address(1), AddressSource::Tracker);
+        assert_eq!(next(&mut mesh, at(0), PeerKind::Any), Some(address(1)));
     }
 
     /// If all machines called the lowest addresses first, a room would fall apart into groups of

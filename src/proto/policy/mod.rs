@@ -3,9 +3,9 @@
 //!
 //! `picker` chooses the blocks to request, with `open_piece` and `ranking` as its memory. `choker`
 //! chooses the peers to serve, `mesh` those to connect to, `seats` those that make room, `blame`
-//! those to keep away from, `throttle` keeps to the rate limits, and `tracker` decides when to
-//! announce. `cache` decides what the buffers hold, `read_queue` which chunks are read and hashed
-//! in a scan.
+//! those to keep away from, `subnet` says who may take part, `throttle` keeps to the rate limits,
+//! and `tracker` decides when to announce. `cache` decides what the buffers hold, `read_queue`
+//! which chunks are read and hashed in a scan.
 
 pub(crate) mod blame;
 pub mod cache;
@@ -16,5 +16,6 @@ pub(crate) mod picker;
 pub(crate) mod ranking;
 pub mod read_queue;
 pub mod seats;
+pub mod subnet;
 pub mod throttle;
 pub(crate) mod tracker;

@@ -98,6 +98,7 @@ impl Agent {
             rng_seed: rng.next_u64(),
             buffer_count,
             peers: identity.peers,
+            allowed: Vec::new(),
             scan: scan_policy(options.scan),
             verify: options.verify && canary != Canary::SkipsReadBack,
             tracker_grace: identity.tracker_grace,

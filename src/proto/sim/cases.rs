@@ -39,6 +39,7 @@ impl Bench {
             rng_seed: 1,
             buffer_count: buffer_count_min(&image.metainfo.layout) + spare_buffers,
             peers: Vec::new(),
+            allowed: Vec::new(),
             scan: ScanPolicy::Skip,
             verify: true,
             tracker_grace: Duration::from_secs(30),

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use crate::format::layout::Layout;
 use crate::limits::*;
+use crate::policy::subnet::Subnet;
 use crate::units::*;
 use crate::wire::message::{Handshake, Message};
 
@@ -23,6 +24,9 @@ pub struct Config {
     pub buffer_count: u32,
     /// Addresses that are called for ever, with or without a tracker.
     pub peers: Vec<SocketAddr>,
+    /// The subnets of all peers: others are not called, not admitted, and not told of. Empty: no
+    /// subnet is excluded.
+    pub allowed: Vec<Subnet>,
     pub scan: ScanPolicy,
     /// Read every written piece back before announcing `completed`.
     pub verify: bool,

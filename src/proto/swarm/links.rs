@@ -17,7 +17,8 @@ impl Swarm {
     /// None, close it.
     #[must_use]
     pub fn handle_incoming(&mut self, now: Instant, address: SocketAddr) -> Option<PeerSlot> {
-        if !self.is_open() || self.is_address_banned(now, address) {
+        let allowed = self.mesh.allows(address.ip());
+        if !self.is_open() || !allowed || self.is_address_banned(now, address) {
             return None;
         }
         if self.peers.staying_count(now) >= self.links_max() {

@@ -199,7 +199,7 @@ impl Swarm {
         let (buffer_bytes, pieces) = (buffer_bytes(&layout), layout.piece_count());
         assert!(config.buffer_count >= buffer_count_min(&layout));
         let mut rng = Rng::new(config.rng_seed);
-        let mut mesh = Mesh::default();
+        let mut mesh = Mesh::new(config.allowed.clone());
         for address in &config.peers {
             mesh.learn(now, *address, AddressSource::CommandLine);
         }

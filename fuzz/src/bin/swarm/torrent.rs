@@ -81,6 +81,7 @@ pub fn config(input: &mut Input<'_>, metainfo: &Metainfo) -> Config {
         peers: (0..input.choose(3))
             .map(|host| address(host as u8))
             .collect(),
+        allowed: Vec::new(),
         scan: match choice(1) {
             true => ScanPolicy::BeforeUse,
             false => ScanPolicy::Skip,

@@ -5,7 +5,9 @@ use core::time::Duration;
 
 use super::super::*;
 use crate::format::metainfo_write::{self, Content, Description};
+use crate::policy::subnet::Subnet;
 use crate::policy::throttle::Throttles;
+use crate::wire::announce::Answer;
 use crate::wire::extension::ExtendedHandshake;
 use crate::wire::message::{Handshake, Message, RawBlock};
 
@@ -59,6 +61,7 @@ pub(super) fn swarm_with_buffers(
         rng_seed: 1,
         buffer_count: buffer_count_min(&metainfo.layout) + more,
         peers: peers.to_vec(),
+        allowed: Vec::new(),
         scan: ScanPolicy::Skip,
         verify: true,
         tracker_grace: Duration::from_secs(30),
@@ -67,6 +70,25 @@ pub(super) fn swarm_with_buffers(
         stall: None,
     };
     Swarm::new(at(0), metainfo, config)
+}
+
+#[test]
+fn only_machines_that_may_take_part_are_admitted_and_called() {
+    let mut swarm = swarm(Role::Leecher, 4, 16 * KIB, &[]);
+    swarm.mesh = Mesh::new(vec![Subnet::parse("10.77.0.4/30").unwrap()]);
+    for outside in ["10.77.0.8:1", "[::ffff:10.77.0.8]:1", "[fd77::4]:1"] {
+        let caller = swarm.handle_incoming(at(0), outside.parse().unwrap());
+        assert_eq!(caller, None, "{outside}");
+    }
+    assert!(swarm.handle_incoming(at(0), address(5)).is_some());
+    let _ = swarm.poll_announce(at(0));
+    let peers = (1..10).map(address).collect();
+    let warning = None;
+    swarm.handle_announced(at(0), Ok(Answer::Peers { peers, warning }));
+    let mut called: Vec<SocketAddr> =
+        core::iter::from_fn(|| Some(swarm.poll_connect(at(0))?.1)).collect();
+    called.sort();
+    assert_eq!(called, [4, 5, 6, 7].map(address));
 }
 
 pub(super) fn shake_hands(swarm: &mut Swarm, slot: PeerSlot, host: u8, fast: bool) {

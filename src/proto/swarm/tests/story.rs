@@ -86,6 +86,7 @@ impl Story {
             rng_seed: 1,
             buffer_count: buffer_count_min(&metainfo.layout) + 16,
             peers: Vec::new(),
+            allowed: Vec::new(),
             scan,
             verify: true,
             tracker_grace: Duration::from_secs(30),
