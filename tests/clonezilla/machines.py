@@ -1,8 +1,8 @@
 """What does a machine of Clonezilla look like?
 
-Namespaces: an address, partitions by the names that Clonezilla knows, a folder of images, and
-processes, a /run and a /var/log of its own. Clonezilla's scripts are those of the host. All of its
-processes end with the first one.
+Namespaces: an address, disks and partitions by the names that Clonezilla knows, and no others, a
+folder of images, and processes, a /run, a /tmp and a /var/log of its own. Clonezilla's scripts are
+those of the host. All of its processes end with the first one.
 """
 
 import os
@@ -12,21 +12,26 @@ from pathlib import Path
 from harness import AGENT, MIB, TOP, check, wait_until
 
 INSTALL = TOP / "scripts/clonezilla/install"
-# Two of Clonezilla's settings are others: where the images are, and `ezio -t 1`, which would wait
-# for a minute when all is done.
+# Three of Clonezilla's settings are others: where the images are, `ezio -t 1`, which would wait for
+# a minute when all is done, and the pause before a report, which is up to 20 seconds.
 SETTINGS = Path("/etc/drbl/drbl-ocs.conf")
 NETWORK = "10.77.0"
 MACHINE = r"""set -eu
 dir=$1
 shift
-for folder in run var/log; do
+# This tree may be below /tmp itself.
+case $top in
+/tmp/*) mkdir -p "$dir$top"; mount --bind "$top" "$dir$top" ;;
+esac
+for folder in run tmp var/log; do
     mkdir -p "$dir/$folder"
-    mount --bind "$dir/$folder" "/$folder"
+    mount --rbind "$dir/$folder" "/$folder"
 done
 mkdir -p /var/log/clonezilla "$dir/images"
 {
     echo "ocsroot=$dir/images"
-    sed 's/^ezio_leecher_opt=.*/ezio_leecher_opt="-t 0"/' "$settings"
+    sed 's/^ezio_leecher_opt=.*/ezio_leecher_opt="-t 0"/
+        s/^NOTIFY_OCS_SERVER_TIME_LIMIT=.*/NOTIFY_OCS_SERVER_TIME_LIMIT=1/' "$settings"
 } > "$dir/settings"
 mount --bind "$dir/settings" "$settings"
 mkdir "$dir/dev"
@@ -37,10 +42,19 @@ mkdir "$dir/dev/pts" "$dir/dev/shm"
 mount --bind /dev/pts "$dir/dev/pts"
 cp -a /dev/ptmx "$dir/dev/"
 ln -s /proc/self/fd "$dir/dev/fd"
+printf 'major minor  #blocks  name\n\n' > "$dir/partitions"
+mount -t tmpfs none /sys/block
 for pair; do
-    device=${pair#*=}
-    mknod "$dir/dev/${pair%%=*}" b "$((0x$(stat -c %t "$device")))" "$((0x$(stat -c %T "$device")))"
+    name=${pair%%=*} device=${pair#*=}
+    major=$((0x$(stat -c %t "$device"))) minor=$((0x$(stat -c %T "$device")))
+    mknod "$dir/dev/$name" b "$major" "$minor"
+    echo "$major $minor $(($(blockdev --getsize64 "$device") / 1024)) $name" >> "$dir/partitions"
+    case $name in
+    *[0-9]) ;;
+    *) ln -s "$(readlink -f "/sys/class/block/${device##*/}")" "/sys/block/$name" ;;
+    esac
 done
+mount --bind "$dir/partitions" /proc/partitions
 mount --move "$dir/dev" /dev
 ip link set lo up
 touch "$dir/ready"
@@ -64,7 +78,7 @@ class Machine:
             "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
             "--", "sh", "-c", MACHINE, "machine", self.directory,
             *(f"{name}={device}" for name, device in partitions.items()),
-        ], env={**os.environ, "settings": str(SETTINGS)})
+        ], env={**os.environ, "settings": str(SETTINGS), "top": str(TOP)})
         wait_until(f"{name} is there", 10, lambda: (
             (self.directory / "ready").exists() or self.holder.expect_running()))
         children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")

@@ -234,9 +234,11 @@ class Stage:
                 file.write(Path(image).read_bytes())
         return self.attach(backing, **options)
 
-    def attach(self, backing, *, read_only=False, partitions=False):
-        """A loop device of 512-byte sectors."""
+    def attach(self, backing, *, read_only=False, partitions=False, part=None):
+        """A loop device of 512-byte sectors. `part` is (offset, length) in the file."""
         flags = ["--read-only"] * read_only + ["--partscan"] * partitions
+        if part:
+            flags += ["--offset", str(part[0]), "--sizelimit", str(part[1])]
         command = ["losetup", "--show", "--find", "--sector-size", "512", *flags, str(backing)]
         attached = subprocess.run(command, check=True, capture_output=True, text=True)
         device = attached.stdout.strip()

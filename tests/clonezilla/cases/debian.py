@@ -8,7 +8,7 @@ here unchanged, with the real partclone and opentracker. These things are not as
   5.3.17 names a file that nobody writes, and then Debian's opentracker serves no torrent;
 * the torrents are copied to the machine, which in a room fetches them from the server's lighttpd;
 * `ezio -t 0` instead of `-t 1`, so that a machine does not wait for a minute when all is done;
-* ocs-sr, which makes the partitions and the boot loader around this, does not run.
+* ocs-sr, which makes the partitions around this, runs in `restore`.
 """
 
 import os
@@ -119,10 +119,8 @@ def check_stops(server):
     wait_until("ezio has ended", 5, lambda: not server.processes("ezio"))
 
 
-def clonezilla_of_debian_deploys_an_image(stage):
-    server, machine, source, target = room(stage)
-    images = clone(stage, source)
-    put_image(server, images)
+def serve_image(stage, server):
+    """Clonezilla seeds the image."""
     server.run("ocs-gen-bt-slices", "img", *NAMES)
     # The tracker reads its whitelist when it starts, in the middle of ocs-btsrv.
     early = []
@@ -133,6 +131,13 @@ def clonezilla_of_debian_deploys_an_image(stage):
     allow(server, early)
     server.run("ocs-btsrv", "-p", server.address, "start", "img", *NAMES)
     check(all(map(Path.exists, torrents_of(server))), "ocs-btsrv has made no torrents")
+
+
+def clonezilla_of_debian_deploys_an_image(stage):
+    server, machine, source, target = room(stage)
+    images = clone(stage, source)
+    put_image(server, images)
+    serve_image(stage, server)
     deploy(server, machine).expect(0, 60)
     check_deployed(stage, target, images)
     check_stops(server)

@@ -15,16 +15,22 @@ def server_and_client(stage):
     return server, client, mac
 
 
-def ocsmgrd_of_debian_takes_the_report(stage):
-    """With -n it writes no configuration for PXE. It forgets three words of the report if the
-    fields for UEFI are not there, so they must be."""
-    server, client, mac = server_and_client(stage)
-    # Twin: nobody listens.
-    client.run("ocsmgrd-notify", "--blanks", "--delay", "0", server.address, REPORT, status=1)
+def start_ocsmgrd(server):
+    """Returns its log. With -n it writes no configuration for PXE."""
     daemon = server.start("ocsmgrd", "ocsmgrd", "-n")
     log = server.directory / "var/log/clonezilla/clonezilla-jobs.log"
     wait_until("ocsmgrd has begun", 5, lambda: log.exists() or daemon.expect_running())
     wait_until("ocsmgrd listens", 5, lambda: "6461" in server.run("ss", "-ltn"))
+    return log
+
+
+def ocsmgrd_of_debian_takes_the_report(stage):
+    """It forgets three words of the report if the fields for UEFI are not there, so they must
+    be."""
+    server, client, mac = server_and_client(stage)
+    # Twin: nobody listens.
+    client.run("ocsmgrd-notify", "--blanks", "--delay", "0", server.address, REPORT, status=1)
+    log = start_ocsmgrd(server)
     client.run("ocsmgrd-notify", "--blanks", "--delay", "0", server.address, REPORT)
     line = f"client {client.address} ({mac}) finished restoring. Stats:{REPORT}"
     wait_until("ocsmgrd has written the report", 5, lambda: line in log.read_text())
