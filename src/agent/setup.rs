@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::limits::READ_BACK_DISTANCE;
 use swarm_proto::policy::subnet::Subnet;
 use swarm_proto::swarm::{self, Config, Role, ScanPolicy, SeedingLimits};
 use swarm_proto::units::PeerId;
@@ -261,6 +262,7 @@ pub(super) fn config(
         allowed: settings.allowed.clone(),
         scan,
         verify: settings.verify,
+        read_back_distance: READ_BACK_DISTANCE,
         tracker_grace: settings.tracker_grace,
         seed_for: settings.seed_for,
         limits: settings.limits,

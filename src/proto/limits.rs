@@ -246,6 +246,17 @@ pub(crate) const UNREAD_TOLD_MAX: u32 = 16;
 /// Chunks of a read queue that are in flight or wait to be hashed: 16 x 256 KiB keep any disk busy.
 pub(crate) const READ_AHEAD_MAX: usize = 16;
 
+/// Bytes that are written between a piece and its read-back, so that the medium answers and not a
+/// cache: most disks that turn have one of 64 to 256 MiB. An image that is shorter is read back at
+/// the end.
+pub const READ_BACK_DISTANCE: u64 = 256 * 1024 * 1024;
+
+/// What a write waits for read-backs at most, as far as the disk can be foreseen.
+pub(crate) const READ_BACK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Per cent of its time that a disk may need for the download while it also reads back.
+pub(crate) const READ_BACK_LOAD_MAX: u64 = 75;
+
 /// Pieces of zeros being written at once. If the disk makes zeros by itself, each takes no time;
 /// else each is as much to write as any piece.
 pub const ZERO_WRITES_MAX: usize = 4;

@@ -5,7 +5,8 @@
 //! chooses the peers to serve, `mesh` those to connect to, `seats` those that make room, `blame`
 //! those to keep away from, `subnet` says who may take part, `throttle` keeps to the rate limits,
 //! and `tracker` decides when to announce. `cache` decides what the buffers hold, `read_queue`
-//! which chunks are read and hashed in a scan.
+//! which chunks are read and hashed in a scan or a read-back, `spare_time` whether the disk has
+//! time for it.
 
 pub(crate) mod blame;
 pub mod cache;
@@ -16,6 +17,7 @@ pub(crate) mod picker;
 pub(crate) mod ranking;
 pub mod read_queue;
 pub mod seats;
+pub(crate) mod spare_time;
 pub mod subnet;
 pub mod throttle;
 pub(crate) mod tracker;

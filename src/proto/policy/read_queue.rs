@@ -70,19 +70,18 @@ impl ReadQueue {
         self.queue.contains(&piece)
     }
 
+    /// Pieces that are queued, read or hashed.
+    pub fn queued_count(&self) -> usize {
+        self.queue.len()
+    }
+
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Pieces judged, and pieces added, since the last `restart`.
+    /// Pieces judged, and pieces added.
     pub fn progress(&self) -> (u32, u32) {
         (self.added - self.queue.len() as u32, self.added)
-    }
-
-    /// Starts counting again.
-    pub fn restart(&mut self) {
-        assert!(self.is_idle());
-        self.added = 0;
     }
 
     /// The next chunk to read, if the window has room. Once there is a buffer for it, call

@@ -84,7 +84,7 @@ impl Agent {
         options: &AgentOptions,
         identity: Identity,
         disk: SimDisk,
-        (canary, hashes): (Canary, HashUnit),
+        (canary, hashes, distance): (Canary, HashUnit, u64),
     ) -> Agent {
         let layout = &image.metainfo.layout;
         let buffer_count = swarm::buffer_count_min(layout) + options.spare_buffers;
@@ -101,6 +101,10 @@ impl Agent {
             allowed: Vec::new(),
             scan: scan_policy(options.scan),
             verify: options.verify && canary != Canary::SkipsReadBack,
+            read_back_distance: match canary {
+                Canary::ReadsBackTooSoon => 0,
+                _ => distance,
+            },
             tracker_grace: identity.tracker_grace,
             seed_for: options.seed_for,
             limits: options.limits,
@@ -126,6 +130,7 @@ impl Agent {
                     role,
                     scan,
                     verify,
+                    distance,
                     there,
                 },
             ),
@@ -185,6 +190,7 @@ impl Agent {
                 .collect();
             self.disk.tear_write(places, &written, &mut self.rng);
         }
+        self.disk.settle();
         self.disk
     }
 

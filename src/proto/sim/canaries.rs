@@ -2,6 +2,7 @@
 
 use super::disk::{Contents, DiskFault};
 use super::fake_peer::Behaviour;
+use super::image::Shape;
 use super::options::{AgentOptions, Canary, FakeOptions, Options};
 use super::run::run;
 use crate::units::Instant;
@@ -14,10 +15,12 @@ fn sim_canary_disk_loses_writes() {
     options.agents[2].disk.fault = DiskFault::LosesWrite {
         write: 7,
         always: true,
+        hidden: false,
     };
     options.agents[3].disk.fault = DiskFault::LosesWrite {
         write: 7,
         always: false,
+        hidden: false,
     };
     let report = run(options);
     assert_eq!((report.complete, report.failed), (4, 1));
@@ -77,6 +80,7 @@ fn sim_canary_bad_read_backs_are_accepted() {
     options.agents[2].disk.fault = DiskFault::LosesWrite {
         write: 7,
         always: true,
+        hidden: false,
     };
     options.canary = Canary::AcceptsBadReads;
     run(options);
@@ -98,4 +102,57 @@ fn sim_canary_pieces_are_announced_before_they_are_written() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
     options.canary = Canary::AnnouncesUnwritten;
     run(options);
+}
+
+/// A room in which most pieces are read back during the download.
+fn early() -> Options {
+    let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
+    options.read_back_distance = 4 * 32 * 1024;
+    options
+}
+
+/// A disk that loses a write and hides it until the flush: only a read after the flush notices.
+#[test]
+fn sim_canary_disk_hides_what_it_loses() {
+    for always in [false, true] {
+        let mut options = early();
+        options.agents[2].disk.fault = DiskFault::LosesWrite {
+            write: 7,
+            always,
+            hidden: true,
+        };
+        let report = run(options);
+        let failed = usize::from(always);
+        assert_eq!((report.complete, report.failed), (5 - failed, failed));
+        assert_eq!(report.read_back_bad, 1 + u32::from(always));
+        assert!(report.read_early > 80, "{}", report.read_early);
+    }
+}
+
+/// What was not flushed may be in the cache of the disk only.
+#[test]
+#[should_panic(expected = "which were not read after a flush")]
+fn sim_canary_flushes_are_skipped() {
+    let mut options = early();
+    options.canary = Canary::SkipsFlush;
+    run(options);
+}
+
+/// The cache of the disk may answer for the medium also after a flush.
+#[test]
+#[should_panic(expected = "is read back too soon")]
+fn sim_canary_pieces_are_read_back_too_soon() {
+    let mut options = early();
+    options.canary = Canary::ReadsBackTooSoon;
+    run(options);
+}
+
+/// If pieces share sectors, a piece is written once more with its neighbour: all of them are read
+/// back at the end.
+#[test]
+fn pieces_that_share_sectors_are_read_back_at_the_end() {
+    let mut options = early();
+    assert!(run(options.clone()).read_early > 80);
+    options.shape = Shape::of_distinct(40, 32 * 1024 + 512, 32 * 1024 + 512);
+    assert_eq!(run(options).read_early, 0);
 }

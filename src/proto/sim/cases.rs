@@ -42,6 +42,7 @@ impl Bench {
             allowed: Vec::new(),
             scan: ScanPolicy::Skip,
             verify: true,
+            read_back_distance: READ_BACK_DISTANCE,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             limits: SeedingLimits::default(),

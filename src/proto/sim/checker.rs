@@ -12,10 +12,11 @@ use alloc::vec::Vec;
 use super::hashes::RunningHashes;
 use super::image::{Cell, Image};
 use super::pieces::Pieces;
+use super::rereads::{Proof, Rereads};
 use super::tracker::parameter;
 use crate::limits::BLOCK_BYTES;
 use crate::swarm::{
-    DiskError, DiskOperation, Failure, HashOf, Outcome, Progress, Role, State, Work,
+    DiskError, DiskOperation, Failure, Hash, HashOf, Outcome, Progress, Role, State, Work,
 };
 use crate::units::{Block, DiskOffset, PieceIndex, Ticket};
 use crate::wire::extension::DONT_HAVE_ID;
@@ -26,6 +27,8 @@ pub struct Watched {
     pub role: Role,
     pub scan: bool,
     pub verify: bool,
+    /// Bytes that are written between a piece and its read-back during the download.
+    pub distance: u64,
     /// Pieces that the disk really holds when the process starts.
     pub there: Vec<bool>,
 }
@@ -42,11 +45,9 @@ pub struct Checker {
     unread: BTreeSet<PieceIndex>,
     /// Number of pieces that the scan found.
     pub found: u32,
-    /// Places on the disk that were read since the last flush ended.
-    reread: Vec<bool>,
-    flushes: u32,
-    unflushed: bool,
-    writes_in_flight: u32,
+    rereads: Rereads,
+    /// Pieces that were read back during the download.
+    pub read_early: u32,
     tickets: BTreeMap<Ticket, Work>,
     hashes: RunningHashes,
     pub fetched: u64,
@@ -62,6 +63,7 @@ impl Checker {
             role,
             scan,
             verify,
+            distance,
             there,
         } = watched;
         let is_seeder = role == Role::Seeder;
@@ -75,10 +77,8 @@ impl Checker {
             writing: vec![false; image.piece_count as usize],
             unread: BTreeSet::new(),
             found: 0,
-            reread: vec![false; image.cell_count()],
-            flushes: 0,
-            unflushed: false,
-            writes_in_flight: 0,
+            rereads: Rereads::new(image, distance),
+            read_early: 0,
             tickets: BTreeMap::new(),
             hashes: RunningHashes::default(),
             fetched: 0,
@@ -228,13 +228,10 @@ impl Checker {
     }
 
     /// Bytes go into the running hash. Returns whether the piece is good when it is complete.
-    pub fn bytes_hashed(
-        &mut self,
-        of: HashOf,
-        begin: u32,
-        length: u32,
-        cells: &[Cell],
-    ) -> Option<bool> {
+    pub fn bytes_hashed(&mut self, hash: &Hash, cells: &[Cell], state: &State) -> Option<bool> {
+        let Hash {
+            of, begin, length, ..
+        } = *hash;
         let piece = of.piece();
         assert!(
             begin + length <= self.image.piece_length(piece),
@@ -248,29 +245,34 @@ impl Checker {
         };
         let all_good = self.all_good(piece, place, cells);
         if let HashOf::Disk(_) = of {
-            let mut places = self.image.places(piece, begin, length);
+            let proof = self.rereads.proof(piece, begin, length);
+            // What the scan has read may be written meanwhile, with an equal piece.
+            let came = *state == State::Scanning && self.rereads.was_written(piece);
             assert!(
-                places.all(|place| self.reread[place]),
-                "{of:?} at {begin} hashes bytes that were not read after the flush"
+                came || proof > Proof::Nothing,
+                "{of:?} at {begin} hashes bytes which were not read after a flush"
             );
             assert!(
-                self.flushes == 0 || !self.unflushed,
-                "{of:?} before a flush"
+                *state != State::Downloading || proof == Proof::Far,
+                "{of:?} at {begin} is read back too soon"
             );
         }
         self.hashes.take(of, begin, length, whole, all_good)
     }
 
-    /// The agent is told the result of a hash. An agent that is leaving ignores it (`listens`).
-    pub fn hash_finished(&mut self, of: HashOf, good: bool, listens: bool) {
+    /// The agent is told the result of a hash. An agent that is leaving ignores it.
+    pub fn hash_finished(&mut self, of: HashOf, good: bool, state: &State) {
         self.hashes.report(of);
         match of {
-            _ if !listens => {}
+            _ if matches!(state, State::Leaving(_) | State::Over(_)) => {}
             HashOf::Download(piece) if good => self.pieces.fetch(piece),
             HashOf::Download(_) | HashOf::Block(..) => {}
             HashOf::Disk(piece) if self.is_seeder => self.pieces.check_source(piece, good),
-            HashOf::Disk(piece) if self.flushes == 0 => self.found_by_scan(piece, good),
-            HashOf::Disk(piece) => self.pieces.read_back(piece, good),
+            HashOf::Disk(piece) if *state == State::Scanning => self.found_by_scan(piece, good),
+            HashOf::Disk(piece) => {
+                self.read_early += u32::from(*state == State::Downloading);
+                self.pieces.read_back(piece, good);
+            }
         }
     }
 
@@ -307,10 +309,7 @@ impl Checker {
                 self.write_submitted(*piece);
             }
             Work::Flush { .. } => {
-                assert_eq!(
-                    self.writes_in_flight, 0,
-                    "a flush beside writes proves nothing of them"
-                )
+                self.rereads.flush_begins(ticket);
             }
             Work::Read {
                 piece,
@@ -322,9 +321,10 @@ impl Checker {
                     begin + length <= self.image.piece_length(*piece),
                     "read past the end of its piece"
                 );
-                let scans = self.scan && self.flushes == 0;
+                let scans = self.scan && !self.rereads.has_flushed();
                 let may = self.is_seeder || scans || self.pieces.is_on_disk(*piece);
                 assert!(may, "piece {} is read and not written", piece.0);
+                self.rereads.read_begins(ticket, *piece);
             }
         }
         let other = self.tickets.insert(ticket, work);
@@ -344,8 +344,7 @@ impl Checker {
             !core::mem::replace(&mut self.writing[index], true),
             "piece {index} is being written"
         );
-        self.writes_in_flight += 1;
-        self.unflushed = true;
+        self.rereads.write_begins();
     }
 
     /// The disk has finished an operation.
@@ -355,8 +354,10 @@ impl Checker {
             .remove(&ticket)
             .unwrap_or_else(|| panic!("{ticket:?} is answered twice"));
         if let Work::Write { piece, .. } | Work::Zero { piece, .. } = work {
-            self.writes_in_flight -= 1;
             self.writing[piece.index()] = false;
+            let length = self.image.piece_length(piece);
+            let is_zero = matches!(work, Work::Zero { .. });
+            self.rereads.write_ends(if is_zero { 0 } else { length });
         }
         work
     }
@@ -373,18 +374,15 @@ impl Checker {
 
     pub fn written(&mut self, piece: PieceIndex) {
         self.pieces.write(piece);
+        self.rereads.written(piece);
     }
 
-    pub fn read(&mut self, piece: PieceIndex, begin: u32, length: u32) {
-        for place in self.image.places(piece, begin, length) {
-            self.reread[place] = true;
-        }
+    pub fn read(&mut self, ticket: Ticket, begin: u32, length: u32) {
+        self.rereads.read_ends(ticket, begin, length);
     }
 
-    pub fn flushed(&mut self) {
-        self.flushes += 1;
-        self.unflushed = self.writes_in_flight > 0;
-        self.reread.fill(false);
+    pub fn flushed(&mut self, ticket: Ticket) {
+        self.rereads.flush_ends(ticket);
     }
 
     /// The agent announces to its tracker.
@@ -408,7 +406,10 @@ impl Checker {
             "{who} with {} pieces written",
             self.pieces.count()
         );
-        assert!(!self.unflushed, "{who} with writes that were not flushed");
+        assert!(
+            !self.rereads.has_unflushed(),
+            "{who} with writes that were not flushed"
+        );
         if self.verify {
             let bad = self.pieces.first_unproven();
             assert!(
@@ -491,7 +492,7 @@ impl Checker {
                 );
             }
             Outcome::Interrupted => assert!(
-                !self.unflushed,
+                !self.rereads.has_unflushed(),
                 "it leaves with writes that were not flushed"
             ),
             Outcome::Failed(Failure::Disk(error)) => assert_eq!(Some(*error), self.first_error),

@@ -1,7 +1,7 @@
 //! What does a simulated disk hold, when does it answer, which of its operations fail, and what is
 //! left after a power cut?
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -11,7 +11,7 @@ use super::image::{Cell, Image, ZEROS};
 use super::random::random_up_to;
 use crate::rng::Rng;
 use crate::swarm::DiskOperation;
-use crate::units::{Instant, PieceIndex};
+use crate::units::{Instant, PieceIndex, Ticket};
 
 #[derive(Clone, Debug)]
 pub struct DiskOptions {
@@ -19,6 +19,8 @@ pub struct DiskOptions {
     pub rate: u64,
     /// Every operation takes up to this much longer, so operations end in any order.
     pub latency_max: Duration,
+    /// Time before an operation that does not begin where the last one ended.
+    pub seek: Duration,
     pub contents: Contents,
     pub fault: DiskFault,
 }
@@ -47,10 +49,12 @@ pub enum DiskFault {
         one_in: u32,
     },
     /// Write number `write` reports success, and one of its blocks is lost. `always`: later writes
-    /// of the same piece lose the block again.
+    /// of the same piece lose the block again. `hidden`: until a flush, the cache of the disk
+    /// answers as if it were there.
     LosesWrite {
         write: u32,
         always: bool,
+        hidden: bool,
     },
 }
 
@@ -58,14 +62,22 @@ pub struct SimDisk {
     options: DiskOptions,
     cells: Vec<Cell>,
     free_at: Instant,
+    /// Where the last operation ended.
+    head: usize,
     reads: u32,
     writes: u32,
     flushes: u32,
     /// Pieces that cannot be read, and pieces of which every write loses a block.
     unreadable: BTreeSet<PieceIndex>,
     lossy: BTreeSet<PieceIndex>,
-    /// The former contents of the places that were written since the last flush.
-    overwritten: Vec<(usize, Cell)>,
+    /// How many writes have ended: the number of the next one.
+    ended: u64,
+    /// The former contents of the places that were written and not flushed, and places that will be
+    /// lost with the next flush; each with the number of its write.
+    overwritten: Vec<(u64, usize, Cell)>,
+    hidden: Vec<(u64, usize)>,
+    /// For each flush, how many writes had ended when it was submitted.
+    flushing: BTreeMap<Ticket, u64>,
 }
 
 impl SimDisk {
@@ -108,12 +120,16 @@ impl SimDisk {
             options,
             cells,
             free_at: Instant(0),
+            head: 0,
             reads: 0,
             writes: 0,
             flushes: 0,
             unreadable,
             lossy: BTreeSet::new(),
+            ended: 0,
             overwritten: Vec::new(),
+            hidden: Vec::new(),
+            flushing: BTreeMap::new(),
         }
     }
 
@@ -121,11 +137,28 @@ impl SimDisk {
         &self.cells
     }
 
-    /// Submits an operation on `bytes` bytes, and returns when it ends.
-    pub fn submit(&mut self, now: Instant, bytes: u32, rng: &mut Rng) -> Instant {
+    /// Submits an operation on `bytes` bytes in these places, and returns when it ends.
+    pub fn submit(
+        &mut self,
+        now: Instant,
+        places: Range<usize>,
+        bytes: u32,
+        rng: &mut Rng,
+    ) -> Instant {
         let transfer = Duration::from_micros(u64::from(bytes) * 1_000_000 / self.options.rate);
-        self.free_at = now.max(self.free_at) + transfer;
+        let seek = match places.start == self.head {
+            true => Duration::ZERO,
+            false => self.options.seek,
+        };
+        self.head = places.end;
+        self.free_at = now.max(self.free_at) + seek + transfer;
         self.free_at + random_up_to(self.options.latency_max, rng)
+    }
+
+    /// Submits a flush, which covers the writes that have ended.
+    pub fn submit_flush(&mut self, now: Instant, ticket: Ticket, rng: &mut Rng) -> Instant {
+        self.flushing.insert(ticket, self.ended);
+        self.submit(now, usize::MAX..usize::MAX, 0, rng)
     }
 
     /// Whether the operation that ends now fails.
@@ -148,14 +181,21 @@ impl SimDisk {
     /// A write that did not fail ends.
     pub fn write(&mut self, piece: PieceIndex, places: Range<usize>, written: &[Cell]) {
         self.unreadable.remove(&piece);
-        if let DiskFault::LosesWrite { write, always } = self.options.fault {
+        if let DiskFault::LosesWrite {
+            write,
+            always,
+            hidden,
+        } = self.options.fault
+        {
             let now = write + 1 == self.writes;
             if now && always {
                 self.lossy.insert(piece);
             }
             let loses = now || self.lossy.contains(&piece);
             self.put(places.clone(), written);
-            if loses {
+            if loses && hidden {
+                self.hidden.push((self.ended - 1, places.start));
+            } else if loses {
                 self.cells[places.start] = None;
             }
             return;
@@ -164,20 +204,37 @@ impl SimDisk {
     }
 
     fn put(&mut self, places: Range<usize>, written: &[Cell]) {
-        self.overwritten
-            .extend(places.clone().map(|place| (place, self.cells[place])));
+        let before = |place| (self.ended, place, self.cells[place]);
+        self.overwritten.extend(places.clone().map(before));
+        self.hidden.retain(|(_, place)| !places.contains(place));
         self.cells[places].copy_from_slice(written);
+        self.ended += 1;
     }
 
-    /// A flush ends; no write was in flight beside it.
-    pub fn flushed(&mut self) {
-        self.overwritten.clear();
+    /// A flush ends.
+    pub fn flushed(&mut self, ticket: Ticket) {
+        let covers = self.flushing.remove(&ticket);
+        self.write_out(covers.expect("a flush ends that was submitted"));
+    }
+
+    /// The cache of the disk forgets the writes up to this one.
+    fn write_out(&mut self, covers: u64) {
+        self.overwritten.retain(|(number, ..)| *number >= covers);
+        for (_, place) in self.hidden.extract_if(.., |(number, _)| *number < covers) {
+            self.cells[place] = None;
+        }
+    }
+
+    /// The process has ended, and before the next one begins the disk has written out its cache.
+    pub fn settle(&mut self) {
+        self.flushing.clear();
+        self.write_out(u64::MAX);
     }
 
     /// A power cut: of the blocks that were not flushed none, a part or all are lost.
     pub fn cut_power(&mut self, rng: &mut Rng) {
         let lost = [0, 5, 30, 100][rng.below(4) as usize];
-        while let Some((place, before)) = self.overwritten.pop() {
+        while let Some((_, place, before)) = self.overwritten.pop() {
             if rng.chance(lost, 100) {
                 self.cells[place] = before;
             }

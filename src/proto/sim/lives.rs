@@ -44,10 +44,15 @@ impl World {
                     tracker_grace: self.options.tracker_grace,
                     seed: self.rng.next_u64(),
                 };
-                let disk = disk.unwrap_or_else(|| {
-                    SimDisk::new(options.disk.clone(), &self.image, &mut self.rng)
-                });
-                let modes = (self.options.canary, self.options.hashes);
+                let disk = disk.map_or_else(
+                    || SimDisk::new(options.disk.clone(), &self.image, &mut self.rng),
+                    |disk| *disk,
+                );
+                let modes = (
+                    self.options.canary,
+                    self.options.hashes,
+                    self.options.read_back_distance,
+                );
                 let agent = Agent::new(self.now, &self.image, &options, identity, disk, modes);
                 self.machines[machine].state = MachineState::Agent(Box::new(agent));
                 self.run_loop(machine);
@@ -100,7 +105,7 @@ impl World {
         let progress = agent.swarm.progress();
         self.fetched_by_killed += progress.fetched - progress.unused;
         self.machines[machine].state =
-            MachineState::off(Plan::Agent(options, Some(agent.dies(power_cut))));
+            MachineState::off(Plan::Agent(options, Some(Box::new(agent.dies(power_cut)))));
         self.close_all(machine);
         self.machines[machine].process += 1;
         self.stop_tracker_when_done();

@@ -37,7 +37,7 @@ pub enum MachineState {
 /// What starts on a machine at its next `SimEvent::Starts`.
 pub enum Plan {
     /// With the disk of an earlier process, if there was one.
-    Agent(Box<AgentOptions>, Option<SimDisk>),
+    Agent(Box<AgentOptions>, Option<Box<SimDisk>>),
     Fake(FakeOptions),
 }
 

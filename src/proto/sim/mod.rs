@@ -10,13 +10,15 @@
 //! disk tracker pool fake_peer     what a machine has, and the other participants
 //! options seed                    what can be chosen about a run, and what a seed chooses
 //! event queue network             what can happen, what happens next, when a message arrives
-//! meter hashes pieces checker     the truth about one agent
+//! meter hashes pieces rereads     the truth about one agent
+//! checker                         does it do and say only what it may?
 //! agent work machine              one agent, its disk and hash unit, what runs on a machine
 //! world                           the state of a room
 //! connections claims              opening and closing, and whether an event or an end is justified
 //! fakes rounds arrivals lives     what processes do, what reaches them, their start and end
 //! report run                      the result of a run, and the run itself
-//! cases canaries rooms table      single agents, known defects, rooms with one fault, measurements
+//! cases canaries rooms            single agents, known defects, rooms with one fault
+//! table disks                     measurements of rooms, and of the read-back
 //! ```
 //!
 //! To repeat a run: `SWARMDD_SIM_SEED=… cargo test --lib sim_seed -- --nocapture`. With
@@ -33,6 +35,8 @@ mod checker;
 mod claims;
 mod connections;
 mod disk;
+#[cfg(test)]
+mod disks;
 mod event;
 mod fake_peer;
 mod fakes;
@@ -50,6 +54,7 @@ mod pool;
 mod queue;
 mod random;
 mod report;
+mod rereads;
 #[cfg(test)]
 mod rooms;
 mod rounds;

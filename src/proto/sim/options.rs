@@ -8,7 +8,7 @@ use super::disk::{Contents, DiskFault, DiskOptions};
 use super::fake_peer::Behaviour;
 use super::image::Shape;
 use super::tracker::TrackerOptions;
-use crate::limits::BUFFER_BYTES_MAX;
+use crate::limits::{BUFFER_BYTES_MAX, READ_BACK_DISTANCE};
 use crate::swarm::{Role, SeedingLimits};
 use crate::units::Instant;
 
@@ -39,6 +39,8 @@ pub struct Options {
     /// round is `loop_time` ago, and small messages have no events of their own.
     pub coarse: bool,
     pub hashes: HashUnit,
+    /// Bytes that are written between a piece and its read-back during the download.
+    pub read_back_distance: u64,
     /// Rounds of an agent between two checks of its invariants.
     pub check_every: u64,
     /// A run that takes longer than this has failed.
@@ -77,6 +79,10 @@ pub enum Canary {
     /// The hash unit finds every piece good that was read from the disk.
     AcceptsBadReads,
     SkipsReadBack,
+    /// A flush is reported as done, and nothing was flushed.
+    SkipsFlush,
+    /// Pieces are read back as soon as they are flushed.
+    ReadsBackTooSoon,
     /// A write is reported as done when it is submitted.
     AnnouncesUnwritten,
 }
@@ -154,6 +160,7 @@ impl Options {
         let disk = |role| DiskOptions {
             rate: 100 * rate,
             latency_max: Duration::from_micros(200),
+            seek: Duration::ZERO,
             contents: if role == Role::Seeder {
                 Contents::Image
             } else {
@@ -207,6 +214,7 @@ impl Options {
                 patience: Duration::ZERO,
                 answers: HashAnswers::Apart,
             },
+            read_back_distance: READ_BACK_DISTANCE,
             check_every: 10_000,
             time_max: Duration::from_secs(100_000),
             canary: Canary::None,

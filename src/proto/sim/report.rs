@@ -35,6 +35,8 @@ pub struct Report {
     pub found: u32,
     pub read_back_bad: u32,
     pub sources_bad: u32,
+    /// Pieces that were read back during the download.
+    pub read_early: u32,
     pub complete: usize,
     pub failed: usize,
     /// Connections that any process ever asked for.
@@ -103,6 +105,7 @@ pub fn report(world: &World) -> Report {
         found: leechers.iter().map(|agent| agent.checker.found).sum(),
         read_back_bad: world.read_back_bad,
         sources_bad: world.sources_bad,
+        read_early: leechers.iter().map(|agent| agent.checker.read_early).sum(),
         complete: count(|outcome| *outcome == Outcome::Complete),
         failed: count(|outcome| matches!(outcome, Outcome::Failed(_))),
         connections: world.connection_count(),

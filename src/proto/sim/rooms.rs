@@ -227,6 +227,7 @@ fn failing_target_fails_alone() {
             DiskFault::LosesWrite {
                 write: 20,
                 always: true,
+                hidden: false,
             },
         ),
     ];
@@ -276,6 +277,7 @@ fn one_lost_write_is_repaired() {
         agent.disk.fault = DiskFault::LosesWrite {
             write: 50 * index,
             always: false,
+            hidden: false,
         };
     }
     let report = run(options);

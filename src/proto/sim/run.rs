@@ -207,6 +207,7 @@ mod tests {
             sum(|r| r.sources_bad),
         );
         println!("pieces found {found}, bad when read back {bad}, missing in sources {sources}");
+        println!("pieces read back early {}", sum(|r| r.read_early));
         println!("events {}", reports.iter().map(|r| r.events).sum::<u64>());
     }
 

@@ -57,6 +57,8 @@ impl Options {
             1 => 1 + aside.below(leecher_count) as usize,
             _ => usize::MAX,
         };
+        let read_back_distance = read_back_distance(image_bytes, aside);
+        change_disks(&mut agents, aside);
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
@@ -89,6 +91,7 @@ impl Options {
             loop_time,
             coarse: false,
             hashes,
+            read_back_distance,
             check_every: 64,
             time_max: if stops_early {
                 Duration::from_secs(100_000)
@@ -115,6 +118,29 @@ fn hash_unit(rng: &mut Rng) -> HashUnit {
             1 => HashAnswers::Together,
             _ => HashAnswers::Apart,
         },
+    }
+}
+
+/// In most runs some pieces are read back during the download, in some of them at once.
+fn read_back_distance(image_bytes: u64, rng: &mut Rng) -> u64 {
+    match rng.below(5) {
+        0 => u64::MAX,
+        1 => 0,
+        _ => u64::from(rng.below(image_bytes as u32 / 2)),
+    }
+}
+
+/// Some disks turn, and some of those that lose writes hide it until they are flushed.
+fn change_disks(agents: &mut [AgentOptions], rng: &mut Rng) {
+    let share = fault_percent(rng);
+    for agent in agents {
+        let disk = &mut agent.disk;
+        if rng.chance(share, 100) {
+            disk.seek = random_up_to(Duration::from_millis(20), rng);
+        }
+        if let DiskFault::LosesWrite { hidden, .. } = &mut disk.fault {
+            *hidden = rng.chance(1, 2);
+        }
     }
 }
 
@@ -165,6 +191,7 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
         disk: DiskOptions {
             rate: disk_rate,
             latency_max: random_up_to(disk_latency, rng),
+            seek: Duration::ZERO,
             contents: if role == Role::Seeder {
                 Contents::Image
             } else {
@@ -287,6 +314,7 @@ impl LeecherOdds {
             agent.disk.fault = DiskFault::LosesWrite {
                 write: rng.below(30),
                 always: rng.chance(1, 2),
+                hidden: false,
             };
         }
     }

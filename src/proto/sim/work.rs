@@ -55,8 +55,11 @@ impl Agent {
     }
 
     fn start(&mut self, now: Instant, work: Work, queue: &mut Queue) {
-        let bytes = match &work {
-            Work::Zero { piece, .. } => self.image.piece_length(*piece),
+        let (places, bytes) = match &work {
+            Work::Zero { piece, .. } => (
+                self.image.places_of(*piece),
+                self.image.piece_length(*piece),
+            ),
             Work::Write {
                 ticket,
                 piece,
@@ -66,30 +69,41 @@ impl Agent {
                     self.pool
                         .claim(buffer, 0..length, Claimant::WritesDisk(*ticket));
                 }
-                self.image.piece_length(*piece)
+                (
+                    self.image.places_of(*piece),
+                    self.image.piece_length(*piece),
+                )
             }
             Work::Read {
                 ticket,
+                piece,
+                begin,
                 length,
                 buffer,
-                ..
             } => {
                 self.pool
                     .claim(*buffer, 0..*length, Claimant::ReadsDisk(*ticket));
-                *length
+                (self.image.places(*piece, *begin, *length), *length)
             }
-            Work::Flush { .. } => 0,
+            Work::Flush { ticket } if self.canary == Canary::SkipsFlush => {
+                return self.swarm.handle_disk(now, *ticket, Ok(()));
+            }
+            Work::Flush { .. } => (0..0, 0),
         };
         let (Work::Write { ticket, .. }
         | Work::Zero { ticket, .. }
         | Work::Read { ticket, .. }
         | Work::Flush { ticket }) = work;
         let early = self.canary == Canary::AnnouncesUnwritten && matches!(work, Work::Write { .. });
+        let flushes = matches!(work, Work::Flush { .. });
         self.checker.submitted(ticket, work);
         if early {
             self.swarm.handle_disk(now, ticket, Ok(()));
         }
-        let done_at = self.disk.submit(now, bytes, &mut self.rng);
+        let done_at = match flushes {
+            true => self.disk.submit_flush(now, ticket, &mut self.rng),
+            false => self.disk.submit(now, places, bytes, &mut self.rng),
+        };
         queue.schedule(
             done_at,
             SimEvent::DiskDone {
@@ -122,7 +136,7 @@ impl Agent {
             let cells = self.pool.read(hash.buffer, range, "hash");
             let good = self
                 .checker
-                .bytes_hashed(hash.of, hash.begin, hash.length, cells)?;
+                .bytes_hashed(&hash, cells, self.swarm.state())?;
             Some((hash.of, good))
         });
         let (machine, process) = (self.machine, self.process);
@@ -156,8 +170,8 @@ impl Agent {
             HashOf::Block(..) => false,
             HashOf::Disk(_) => self.canary == Canary::AcceptsBadReads,
         };
-        let listens = !matches!(self.swarm.state(), State::Leaving(_) | State::Over(_));
-        self.checker.hash_finished(of, good || blind, listens);
+        let state = self.swarm.state();
+        self.checker.hash_finished(of, good || blind, state);
         self.swarm
             .handle_hashed(now, of, self.image.hash(of.piece(), good || blind));
     }
@@ -186,7 +200,7 @@ impl Agent {
                 },
                 _,
             ) => {
-                self.checker.read(*piece, *begin, *length);
+                self.checker.read(ticket, *begin, *length);
                 if result.is_err() && self.options.role == Role::Seeder {
                     self.checker.source_lost(*piece);
                 }
@@ -195,8 +209,8 @@ impl Agent {
                 self.checker.written(*piece)
             }
             (_, Ok(())) => {
-                self.disk.flushed();
-                self.checker.flushed();
+                self.disk.flushed(ticket);
+                self.checker.flushed(ticket);
             }
             (_, Err(_)) => {}
         }

@@ -33,6 +33,8 @@ pub(super) enum Pending {
         buffer: BufferId,
     },
     Flush,
+    /// While the download goes on, so that pieces get ripe for the read-back.
+    EarlyFlush,
 }
 
 /// Invariant: everything in `work` is in `pending`, too.
@@ -42,9 +44,11 @@ pub(super) struct DiskQueue {
     /// reads by READS_MAX and READ_AHEAD_MAX.
     pending: VecMap<Ticket, Pending>,
     next_ticket: u64,
-    /// How many of `pending` are loads, and flushes.
+    /// How many of `pending` are loads, reads for the read queue, flushes, and early flushes.
     loads: usize,
+    reads: usize,
     flushes: usize,
+    early_flushes: usize,
     /// Not yet taken by the shell.
     work: VecDeque<Work>,
 }
@@ -61,8 +65,10 @@ impl DiskQueue {
         let pending = pending.expect("each ticket is answered once");
         match pending {
             Pending::Load { .. } => self.loads -= 1,
+            Pending::ReadForHash { .. } => self.reads -= 1,
             Pending::Flush => self.flushes -= 1,
-            Pending::Write { .. } | Pending::ReadForHash { .. } => {}
+            Pending::EarlyFlush => self.early_flushes -= 1,
+            Pending::Write { .. } => {}
         }
         pending
     }
@@ -105,6 +111,7 @@ impl DiskQueue {
     /// Queues the read of a chunk that the read queue will hash. `span`: begin and length in the
     /// piece.
     pub(super) fn read_for_hash(&mut self, chunk: Chunk, span: (u32, u32), buffer: BufferId) {
+        self.reads += 1;
         let ticket = self.ticket(Pending::ReadForHash { chunk, buffer });
         self.read(ticket, chunk, span, buffer);
     }
@@ -126,6 +133,12 @@ impl DiskQueue {
         self.work.push_back(Work::Flush { ticket });
     }
 
+    pub(super) fn flush_early(&mut self) {
+        self.early_flushes += 1;
+        let ticket = self.ticket(Pending::EarlyFlush);
+        self.work.push_back(Work::Flush { ticket });
+    }
+
     /// The disk has nothing to do.
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
@@ -133,6 +146,15 @@ impl DiskQueue {
 
     pub(super) fn is_flushing(&self) -> bool {
         self.flushes > 0
+    }
+
+    /// Writes, loads and the last flush: what the download and the peers wait for.
+    pub(super) fn download_count(&self) -> usize {
+        self.pending.len() - self.reads - self.early_flushes
+    }
+
+    pub(super) fn read_count(&self) -> usize {
+        self.reads
     }
 
     pub(super) fn has_room_to_load(&self) -> bool {
@@ -163,6 +185,10 @@ impl DiskQueue {
             |is_kind: fn(&Pending) -> bool| self.pending.values().filter(|p| is_kind(p)).count();
         assert_eq!(self.loads, count(|p| matches!(p, Pending::Load { .. })));
         assert_eq!(self.flushes, count(|p| matches!(p, Pending::Flush)));
+        let early = count(|p| matches!(p, Pending::EarlyFlush));
+        assert_eq!(self.early_flushes, early);
+        let reads = count(|p| matches!(p, Pending::ReadForHash { .. }));
+        assert_eq!(self.reads, reads);
         assert!(self.loads <= READS_MAX);
         assert!(self.work.len() <= self.pending.len());
     }

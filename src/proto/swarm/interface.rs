@@ -30,6 +30,8 @@ pub struct Config {
     pub scan: ScanPolicy,
     /// Read every written piece back before announcing `completed`.
     pub verify: bool,
+    /// Bytes that are written between a piece and its read-back before the end of the download.
+    pub read_back_distance: u64,
     /// A complete agent leaves when the tracker has been unreachable for this time.
     pub tracker_grace: Duration,
     /// How long to seed. Zero: not at all; None: until the tracker is gone.
@@ -269,7 +271,7 @@ pub struct Progress {
     /// Pieces that were read from the disk and are good. Written pieces count once they have been
     /// read back.
     pub verified: u32,
-    /// Of the scan or the read-back that is going on: pieces hashed, and pieces to hash.
+    /// Of the scan or the read-back: pieces hashed, and pieces to hash.
     pub checked: u32,
     pub to_check: u32,
     /// Where the disk failed; or where the first piece begins that was bad in both read-backs.

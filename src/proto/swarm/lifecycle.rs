@@ -21,11 +21,12 @@ impl Swarm {
     /// the next state.
     pub(super) fn advance(&mut self, now: Instant) {
         if self.is_open() {
-            self.read_ahead();
             if self.is_fetching() {
                 self.write_copies();
                 self.write_zeros();
             }
+            self.flush_early();
+            self.read_ahead();
             let all_read = self.read_queue.is_idle() && !self.disk.is_flushing();
             match self.state {
                 State::Scanning if all_read => self.continue_scan(now),
@@ -33,7 +34,9 @@ impl Swarm {
                     self.state = State::Verifying;
                     self.disk.flush();
                 }
-                State::Verifying if all_read => self.end_read_back(now),
+                State::Verifying if all_read && self.read_back.ripe_count() == 0 => {
+                    self.end_read_back(now);
+                }
                 _ => {}
             }
         }
@@ -76,17 +79,11 @@ impl Swarm {
 
     // ---- the read-back
 
-    /// A flush is through.
+    /// The last flush is through.
     pub(super) fn flushed(&mut self, now: Instant) {
         match self.state {
             State::Verifying if self.config.verify => {
-                self.read_queue.restart();
-                for piece in self.read_back.unverified() {
-                    self.read_queue.add(piece);
-                }
-                if self.read_queue.is_idle() {
-                    self.verified(now);
-                }
+                self.read_back.ripen_all();
             }
             State::Verifying => self.verified(now),
             State::Leaving(_) => self.leaving.note_flushed(),
@@ -96,18 +93,26 @@ impl Swarm {
 
     /// Every piece that was written has been read back; those that were bad are fetched again.
     fn end_read_back(&mut self, now: Instant) {
-        match self.read_back.failed() {
-            Some((piece, bad)) => {
-                let disk = self.disk_offset(piece);
-                self.finish(now, Outcome::Failed(Failure::ReadBack { piece, disk, bad }));
-            }
-            None if self.have().is_full() => self.verified(now),
-            None => {
-                self.state = State::Downloading;
-                self.progress_at = now;
-                self.advance(now);
-            }
+        if self.fail_if_bad_twice(now) {
+            return;
         }
+        if self.have().is_full() {
+            return self.verified(now);
+        }
+        self.state = State::Downloading;
+        self.progress_at = now;
+        self.advance(now);
+    }
+
+    /// A disk on which a piece was bad twice is broken. During the download that is the end at
+    /// once; afterwards the remaining pieces are read first, to count those that are bad.
+    pub(super) fn fail_if_bad_twice(&mut self, now: Instant) -> bool {
+        let Some((piece, bad)) = self.read_back.failed() else {
+            return false;
+        };
+        let disk = self.disk_offset(piece);
+        self.finish(now, Outcome::Failed(Failure::ReadBack { piece, disk, bad }));
+        true
     }
 
     /// Everything is on the disk and has been read back: from now on we may say so.

@@ -92,6 +92,7 @@ use crate::policy::cache::Cache;
 use crate::policy::mesh::{AddressSource, Mesh};
 use crate::policy::picker::Picker;
 use crate::policy::read_queue::ReadQueue;
+use crate::policy::spare_time::SpareTime;
 use crate::policy::tracker::Tracker;
 use crate::rng::Rng;
 use crate::units::*;
@@ -160,6 +161,7 @@ pub struct Swarm {
 
     cache: Cache,
     disk: DiskQueue,
+    spare_time: SpareTime,
     /// Peers that wait for a chunk, in the order of their turns.
     loads: VecDeque<PeerSlot>,
     /// Since the last tick, a peer was not served because no buffer was free.
@@ -193,6 +195,14 @@ pub struct Swarm {
     extra_call_at: Instant,
 }
 
+/// The distance of the read-back; None if all of it is at the end: a piece that shares a sector
+/// with a neighbour is written once more with the neighbour.
+fn distance(metainfo: &Metainfo, config: &Config) -> Option<u64> {
+    let has_whole_sectors =
+        metainfo.extents.alignment() == 4096 && metainfo.layout.piece_bytes().is_multiple_of(4096);
+    (config.verify && has_whole_sectors).then_some(config.read_back_distance)
+}
+
 impl Swarm {
     pub fn new(now: Instant, metainfo: Arc<Metainfo>, config: Config) -> Swarm {
         let layout = metainfo.layout;
@@ -220,10 +230,11 @@ impl Swarm {
             state,
             picker: Picker::new(layout, buffer_bytes, have, picker_rng),
             scan: Scan::new(unknown),
-            read_back: ReadBack::new(unverified),
+            read_back: ReadBack::new(unverified, distance(&metainfo, &config)),
             placing: Placing::new(pieces),
             cache: Cache::new(config.buffer_count),
             disk: DiskQueue::default(),
+            spare_time: SpareTime::new(now),
             loads: VecDeque::new(),
             buffers_short: false,
             read_queue: ReadQueue::new(layout, buffer_bytes, READ_AHEAD_MAX),
@@ -281,8 +292,7 @@ impl Swarm {
 
     pub fn progress(&self) -> Progress {
         let (checked, to_check) = match self.state {
-            // The queue still counts what the scan has read; what is read back is added next.
-            State::Verifying if self.disk.is_flushing() => (0, self.read_back.unproven_count()),
+            State::Downloading | State::Verifying => self.read_back.progress(),
             _ => self.read_queue.progress(),
         };
         Progress {

@@ -7,7 +7,7 @@ use super::interface::*;
 use super::peer::Peer;
 use crate::limits::*;
 use crate::policy::cache::Chunk;
-use crate::policy::picker::BlockHashJob;
+use crate::policy::picker::{BlockHashJob, HashReady};
 use crate::units::*;
 
 impl Swarm {
@@ -32,15 +32,15 @@ impl Swarm {
         }
         let take_single = pairing == Pairing::TakeSingle;
         let places = first_two(self.read_queue.hashable());
+        let downloads = self.state == State::Downloading;
         match (places, first_two(self.picker.hashable())) {
+            // A read-back can wait, and peers wait for what has arrived.
+            (_, [Some(first), Some(second)]) if downloads => self.hash_received_pair(first, second),
             ([Some(_), Some(_)], _) => self.hash_read(places),
             ([Some(_), None], _) if take_single || self.read_queue.waits_for_hash() => {
                 self.hash_read(places)
             }
-            (_, [Some(first), Some(second)]) => {
-                let blocks = first.blocks.min(second.blocks);
-                [first.piece, second.piece].map(|piece| Some(self.hash_received(piece, blocks)))
-            }
+            (_, [Some(first), Some(second)]) => self.hash_received_pair(first, second),
             (_, [Some(alone), None]) if take_single || alone.backlog_bytes > HASH_BACKLOG_BYTES => {
                 [Some(self.hash_received(alone.piece, alone.blocks)), None]
             }
@@ -54,6 +54,11 @@ impl Swarm {
             && (self.picker.has_blocks_to_hash()
                 || self.read_queue.hashable().next().is_some()
                 || self.picker.hashable().next().is_some())
+    }
+
+    fn hash_received_pair(&mut self, first: HashReady, second: HashReady) -> [Option<Hash>; 2] {
+        let blocks = first.blocks.min(second.blocks);
+        [first.piece, second.piece].map(|piece| Some(self.hash_received(piece, blocks)))
     }
 
     fn hash_received(&mut self, piece: PieceIndex, blocks: u32) -> Hash {
@@ -94,7 +99,7 @@ impl Swarm {
 
     /// Reads for the read queue, as far ahead of the hash as it allows and the pool has buffers.
     pub(super) fn read_ahead(&mut self) {
-        while let Some(chunk) = self.read_queue.next_read() {
+        while let Some(chunk) = self.next_to_read() {
             let Some(buffer) = self.cache.take() else {
                 return;
             };
@@ -102,6 +107,66 @@ impl Swarm {
             self.disk
                 .read_for_hash(chunk, self.read_queue.span(chunk), buffer);
         }
+    }
+
+    /// The scan and a seeder have queued what is to be read; a read-back takes one ripe piece after
+    /// the other.
+    fn next_to_read(&mut self) -> Option<Chunk> {
+        let may = match self.state {
+            State::Downloading => self.may_read_back(),
+            State::Verifying => self.config.verify,
+            _ => return self.read_queue.next_read(),
+        };
+        if !may || self.read_queue.buffer_count() >= READ_AHEAD_MAX {
+            return None;
+        }
+        let all_queued = self.read_queue.queued_count() == self.read_back.ripe_count() as usize;
+        if self.read_queue.next_read().is_none() && !all_queued {
+            let is_queued = |piece| self.read_queue.contains(piece);
+            let piece = self.read_back.next_ripe(is_queued)?;
+            self.read_queue.add(piece);
+        }
+        self.read_queue.next_read()
+    }
+
+    /// Whether the download leaves time of the disk, and buffers, for one more read-back.
+    fn may_read_back(&self) -> bool {
+        self.disk.download_count() == 0
+            && self.read_queue.buffer_count() < self.spare_time.chunks()
+            && self.has_buffers_to_spare()
+    }
+
+    /// With one buffer less, the next piece can still be opened if it can be now, and peers be
+    /// served.
+    fn has_buffers_to_spare(&self) -> bool {
+        let all = self.config.buffer_count as usize;
+        let serving = all / SERVING_PART;
+        let piece = self
+            .metainfo
+            .layout
+            .piece_bytes()
+            .div_ceil(self.buffer_bytes) as usize;
+        let may_open = self.picker.buffer_count() + piece + serving <= all;
+        let kept = if may_open {
+            piece.max(serving)
+        } else {
+            serving
+        };
+        self.cache.available() > kept
+    }
+
+    /// While the disk has time, a flush makes written pieces ripe for the read-back.
+    pub(super) fn flush_early(&mut self) {
+        if self.state == State::Downloading && self.read_back.wants_flush() && self.may_read_back()
+        {
+            self.read_back.begin_flush();
+            self.disk.flush_early();
+        }
+    }
+
+    pub(super) fn pass_disk_time(&mut self, now: Instant) {
+        let (download, reads) = (self.disk.download_count(), self.disk.read_count());
+        self.spare_time.pass(now, download, reads);
     }
 
     // ---- reads for peers

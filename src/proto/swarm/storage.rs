@@ -17,7 +17,11 @@ use crate::units::*;
 impl Swarm {
     /// The disk has done what `poll_disk` asked for under this ticket, or has failed to.
     pub fn handle_disk(&mut self, now: Instant, ticket: Ticket, result: Result<(), DiskError>) {
+        self.pass_disk_time(now);
         let pending = self.disk.finish(ticket);
+        if let Pending::ReadForHash { .. } = pending {
+            self.spare_time.chunk_ended();
+        }
         match (result, self.config.role) {
             (Ok(()), _) => self.done(now, pending),
             (Err(error), Role::Leecher) => self.target_fails(now, pending, error),
@@ -41,6 +45,7 @@ impl Swarm {
                 self.cache.give_back(buffer);
             }
             Pending::Flush => self.flushed(now),
+            Pending::EarlyFlush => self.read_back.note_flushed(),
         }
     }
 
@@ -52,7 +57,7 @@ impl Swarm {
                 self.cache.give_back(buffer);
             }
             Pending::Write { piece, from } => self.placing.end(piece, from),
-            Pending::Flush => {}
+            Pending::Flush | Pending::EarlyFlush => {}
         }
     }
 
@@ -90,6 +95,7 @@ impl Swarm {
 
     /// The hash of a whole piece is known.
     pub fn handle_hashed(&mut self, now: Instant, of: HashOf, digest: PieceHash) {
+        self.pass_disk_time(now);
         let matches = self.metainfo.hashes[of.piece().index()] == digest;
         match of {
             HashOf::Block(piece, at) => self.note_block_hash(now, piece, at, digest),
@@ -172,7 +178,13 @@ impl Swarm {
                 self.scan.resolve(piece);
                 self.miss(piece);
             }
-            (State::Verifying | State::Seeding, true) => self.read_back.note_proven(piece),
+            (State::Downloading | State::Verifying | State::Seeding, true) => {
+                self.read_back.note_proven(piece);
+            }
+            (State::Downloading, false) => {
+                self.read_back_bad(piece);
+                self.fail_if_bad_twice(now);
+            }
             (State::Verifying, false) => self.read_back_bad(piece),
             (State::Seeding, false) => self.lose_source(now, piece, None),
             _ => {}
@@ -297,7 +309,9 @@ impl Swarm {
         self.progress_at = now;
         self.placing.end(piece, from);
         self.got(piece);
-        self.read_back.note_written(piece);
+        // Zeros that the disk makes by itself take no room in its cache.
+        let bytes = from.map_or(0, |_| self.metainfo.layout.piece_length(piece));
+        self.read_back.note_written(piece, bytes);
         let Some(from) = from else {
             return;
         };

@@ -38,6 +38,8 @@ impl Swarm {
             }
             self.replace_slow_fillers(now, throttles);
             self.make_buffers(now);
+            self.pass_disk_time(now);
+            self.spare_time.tick();
             self.rechoke(now, &throttles.up);
             self.fail_if_stalled(now);
             self.leave_if_done(now);

@@ -64,6 +64,7 @@ pub(super) fn swarm_with_buffers(
         allowed: Vec::new(),
         scan: ScanPolicy::Skip,
         verify: true,
+        read_back_distance: READ_BACK_DISTANCE,
         tracker_grace: Duration::from_secs(30),
         seed_for: None,
         limits: SeedingLimits::default(),

@@ -257,3 +257,149 @@ fn a_slow_peer_is_told_what_is_true_now() {
     story.knows_losses(late);
     assert_eq!(story.tells(late), "", "it was told before");
 }
+
+/// Pieces of this image get ripe two pieces later, each with a flush of its own.
+fn early(image: &str) -> Story {
+    let mut story = leecher(image, &".".repeat(image.len()));
+    let none = Bitfield::new(image.len() as u32);
+    story.swarm.read_back = ReadBack::new(none, Some(2 * u64::from(PIECE)));
+    story
+}
+
+/// The first pieces that the peer is asked for.
+fn first_asked(story: &mut Story, peer: PeerSlot) -> Vec<u32> {
+    story.work();
+    story.asked(peer)
+}
+
+/// The peer sends one piece after the other, and the disk has time for each. Returns the pieces.
+fn comes_slowly(story: &mut Story, peer: PeerSlot, asked: Vec<u32>) -> Vec<u32> {
+    let (mut all, mut asked) = (Vec::new(), VecDeque::from(asked));
+    while let Some(piece) = asked.pop_front() {
+        story.gives(peer, piece);
+        story.work();
+        all.push(piece);
+        if !matches!(story.swarm.state, State::Downloading) {
+            break;
+        }
+        asked.extend(story.asked(peer));
+    }
+    all
+}
+
+#[test]
+fn pieces_are_read_back_while_the_download_goes_on() {
+    let mut story = early("ABCDEFGH");
+    let peer = story.peer(2, "######..");
+    let asked = first_asked(&mut story, peer);
+    let first = comes_slowly(&mut story, peer, asked);
+    let progress = story.swarm.progress();
+    assert_eq!(progress.state, State::Downloading);
+    assert_eq!((progress.have, progress.verified), (6, 4));
+    assert_eq!(story.reads[story.reads.len() - 4..], first[..4]);
+    let rest = story.peer(3, "########");
+    story.reads.clear();
+    let asked = first_asked(&mut story, rest);
+    comes_slowly(&mut story, rest, asked);
+    assert_eq!(story.swarm.state, State::Seeding);
+    assert_eq!(story.reads.len(), 4, "each piece is read once");
+    assert_eq!(story.swarm.progress().verified, 8);
+}
+
+#[test]
+fn a_piece_that_is_found_bad_during_the_download_is_fetched_again_at_once() {
+    let mut story = early("ABCDEFGH");
+    let peer = story.peer(2, "#######.");
+    let asked = first_asked(&mut story, peer);
+    let first = asked[0];
+    story.forgets = (first as usize, 1);
+    let came = comes_slowly(&mut story, peer, asked);
+    assert_eq!(story.swarm.state, State::Downloading);
+    assert_eq!(came.iter().filter(|piece| **piece == first).count(), 2);
+    let bad = Event::ReadBackBad {
+        piece: PieceIndex(first),
+        disk: offset(first),
+        again: true,
+    };
+    assert_eq!(story.events(), [bad]);
+    story.reads.retain(|piece| *piece == first);
+    let (before, rest) = (story.reads.len(), story.peer(3, "########"));
+    let asked = first_asked(&mut story, rest);
+    comes_slowly(&mut story, rest, asked);
+    assert_eq!(
+        (&story.swarm.state, &story.disk[..]),
+        (&State::Seeding, &b"ABCDEFGH"[..])
+    );
+    let reads = story.reads.iter().filter(|piece| **piece == first);
+    assert_eq!(reads.count(), before + 1, "it was read back once more");
+}
+
+#[test]
+fn a_piece_that_is_bad_twice_ends_the_download() {
+    let mut story = early("ABCDEFGHIJKL");
+    let peer = story.peer(2, "###########.");
+    let asked = first_asked(&mut story, peer);
+    let first = asked[0];
+    story.forgets = (first as usize, u32::MAX);
+    comes_slowly(&mut story, peer, asked);
+    let failure = Failure::ReadBack {
+        piece: PieceIndex(first),
+        disk: offset(first),
+        bad: 1,
+    };
+    assert_eq!(story.failure(), &failure);
+}
+
+/// Writes, and reads for peers, have the disk first.
+#[test]
+fn nothing_is_read_back_while_the_disk_has_other_work() {
+    let mut story = early("ABCDEFGH");
+    let (peer, asks) = (story.peer(2, "########"), story.peer(3, "........"));
+    story.work();
+    let asked = story.asked(peer);
+    for piece in &asked[..3] {
+        story.gives(peer, *piece);
+        story.work();
+    }
+    assert_eq!(story.swarm.progress().verified, 1);
+    story.gives(peer, asked[3]);
+    story.hash_all();
+    let is_read = |work: &Work| matches!(work, Work::Read { .. });
+    assert_eq!(story.waiting.len(), 1, "the write alone");
+    // As if it had been evicted, so that it is read for a peer.
+    story.tells(asks);
+    story.swarm.cache.forget(PieceIndex(asked[0]));
+    story.wants(asks, asked[0]);
+    let write = story.waiting.pop_front().unwrap();
+    story.hash_all();
+    story.does(&write, Ok(()));
+    story.hash_all();
+    assert!(
+        story.waiting.len() == 1 && is_read(&story.waiting[0]),
+        "the load alone"
+    );
+    story.work();
+    assert_eq!(story.swarm.progress().verified, 2);
+}
+
+/// An agent that is told to leave during a flush for the read-back flushes once more: the writes
+/// that were in flight are not covered.
+#[test]
+fn a_flush_during_the_download_is_not_the_last_one() {
+    let mut story = early("ABCDEFGH");
+    let peer = story.peer(2, "########");
+    story.work();
+    let asked = story.asked(peer);
+    story.gives(peer, asked[0]);
+    story.step();
+    story.hash_all();
+    assert!(matches!(story.waiting[0], Work::Flush { .. }));
+    story.gives(peer, asked[1]);
+    story.hash_all();
+    story.swarm.leave(NOW);
+    let mut flushes = 0;
+    while let Some(work) = story.step() {
+        flushes += u32::from(matches!(work, Work::Flush { .. }));
+    }
+    assert_eq!(flushes, 2);
+}

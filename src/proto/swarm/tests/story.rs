@@ -89,6 +89,7 @@ impl Story {
             allowed: Vec::new(),
             scan,
             verify: true,
+            read_back_distance: READ_BACK_DISTANCE,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             limits: SeedingLimits::default(),
