@@ -161,6 +161,7 @@ impl Reporting {
             pieces: progress.pieces,
             checked: progress.checked,
             to_check: progress.to_check,
+            good: progress.verified,
             bytes: core.metainfo().layout.total_bytes(),
             fetched: progress.fetched,
             uploaded: progress.uploaded,

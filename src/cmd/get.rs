@@ -396,6 +396,7 @@ fn fetching(job: &Job) -> Status {
         pieces: 0,
         checked: 0,
         to_check: 0,
+        good: 0,
         bytes: 0,
         fetched: 0,
         uploaded: 0,

@@ -69,6 +69,7 @@ impl Reading<'_> {
             pieces: layout.piece_count(),
             checked: 0,
             to_check: layout.piece_count(),
+            good: 0,
             bytes: layout.total_bytes(),
             fetched: 0,
             uploaded: 0,

@@ -14,7 +14,11 @@ pub(super) fn object(progress: &Progress, state: State, outcome: Option<&Outcome
     let disk = option(progress.status.disk.as_ref().map(disk));
     let ending = match outcome {
         Some(outcome) => outcome_members(outcome, &disk),
-        None => format!("\"disk\":{disk}{}", waiting(&progress.status)),
+        None => {
+            let good = progress.status.good;
+            let waiting = waiting(&progress.status);
+            format!("\"good\":{good},\"disk\":{disk}{waiting}")
+        }
     };
     format!("{{{},{ending}}}", status_members(progress, state))
 }

@@ -13,6 +13,7 @@ pub(super) struct View {
     pub(super) state: State,
     pub(super) permille: Option<u64>,
     pieces: Option<(u32, u32)>,
+    good: u32,
     down: u64,
     up: u64,
     advance: u64,
@@ -33,6 +34,7 @@ impl View {
             state: status.state,
             permille: counts.then(|| status.permille()),
             pieces: counts.then(|| status.pieces_advanced()),
+            good: status.good,
             down: job.down.bytes_per_second(),
             up: job.up.bytes_per_second(),
             advance: job.advance.bytes_per_second(),
@@ -64,6 +66,7 @@ impl View {
             state,
             permille: pieces.map(|(count, of)| part(1000, count, of)),
             pieces,
+            good: behind().map(|view| view.good).fold(0, u32::saturating_add),
             down: views.iter().map(|view| view.down).sum(),
             up: views.iter().map(|view| view.up).sum(),
             advance: behind().map(|view| view.advance).sum(),
@@ -78,8 +81,12 @@ impl View {
         let pieces = self.pieces.map_or(String::new(), |(count, of)| {
             format!(", {count} of {of} pieces")
         });
+        let good = match (self.state, self.good) {
+            (State::Downloading, 1..) => format!(", {} verified", self.good),
+            _ => String::new(),
+        };
         printable(&format!(
-            "{}: {}{}{pieces}{}",
+            "{}: {}{}{pieces}{good}{}",
             self.title,
             self.state,
             self.percent(),

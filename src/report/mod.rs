@@ -139,6 +139,8 @@ pub struct Status {
     /// While scanning and verifying: pieces read so far, and pieces to be read.
     pub checked: u32,
     pub to_check: u32,
+    /// Pieces that were read from the target since their last write, and are good.
+    pub good: u32,
     /// Length of the image.
     pub bytes: u64,
     /// Payload that came over the network, including blocks that were dropped.
@@ -516,6 +518,7 @@ mod testing {
             pieces: 1000,
             checked: 0,
             to_check: 1000,
+            good: 0,
             bytes: 1000 << 20,
             fetched: 0,
             uploaded: 0,
@@ -563,6 +566,7 @@ mod tests {
             let done = quarter * 10 / 4;
             let moved = Status {
                 have: done as u32,
+                good: (done / 100) as u32 * 70,
                 fetched: quarter * (10 << 20) / 4,
                 uploaded: done << 19,
                 ..status(State::Downloading)
@@ -593,7 +597,7 @@ mod tests {
                 "sda1 -> /dev/sda1: downloading 0.0 %, 0 of 1000 pieces, down 0 B/s, up 0 B/s, 2 peers",
                 "sda1 -> /dev/sda1: downloading 5.0 %, 50 of 1000 pieces, down 10.0 MiB/s, \
                  up 5.0 MiB/s, 2 peers, 1:35 left",
-                "sda1 -> /dev/sda1: downloading 10.0 %, 100 of 1000 pieces, down 10.0 MiB/s, \
+                "sda1 -> /dev/sda1: downloading 10.0 %, 100 of 1000 pieces, 70 verified, down 10.0 MiB/s, \
                  up 5.0 MiB/s, 2 peers, 1:30 left",
                 "sda1 -> /dev/sda1: verifying 50.0 %, 500 of 1000 pieces, 0 B/s",
                 "sda1 -> /dev/sda1: done: 1000.0 MiB in 1:12 (13.7 MiB/s), 1000 pieces verified, fetched 1001.0 MiB, \
@@ -616,7 +620,7 @@ mod tests {
         assert_eq!(lines(&mut console.err), [line; 2], "once a minute");
         let object = lines(&mut console.out).pop().unwrap();
         assert!(
-            object.ends_with(",\"eta\":null,\"disk\":null,\"waiting\":\"no peer\"}"),
+            object.ends_with(",\"good\":0,\"disk\":null,\"waiting\":\"no peer\"}"),
             "{object}"
         );
         console.update(at(100_000), 0, &waits("no tracker"));
@@ -681,6 +685,7 @@ mod tests {
         let mut console = console(Mode::Json, || Some(80));
         let running = Status {
             have: 632,
+            good: 400,
             fetched: 5,
             uploaded: 7,
             ..status(State::Downloading)
@@ -690,7 +695,8 @@ mod tests {
             lines(&mut console.out),
             [
                 "{\"state\":\"downloading\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
-              \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\"disk\":null}"
+              \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\
+              \"good\":400,\"disk\":null}"
             ]
         );
         let disk = Disk {
