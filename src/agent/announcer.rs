@@ -9,7 +9,7 @@ use swarm_proto::wire::url::Url;
 use super::Shared;
 use super::place::JobIndex;
 use super::tokens::Origin;
-use crate::net::http::{Exchange, ExchangeError, Request, TimeLimit};
+use crate::net::http::{Exchange, Request, TimeLimit};
 
 pub(super) struct Announcer {
     job: JobIndex,
@@ -33,11 +33,10 @@ impl Announcer {
         let Some(url) = core.poll_announce(now) else {
             return false;
         };
-        let resolver = &mut shared.resolver;
         let (bytes_max, limit) = (ANNOUNCE_BYTES_MAX, TimeLimit::Total);
-        let begin = |url| Exchange::new(resolver, url, Request::Get, bytes_max, limit, now);
-        match Url::parse(&url).map_err(ExchangeError::Url).and_then(begin) {
-            Ok(exchange) => {
+        match Url::parse(&url) {
+            Ok(url) => {
+                let exchange = Exchange::new(url, Request::Get, bytes_max, limit, now);
                 self.exchange = Some(exchange);
                 self.advance(core, shared, now);
             }

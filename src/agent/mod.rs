@@ -44,7 +44,7 @@ use swarm_proto::policy::throttle::Throttles;
 use swarm_proto::units::Instant;
 use swarm_proto::wire::message::Handshake;
 
-use crate::net::http::Resolver;
+use crate::net::dns::Resolver;
 use crate::net::peer_socket::PeerSocket;
 use crate::os::clock;
 use crate::os::signal::Signals;

@@ -2,14 +2,11 @@
 //! redirects?
 //!
 //! An [`Exchange`] is one GET with its redirects, or one POST: a state machine that lives in the
-//! mio loop of its caller. It never blocks, with one exception: names are looked up by the C
-//! library, which waits for its time-out (musl: 5 s a try, two tries) if the name server does not
-//! answer. The [`Resolver`] therefore keeps addresses and asks again only after a failure, at most
-//! once a minute. An address in digits needs no lookup.
+//! mio loop of its caller. It never blocks.
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -18,6 +15,8 @@ use swarm_proto::limits::{HTTP_TIMEOUT, REDIRECTS_MAX};
 use swarm_proto::units::Instant;
 use swarm_proto::wire::http::{self, HttpError, Response, ResponseReader};
 use swarm_proto::wire::url::{Url, UrlError};
+
+use super::dns::{Lookup, Resolver};
 
 /// Bytes read from a socket in one call; a torrent of 1 MB takes 16 reads.
 const READ_BYTES: usize = 64 * 1024;
@@ -30,11 +29,6 @@ const PROGRESS_BYTES_MIN: usize = 4096;
 /// TCP asks three times for a connection.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 const SHORT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Pause between two lookups of one name. While the name server is away a lookup blocks the loop
-/// for ten seconds, and announces are retried every five: without a pause the loop would do little
-/// else.
-const LOOKUP_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long an exchange may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +45,16 @@ pub enum TimeLimit {
 /// What is asked of a server.
 pub enum Request {
     Get,
-    /// The body is JSON. A redirect is not followed: what we know goes to whom the user named.
-    PostJson(String),
+    /// The body is JSON, made for the address of the server. A redirect is not followed: what we
+    /// know goes to whom the user named.
+    PostJson(Box<dyn Fn(SocketAddr) -> String>),
 }
 
 impl Request {
-    fn bytes(&self, url: &Url) -> Vec<u8> {
+    fn bytes(&self, url: &Url, server: SocketAddr) -> Vec<u8> {
         match self {
             Request::Get => http::get(url),
-            Request::PostJson(body) => http::post(url, "application/json", body.as_bytes()),
+            Request::PostJson(body) => http::post(url, "application/json", body(server).as_bytes()),
         }
     }
 }
@@ -74,8 +69,8 @@ pub struct Exchange {
     body_bytes_max: usize,
     redirects_left: u32,
     /// Addresses not tried yet, the next one last.
-    addresses: Vec<SocketAddr>,
-    attempt: Option<Attempt>,
+    addresses: Vec<IpAddr>,
+    stage: Stage,
     /// Why the last address failed.
     error: Option<ExchangeError>,
     /// When the current attempt times out unless data arrives.
@@ -85,41 +80,53 @@ pub struct Exchange {
     total_deadline: Option<Instant>,
 }
 
+/// What comes next, or is under way.
+enum Stage {
+    /// The addresses of the host are to be found.
+    Start,
+    LookUp(Box<Lookup>),
+    /// The next address is to be tried.
+    Connect,
+    Attempt(Box<Attempt>),
+}
+
 impl Exchange {
-    /// Looks the name up. Nothing is sent before the first `advance`.
+    /// Nothing is sent before the first `advance`.
     pub fn new(
-        resolver: &mut Resolver,
         url: Url,
         request: Request,
         body_bytes_max: usize,
         time_limit: TimeLimit,
         now: Instant,
-    ) -> Result<Exchange, ExchangeError> {
+    ) -> Exchange {
         let total = match time_limit {
             TimeLimit::Idle => None,
             TimeLimit::Total => Some(TOTAL_TIMEOUT),
             TimeLimit::Short => Some(SHORT_TIMEOUT),
         };
-        let mut exchange = Exchange {
+        Exchange {
             url,
             request,
             body_bytes_max,
             redirects_left: REDIRECTS_MAX,
             addresses: Vec::new(),
-            attempt: None,
+            stage: Stage::Start,
             error: None,
             idle_deadline: now + HTTP_TIMEOUT,
             counted_bytes: 0,
             total_deadline: total.map(|total| now + total),
-        };
-        exchange.look_up(resolver, now)?;
-        Ok(exchange)
+        }
     }
 
     /// The latest time for the next call of `advance`.
     pub fn deadline(&self) -> Instant {
+        let deadline = match &self.stage {
+            Stage::LookUp(lookup) => lookup.deadline(),
+            _ => Some(self.idle_deadline),
+        };
+        let deadline = deadline.unwrap_or(self.idle_deadline);
         self.total_deadline
-            .map_or(self.idle_deadline, |total| total.min(self.idle_deadline))
+            .map_or(deadline, |total| total.min(deadline))
     }
 
     /// Does everything that is possible without waiting. An attempt that fails or times out is
@@ -133,59 +140,69 @@ impl Exchange {
         now: Instant,
     ) -> Option<Result<Response, ExchangeError>> {
         if self.total_deadline.is_some_and(|total| total <= now) {
+            resolver.doubt(&self.url.host);
             return Some(Err(self.timed_out()));
         }
-        if self.attempt.is_some() && self.idle_deadline <= now {
+        if matches!(self.stage, Stage::Attempt(_)) && self.idle_deadline <= now {
             self.error = Some(self.timed_out());
-            self.attempt = None;
+            self.stage = Stage::Connect;
         }
         loop {
-            let Some(attempt) = &mut self.attempt else {
-                match self.connect(registry, token, now) {
-                    Ok(()) => continue,
-                    Err(error) => {
-                        resolver.doubt(&self.url);
+            match &mut self.stage {
+                Stage::Start => match resolver.find(&self.url.host, now) {
+                    Ok(addresses) => self.try_each(addresses),
+                    Err(lookup) => self.stage = Stage::LookUp(lookup),
+                },
+                Stage::LookUp(lookup) => {
+                    let found = lookup.advance(registry, token, now)?;
+                    match resolver.learn(&self.url.host, found, now) {
+                        Ok(addresses) => self.try_each(addresses),
+                        Err(why) => return Some(Err(self.no_address(why))),
+                    }
+                }
+                Stage::Connect => {
+                    if let Err(error) = self.connect(registry, token, now) {
+                        resolver.doubt(&self.url.host);
                         return Some(Err(error));
                     }
                 }
-            };
-            let (address, host) = (attempt.address, self.url.authority());
-            match attempt.advance() {
-                Ok(Progress::Waits) => return None,
-                Ok(Progress::Moved) => {
-                    let received = attempt.received_bytes;
-                    if self.counted_bytes == 0
-                        || received >= self.counted_bytes + PROGRESS_BYTES_MIN
-                    {
-                        self.counted_bytes = received;
-                        self.idle_deadline = now + HTTP_TIMEOUT;
+                Stage::Attempt(attempt) => match attempt.advance() {
+                    Ok(Progress::Waits) => return None,
+                    Ok(Progress::Moved) => {
+                        let received = attempt.received_bytes;
+                        if self.counted_bytes == 0
+                            || received >= self.counted_bytes + PROGRESS_BYTES_MIN
+                        {
+                            self.counted_bytes = received;
+                            self.idle_deadline = now + HTTP_TIMEOUT;
+                        }
                     }
-                }
-                Ok(Progress::Done) => match self.finish(resolver, now) {
-                    Ok(None) => {}
-                    Ok(Some(response)) => return Some(Ok(response)),
-                    Err(error) => return Some(Err(error)),
+                    Ok(Progress::Done) => match self.finish() {
+                        Ok(None) => {}
+                        Ok(Some(response)) => return Some(Ok(response)),
+                        Err(error) => return Some(Err(error)),
+                    },
+                    Err(error) => {
+                        let (address, host) = (attempt.address, self.url.authority());
+                        self.error = Some(match error {
+                            AttemptError::Io(error) => ExchangeError::Connection {
+                                host,
+                                address,
+                                error,
+                            },
+                            AttemptError::Http(error) => ExchangeError::Http { host, error },
+                        });
+                        self.stage = Stage::Connect;
+                    }
                 },
-                Err(AttemptError::Io(error)) => {
-                    self.error = Some(ExchangeError::Connection {
-                        host,
-                        address,
-                        error,
-                    });
-                    self.attempt = None;
-                }
-                Err(AttemptError::Http(error)) => {
-                    self.error = Some(ExchangeError::Http { host, error });
-                    self.attempt = None;
-                }
             }
         }
     }
 
-    fn look_up(&mut self, resolver: &mut Resolver, now: Instant) -> Result<(), ExchangeError> {
-        self.addresses = resolver.addresses(&self.url, now)?;
-        self.addresses.reverse();
-        Ok(())
+    fn try_each(&mut self, mut addresses: Vec<IpAddr>) {
+        addresses.reverse();
+        self.addresses = addresses;
+        self.stage = Stage::Connect;
     }
 
     /// Begins to connect to the next address; an error when no address is left.
@@ -197,14 +214,13 @@ impl Exchange {
     ) -> Result<(), ExchangeError> {
         loop {
             let Some(address) = self.addresses.pop() else {
-                let host = self.url.host.clone();
-                let no_address = ExchangeError::NoAddress { host };
-                return Err(self.error.take().unwrap_or(no_address));
+                return Err(self.error.take().unwrap_or_else(|| self.timed_out()));
             };
-            let request = self.request.bytes(&self.url);
+            let address = SocketAddr::new(address, self.url.port);
+            let request = self.request.bytes(&self.url, address);
             match Attempt::new(request, address, self.body_bytes_max, registry, token) {
                 Ok(attempt) => {
-                    self.attempt = Some(attempt);
+                    self.stage = Stage::Attempt(Box::new(attempt));
                     self.counted_bytes = 0;
                     self.idle_deadline = now + HTTP_TIMEOUT;
                     return Ok(());
@@ -221,13 +237,11 @@ impl Exchange {
     }
 
     /// The answer is complete: returns it, or None after a redirect, which is followed.
-    fn finish(
-        &mut self,
-        resolver: &mut Resolver,
-        now: Instant,
-    ) -> Result<Option<Response>, ExchangeError> {
-        let attempt = self.attempt.take();
-        let reader = attempt.expect("this attempt has just completed").reader;
+    fn finish(&mut self) -> Result<Option<Response>, ExchangeError> {
+        let Stage::Attempt(attempt) = std::mem::replace(&mut self.stage, Stage::Start) else {
+            unreachable!("an attempt has just completed");
+        };
+        let reader = attempt.reader;
         match (reader.status(), reader.location()) {
             _ if !matches!(self.request, Request::Get) => Ok(Some(reader.into_response())),
             (Some(301 | 302 | 303 | 307 | 308), Some(location)) => {
@@ -238,7 +252,6 @@ impl Exchange {
                     .ok_or(ExchangeError::Redirects { from })?;
                 self.url = self.url.join(location)?;
                 self.error = None;
-                self.look_up(resolver, now)?;
                 Ok(None)
             }
             _ => Ok(Some(reader.into_response())),
@@ -252,90 +265,21 @@ impl Exchange {
 
     fn timed_out(&self) -> ExchangeError {
         let host = self.url.authority();
-        match self.attempt.as_ref().map(|attempt| attempt.received_bytes) {
-            None | Some(0) => ExchangeError::TimedOut { host },
-            Some(received) => ExchangeError::Slow { host, received },
-        }
-    }
-}
-
-/// Addresses of names that were looked up before.
-#[derive(Default)]
-pub struct Resolver {
-    /// Addresses that were found are kept, also when no connection to them succeeds.
-    keeps: bool,
-    /// One for each name and port: a tracker, a web server, perhaps one more.
-    known: Vec<Lookup>,
-}
-
-/// What the name server answered, and when it may be asked again.
-struct Lookup {
-    host: String,
-    port: u16,
-    addresses: Vec<SocketAddr>,
-    /// No connection to these addresses succeeded, or there are none.
-    doubtful: bool,
-    retry_at: Instant,
-}
-
-impl Resolver {
-    /// Asks no more once it has an answer.
-    pub fn keeping() -> Resolver {
-        Resolver {
-            keeps: true,
-            known: Vec::new(),
+        match &self.stage {
+            Stage::LookUp(lookup) => self.no_address(lookup.failure()),
+            Stage::Attempt(attempt) if attempt.received_bytes > 0 => ExchangeError::Slow {
+                host,
+                received: attempt.received_bytes,
+            },
+            _ => ExchangeError::TimedOut { host },
         }
     }
 
-    pub fn addresses(&mut self, url: &Url, now: Instant) -> Result<Vec<SocketAddr>, ExchangeError> {
-        if let Ok(literal) = url.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(literal, url.port)]);
+    fn no_address(&self, why: String) -> ExchangeError {
+        ExchangeError::LookUp {
+            host: self.url.host.clone(),
+            why,
         }
-        let known = self.lookup(url).map(|lookup| &*lookup);
-        let mut failure = io::Error::other("no answer a moment ago");
-        let mut addresses = known.map_or(Vec::new(), |lookup| lookup.addresses.clone());
-        if known.is_none_or(|lookup| lookup.doubtful && now >= lookup.retry_at) {
-            match (url.host.as_str(), url.port).to_socket_addrs() {
-                Ok(found) => addresses = found.collect(),
-                // The old addresses may still be right: the name server is often the machine that
-                // has just gone.
-                Err(error) => failure = error,
-            }
-            let doubtful = addresses.is_empty();
-            self.known.retain(|lookup| !lookup.is_of(url));
-            self.known.push(Lookup {
-                host: url.host.clone(),
-                port: url.port,
-                addresses: addresses.clone(),
-                doubtful,
-                retry_at: now + LOOKUP_PAUSE,
-            });
-        }
-        match addresses.is_empty() {
-            true => Err(ExchangeError::Resolve {
-                host: url.host.clone(),
-                error: failure,
-            }),
-            false => Ok(addresses),
-        }
-    }
-
-    /// Notes that no connection to the addresses of this URL succeeded.
-    fn doubt(&mut self, url: &Url) {
-        let keeps = self.keeps;
-        if let Some(lookup) = self.lookup(url) {
-            lookup.doubtful |= !keeps;
-        }
-    }
-
-    fn lookup(&mut self, url: &Url) -> Option<&mut Lookup> {
-        self.known.iter_mut().find(|lookup| lookup.is_of(url))
-    }
-}
-
-impl Lookup {
-    fn is_of(&self, url: &Url) -> bool {
-        self.port == url.port && self.host == url.host
     }
 }
 
@@ -448,12 +392,9 @@ impl Attempt {
 pub enum ExchangeError {
     /// A redirect leads to no `http://` URL.
     Url(UrlError),
-    Resolve {
+    LookUp {
         host: String,
-        error: io::Error,
-    },
-    NoAddress {
-        host: String,
+        why: String,
     },
     Connection {
         host: String,
@@ -488,8 +429,7 @@ impl ExchangeError {
             | ExchangeError::Status { .. }
             | ExchangeError::Redirects { .. } => true,
             ExchangeError::Http { error, .. } => error.follows_status(),
-            ExchangeError::Resolve { .. }
-            | ExchangeError::NoAddress { .. }
+            ExchangeError::LookUp { .. }
             | ExchangeError::Connection { .. }
             | ExchangeError::TimedOut { .. }
             | ExchangeError::Slow { .. } => false,
@@ -501,8 +441,7 @@ impl fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ExchangeError::Url(error) => error.fmt(f),
-            ExchangeError::Resolve { host, error } => write!(f, "cannot look up {host}: {error}"),
-            ExchangeError::NoAddress { host } => write!(f, "{host} has no address"),
+            ExchangeError::LookUp { host, why } => write!(f, "cannot look up {host}: {why}"),
             ExchangeError::Connection {
                 host,
                 address,
@@ -541,56 +480,14 @@ mod tests {
     use mio::Poll;
     use std::net::TcpListener;
 
-    /// No name server answers for names below `invalid` (RFC 6761), so every address that is
-    /// returned was known before.
-    #[test]
-    fn a_name_is_looked_up_once_a_minute_and_its_old_addresses_stay() {
-        let (url, old) = (
-            Url::parse("http://gone.invalid/").unwrap(),
-            "10.77.0.1:80".parse().unwrap(),
-        );
-        let mut resolver = Resolver::default();
-        resolver.known.push(Lookup {
-            host: url.host.clone(),
-            port: url.port,
-            addresses: vec![old],
-            doubtful: true,
-            retry_at: Instant(0),
-        });
-        assert_eq!(resolver.addresses(&url, Instant(0)).unwrap(), [old]);
-        let retry_at = |resolver: &Resolver| resolver.known[0].retry_at;
-        assert_eq!(retry_at(&resolver), Instant(0) + LOOKUP_PAUSE);
-        resolver.doubt(&url);
-        assert_eq!(resolver.addresses(&url, Instant(1)).unwrap(), [old]);
-        assert_eq!(
-            retry_at(&resolver),
-            Instant(0) + LOOKUP_PAUSE,
-            "the name server was asked again"
-        );
-
-        resolver.known[0].addresses.clear();
-        let error = resolver
-            .addresses(&url, Instant(1))
-            .unwrap_err()
-            .to_string();
-        assert_eq!(error, "cannot look up gone.invalid: no answer a moment ago");
-    }
-
     #[test]
     fn a_silent_server_times_out() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let (mut resolver, now) = (Resolver::default(), Instant(0));
         let poll = Poll::new().unwrap();
-        let mut exchange = Exchange::new(
-            &mut resolver,
-            url.parse().unwrap(),
-            Request::Get,
-            1000,
-            TimeLimit::Total,
-            now,
-        )
-        .unwrap();
+        let url = url.parse().unwrap();
+        let mut exchange = Exchange::new(url, Request::Get, 1000, TimeLimit::Total, now);
         let mut advance = |now| exchange.advance(poll.registry(), Token(0), &mut resolver, now);
         assert!(advance(now).is_none());
         let _peer = listener.accept().unwrap();
@@ -607,9 +504,7 @@ mod tests {
             let url = format!("http://{}/", listener.local_addr().unwrap());
             let (mut resolver, start) = (Resolver::default(), Instant(0));
             let (url, idle) = (url.parse().unwrap(), TimeLimit::Idle);
-            let request = Request::Get;
-            let mut exchange =
-                Exchange::new(&mut resolver, url, request, 1 << 20, idle, start).unwrap();
+            let mut exchange = Exchange::new(url, Request::Get, 1 << 20, idle, start);
             let mut poll = Poll::new().unwrap();
             let mut advance =
                 |poll: &Poll, now| exchange.advance(poll.registry(), Token(0), &mut resolver, now);

@@ -17,7 +17,8 @@ use swarm_proto::units::{InfoHash, Instant};
 use swarm_proto::wire::http::Response;
 use swarm_proto::wire::url::Url;
 
-use super::http::{Exchange, ExchangeError, Request, Resolver, TimeLimit};
+use super::dns::Resolver;
+use super::http::{Exchange, ExchangeError, Request, TimeLimit};
 use crate::os::clock;
 use crate::os::signal::Signals;
 use crate::os::whole;
@@ -141,13 +142,12 @@ impl Waiter<'_> {
     fn get(&mut self, url: &Url) -> Result<Vec<u8>, TorrentError> {
         let (mut resolver, now) = (Resolver::default(), clock::now());
         let mut exchange = Exchange::new(
-            &mut resolver,
             url.clone(),
             Request::Get,
             METAINFO_BYTES_MAX,
             TimeLimit::Idle,
             now,
-        )?;
+        );
         loop {
             let (registry, now) = (self.poll.registry(), clock::now());
             if let Some(result) = exchange.advance(registry, EXCHANGE, &mut resolver, now) {

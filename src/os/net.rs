@@ -70,7 +70,11 @@ fn bind_and_listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
 }
 
 fn stream_socket(family: libc::c_int) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    socket(family, libc::SOCK_STREAM)
+}
+
+fn socket(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: nothing else owns the new descriptor.
     unsafe { Ok(OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?)) }
 }
@@ -106,12 +110,34 @@ pub fn listen_at_path(path: &Path) -> io::Result<mio::net::UnixListener> {
 
 /// A process listens at the Unix socket, though it may be too busy to answer now (EAGAIN).
 fn is_served(address: &libc::sockaddr_un) -> io::Result<bool> {
-    let socket = stream_socket(libc::AF_UNIX)?;
-    let length = size_of_val(address) as libc::socklen_t;
+    let connected = connect(&stream_socket(libc::AF_UNIX)?, address);
+    Ok(!matches!(connected, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused))
+}
+
+/// A UDP socket that sends to `peer` and receives from nobody else. Nothing is sent yet; it is an
+/// error if no route leads there.
+pub fn datagrams_to(peer: SocketAddr) -> io::Result<mio::net::UdpSocket> {
+    let socket = match peer {
+        SocketAddr::V4(peer) => {
+            let socket = socket(libc::AF_INET, libc::SOCK_DGRAM)?;
+            connect(&socket, &raw_v4(peer))?;
+            socket
+        }
+        SocketAddr::V6(peer) => {
+            let socket = socket(libc::AF_INET6, libc::SOCK_DGRAM)?;
+            connect(&socket, &raw_v6(peer))?;
+            socket
+        }
+    };
+    Ok(mio::net::UdpSocket::from_std(socket.into()))
+}
+
+/// `T` as for `bind`.
+fn connect<T>(socket: &OwnedFd, address: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
     let address = std::ptr::from_ref(address).cast();
     // SAFETY: the kernel reads `length` bytes, the size of what `address` points to.
-    let connected = check(unsafe { libc::connect(socket.as_raw_fd(), address, length) });
-    Ok(!matches!(connected, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused))
+    check(unsafe { libc::connect(socket.as_raw_fd(), address, length) }).map(drop)
 }
 
 /// `T` is the `sockaddr_in`, `sockaddr_in6` or `sockaddr_un` of the socket's family.

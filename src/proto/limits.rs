@@ -81,6 +81,33 @@ pub const URL_BYTES_MAX: usize = 2048;
 /// Redirects followed for one HTTP request.
 pub const REDIRECTS_MAX: u32 = 5;
 
+/// Name servers and domains of /etc/resolv.conf that are used (resolv.conf(5): MAXNS, and what
+/// glibc read before 2.26).
+pub(crate) const NAME_SERVER_COUNT_MAX: usize = 3;
+pub(crate) const SEARCH_COUNT_MAX: usize = 6;
+
+/// Addresses kept of one name: each is tried for HTTP_TIMEOUT. A server has one or two of each
+/// family.
+pub(crate) const HOST_ADDRESS_COUNT_MAX: usize = 16;
+
+/// How long a name server may take, and how often each one is asked. TCP repeats its first packet
+/// after one second. A name server of our own network answers in milliseconds, one that has to ask
+/// others on the internet within a second or two; its answer to the first question is accepted
+/// after the second one, too.
+pub const NAME_TIMEOUT: Duration = Duration::from_secs(2);
+pub const NAME_ROUNDS: usize = 2;
+
+/// Size of /etc/hosts and of /etc/resolv.conf. Lists of unwanted hosts in use have 5 MB.
+pub const HOSTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Datagrams that are no answer, in one lookup. A few may be late answers to the names before; with
+/// more, somebody floods us.
+pub const NAME_STRAYS_MAX: usize = 64;
+
+/// Names whose addresses are remembered: a web server, a tracker and the server of reports for each
+/// job that a daemon may have at the same time, as long as they are few.
+pub const KNOWN_NAMES_MAX: usize = 16;
+
 /// Trackers kept from an announce-list (BEP 12).
 pub(crate) const TRACKER_COUNT_MAX: usize = 32;
 

@@ -3,7 +3,7 @@
 //! Read first: Documentation/ABI/testing/sysfs-class-net of the kernel.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::json::{option, string};
@@ -78,13 +78,7 @@ fn driver(class: &Path) -> Option<String> {
 
 /// The address of this machine that `server` would see. Connecting a UDP socket sends nothing.
 fn local_address(server: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(server).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    Some(net::datagrams_to(server).ok()?.local_addr().ok()?.ip())
 }
 
 #[cfg(test)]

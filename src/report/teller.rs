@@ -15,7 +15,8 @@ use swarm_proto::wire::url::Url;
 use super::State;
 use super::machine::Machine;
 use super::telling::Telling;
-use crate::net::http::{Exchange, ExchangeError, Request, Resolver, TimeLimit};
+use crate::net::dns::Resolver;
+use crate::net::http::{Exchange, ExchangeError, Request, TimeLimit};
 use crate::os::clock;
 use crate::os::signal::Signals;
 
@@ -55,9 +56,7 @@ impl Teller {
             telling: Telling::default(),
             poll: Poll::new()?,
             events: Events::with_capacity(8),
-            // The server is often the name server, too. When it is away, the loop must not wait for
-            // it.
-            resolver: Resolver::keeping(),
+            resolver: Resolver::default(),
             exchange: None,
             error: None,
             said_at: None,
@@ -123,21 +122,13 @@ impl Teller {
         let Some(object) = self.telling.poll(now) else {
             return false;
         };
-        let addresses = self.resolver.addresses(&self.url, now);
-        let exchange = addresses.and_then(|addresses| {
-            let server = addresses.first();
-            let machine = server.map_or_else(Machine::default, |server| Machine::towards(*server));
+        let request = Request::PostJson(Box::new(move |server| {
             let open = object.strip_suffix('}').expect("an object ends so");
-            let body = format!("{open},{}}}\n", machine.members());
-            let (resolver, url) = (&mut self.resolver, self.url.clone());
-            let request = Request::PostJson(body);
-            let (bytes_max, limit) = (ANSWER_BYTES_MAX, TimeLimit::Short);
-            Exchange::new(resolver, url, request, bytes_max, limit, now)
-        });
-        match exchange {
-            Ok(exchange) => self.exchange = Some(exchange),
-            Err(error) => self.answered(now, Some(error)),
-        }
+            format!("{open},{}}}\n", Machine::towards(server).members())
+        }));
+        let (bytes_max, limit) = (ANSWER_BYTES_MAX, TimeLimit::Short);
+        let exchange = Exchange::new(self.url.clone(), request, bytes_max, limit, now);
+        self.exchange = Some(exchange);
         true
     }
 

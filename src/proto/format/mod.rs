@@ -6,7 +6,8 @@
 //! what such a table owns, `signatures` names what a disk holds, `leftovers` says which of that is
 //! foreign to an image, `file_formats` tells files that are no disk image, `used_map` reads which
 //! bytes of a source its file systems use. `slices` finds the bytes of an FSBT image in a directory
-//! of files, `torrent_info` reads what partclone says of them.
+//! of files, `torrent_info` reads what partclone says of them. `names` reads what this machine
+//! knows about names of others.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
@@ -23,6 +24,7 @@ pub mod leftovers;
 pub mod mbr;
 pub mod metainfo;
 pub mod metainfo_write;
+pub mod names;
 pub mod partclone;
 pub mod partclone_data;
 pub mod partclone_error;

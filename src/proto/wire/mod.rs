@@ -2,7 +2,8 @@
 //!
 //! `message` and `extension` are the protocol between peers. `url` and `http` fetch torrents and
 //! carry announces, `announce` is what a tracker is told and answers, `compact` is how peer
-//! addresses are packed. `json` is what programs of this machine ask the daemon in.
+//! addresses are packed. `dns` is what a name server is asked and answers. `json` is what programs
+//! of this machine ask the daemon in.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
@@ -10,6 +11,7 @@
 
 pub mod announce;
 pub mod compact;
+pub mod dns;
 pub mod extension;
 pub mod http;
 pub mod json;
