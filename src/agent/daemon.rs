@@ -4,6 +4,7 @@
 //! has the number of its job, which the reporter knows it by.
 
 use mio::Registry;
+use swarm_proto::text;
 use swarm_proto::units::{InfoHash, Instant};
 
 use super::control::{Control, LINE_BYTES_MAX, Line};
@@ -198,7 +199,7 @@ impl Entry {
         };
         let (finished, idle) = (seconds(self.complete_at), seconds(self.uploaded_at));
         let open = progress.strip_suffix('}').expect("an object ends so");
-        let info_hash = match open.contains("\"info_hash\":") {
+        let info_hash = match text::contains(open, "\"info_hash\":") {
             true => String::new(),
             false => format!(",\"info_hash\":\"{}\"", self.info_hash),
         };

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use swarm_proto::text;
+
 use super::error::{Fault, UsageError, Wrong};
 use super::help;
 use super::values::{HTTP_URL, PATH_NAME, PIECE_SIZE, PLAIN_NAME};
@@ -51,7 +53,10 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
     if options.single && options.slices.is_some() {
         return Err(words.error(Wrong::Contradiction("--single", "--slices")));
     }
-    let name = options.name.as_ref().filter(|name| name.contains('/'));
+    let name = options
+        .name
+        .as_ref()
+        .filter(|name| text::contains(name, "/"));
     if let Some(name) = name.filter(|_| !info::is_named_so(&options.source)) {
         return Err(words.error(Wrong::BadValue {
             option: "--name".into(),

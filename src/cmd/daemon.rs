@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use swarm_proto::format::metainfo::Metainfo;
+use swarm_proto::text;
 
 use super::get::{Options, hold, needed_bytes};
 use super::{Failure, seed};
@@ -59,7 +60,7 @@ fn open(
 }
 
 fn load(path: &str) -> Result<Metainfo, String> {
-    if path.contains("://") {
+    if text::contains(path, "://") {
         return Err(format!(
             "torrent {path} is a URL, the daemon reads files only"
         ));

@@ -13,6 +13,7 @@ use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::partclone::{self, Image};
 use swarm_proto::format::slices::{Slice, SliceTable};
 use swarm_proto::size::decimal;
+use swarm_proto::text;
 use swarm_proto::units::DiskOffset;
 
 use super::Failure;
@@ -110,8 +111,8 @@ pub fn slice_table(
 pub fn refuse_shelved(device: &Device) -> Result<(), Failure> {
     let path = &device.path;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let is_dd = name.contains(".dd-img.") || name.contains(".dd-ptcl-img.");
-    if !is_dd && !name.contains("-ptcl-img.") {
+    let is_dd = text::contains(&name, ".dd-img.") || text::contains(&name, ".dd-ptcl-img.");
+    if !is_dd && !text::contains(&name, "-ptcl-img.") {
         return Ok(());
     }
     let head = sectors::read(device, 0, file_formats::HEAD_BYTES as u32);

@@ -1,10 +1,9 @@
 //! What do sockets need that mio and std do not offer?
 //!
 //! Reading and writing need nothing from here: std's `read_vectored` and `write_vectored` accept
-//! pool buffers. Read first: socket(7), tcp(7), ipv6(7), getifaddrs(3).
+//! pool buffers. Read first: socket(7), tcp(7), ipv6(7), netdevice(7).
 
 use super::check;
-use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -188,43 +187,61 @@ fn raw_v6(address: SocketAddrV6) -> libc::sockaddr_in6 {
 }
 
 /// The name of the interface that has this address.
+///
+/// getifaddrs(3) would say both, but takes 2 KiB.
 pub fn interface_of(address: IpAddr) -> Option<String> {
-    let mut list = std::ptr::null_mut();
-    // SAFETY: the C library writes one pointer.
-    check(unsafe { libc::getifaddrs(&raw mut list) }).ok()?;
-    let (mut next, mut found) = (list, None);
-    // SAFETY: an entry of the list or null; the list lives until freeifaddrs.
-    while let Some(entry) = unsafe { next.as_ref() } {
-        // SAFETY: an address of the list, or null.
-        if unsafe { ip_of(entry.ifa_addr) } == Some(address) {
-            // SAFETY: a name of the list, which ends with a zero.
-            let name = unsafe { CStr::from_ptr(entry.ifa_name) };
-            found = Some(name.to_string_lossy().into_owned());
-            break;
-        }
-        next = entry.ifa_next;
+    match address {
+        IpAddr::V4(address) => interface_of_v4(address),
+        IpAddr::V6(address) => interface_of_v6(address),
     }
-    // SAFETY: made by getifaddrs, and nothing refers to it any more.
-    unsafe { libc::freeifaddrs(list) };
-    found
 }
 
-/// SAFETY: null, or a whole address of its family.
-unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
-    // SAFETY: every address begins with its family.
-    match libc::c_int::from(unsafe { address.as_ref() }?.sa_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says so.
-            let raw = unsafe { &*address.cast::<libc::sockaddr_in>() };
-            Some(Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes()).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the family says so.
-            let raw = unsafe { &*address.cast::<libc::sockaddr_in6>() };
-            Some(Ipv6Addr::from(raw.sin6_addr.s6_addr).into())
-        }
-        _ => None,
-    }
+/// Addresses that are looked through. A machine has a card or two, and a host of containers fewer
+/// than this.
+const ADDRESS_COUNT_MAX: usize = 256;
+
+/// From netdevice(7). One entry for each address, by the name that it was given, which is that of
+/// the interface or begins with it and a colon (`eth0:1`).
+fn interface_of_v4(address: Ipv4Addr) -> Option<String> {
+    // SAFETY: numbers and a union of them, for which zeros are valid.
+    let mut list: Vec<libc::ifreq> = vec![unsafe { std::mem::zeroed() }; ADDRESS_COUNT_MAX];
+    let mut request = libc::ifconf {
+        ifc_len: size_of_val(&*list) as libc::c_int,
+        ifc_ifcu: libc::__c_anonymous_ifc_ifcu {
+            ifcu_req: list.as_mut_ptr(),
+        },
+    };
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM).ok()?;
+    // SAFETY: the kernel writes at most `ifc_len` bytes into the list, and how many these were.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFCONF as _, &raw mut request) })
+        .ok()?;
+    list.truncate(request.ifc_len as usize / size_of::<libc::ifreq>());
+    let is_it = |entry: &&libc::ifreq| {
+        // SAFETY: the kernel has written an address of IPv4, and lists no others.
+        let raw = unsafe { entry.ifr_ifru.ifru_addr };
+        raw.sa_data[2..6]
+            .iter()
+            .map(|byte| *byte as u8)
+            .eq(address.octets())
+    };
+    let name = list.iter().find(is_it)?.ifr_name;
+    let name = name.iter().map(|byte| *byte as u8 as char);
+    Some(
+        name.take_while(|byte| !matches!(byte, '\0' | ':'))
+            .collect(),
+    )
+}
+
+/// From proc_net(5), if_inet6: the address in 32 digits comes first, the name last.
+fn interface_of_v6(address: Ipv6Addr) -> Option<String> {
+    let digits: String = address
+        .octets()
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect();
+    let text = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    let line = text.lines().find(|line| line.starts_with(&digits))?;
+    line.split_ascii_whitespace().next_back().map(String::from)
 }
 
 /// The kernel has no IPv6 (EAFNOSUPPORT), or it is switched off by `ipv6.disable=1` or by sysctl.
@@ -309,6 +326,10 @@ mod tests {
     fn an_interface_is_found_by_its_address() {
         let interface = |address: &str| interface_of(address.parse().unwrap());
         assert_eq!(interface("127.0.0.1").as_deref(), Some("lo"));
+        let text = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+        let has_v6 = text.lines().any(|line| line.ends_with(" lo"));
+        assert_eq!(interface("::1").as_deref(), has_v6.then_some("lo"));
+        assert_eq!(interface("2001:db8::1"), None);
         assert_eq!(interface("192.0.2.1"), None, "an address of documents");
     }
 

@@ -35,6 +35,13 @@ pub fn is_printable(character: char) -> bool {
     !character.is_control() && !hides_or_reverses
 }
 
+/// `part` stands in the text.
+///
+/// Like `str::contains`, which finds long parts in long texts faster, by 2 KiB of code.
+pub fn contains(text: &str, part: &str) -> bool {
+    part.is_empty() || split_once(text, part).is_some()
+}
+
 /// What stands before and after the first `mark`.
 ///
 /// Like `str::split_once`, which finds long marks in long texts faster, by 3 KiB of code.
@@ -58,6 +65,22 @@ pub fn replace(text: &str, mark: &str, new: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_is_found() {
+        for (text, part) in [
+            ("", ""),
+            ("ab", ""),
+            ("ab", "ab"),
+            ("aab", "ab"),
+            ("äb", "ä"),
+        ] {
+            assert!(contains(text, part), "{part} in {text}");
+        }
+        for (text, part) in [("", "a"), ("ab", "abc"), ("ab", "ba")] {
+            assert!(!contains(text, part), "{part} in {text}");
+        }
+    }
 
     #[test]
     fn plain_text_is_kept() {

@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use swarm_proto::text::split_once;
+use swarm_proto::text::{self, split_once};
 
 use super::inventory::{Disk, Inventory};
 use super::sysfs::{list, read_text};
@@ -87,7 +87,7 @@ fn is_model_and_serial(disk: &Disk, id: &str) -> bool {
     // A namespace of NVMe, or a LUN of USB, may follow.
     let ends = ["", "_1", "-0:0"].map(|end| format!("_{serial}{end}"));
     let before = ends.iter().find_map(|end| id.strip_suffix(end.as_str()));
-    before.is_some_and(|before| before.contains(&model))
+    before.is_some_and(|before| text::contains(before, &model))
 }
 
 /// As udev writes a text of the disk: one underscore for spaces and for what is no part of a name.

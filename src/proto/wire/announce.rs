@@ -56,7 +56,7 @@ impl AnnounceRequest {
         let mut url = String::from(tracker.split('#').next().unwrap_or_default());
         match url.chars().next_back() {
             Some('?' | '&') => {}
-            _ if url.contains('?') => url.push('&'),
+            _ if text::contains(&url, "?") => url.push('&'),
             _ => url.push('?'),
         }
         url.push_str("info_hash=");

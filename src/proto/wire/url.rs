@@ -11,7 +11,7 @@ use core::fmt::{self, Write};
 use core::net::Ipv6Addr;
 
 use crate::limits::URL_BYTES_MAX;
-use crate::text::is_printable;
+use crate::text::{self, is_printable};
 
 /// An `http://` URL in its parts. It has only visible ASCII, so that it can be put into a request
 /// unchanged.
@@ -80,7 +80,7 @@ impl Url {
     /// Host and port as in a URL and in the `Host` header: IPv6 in brackets, and no port if it is
     /// 80.
     pub fn authority(&self) -> String {
-        let (open, close) = if self.host.contains(':') {
+        let (open, close) = if text::contains(&self.host, ":") {
             ("[", "]")
         } else {
             ("", "")
@@ -118,7 +118,7 @@ fn scheme_of(text: &str) -> Option<&str> {
 
 fn parse_authority(authority: &str) -> Result<(String, u16), UrlError> {
     let bad_host = || UrlError::Host(authority.to_owned());
-    if authority.contains('@') {
+    if text::contains(authority, "@") {
         return Err(UrlError::UserInfo);
     }
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
