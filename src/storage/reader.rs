@@ -3,7 +3,7 @@
 //! For the commands that read a whole image, or any list of its pieces: `make`, `verify`, `seed
 //! --check` and `get --dry-run`. [`Reader`] does what the core does when it scans a target or reads
 //! it back: a `ReadQueue` says what to read and what to hash next, `Storage` reads, and `Hasher`
-//! hashes two pieces at once while the next ones are read.
+//! hashes several pieces at once while the next ones are read.
 //!
 //! `Reader` itself never blocks. [`hash_pieces`] is the loop around it for a command that does
 //! nothing else.
@@ -20,6 +20,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::partclone_data::{Strip, Strips};
+use swarm_proto::limits::HASHED_AT_ONCE;
 use swarm_proto::policy::cache::Chunk;
 use swarm_proto::policy::read_queue::ReadQueue;
 use swarm_proto::swarm::{DiskError, Hash, HashOf, Work};
@@ -35,8 +36,9 @@ use crate::os::device::Device;
 use crate::os::pool::Pool;
 use crate::os::signal::{Signal, Signals};
 
-/// Bytes being read and bytes waiting to be hashed, together: two round trips of a fast disk.
-const WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes being read and bytes waiting to be hashed, together. Four pieces of 4 MiB are hashed side
+/// by side: `verify` takes 0.25 s of CPU a GiB, with 8 MiB it takes 0.28, and is slower.
+const WINDOW_BYTES: u32 = 16 << 20;
 
 /// Largest buffer: one request, which is long enough for the full speed of a spinning disk and
 /// short enough that the hash keeps up behind it.
@@ -61,8 +63,8 @@ struct Reader {
     /// Pieces of which a part could not be read. They are hashed like the others, so that those
     /// behind them have their turn, and the hash is thrown away.
     failed: Vec<(PieceIndex, DiskError)>,
-    /// Hashed in the same step as the piece that `advance` returned.
-    second: Option<(PieceIndex, PieceHash)>,
+    /// Pieces that `advance` will return: several may be through at once.
+    hashed: VecDeque<(PieceIndex, PieceHash)>,
     hasher: Hasher,
     /// Checks the checksums of a partclone image on the way.
     strips: Option<Strips>,
@@ -99,7 +101,7 @@ impl Reader {
             free: (0..buffer_count).map(BufferId).collect(),
             read_count: 0,
             failed: Vec::new(),
-            second: None,
+            hashed: VecDeque::new(),
             hasher: Hasher::default(),
             strips,
             damage: None,
@@ -122,27 +124,23 @@ impl Reader {
 
     /// Every piece that was added has been returned.
     fn is_done(&self) -> bool {
-        self.queue.is_idle() && self.second.is_none()
+        self.queue.is_idle() && self.hashed.is_empty()
     }
 
     /// The next piece, if all of it has been read.
     fn advance(&mut self) -> Option<PieceRead> {
-        if let Some(second) = self.second.take() {
-            return Some(self.judge(second));
-        }
         loop {
-            self.read_ahead();
-            let places = self.places_to_hash();
-            if places[0].is_none() {
-                if !self.take_arrived() {
-                    return None;
-                }
-                continue;
+            if let Some((piece, hash)) = self.hashed.pop_front() {
+                return Some(self.judge(piece, hash));
             }
-            let [first, second] = self.hash(places);
-            self.second = if first.is_some() { second } else { None };
-            if let Some(hashed) = first.or(second) {
-                return Some(self.judge(hashed));
+            self.read_ahead();
+            // A few alone take nearly as long as all of them, so they wait for those that are on
+            // their way.
+            let count = self.queue.hashable_count();
+            if count == HASHED_AT_ONCE || count > 0 && !self.queue.expects_more() {
+                self.hash();
+            } else if !self.take_arrived() {
+                return None;
             }
         }
     }
@@ -199,31 +197,24 @@ impl Reader {
         has_arrived
     }
 
-    /// Which of the first two pieces to hash now. One alone takes nearly as long as both, so the
-    /// first waits for the second if that is on its way.
-    fn places_to_hash(&self) -> [Option<usize>; 2] {
-        let mut places = self.queue.hashable();
-        match [places.next(), places.next()] {
-            [Some(place), None] if self.queue.is_reading(1 - place) => [None; 2],
-            places => places,
+    /// Hashes the next chunk of each of the first pieces that has been read.
+    fn hash(&mut self) {
+        let (mut chunks, mut steps) = (Vec::new(), Vec::new());
+        for place in 0..HASHED_AT_ONCE {
+            if let Some((chunk, buffer)) = self.queue.next_hash(place) {
+                chunks.push((chunk, buffer));
+                steps.push(self.step(chunk, buffer));
+            }
         }
-    }
-
-    /// Hashes the next chunk of each of these pieces. Returns the pieces that are through.
-    fn hash(&mut self, places: [Option<usize>; 2]) -> [Option<(PieceIndex, PieceHash)>; 2] {
-        let chunks = places.map(|place| self.queue.next_hash(place?));
-        let steps = chunks.map(|chunk| chunk.map(|(chunk, buffer)| self.step(chunk, buffer)));
-        let hashed = self.hasher.hash(steps, &self.pool, &self.layout);
-        for (chunk, buffer) in chunks.iter().flatten() {
-            self.check(*chunk, *buffer);
+        let hashed = self.hasher.hash(&steps, &self.pool, &self.layout);
+        for (chunk, buffer) in chunks {
+            self.check(chunk, buffer);
+            self.free.push_back(buffer);
         }
-        self.free
-            .extend(chunks.iter().flatten().map(|(_, buffer)| *buffer));
-        hashed.map(|hashed| {
-            let (of, hash) = hashed?;
+        for (of, hash) in hashed {
             self.queue.judged(of.piece());
-            Some((of.piece(), hash))
-        })
+            self.hashed.push_back((of.piece(), hash));
+        }
     }
 
     fn step(&self, chunk: Chunk, buffer: BufferId) -> Hash {
@@ -256,7 +247,7 @@ impl Reader {
         }
     }
 
-    fn judge(&mut self, (piece, hash): (PieceIndex, PieceHash)) -> PieceRead {
+    fn judge(&mut self, piece: PieceIndex, hash: PieceHash) -> PieceRead {
         let failed = self.failed.iter().find(|failed| failed.0 == piece);
         let result = match (failed, self.damage.take()) {
             (Some((_, error)), _) => Err(self.explain(*error)),

@@ -3,8 +3,9 @@
 //! There is one queue for every reader: the scan of a target, the read-back of what was written, a
 //! seeder that hashes a piece before its first upload, and the commands that hash a whole device.
 //! The chunks of the queued pieces are read ahead of the hash, at most `window` at a time, and may
-//! arrive in any order. Hashing goes strictly in order within a piece. The first two pieces of the
-//! queue are hashed at a time, because the hash unit does two in little more time than one.
+//! arrive in any order. Hashing goes strictly in order within a piece. The first pieces of the
+//! queue are hashed side by side, because the hash unit does four in little more than twice the
+//! time of one.
 //!
 //! This file is kept short because an agent announces `completed` when this queue has seen every
 //! piece.
@@ -18,11 +19,10 @@
 use alloc::collections::VecDeque;
 
 use crate::format::layout::Layout;
+use crate::limits::HASHED_AT_ONCE;
 use crate::policy::cache::Chunk;
 use crate::units::{BufferId, PieceIndex};
 use crate::vec_map::VecMap;
-
-const HASHED_AT_ONCE: usize = 2;
 
 /// Invariant: a piece is in `queue` from `add` until `judged`.
 #[derive(Debug)]
@@ -31,10 +31,10 @@ pub struct ReadQueue {
     buffer_bytes: u32,
     /// Most chunks that are being read or wait to be hashed.
     window: usize,
-    /// The first two are being hashed; the piece at place `reading_piece` is being read.
+    /// The first HASHED_AT_ONCE are being hashed; the piece at place `reading_piece` is being read.
     queue: VecDeque<PieceIndex>,
     reading_piece: usize,
-    /// The next chunk to read of that piece, and the next chunks to hash of the first two pieces.
+    /// The next chunk to read of that piece, and the next chunks to hash of the first pieces.
     next_read: u32,
     next_hash: [u32; HASHED_AT_ONCE],
     /// Chunks that were read and wait to be hashed, `window` at most.
@@ -113,16 +113,23 @@ impl ReadQueue {
         assert!(self.arrived.insert(chunk, buffer).is_none());
     }
 
-    /// The places in the queue (0 and 1) whose piece has its next chunk read and not yet hashed.
-    pub fn hashable(&self) -> impl Iterator<Item = usize> {
-        (0..HASHED_AT_ONCE).filter(|place| {
+    /// How many of the first HASHED_AT_ONCE pieces have their next chunk read and not yet hashed.
+    pub fn hashable_count(&self) -> usize {
+        let has_arrived = |place: &usize| {
             self.hash_at(*place)
                 .is_some_and(|at| self.arrived.contains_key(&at))
-        })
+        };
+        (0..HASHED_AT_ONCE).filter(has_arrived).count()
+    }
+
+    /// Whether there will soon be more to hash at once, and the disk has enough to do until then:
+    /// the next chunk of one of these pieces is being read, and so is half of the window.
+    pub fn expects_more(&self) -> bool {
+        2 * self.reading >= self.window && (0..HASHED_AT_ONCE).any(|place| self.is_reading(place))
     }
 
     /// Whether the next chunk to hash of the piece at this place of the queue is being read.
-    pub fn is_reading(&self, place: usize) -> bool {
+    fn is_reading(&self, place: usize) -> bool {
         self.hash_at(place).is_some_and(|chunk| {
             let is_asked_for = (place, chunk.index) < (self.reading_piece, self.next_read);
             let is_hashed = chunk.index == self.chunk_count(chunk.piece);
@@ -137,7 +144,8 @@ impl ReadQueue {
         })
     }
 
-    /// The next chunk to hash of the piece at this place. Its buffer belongs to the caller again.
+    /// The next chunk to hash of the piece at this place of the queue, below HASHED_AT_ONCE, if it
+    /// has been read. Its buffer belongs to the caller again.
     #[must_use]
     pub fn next_hash(&mut self, place: usize) -> Option<(Chunk, BufferId)> {
         let chunk = self.hash_at(place)?;
@@ -146,12 +154,7 @@ impl ReadQueue {
         Some((chunk, buffer))
     }
 
-    /// Nothing is being read: no further chunk can be hashed before one that has arrived.
-    pub fn waits_for_hash(&self) -> bool {
-        self.reading == 0
-    }
-
-    /// The hash of one of the first two pieces is known. The next piece takes its place.
+    /// The hash of one of the first pieces is known. The next piece takes its place.
     pub fn judged(&mut self, piece: PieceIndex) {
         let place = self
             .queue
@@ -219,13 +222,20 @@ mod tests {
                     let chunk = reading.swap_remove(rng.below(reading.len() as u32) as usize);
                     read_queue.arrived(chunk, BufferId(0));
                 }
+                let mut more = false;
                 for place in 0..HASHED_AT_ONCE {
                     let next = read_queue.hash_at(place);
                     let expected = next.is_some_and(|chunk| reading.contains(&chunk));
                     assert_eq!(read_queue.is_reading(place), expected, "seed {seed}");
+                    more |= expected;
                 }
-                while let Some(place) = read_queue.hashable().max_by_key(|_| rng.next_u64()) {
-                    let (chunk, _) = read_queue.next_hash(place).expect("it can be hashed");
+                let more = more && reading.len() >= WINDOW / 2;
+                assert_eq!(read_queue.expects_more(), more, "seed {seed}");
+                while read_queue.hashable_count() > 0 {
+                    let place = rng.below(HASHED_AT_ONCE as u32) as usize;
+                    let Some((chunk, _)) = read_queue.next_hash(place) else {
+                        continue;
+                    };
                     hashed.push(chunk);
                     if (chunk.index + 1) * 32768 >= layout.piece_length(chunk.piece) {
                         read_queue.judged(chunk.piece);

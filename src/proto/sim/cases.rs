@@ -114,14 +114,14 @@ impl Bench {
     fn hashes(&mut self) -> Vec<HashOf> {
         let mut through = Vec::new();
         loop {
-            let hashes = self.swarm.poll_hash(Pairing::TakeSingle);
-            if hashes[0].is_none() {
+            let hashes = self.swarm.poll_hash(Patience::Over);
+            if hashes.is_empty() {
                 return through;
             }
             let whole = |hash: &Hash| {
                 hash.begin + hash.length == hash.of.length(&self.image.metainfo.layout)
             };
-            let whole = hashes.into_iter().flatten().filter(whole);
+            let whole = hashes.into_iter().filter(whole);
             through.extend(whole.map(|hash| hash.of));
         }
     }

@@ -11,7 +11,7 @@ use super::options::{Canary, HashAnswers};
 use super::pool::Claimant;
 use super::queue::Queue;
 use super::random::random_up_to;
-use crate::swarm::{DiskError, DiskOperation, Hash, HashOf, Pairing, Role, State, Work};
+use crate::swarm::{DiskError, DiskOperation, Hash, HashOf, Patience, Role, State, Work};
 use crate::units::{BufferId, DiskOffset, Instant, PieceIndex, Ticket};
 
 impl Agent {
@@ -19,18 +19,18 @@ impl Agent {
     /// the core has been told of a hash.
     pub fn work(&mut self, now: Instant, queue: &mut Queue) -> bool {
         let late = self.hash_by.is_some_and(|by| by <= now);
-        let pairing = if late || self.hashes.patience.is_zero() {
-            Pairing::TakeSingle
+        let patience = if late || self.hashes.patience.is_zero() {
+            Patience::Over
         } else {
-            Pairing::WaitForSecond
+            Patience::Lasts
         };
         let mut told = false;
         loop {
             while let Some(work) = self.swarm.poll_disk() {
                 self.start(now, work, queue);
             }
-            let hashes = self.swarm.poll_hash(pairing);
-            if hashes[0].is_none() {
+            let hashes = self.swarm.poll_hash(patience);
+            if hashes.is_empty() {
                 break;
             }
             self.hash_by = None;
@@ -128,10 +128,9 @@ impl Agent {
         buffers.iter().enumerate().map(part).collect()
     }
 
-    /// Hashes both before it answers for either. True if the core has been told already.
-    fn hash(&mut self, now: Instant, hashes: [Option<Hash>; 2], queue: &mut Queue) -> bool {
-        let verdicts = hashes.map(|hash| {
-            let hash = hash?;
+    /// Hashes all before it answers for any. True if the core has been told already.
+    fn hash(&mut self, now: Instant, hashes: Vec<Hash>, queue: &mut Queue) -> bool {
+        let verdicts = hashes.into_iter().filter_map(|hash| {
             let range = hash.offset..hash.offset + hash.length;
             let cells = self.pool.read(hash.buffer, range, "hash");
             let good = self
@@ -139,9 +138,10 @@ impl Agent {
                 .bytes_hashed(&hash, cells, self.swarm.state())?;
             Some((hash.of, good))
         });
+        let verdicts: Vec<(HashOf, bool)> = verdicts.collect();
         let (machine, process) = (self.machine, self.process);
         let (mut told, mut at) = (false, None);
-        for (of, good) in verdicts.into_iter().flatten() {
+        for (of, good) in verdicts {
             if self.hashes.answers == HashAnswers::AtOnce {
                 self.hashed(now, of, good);
                 told = true;

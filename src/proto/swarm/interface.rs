@@ -158,12 +158,12 @@ pub enum Work {
     Flush { ticket: Ticket },
 }
 
-/// Does a single piece that can be hashed wait until there is a second one?
+/// Do the pieces that can be hashed wait until there are HASHED_AT_ONCE of them?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
-    /// It waits while a second piece may still come.
-    WaitForSecond,
-    TakeSingle,
+pub enum Patience {
+    /// They wait while others may still come.
+    Lasts,
+    Over,
 }
 
 /// Hash `length` bytes at `offset` of `buffer` as the next bytes of `of`, at once, before anything

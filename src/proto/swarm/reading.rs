@@ -19,46 +19,62 @@ impl Swarm {
         self.disk.poll()
     }
 
-    /// What to hash next: bytes of two pieces if there are two, because the hash unit does both in
-    /// little more time than one.
+    /// What to hash next, side by side: bytes of HASHED_AT_ONCE pieces if there are as many,
+    /// because the hash unit does them in little more than twice the time of one.
     #[must_use]
-    pub fn poll_hash(&mut self, pairing: Pairing) -> [Option<Hash>; 2] {
+    pub fn poll_hash(&mut self, patience: Patience) -> Vec<Hash> {
         if !self.is_open() {
-            return [None; 2];
+            return Vec::new();
         }
-        let block = self.picker.next_block_to_hash();
-        if block.is_some() {
-            return [block, self.picker.next_block_to_hash()].map(|job| Some(hash_block(job?)));
+        let mut hashes = Vec::with_capacity(HASHED_AT_ONCE);
+        while hashes.len() < HASHED_AT_ONCE
+            && let Some(job) = self.picker.next_block_to_hash()
+        {
+            hashes.push(hash_block(job));
         }
-        let take_single = pairing == Pairing::TakeSingle;
-        let places = first_two(self.read_queue.hashable());
-        let downloads = self.state == State::Downloading;
-        match (places, first_two(self.picker.hashable())) {
-            // A read-back can wait, and peers wait for what has arrived.
-            (_, [Some(first), Some(second)]) if downloads => self.hash_received_pair(first, second),
-            ([Some(_), Some(_)], _) => self.hash_read(places),
-            ([Some(_), None], _) if take_single || self.read_queue.waits_for_hash() => {
-                self.hash_read(places)
+        if !hashes.is_empty() {
+            return hashes;
+        }
+        // A read-back can wait during the download, since peers wait for what has arrived.
+        let mut read_count = self.read_queue.hashable_count();
+        let read_first = match self.state {
+            State::Downloading => 0,
+            _ => read_count,
+        };
+        let received = self.picker.hashable().take(HASHED_AT_ONCE - read_first);
+        let received: Vec<HashReady> = received.collect();
+        read_count = read_count.min(HASHED_AT_ONCE - received.len());
+        let (mut blocks, mut backlog_bytes) = (u32::MAX, 0);
+        for ready in &received {
+            blocks = blocks.min(ready.blocks);
+            backlog_bytes += ready.backlog_bytes;
+        }
+        let may_wait = read_count + received.len() < HASHED_AT_ONCE
+            && (read_count == 0 || self.read_queue.expects_more())
+            && backlog_bytes <= HASH_BACKLOG_BYTES;
+        if may_wait && patience == Patience::Lasts {
+            return hashes;
+        }
+        for ready in received {
+            hashes.push(self.hash_received(ready.piece, blocks));
+        }
+        for place in 0..HASHED_AT_ONCE {
+            if hashes.len() < HASHED_AT_ONCE
+                && let Some((chunk, buffer)) = self.read_queue.next_hash(place)
+            {
+                hashes.push(self.hash_chunk(chunk, buffer));
             }
-            (_, [Some(first), Some(second)]) => self.hash_received_pair(first, second),
-            (_, [Some(alone), None]) if take_single || alone.backlog_bytes > HASH_BACKLOG_BYTES => {
-                [Some(self.hash_received(alone.piece, alone.blocks)), None]
-            }
-            _ => [None; 2],
         }
+        self.read_ahead();
+        hashes
     }
 
-    /// Whether `poll_hash` has something with `Pairing::TakeSingle`.
+    /// Whether `poll_hash` has something with `Patience::Over`.
     pub fn has_to_hash(&self) -> bool {
         self.is_open()
             && (self.picker.has_blocks_to_hash()
-                || self.read_queue.hashable().next().is_some()
+                || self.read_queue.hashable_count() > 0
                 || self.picker.hashable().next().is_some())
-    }
-
-    fn hash_received_pair(&mut self, first: HashReady, second: HashReady) -> [Option<Hash>; 2] {
-        let blocks = first.blocks.min(second.blocks);
-        [first.piece, second.piece].map(|piece| Some(self.hash_received(piece, blocks)))
     }
 
     fn hash_received(&mut self, piece: PieceIndex, blocks: u32) -> Hash {
@@ -70,14 +86,6 @@ impl Swarm {
             buffer: run.buffer,
             offset: run.offset,
         }
-    }
-
-    fn hash_read(&mut self, places: [Option<usize>; 2]) -> [Option<Hash>; 2] {
-        let chunks = places.map(|place| self.read_queue.next_hash(place?));
-        let hashes =
-            chunks.map(|chunk| chunk.map(|(chunk, buffer)| self.hash_chunk(chunk, buffer)));
-        self.read_ahead();
-        hashes
     }
 
     fn hash_chunk(&mut self, chunk: Chunk, buffer: BufferId) -> Hash {
@@ -266,10 +274,6 @@ fn hash_block(job: BlockHashJob) -> Hash {
         buffer: job.buffer,
         offset: job.offset,
     }
-}
-
-fn first_two<T>(mut all: impl Iterator<Item = T>) -> [Option<T>; 2] {
-    [all.next(), all.next()]
 }
 
 /// The first few chunks that a peer waits for.

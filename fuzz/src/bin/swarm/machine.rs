@@ -10,7 +10,7 @@ use std::time::Duration;
 use swarm_proto::policy::throttle::Throttles;
 use swarm_proto::rng::Rng;
 use swarm_proto::swarm::{
-    DiskError, DiskOperation, Event, Hash, HashOf, Pairing, Role, ScanPolicy, Send, Sink, State,
+    DiskError, DiskOperation, Event, Hash, HashOf, Patience, Role, ScanPolicy, Send, Sink, State,
     Swarm, Work, buffer_bytes,
 };
 use swarm_proto::units::{
@@ -333,14 +333,11 @@ impl Machine {
             while let Some(work) = self.swarm.poll_disk() {
                 self.start(work);
             }
-            let hashes = self.swarm.poll_hash(Pairing::TakeSingle);
-            if hashes == [None; 2] {
+            let hashes = self.swarm.poll_hash(Patience::Over);
+            if hashes.is_empty() {
                 break;
             }
-            hashes
-                .into_iter()
-                .flatten()
-                .for_each(|hash| self.hash(hash));
+            hashes.into_iter().for_each(|hash| self.hash(hash));
             told = true;
         }
         while let Some((slot, why)) = self.swarm.poll_close() {

@@ -45,11 +45,11 @@ fn holder(swarm: &mut Swarm, host: u8, fast: bool) -> PeerSlot {
 /// Hashes everything. Blocks that `is_bad` names make their piece bad.
 fn hash(swarm: &mut Swarm, now: Instant, is_bad: impl Fn(u32, u32) -> bool) {
     loop {
-        let hashes = swarm.poll_hash(Pairing::TakeSingle);
-        if hashes[0].is_none() {
+        let hashes = swarm.poll_hash(Patience::Over);
+        if hashes.is_empty() {
             return;
         }
-        for hash in hashes.into_iter().flatten() {
+        for hash in hashes {
             let layout = swarm.metainfo.layout;
             if hash.begin + hash.length < hash.of.length(&layout) {
                 continue;

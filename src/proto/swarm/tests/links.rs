@@ -146,14 +146,14 @@ pub(super) fn asked(swarm: &mut Swarm, now: Instant, slot: PeerSlot) -> Vec<RawB
 fn hash_all(swarm: &mut Swarm, now: Instant) -> bool {
     let mut any = false;
     loop {
-        let hashes = swarm.poll_hash(Pairing::TakeSingle);
-        if hashes[0].is_none() {
+        let hashes = swarm.poll_hash(Patience::Over);
+        if hashes.is_empty() {
             return any;
         }
         any = true;
         for Hash {
             of, begin, length, ..
-        } in hashes.into_iter().flatten()
+        } in hashes
         {
             let piece = of.piece();
             if begin + length == swarm.metainfo.layout.piece_length(piece) {

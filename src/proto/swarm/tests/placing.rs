@@ -141,7 +141,7 @@ fn a_bad_download_of_equal_pieces_is_fetched_once_more_and_not_twice() {
     assert_eq!(asked.len(), 1);
     story.gives(peer, asked[0]);
     assert_eq!(story.swarm.poll_disk(), None);
-    let [Some(Hash { of, .. }), None] = story.swarm.poll_hash(Pairing::TakeSingle) else {
+    let [Hash { of, .. }] = story.swarm.poll_hash(Patience::Over)[..] else {
         panic!("one piece of one block has come")
     };
     story.swarm.handle_hashed(NOW, of, PieceHash([0; 20]));

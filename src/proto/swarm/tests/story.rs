@@ -228,11 +228,11 @@ impl Story {
             while let Some(work) = self.swarm.poll_disk() {
                 self.waiting.push_back(work);
             }
-            let hashes = self.swarm.poll_hash(Pairing::TakeSingle);
-            if hashes[0].is_none() {
+            let hashes = self.swarm.poll_hash(Patience::Over);
+            if hashes.is_empty() {
                 return;
             }
-            for hash in hashes.into_iter().flatten() {
+            for hash in hashes {
                 self.hash(hash);
             }
         }
