@@ -178,7 +178,7 @@ impl Tracker {
             (0, 0) => self.refused_until,
             _ => now,
         };
-        self.decide_in_time(now);
+        self.decide_in_time();
     }
 
     /// No answer. The next tracker is tried at once, and the first one again after a pause.
@@ -196,15 +196,17 @@ impl Tracker {
         } else {
             now
         };
-        self.decide_in_time(now);
+        self.decide_in_time();
     }
 
-    /// The attempt that decides is made when its time has come, not up to a pause later.
-    fn decide_in_time(&mut self, now: Instant) {
+    /// The attempt that decides is made when its time has come, not up to a pause later. An attempt
+    /// that began before that time does not decide, although its answer may come after it.
+    fn decide_in_time(&mut self) {
         let gone = self.failed_since.map(|since| since + self.grace);
         let doubted = self.doubted_since;
         let doubted = doubted.map(|since| since + self.grace * DOUBT_TIMES);
-        let ahead = gone.into_iter().chain(doubted).filter(|at| *at > now);
+        let all = gone.into_iter().chain(doubted);
+        let ahead = all.filter(|at| *at > self.failed_until);
         self.next = ahead.fold(self.next, Instant::min);
     }
 
@@ -461,5 +463,21 @@ mod tests {
             None,
             "a tracker that refuses is a tracker that is there"
         );
+    }
+
+    #[test]
+    fn an_attempt_that_fails_after_the_end_of_the_grace_time_is_repeated_at_once() {
+        let mut tracker = tracker(&[&["http://a/"]]);
+        assert!(tracker.poll(at(8), Need::Complete).is_some());
+        tracker.failed(at(9));
+        assert!(tracker.poll(at(37), Need::Complete).is_some());
+        tracker.failed(at(39));
+        assert!(
+            !tracker.is_gone(),
+            "the last attempt began after 29 s of 30"
+        );
+        assert!(tracker.poll(at(39), Need::Complete).is_some());
+        tracker.failed(at(40));
+        assert!(tracker.is_gone());
     }
 }
