@@ -141,11 +141,12 @@ def disk_table(report: Result, readers: list["Reader"], own: list["Reader"]) -> 
         f"{host_line(report['host'])}. The disk is a loop device with direct I/O over a file. "
         f"Medians of {report['rounds']} rounds.",
         "",
-        "| reader | MiB/s | slowest … fastest | × the slower of dd just before and SHA-1 "
+        "| reader | GB/s | slowest … fastest | × the slower of dd just before and SHA-1 "
         "| CPU s/GiB | peak MiB |",
         "| :-- | --: | :-: | --: | --: | --: |",
     ]
-    lines += [disk_row(reader, rows[reader.name], size_mib) for reader in shown]
+    gigabytes = report["size_bytes"] / 1e9
+    lines += [disk_row(reader, rows[reader.name], gigabytes) for reader in shown]
     lines.append("")
     lines += [f"- {name} failed: {reason}" for name, reason in report["failures"].items()]
     lines += [f"- {reader.title}: {reader.note}." for reader in shown]
@@ -161,10 +162,10 @@ def disk_table(report: Result, readers: list["Reader"], own: list["Reader"]) -> 
     return "\n".join(lines) + "\n"
 
 
-def disk_row(reader: "Reader", row: Result, size_mib: float) -> str:
+def disk_row(reader: "Reader", row: Result, gigabytes: float) -> str:
     return row_of([
-        reader.title, f"{row['mib_per_second']:.0f}",
-        f"{size_mib / row['seconds_max']:.0f} … {size_mib / row['seconds_min']:.0f}",
+        reader.title, f"{gigabytes / row['seconds']:.2f}",
+        f"{gigabytes / row['seconds_max']:.2f} … {gigabytes / row['seconds_min']:.2f}",
         f"{row['of_limit']:.2f}" if row["of_limit"] else "",
         f"{row['cpu_seconds_per_gib']:.2f}",
         f"{row['peak_mib']:.0f}" if row["peak_mib"] else "",
