@@ -45,6 +45,41 @@ def a_piece_lost_once_is_fetched_again(stage):
     check(message in agent.output(), f"it does not say '{message}':\n{agent.tail()}")
 
 
+def a_piece_lost_early_is_fetched_again_during_the_download(stage):
+    """After another 256 MiB a piece is read back while the download goes on."""
+    length = 512 * MIB
+    image = stage.image("image", length)
+    torrent = Torrent(stage.directory, image, MIB)
+    device = stage.loop("disk", length)
+    _, port = stage.seed(torrent, image, "--max-up", "64M")
+    agent = stage.get("--fresh", "--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, device)
+    backing = stage.path("disk")
+
+    def written_offset():
+        with open(image, "rb") as source, open(backing, "rb") as disk:
+            for at in range(0, length, 8 * MIB):
+                source.seek(at)
+                disk.seek(at)
+                if source.read(MIB) == disk.read(MIB):
+                    return [at]
+        return []
+
+    at = wait_until("a piece is on the target", 20, written_offset)[0]
+    spoil(backing, at + 1000)
+    message = (f"piece {at // MIB} at byte {at} of the disk is not what was written, "
+               "fetching it once more")
+    wait_until("the loss is noticed", 40, lambda: message in agent.output())
+    check(agent.state() == "downloading", f"it was noticed {agent.state()}")
+    agent.expect(0, 60)
+    early = [report["good"] for report in agent.reports() if report["state"] == "downloading"]
+    check(0 < early[-1] < torrent.pieces, f"{early[-1]} pieces were read back early")
+    result = agent.result(device)
+    check(same_bytes(image, device), "the disk differs")
+    check(result["verified"] is True and result["good"] == torrent.pieces,
+          f"the result is {result}")
+    check(result["fetched"] == length + torrent.piece, f"{result['fetched']} bytes were fetched")
+
+
 def a_disk_that_keeps_losing_pieces_fails_alone(stage):
     """A piece that is lost twice is the disk's fault: the job fails with the first offset, and no
     other machine is disturbed. strace makes each call to the disk so slow that the disk can lose
@@ -172,6 +207,7 @@ def shut_down(place):
 
 CASES = [
     a_piece_lost_once_is_fetched_again,
+    a_piece_lost_early_is_fetched_again_during_the_download,
     a_disk_that_keeps_losing_pieces_fails_alone,
     a_failing_target_names_the_place_and_harms_no_peer,
     a_disk_that_dies_during_the_read_back_fails,
