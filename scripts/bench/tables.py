@@ -164,7 +164,7 @@ def disk_table(report: Result, readers: list["Reader"], own: list["Reader"]) -> 
 
 def disk_row(reader: "Reader", row: Result, gigabytes: float) -> str:
     return row_of([
-        reader.title, f"{gigabytes / row['seconds']:.2f}",
+        reader.title, f"{row['mib_per_second'] * MIB / 1e9:.2f}",
         f"{gigabytes / row['seconds_max']:.2f} … {gigabytes / row['seconds_min']:.2f}",
         f"{row['of_limit']:.2f}" if row["of_limit"] else "",
         f"{row['cpu_seconds_per_gib']:.2f}",
