@@ -184,7 +184,8 @@ def kernel_options(plan: Plan, mac: str, machine: Machine | None = None, *,
 def agent_options(job: Job, machine: Machine | None = None) -> list[str]:
     """Split as init splits them: at white space."""
     words = f"--tracker-grace {job.grace} {job.args} {machine.args or '' if machine else ''}"
-    return [*allow_options(job), *words.split()]
+    seed = ["--peer", f"{job.address}:{job.seed_port}"] if job.no_tracker else []
+    return [*allow_options(job), *seed, *words.split()]
 
 
 def allow_options(job: Job) -> list[str]:

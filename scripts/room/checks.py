@@ -65,7 +65,8 @@ def check(job: Job, ours: set[int]) -> None:
 
 def check_tools(job: Job) -> None:
     """All missing packages at once."""
-    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
+    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)
+               and not (job.no_tracker and tool == "opentracker")]
     if job.dhcp != "none":
         missing += [] if shutil.which("dnsmasq") else ["dnsmasq-base"]
         missing += [] if all((dhcp.IPXE / name).exists() for name in dhcp.LOADERS) else ["ipxe"]

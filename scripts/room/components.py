@@ -382,6 +382,7 @@ def reason_of(error: OSError) -> str:
 
 def needs(job: Job) -> list[Need]:
     """The ports of the tracker, the web server and the seed."""
-    return [Need("tcp", job.address, job.http_port, "--http-port 8080"),
-            Need("tcp", job.address, job.tracker_port, "--tracker-port 6970"),
+    tracker = [] if job.no_tracker else [
+        Need("tcp", job.address, job.tracker_port, "--tracker-port 6970")]
+    return [Need("tcp", job.address, job.http_port, "--http-port 8080"), *tracker,
             Need("tcp", job.address, job.seed_port, "--seed-port 6882")]

@@ -78,6 +78,8 @@ class Job:
     max_up: str = ""
     # Subnets of all peers, or "any". Empty: those of the server (checks.py).
     allow: tuple[str, ...] = ()
+    # The machines know the seed, and learn of each other from it.
+    no_tracker: bool = False
     agent: str = ""
     # The state directory.
     dir: str = ""

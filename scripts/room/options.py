@@ -99,6 +99,8 @@ The end of the job:
 Server:
   --http-port PORT     Default: 80
   --tracker-port PORT  Default: 6969
+  --no-tracker         Start no opentracker: machines know the seed and learn of
+                       each other from it. Its end is the end of the job
   --seed-port PORT     Default: 6881
   --max-up RATE        Limit of the seed per second: 128K or more, such as 50M.
                        Default: none. Of machines: --args "--max-up RATE"
@@ -280,7 +282,7 @@ def job_text(job: Job) -> str:
     names = {field: name for name, (field, _) in VALUES.items()}
     flags = {"used_ranges": "used-ranges", "no_used_map": "no-used-map", "live": "live",
              "raw": "raw", "resize_table": "resize-table", "wake": "wake",
-             "only_listed": "only-listed"}
+             "only_listed": "only-listed", "no_tracker": "no-tracker"}
     for field in fields(Job):
         value = getattr(job, field.name)
         if field.name in ("images", "machines", "dhcp") or value == field.default:
@@ -459,6 +461,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "live": {"live": True},
     "raw": {"raw": True},
     "resize-table": {"resize_table": True},
+    "no-tracker": {"no_tracker": True},
     "print-job": {"print_job": True},
 }
 

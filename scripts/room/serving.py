@@ -287,8 +287,9 @@ def start_components(room: Room, started: list[Component]) -> None:
     """In the order in which one needs the other. `started`: those that are to be ended."""
     job, state = room.job, room.state
     room.components = started
-    makers: list[Callable[[], Component]] = [
-        lambda: components.tracker(job, state, room.plan.images),
+    makers: list[Callable[[], Component]] = [] if job.no_tracker else [
+        lambda: components.tracker(job, state, room.plan.images)]
+    makers += [
         lambda: components.web_server(job, state, room.plan.server),
         lambda: components.seed(job, state, room.plan.images)]
     if job.dhcp != "none":
@@ -501,11 +502,12 @@ def wake_missing(room: Room) -> None:
 
 
 def release(room: Room) -> None:
-    """The end of the tracker is the signal for the agents. It must stay away for longer than the
-    grace time."""
+    """The end of the tracker, or without one of the seed, is the signal for the agents. It must
+    stay away for longer than the grace time."""
     room.phase = "ending"
     past.note(room.state, "ending", job=room.plan.id)
-    room.output.say(f"stopping the tracker: complete machines leave in {room.job.grace} s")
+    what = "seed" if room.job.no_tracker else "tracker"
+    room.output.say(f"stopping the {what}: complete machines leave in {room.job.grace} s")
     # The seed would leave by itself in the same time, and its end would look like a failure.
     for component in list(room.components):
         if component.name in ("opentracker", "seeder"):

@@ -50,8 +50,9 @@ def make_torrents(job: Job, state: State, say: Callable[[str], None],
 def describe(job: Job, image: Image, state: State, file: str, say: Callable[[str], None],
              progress: Callable[[str], None], wanted: Callable[[], bool]) -> None:
     """`swarmdd make`, with its progress and its warnings."""
-    command = [job.agent, "make", image.path, "-o", str(state.www / file),
-               "--tracker", f"http://{job.address}:{job.tracker_port}/announce"]
+    command = [job.agent, "make", image.path, "-o", str(state.www / file)]
+    command += [] if job.no_tracker else [
+        "--tracker", f"http://{job.address}:{job.tracker_port}/announce"]
     command += [] if job.used_ranges or is_partclone(image.path) else ["--single"]
     command += ["--live"] * job.live + ["--raw"] * job.raw
     command += ["--piece-size", job.piece_size] if job.piece_size else []

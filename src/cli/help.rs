@@ -72,7 +72,9 @@ the end of TARGET and the kernel is told to read the partition table.
 Options:
   --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
                         this one is in use. Default: [::]:6881
-  --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
+  --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable. Peers
+                        learn of others from it. If the torrent names no
+                        tracker, the end of a peer that seeds counts as its end.
   --allow NET/LEN       Take part only with peers of this subnet: others are not
                         called, not answered, not told of. --peer is no
                         exception. Repeatable. Default: peers from anywhere

@@ -20,7 +20,10 @@
 //! **How a job ends.** An incomplete agent never leaves. Once everything is written, flushed and
 //! read back, it announces `completed` and seeds. It leaves when the tracker has been unreachable
 //! for the grace time, or earlier at a limit that it was given: how long to seed, how slow or how
-//! much its upload may be, how long it may send nothing.
+//! much its upload may be, how long it may send nothing. If the torrent names no tracker, the seeds
+//! of the command line are in its place: peers that had everything when we lacked something, and
+//! did not fetch it. One of them is there if it accepts a connection. Without any, an agent leaves
+//! when it has met no incomplete peer for the grace time.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

@@ -10,10 +10,13 @@ from pathlib import Path
 class Torrent:
     """A torrent file over an image: one file at offset 0, or FSBT slices of (offset, length)."""
 
-    def __init__(self, directory, image, piece, tracker=None, slices=None, name=None):
+    def __init__(self, directory, image, piece, tracker=None, slices=None, name=None,
+                 private=False):
         self.image, self.piece, self.slices = Path(image), piece, slices
         self.name = name or self.image.name
         info = {"name": self.name, "piece length": piece, "pieces": b"".join(self._hashes())}
+        if private:
+            info["private"] = 1
         if slices is None:
             info["length"] = self.image.stat().st_size
         else:

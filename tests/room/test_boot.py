@@ -66,6 +66,12 @@ class KernelOptions(unittest.TestCase):
             options = boot.kernel_options(plan(Job((), allow=allow)), mac("m1"))
             self.assertEqual(option(options, "swarmdd.args"), [words])
 
+    def test_without_a_tracker_machines_know_the_seed(self) -> None:
+        job = Job((), address="10.77.0.1", seed_port=7000, no_tracker=True)
+        options = boot.kernel_options(plan(job), mac("m1"))
+        self.assertEqual(option(options, "swarmdd.args"),
+                         ["--peer 10.77.0.1:7000 --tracker-grace 30"])
+
     def test_images_and_targets_stay_in_pairs(self) -> None:
         options = boot.kernel_options(plan(Job(()), LAB, DATA), mac("m1"))
         self.assertEqual(option(options, "swarmdd.torrent"),

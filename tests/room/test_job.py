@@ -326,6 +326,7 @@ def made_up_job(random_: random.Random) -> Job:
         "then": some("kexec", "reboot"), "onfail": some("wait", "shell"),
         "hooks": some((), ("hostname", "/own/hook.sh"), ("overlay=/a.tar",)),
         "timeout": some(0, 60), "grace": some(30, 0), "linger": some(60, 0),
+        "no_tracker": some(True, False),
         "max_up": some("", "50M"), "allow": some((), ("any",), ("10.0.0.0/8", "fd00::/8")),
         "agent": some("", "/agent"), "dir": some("", "/state")}
     dhcp = random_.choice(["proxy", "none", "range"])

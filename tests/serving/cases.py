@@ -135,6 +135,25 @@ def peers_are_in_the_subnets_of_the_server(stage):
         serve.wait(10)
 
 
+def a_room_without_a_tracker_ends_with_its_seed(stage):
+    desk = Desk(stage)
+    serve = desk.start("--no-tracker", "--expect", "2")
+    words = re.search('swarmdd.args="(.*)"', (desk.state / "cmdline").read_text())[1].split()
+    check("--peer" in words and not harness.can_connect(6969, ADDRESS), f"a tracker: {words}")
+    torrent = next((desk.state / "www").glob("*.torrent"))
+    agents = []
+    for number in (1, 2):
+        report = desk.url(f"report?job={desk.job()}&mac={mac(number)}")
+        agents.append(stage.get(*words, "--report", report, desk.url(torrent.name),
+                                stage.path(f"{number}.disk")))
+    serve.expect(0, 40)
+    check("stopping the seed: complete machines leave" in serve.output(), serve.tail())
+    for number, agent in enumerate(agents, 1):
+        agent.expect(0, 5)
+        check(stage.path(f"{number}.disk").read_bytes() == desk.image.read_bytes(), "its disk")
+    desk.check_nothing_left([])
+
+
 def two_machines_are_imaged_and_released(stage):
     desk = Desk(stage)
     stage.path("room").write_text(f"{mac(1)} lab-1\n{mac(2)} lab-2 args=--fresh\n{mac(3)} lab-3\n")
@@ -667,7 +686,7 @@ CASES = [
     mistakes_are_found_by_one_person, what_cannot_work_here_is_explained,
     what_the_disk_does_not_take_is_explained, nobody_reads_it_to_its_end, ctrl_c_ends_the_checks,
     a_folder_of_the_site_is_left_alone, a_folder_that_nginx_cannot_enter_is_explained,
-    peers_are_in_the_subnets_of_the_server,
+    peers_are_in_the_subnets_of_the_server, a_room_without_a_tracker_ends_with_its_seed,
     two_machines_are_imaged_and_released, a_job_that_is_done_says_so,
     again_speaks_to_a_job_that_runs, again_at_the_end_promises_nothing_now,
     a_second_serve_is_told_about_the_first, two_jobs_at_once,

@@ -16,7 +16,10 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::subnet::{Subnet, allows};
-use crate::limits::{ADDRESSES_MAX, RECONNECT_MAX, RECONNECT_MIN};
+use crate::limits::{
+    ADDRESSES_MAX, ANNOUNCE_COMPLETE, ANNOUNCE_RETRY_MAX, PEX_TAUGHT_MAX, RECONNECT_MAX,
+    RECONNECT_MIN,
+};
 use crate::rng::Rng;
 use crate::units::Instant;
 use crate::vec_map::VecMap;
@@ -25,6 +28,14 @@ use crate::vec_map::VecMap;
 struct Known {
     /// From the command line: never forgotten.
     fixed: bool,
+    /// The peer that told us of it, if nobody else did.
+    teacher: Option<IpAddr>,
+    /// it is a source: see `note_source`.
+    source: bool,
+    /// When it was called last.
+    called_at: Instant,
+    /// Since then it has answered.
+    answered: bool,
     /// A connection that we made to it exists or is being set up.
     in_use: bool,
     failures: u32,
@@ -41,6 +52,8 @@ impl Known {
             PeerKind::Any => true,
             PeerKind::Incomplete => !self.complete,
             PeerKind::FixedIncomplete => !self.complete && self.fixed,
+            PeerKind::Source => self.source,
+            PeerKind::FixedIncompleteOrSource => (!self.complete && self.fixed) || self.source,
         };
         useful && !self.own && !self.in_use
     }
@@ -55,6 +68,9 @@ pub struct Mesh {
     /// this spares it the search.
     quiet_until: Instant,
     quiet_for: PeerKind,
+    /// When the first call that no source answered was begun, since one was there; and the last.
+    absent_since: Option<Instant>,
+    absent_until: Instant,
 }
 
 /// Where an address comes from.
@@ -62,6 +78,8 @@ pub struct Mesh {
 pub enum AddressSource {
     CommandLine,
     Tracker,
+    /// The peer of this address (BEP 11).
+    Peer(IpAddr),
 }
 
 /// Which peers are worth a call?
@@ -74,6 +92,9 @@ pub enum PeerKind {
     Incomplete,
     /// Incomplete peers from the command line: they may not know our address.
     FixedIncomplete,
+    /// Those that hold the job together: are they still there?
+    Source,
+    FixedIncompleteOrSource,
 }
 
 /// How a connection ended, as far as it matters for the next one.
@@ -107,29 +128,50 @@ impl Mesh {
     /// Adds an address. Those that may not take part, and unusable ones (port 0), are skipped.
     /// Beyond ADDRESSES_MAX the address that failed most makes room; if none has failed, the new
     /// one is skipped.
+    ///
+    /// Beyond PEX_TAUGHT_MAX of one peer, of its addresses the one that failed most makes room. Its
+    /// successor has failed as often: thousands of dead addresses do not get before an honest one.
     pub fn learn(&mut self, now: Instant, address: SocketAddr, source: AddressSource) {
         let fixed = source == AddressSource::CommandLine;
         let usable =
             address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast();
-        let full =
-            !fixed && self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&address);
-        if !usable || !self.allows(address.ip()) || (full && !self.forget_worst()) {
+        let teacher = match source {
+            AddressSource::Peer(ip) => Some(ip),
+            AddressSource::CommandLine | AddressSource::Tracker => None,
+        };
+        if !usable || !self.allows(address.ip()) {
             return;
         }
-        let fresh = Known {
+        if let Some(known) = self.known.get_mut(&address) {
+            known.fixed |= fixed;
+            known.teacher = known.teacher.and(teacher);
+            return;
+        }
+        let mut fresh = Known {
             fixed,
+            teacher,
+            source: false,
+            called_at: now,
+            answered: false,
             in_use: false,
             failures: 0,
             next: now,
             complete: false,
             own: false,
         };
-        match self.known.get_mut(&address) {
-            Some(known) => known.fixed |= fixed,
-            None => {
-                self.known.insert(address, fresh);
-            }
+        let taught = |known: &Known| teacher.is_some() && known.teacher == teacher;
+        if self.known.iter().filter(|(_, known)| taught(known)).count() >= PEX_TAUGHT_MAX {
+            let Some(worst) = self.forget_worst(taught) else {
+                return;
+            };
+            (fresh.failures, fresh.next) = (worst.failures, worst.next);
+        } else if !fixed
+            && self.known.len() >= ADDRESSES_MAX
+            && self.forget_worst(|_| true).is_none()
+        {
+            return;
         }
+        self.known.insert(address, fresh);
         self.quiet_until = Instant(0);
     }
 
@@ -138,16 +180,44 @@ impl Mesh {
         self.known.iter().filter(|(_, known)| !known.own).count()
     }
 
-    /// False if every address is fixed, in use, or has never failed.
-    fn forget_worst(&mut self) -> bool {
-        let failed = self
-            .known
-            .iter()
-            .filter(|(_, known)| !known.fixed && !known.in_use && known.failures > 0);
-        let worst = failed
-            .max_by_key(|(_, known)| known.failures)
-            .map(|(address, _)| *address);
-        worst.is_some_and(|address| self.known.remove(&address).is_some())
+    /// None if every address that `may_go` is fixed, in use, or has never failed.
+    fn forget_worst(&mut self, may_go: impl Fn(&Known) -> bool) -> Option<Known> {
+        let failed = self.known.iter().filter(|(_, known)| {
+            may_go(known) && !known.fixed && !known.in_use && known.failures > 0
+        });
+        let worst = failed.max_by_key(|(_, known)| known.failures);
+        let address = worst.map(|(address, _)| *address)?;
+        self.known.remove(&address)
+    }
+
+    /// A peer had everything while we lacked something, and did not fetch it as we do. If it is of
+    /// the command line, it is a *source*: without a tracker, the job lasts while one is there.
+    pub fn note_source(&mut self, address: SocketAddr) {
+        if let Some(known) = self.known.get_mut(&address) {
+            known.source = known.fixed;
+        }
+    }
+
+    /// Somebody answers at this address. True if it has everything, as far as we know.
+    pub fn answered(&mut self, address: SocketAddr) -> bool {
+        let Some(known) = self.known.get_mut(&address) else {
+            return false;
+        };
+        known.answered = true;
+        if known.source {
+            self.absent_since = None;
+        }
+        known.complete
+    }
+
+    pub fn has_source(&self) -> bool {
+        self.known.iter().any(|(_, known)| known.source)
+    }
+
+    /// Since when no source has answered, and until when that is known: the beginnings of the first
+    /// and the last call in vain. None while one is there.
+    pub fn sources_absent(&self) -> Option<(Instant, Instant)> {
+        Some((self.absent_since?, self.absent_until))
     }
 
     /// The next address to connect to: among the due addresses with the fewest failures, a random
@@ -174,7 +244,8 @@ impl Mesh {
         let best = || due().filter(|(_, known)| known.failures == fewest);
         let place = rng.below(best().count() as u32) as usize;
         let address = *best().nth(place)?.0;
-        self.known.get_mut(&address)?.in_use = true;
+        let known = self.known.get_mut(&address)?;
+        (known.in_use, known.called_at, known.answered) = (true, now, false);
         Some(address)
     }
 
@@ -185,18 +256,32 @@ impl Mesh {
         };
         known.in_use = false;
         self.quiet_until = Instant(0);
+        let mut wait = RECONNECT_MAX;
         match ending {
             Ending::Failed => {
-                known.next = now + pause(known.failures);
+                wait = pause(known.failures);
                 known.failures += 1;
             }
             Ending::Normal => {
                 known.failures = 0;
-                known.next = now + RECONNECT_MIN;
+                wait = RECONNECT_MIN;
             }
-            Ending::Duplicate => known.next = now + RECONNECT_MAX,
-            Ending::BothComplete => known.complete = true,
-            Ending::Own => known.own = true,
+            Ending::Duplicate | Ending::Own => known.own |= ending == Ending::Own,
+            Ending::BothComplete => (known.complete, wait) = (true, Duration::ZERO),
+        }
+        if known.source {
+            // Its end must be noticed in time, as that of a tracker.
+            wait = match ending {
+                Ending::Failed => wait.min(ANNOUNCE_RETRY_MAX),
+                _ => ANNOUNCE_COMPLETE,
+            };
+        }
+        known.next = now + wait;
+        let (called_at, vain) = (known.called_at, known.source && !known.answered);
+        let is_there = |(_, known): (_, &Known)| known.source && known.in_use && known.answered;
+        if vain && !self.known.iter().any(is_there) {
+            self.absent_since.get_or_insert(called_at);
+            self.absent_until = called_at;
         }
     }
 }

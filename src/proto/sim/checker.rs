@@ -158,11 +158,14 @@ impl Checker {
                 id: DONT_HAVE_ID,
                 payload,
             } => {
-                let index = u32::from_be_bytes(payload[..].try_into().expect("four bytes"));
-                assert!(
-                    !self.pieces.is_on_disk(PieceIndex(index)),
-                    "says that it lost piece {index}, which it has"
-                );
+                // A peer may have asked for PEX messages by the same number.
+                if let Ok(bytes) = payload[..].try_into() {
+                    let index = u32::from_be_bytes(bytes);
+                    assert!(
+                        !self.pieces.is_on_disk(PieceIndex(index)),
+                        "says that it lost piece {index}, which it has"
+                    );
+                }
             }
             Message::Request(block) => self.check_request(PieceIndex(block.index)),
             _ => {}

@@ -116,7 +116,9 @@ impl World {
                 let may = match agent.options.seed_for {
                     _ if self.has_reached_a_limit(agent, seeded) => true,
                     Some(limit) => seeded >= limit,
-                    None if self.options.tracker.is_none() => seeded >= grace,
+                    None if self.options.tracker.is_none() => {
+                        seeded >= grace || self.seed_gone(grace)
+                    }
                     // If announces fail before and after a pause of it, it counts the pause.
                     None => away >= self.tracker.grace(grace) || agent.options.stands_still,
                 };
@@ -130,6 +132,15 @@ impl World {
 }
 
 impl World {
+    /// Agent 0 has been gone for this time.
+    fn seed_gone(&self, time: Duration) -> bool {
+        let MachineState::Agent(seed) = &self.machines[0].state else {
+            unreachable!("nothing happens to agent 0")
+        };
+        seed.over_at
+            .is_some_and(|at| self.now.since(at) + self.options.loop_time >= time)
+    }
+
     /// One of the limits of this agent, which has been complete for `seeded`, is reached.
     fn has_reached_a_limit(&self, agent: &Agent, seeded: Duration) -> bool {
         let limits = agent.options.limits;

@@ -10,9 +10,10 @@ use core::net::SocketAddr;
 use super::ids::EndId;
 use super::image::Image;
 use super::packet::Packet;
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, PEX_PEER_COUNT_MAX};
 use crate::rng::Rng;
 use crate::units::{PeerId, PieceIndex};
+use crate::wire::extension::{PEX_ID, Pex};
 use crate::wire::message::{Handshake, Message, RawBlock};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +50,11 @@ pub enum Behaviour {
     Cancels,
     /// Requests many blocks, and then neither reads nor writes.
     ReadsNothing,
+    /// Tells of many peers that there are not, again and again.
+    InventsPeers,
 }
 
-pub const BEHAVIOURS: [Behaviour; 16] = [
+pub const BEHAVIOURS: [Behaviour; 17] = [
     Behaviour::Corrupts { one_in: 3 },
     Behaviour::RejectsAll,
     Behaviour::NeverAnswers,
@@ -68,6 +71,7 @@ pub const BEHAVIOURS: [Behaviour; 16] = [
     Behaviour::PoisonsSlowly,
     Behaviour::Cancels,
     Behaviour::ReadsNothing,
+    Behaviour::InventsPeers,
 ];
 
 pub struct FakePeer {
@@ -220,6 +224,7 @@ impl FakePeer {
             | Behaviour::SendsNoBlocks
             | Behaviour::Cancels
             | Behaviour::ReadsNothing
+            | Behaviour::InventsPeers
             | Behaviour::NeverUnchokes
             | Behaviour::SendsAnything
             | Behaviour::RequestsTooMuch => {}
@@ -260,6 +265,15 @@ impl FakePeer {
                     let reads = self.behaviour != Behaviour::ReadsNothing;
                     conversation.frozen = !reads && conversation.turns > 1;
                     conversation.turns += 1;
+                }
+                Behaviour::InventsPeers => {
+                    let address = |number: u32| SocketAddr::from((number.to_be_bytes(), 6881));
+                    let added = (0..PEX_PEER_COUNT_MAX)
+                        .map(|_| address(0x0a63_0000 | self.rng.below(1 << 16)))
+                        .collect();
+                    let (id, dropped) = (PEX_ID, Vec::new());
+                    let payload = Pex { added, dropped }.encode();
+                    conversation.say(Message::Extended { id, payload });
                 }
                 Behaviour::SendsNoBlocks => {
                     let piece = self.rng.below(self.image.piece_count);

@@ -19,6 +19,10 @@ use crate::swarm::Role;
 /// A complete agent notices the end of its tracker within the grace time and these 15 s.
 const RELEASE_SLACK: Duration = Duration::from_secs(15);
 
+/// Without a tracker it calls its source to see whether it is there, and somewhere nothing answers:
+/// twice CONNECT_PATIENT_MAX.
+const SOURCE_SLACK: Duration = Duration::from_secs(20);
+
 impl World {
     /// Starts what the plan of this machine says.
     pub fn start(&mut self, machine: MachineId) {
@@ -72,13 +76,15 @@ impl World {
     }
 
     /// The peers on the command line of an agent: none if there is a tracker, otherwise machine 0
-    /// and a few others.
+    /// and perhaps a few others.
     fn peers_given(&mut self, machine: MachineId) -> Vec<SocketAddr> {
         if self.options.tracker.is_some() {
             return Vec::new();
         }
         let others = self.machines.len() as u32;
-        let mut given: Vec<MachineId> = (0..5).map(|_| self.rng.below(others) as usize).collect();
+        let mut given: Vec<MachineId> = (0..self.options.others_given)
+            .map(|_| self.rng.below(others) as usize)
+            .collect();
         given.push(0);
         given.retain(|given| *given != machine);
         given
@@ -128,10 +134,10 @@ impl World {
             .filter(|agent| agent.stands_still);
         let ends = pauses.filter_map(|agent| agent.unplugged.map(|(from, time)| from + time));
         let still = ends.map(|end| end.since(now)).max().unwrap_or_default();
-        let wait = if stops_early {
-            Duration::from_secs(1800)
-        } else {
-            Duration::ZERO
+        let wait = match () {
+            () if stops_early => Duration::from_secs(1800),
+            () if self.options.tracker.is_none() => SOURCE_SLACK,
+            () => Duration::ZERO,
         };
         self.queue.schedule(
             now + self.tracker.grace(self.options.tracker_grace) + RELEASE_SLACK + still + wait,

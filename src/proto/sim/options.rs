@@ -24,8 +24,9 @@ pub struct Options {
     pub nat_from: usize,
     /// Bytes per second that the cable of each rack carries, each way.
     pub rack_rates: Vec<u64>,
-    /// Without a tracker, agents know each other from the command line.
+    /// Without a tracker, agents know agent 0 from the command line, and `others_given` others.
     pub tracker: Option<TrackerOptions>,
+    pub others_given: u32,
     pub tracker_grace: Duration,
     /// One way. Each connection draws its own.
     pub latency: Range<Duration>,
@@ -204,6 +205,7 @@ impl Options {
                 peers_max: 200,
                 ..TrackerOptions::default()
             }),
+            others_given: 0,
             tracker_grace: Duration::from_secs(30),
             latency: Duration::from_micros(100)..Duration::from_micros(200),
             window_bytes: 256 * 1024,

@@ -69,7 +69,6 @@ impl Options {
         } else {
             1000 + rng.below(9000)
         };
-        let loop_time = Duration::from_micros(u64::from(loop_micros));
         let time_max = span * 60 + Duration::from_secs(900);
         // If the tracker stops early, incomplete agents wait for it until the end.
         let stops_early = tracker
@@ -83,12 +82,13 @@ impl Options {
             nat_from,
             rack_rates: Vec::new(),
             tracker,
+            others_given: [0, 5][aside.below(2) as usize],
             tracker_grace,
             latency: Duration::from_micros(50)
                 ..Duration::from_micros(100 + u64::from(rng.below(20_000))),
             window_bytes: (16 * 1024) << rng.below(5),
             cut_interval: rng.chance(1, 3).then(|| span / (1 + rng.below(60))),
-            loop_time,
+            loop_time: Duration::from_micros(u64::from(loop_micros)),
             coarse: false,
             hashes,
             read_back_distance,

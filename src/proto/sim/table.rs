@@ -49,11 +49,13 @@ enum Scenario {
     Boot,
     /// Every fifth machine is killed when it should have about half of the image.
     Dying,
+    /// There is no tracker, and all know only the seed.
+    Untracked,
 }
 
 use Scenario::*;
 
-const SCENARIOS: [(&str, Scenario); 7] = [
+const SCENARIOS: [(&str, Scenario); 8] = [
     ("equal", Equal),
     ("half", Half),
     ("tenth", Tenth),
@@ -61,6 +63,7 @@ const SCENARIOS: [(&str, Scenario); 7] = [
     ("late", Late),
     ("boot", Boot),
     ("dying", Dying),
+    ("untracked", Untracked),
 ];
 
 struct Room {
@@ -185,7 +188,7 @@ impl Room {
     /// out.
     fn has_trouble(&self, index: usize) -> bool {
         match self.scenario {
-            Equal | Racks | Boot => false,
+            Equal | Racks | Boot | Untracked => false,
             Half => index % 2 == 1,
             Tenth => index % 10 == 9,
             Late => index % 4 == 3,
@@ -201,6 +204,9 @@ impl Room {
         let turn_micros = if self.leechers > 125 { "20000" } else { "5000" };
         options.loop_time =
             Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", turn_micros)[0]));
+        if self.scenario == Untracked {
+            options.tracker = None;
+        }
         if self.scenario == Racks {
             options.rack_rates =
                 alloc::vec![RACK_LINKS * RATE; (self.leechers as usize).div_ceil(RACK)];
@@ -225,7 +231,7 @@ impl Room {
 
     fn add_trouble(&self, index: usize, agent: &mut AgentOptions) {
         match self.scenario {
-            Equal | Racks | Boot | Late => {}
+            Equal | Racks | Boot | Late | Untracked => {}
             Half => (agent.up_rate, agent.down_rate) = (RATE / 2, RATE / 2),
             Tenth => (agent.up_rate, agent.down_rate) = (RATE / 10, RATE / 10),
             Dying => {

@@ -10,7 +10,7 @@ use crate::limits::*;
 use crate::policy::mesh::Ending;
 use crate::policy::throttle::Throttles;
 use crate::units::*;
-use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake};
+use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, PEX_ID};
 use crate::wire::message::{Message, RawBlock};
 
 impl Swarm {
@@ -123,6 +123,10 @@ impl Swarm {
                 let index = index.map_err(|_| "it lost a piece without a number")?;
                 self.take_dont_have(slot, check_piece(u32::from_be_bytes(index))?);
             }
+            Message::Extended {
+                id: PEX_ID,
+                payload,
+            } => self.take_peers(now, slot, &payload),
             Message::KeepAlive
             | Message::Port(_)
             | Message::Extended { .. }
@@ -142,6 +146,7 @@ impl Swarm {
             .get_mut(slot)
             .expect("a peer that speaks is there");
         peer.set_bitfield(field, self.picker.wanted());
+        self.note_source(slot);
     }
 
     fn take_have(&mut self, slot: PeerSlot, piece: PieceIndex) {
@@ -178,6 +183,7 @@ impl Swarm {
             peer.requests_max = reqq.clamp(1, PIPELINE_MAX);
         }
         peer.upload_only = handshake.upload_only;
+        peer.exchange.introduce(peer.address, handshake);
         peer.set_offers(handshake.offers);
         // Further handshakes add to the first (BEP 10). A repeated one changes nothing. Losses
         // since our bitfield could not be told before.
@@ -186,6 +192,7 @@ impl Swarm {
             let have = self.picker.have();
             self.changes.repeat_losses(&mut peer.changes, have);
         }
+        self.note_source(slot);
     }
 
     // ---- our requests

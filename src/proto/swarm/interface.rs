@@ -232,9 +232,10 @@ pub enum Event {
     TrackerWarned(String),
     TrackerLost(String),
     TrackerBack,
-    /// The tracker does not answer, and we are complete: we leave after this time unless it comes
-    /// back.
+    /// The tracker does not answer, or without one no source (`Mesh::note_source`), and we are
+    /// complete: we leave after this time unless it comes back.
     JobEnded(Duration),
+    SourceBack,
     PieceBad {
         piece: PieceIndex,
         liar: Option<SocketAddr>,
@@ -333,6 +334,7 @@ impl fmt::Display for Event {
             Event::TrackerWarned(text) => write!(f, "the tracker warns: {text}"),
             Event::TrackerLost(text) => write!(f, "the tracker does not answer: {text}"),
             Event::TrackerBack => f.write_str("the tracker answers again"),
+            Event::SourceBack => f.write_str("the peer of --peer answers again"),
             Event::JobEnded(leaves_in) => write!(
                 f,
                 "the server has ended the job, leaving in {} s",

@@ -7,6 +7,7 @@ use core::time::Duration;
 use super::interface::{Role, SeedingLimits};
 use super::peer::overdue;
 use crate::limits::{LEAVING_MAX, SLOW_UPLOAD_MAX};
+use crate::policy::mesh::Mesh;
 use crate::policy::tracker::Tracker;
 use crate::units::Instant;
 
@@ -103,6 +104,7 @@ impl Leaving {
         now: Instant,
         time: SeedingTime,
         tracker: &Tracker,
+        mesh: &Mesh,
     ) -> bool {
         let complete_at = self.complete_at.expect("a seeding agent is complete");
         if self.has_reached(now, complete_at, time) {
@@ -113,8 +115,10 @@ impl Leaving {
             // A seed may be started before its tracker.
             None if time.role == Role::Seeder => tracker.has_accepted_us() && tracker.is_gone(),
             None if tracker.exists() => tracker.is_gone(),
-            // Without a tracker nothing tells us to stop: stay as long as an incomplete peer is
-            // connected.
+            None if mesh.has_source() => mesh
+                .sources_absent()
+                .is_some_and(|(since, until)| overdue(until, since, time.grace)),
+            // Nothing tells us to stop: stay as long as an incomplete peer is connected.
             None => overdue(now, self.needed_at.max(complete_at), time.grace),
         }
     }
@@ -236,7 +240,9 @@ mod tests {
                 uploaded,
                 image_bytes: 1_000_000,
             };
-            if leaving.is_complete() && leaving.has_seeded_enough(at(now), time, &tracker) {
+            if leaving.is_complete()
+                && leaving.has_seeded_enough(at(now), time, &tracker, &Mesh::default())
+            {
                 return Some(now);
             }
         }

@@ -192,6 +192,7 @@ impl Swarm {
         if self.peers.values().any(incomplete) {
             self.leaving.note_needed(now);
         }
+        self.tell_of_sources(now);
         let time = SeedingTime {
             role: self.config.role,
             seed_for: self.config.seed_for,
@@ -200,18 +201,23 @@ impl Swarm {
             uploaded: self.traffic.uploaded(),
             image_bytes: self.metainfo.layout.total_bytes(),
         };
-        if self.leaving.has_seeded_enough(now, time, &self.tracker) {
+        let (tracker, mesh) = (&self.tracker, &self.mesh);
+        if self.leaving.has_seeded_enough(now, time, tracker, mesh) {
             self.finish(now, Outcome::Complete);
         }
     }
 
-    /// When a complete agent leaves, if its tracker is away and does not come back.
+    /// When a complete agent leaves, if its tracker or what is in its place is away and does not
+    /// come back.
     #[must_use]
     pub fn leaves_in(&self, now: Instant) -> Option<Duration> {
         let config = &self.config;
         let follows = config.seed_for.is_none()
             && (config.role == Role::Leecher || self.tracker.has_accepted_us());
-        let away = self.tracker.unreachable_since();
+        let away = match self.tracker.exists() {
+            true => self.tracker.unreachable_since(),
+            false => self.mesh.sources_absent().map(|(since, _)| since),
+        };
         let away = away.filter(|_| follows && self.state == State::Seeding)?;
         Some((away + config.tracker_grace).since(now))
     }

@@ -48,6 +48,10 @@ impl Swarm {
 
     /// A connection that `poll_connect` asked for is set up. If that failed, call `handle_closed`.
     pub fn handle_connected(&mut self, now: Instant, slot: PeerSlot) {
+        let peer_address = self.peer(slot).address;
+        if self.mesh.answered(peer_address) && self.state == State::Seeding {
+            return self.close(now, slot, Ending::BothComplete, "it is still there");
+        }
         // After an outage of the network all that were called in vain may answer at once.
         if self.peer(slot).is_slow(now) && self.peers.staying_count(now) >= LINKS_MAX {
             return self.close(now, slot, Ending::Normal, "others answered sooner");
@@ -156,13 +160,15 @@ impl Swarm {
             && overdue(now, waits_since, LINK_PATIENCE)
             && self.peers.count() < SEED_LINKS_MAX;
         let room = self.may_call(now);
-        if !room && !gets_nothing {
+        if !room && !gets_nothing && !self.watches_sources() {
             return None;
         }
         let kind = match self.config.role {
             _ if !self.have().is_full() => PeerKind::Any,
             Role::Seeder => PeerKind::Incomplete,
-            Role::Leecher => PeerKind::FixedIncomplete,
+            Role::Leecher if self.tracker.exists() => PeerKind::FixedIncomplete,
+            Role::Leecher if room => PeerKind::FixedIncompleteOrSource,
+            Role::Leecher => PeerKind::Source,
         };
         let address = loop {
             let address = self.mesh.next_address(now, kind, &mut self.rng)?;
@@ -199,8 +205,14 @@ impl Swarm {
         count < LINKS || searches
     }
 
+    /// Without a tracker, a complete agent looks whether the sources are still there.
+    pub(super) fn watches_sources(&self) -> bool {
+        self.state == State::Seeding && !self.tracker.exists() && self.config.role == Role::Leecher
+    }
+
     pub(super) fn links_max(&self) -> usize {
         match self.config.role {
+            Role::Seeder if !self.tracker.exists() => VISITORS_MAX,
             Role::Seeder => SEED_LINKS_MAX,
             Role::Leecher => LINKS_MAX,
         }

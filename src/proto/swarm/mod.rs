@@ -14,6 +14,7 @@
 //! ```text
 //! peers, peer   connections, and how we stand with each peer
 //! requests      what a peer was asked for, and what of it is late
+//! exchange      what a peer was told of others
 //! scan          what the target holds at the start
 //! read_back     whether what was written is on the disk
 //! placing       zeros and equal pieces, and what is being written
@@ -36,6 +37,7 @@
 //! storage       what the disk and the hash unit answer
 //! reading       what is read and hashed next
 //! announcing    what the tracker is told
+//! introducing   which peers peers tell each other of
 //! timers        what happens because time has passed
 //! waiting       what is waited for while nothing arrives
 //! ```
@@ -43,8 +45,10 @@
 mod announcing;
 mod changes;
 mod disk_queue;
+mod exchange;
 mod inbound;
 mod interface;
+mod introducing;
 mod leaving;
 mod lifecycle;
 mod links;
@@ -175,6 +179,8 @@ pub struct Swarm {
     blame: Blame,
     tracker: Tracker,
     last_announce: LastAnnounce,
+    /// We have said that no source is there.
+    said_absent: bool,
     /// What the tracker last warned us of.
     warning: Option<String>,
     announce_key: u32,
@@ -253,6 +259,7 @@ impl Swarm {
                 true => LastAnnounce::NoTracker,
                 false => LastAnnounce::Pending,
             },
+            said_absent: false,
             warning: None,
             announce_key: rng.next_u64() as u32,
             leaving: Leaving::new(now, complete_at),

@@ -13,7 +13,7 @@ use crate::policy::cache::Chunk;
 use crate::policy::picker::{Asked, Pick};
 use crate::policy::throttle::{Throttle, Throttles};
 use crate::units::*;
-use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake};
+use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, PEX_ID};
 use crate::wire::message::{Handshake, Message};
 
 impl Swarm {
@@ -109,13 +109,14 @@ impl Swarm {
     fn extended_handshake(&self, offers: bool) -> Message {
         let handshake = ExtendedHandshake {
             dont_have: Some(DONT_HAVE_ID),
+            ut_pex: (!self.metainfo.private).then_some(PEX_ID),
             reqq: Some(UPLOAD_QUEUE_MAX as u32),
             client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
             listen_port: Some(self.config.listen_port),
             // A source that lacks some of its pieces does not want them back.
             upload_only: self.state == State::Seeding,
+            fetches: self.config.role == Role::Leecher,
             offers,
-            ..ExtendedHandshake::default()
         };
         Message::Extended {
             id: EXTENDED_HANDSHAKE_ID,

@@ -18,6 +18,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::changes::Reader;
+use super::exchange::Exchange;
 use super::requests::Requests;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
@@ -80,6 +81,7 @@ pub(super) struct Peer {
     pub(super) said_complete: bool,
     /// The id of the message that tells them that we lost a piece (BEP 54).
     pub(super) dont_have: Option<u8>,
+    pub(super) exchange: Exchange,
 
     pub(super) said_handshake: bool,
     pub(super) said_extended: bool,
@@ -160,6 +162,7 @@ impl Peer {
         direction: Direction,
         piece_count: u32,
     ) -> Peer {
+        let called_at = (direction == Direction::Outgoing).then_some(address);
         Peer {
             address,
             direction,
@@ -177,6 +180,7 @@ impl Peer {
             said_offers: false,
             said_complete: false,
             dont_have: None,
+            exchange: Exchange::new(now, called_at),
             said_handshake: false,
             said_extended: false,
             said_bitfield: false,

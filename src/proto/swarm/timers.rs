@@ -36,6 +36,8 @@ impl Swarm {
             for slot in self.peers.slots() {
                 self.watch(now, slot);
             }
+            self.exchange_peers(now);
+            self.send_visitors_on(now);
             self.replace_slow_fillers(now, throttles);
             self.make_buffers(now);
             self.pass_disk_time(now);
@@ -51,7 +53,7 @@ impl Swarm {
     /// Time-outs of one peer.
     fn watch(&mut self, now: Instant, slot: PeerSlot) {
         let seeding = self.state == State::Seeding;
-        let connect_max = match self.may_call(now) {
+        let connect_max = match self.may_call(now) || self.watches_sources() {
             true => CONNECT_PATIENT_MAX,
             false => CONNECT_MAX,
         };
@@ -187,7 +189,10 @@ impl Swarm {
     /// have their slots: further peers would only wait behind them.
     fn upload_slots(&self, up: &Throttle) -> usize {
         let Some(rate) = up.bytes_per_second() else {
-            return self.links_max();
+            return match self.links_max() {
+                VISITORS_MAX => VISITORS_KEPT,
+                links => links,
+            };
         };
         let in_quantum = rate * CHOKE_QUANTUM.as_secs() / u64::from(PIPELINE_MIN * BLOCK_BYTES);
         in_quantum.clamp(1, self.links_max() as u64) as usize

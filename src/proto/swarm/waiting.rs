@@ -80,6 +80,7 @@ impl Swarm {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.peers, &self.tracker) {
+            (lack @ Lack::Unreachable(_), LastAnnounce::NoTracker) => lack.fmt(f),
             (lack @ (Lack::Nobody | Lack::Unreachable(_)), tracker) => {
                 write!(f, "{lack}; {tracker}")
             }
@@ -121,7 +122,9 @@ impl fmt::Display for Lack {
 impl fmt::Display for LastAnnounce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LastAnnounce::NoTracker => f.write_str("the torrent names no tracker"),
+            LastAnnounce::NoTracker => {
+                f.write_str("the torrent names no tracker, and no peer is given (--peer)")
+            }
             LastAnnounce::Pending => f.write_str("the tracker has not answered yet"),
             LastAnnounce::Answered => f.write_str("the tracker answers and names no other peer"),
             LastAnnounce::Refused(why) => write!(f, "the tracker refuses: {why}"),

@@ -32,6 +32,9 @@ pub struct ExtendedHandshake {
     pub listen_port: Option<u16>,
     /// The sender will not download: it is a seed, or has all that it wants (BEP 21).
     pub upload_only: bool,
+    /// The sender has fetched what it has, or is about to: it does not stay for its own sake. This
+    /// entry is our own.
+    pub fetches: bool,
     /// The sender suggests pieces (BEP 6), and wants to be asked for nothing else. This entry is
     /// our own.
     pub offers: bool,
@@ -41,13 +44,20 @@ pub struct ExtendedHandshake {
 /// piece (BEP 54).
 pub const DONT_HAVE_ID: u8 = 1;
 
+/// The id of the message that tells us of other peers (BEP 11).
+pub const PEX_ID: u8 = 2;
+
 /// The extended message id of an [`ExtendedHandshake`].
 pub const EXTENDED_HANDSHAKE_ID: u8 = 0;
 
 impl ExtendedHandshake {
     /// The payload of the message.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::from(b"d1:md");
+        let mut out = Vec::from(b"d");
+        if self.fetches {
+            put_entry(&mut out, "fetches", 1);
+        }
+        out.extend_from_slice(b"1:md");
         if let Some(id) = self.dont_have {
             put_entry(&mut out, "lt_donthave", i64::from(id));
         }
@@ -87,13 +97,13 @@ impl ExtendedHandshake {
             client: client.map(|client| text::printable(client, TEXT_BYTES_MAX)),
             listen_port: integer("p").and_then(positive),
             upload_only: integer("upload_only").is_some_and(|value| value != 0),
+            fetches: integer("fetches").is_some_and(|value| value != 0),
             offers: integer("offers").is_some_and(|value| value != 0),
         })
     }
 }
 
-/// Peers that the sender has connected to and has lost since its last message (BEP 11). Peers are
-/// not exchanged yet; both ways are tested.
+/// Peers that the sender has connected to and has lost since its last message (BEP 11).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pex {
     pub added: Vec<SocketAddr>,
@@ -186,9 +196,10 @@ mod tests {
                     client: Some("swarmdd/0.1.0".into()),
                     listen_port: Some(6881),
                     upload_only: true,
+                    fetches: true,
                     offers: true,
                 },
-                "d1:md11:lt_donthavei7e6:ut_pexi1ee6:offersi1e1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
+                "d7:fetchesi1e1:md11:lt_donthavei7e6:ut_pexi1ee6:offersi1e1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
             ),
         ];
         for (handshake, text) in cases {
@@ -216,6 +227,7 @@ mod tests {
             client: Some("libtorrent/2.0.8.0".into()),
             listen_port: None,
             upload_only: true,
+            fetches: false,
             offers: false,
         };
         assert_eq!(ExtendedHandshake::parse(payload), Ok(expected));

@@ -1,7 +1,7 @@
 """Which machines take part, and which are called?"""
 
 from fixtures import FILE_IMAGE, same_bytes
-from harness import MIB, aria2, check, wait_until
+from harness import KIB, MIB, aria2, check, wait_until
 from routed import INSIDE, OUTSIDE, SUBNET, Routed
 from torrent import Torrent
 
@@ -36,6 +36,38 @@ def a_peer_outside_the_subnet_gets_no_byte(stage):
     check((fetched, uploaded) == (0, 0), f"fetched {fetched}, uploaded {uploaded}")
 
 
+def thirty_machines_that_know_one_address_find_each_other(stage):
+    """There is no tracker, and the seed could send an image a second. When it ends, they end."""
+    image = stage.image("image", 4 * MIB)
+    torrent = Torrent(stage.directory, image, 64 * KIB)
+    seed, port = stage.seed(torrent, image, "--max-up", "4M")
+    agents = [stage.get("--peer", f"127.0.0.1:{port}", "--tracker-grace", 2, torrent.path,
+                        f"target-{number}") for number in range(30)]
+    for agent in agents:
+        agent.wait_state("seeding", 60)
+    sent = seed.last()[str(image)]["uploaded"]
+    check(sent < 10 * 4 * MIB, f"the seed has sent {sent} bytes: nobody else has sent much")
+    check(all(agent.is_running() for agent in agents), "somebody left, and the seed is there")
+    seed.end()
+    for number, agent in enumerate(agents):
+        agent.expect(0, 30)
+        check(same_bytes(image, stage.path(f"target-{number}")), f"target {number} differs")
+    check("the server has ended the job" in agents[0].output(), agents[0].tail())
+
+
+def machines_with_a_private_torrent_do_not_learn_of_each_other(stage):
+    image = stage.image("image", 4 * MIB)
+    for private in (True, False):
+        torrent = Torrent(stage.directory, image, 64 * KIB, private=private)
+        _, port = stage.seed(torrent, image, "--max-up", "1M")
+        agents = [stage.get("--peer", f"127.0.0.1:{port}", "--seed-secs", 2, torrent.path,
+                            f"target-{private}-{number}") for number in range(3)]
+        for agent in agents:
+            agent.expect(0, 60)
+        passed_on = sum(agent.reports()[-1]["uploaded"] for agent in agents)
+        check((passed_on == 0) == private, f"private {private}: {passed_on} bytes passed on")
+
+
 class Meeting:
     """`seed` and `get` at INSIDE, an aria2 for each of them at OUTSIDE, and a tracker."""
 
@@ -62,4 +94,8 @@ class Meeting:
         return {entry for entry in self.routed.passed() if entry[0] in self.ports}
 
 
-CASES = [a_peer_outside_the_subnet_gets_no_byte]
+CASES = [
+    a_peer_outside_the_subnet_gets_no_byte,
+    thirty_machines_that_know_one_address_find_each_other,
+    machines_with_a_private_torrent_do_not_learn_of_each_other,
+]

@@ -50,7 +50,7 @@ fn an_agent_without_peers_says_what_the_tracker_does() {
     swarm.last_announce = LastAnnounce::NoTracker;
     expect(
         &swarm,
-        "no other peer is known; the torrent names no tracker",
+        "no other peer is known; the torrent names no tracker, and no peer is given (--peer)",
     );
 }
 
