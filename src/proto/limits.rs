@@ -309,7 +309,9 @@ pub const READ_BACK_DISTANCE: u64 = 256 * 1024 * 1024;
 /// What a write waits for read-backs at most, as far as the disk can be foreseen.
 pub(crate) const READ_BACK_PAUSE: Duration = Duration::from_millis(50);
 
-/// Per cent of its time that a disk may need for the download while it also reads back.
+/// Per cent of its time that a disk may need for the download while it also reads back. With 100, a
+/// simulated room whose disks seek most of the time took 1.03 times as long as with everything read
+/// back at the end.
 pub(crate) const READ_BACK_LOAD_MAX: u64 = 75;
 
 /// Pieces of zeros being written at once. If the disk makes zeros by itself, each takes no time;

@@ -18,8 +18,8 @@ pub struct SpareTime {
     ticked_at: Instant,
     /// Since the last tick, the disk worked for the download alone for this time.
     busy_micros: u64,
-    /// The part of the time for which it did so lately, in per cent.
-    load_percent: u64,
+    /// The part of the time for which it did so in the last seconds, in 10,000ths.
+    load: u64,
     /// Time that went into read-backs since the last one ended, and the mean of these times.
     reading_micros: u64,
     chunk_micros: u64,
@@ -31,7 +31,7 @@ impl SpareTime {
             now,
             ticked_at: now,
             busy_micros: 0,
-            load_percent: 0,
+            load: 0,
             reading_micros: 0,
             // Nothing is known of the disk: four chunks at once.
             chunk_micros: PAUSE_MICROS / 4,
@@ -52,8 +52,8 @@ impl SpareTime {
 
     pub fn tick(&mut self) {
         let passed = self.now.0.saturating_sub(self.ticked_at.0).max(1);
-        let percent = self.busy_micros * 100 / passed;
-        self.load_percent = (3 * self.load_percent + percent) / 4;
+        // Over 16 ticks: a disk that is busy all the time has idle moments, too.
+        self.load = (15 * self.load + self.busy_micros * 10_000 / passed) / 16;
         (self.ticked_at, self.busy_micros) = (self.now, 0);
     }
 
@@ -65,7 +65,7 @@ impl SpareTime {
 
     /// How many chunks may be read back at once; 0 if the download needs the disk.
     pub fn chunks(&self) -> usize {
-        if self.load_percent > READ_BACK_LOAD_MAX {
+        if self.load > READ_BACK_LOAD_MAX * 100 {
             return 0;
         }
         let fit = PAUSE_MICROS / self.chunk_micros.max(1);
@@ -108,7 +108,7 @@ mod tests {
         let mut now = Instant(0);
         let mut spare = SpareTime::new(now);
         let mut chunks_at = |busy_percent| {
-            for _ in 0..20 {
+            for _ in 0..100 {
                 let busy = TICK * busy_percent / 100;
                 now = now + busy;
                 spare.pass(now, 3, 0);
