@@ -224,7 +224,7 @@ fn make_info_and_verify_agree_on_used_ranges() {
     let offset = 5 * MIB + (303_104 / 65_536) * 65_536;
     assert!(
         complaint.ends_with(&format!(
-            "1 of {pieces} pieces bad, the first at disk offset {offset}"
+            "1 of {pieces} pieces bad, the first at byte {offset}"
         )),
         "{complaint}"
     );
@@ -266,10 +266,7 @@ fn verify_of_a_single_file_names_the_first_bad_offset() {
         format!("good: 8 of 10 pieces\nbad offset: {}\n", 3 * MIB)
     );
     let complaint = fail(&["verify", &torrent, &image]);
-    let expected = format!(
-        "{image}: 2 of 10 pieces bad, the first at disk offset {}",
-        3 * MIB
-    );
+    let expected = format!("{image}: 2 of 10 pieces bad, the first at byte {}", 3 * MIB);
     assert_eq!(complaint, expected);
 }
 
@@ -313,7 +310,8 @@ fn make_refuses_sources_that_it_cannot_describe() {
         (
             ["make", directory, "-o", &torrent],
             format!(
-                "source {directory}: a directory without slices, whose names are offsets in hexadecimal"
+                "source {directory}: a directory without slices, whose names are offsets in \
+                 hexadecimal"
             ),
         ),
         (

@@ -96,7 +96,7 @@ fn slices_are_described_wherever_their_runs_lie() {
     assert!(output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains(" and 2 more is no slice and not read\n"),
+        said.contains(" and 2 more is no slice and left out\n"),
         "{said}"
     );
     let made = String::from_utf8(output.stdout).unwrap();
@@ -458,6 +458,18 @@ fn a_torrent_info_beside_slices_says_how_large_the_partition_is() {
         field(&info, "disk needed: ").starts_with("10240000 "),
         "{info}"
     );
+    // A slice of another image has stayed from before.
+    let foreign = place.0.join(format!("sda1/{:032x}", 0x90_0000));
+    fs::write(&foreign, [7; 512]).unwrap();
+    let error = fail(&place, &["make", "sda1", "-o", "b.torrent"]);
+    let bytes: usize = RUNS.iter().map(|(_, _, length)| length).sum();
+    let more = format!(
+        "source sda1/torrent.info names {bytes} bytes, its slices have {}: some are of another \
+         image",
+        bytes + 512
+    );
+    assert_eq!(error, more);
+    fs::remove_file(foreign).unwrap();
     // A slice that it names is not there: the run of partclone or a copy was broken off.
     fs::remove_file(place.0.join("sda1/0AC400")).unwrap();
     let error = fail(&place, &["make", "sda1", "-o", "a.torrent"]);

@@ -144,6 +144,27 @@ fn a_map_is_not_believed_if_partitions_overlap() {
     );
 }
 
+/// Nothing in it says how large its sectors are. So its table counts as none, and the map, which is
+/// of a disk, says nothing either.
+#[test]
+fn a_map_is_not_believed_if_the_table_counts_as_none() {
+    let place = Place::new("none");
+    let path = place.path("disk.img");
+    let file = File::create(&path).unwrap();
+    file.set_len(16 * MIB).unwrap();
+    let mut entry = vec![0, 0, 0, 0, 0x83, 0, 0, 0];
+    entry.extend(512u32.to_le_bytes());
+    entry.extend(1024u32.to_le_bytes());
+    entry.resize(64, 0);
+    file.write_all_at(&[&entry[..], &[0x55, 0xaa]].concat(), 446)
+        .unwrap();
+    let said = made(&place, &path, &format!("0 ?\n0 {} ?\n", 16 * MIB));
+    assert!(
+        said.contains(&format!("\nsize: {} bytes", 16 * MIB)),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_map_that_does_not_fit_is_refused() {
     let place = Place::new("refused");

@@ -3,7 +3,10 @@
 //! Every job that was added keeps its entry until the daemon ends, however the job ended. An entry
 //! has the number of its job, which the reporter knows it by.
 
-use mio::Registry;
+use std::path::Path;
+use std::time::Duration;
+
+use mio::{Events, Registry};
 use swarm_proto::text;
 use swarm_proto::units::{InfoHash, Instant};
 
@@ -12,7 +15,8 @@ use super::job::Job;
 use super::request::{Addition, Request};
 use super::setup::{Budget, Settings, Setup, Taken};
 use super::tokens::CLIENT_COUNT_MAX;
-use super::{Agent, Reporter};
+use super::{Agent, Reporter, RunError};
+use crate::os::clock;
 use crate::os::device::Device;
 use crate::report::json_string;
 
@@ -20,9 +24,58 @@ use crate::report::json_string;
 /// answer to `list`.
 const ENTRY_COUNT_MAX: usize = 64;
 
-/// Checks a job and opens its target or source beside the devices that other jobs have open. An
-/// error is the sentence of the refusal.
-pub type Open<'a> = dyn Fn(&Addition, &[&Device], &mut Reporter) -> Result<Setup, String> + 'a;
+/// How long opening keeps the jobs that run from their turns, and they keep it waiting at most. A
+/// directory of slices may be read for minutes.
+const OPENING_STEP: Duration = Duration::from_millis(10);
+
+/// Checks a job and opens its target or source beside those of the jobs that run. An error is the
+/// sentence of the refusal.
+pub type Open<'a> = dyn Fn(&Addition, &mut Opening) -> Result<Setup, String> + 'a;
+
+/// What a job that is being opened sees of the others.
+pub struct Opening<'o, 'a> {
+    agent: &'o mut Agent<'a>,
+    events: &'o mut Events,
+    /// When the jobs had their last turn.
+    turned_at: Instant,
+    result: Result<(), RunError>,
+}
+
+impl Opening<'_, '_> {
+    /// To be called between steps that are short: gives the jobs their turns, if they had none for
+    /// a while. False if nothing is to be opened any more.
+    pub fn pause(&mut self) -> bool {
+        let (begin, mut now) = (self.turned_at + OPENING_STEP, clock::now());
+        let end = now + OPENING_STEP;
+        while self.goes_on() && begin <= now && now < end {
+            self.result = self.agent.turn(self.events);
+            now = clock::now();
+            self.turned_at = now;
+            if self.events.is_empty() && self.agent.timeout(now) != Some(Duration::ZERO) {
+                break;
+            }
+        }
+        self.goes_on()
+    }
+
+    fn goes_on(&self) -> bool {
+        self.result.is_ok() && !self.agent.leaving
+    }
+
+    /// Targets and sources.
+    pub fn devices(&self) -> Vec<&Device> {
+        self.agent.jobs.iter().map(Job::device).collect()
+    }
+
+    pub fn targets(&self) -> impl Iterator<Item = &Path> {
+        let targets = self.agent.jobs.iter().filter_map(Job::target);
+        targets.map(|device| &*device.path)
+    }
+
+    pub fn reporter(&mut self) -> &mut Reporter {
+        self.agent.shared.reporter
+    }
+}
 
 pub(super) struct Daemon<'a> {
     control: Control,
@@ -31,6 +84,10 @@ pub(super) struct Daemon<'a> {
     budget: Budget,
     /// By the number of the job.
     entries: Vec<Entry>,
+    /// A job is being opened. The others have their turns, and programs wait.
+    is_opening: bool,
+    /// Why the loop has ended while a job was opened.
+    failed: Option<RunError>,
 }
 
 /// What `list` says of a job beside its progress.
@@ -51,6 +108,8 @@ impl<'a> Daemon<'a> {
             settings,
             budget: Budget::new(settings.memory_mib),
             entries: Vec::new(),
+            is_opening: false,
+            failed: None,
         }
     }
 
@@ -62,8 +121,13 @@ impl<'a> Daemon<'a> {
         self.control.note(index);
     }
 
+    pub fn is_opening(&self) -> bool {
+        self.is_opening
+    }
+
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.control.deadline(now)
+        let waits = || self.control.deadline(now);
+        (!self.is_opening).then(waits).flatten()
     }
 
     /// A job has ended. Its entry stays.
@@ -84,64 +148,86 @@ impl<'a> Daemon<'a> {
     }
 }
 
-impl Agent<'_> {
+impl<'a> Agent<'a> {
     /// Answers one request of each program. The next one has its turn after the jobs had theirs.
-    pub(super) fn answer_programs(&mut self, now: Instant) {
-        let Some(mut daemon) = self.daemon.take() else {
-            return;
+    pub(super) fn answer_programs(
+        &mut self,
+        events: &mut Events,
+        now: Instant,
+    ) -> Result<(), RunError> {
+        let daemon = self.daemon.as_mut();
+        let Some(daemon) = daemon.filter(|daemon| !daemon.is_opening) else {
+            return Ok(());
         };
-        daemon
-            .control
-            .handle_timeout(self.shared.poll.registry(), now);
+        let registry = self.shared.poll.registry();
+        daemon.control.handle_timeout(registry, now);
         for index in 0..CLIENT_COUNT_MAX {
-            if let Some(line) = daemon.control.poll_line(index, now) {
-                let answer = match self.answer(&mut daemon, line, now) {
+            if let Some(line) = self.daemon().control.poll_line(index, now) {
+                let answer = match self.answer(line, events) {
                     Ok(members) => format!("{{\"ok\":true{members}}}\n"),
                     Err(error) => {
                         format!("{{\"ok\":false,\"error\":{}}}\n", json_string(&error))
                     }
                 };
-                daemon.control.reply(index, answer);
+                self.daemon().control.reply(index, answer);
             }
         }
-        self.daemon = Some(daemon);
+        self.daemon().failed.take().map_or(Ok(()), Err)
+    }
+
+    fn daemon(&mut self) -> &mut Daemon<'a> {
+        self.daemon.as_mut().expect("only a daemon is asked")
     }
 
     /// The members of the answer after `ok`.
-    fn answer(&mut self, daemon: &mut Daemon, line: Line, now: Instant) -> Result<String, String> {
+    fn answer(&mut self, line: Line, events: &mut Events) -> Result<String, String> {
+        // Opening a job for another program may have taken long.
+        let now = clock::now();
         let line = line.ok_or_else(|| format!("a line is longer than {LINE_BYTES_MAX} bytes"))?;
         match Request::parse(&line)? {
-            Request::Add(addition) => return self.add(daemon, &addition, now),
-            Request::List => return Ok(self.list(daemon, now)),
-            Request::Pause(info_hash) => self.pause(daemon, info_hash, now)?,
+            Request::Add(addition) => return self.add(&addition, events),
+            Request::List => return Ok(self.list(now)),
+            Request::Pause(info_hash) => self.pause(info_hash, now)?,
             Request::Shutdown => self.leave(now),
         }
         Ok(String::new())
     }
 
-    fn add(
-        &mut self,
-        daemon: &mut Daemon,
-        addition: &Addition,
-        now: Instant,
-    ) -> Result<String, String> {
+    fn add(&mut self, addition: &Addition, events: &mut Events) -> Result<String, String> {
+        let shutting_down = || Err("the daemon is shutting down".into());
         if self.leaving {
-            return Err("the daemon is shutting down".into());
+            return shutting_down();
         }
+        let daemon = self.daemon();
         if daemon.entries.len() == ENTRY_COUNT_MAX {
             return Err(format!(
                 "the daemon has had {ENTRY_COUNT_MAX} jobs, start another one"
             ));
         }
-        let devices: Vec<&Device> = self.jobs.iter().map(Job::device).collect();
-        let setup = (daemon.open)(addition, &devices, self.shared.reporter)?;
+        daemon.is_opening = true;
+        let (open, settings) = (daemon.open, daemon.settings);
+        let mut opening = Opening {
+            agent: self,
+            events,
+            turned_at: clock::now(),
+            result: Ok(()),
+        };
+        let opened = open(addition, &mut opening);
+        let failed = opening.result.err();
+        let leaving = self.leaving;
+        let daemon = self.daemon();
+        (daemon.is_opening, daemon.failed) = (false, failed);
+        let setup = opened?;
+        if leaving {
+            return shutting_down();
+        }
         let info_hash = setup.metainfo.info_hash;
         let taken = daemon.budget.take(&setup.metainfo)?;
-        if let Err(error) = self.add_job(setup, taken.pool_bytes, daemon.settings, now) {
-            daemon.budget.give_back(taken);
+        if let Err(error) = self.add_job(setup, taken.pool_bytes, settings, clock::now()) {
+            self.daemon().budget.give_back(taken);
             return Err(error.to_string());
         }
-        daemon.entries.push(Entry {
+        self.daemon().entries.push(Entry {
             info_hash,
             paused: false,
             complete_at: None,
@@ -151,7 +237,8 @@ impl Agent<'_> {
         Ok(format!(",\"info_hash\":\"{info_hash}\""))
     }
 
-    fn list(&mut self, daemon: &mut Daemon, now: Instant) -> String {
+    fn list(&mut self, now: Instant) -> String {
+        let daemon = self.daemon.as_mut().expect("only a daemon is asked");
         for job in self.jobs.iter_mut() {
             job.report(true, self.shared.reporter, now);
             daemon.note_times(job);
@@ -166,14 +253,9 @@ impl Agent<'_> {
     }
 
     /// Ends the jobs with this torrent. Their entries stay.
-    fn pause(
-        &mut self,
-        daemon: &mut Daemon,
-        info_hash: InfoHash,
-        now: Instant,
-    ) -> Result<(), String> {
+    fn pause(&mut self, info_hash: InfoHash, now: Instant) -> Result<(), String> {
         let mut is_known = false;
-        for entry in &mut daemon.entries {
+        for entry in &mut self.daemon().entries {
             let is_meant = entry.info_hash == info_hash;
             entry.paused |= is_meant;
             is_known |= is_meant;
@@ -207,5 +289,80 @@ impl Entry {
             "{open}{info_hash},\"paused\":{},\"finished_secs\":{finished},\"idle_secs\":{idle}}}",
             self.paused
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::setup::tests::{leecher, metainfo, settings, zeros};
+    use super::*;
+    use crate::os::signal::Signals;
+    use crate::os::testing::Scratch;
+    use crate::report::{self, Mode};
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    /// Two programs ask for jobs at once. Opening each of them goes on until a job that runs has
+    /// ended.
+    #[test]
+    fn jobs_that_run_have_their_turns_while_one_is_opened() {
+        let (files, settings) = (["one", "other"].map(Scratch::new), settings());
+        let jobs = [
+            leecher(zeros(10), &files[0]),
+            leecher(metainfo(1 << 20, 1 << 18), &files[1]),
+        ];
+        let torrents = jobs.each_ref().map(|setup| Arc::downgrade(&setup.metainfo));
+        let is_over = |job: usize| torrents[job].strong_count() == 0;
+        let opening_count = Cell::new(0);
+        let open = |addition: &Addition, opening: &mut Opening| {
+            assert_eq!(opening_count.replace(1), 0, "two are opened at once");
+            let late = clock::now() + Duration::from_secs(20);
+            while !is_over(0) && clock::now() < late {
+                assert!(opening.pause());
+            }
+            opening_count.set(0);
+            Err(format!("{}: {} {}", addition.path, is_over(0), is_over(1)))
+        };
+        let mut reporter = report::standard(Mode::None);
+        let signals = &mut Signals::new().unwrap();
+        let mut agent = Agent::new(jobs.into(), &settings, signals, &mut reporter).unwrap();
+        let path = files[0].path().with_extension("socket");
+        let control = Control::new(&path, agent.shared.poll.registry()).unwrap();
+        agent.daemon = Some(Daemon::new(control, &open, &settings));
+        agent.daemon().entries = torrents
+            .each_ref()
+            .map(|torrent| Entry {
+                info_hash: torrent.upgrade().expect("it runs").info_hash,
+                paused: false,
+                complete_at: None,
+                uploaded_at: None,
+                taken: Taken::default(),
+            })
+            .into();
+        let mut programs = ["/one", "/two"].map(|name| {
+            let mut program = UnixStream::connect(&path).unwrap();
+            let line = format!(r#"{{"do":"add","torrent":"a","path":"{name}"}}"#);
+            program.write_all((line + "\n").as_bytes()).unwrap();
+            program.set_nonblocking(true).unwrap();
+            program
+        });
+        let mut events = Events::with_capacity(16);
+        let mut answers = [String::new(), String::new()];
+        for turn in 0.. {
+            assert!(turn < 10_000, "the programs have {answers:?}");
+            agent.turn(&mut events).unwrap();
+            for (program, answer) in programs.iter_mut().zip(&mut answers) {
+                // It would block while there is no answer.
+                let _ = program.read_to_string(answer);
+            }
+            if answers.iter().all(|answer| answer.ends_with('\n')) {
+                break;
+            }
+        }
+        let expected = ["/one", "/two"]
+            .map(|name| format!("{{\"ok\":false,\"error\":\"{name}: true false\"}}\n"));
+        assert_eq!(answers, expected);
     }
 }

@@ -159,6 +159,11 @@ impl Job {
         self.core.metainfo().info_hash
     }
 
+    /// What it writes.
+    pub fn target(&self) -> Option<&Device> {
+        (self.role == Role::Leecher).then(|| self.device())
+    }
+
     pub fn device(&self) -> &Device {
         self.storage.device()
     }

@@ -24,7 +24,7 @@ mod request;
 mod setup;
 mod tokens;
 
-pub use daemon::Open;
+pub use daemon::{Open, Opening};
 pub use messages::RunError;
 pub use request::Addition;
 pub use setup::{Settings, Setup, divide_memory};
@@ -175,7 +175,11 @@ impl<'a> Agent<'a> {
     }
 
     fn turn(&mut self, events: &mut Events) -> Result<(), RunError> {
-        let timeout = self.timeout(clock::now());
+        let is_opening = self.daemon.as_ref().is_some_and(Daemon::is_opening);
+        let timeout = match is_opening {
+            true => Some(Duration::ZERO),
+            false => self.timeout(clock::now()),
+        };
         match self.shared.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
@@ -198,7 +202,7 @@ impl<'a> Agent<'a> {
         for index in self.jobs.indexes() {
             self.settle(index, now);
         }
-        self.answer_programs(now);
+        self.answer_programs(events, now)?;
         self.report(now);
         Ok(())
     }

@@ -272,7 +272,7 @@ Example:
 
 pub(super) const VERIFY: &str = "\
 Reads everything of TARGET that TORRENT describes and compares the hashes.
-Prints how many pieces are good and the disk offset of the first bad one; the
+Prints how many pieces are good and at which byte the first bad one begins; the
 exit status is 0 only if all are good. Nothing is written. If an image of a
 whole disk lies on a disk of another size, the piece with the partition table is
 bad: the table was fitted to that disk.

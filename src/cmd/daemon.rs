@@ -2,7 +2,8 @@
 //!
 //! The same as `get` and `seed` would take, refused in the same words, but one job at a time: the
 //! disks of the jobs that run are held already. Opening must not keep the loop from its jobs, so a
-//! torrent is read from a file only. Clonezilla names files.
+//! torrent is read from a file only (Clonezilla names files), and what may take long pauses for
+//! them.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -11,38 +12,35 @@ use std::sync::Arc;
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::text;
 
+use super::Failure;
 use super::get::{Options, hold, needed_bytes};
-use super::{Failure, seed};
-use crate::agent::{self, Addition, Reporter, Setup};
+use super::seed::{self, Meanwhile};
+use crate::agent::{self, Addition, Opening, Setup};
 use crate::net::torrent;
-use crate::os::device::{Device, TargetOptions};
+use crate::os::device::TargetOptions;
 use crate::os::signal::Signals;
 use crate::report;
-use crate::target::Target;
+use crate::target::{Target, source};
 
 /// `control` is the socket at which programs ask for jobs.
 pub fn run(control: &Path, options: &Options) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut reporter = report::standard(options.progress).with_server(options.report.as_ref())?;
-    let open = |addition: &Addition, others: &[&Device], reporter: &mut Reporter| {
-        open(options, addition, others, reporter)
-    };
+    let open = |addition: &Addition, opening: &mut Opening| open(options, addition, opening);
     let settings = &options.settings;
     let result = agent::serve(control, &open, settings, &mut signals, &mut reporter);
     let result = super::conclude(result, &mut reporter);
     super::tell_end(result, &mut reporter, &mut signals)
 }
 
-fn open(
-    options: &Options,
-    addition: &Addition,
-    others: &[&Device],
-    reporter: &mut Reporter,
-) -> Result<Setup, String> {
+fn open(options: &Options, addition: &Addition, opening: &mut Opening) -> Result<Setup, String> {
     let metainfo = Arc::new(load(&addition.torrent)?);
     if addition.seed {
-        let opened = seed::setup(metainfo, Path::new(&addition.path), None, reporter);
-        return opened.map_err(|failure| match failure {
+        let path = Path::new(&addition.path);
+        if opening.targets().any(|target| source::is_one(path, target)) {
+            return Err(format!("source {} is the target of a job", addition.path));
+        }
+        return seed::setup(metainfo, path, None, opening).map_err(|failure| match failure {
             Failure::Because(reason) => reason,
             Failure::AlreadySaid | Failure::Untold => "cannot open the source".into(),
         });
@@ -54,9 +52,19 @@ fn open(
         &metainfo,
         needed_bytes,
         TargetOptions::default(),
-        others,
+        &opening.devices(),
     )?;
-    Ok(held.into_setup(&target, metainfo, options.fresh, reporter))
+    Ok(held.into_setup(&target, metainfo, options.fresh, opening.reporter()))
+}
+
+impl Meanwhile for Opening<'_, '_> {
+    fn pause(&mut self) -> bool {
+        Opening::pause(self)
+    }
+
+    fn note(&mut self, text: &str) {
+        self.reporter().note(text);
+    }
 }
 
 fn load(path: &str) -> Result<Metainfo, String> {

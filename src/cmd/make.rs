@@ -13,6 +13,7 @@ use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::metainfo_write::{self, Content, Description};
 use swarm_proto::format::partclone::Image;
 use swarm_proto::format::partitions::{self, PartitionTable, TableKind};
+use swarm_proto::limits::METAINFO_BYTES_MAX;
 use swarm_proto::size::binary;
 use swarm_proto::units::{DiskOffset, PieceHash};
 
@@ -75,7 +76,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         draft::refuse_output(&options.output, &options.source)?;
         return info::describe(options);
     }
-    let Source { device, kind, note } = source::open(&options.source, None)?;
+    let Source { device, kind, note } = source::open(&options.source, None, &mut || true)?;
     draft::refuse_output(&options.output, &options.source)?;
     if let Some(note) = note {
         tty::complain(&note);
@@ -150,8 +151,8 @@ struct Contents {
 }
 
 fn raw_contents(options: &Options, device: &Device) -> Result<Contents, Failure> {
-    let table = match options.raw {
-        true => None,
+    let (table, in_doubt) = match options.raw {
+        true => (None, false),
         false => {
             source::refuse_shelved(device)?;
             table::of_source(device)?
@@ -163,7 +164,7 @@ fn raw_contents(options: &Options, device: &Device) -> Result<Contents, Failure>
     let map = map.map(|path| map::read(path, device, table.is_none()));
     let map = map.transpose()?;
     // What a partition is and what lies between them is open if the table is in doubt.
-    let map = map.filter(|_| table.is_none() || trusted.is_some());
+    let map = map.filter(|_| !in_doubt && (table.is_none() || trusted.is_some()));
     let files = used::ranges(device, trusted, options.skip_holes, map)?;
     Ok(Contents {
         files,
@@ -245,7 +246,6 @@ fn describe(
             length: total_bytes,
         };
     }
-    let hashes = hash_all(options, from, places, image)?;
     // Behind its last partition an image may be cut: there `get` needs room for the backup GPT. An
     // image without a table may be a disk or not.
     let table_bytes = table.map_or(0, PartitionTable::needed_bytes);
@@ -255,6 +255,8 @@ fn describe(
             (device.is_block() || table.is_some()).then_some(device.size_bytes.max(table_bytes))
         }
     };
+    refuse_too_many(files, &layout)?;
+    let hashes = hash_all(options, from, places, image)?;
     Ok(metainfo_write::write(&Description {
         name: &name(options),
         trackers: &options.trackers,
@@ -276,6 +278,28 @@ fn describe(
         }),
         table: Some(table_kind(options, table)),
     }))
+}
+
+/// Refuses ranges that would fill more than a torrent file, before all of them are hashed. That is
+/// before FILE_COUNT_MAX of them.
+fn refuse_too_many(files: &[(DiskOffset, u64)], layout: &Layout) -> Result<(), Failure> {
+    let bytes = torrent_bytes_min(files, layout);
+    if bytes <= METAINFO_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Failure::Because(format!(
+        "the used ranges make a torrent of at least {bytes} bytes, at most {METAINFO_BYTES_MAX} are read"
+    )))
+}
+
+/// The hashes and the ranges, each with the digits of its length.
+fn torrent_bytes_min(files: &[(DiskOffset, u64)], layout: &Layout) -> usize {
+    const RANGE_BYTES: usize = b"d6:lengthie4:pathl32:ee".len() + 32;
+    let digits = |length: u64| 1 + length.checked_ilog10().unwrap_or(0) as usize;
+    let ranges = files
+        .iter()
+        .map(|(_, length)| RANGE_BYTES + digits(*length));
+    ranges.sum::<usize>() + layout.piece_count() as usize * size_of::<PieceHash>()
 }
 
 /// The smallest target: one that holds all partitions, what is described up to `used_end`, and the
@@ -385,4 +409,39 @@ fn left_out(options: &Options, table: Option<&PartitionTable>, rest_bytes: u64) 
         None => "",
     };
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside ranges and hashes a torrent has a few words.
+    #[test]
+    fn the_size_of_a_torrent_is_known_before_its_hashes() {
+        let files: Vec<_> = (0..2000)
+            .map(|n| (DiskOffset(n << 20), n * n + 1))
+            .collect();
+        let total_bytes = files.iter().map(|(_, length)| length).sum();
+        let layout = Layout::new(total_bytes, 1 << 20).unwrap();
+        let hashes = vec![PieceHash([7; 20]); layout.piece_count() as usize];
+        let torrent = metainfo_write::write(&Description {
+            name: "image",
+            trackers: &[],
+            webseeds: &[],
+            created_by: "test",
+            private: false,
+            piece_bytes: layout.piece_bytes(),
+            hashes: &hashes,
+            content: Content::Fsbt { files: &files },
+            disk_bytes: None,
+            sector_bytes: None,
+            needed_bytes: None,
+            table: None,
+        });
+        let least = torrent_bytes_min(&files, &layout);
+        assert!((least..least + 200).contains(&torrent.len()), "{least}");
+        assert!(refuse_too_many(&files, &layout).is_ok());
+        let many = vec![(DiskOffset(0), 4096); 1_750_000];
+        assert!(refuse_too_many(&many, &layout).is_err());
+    }
 }

@@ -63,23 +63,41 @@ fn serve(options: &Options, signals: &mut Signals, reporter: &mut Reporter) -> R
     super::conclude(result, reporter)
 }
 
+/// What is there while a source is opened.
+pub(super) trait Meanwhile {
+    /// See `Pause` of `slices`.
+    fn pause(&mut self) -> bool;
+    fn note(&mut self, text: &str);
+}
+
+impl Meanwhile for Reporter {
+    fn pause(&mut self) -> bool {
+        true
+    }
+
+    fn note(&mut self, text: &str) {
+        Reporter::note(self, text);
+    }
+}
+
 /// Opens a source and refuses one that cannot hold the image. `check` reads and hashes all of it
 /// first, with this progress.
 pub(super) fn setup(
     metainfo: Arc<Metainfo>,
     path: &Path,
     check: Option<Mode>,
-    reporter: &mut Reporter,
+    meanwhile: &mut dyn Meanwhile,
 ) -> Result<Setup, Failure> {
-    let source = source::open(path, Some(&metainfo))?;
+    let source = source::open(path, Some(&metainfo), &mut || meanwhile.pause())?;
     if let Some(note) = &source.note {
-        reporter.note(note);
+        meanwhile.note(note);
     }
-    let (places, device) = (source.places(&metainfo)?, source.device);
+    let places = source.places(&metainfo, &mut || meanwhile.pause())?;
+    let device = source.device;
     let target = path.display().to_string();
     let writers = target::source::writers(&device);
     if !writers.is_empty() {
-        reporter.note(&format!(
+        meanwhile.note(&format!(
             "source {target} is in use: {}; pieces that change are not served",
             writers.join(", ")
         ));

@@ -9,6 +9,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirEntry};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,9 @@ use super::Failure;
 
 /// What partclone writes beside its slices.
 pub const TORRENT_INFO: &str = "torrent.info";
+
+/// Called between the steps of what may take long, so that others have their turn. False ends it.
+pub type Pause<'a> = &'a mut dyn FnMut() -> bool;
 
 /// A directory of slices.
 pub struct Directory {
@@ -31,33 +35,40 @@ pub struct Directory {
 
 impl Directory {
     /// The slices of a torrent of this name, or of the directory alone.
-    pub fn find(path: &Path, torrent_name: Option<&str>) -> Result<Directory, Failure> {
+    pub fn find(
+        path: &Path,
+        torrent_name: Option<&str>,
+        pause: Pause,
+    ) -> Result<Directory, Failure> {
         let below = torrent_name.map(|name| path.join(name));
         let below = below.filter(|below| below.is_dir());
         if let Some(below) = below {
-            let directory = Directory::read(&below)?;
+            let directory = Directory::read(&below, pause)?;
             if !directory.slices.is_empty() {
                 return Ok(directory);
             }
             if let Some(only) = only_directory(&below) {
-                let directory = Directory::read(&only)?;
+                let directory = Directory::read(&only, pause)?;
                 if !directory.slices.is_empty() {
                     return Ok(directory);
                 }
             }
         }
-        let directory = Directory::read(path)?;
+        let directory = Directory::read(path, pause)?;
         if directory.slices.is_empty() {
-            return Err(refusal(
-                path,
-                "a directory without slices, whose names are offsets in hexadecimal",
-            ));
+            let why = match path.join("parts").is_file() {
+                true => {
+                    "a Clonezilla image, which scripts/serve deploys and scripts/unshelve unpacks"
+                }
+                false => "a directory without slices, whose names are offsets in hexadecimal",
+            };
+            return Err(refusal(path, why));
         }
         Ok(directory)
     }
 
-    fn read(path: &Path) -> Result<Directory, Failure> {
-        let failed = |error| refusal(path, &format!("cannot be read: {error}"));
+    fn read(path: &Path, pause: Pause) -> Result<Directory, Failure> {
+        let failed = |error: io::Error| refusal(path, &format!("cannot be read: {error}"));
         let mut directory = Directory {
             path: path.into(),
             slices: Vec::new(),
@@ -65,6 +76,9 @@ impl Directory {
         };
         for entry in fs::read_dir(path).map_err(failed)? {
             directory.take(&entry.map_err(failed)?)?;
+            if !pause() {
+                return Err(failed(ErrorKind::Interrupted.into()));
+            }
         }
         let found = &mut directory.slices;
         found.shrink_to_fit();
@@ -119,7 +133,7 @@ impl Directory {
             more => format!(" and {more} more"),
         };
         Some(format!(
-            "source {path}: {name}{more} is no slice and not read"
+            "source {path}: {name}{more} is no slice and left out"
         ))
     }
 }

@@ -3,7 +3,7 @@
 //! `make` describes a source, `seed` serves from it. Each kind of source is a case of [`Kind`], and
 //! knows by itself how its bytes are found.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use swarm_proto::text;
 use swarm_proto::units::DiskOffset;
 
 use super::Failure;
-use super::slices::Directory;
+use super::slices::{Directory, Pause};
 use crate::os::device::Device;
 use crate::storage::places::Places;
 use crate::storage::sectors;
@@ -41,10 +41,10 @@ pub enum Kind {
 }
 
 /// Opens a source; with `metainfo`, that of this torrent: its name may be that of a directory.
-pub fn open(path: &Path, metainfo: Option<&Metainfo>) -> Result<Source, Failure> {
+pub fn open(path: &Path, metainfo: Option<&Metainfo>, pause: Pause) -> Result<Source, Failure> {
     if path.is_dir() {
         let name = metainfo.map(|metainfo| &*metainfo.name);
-        return open_slices(Directory::find(path, name)?);
+        return open_slices(Directory::find(path, name, pause)?);
     }
     let device = Device::open_source(path)?;
     Ok(Source {
@@ -84,10 +84,10 @@ fn open_slices(directory: Directory) -> Result<Source, Failure> {
 
 impl Source {
     /// Where it holds the bytes of this torrent. Refuses one that cannot hold all of them.
-    pub fn places(&self, metainfo: &Metainfo) -> Result<Places, Failure> {
+    pub fn places(&self, metainfo: &Metainfo, pause: Pause) -> Result<Places, Failure> {
         match &self.kind {
             Kind::Raw => raw_places(&self.device, metainfo),
-            Kind::Partclone => image_places(&self.device, metainfo),
+            Kind::Partclone => image_places(&self.device, metainfo, pause),
             Kind::Slices(slices) => {
                 let table = slice_table(&self.device, slices, &metainfo.extents)?;
                 Ok(Places::of(metainfo).in_slices(table))
@@ -149,10 +149,15 @@ fn raw_places(device: &Device, metainfo: &Metainfo) -> Result<Places, Failure> {
 /// blocks, in rising order.
 pub fn read_image(
     device: &Device,
+    pause: Pause,
     on_run: &mut dyn FnMut(DiskOffset, u64),
 ) -> Result<Image, Failure> {
     let mut failed = None;
     let mut read = |part: Range<u64>| {
+        if !pause() {
+            failed = Some(ErrorKind::Interrupted.into());
+            return None;
+        }
         let bytes = sectors::read(device, part.start, (part.end - part.start) as u32);
         bytes.map_err(|error| failed = Some(error)).ok()
     };
@@ -170,7 +175,7 @@ pub fn read_image(
 
 /// Where a partclone image has the bytes of a torrent. Refuses one that does not describe the same
 /// runs of used blocks: each is compared while the map is read, and none is kept.
-pub fn image_places(device: &Device, metainfo: &Metainfo) -> Result<Places, Failure> {
+pub fn image_places(device: &Device, metainfo: &Metainfo, pause: Pause) -> Result<Places, Failure> {
     if is_whole(device, metainfo) {
         return Ok(Places::of(metainfo));
     }
@@ -184,7 +189,8 @@ pub fn image_places(device: &Device, metainfo: &Metainfo) -> Result<Places, Fail
         }
     };
     // A map that is damaged is told first.
-    let image = read_image(device, &mut |start, length| compare(Some((start, length))))?;
+    let mut on_run = |start, length| compare(Some((start, length)));
+    let image = read_image(device, pause, &mut on_run)?;
     compare(None);
     match differ {
         Some((found, wanted)) => Err(Failure::Because(format!(

@@ -24,7 +24,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let metainfo = load_torrent(&options.torrent)?;
     let (device, _) = options.target.open_readonly()?;
     let places = match Kind::of(&device)? {
-        Kind::Partclone => source::image_places(&device, &metainfo)?,
+        Kind::Partclone => source::image_places(&device, &metainfo, &mut || true)?,
         Kind::Raw | Kind::Slices(_) => Places::of(&metainfo),
     };
     let found = compare(&metainfo, &device, places, Mode::Auto)?;
@@ -56,7 +56,7 @@ impl Found {
         let (pieces, path) = (metainfo.layout.piece_count(), device.path.display());
         let bad = pieces - self.good;
         let reason = format!(
-            "{path}: {bad} of {pieces} pieces bad, the first at disk offset {}",
+            "{path}: {bad} of {pieces} pieces bad, the first at byte {}",
             offset.0
         );
         Err(Failure::Because(reason))

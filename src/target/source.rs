@@ -34,6 +34,16 @@ pub fn writers(device: &Device) -> Vec<String> {
     found
 }
 
+/// Whether both are one device or one file.
+pub fn is_one(one: &Path, other: &Path) -> bool {
+    // Only a device has a number of its own.
+    let number = |path| match fs::metadata(path).ok()?.rdev() {
+        0 => identity(path),
+        number => Some((u64::MAX, number)),
+    };
+    is_same(number(one), number(other))
+}
+
 fn writers_of_device(inventory: &Inventory, number: DeviceNumber) -> Vec<String> {
     let Some(disk) = inventory.disk_of(number) else {
         return Vec::new();

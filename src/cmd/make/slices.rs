@@ -18,11 +18,13 @@ use swarm_proto::units::DiskOffset;
 use super::draft::Draft;
 use super::{CREATED_BY, Options, cannot_read, hash_all, info, layout_of};
 use crate::cmd::Failure;
+use crate::cmd::reading::{self, Progress};
 use crate::cmd::slices::TORRENT_INFO;
 use crate::cmd::source::{self, Kind, Source};
 use crate::os::device::{Device, sync_directory, sync_file_system};
 use crate::os::signal::Signals;
 use crate::os::tty;
+use crate::report::{Mode, State};
 use crate::storage::places::Places;
 use crate::storage::reader::ReadError;
 use crate::storage::sectors;
@@ -36,9 +38,9 @@ pub(super) fn describe(
     device: &Device,
     slices: &[Slice],
 ) -> Result<(), Failure> {
-    let disk_bytes = partition_bytes(device, slices)?;
-    let draft = Draft::create(&options.output)?;
     let extents = Arc::new(extents(slices)?);
+    let disk_bytes = partition_bytes(device, slices, extents.total_bytes())?;
+    let draft = Draft::create(&options.output)?;
     let end = extents.disk_end().0;
     let table = source::slice_table(device, slices, &extents)?;
     let layout = layout_of(options, extents.total_bytes())?;
@@ -64,13 +66,25 @@ pub(super) fn describe(
 
 /// The size of the partition, if partclone has said it beside its slices. Then all of them must be
 /// there.
-fn partition_bytes(device: &Device, slices: &[Slice]) -> Result<Option<u64>, Failure> {
+fn partition_bytes(
+    device: &Device,
+    slices: &[Slice],
+    total_bytes: u64,
+) -> Result<Option<u64>, Failure> {
     let path = device.path.join(TORRENT_INFO);
     if !path.is_file() {
         return Ok(None);
     }
     let info = info::read(&path)?;
-    source::slice_table(device, slices, &info::extents(&path, &info)?)?;
+    let named = info::extents(&path, &info)?;
+    source::slice_table(device, slices, &named)?;
+    let named_bytes = named.total_bytes();
+    if total_bytes != named_bytes {
+        let path = path.display();
+        return Err(Failure::Because(format!(
+            "source {path} names {named_bytes} bytes, its slices have {total_bytes}: some are of another image"
+        )));
+    }
     tty::complain(&format!(
         "the size of the partition is from {}, the hashes are from the slices",
         path.display()
@@ -118,7 +132,7 @@ impl Written {
             source: None,
         };
         written.fill(device, ranges)?;
-        written.source = Some(source::open(&written.temporary, None)?);
+        written.source = Some(source::open(&written.temporary, None, &mut || true)?);
         Ok(written)
     }
 
@@ -132,6 +146,14 @@ impl Written {
             return Err(Failure::Because(why));
         }
         let mut signals = Signals::new()?;
+        let status = reading::status(
+            State::Scanning,
+            device.path.display().to_string(),
+            self.path.display().to_string(),
+            count as u32,
+            ranges.iter().map(|(_, length)| length).sum(),
+        );
+        let mut progress = Progress::new(Mode::Auto, status);
         for &(disk, length) in ranges {
             let end = disk.0 + length;
             let starts = (disk.0..end).step_by(SLICE_BYTES_MAX as usize);
@@ -142,6 +164,7 @@ impl Written {
                     end.min(start + SLICE_BYTES_MAX),
                     &mut signals,
                 )?;
+                progress.step();
             }
         }
         sync_file_system(&self.temporary).map_err(|error| cannot_write(&self.path, &error))

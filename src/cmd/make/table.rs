@@ -17,7 +17,8 @@ use crate::storage::sectors;
 
 const INSIST: &str = "--raw takes the bytes as they are";
 
-pub(super) fn of_source(device: &Device) -> Result<Option<PartitionTable>, Failure> {
+/// The table, and whether all bytes are taken because it is in doubt and counts as none.
+pub(super) fn of_source(device: &Device) -> Result<(Option<PartitionTable>, bool), Failure> {
     let table = partition_table::read(device).map_err(|error| match error {
         ReadTableError::Io(error) => super::cannot_read(device, error),
         ReadTableError::Unreadable(unreadable) => damaged(device, &unreadable),
@@ -50,9 +51,11 @@ pub(super) fn of_source(device: &Device) -> Result<Option<PartitionTable>, Failu
         table => {
             let doubt = doubt(device, table.as_ref());
             let doubt = doubt.map_err(|error| super::cannot_read(device, error))?;
-            let Some(doubt) = doubt else { return Ok(table) };
+            let Some(doubt) = doubt else {
+                return Ok((table, false));
+            };
             tty::complain(&format!("source {}: {doubt}", device.path.display()));
-            Ok(None)
+            Ok((None, true))
         }
     }
 }

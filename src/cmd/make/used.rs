@@ -21,7 +21,6 @@ use std::ops::Range;
 
 use swarm_proto::format::extents;
 use swarm_proto::format::partitions::PartitionTable;
-use swarm_proto::limits::FILE_COUNT_MAX;
 use swarm_proto::units::DiskOffset;
 
 use crate::cmd::Failure;
@@ -55,20 +54,13 @@ pub(super) fn ranges(
         None if skip_holes => data.clone(),
         None => vec![0..size_bytes],
     };
-    let ranges = match table {
-        Some(table) => of_disk(device, table, &data, &wanted, skip_holes)?,
+    match table {
+        Some(table) => of_disk(device, table, &data, &wanted, skip_holes),
         None => {
             wanted.push(size_bytes - 1..size_bytes);
-            grown(&wanted, size_bytes)
+            Ok(grown(&wanted, size_bytes))
         }
-    };
-    if ranges.len() > FILE_COUNT_MAX {
-        let count = ranges.len();
-        return Err(Failure::Because(format!(
-            "the source has {count} used ranges, at most {FILE_COUNT_MAX}: omit --skip-holes or --used-map"
-        )));
     }
-    Ok(ranges)
 }
 
 /// What is used of a disk with this table; `data` is all of the disk but the holes. Of what is not
@@ -304,7 +296,7 @@ mod tests {
         file.write_all_at(&[0x55, 0xaa], 510).unwrap();
         file.write_all_at(b"end", 4098 * SECTOR).unwrap();
         let device = Device::open_source(scratch.path()).unwrap();
-        let table = super::super::table::of_source(&device).unwrap().unwrap();
+        let table = super::super::table::of_source(&device).unwrap().0.unwrap();
         let ends = || {
             let ranges = ranges(&device, Some(&table), true, None).unwrap();
             let end = |(disk, length): &(DiskOffset, u64)| (disk.0 + length) / SECTOR;

@@ -77,7 +77,7 @@ def seed_check_refuses_a_wrong_source(stage):
                              torrent.path, source)
         seeder.expect(1, 20)
         message = (f"{len(pieces)} of {torrent.pieces} pieces bad, "
-                   f"the first at disk offset {pieces[0] * torrent.piece}")
+                   f"the first at byte {pieces[0] * torrent.piece}")
         check(message in seeder.output(), f"it does not say '{message}':\n{seeder.tail()}")
         check(not can_connect(port), "it listens")
     # The twin that must not be refused.

@@ -123,6 +123,48 @@ def jobs_are_added_while_others_run(stage):
     check(client.process.result(targets[1])["state"] == "done", "it was not reported as done")
 
 
+def jobs_go_on_while_a_large_directory_is_opened(stage):
+    """Each file of it takes 5 ms, as on a slow disk. Meanwhile another job sends its image, and
+    does not leave for want of an upload. A program that asks is answered afterwards."""
+    image, many = stage.image("image", 8 * MIB), stage.directory_for("many")
+    for number in range(1600):
+        (many / f"{number * 512:x}").write_bytes(bytes(512))
+    lines = "".join(f"offset: {n * 512:032x}\nlength: {512:032x}\n" for n in range(1600))
+    stage.path("torrent.info").write_text(f"{lines}sha1: {'5' * 40}\n")
+    torrent, slices = Torrent(stage.directory, image, MIB), stage.path("slices.torrent")
+    subprocess.run([AGENT, "make", stage.path("torrent.info"), "--name", "many", "-o", slices],
+                   check=True, capture_output=True)
+    slow = ["strace", "-o", "/dev/null", "-e", "inject=statx,lstat,newfstatat:delay_exit=5000"]
+    server = Daemon(stage, "server", "--max-up", "4M", prefix=slow)
+    server.add(torrent, image, seed=True)
+    server.lines.write(json.dumps({"do": "add", "torrent": str(slices), "path": str(many),
+                                   "seed": True}).encode() + b"\n")
+    server.lines.flush()
+    begun = time.monotonic()
+    agent = stage.get("--peer", f"127.0.0.1:{server.port}", "--no-seed", torrent.path, "target")
+    agent.expect(0, 7)
+    server.lines.peek()
+    check(time.monotonic() - begun > 7, "it was opened before the other job had done anything")
+    check(json.loads(server.lines.readline())["ok"], "the slices are refused")
+    server.end(0)
+
+
+def a_target_of_a_running_job_is_no_source(stage):
+    """Under each of its names, and the disk that it is on."""
+    image = stage.image("image", 4 * MIB)
+    torrent = Torrent(stage.directory, image, MIB)
+    device, daemon = stage.loop("disk", 4 * MIB), Daemon(stage, "daemon")
+    daemon.add(torrent, stage.path("target"))
+    daemon.add(torrent, device)
+    stage.path("link").hardlink_to(stage.path("target"))
+    for source in (stage.path("target"), stage.path("link"), device):
+        said = daemon.refusal("add", torrent=str(torrent.path), path=str(source), seed=True)
+        check(said == f"source {source} is the target of a job", f"it says {said}")
+    # The twin. No peer has what the targets miss.
+    daemon.add(torrent, image, seed=True)
+    daemon.end(1)
+
+
 def a_failing_target_stays_in_the_list(stage):
     """It fails alone, and the exit status says so."""
     image = stage.image("image", 40 * MIB)
@@ -293,6 +335,8 @@ def through_a_link_it_is_called_by_its_name(stage):
 
 CASES = [
     jobs_are_added_while_others_run,
+    jobs_go_on_while_a_large_directory_is_opened,
+    a_target_of_a_running_job_is_no_source,
     a_failing_target_stays_in_the_list,
     a_signal_ends_the_daemon_in_time,
     the_socket_is_for_its_owner_and_for_one_daemon,

@@ -240,7 +240,7 @@ def slices_go_to_a_partition(stage):
     agent = stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", torrent.path, device)
     agent.expect(0, 60)
     check_restored(device, directory, image)
-    said = "cut: torrent.info is no slice and not read"
+    said = "cut: torrent.info is no slice and left out"
     check(seeder.output().count(said) == 1, f"the seeder says:\n{seeder.tail()}")
     # As few descriptors as slices that are read at once.
     count = len(os.listdir(f"/proc/{seeder.pid}/fd"))
