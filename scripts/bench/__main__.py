@@ -12,6 +12,7 @@ from .common import Failure, say
 from .contenders import CONTENDERS, PAIR, Contender
 from .disk import disk
 from .pair import pair
+from .partclone import partclone
 from .plan import swarm
 from .room import room
 
@@ -25,7 +26,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     take_precedence()
     try:
-        return {"pair": pair, "disk": disk, "room": room, "swarm": swarm}[options.command](options)
+        commands = {"pair": pair, "disk": disk, "partclone": partclone, "room": room,
+                    "swarm": swarm}
+        return commands[options.command](options)
     except Failure as failure:
         say(failure)
         return 1
@@ -43,6 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     pair_options.add_argument("--cold", action="store_true")
     pair_options.add_argument("--timeout", type=positive)
     disk_options = commands.add_parser("disk", add_help=False, allow_abbrev=False)
+    partclone_options = commands.add_parser("partclone", add_help=False, allow_abbrev=False)
     swarm_options = commands.add_parser("swarm", add_help=False, allow_abbrev=False)
     swarm_options.add_argument("--n", type=several, default=[1, 2, 4, 8, 16, 32])
     swarm_options.add_argument("--only", type=some_of(CONTENDERS))
@@ -58,11 +62,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     room_options.add_argument("--seconds", type=positive, default=60)
     room_options.add_argument("--seed", type=positive, default=1)
     for command, size, runs in (
-        (pair_options, 1024, 3), (disk_options, 1024, 3), (swarm_options, 128, 1),
+        (pair_options, 1024, 3), (disk_options, 1024, 3), (partclone_options, 1024, 5),
+        (swarm_options, 128, 1),
     ):
         command.add_argument("--size", type=positive, default=size)
         command.add_argument("--runs", type=positive, default=runs)
-    for command in (pair_options, disk_options, swarm_options, room_options):
+    for command in (
+        pair_options, disk_options, partclone_options, swarm_options, room_options,
+    ):
         command.add_argument("--binary", type=Path, default=TOP / "target" / "swarmdd")
         command.add_argument("--output", type=Path, default=TOP / "target" / "bench")
     options = parser.parse_args(argv)
