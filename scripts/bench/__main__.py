@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .common import Failure, say
-from .contenders import CONTENDERS, PAIR, Contender
+from .contenders import CONTENDERS, MIXED, OTHERS, PAIR, Contender
 from .disk import disk
 from .pair import pair
 from .partclone import partclone
@@ -41,7 +41,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     pair_options = commands.add_parser("pair", add_help=False, allow_abbrev=False)
     pair_options.add_argument("--only", type=some_of(PAIR),
-                              default=[c.name for c in PAIR if c.name != "against"])
+                              default=[c.name for c in PAIR
+                                       if c.name != "against" and c not in MIXED])
+    pair_options.add_argument("--mixed", action="store_const", dest="only",
+                              const=[c.name for c in OTHERS + MIXED])
     pair_options.add_argument("--against", type=Path)
     pair_options.add_argument("--cold", action="store_true")
     pair_options.add_argument("--timeout", type=positive)
@@ -49,7 +52,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     partclone_options = commands.add_parser("partclone", add_help=False, allow_abbrev=False)
     swarm_options = commands.add_parser("swarm", add_help=False, allow_abbrev=False)
     swarm_options.add_argument("--n", type=several, default=[1, 2, 4, 8, 16, 32])
-    swarm_options.add_argument("--only", type=some_of(CONTENDERS))
+    swarm_options.add_argument("--only", type=some_of([c for c in CONTENDERS if c not in MIXED]))
     swarm_options.add_argument("--piece-size", type=positive, default=64)
     swarm_options.add_argument("--rate", type=positive, default=25)
     swarm_options.add_argument("--queue", type=positive, default=40)
@@ -78,7 +81,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         options.against = options.against.resolve()
     if options.command == "swarm" and options.only is None:
         # Killed leechers test the swarm; the other contenders would only take their time.
-        undisturbed = [c.name for c in CONTENDERS if c.name not in ("read-back", "against")]
+        undisturbed = [c.name for c in CONTENDERS
+                       if c.name not in ("read-back", "against") and c not in MIXED]
         options.only = ["swarmdd"] if options.kill else undisturbed
     return options
 

@@ -4,6 +4,7 @@ A *contender* is a way to copy; it only knows command lines.
 """
 
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,6 +220,30 @@ class Udpcast(Contender):
                 "--no-progress", "--exit-wait", 50]
 
 
+class Mixed(Contender):
+    """One client serves, another fetches."""
+
+    def __init__(self, seeder: Contender, leecher: Contender) -> None:
+        title = f"{seeder.title} → {leecher.title}"
+        super().__init__(f"{seeder.name}-to-{leecher.name}", title, "mixed ends", 4.0)
+        self.ends = seeder, leecher
+        self.complete_mark = leecher.complete_mark
+
+    def seeder(self, job: Job) -> Command:
+        own = job.leecher if self.ends[1].name == "swarmdd" else job.seeder
+        for other in (job.tracker, job.seeder, job.leecher):
+            # Other clients bind to an address of their own. The agent calls from the one that the
+            # route to the other end says, and by that the tracker and the other end know it.
+            if other != own:
+                subprocess.run(["ip", "route", "replace", "local", other.address, "dev", "lo",
+                                "table", "local", "proto", "kernel", "scope", "host",
+                                "src", own.address], check=True)
+        return self.ends[0].seeder(job)
+
+    def leecher(self, job: Job) -> Command:
+        return self.ends[1].leecher(job)
+
+
 CONTENDERS: list[Contender] = [
     Swarmdd("swarmdd", "swarmdd --no-verify", "no read-back, like the other contenders",
             1.3, ["--no-verify"]),
@@ -234,6 +259,12 @@ CONTENDERS: list[Contender] = [
             "no hash, no swarm; told the rate of the line, full duplex", 1.4),
     Http("http", "nginx → curl", "no hash, no swarm: the ceiling of plain TCP", 1.02),
 ]
+OTHERS = [contender for contender in CONTENDERS
+          if contender.name in ("libtorrent", "aria2", "transmission")]
+# Each client to and from the agent, beside itself: of `pair --mixed`.
+MIXED = [mixed for other in OTHERS
+         for mixed in (Mixed(other, CONTENDERS[0]), Mixed(CONTENDERS[0], other))]
+CONTENDERS += MIXED
 # Multicast over loopback says nothing.
 PAIR = [contender for contender in CONTENDERS if contender.name != "udpcast"]
 BY_NAME = {contender.name: contender for contender in CONTENDERS}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common import MIB, Result, say
-from .contenders import BY_NAME, CONTENDERS, Contender
+from .contenders import BY_NAME, CONTENDERS, MIXED, Contender
 from .host import DISTURBED, SATURATED
 from .links import CONGESTION_CONTROL
 
@@ -64,7 +64,8 @@ def pair_table(report: Result) -> str:
         count = len(report["runs"][contender.name])
         runs = "1 run" if count == 1 else f"{count} runs"
         lines.append(f"- {contender.title}: {contender.note}; {runs}.")
-    lines += mapped_files_note(rows) + pair_verdict(rows) + pair_disturbance(rows)
+    lines += mapped_files_note(rows) + mixed_verdict(rows) + pair_verdict(rows)
+    lines += pair_disturbance(rows)
     lines.append(versions_line(report))
     return "\n".join(lines) + "\n"
 
@@ -108,6 +109,18 @@ def pair_verdict(rows: dict[str, Result]) -> list[str]:
         f"- swarmdd --no-verify: {cpu:.2f} × the CPU of the most frugal of the other clients "
         f"(target: 0.5): {REACHED[cpu <= 0.5]}.",
     ]
+
+
+def mixed_verdict(rows: dict[str, Result]) -> list[str]:
+    """How fast each client is with the agent at the other end, beside itself at both ends."""
+    lines = []
+    for mixed in MIXED:
+        other = next(end for end in mixed.ends if end.name != "swarmdd")
+        if mixed.name in rows and other.name in rows:
+            speed = (rows[mixed.name]["mib_per_second"] / rows[other.name]["mib_per_second"])
+            lines.append(f"- {mixed.title}: {speed:.2f} × {other.title} → {other.title} "
+                         f"(target: 0.9): {REACHED[speed >= 0.9]}.")
+    return lines
 
 
 def pair_disturbance(rows: dict[str, Result]) -> list[str]:
