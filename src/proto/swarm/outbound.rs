@@ -181,12 +181,10 @@ impl Swarm {
 
     /// The next request, while the pipeline of this peer is not full and it has something we want.
     fn request(&mut self, now: Instant, slot: PeerSlot, down: &mut Throttle) -> Option<Message> {
-        let alone = self.peers.count() == 1;
         let peer = self.peers.get(slot)?;
-        let depth = peer.pipeline_depth(alone);
         if !self.is_fetching()
             || !peer.may_request(now)
-            || peer.requests.len() >= depth
+            || peer.requests.len() >= peer.pipeline_depth()
             || peer.is_known_to_have_nothing(self.pick_inputs())
             || !down.may_take(now, &peer.down_turn)
         {
@@ -203,7 +201,7 @@ impl Swarm {
         if peer.requests.is_empty() {
             peer.progress_at = now;
         }
-        peer.push_request(now, block, late, depth);
+        peer.push_request(now, block, late);
         Some(Message::Request(block.into()))
     }
 
