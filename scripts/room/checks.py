@@ -32,7 +32,7 @@ def complete(job: Job) -> Job:
     return dataclasses.replace(
         job,
         address=address,
-        allow=job.allow or own_subnets(job, address),
+        allow=with_seed(job.allow or own_subnets(job, address), address),
         agent=job.agent or str(TOP / "target/swarmdd"),
         initramfs=job.initramfs or str(TOP / "target/initramfs-vm.img"),
         kernel=job.kernel or default_kernel())
@@ -120,16 +120,20 @@ def interface_of(job: Job) -> ipaddress.IPv4Interface:
 
 
 def own_subnets(job: Job, address: str) -> tuple[str, ...]:
-    """The subnets of --interface; without it, of the interface that has the address. The seed is at
-    the address, wherever that is."""
+    """The subnets of --interface; without it, of the interface that has the address."""
     shown = run("ip", "-json", "-4", "address", *(["show", "dev", job.interface]
                                                   if job.interface else [])).stdout
     found = [interface.network for interface in addresses_in(shown)
              if job.interface or str(interface.ip) == address]
-    seed = ipaddress.IPv4Network(address)
-    if not any(seed.subnet_of(network) for network in found):
-        found.append(seed)
     return tuple(dict.fromkeys(str(network) for network in found))
+
+
+def with_seed(allow: tuple[str, ...], address: str) -> tuple[str, ...]:
+    """The seed is at the address, wherever that is. Machines that may not call it get nothing."""
+    seed = ipaddress.ip_address(address)
+    if "any" in allow or any(seed in ipaddress.ip_network(subnet) for subnet in allow):
+        return allow
+    return (*allow, str(ipaddress.ip_network(seed)))
 
 
 def addresses_in(shown: str) -> list[ipaddress.IPv4Interface]:

@@ -106,7 +106,7 @@ Server:
                        Default: none. Of machines: --args "--max-up RATE"
   --allow NET/LEN|any  Only machines of this subnet are peers. Repeatable.
                        Default: the subnets of --interface, or of --address; a
-                       room behind a router needs its own
+                       room behind a router needs its own. The seed is always in
   --agent FILE         The agent that seeds. Default: target/swarmdd
   --dir STATE          Log, results, and what nginx serves. Default:
                        /var/lib/swarmdd/ADDR-PORT

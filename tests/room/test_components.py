@@ -140,6 +140,32 @@ class Hooks(WithState):
             self.check(f"{self.folder}/gone.sh")
 
 
+class Allow(unittest.TestCase):
+    """Machines that may not call the seed wait for ever."""
+
+    def test_the_seed_is_in_the_list_that_the_user_gives(self) -> None:
+        for address, given, expected in (
+                ("10.1.0.5", ("10.2.0.0/16",), ("10.2.0.0/16", "10.1.0.5/32")),
+                ("10.1.0.5", ("10.2.0.0/16", "fd77::/64"),
+                 ("10.2.0.0/16", "fd77::/64", "10.1.0.5/32")),
+                ("10.1.0.5", ("::/0",), ("::/0", "10.1.0.5/32")),
+                ("10.1.0.5", ("10.2.0.0/16", "10.1.0.0/24"), ("10.2.0.0/16", "10.1.0.0/24")),
+                ("10.1.0.5", ("10.1.0.5/32",), ("10.1.0.5/32",)),
+                ("10.1.0.5", ("any",), ("any",)),
+                ("fd77::5", ("10.2.0.0/16",), ("10.2.0.0/16", "fd77::5/128"))):
+            job = Job((), address=address, kernel="k", allow=given)
+            self.assertEqual(checks.complete(job).allow, expected)
+
+    def test_without_a_list_it_is_that_of_the_interface_and_the_seed(self) -> None:
+        shown = ('[{"addr_info": [{"local": "10.2.0.1", "prefixlen": 16},'
+                 ' {"local": "10.2.0.2", "prefixlen": 16}]}]')
+        for address, expected in (("10.2.0.1", ("10.2.0.0/16",)),
+                                  ("10.1.0.5", ("10.2.0.0/16", "10.1.0.5/32"))):
+            job = Job((), address=address, kernel="k", interface="made0")
+            with mock.patch.object(checks, "run", return_value=mock.Mock(stdout=shown)):
+                self.assertEqual(checks.complete(job).allow, expected)
+
+
 class Length(unittest.TestCase):
     JOB = Job((Image("lab.img", "/lab.img"),), address="10.77.0.1")
 
