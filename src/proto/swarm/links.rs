@@ -212,7 +212,8 @@ impl Swarm {
 
     pub(super) fn links_max(&self) -> usize {
         match self.config.role {
-            Role::Seeder if !self.tracker.exists() => VISITORS_MAX,
+            // Visitors of a private torrent hear of nobody else, so they stay.
+            Role::Seeder if !self.tracker.exists() && !self.metainfo.private => VISITORS_MAX,
             Role::Seeder => SEED_LINKS_MAX,
             Role::Leecher => LINKS_MAX,
         }

@@ -235,6 +235,29 @@ fn a_seed_without_tracker_keeps_twenty_of_those_that_it_has_told_of_others() {
     }
 }
 
+#[test]
+fn a_seed_without_tracker_uploads_to_more_if_the_torrent_is_private() {
+    for (private, links, slots) in [
+        (false, VISITORS_MAX, VISITORS_KEPT),
+        (true, SEED_LINKS_MAX, SEED_LINKS_MAX),
+    ] {
+        let mut swarm = without_tracker(Role::Seeder, &[]);
+        Arc::get_mut(&mut swarm.metainfo).unwrap().private = private;
+        for host in 1..=SEED_LINKS_MAX as u8 {
+            let slot = caller(&mut swarm, host, true, &[]);
+            let interested = Message::Interested;
+            swarm.handle_message(at(0), slot, interested, &mut Throttles::default());
+        }
+        ticks(&mut swarm, at(1));
+        let served = swarm.peers.values().filter(|peer| peer.unchoke).count();
+        assert_eq!(served, slots, "private {private}");
+        let more = (SEED_LINKS_MAX as u8 + 1..=250)
+            .filter_map(|host| swarm.handle_incoming(at(1), address(host)))
+            .count();
+        assert_eq!(SEED_LINKS_MAX + more, links, "private {private}");
+    }
+}
+
 /// A leecher that was given this peer, which has everything, and that is complete at second 1.
 fn complete_with(seed: SocketAddr, introduction: ExtendedHandshake) -> Swarm {
     let mut swarm = without_tracker(Role::Leecher, &[seed]);
