@@ -5,8 +5,10 @@
 //! after a pause that doubles, and after the addresses that did not fail. An address that turned
 //! out to be ourselves is never called again.
 //!
-//! A complete agent waits to be called. If it looked for incomplete peers, a room of a thousand
-//! would make hundreds of thousands of connections at its end, and find nobody.
+//! A leecher that is complete waits to be called, except that it calls incomplete peers of the
+//! command line, and without a tracker its sources: are they still there? If it looked for
+//! incomplete peers, a room of a thousand would make hundreds of thousands of connections at its
+//! end, and find nobody.
 //!
 //! All addresses lie in one sorted `Vec`: they arrive a few hundred at a time and minutes apart,
 //! and each choice passes over all of them anyway.
@@ -30,7 +32,7 @@ struct Known {
     fixed: bool,
     /// The peer that told us of it, if nobody else did.
     teacher: Option<IpAddr>,
-    /// it is a source: see `note_source`.
+    /// It is a source: see `note_source`.
     source: bool,
     /// When it was called last.
     called_at: Instant,
