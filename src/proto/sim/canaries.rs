@@ -14,11 +14,13 @@ fn sim_canary_disk_loses_writes() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
     options.agents[2].disk.fault = DiskFault::LosesWrite {
         write: 7,
+        count: 1,
         always: true,
         hidden: false,
     };
     options.agents[3].disk.fault = DiskFault::LosesWrite {
         write: 7,
+        count: 1,
         always: false,
         hidden: false,
     };
@@ -79,6 +81,7 @@ fn sim_canary_bad_read_backs_are_accepted() {
     let mut options = Options::equal_links(4, 40, 32 * 1024, 1 << 20);
     options.agents[2].disk.fault = DiskFault::LosesWrite {
         write: 7,
+        count: 1,
         always: true,
         hidden: false,
     };
@@ -118,6 +121,7 @@ fn sim_canary_disk_hides_what_it_loses() {
         let mut options = early();
         options.agents[2].disk.fault = DiskFault::LosesWrite {
             write: 7,
+            count: 1,
             always,
             hidden: true,
         };

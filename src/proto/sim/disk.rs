@@ -48,11 +48,12 @@ pub enum DiskFault {
     Unreadable {
         one_in: u32,
     },
-    /// Write number `write` reports success, and one of its blocks is lost. `always`: later writes
-    /// of the same piece lose the block again. `hidden`: until a flush, the cache of the disk
-    /// answers as if it were there.
+    /// `count` writes from number `write` on report success, and one block of each is lost.
+    /// `always`: later writes of the same pieces lose the block again. `hidden`: until a flush, the
+    /// cache of the disk answers as if it were there.
     LosesWrite {
         write: u32,
+        count: u32,
         always: bool,
         hidden: bool,
     },
@@ -183,11 +184,12 @@ impl SimDisk {
         self.unreadable.remove(&piece);
         if let DiskFault::LosesWrite {
             write,
+            count,
             always,
             hidden,
         } = self.options.fault
         {
-            let now = write + 1 == self.writes;
+            let now = (write..write + count).contains(&(self.writes - 1));
             if now && always {
                 self.lossy.insert(piece);
             }

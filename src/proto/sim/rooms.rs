@@ -226,6 +226,7 @@ fn failing_target_fails_alone() {
             Contents::Garbage,
             DiskFault::LosesWrite {
                 write: 20,
+                count: 1,
                 always: true,
                 hidden: false,
             },
@@ -276,6 +277,7 @@ fn one_lost_write_is_repaired() {
     for (index, agent) in (0..).zip(some) {
         agent.disk.fault = DiskFault::LosesWrite {
             write: 50 * index,
+            count: 1,
             always: false,
             hidden: false,
         };

@@ -130,7 +130,8 @@ fn read_back_distance(image_bytes: u64, rng: &mut Rng) -> u64 {
     }
 }
 
-/// Some disks turn, and some of those that lose writes hide it until they are flushed.
+/// Some disks turn. Some of those that lose writes lose several, and some hide it until they are
+/// flushed.
 fn change_disks(agents: &mut [AgentOptions], rng: &mut Rng) {
     let share = fault_percent(rng);
     for agent in agents {
@@ -138,8 +139,8 @@ fn change_disks(agents: &mut [AgentOptions], rng: &mut Rng) {
         if rng.chance(share, 100) {
             disk.seek = random_up_to(Duration::from_millis(20), rng);
         }
-        if let DiskFault::LosesWrite { hidden, .. } = &mut disk.fault {
-            *hidden = rng.chance(1, 2);
+        if let DiskFault::LosesWrite { count, hidden, .. } = &mut disk.fault {
+            (*count, *hidden) = (1 + rng.below(3) * rng.below(5), rng.chance(1, 2));
         }
     }
 }
@@ -313,6 +314,7 @@ impl LeecherOdds {
         {
             agent.disk.fault = DiskFault::LosesWrite {
                 write: rng.below(30),
+                count: 1,
                 always: rng.chance(1, 2),
                 hidden: false,
             };

@@ -422,7 +422,8 @@ impl Swarm {
         let mut ways = alloc::vec![0; self.have().len() as usize];
         self.placing.count_ways(&mut ways);
         for fetched in self.picker.wanted().present() {
-            let equals = self.contents.equals(fetched);
+            let waits = |equal: &PieceIndex| !self.placing.is_coming(*equal);
+            let equals = self.contents.equals(fetched).filter(waits);
             for piece in [fetched].into_iter().chain(equals) {
                 ways[piece.index()] += 1;
             }

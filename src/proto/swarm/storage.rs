@@ -213,9 +213,13 @@ impl Swarm {
         if self.contents.is_zero(piece) {
             return self.placing.add_zeros(piece);
         }
-        // An equal piece that is known to be missing is on its way already.
-        let missing = |equal: PieceIndex| !self.have().get(equal) && !self.scan.is_unknown(equal);
-        if self.contents.equals(piece).any(missing) {
+        // With an equal piece that is known to be missing it comes, unless that is being written
+        // already: its copies were chosen before.
+        let is_fetched = |equal: PieceIndex| {
+            let is_missing = !self.have().get(equal) && !self.scan.is_unknown(equal);
+            is_missing && !self.placing.is_coming(equal)
+        };
+        if self.contents.equals(piece).any(is_fetched) {
             return;
         }
         self.picker.want(piece);

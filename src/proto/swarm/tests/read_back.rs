@@ -334,6 +334,44 @@ fn a_piece_that_is_found_bad_during_the_download_is_fetched_again_at_once() {
     assert_eq!(reads.count(), before + 1, "it was read back once more");
 }
 
+/// The copy is found bad while the piece that it was copied from is being written again: too late
+/// to come with that write, so it is fetched by itself.
+#[test]
+fn equal_pieces_that_are_found_bad_one_after_the_other_are_fetched_again() {
+    let mut story = early("AABCDEFG");
+    let (equal, others) = (story.peer(2, "##......"), story.peer(3, "..######"));
+    story.work();
+    assert_eq!(story.asked(equal), [0]);
+    story.gives(equal, 0);
+    story.work();
+    story.disk[..2].fill(b'.');
+    let mut asked = VecDeque::from(story.asked(others));
+    while story.has().starts_with("##") {
+        if story.step().is_none() {
+            story.gives(others, asked.pop_front().expect("both get ripe in time"));
+        }
+    }
+    assert_eq!(
+        (&story.has()[..2], story.asked(equal)),
+        (".#", alloc::vec![0])
+    );
+    story.gives(equal, 0);
+    story.hash_all();
+    let waiting = story.waiting.make_contiguous();
+    assert!(matches!(waiting, [Work::Read { .. }, Work::Write { .. }]));
+    story.step();
+    assert_eq!(
+        (&story.has()[..2], story.asked(equal)),
+        ("..", alloc::vec![1])
+    );
+    story.gives(equal, 1);
+    comes_slowly(&mut story, others, asked.into());
+    assert_eq!(
+        (&story.swarm.state, &story.disk[..]),
+        (&State::Seeding, &b"AABCDEFG"[..])
+    );
+}
+
 #[test]
 fn a_piece_that_is_bad_twice_ends_the_download() {
     let mut story = early("ABCDEFGHIJKL");
