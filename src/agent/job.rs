@@ -73,7 +73,8 @@ impl Job {
             scan,
         } = setup;
         let buffer_count = setup::buffer_count(&metainfo.layout, place.pool_bytes);
-        let config = setup::config(settings, role, scan, listen_port, buffer_count)?;
+        let alignment = device.alignment;
+        let config = setup::config(settings, role, scan, listen_port, buffer_count, alignment)?;
         let reporting = Reporting::new(place.number, target, &device, &identity, now);
         let storage = Storage::new(device, places, Joining::Nothing)?;
         shared.poll.registry().register(

@@ -251,6 +251,7 @@ pub(super) fn config(
     scan: ScanPolicy,
     listen_port: u16,
     buffer_count: u32,
+    alignment: u32,
 ) -> io::Result<Config> {
     Ok(Config {
         role,
@@ -263,6 +264,7 @@ pub(super) fn config(
         scan,
         verify: settings.verify,
         read_back_distance: READ_BACK_DISTANCE,
+        alignment,
         tracker_grace: settings.tracker_grace,
         seed_for: settings.seed_for,
         limits: settings.limits,

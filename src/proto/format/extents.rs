@@ -155,7 +155,11 @@ impl ExtentMap {
     /// An extent at 0x4800400 of length 0x100600 gives 512, although its start alone would allow
     /// 1024.
     pub fn alignment(&self) -> u64 {
-        const LARGEST: u64 = 4096;
+        self.alignment_up_to(4096)
+    }
+
+    /// As `alignment`, but at most `largest`, a power of two.
+    pub fn alignment_up_to(&self, largest: u64) -> u64 {
         let disk_end = self.disk_end();
         let edges = self
             .extents
@@ -163,7 +167,7 @@ impl ExtentMap {
             .flat_map(|extent| [extent.disk, extent.disk_end()]);
         let bits = edges
             .filter(|&edge| edge != disk_end)
-            .fold(LARGEST, |bits, edge| bits | edge.0);
+            .fold(largest, |bits, edge| bits | edge.0);
         1 << bits.trailing_zeros()
     }
 }
@@ -476,6 +480,9 @@ mod tests {
         for (files, expected) in cases {
             assert_eq!(map(files).unwrap().alignment(), expected, "{files:?}");
         }
+        let large = map(&[(1 << 20, 32 << 10), (1 << 30, 1)]).unwrap();
+        let [least, most] = [4096, 1 << 16].map(|largest| large.alignment_up_to(largest));
+        assert_eq!((least, most), (4096, 32 << 10));
     }
 
     #[test]

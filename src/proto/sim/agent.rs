@@ -105,6 +105,7 @@ impl Agent {
                 Canary::ReadsBackTooSoon => 0,
                 _ => distance,
             },
+            alignment: 512,
             tracker_grace: identity.tracker_grace,
             seed_for: options.seed_for,
             limits: options.limits,

@@ -43,6 +43,7 @@ impl Bench {
             scan: ScanPolicy::Skip,
             verify: true,
             read_back_distance: READ_BACK_DISTANCE,
+            alignment: 512,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             limits: SeedingLimits::default(),

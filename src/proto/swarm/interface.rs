@@ -32,6 +32,9 @@ pub struct Config {
     pub verify: bool,
     /// Bytes that are written between a piece and its read-back before the end of the download.
     pub read_back_distance: u64,
+    /// The disk writes multiples of this power of two, in bytes; of what is shorter, the rest is
+    /// read and written again.
+    pub alignment: u32,
     /// A complete agent leaves when the tracker has been unreachable for this time.
     pub tracker_grace: Duration,
     /// How long to seed. Zero: not at all; None: until the tracker is gone.

@@ -202,10 +202,12 @@ pub struct Swarm {
 }
 
 /// The distance of the read-back; None if all of it is at the end: a piece that shares a sector
-/// with a neighbour is written once more with the neighbour.
+/// with a neighbour is written once more with the neighbour. A disk may have physical sectors of
+/// 4096 bytes without saying so.
 fn distance(metainfo: &Metainfo, config: &Config) -> Option<u64> {
-    let has_whole_sectors =
-        metainfo.extents.alignment() == 4096 && metainfo.layout.piece_bytes().is_multiple_of(4096);
+    let sector = u64::from(config.alignment.max(4096));
+    let has_whole_sectors = metainfo.extents.alignment_up_to(sector) == sector
+        && u64::from(metainfo.layout.piece_bytes()).is_multiple_of(sector);
     (config.verify && has_whole_sectors).then_some(config.read_back_distance)
 }
 

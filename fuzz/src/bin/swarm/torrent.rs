@@ -89,6 +89,7 @@ pub fn config(input: &mut Input<'_>, metainfo: &Metainfo) -> Config {
         verify: !choice(2),
         // Half of the torrents are read back as soon as possible, the others at the end.
         read_back_distance: if choice(3) { 0 } else { u64::MAX },
+        alignment: 512,
         tracker_grace: Duration::from_secs(30),
         seed_for: choice(3).then(|| Duration::from_secs(if choice(4) { 0 } else { 60 })),
         limits: SeedingLimits {

@@ -65,6 +65,7 @@ pub(super) fn swarm_with_buffers(
         scan: ScanPolicy::Skip,
         verify: true,
         read_back_distance: READ_BACK_DISTANCE,
+        alignment: 512,
         tracker_grace: Duration::from_secs(30),
         seed_for: None,
         limits: SeedingLimits::default(),

@@ -266,6 +266,21 @@ fn early(image: &str) -> Story {
     story
 }
 
+/// A write to a part of a sector rewrites all of it, so a neighbour that was read back too.
+#[test]
+fn pieces_that_share_a_sector_are_read_back_at_the_end() {
+    let mut story = leecher("AB", "..");
+    for (alignment, is_early) in [(512, true), (4096, true), (PIECE, true), (2 * PIECE, false)] {
+        story.swarm.config.alignment = alignment;
+        let distance = distance(&story.swarm.metainfo, &story.swarm.config);
+        assert_eq!(
+            distance,
+            is_early.then_some(READ_BACK_DISTANCE),
+            "{alignment}"
+        );
+    }
+}
+
 /// The first pieces that the peer is asked for.
 fn first_asked(story: &mut Story, peer: PeerSlot) -> Vec<u32> {
     story.work();

@@ -90,6 +90,7 @@ impl Story {
             scan,
             verify: true,
             read_back_distance: READ_BACK_DISTANCE,
+            alignment: 512,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             limits: SeedingLimits::default(),
