@@ -239,6 +239,10 @@ pub(crate) const PIPELINE_MAX: u32 = 512;
 /// scripts/sim).
 pub(crate) const PIPELINE_TIME: Duration = Duration::from_millis(100);
 
+/// How long a longer pipeline of another client lasts after it ran dry last: transmission answers
+/// twice a second, and may skip a turn.
+pub(crate) const PIPELINE_KEPT: Duration = Duration::from_secs(2);
+
 /// Requests that a peer is assumed to keep until its extension handshake names a number (`reqq`).
 /// 250 is libtorrent's old default.
 pub(crate) const REQUESTS_ASSUMED: u32 = 250;

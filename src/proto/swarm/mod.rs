@@ -14,6 +14,7 @@
 //! ```text
 //! peers, peer   connections, and how we stand with each peer
 //! requests      what a peer was asked for, and what of it is late
+//! rate          how fast a peer sends
 //! exchange      what a peer was told of others
 //! scan          what the target holds at the start
 //! read_back     whether what was written is on the disk
@@ -57,6 +58,7 @@ mod outbound;
 mod peer;
 mod peers;
 mod placing;
+mod rate;
 mod read_back;
 mod reading;
 mod requests;

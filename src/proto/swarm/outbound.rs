@@ -182,9 +182,10 @@ impl Swarm {
     /// The next request, while the pipeline of this peer is not full and it has something we want.
     fn request(&mut self, now: Instant, slot: PeerSlot, down: &mut Throttle) -> Option<Message> {
         let peer = self.peers.get(slot)?;
+        let depth = peer.pipeline_depth();
         if !self.is_fetching()
             || !peer.may_request(now)
-            || peer.requests.len() >= peer.pipeline_depth()
+            || peer.requests.len() >= depth
             || peer.is_known_to_have_nothing(self.pick_inputs())
             || !down.may_take(now, &peer.down_turn)
         {
@@ -201,7 +202,7 @@ impl Swarm {
         if peer.requests.is_empty() {
             peer.progress_at = now;
         }
-        peer.push_request(now, block, late);
+        peer.push_request(now, block, late, depth);
         Some(Message::Request(block.into()))
     }
 

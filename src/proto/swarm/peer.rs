@@ -19,6 +19,7 @@ use core::time::Duration;
 
 use super::changes::Reader;
 use super::exchange::Exchange;
+use super::rate::Rate;
 use super::requests::Requests;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
@@ -67,6 +68,8 @@ pub(super) struct Peer {
     pub(super) phase: Phase,
     pub(super) since: Instant,
     pub(super) peer_id: Option<PeerId>,
+    /// By its peer id, it is an agent of ours.
+    is_ours: bool,
     /// As which they are blamed for bad blocks, once they have sent a block.
     pub(super) giver: Option<Giver>,
     pub(super) fast: bool,
@@ -105,13 +108,16 @@ pub(super) struct Peer {
     pub(super) requests: Requests,
     pub(super) requests_max: u32,
     pub(super) rate: Rate,
-    /// The pipeline is this many times longer than the rate demands, because they answer seldom and
-    /// many requests at once.
-    stretch: u32,
+    /// The shortest pipeline: longer than the rate demands if they answer many requests at once.
+    pipeline_min: u32,
     /// The pipeline was full when we last asked.
     pub(super) filled: bool,
-    /// A full pipeline was answered completely, and then they had nothing to do.
-    ran_dry: bool,
+    /// When a full pipeline was last answered completely: then they had nothing to do.
+    dry_at: Instant,
+    /// When payload last arrived.
+    arrived_at: Instant,
+    /// Since the pipeline ran dry, they have sent nothing for PIPELINE_TIME.
+    paused: bool,
     /// When a block last arrived, or when one could first be asked for.
     pub(super) progress_at: Instant,
     /// They do not send in time: they are asked for one block at a time, and others for the same.
@@ -172,6 +178,7 @@ impl Peer {
             },
             since: now,
             peer_id: None,
+            is_ours: false,
             giver: None,
             fast: false,
             extended: false,
@@ -197,9 +204,11 @@ impl Peer {
             requests: Requests::new(now),
             requests_max: REQUESTS_ASSUMED,
             rate: Rate::default(),
-            stretch: 1,
+            pipeline_min: PIPELINE_MIN,
             filled: false,
-            ran_dry: false,
+            dry_at: now,
+            arrived_at: now,
+            paused: false,
             progress_at: now,
             snubbed: false,
             pause_until: now,
@@ -247,6 +256,7 @@ impl Peer {
         self.phase = Phase::Live;
         (self.fast, self.extended) = (handshake.fast, handshake.extended);
         self.peer_id = Some(handshake.peer_id);
+        self.is_ours = handshake.peer_id.0.starts_with(b"-SD");
         (self.heard_at, self.spoke_at, self.progress_at) = (now, now, now);
     }
 
@@ -353,36 +363,46 @@ impl Peer {
 
     // ---- requests and the rate
 
-    /// How many requests to keep in flight: as many as their link delivers within PIPELINE_TIME.
+    /// How many requests to keep in flight: as many as their link delivers within PIPELINE_TIME, or
+    /// as they answer at once.
     pub(super) fn pipeline_depth(&self) -> usize {
         if self.snubbed {
             return 1;
         }
         let in_time = self.rate.bytes_per_second() * PIPELINE_TIME.as_millis() as u64 / 1000;
         let blocks = u32::try_from(in_time / u64::from(BLOCK_BYTES)).unwrap_or(u32::MAX);
-        let blocks = blocks.max(PIPELINE_MIN * self.stretch);
-        blocks.min(PIPELINE_MAX).min(self.requests_max) as usize
+        blocks
+            .max(self.pipeline_min)
+            .min(PIPELINE_MAX)
+            .min(self.requests_max) as usize
     }
 
     /// Payload has arrived. Call after `requests.remove`.
+    ///
+    /// A pipeline that ran dry was too short, whatever the rate: transmission answers twice a
+    /// second, all requests at once, and at 4 blocks each time the rate alone would never show what
+    /// it can do. So the next one is longer, and much longer if another client has made a pause.
     pub(super) fn received(&mut self, now: Instant, bytes: u32) {
         self.measure(now);
         self.rate.add(bytes);
-        self.ran_dry |= self.filled && self.requests.is_empty();
+        self.paused |= overdue(now, self.arrived_at, PIPELINE_TIME);
+        self.arrived_at = now;
+        if self.filled && self.requests.is_empty() {
+            let times = if self.paused && !self.is_ours { 8 } else { 2 };
+            self.pipeline_min = (self.pipeline_min * times).min(PIPELINE_MAX);
+            (self.filled, self.paused, self.dry_at) = (false, false, now);
+        }
     }
 
-    /// Closes the window of the rate when it is full. A pipeline that ran dry within it was too
-    /// short, whatever the rate: transmission answers once a second, and at 64 KiB a second the
-    /// rate alone would never show that.
+    /// Closes the window of the rate when it is full.
     pub(super) fn measure(&mut self, now: Instant) {
-        if self.rate.roll(now) {
-            let dry = core::mem::take(&mut self.ran_dry);
-            let stretch = if dry {
-                self.stretch * 2
-            } else {
-                self.stretch / 2
-            };
-            self.stretch = stretch.clamp(1, PIPELINE_MAX / PIPELINE_MIN);
+        let kept = if self.is_ours {
+            2 * RATE_WINDOW
+        } else {
+            PIPELINE_KEPT
+        };
+        if self.rate.roll(now) && overdue(now, self.dry_at, kept) {
+            self.pipeline_min = (self.pipeline_min / 2).max(PIPELINE_MIN);
         }
     }
 
@@ -400,10 +420,10 @@ impl Peer {
         self.is_live() && !self.peer_choking && self.am_interested && now >= self.pause_until
     }
 
-    /// They are asked for a block.
-    pub(super) fn push_request(&mut self, now: Instant, block: Block, late: bool) {
+    /// They are asked for a block. `depth`: of the pipeline.
+    pub(super) fn push_request(&mut self, now: Instant, block: Block, late: bool, depth: usize) {
         self.requests.push(now, block, late);
-        self.filled = self.requests.len() >= self.pipeline_depth();
+        self.filled = self.requests.len() >= depth;
     }
 
     /// A block that they were asked for has arrived, after this time. `patience`: how long it may
@@ -510,38 +530,6 @@ impl Peer {
     }
 }
 
-/// Payload bytes per second, over windows of RATE_WINDOW.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rate {
-    window_start: Instant,
-    window_bytes: u64,
-    bytes_per_second: u64,
-}
-
-impl Rate {
-    pub(super) fn add(&mut self, bytes: u32) {
-        self.window_bytes += u64::from(bytes);
-    }
-
-    pub(super) fn bytes_per_second(&self) -> u64 {
-        self.bytes_per_second
-    }
-
-    /// Closes the window when it is full; true if anything arrived within it. A rising rate counts
-    /// at once and a falling one by half, because a pipeline that is too short measures only its
-    /// own shortness.
-    pub(super) fn roll(&mut self, now: Instant) -> bool {
-        let elapsed = now.since(self.window_start);
-        if elapsed < RATE_WINDOW {
-            return false;
-        }
-        let measured = self.window_bytes * 1_000_000 / elapsed.as_micros() as u64;
-        self.bytes_per_second = measured.max(self.bytes_per_second / 2);
-        self.window_start = now;
-        core::mem::take(&mut self.window_bytes) > 0
-    }
-}
-
 /// Whether `limit` has passed since `then`.
 pub(super) fn overdue(now: Instant, then: Instant, limit: Duration) -> bool {
     now.since(then) >= limit
@@ -581,21 +569,35 @@ mod tests {
     }
 
     /// The peer answers twice a second, all requests at once.
+    fn answers(peer: &mut Peer, batches: core::ops::Range<u64>, filled: bool) {
+        for batch in batches {
+            peer.filled = filled;
+            let blocks = if filled { peer.pipeline_depth() } else { 1 };
+            for _ in 0..blocks {
+                peer.received(Instant(batch * 500_000), BLOCK_BYTES);
+            }
+            peer.measure(Instant(batch * 500_000 + 250_000));
+        }
+    }
+
     #[test]
-    fn the_pipeline_of_a_peer_that_answers_seldom_grows_until_it_never_runs_dry() {
+    fn the_pipeline_of_a_client_that_answers_seldom_is_long_within_two_answers() {
         let mut peer = unchoked();
-        for batch in 1..12 {
-            peer.filled = true;
-            let depth = peer.pipeline_depth() as u32;
-            peer.received(Instant(batch * 500_000), depth * BLOCK_BYTES);
-            peer.measure(Instant(batch * 500_000 + 250_000));
-        }
+        answers(&mut peer, 1..2, true);
+        assert_eq!(peer.pipeline_depth(), 8 * PIPELINE_MIN as usize);
+        answers(&mut peer, 2..3, true);
         assert_eq!(peer.pipeline_depth(), REQUESTS_ASSUMED as usize);
-        for batch in 12..30 {
-            peer.filled = false;
-            peer.received(Instant(batch * 500_000), BLOCK_BYTES);
-            peer.measure(Instant(batch * 500_000 + 250_000));
-        }
+        answers(&mut peer, 3..30, false);
+        assert_eq!(peer.pipeline_depth(), PIPELINE_MIN as usize);
+    }
+
+    #[test]
+    fn the_pipeline_of_our_own_agents_doubles_and_falls_soon() {
+        let mut peer = unchoked();
+        peer.is_ours = true;
+        answers(&mut peer, 1..2, true);
+        assert_eq!(peer.pipeline_depth(), 2 * PIPELINE_MIN as usize);
+        answers(&mut peer, 2..4, false);
         assert_eq!(peer.pipeline_depth(), PIPELINE_MIN as usize);
     }
 
