@@ -105,6 +105,19 @@ fn usage_errors_exit_2_and_say_what_was_expected() {
             "get: --memory takes a number of MiB from 16 to 4096, not 'abc'",
             "get ",
         ),
+        (
+            vec![
+                "get",
+                "--allow",
+                "10.2.0.0/16",
+                "--peer",
+                "10.1.0.5:6881",
+                "a",
+                "b",
+            ],
+            "get: --peer 10.1.0.5:6881 is in no subnet of --allow",
+            "get ",
+        ),
         (vec!["make", "a"], "make: -o FILE.torrent expected", "make "),
         (
             vec!["info", "--verbose", "a"],

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 
 use swarm_proto::wire::url::{Url, UrlError};
 
@@ -42,6 +43,7 @@ pub(super) enum Wrong {
         pairs: &'static str,
         unpaired: String,
     },
+    PeerOutside(SocketAddr),
     TargetTwice(String),
     TooMany(String),
     UnexpectedValue(String),
@@ -123,6 +125,7 @@ impl fmt::Display for UsageError {
             Wrong::OddPairs { pairs, unpaired } => {
                 write!(f, "{pairs} go in pairs, '{unpaired}' has no partner")
             }
+            Wrong::PeerOutside(peer) => write!(f, "--peer {peer} is in no subnet of --allow"),
             Wrong::TargetTwice(target) => write!(f, "target {target} is given twice"),
             Wrong::TooMany(word) => write!(f, "nothing was expected here, not '{word}'"),
             Wrong::UnexpectedValue(option) => write!(f, "{option} takes no value"),

@@ -7,7 +7,7 @@ use swarm_proto::units::InfoHash;
 
 use super::error::{UsageError, Wrong};
 use super::help;
-use super::swarm::shared_option;
+use super::swarm::{check_peers, shared_option};
 use super::values::{INFO_HASH, RATE, SECONDS_FROM_1, target};
 use super::words::{Word, Words};
 use crate::agent::Settings;
@@ -57,6 +57,7 @@ pub(super) fn parse(mut words: Words, is_daemon: bool) -> Result<Command, UsageE
             },
         }
     }
+    check_peers(settings, &words)?;
     if is_daemon {
         let [] = words.exactly(operands, [])?;
         let control = control.ok_or_else(|| words.error(Wrong::Missing("--control SOCKET")))?;

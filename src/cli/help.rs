@@ -76,8 +76,8 @@ Options:
                         learn of others from it. If the torrent names no
                         tracker, the end of a peer that seeds counts as its end.
   --allow NET/LEN       Take part only with peers of this subnet: others are not
-                        called, not answered, not told of. --peer is no
-                        exception. Repeatable. Default: peers from anywhere
+                        called, not answered, not told of. A --peer must
+                        be in one. Repeatable. Default: peers from anywhere
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64, or more if the torrents need it; at most
                         half of what is free
@@ -155,8 +155,8 @@ Options:
                         this one is in use. Default: [::]:6881
   --peer ADDR:PORT      A peer to connect to, tracker or not. Repeatable.
   --allow NET/LEN       Take part only with peers of this subnet: others are not
-                        called, not answered, not told of. --peer is no
-                        exception. Repeatable. Default: peers from anywhere
+                        called, not answered, not told of. A --peer must
+                        be in one. Repeatable. Default: peers from anywhere
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64, or more if the torrents need it; at most
                         half of what is free

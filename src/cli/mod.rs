@@ -444,6 +444,14 @@ mod tests {
                 "seed: --allow takes NET/LEN such as 10.0.0.0/24 or fd00::/64, not '10.77.0.1'",
             ),
             (
+                "seed --peer 10.77.0.2:1 --peer [fd77::1]:6881 --allow 10.77.0.0/16 a b",
+                "seed: --peer [fd77::1]:6881 is in no subnet of --allow",
+            ),
+            (
+                "daemon --peer 10.78.0.1:6881 --allow 10.77.0.0/16 --allow ::/0 --control s",
+                "daemon: --peer 10.78.0.1:6881 is in no subnet of --allow",
+            ),
+            (
                 "get --info-hash 12 a b",
                 "get: --info-hash takes 40 hexadecimal digits, not '12'",
             ),

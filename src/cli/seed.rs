@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::error::UsageError;
 use super::help;
-use super::swarm::shared_option;
+use super::swarm::{check_peers, shared_option};
 use super::words::{Word, Words};
 use crate::agent::Settings;
 use crate::cmd::Command;
@@ -36,6 +36,7 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
             },
         }
     }
+    check_peers(&options.settings, &words)?;
     let pairs = words.pairs(operands, "TORRENT and SOURCE", |source| {
         Ok(PathBuf::from(source))
     })?;

@@ -1,5 +1,8 @@
 //! Which options do `get`, `seed` and `daemon` share?
 
+use std::net::SocketAddr;
+
+use swarm_proto::policy::subnet::allows;
 use swarm_proto::wire::url::Url;
 
 use super::error::{UsageError, Wrong};
@@ -35,4 +38,13 @@ pub(super) fn shared_option(
         _ => return Err(words.error(Wrong::UnknownOption(option))),
     }
     Ok(())
+}
+
+/// No agent would call a peer outside the subnets, nor say so.
+pub(super) fn check_peers(settings: &Settings, words: &Words) -> Result<(), UsageError> {
+    let outside = |peer: &&SocketAddr| !allows(&settings.allowed, peer.ip());
+    match settings.peers.iter().find(outside) {
+        Some(peer) => Err(words.error(Wrong::PeerOutside(*peer))),
+        None => Ok(()),
+    }
 }

@@ -82,11 +82,13 @@ class Meeting:
         self.leeched, source_port = place / served.name, stage.port()
         outside = {"prefix": routed.outside.split(), "verified": True}
         aria2(stage, fetched, sources, source_port, seeds=True, **outside)
+        # That is how `get` knows it. A --peer outside of --allow would be refused.
+        wait_until("the tracker knows aria2", 20, lambda: self.tracker.counts(fetched)[0] == 1)
         self.seed, self.seed_port = stage.seed(served, image, *options, host=INSIDE)
         aria2(stage, served, place, stage.port(), seeds=False, **outside)
         self.get = stage.agent(
-            "get", "--listen", f"{INSIDE}:{stage.port()}", "--peer", f"{OUTSIDE}:{source_port}",
-            "--stall-secs", 8, "--no-seed", *options, fetched.path, self.target)
+            "get", "--listen", f"{INSIDE}:{stage.port()}", "--stall-secs", 8, "--no-seed", *options,
+            fetched.path, self.target)
         self.ports = range(self.tracker.port + 1, stage.next_port + 1)
 
     def passed(self):
