@@ -71,7 +71,12 @@ impl Control {
         })
     }
 
-    pub fn accept(&mut self, registry: &Registry, now: Instant) {
+    /// Has `handle_timeout` accept: while a program waits for its answer, no other gets its seat.
+    pub fn note_caller(&mut self, now: Instant) {
+        self.accept_at = Some(now);
+    }
+
+    fn accept(&mut self, registry: &Registry, now: Instant) {
         self.accept_at = None;
         loop {
             match self.socket.accept() {

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mio::{Events, Registry};
+use mio::Events;
 use swarm_proto::text;
 use swarm_proto::units::{InfoHash, Instant};
 
@@ -113,8 +113,8 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    pub fn accept(&mut self, registry: &Registry, now: Instant) {
-        self.control.accept(registry, now);
+    pub fn note_caller(&mut self, now: Instant) {
+        self.control.note_caller(now);
     }
 
     pub fn note_client(&mut self, index: usize) {
@@ -299,13 +299,21 @@ mod tests {
     use crate::os::signal::Signals;
     use crate::os::testing::Scratch;
     use crate::report::{self, Mode};
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
+    /// It asks this, and does not wait.
+    fn program(path: &Path, line: &str) -> UnixStream {
+        let mut program = UnixStream::connect(path).unwrap();
+        program.write_all(format!("{line}\n").as_bytes()).unwrap();
+        program.set_nonblocking(true).unwrap();
+        program
+    }
+
     /// Two programs ask for jobs at once. Opening each of them goes on until a job that runs has
-    /// ended.
+    /// ended. Meanwhile others come, enough for all seats: nobody's answer goes to another.
     #[test]
     fn jobs_that_run_have_their_turns_while_one_is_opened() {
         let (files, settings) = (["one", "other"].map(Scratch::new), settings());
@@ -315,9 +323,13 @@ mod tests {
         ];
         let torrents = jobs.each_ref().map(|setup| Arc::downgrade(&setup.metainfo));
         let is_over = |job: usize| torrents[job].strong_count() == 0;
-        let opening_count = Cell::new(0);
+        let path = files[0].path().with_extension("socket");
+        let (opening_count, others) = (Cell::new(0), RefCell::new(Vec::new()));
         let open = |addition: &Addition, opening: &mut Opening| {
             assert_eq!(opening_count.replace(1), 0, "two are opened at once");
+            while others.borrow().len() < CLIENT_COUNT_MAX {
+                others.borrow_mut().push(program(&path, r#"{"do":"list"}"#));
+            }
             let late = clock::now() + Duration::from_secs(20);
             while !is_over(0) && clock::now() < late {
                 assert!(opening.pause());
@@ -328,7 +340,6 @@ mod tests {
         let mut reporter = report::standard(Mode::None);
         let signals = &mut Signals::new().unwrap();
         let mut agent = Agent::new(jobs.into(), &settings, signals, &mut reporter).unwrap();
-        let path = files[0].path().with_extension("socket");
         let control = Control::new(&path, agent.shared.poll.registry()).unwrap();
         agent.daemon = Some(Daemon::new(control, &open, &settings));
         agent.daemon().entries = torrents
@@ -342,27 +353,34 @@ mod tests {
             })
             .into();
         let mut programs = ["/one", "/two"].map(|name| {
-            let mut program = UnixStream::connect(&path).unwrap();
             let line = format!(r#"{{"do":"add","torrent":"a","path":"{name}"}}"#);
-            program.write_all((line + "\n").as_bytes()).unwrap();
-            program.set_nonblocking(true).unwrap();
-            program
+            program(&path, &line)
         });
         let mut events = Events::with_capacity(16);
-        let mut answers = [String::new(), String::new()];
+        let (mut answers, mut listed) = ([String::new(), String::new()], String::new());
         for turn in 0.. {
             assert!(turn < 10_000, "the programs have {answers:?}");
             agent.turn(&mut events).unwrap();
             for (program, answer) in programs.iter_mut().zip(&mut answers) {
                 // It would block while there is no answer.
-                let _ = program.read_to_string(answer);
+                let is_closed = program.read_to_string(answer).is_ok();
+                assert!(!is_closed || answer.ends_with('\n'), "closed at {answer:?}");
             }
-            if answers.iter().all(|answer| answer.ends_with('\n')) {
+            let mut others = others.borrow_mut();
+            let _ = others
+                .last_mut()
+                .map(|last| last.read_to_string(&mut listed));
+            if answers
+                .iter()
+                .chain([&listed])
+                .all(|answer| answer.ends_with('\n'))
+            {
                 break;
             }
         }
         let expected = ["/one", "/two"]
             .map(|name| format!("{{\"ok\":false,\"error\":\"{name}: true false\"}}\n"));
         assert_eq!(answers, expected);
+        assert!(listed.starts_with("{\"ok\":true,\"jobs\":["), "{listed}");
     }
 }

@@ -237,7 +237,7 @@ impl<'a> Agent<'a> {
             Origin::Report => shared.reporter.tell(now, true),
             Origin::Control => {
                 if let Some(daemon) = &mut self.daemon {
-                    daemon.accept(shared.poll.registry(), now);
+                    daemon.note_caller(now);
                 }
             }
             Origin::Client(index) => {
