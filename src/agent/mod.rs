@@ -6,8 +6,8 @@
 //! all jobs share one listener.
 //!
 //! One turn of the loop: sleep until something is ready; take note of it, and of what the disks
-//! have finished; read from the connections, block by block; hash, two pieces at once; then, job by
-//! job, do what the core asks for until it asks for nothing.
+//! have finished; read from the connections, block by block; hash, four pieces at once; then, job
+//! by job, do what the core asks for until it asks for nothing.
 
 mod announcer;
 mod control;

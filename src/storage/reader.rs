@@ -249,10 +249,9 @@ impl Reader {
 
     fn judge(&mut self, piece: PieceIndex, hash: PieceHash) -> PieceRead {
         let failed = self.failed.iter().find(|failed| failed.0 == piece);
-        let result = match (failed, self.damage.take()) {
-            (Some((_, error)), _) => Err(self.explain(*error)),
-            (None, Some(damage)) => Err(damage),
-            (None, None) => Ok(hash),
+        let result = match failed {
+            Some((_, error)) => Err(self.explain(*error)),
+            None => self.damage.take().map_or(Ok(hash), Err),
         };
         self.failed.retain(|failed| failed.0 != piece);
         (piece, result)

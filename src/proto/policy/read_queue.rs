@@ -7,8 +7,8 @@
 //! queue are hashed side by side, because the hash unit does four in little more than twice the
 //! time of one.
 //!
-//! This file is kept short because an agent announces `completed` when this queue has seen every
-//! piece.
+//! This file is kept short because an agent announces `completed` when this queue is idle and no
+//! piece is left that it has to read back.
 //!
 //! ```text
 //! piece     9  8  7  7  7  6  6  6
