@@ -36,19 +36,21 @@ class Network:
     """`count` machines, the first of them the seeder. The tracker's address is on the bridge itself
     and not shaped."""
 
-    def __init__(self, count: int, rate_bits: int, queue_ms: int, log: Path) -> None:
+    def __init__(self, count: int, rate_bits: int, queues: tuple[int, int],
+                 log: Path) -> None:
         self.holders: list[Process] = []
         self.machines: list[Node] = []
-        # A queue like that of a small switch: `queue_ms` milliseconds of the line.
-        limit_bytes = max(round(rate_bits / 8 * queue_ms / 1000), 2 * CHUNK_BYTES)
-        self.shaper = f"tbf rate {round(rate_bits)}bit burst {CHUNK_BYTES} limit {limit_bytes}"
+        # What waits before the uplink of each machine, and before its downlink.
+        up, down = (max(queue, 2 * CHUNK_BYTES) for queue in queues)
+        shaper = f"tbf rate {round(rate_bits)}bit burst {CHUNK_BYTES} limit"
+        self.up_shaper = f"{shaper} {up}"
         try:
             make_bridge()
             holder = ["unshare", "--net", "--", "sleep", "infinity"]
             self.holders = [Process(holder, log) for _ in range(count)]
             for index in range(count):
                 self.machines.append(self.make_machine(index, count))
-            batch("tc", [f"qdisc add dev m{index} root {self.shaper}" for index in range(count)])
+            batch("tc", [f"qdisc add dev m{index} root {shaper} {down}" for index in range(count)])
         except BaseException:
             self.close()
             raise
@@ -73,7 +75,7 @@ class Network:
             f"src {address} congctl {CONGESTION_CONTROL}",
             *neighbours(index, count),
         ], enter)
-        batch("tc", [f"qdisc add dev eth0 root {self.shaper}"], enter)
+        batch("tc", [f"qdisc add dev eth0 root {self.up_shaper}"], enter)
         write = f"echo {CHUNK_SEGMENTS} > /proc/sys/net/ipv4/tcp_min_tso_segs"
         subprocess.run([*enter, "sh", "-c", write], check=True)
         return Node("seeder" if index == 0 else f"machine-{index}", address, enter)

@@ -36,7 +36,7 @@ def swarm(options: argparse.Namespace) -> int:
     report = {
         "benchmark": "swarm", "size_bytes": shared.size_bytes, "pieces": shared.pieces(),
         "rounds": options.runs, "line_bits_per_second": shared.line_bits_per_second,
-        "queue_ms": shared.queue_ms, "kill_percent": options.kill,
+        "uplink_queue": shared.uplink_queue, "queue": shared.queue, "kill_percent": options.kill,
         "host": describe_host(options.output.resolve(), shared.size_bytes),
         "versions": versions(options.binary),
         "stream_bytes_per_second": [], "runs": [], "failures": [], "left_out": [],

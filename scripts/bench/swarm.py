@@ -36,7 +36,8 @@ class Swarm:
         self.binary, self.size_bytes = options.binary, options.size * MIB
         self.piece_bytes = options.piece_size * 1024
         self.line_bits_per_second = options.rate * 1_000_000
-        self.queue_ms, self.multicast_share = options.queue, options.multicast / 100
+        self.uplink_queue, self.queue = options.uplink_queue, options.queue
+        self.multicast_share = options.multicast / 100
         self.tracker = Node("tracker", TRACKER_ADDRESS)
         self.image = make_image(output / "source", options.size)
         self.image_hash = hash_of(self.image)
@@ -47,7 +48,8 @@ class Swarm:
     def network(self, count: int) -> Network:
         """For a seeder and `count` leechers."""
         log = self.directory / "network.log"
-        return Network(count + 1, self.line_bits_per_second, self.queue_ms, log)
+        queues = self.uplink_queue, self.queue
+        return Network(count + 1, self.line_bits_per_second, queues, log)
 
     def job(self, network: Network, index: int) -> Job:
         """The part of machine `index`; machine 0 is the seeder."""

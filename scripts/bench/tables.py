@@ -198,7 +198,8 @@ def swarm_tables(report: Result, stream: float) -> str:
         "",
         f"{host_line(report['host'])}. k = {report['pieces']} pieces; one TCP stream gets "
         f"R = {stream * 8 / 1e6:.1f} Mbit/s, {stream * 8 / line_bits:.1%} of the line, so "
-        f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of {report['queue_ms']} ms, "
+        f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of "
+        f"{report['uplink_queue']} bytes up, {report['queue']} down, "
         f"TCP: {CONGESTION_CONTROL}. {rounds}; every target has the hash of the image.",
         "",
     ]

@@ -265,7 +265,7 @@ impl World {
                 .expect("the connection is open")
                 .sent(now, slot, buffer, bytes);
         }
-        if !had_room {
+        if !had_room | self.network.takes_more(machine) {
             self.wake_loop(machine);
         }
     }

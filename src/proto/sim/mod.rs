@@ -9,7 +9,8 @@
 //! ids random image packet         numbers of machines, delays, the shared image, what travels
 //! disk tracker pool fake_peer     what a machine has, and the other participants
 //! options seed                    what can be chosen about a run, and what a seed chooses
-//! event queue network             what can happen, what happens next, when a message arrives
+//! event queue                     what can happen, and what happens next
+//! congestion network              when a message arrives
 //! meter hashes pieces rereads     the truth about one agent
 //! checker                         does it do and say only what it may?
 //! agent work machine              one agent, its disk and hash unit, what runs on a machine
@@ -33,6 +34,7 @@ mod canaries;
 mod cases;
 mod checker;
 mod claims;
+mod congestion;
 mod connections;
 mod disk;
 #[cfg(test)]

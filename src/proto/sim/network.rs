@@ -3,10 +3,12 @@
 //!
 //! Every machine has one uplink and one downlink, and may stand in a rack that has one of each as
 //! well. Messages of one connection are put into segments: some small ones, then at most one block.
-//! An uplink sends one segment at a time, round-robin over the connections that have something to
-//! send: that shares it fairly to within one block. A segment keeps its place in the send window of
-//! its connection until it has passed the receiver's downlink, so a slow receiver slows its senders
-//! down and not the rest of their uplink.
+//!
+//! As in a kernel, bytes wait in two places before they are on the line. The *send buffer* of a
+//! connection holds what the process has written; it takes no more while too much of it is not
+//! sent (TCP_NOTSENT_LOWAT) or not acknowledged (SO_SNDBUF). The *uplink queue* of the machine
+//! holds the segments of all connections, first come, first served, as far as the congestion window
+//! of each allows. What is in there is in a fixed order: no decision of the process overtakes it.
 //!
 //! In a large room most messages are `have`, a thousand for each block. A `have` gets no event of
 //! its own: it travels between two segments (`send_small`) and waits at the receiver until the
@@ -18,8 +20,10 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
+use super::congestion::Congestion;
 use super::event::SimEvent;
 use super::ids::{EndId, MachineId, ProcessId};
+use super::options::Sizes;
 use super::packet::{Packet, Segment};
 use super::queue::Queue;
 use crate::units::{BufferId, Instant, PeerSlot};
@@ -31,6 +35,8 @@ pub struct Pipe {
     /// The send window, oldest message first; the first `in_flight` are in a segment already.
     window: VecDeque<Packet>,
     in_flight: usize,
+    in_flight_bytes: u32,
+    congestion: Congestion,
     /// A block of which only a part fits into the window; no message overtakes it.
     partial: Option<Packet>,
     waits_for_uplink: bool,
@@ -48,6 +54,8 @@ pub struct End {
     pub gone: bool,
     is_partial: bool,
     window_bytes: u32,
+    /// Of these, the bytes that are in no segment yet.
+    unsent_bytes: u32,
     pub flow: Box<Flow>,
 }
 
@@ -80,7 +88,11 @@ struct Link {
     down_rate: u64,
     rack: Option<usize>,
     sending: bool,
-    /// Connections with something to send; the uplink serves them round-robin.
+    queue: VecDeque<Segment>,
+    queue_bytes: u32,
+    /// A send buffer of this machine takes more again.
+    writable: bool,
+    /// Connections that have something for the queue; it takes from them round-robin.
     waiting: VecDeque<EndId>,
     /// Bytes of small messages, sent and received, since the last segment; the next segment takes
     /// that much longer.
@@ -100,19 +112,19 @@ pub struct Network {
     links: Vec<Link>,
     racks: Vec<Rack>,
     connections: Vec<Connection>,
-    window_bytes_max: u32,
+    sizes: Sizes,
 }
 
 /// Small messages fill a segment up to the size of a block.
 const SMALL_BYTES_MAX: u32 = 16 * 1024;
 
 impl Network {
-    pub fn new(window_bytes_max: u32) -> Network {
+    pub fn new(sizes: Sizes) -> Network {
         Network {
             links: Vec::new(),
             racks: Vec::new(),
             connections: Vec::new(),
-            window_bytes_max,
+            sizes,
         }
     }
 
@@ -132,6 +144,9 @@ impl Network {
             down_rate,
             rack,
             sending: false,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            writable: false,
             waiting: VecDeque::new(),
             small_bytes: [0; 2],
             down_free_at: Instant(0),
@@ -153,6 +168,7 @@ impl Network {
             gone: false,
             is_partial: false,
             window_bytes: 0,
+            unsent_bytes: 0,
             flow: Box::default(),
         };
         self.connections.push(Connection {
@@ -205,7 +221,9 @@ impl Network {
 
     pub fn has_room(&self, end: EndId) -> bool {
         let end = self.end(end);
-        end.open && !end.is_partial && end.window_bytes < self.window_bytes_max
+        let sizes = &self.sizes;
+        let takes = end.window_bytes < sizes.buffer && end.unsent_bytes < sizes.unsent;
+        end.open && !end.is_partial && takes
     }
 
     /// The send window is empty, so that a small message overtakes nothing.
@@ -231,7 +249,7 @@ impl Network {
     /// Puts one message into the send window. False: it is a block and did not fit entirely;
     /// nothing may be pushed until `end_segment` returns true.
     pub fn push(&mut self, now: Instant, from: EndId, packet: Packet, queue: &mut Queue) -> bool {
-        let window_bytes_max = self.window_bytes_max;
+        let window_bytes_max = self.sizes.buffer;
         let end = self.end_mut(from);
         assert!(end.open);
         assert!(!end.is_partial);
@@ -243,22 +261,55 @@ impl Network {
             return false;
         }
         end.window_bytes += packet.bytes();
+        end.unsent_bytes += packet.bytes();
         end.flow.sends.window.push_back(packet);
         self.enqueue(now, from, queue);
         true
     }
 
-    /// Queues the connection for its uplink if it has something to send.
+    /// Has the uplink take what the connection may send.
     fn enqueue(&mut self, now: Instant, from: EndId, queue: &mut Queue) {
         let end = self.end_mut(from);
         let (machine, pipe) = (end.machine, &mut end.flow.sends);
-        if pipe.waits_for_uplink || pipe.in_flight == pipe.window.len() {
+        if pipe.waits_for_uplink || !pipe.may_send() {
             return;
         }
         pipe.waits_for_uplink = true;
         self.links[machine].waiting.push_back(from);
+        self.fill_queue(machine);
         if !self.links[machine].sending {
             self.send_next(now, machine, queue);
+        }
+    }
+
+    /// Moves segments of the connections that wait into the queue of their uplink.
+    fn fill_queue(&mut self, machine: MachineId) {
+        let (queue_bytes_max, unsent_max) = (self.sizes.up, self.sizes.unsent);
+        while let Some(from) = self.links[machine].waiting.front().copied() {
+            let has_room = self.links[machine].queue_bytes < queue_bytes_max;
+            let end = self.end_mut(from);
+            let pipe = &mut end.flow.sends;
+            if !has_room {
+                pipe.congestion.meets_full_queue();
+                return;
+            }
+            let segment = pipe.may_send().then(|| pipe.cut_segment(from)).flatten();
+            pipe.waits_for_uplink = segment.is_some() && pipe.may_send();
+            let waits = pipe.waits_for_uplink;
+            let before = end.unsent_bytes;
+            end.unsent_bytes -= segment.map_or(0, |segment| segment.bytes);
+            // The kernel tells a process only when half of it is sent (tcp_stream_memory_free).
+            let writable = 2 * before >= unsent_max && 2 * end.unsent_bytes < unsent_max;
+            let link = &mut self.links[machine];
+            link.writable |= writable;
+            link.waiting.pop_front();
+            if let Some(segment) = segment {
+                link.queue_bytes += segment.bytes;
+                link.queue.push_back(segment);
+            }
+            if waits {
+                link.waiting.push_back(from);
+            }
         }
     }
 
@@ -269,29 +320,25 @@ impl Network {
         self.send_next(now, machine, queue);
     }
 
+    /// True once if a process on this machine can write again what it could not before.
+    pub fn takes_more(&mut self, machine: MachineId) -> bool {
+        mem::take(&mut self.links[machine].writable)
+    }
+
     fn send_next(&mut self, now: Instant, machine: MachineId, queue: &mut Queue) {
-        while let Some(from) = self.links[machine].waiting.pop_front() {
-            let up_rate = self.links[machine].up_rate;
-            let pipe = &mut self.end_mut(from).flow.sends;
-            pipe.waits_for_uplink = false;
-            let Some(mut segment) = pipe.cut_segment(from) else {
-                continue;
-            };
-            let start = now.max(self.links[machine].unplugged_until);
-            let link = &mut self.links[machine];
-            segment.sending =
-                time_for(segment.bytes + mem::take(&mut link.small_bytes[0]), up_rate);
-            link.sending = true;
-            queue.schedule(start + segment.sending, SimEvent::UplinkFree { machine });
-            let reaches = self.pass_racks(start, &mut segment) + self.latency(from);
-            queue.schedule(reaches, SimEvent::SegmentReaches(segment));
-            let pipe = &mut self.end_mut(from).flow.sends;
-            if pipe.in_flight < pipe.window.len() {
-                pipe.waits_for_uplink = true;
-                self.links[machine].waiting.push_back(from);
-            }
+        let link = &mut self.links[machine];
+        let Some(mut segment) = link.queue.pop_front() else {
             return;
-        }
+        };
+        link.queue_bytes -= segment.bytes;
+        let start = now.max(link.unplugged_until);
+        let bytes = segment.bytes + mem::take(&mut link.small_bytes[0]);
+        segment.sending = time_for(bytes, link.up_rate);
+        link.sending = true;
+        queue.schedule(start + segment.sending, SimEvent::UplinkFree { machine });
+        let reaches = self.pass_racks(start, &mut segment) + self.latency(segment.from);
+        queue.schedule(reaches, SimEvent::SegmentReaches(segment));
+        self.fill_queue(machine);
     }
 
     /// Returns when the first byte of a segment that starts at `start` has passed the cables
@@ -332,9 +379,18 @@ impl Network {
         let machine = self.end(segment.from.other()).machine;
         let link = &mut self.links[machine];
         let start = now.max(link.down_free_at).max(link.unplugged_until);
+        let queued = link.down_free_at.0.saturating_sub(now.0) * link.down_rate / 1_000_000;
+        let is_full = queued > u64::from(self.sizes.down);
         let bytes = segment.bytes + mem::take(&mut link.small_bytes[1]);
         link.down_free_at = start + time_for(bytes, link.down_rate);
         segment.ends_at = (now + segment.sending).max(link.down_free_at);
+        if is_full {
+            self.end_mut(segment.from)
+                .flow
+                .sends
+                .congestion
+                .meets_full_queue();
+        }
         if start > now {
             queue.schedule(start, SimEvent::SegmentBegins(segment));
             return None;
@@ -355,21 +411,25 @@ impl Network {
     /// The bytes of a segment leave the window. True: the block of which only a part fitted is now
     /// in the window entirely.
     pub fn end_segment(&mut self, now: Instant, segment: Segment, queue: &mut Queue) -> bool {
-        let window_bytes_max = self.window_bytes_max;
+        let window_bytes_max = self.sizes.buffer;
         let end = self.end_mut(segment.from);
         end.window_bytes = end
             .window_bytes
             .checked_sub(segment.bytes)
             .expect("every byte leaves once");
         let pipe = &mut end.flow.sends;
+        pipe.congestion.arrives(segment.bytes, pipe.in_flight_bytes);
+        pipe.in_flight_bytes -= segment.bytes;
         let fits = |packet: &mut Packet| {
             end.window_bytes == 0 || end.window_bytes + packet.bytes() <= window_bytes_max
         };
         let Some(packet) = pipe.partial.take_if(fits) else {
+            self.enqueue(now, segment.from, queue);
             return false;
         };
         end.is_partial = false;
         end.window_bytes += packet.bytes();
+        end.unsent_bytes += packet.bytes();
         pipe.window.push_back(packet);
         self.enqueue(now, segment.from, queue);
         true
@@ -381,7 +441,7 @@ impl Network {
         let end = self.end_mut(end);
         end.open = false;
         end.gone = true;
-        (end.is_partial, end.window_bytes) = (false, 0);
+        (end.is_partial, end.window_bytes, end.unsent_bytes) = (false, 0, 0);
         let waits_for_uplink = end.flow.sends.waits_for_uplink;
         *end.flow = Flow {
             sends: Pipe {
@@ -399,6 +459,11 @@ impl Network {
 }
 
 impl Pipe {
+    fn may_send(&self) -> bool {
+        let is_free = self.congestion.allows(self.in_flight_bytes);
+        self.in_flight < self.window.len() && is_free
+    }
+
     fn cut_segment(&mut self, from: EndId) -> Option<Segment> {
         let mut segment = Segment {
             from,
@@ -417,6 +482,8 @@ impl Pipe {
             }
         }
         self.in_flight += segment.small_count as usize + usize::from(segment.has_block);
+        self.in_flight_bytes += segment.bytes;
+        self.congestion.leaves(segment.bytes);
         (segment.bytes > 0).then_some(segment)
     }
 }

@@ -30,8 +30,7 @@ pub struct Options {
     pub tracker_grace: Duration,
     /// One way. Each connection draws its own.
     pub latency: Range<Duration>,
-    /// Size of the send window of a connection.
-    pub window_bytes: u32,
+    pub sizes: Sizes,
     /// Mean time between two broken connections.
     pub cut_interval: Option<Duration>,
     /// How long one round of a process's event loop takes. Zero: the loop runs after every event.
@@ -49,6 +48,18 @@ pub struct Options {
     pub canary: Canary,
     /// Prints what happens to connections.
     pub trace: bool,
+}
+
+/// How many bytes wait where.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Send buffer of a connection.
+    pub buffer: u32,
+    /// Bytes in there that are not sent yet, from which on it takes no more.
+    pub unsent: u32,
+    /// Queue of a machine before its uplink, and before its downlink.
+    pub up: u32,
+    pub down: u32,
 }
 
 /// How the hash units of all agents work.
@@ -208,7 +219,12 @@ impl Options {
             others_given: 0,
             tracker_grace: Duration::from_secs(30),
             latency: Duration::from_micros(100)..Duration::from_micros(200),
-            window_bytes: 256 * 1024,
+            sizes: Sizes {
+                buffer: 256 * 1024,
+                unsent: 256 * 1024,
+                up: 128 * 1024,
+                down: 256 * 1024,
+            },
             cut_interval: None,
             loop_time: Duration::ZERO,
             coarse: false,

@@ -33,6 +33,14 @@ impl World {
         }
     }
 
+    /// The process on this machine, of whatever kind, can send more.
+    pub fn wake_process(&mut self, machine: MachineId) {
+        match self.machines[machine].state {
+            MachineState::Fake(_) => self.run_fake(machine),
+            _ => self.wake_loop(machine),
+        }
+    }
+
     /// Tells an agent something, if its process still runs, and carries out what the agent decides.
     pub fn with_agent(
         &mut self,

@@ -68,7 +68,10 @@ impl World {
         }
         match event {
             SimEvent::UplinkFree { machine } => {
-                self.network.uplink_free(now, machine, &mut self.queue)
+                self.network.uplink_free(now, machine, &mut self.queue);
+                if self.network.takes_more(machine) {
+                    self.wake_process(machine);
+                }
             }
             SimEvent::SegmentReaches(segment) => {
                 if let Some(segment) = self.network.reach(now, segment, &mut self.queue) {

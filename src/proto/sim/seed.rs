@@ -10,7 +10,7 @@ use super::disk::{Contents, DiskFault, DiskOptions};
 use super::fake_peer::BEHAVIOURS;
 use super::image::{Bytes, Shape};
 use super::options::{
-    AgentOptions, Canary, FakeOptions, HashAnswers, HashUnit, Interruption, Options,
+    AgentOptions, Canary, FakeOptions, HashAnswers, HashUnit, Interruption, Options, Sizes,
 };
 use super::random::random_up_to;
 use super::tracker::TrackerOptions;
@@ -86,7 +86,7 @@ impl Options {
             tracker_grace,
             latency: Duration::from_micros(50)
                 ..Duration::from_micros(100 + u64::from(rng.below(20_000))),
-            window_bytes: (16 * 1024) << rng.below(5),
+            sizes: sizes(rng, aside),
             cut_interval: rng.chance(1, 3).then(|| span / (1 + rng.below(60))),
             loop_time: Duration::from_micros(u64::from(loop_micros)),
             coarse: false,
@@ -152,6 +152,15 @@ fn fault_percent(rng: &mut Rng) -> u32 {
         3 => 5,
         4 => 15,
         _ => 40,
+    }
+}
+
+fn sizes(rng: &mut Rng, aside: &mut Rng) -> Sizes {
+    Sizes {
+        buffer: (16 * 1024) << rng.below(5),
+        unsent: (16 * 1024) << aside.below(5),
+        up: (16 * 1024) << aside.below(7),
+        down: (16 * 1024) << aside.below(7),
     }
 }
 

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use std::{env, format, fs, println};
 
-use super::options::{AgentOptions, HashAnswers, Interruption, Options};
+use super::options::{AgentOptions, HashAnswers, Interruption, Options, Sizes};
 use super::report::Report;
 use super::run::run;
 use super::world::ARRIVALS_INTERVAL;
@@ -21,6 +21,13 @@ use crate::wire::message::PIECE_HEADER_BYTES;
 /// `PIECE_KIB` takes about as long as 2 MiB on gigabit Ethernet.
 const RATE: u64 = 3_125_000;
 const PIECE_KIB: u32 = 64;
+
+/// The queue before an uplink, and before a downlink: those of `scripts/bench`.
+const QUEUE_BYTES: &str = "125000";
+
+/// What a socket takes that is not acknowledged. The kernel lets a send buffer grow to 4 MiB
+/// (tcp(7), tcp_wmem); the requests that stand with a peer never need as much.
+const SEND_BUFFER_BYTES: u32 = 2 * 1024 * 1024;
 
 const LEECHERS: &str = "1,2,4,8,16,32,64,125";
 const PIECES: &str = "1000";
@@ -202,6 +209,12 @@ impl Room {
         // per `loop_time`, which is no longer than a piece takes: otherwise a run of 1000 machines
         // would spend its time on polls without an answer.
         let turn_micros = if self.leechers > 125 { "20000" } else { "5000" };
+        options.sizes = Sizes {
+            buffer: SEND_BUFFER_BYTES,
+            unsent: SEND_BUFFER_BYTES,
+            up: numbers("SWARMDD_SIM_UPLINK_QUEUE", QUEUE_BYTES)[0],
+            down: numbers("SWARMDD_SIM_QUEUE", QUEUE_BYTES)[0],
+        };
         options.loop_time =
             Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", turn_micros)[0]));
         if self.scenario == Untracked {

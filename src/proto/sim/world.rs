@@ -59,7 +59,7 @@ impl World {
             now: Instant(0),
             image,
             queue: Queue::default(),
-            network: Network::new(options.window_bytes),
+            network: Network::new(options.sizes),
             machines: Vec::new(),
             tracker: Tracker::new(options.tracker.clone().unwrap_or_default()),
             rng: Rng::new(options.seed ^ 0x5eed),
