@@ -108,9 +108,13 @@ impl Resolver {
     }
 }
 
-/// A file without which nothing is known by it.
+/// The first lines of a file, as far as HOSTS_BYTES_MAX; without it nothing is known by it.
 fn read(path: &str) -> String {
-    let bytes = whole::read(Path::new(path), HOSTS_BYTES_MAX).unwrap_or_default();
+    let mut bytes = whole::read_start(Path::new(path), HOSTS_BYTES_MAX + 1).unwrap_or_default();
+    if bytes.len() > HOSTS_BYTES_MAX {
+        let end = bytes.iter().rposition(|byte| *byte == b'\n');
+        bytes.truncate(end.unwrap_or(0));
+    }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -144,7 +148,7 @@ pub struct Lookup {
     /// Which of them is asked, and how many more times one may be asked for this name.
     server: usize,
     tries_left: usize,
-    /// Datagrams that were no answer.
+    /// Datagrams of this socket that were no answer.
     strays: usize,
     /// Connected to the server that is asked.
     socket: Option<UdpSocket>,
@@ -284,31 +288,40 @@ impl Lookup {
         let mut bytes = [0; ANSWER_BYTES_MAX];
         while let Some(socket) = &self.socket {
             match socket.recv(&mut bytes) {
-                Ok(count) => self.take(&bytes[..count]),
+                Ok(count) if self.take(&bytes[..count]) => {}
+                Ok(_) => {
+                    self.strays += 1;
+                    if self.strays > NAME_STRAYS_MAX {
+                        return Step::Failed("a flood of wrong answers".into());
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Step::Failed(error.to_string()),
-            }
-            if self.strays > NAME_STRAYS_MAX {
-                return Step::Failed("a flood of wrong answers".into());
             }
         }
         self.conclude(is_late)
     }
 
-    fn take(&mut self, message: &[u8]) {
+    /// False if it is no answer, or a second one.
+    fn take(&mut self, message: &[u8]) -> bool {
         for (query, answer) in self.queries.iter().zip(&mut self.answers) {
-            if let Some(found) = dns::answer(query, message) {
-                *answer = Some(found);
-                return;
+            if answer.is_none() {
+                *answer = dns::answer(query, message);
+                if answer.is_some() {
+                    return true;
+                }
             }
         }
-        self.strays += 1;
+        false
     }
 
     fn conclude(&mut self, is_late: bool) -> Step {
         let is_whole = self.answers.iter().all(Option::is_some);
-        if !is_whole && !is_late {
+        // It holds for both families (RFC 2308 section 5). But some servers say it of IPv6 where
+        // there is only IPv4 (RFC 4074 section 4.2).
+        let is_none = self.answers[1] == Some(Err(Refusal::NoSuchName));
+        if !is_whole && !is_late && !is_none {
             return Step::Waits;
         }
         let (mut found, mut refusal) = (Vec::new(), None);
@@ -335,6 +348,7 @@ impl Lookup {
         if self.servers.len() > 1 {
             self.server = (self.server + 1) % self.servers.len();
             self.socket = None;
+            self.strays = 0;
         }
         self.answers = Default::default();
         self.deadline = None;
@@ -494,6 +508,20 @@ mod tests {
     }
 
     #[test]
+    fn no_such_name_of_ipv4_is_none_of_ipv6() {
+        let mut room = Room::new(&["deploy.a", "deploy"], 1);
+        room.advance(Instant(0));
+        room.serve(0, None);
+        room.serve(0, NO_SUCH_NAME);
+        assert_eq!(room.wait(), None);
+        assert_eq!(room.lookup.names, ["deploy"], "nothing is waited for");
+        room.serve(0, NO_SUCH_NAME);
+        assert_eq!(room.wait(), None);
+        room.serve(0, Some((0, &[5])));
+        assert_eq!(room.wait(), Some(Ok(vec![ip(5)])));
+    }
+
+    #[test]
     fn a_silent_server_is_asked_again_and_may_answer_late() {
         let mut room = Room::new(&["deploy"], 1);
         room.advance(Instant(0));
@@ -571,11 +599,39 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_one_server_leaves_the_others_alone() {
+        for server_count in [1, 2] {
+            let mut room = Room::new(&["deploy"], server_count);
+            room.advance(Instant(0));
+            let client = room.lookup.socket.as_ref().unwrap().local_addr().unwrap();
+            for _ in 0..=NAME_STRAYS_MAX {
+                room.servers[0].send_to(b"x", client).unwrap();
+                assert_eq!(room.wait(), None);
+            }
+            let next = usize::from(server_count) - 1;
+            assert_eq!(room.lookup.server, next);
+            room.serve(next, NONE);
+            assert_eq!(room.wait(), None);
+            room.serve(next, Some((0, &[5])));
+            assert_eq!(room.wait(), Some(Ok(vec![ip(5)])), "{server_count}");
+        }
+    }
+
+    #[test]
+    fn of_a_long_file_the_first_lines_are_read() {
+        let scratch = crate::os::testing::Scratch::new("hosts");
+        let path = scratch.path().to_str().unwrap();
+        assert_eq!(read(path), "");
+        let whole = "::1 a\n".to_string() + &"#".repeat(HOSTS_BYTES_MAX - 6);
+        std::fs::write(path, &whole).unwrap();
+        assert!(read(path) == whole);
+        std::fs::write(path, whole + "#").unwrap();
+        assert_eq!(read(path), "::1 a", "the last line is cut");
+    }
+
+    #[test]
     fn a_name_that_cannot_be_asked_for_is_refused() {
-        let error = Room::new(&["a..b"], 1)
-            .advance(Instant(0))
-            .unwrap()
-            .unwrap_err();
+        let error = Room::new(&[], 1).advance(Instant(0)).unwrap().unwrap_err();
         assert_eq!(error, "it is no name of a host (asked: 127.0.0.1)");
         assert_eq!(
             Lookup::of(Vec::new(), &[], 53).servers,

@@ -116,11 +116,11 @@ pub(crate) const HOST_ADDRESS_COUNT_MAX: usize = 16;
 pub const NAME_TIMEOUT: Duration = Duration::from_secs(2);
 pub const NAME_ROUNDS: usize = 2;
 
-/// Size of /etc/hosts and of /etc/resolv.conf. Lists of unwanted hosts in use have 5 MB.
+/// What is read of /etc/hosts and of /etc/resolv.conf. Lists of unwanted hosts in use have 5 MB.
 pub const HOSTS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Datagrams that are no answer, in one lookup. A few may be late answers to the names before; with
-/// more, somebody floods us.
+/// Datagrams that are no answer, from one name server. A few may be late answers to the names
+/// before; with more, somebody floods us.
 pub const NAME_STRAYS_MAX: usize = 64;
 
 /// Names whose addresses are remembered: a web server, a tracker and the server of reports for each

@@ -11,6 +11,16 @@ use crate::limits::{HOST_ADDRESS_COUNT_MAX, NAME_SERVER_COUNT_MAX, SEARCH_COUNT_
 /// More dots than this before a name is tried as it is mean nothing (resolv.conf(5)).
 const NDOTS_MAX: usize = 15;
 
+const LABEL_BYTES_MAX: usize = 63;
+/// 255 bytes in a message (RFC 1035 section 2.3.4), with a length before the name and 0 after it.
+pub(crate) const NAME_BYTES_MAX: usize = 253;
+
+/// Whether a message to a name server can hold this name, which has no dot at its end.
+pub(crate) fn is_name(name: &str) -> bool {
+    let mut labels = name.split('.');
+    name.len() <= NAME_BYTES_MAX && labels.all(|it| (1..=LABEL_BYTES_MAX).contains(&it.len()))
+}
+
 /// The addresses that the hosts file gives to `name`, in its order.
 pub fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
     let name = without_last_dot(name);
@@ -75,7 +85,8 @@ impl ResolvConf {
         conf
     }
 
-    /// The whole names that are asked for until one has an address, the first one last.
+    /// The whole names that are asked for until one has an address, the first one last. Those that
+    /// cannot be asked for are left out: a domain may be empty, malformed or too long for a name.
     pub fn names(&self, name: &str) -> Vec<String> {
         let whole = without_last_dot(name);
         let mut names = Vec::new();
@@ -86,6 +97,7 @@ impl ResolvConf {
         let dots = whole.bytes().filter(|byte| *byte == b'.').count();
         let place = if dots >= self.ndots { names.len() } else { 0 };
         names.insert(place, whole.into());
+        names.retain(|name| is_name(name));
         names
     }
 }
@@ -155,6 +167,13 @@ mod tests {
             ("search a\noptions ndots:2", "h.x", "h.x.a h.x"),
             ("search a\noptions ndots:0", "h", "h h.a"),
             ("", "h", "h"),
+            // systemd-resolved writes `search .` where nothing is to be searched.
+            ("search . a", "h", "h.a h"),
+            ("search .", "h", "h"),
+            ("search .. a..b .c d", "h", "h.d h"),
+            ("", "a..b", ""),
+            ("", ".", ""),
+            ("search a", "", ""),
             ("search 1 2 3 4 5 6 7", "h", "h.1 h.2 h.3 h.4 h.5 h.6 h"),
         ];
         for (text, name, expected) in cases {
@@ -162,5 +181,9 @@ mod tests {
             names.reverse();
             assert_eq!(names.join(" "), expected, "{text}: {name}");
         }
+        let long = "x.".repeat(126) + "x";
+        let conf = ResolvConf::parse("search a");
+        assert_eq!(conf.names(&long).len(), 1, "253 bytes");
+        assert_eq!(conf.names(&long[2..]).len(), 2);
     }
 }

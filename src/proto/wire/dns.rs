@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::format::names::{NAME_BYTES_MAX, is_name};
 use crate::limits::HOST_ADDRESS_COUNT_MAX;
 
 /// The type of the addresses that are asked for (RFC 1035 section 3.2.2, RFC 3596).
@@ -26,26 +27,23 @@ const NO_SUCH_NAME: u8 = 3;
 const INTERNET: u16 = 1;
 /// A length with both upper bits set is half a pointer (RFC 1035 section 4.1.4).
 const POINTER: u8 = 0xC0;
-const LABEL_BYTES_MAX: usize = 63;
-/// 255 bytes in a message (RFC 1035 section 2.3.4), with a length before the name and 0 after it.
-const NAME_BYTES_MAX: usize = 253;
 
 /// The message that asks for addresses of `name`, which has no dot at its end; None if it is no
 /// name that a message can hold.
 pub fn query(id: u16, name: &str, family: Family) -> Option<Vec<u8>> {
+    if !is_name(name) {
+        return None;
+    }
     let mut query = Vec::with_capacity(HEADER_BYTES + NAME_BYTES_MAX + 6);
     query.extend(id.to_be_bytes());
     // Please ask others on our behalf; one question.
     query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.') {
-        if label.is_empty() || label.len() > LABEL_BYTES_MAX {
-            return None;
-        }
         query.push(u8::try_from(label.len()).ok()?);
         query.extend(label.as_bytes());
     }
     query.extend([0, 0, family as u8, 0, 1]);
-    (name.len() <= NAME_BYTES_MAX).then_some(query)
+    Some(query)
 }
 
 /// Why a name server names no address.
