@@ -13,11 +13,13 @@ use super::ids::MachineId;
 use super::machine::{MachineState, Plan};
 use super::options::FakeOptions;
 use super::world::World;
+use crate::limits::LEAVING_MAX;
 use crate::rng::Rng;
 use crate::swarm::Role;
 
-/// A complete agent notices the end of its tracker within the grace time and these 15 s.
-const RELEASE_SLACK: Duration = Duration::from_secs(15);
+/// A complete agent notices the end of its tracker within the grace time and 15 s more, and then it
+/// leaves.
+const RELEASE_SLACK: Duration = Duration::from_secs(15).saturating_add(LEAVING_MAX);
 
 /// Without a tracker it calls its source to see whether it is there, and somewhere nothing answers:
 /// twice CONNECT_PATIENT_MAX.
