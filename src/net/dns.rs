@@ -176,16 +176,23 @@ enum Step {
 impl Lookup {
     fn new(host: &str) -> Lookup {
         let conf = ResolvConf::parse(&read("/etc/resolv.conf"));
-        Lookup::of(conf.names(host), &conf.servers, PORT)
+        Lookup::of(conf.names(host), conf.servers, PORT)
     }
 
-    fn of(names: Vec<String>, servers: &[IpAddr], port: u16) -> Lookup {
+    fn of(names: Vec<String>, mut servers: Vec<(IpAddr, String)>, port: u16) -> Lookup {
         // resolv.conf(5): without servers, the machine itself is asked.
-        let itself = [Ipv4Addr::LOCALHOST.into()];
-        let servers = if servers.is_empty() { &itself } else { servers };
+        if servers.is_empty() {
+            servers.push((Ipv4Addr::LOCALHOST.into(), String::new()));
+        }
         let servers: Vec<_> = servers
             .iter()
-            .map(|ip| SocketAddr::new(*ip, port))
+            .map(|(ip, interface)| {
+                let mut server = SocketAddr::new(*ip, port);
+                if let SocketAddr::V6(server) = &mut server {
+                    server.set_scope_id(net::index_of_interface(interface));
+                }
+                server
+            })
             .collect();
         Lookup {
             names,
@@ -401,11 +408,13 @@ mod tests {
                 }
             };
             let at = |server: &Server| server.local_addr().unwrap();
-            let addresses: Vec<IpAddr> = servers.iter().map(|server| at(server).ip()).collect();
+            let addresses = servers
+                .iter()
+                .map(|server| (at(server).ip(), String::new()));
             let names = names.iter().rev().map(|name| name.to_string()).collect();
             Room {
                 poll: Poll::new().unwrap(),
-                lookup: Lookup::of(names, &addresses, at(&servers[0]).port()),
+                lookup: Lookup::of(names, addresses.collect(), at(&servers[0]).port()),
                 servers,
             }
         }
@@ -633,9 +642,16 @@ mod tests {
     fn a_name_that_cannot_be_asked_for_is_refused() {
         let error = Room::new(&[], 1).advance(Instant(0)).unwrap().unwrap_err();
         assert_eq!(error, "it is no name of a host (asked: 127.0.0.1)");
+    }
+
+    #[test]
+    fn a_name_server_may_lie_behind_one_interface() {
+        let servers = |text| Lookup::of(Vec::new(), ResolvConf::parse(text).servers, 53).servers;
+        assert_eq!(servers(""), ["127.0.0.1:53".parse().unwrap()]);
+        let expected = ["[fe80::1%1]:53", "[fd00::1]:53"].map(|server| server.parse().unwrap());
         assert_eq!(
-            Lookup::of(Vec::new(), &[], 53).servers,
-            ["127.0.0.1:53".parse().unwrap()]
+            servers("nameserver fe80::1%lo\nnameserver fd00::1"),
+            expected
         );
     }
 

@@ -4,6 +4,7 @@
 //! pool buffers. Read first: socket(7), tcp(7), ipv6(7), netdevice(7).
 
 use super::check;
+use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -129,6 +130,15 @@ pub fn datagrams_to(peer: SocketAddr) -> io::Result<mio::net::UdpSocket> {
         }
     };
     Ok(mio::net::UdpSocket::from_std(socket.into()))
+}
+
+/// The index of an interface, which may be written as its name; 0 if there is none.
+pub fn index_of_interface(text: &str) -> u32 {
+    text.parse().unwrap_or_else(|_| {
+        // SAFETY: the C library reads up to the zero.
+        let index = |name: CString| unsafe { libc::if_nametoindex(name.as_ptr()) };
+        CString::new(text).map_or(0, index)
+    })
 }
 
 /// `T` as for `bind`.
@@ -331,6 +341,20 @@ mod tests {
         assert_eq!(interface("::1").as_deref(), has_v6.then_some("lo"));
         assert_eq!(interface("2001:db8::1"), None);
         assert_eq!(interface("192.0.2.1"), None, "an address of documents");
+    }
+
+    #[test]
+    fn an_interface_has_an_index() {
+        let cases = [
+            ("lo", 1),
+            ("7", 7),
+            ("", 0),
+            ("no-such-link", 0),
+            ("l\0o", 0),
+        ];
+        for (text, index) in cases {
+            assert_eq!(index_of_interface(text), index, "{text:?}");
+        }
     }
 
     #[test]

@@ -46,7 +46,8 @@ pub fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct ResolvConf {
     /// None if the file names none; then the machine itself is asked (resolv.conf(5)).
-    pub servers: Vec<IpAddr>,
+    /// Each with the interface that leads there, by name or index; empty if any does.
+    pub servers: Vec<(IpAddr, String)>,
     search: Vec<String>,
     /// A name with as many dots is asked for as it is, before the domains are searched.
     ndots: usize,
@@ -63,8 +64,10 @@ impl ResolvConf {
             let mut words = line.split_ascii_whitespace();
             match words.next() {
                 Some("nameserver") if conf.servers.len() < NAME_SERVER_COUNT_MAX => {
-                    if let Some(Ok(server)) = words.next().map(str::parse) {
-                        conf.servers.push(server);
+                    let word = words.next().unwrap_or_default();
+                    let (ip, interface) = word.split_once('%').unwrap_or((word, ""));
+                    if let Ok(ip) = ip.parse() {
+                        conf.servers.push((ip, interface.into()));
                     }
                 }
                 // The last such line holds.
@@ -140,12 +143,15 @@ mod tests {
     #[test]
     fn a_resolver_configuration_is_read() {
         let conf = ResolvConf::parse(
-            "# nameserver 10.77.0.9\n;x\nnameserver 10.77.0.1\n nameserver fd00::1 \nnameserver x\n\
+            "# nameserver 10.77.0.9\n;x\nnameserver 10.77.0.1\n nameserver fe80::1%eth0 \nnameserver x\n\
              nameserver\ndomain old.lan\nsearch lab.lan. lan\noptions timeout:1 ndots:2\n\
              nameserver 10.77.0.2\nnameserver 10.77.0.3\n",
         );
-        let servers: Vec<_> = conf.servers.iter().map(IpAddr::to_string).collect();
-        assert_eq!(servers, ["10.77.0.1", "fd00::1", "10.77.0.2"]);
+        let servers = conf.servers.iter();
+        let servers: Vec<_> = servers
+            .map(|(ip, link)| ip.to_string() + "|" + link)
+            .collect();
+        assert_eq!(servers, ["10.77.0.1|", "fe80::1|eth0", "10.77.0.2|"]);
         assert_eq!(
             (conf.search.join(" ").as_str(), conf.ndots),
             ("lab.lan lan", 2)
