@@ -239,11 +239,13 @@ def one_flipped_bit_of_the_only_source_does_not_end_a_job(stage):
     def listen(listener):
         while True:
             try:
-                serve(listener.accept()[0])
-            except EOFError:
-                pass  # the agent has hung up, and may call again
+                connection = listener.accept()[0]
             except OSError:
                 return
+            try:
+                serve(connection)
+            except (EOFError, ConnectionError):
+                pass  # the agent has hung up, perhaps over unread blocks, and may call again
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=listen, args=(listener,), daemon=True).start()
