@@ -23,6 +23,7 @@ use crate::agent::{self, Reporter, Settings, Setup};
 use crate::net::torrent::{self, Caller, Patience, Retry, TorrentError, TorrentPlace};
 use crate::os::clock;
 use crate::os::device::{Device, DeviceError, Kind, TargetOptions};
+use crate::os::directory;
 use crate::os::signal::Signals;
 use crate::report::{self, Disk, Mode, State, Status};
 use crate::storage::partition_table;
@@ -379,9 +380,9 @@ fn real_path(path: &Path) -> Option<PathBuf> {
         .parent()
         .filter(|parent| *parent != Path::new(""))
         .unwrap_or(Path::new("."));
-    path.canonicalize().ok().or_else(|| {
+    directory::real_path(path).ok().or_else(|| {
         let name = path.file_name().unwrap_or_default();
-        Some(parent.canonicalize().ok()?.join(name))
+        Some(directory::real_path(parent).ok()?.join(name))
     })
 }
 

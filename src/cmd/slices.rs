@@ -8,7 +8,7 @@
 //! symbolic link or a pipe is refused by its name before it is opened.
 
 use std::ffi::OsString;
-use std::fs::{self, DirEntry};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use swarm_proto::format::slices::{self, NotASlice, Slice, SliceName};
 use swarm_proto::limits::FILE_COUNT_MAX;
 
 use super::Failure;
+use crate::os::directory;
 
 /// What partclone writes beside its slices.
 pub const TORRENT_INFO: &str = "torrent.info";
@@ -74,8 +75,8 @@ impl Directory {
             slices: Vec::new(),
             ignored: None,
         };
-        for entry in fs::read_dir(path).map_err(failed)? {
-            directory.take(&entry.map_err(failed)?)?;
+        for name in directory::names(path).map_err(failed)? {
+            directory.take(name)?;
             if !pause() {
                 return Err(failed(ErrorKind::Interrupted.into()));
             }
@@ -86,8 +87,7 @@ impl Directory {
         Ok(directory)
     }
 
-    fn take(&mut self, entry: &DirEntry) -> Result<(), Failure> {
-        let file_name = entry.file_name();
+    fn take(&mut self, file_name: OsString) -> Result<(), Failure> {
         let shown = file_name.to_string_lossy();
         let refused = |why: &str| refusal(&self.path, &format!("slice {shown} {why}"));
         let name = match SliceName::parse(file_name.as_bytes()) {
@@ -99,7 +99,7 @@ impl Directory {
             Err(NotASlice::TooLarge) => return Err(refused("is at an offset that no disk has")),
             Err(NotASlice::MixedCase) => return Err(refused("has capital and small letters")),
         };
-        let found = entry.metadata();
+        let found = fs::symlink_metadata(self.path.join(&file_name));
         let found = found.map_err(|error| refused(&format!("cannot be asked: {error}")))?;
         match found.file_type() {
             kind if kind.is_dir() => self.ignore(file_name),
@@ -140,9 +140,11 @@ impl Directory {
 
 /// The directory in a directory that has nothing else.
 fn only_directory(path: &Path) -> Option<PathBuf> {
-    let mut entries = fs::read_dir(path).ok()?;
-    let only = entries.next()?.ok()?.path();
-    (entries.next().is_none() && only.is_dir()).then_some(only)
+    let names = directory::names(path).ok()?;
+    let [name] = names.as_slice() else {
+        return None;
+    };
+    Some(path.join(name)).filter(|only| only.is_dir())
 }
 
 fn refusal(path: &Path, why: &str) -> Failure {

@@ -280,7 +280,7 @@ impl Lookup {
             if self.queries[index].is_empty() {
                 let name = self.names.last().map_or("", String::as_str);
                 let query = dns::query(clock::random_seed()? as u16, name, family);
-                let no_name = || io::Error::other("it is no name of a host");
+                let no_name = || crate::os::error("it is no name of a host");
                 self.queries[index] = query.ok_or_else(no_name)?;
             }
             if self.answers[index].is_none() {

@@ -9,6 +9,7 @@ pub mod clock;
 mod crash;
 pub mod device;
 mod direct;
+pub mod directory;
 pub mod errno;
 mod ioctl;
 pub mod memory;
@@ -24,6 +25,7 @@ pub mod tty;
 pub mod whole;
 pub mod zero;
 
+use std::fmt;
 use std::io;
 
 /// The usual contract of libc calls: -1 means that errno holds the error.
@@ -34,6 +36,22 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
         Ok(result)
     }
 }
+
+/// An error in our own words. What std makes of a text can print it escaped, in 2.4 KiB of tables.
+pub fn error(words: impl Into<String>) -> io::Error {
+    io::Error::other(OwnError(words.into()))
+}
+
+#[derive(Debug)]
+struct OwnError(String);
+
+impl fmt::Display for OwnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OwnError {}
 
 #[cfg(test)]
 pub mod testing {

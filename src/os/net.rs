@@ -87,7 +87,7 @@ fn start_listening(socket: &OwnedFd) -> io::Result<()> {
 /// A listening Unix socket at `path`, for the owner alone. A socket that a process has left behind
 /// is replaced; where another process answers, or something else lies, that is an error.
 pub fn listen_at_path(path: &Path) -> io::Result<mio::net::UnixListener> {
-    let taken = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+    let taken = |why: &str| Err(super::error(why));
     let address = raw_unix(path)?;
     // lstat(2) would not follow a link, but connect(2) and bind(2) do.
     let is_socket = std::fs::metadata(path).map(|found| found.file_type().is_socket());
@@ -165,7 +165,7 @@ fn raw_unix(path: &Path) -> io::Result<libc::sockaddr_un> {
     };
     let bytes = path.as_os_str().as_bytes();
     if bytes.len() >= address.sun_path.len() {
-        return Err(io::Error::other("a path of a socket has at most 107 bytes"));
+        return Err(super::error("a path of a socket has at most 107 bytes"));
     }
     for (to, byte) in address.sun_path.iter_mut().zip(bytes) {
         *to = *byte as libc::c_char;

@@ -7,7 +7,7 @@
 //! Read first: open(2) on O_DIRECT, O_EXCL and O_TMPFILE.
 
 use super::device::{Device, DeviceError, Kind, Role, TargetOptions, Undo, parent};
-use super::{direct, ioctl};
+use super::{direct, directory, ioctl};
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -244,7 +244,7 @@ impl Opening<'_> {
 
     /// A mistyped `/dev/sdx` would become an image in the memory of the machine.
     fn refuse_new_file_in_dev(self) -> Result<(), DeviceError> {
-        let directory = match parent(self.path).canonicalize() {
+        let directory = match directory::real_path(parent(self.path)) {
             // An initramfs has no /dev/disk.
             Err(_) if self.path.starts_with("/dev") => self.path.into(),
             found => found.map_err(|error| self.cannot_open(error))?,

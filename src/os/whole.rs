@@ -8,7 +8,7 @@ use std::path::Path;
 pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let bytes = read_start(path, bytes_max + 1)?;
     match bytes.len() > bytes_max {
-        true => Err(io::Error::other(format!("longer than {bytes_max} bytes"))),
+        true => Err(super::error(format!("longer than {bytes_max} bytes"))),
         false => Ok(bytes),
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Read first: Documentation/ABI/testing/sysfs-class-net of the kernel.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::json::{option, string};
-use crate::os::net;
+use crate::os::{directory, net};
 
 /// Of a machine without a card that leads to the server, all is unknown.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -65,12 +67,10 @@ impl Machine {
 fn driver(class: &Path) -> Option<String> {
     let own = class.join("device/driver");
     let lower = || {
-        let names = fs::read_dir(class).ok()?.flatten();
-        let mut lower = names.filter(|entry| {
-            let name = entry.file_name();
-            name.to_string_lossy().starts_with("lower_")
-        });
-        fs::read_link(lower.next()?.path().join("device/driver")).ok()
+        let names = directory::names(class).ok()?;
+        let lower = |name: &&OsString| name.as_bytes().starts_with(b"lower_");
+        let name = names.iter().find(lower)?;
+        fs::read_link(class.join(name).join("device/driver")).ok()
     };
     let driver = fs::read_link(own).ok().or_else(lower)?;
     Some(driver.file_name()?.to_string_lossy().into_owned())

@@ -15,7 +15,7 @@ use swarm_proto::text::split_once;
 use super::sysfs::{InventoryError, clean, list, read_bytes, read_flag, read_text};
 use super::transport::Transport;
 use super::usage::{Usage, Use};
-use crate::os::device;
+use crate::os::{device, directory};
 
 /// Every block device with a medium in it. Devices that no selector chooses (loop, dm, md, zram …)
 /// are here too: they may be given by path, and then their users matter.
@@ -77,7 +77,7 @@ impl Inventory {
             path: block.clone(),
             error,
         };
-        fs::read_dir(&block).map_err(failed)?;
+        directory::names(&block).map_err(failed)?;
         // A disk that vanishes meanwhile is left out.
         let disks = list(&block)
             .iter()
@@ -102,8 +102,8 @@ impl Inventory {
 
     /// The file at the end of all links.
     pub(super) fn canonical(&self, path: &Path) -> Option<PathBuf> {
-        let found = self.rooted(path).canonicalize().ok()?;
-        let root = self.root.canonicalize().ok()?;
+        let found = directory::real_path(&self.rooted(path)).ok()?;
+        let root = directory::real_path(&self.root).ok()?;
         Some(Path::new("/").join(found.strip_prefix(root).ok()?))
     }
 
@@ -230,7 +230,7 @@ fn read_disk(directory: &Path, name: &str, usage: &Usage) -> Option<Disk> {
         return None;
     }
     let number = read_text(directory, "dev")?;
-    let link = fs::canonicalize(directory).ok()?;
+    let link = directory::real_path(directory).ok()?;
     let transport = Transport::of(&link);
     let sector_bytes = number_of("queue/logical_block_size").unwrap_or(512);
     // Every card that is no eMMC can be taken out: "SD", "SDcombo".

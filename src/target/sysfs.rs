@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::os::directory;
+
 /// `size` and `start` count units of 512 bytes, whatever the sector.
 pub(super) fn read_bytes(directory: &Path, file: &str) -> Option<u64> {
     read_text(directory, file)?
@@ -38,10 +40,8 @@ pub(super) fn clean(text: &str) -> Option<String> {
 /// The names in a directory, sdb before sdaa; none if there is no directory. The kernel's names are
 /// ASCII.
 pub(super) fn list(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+    let names = directory::names(directory).unwrap_or_default().into_iter();
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
     names.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
     names
 }

@@ -22,6 +22,7 @@ use crate::cmd::reading::{self, Progress};
 use crate::cmd::slices::TORRENT_INFO;
 use crate::cmd::source::{self, Kind, Source};
 use crate::os::device::{Device, sync_directory, sync_file_system};
+use crate::os::directory;
 use crate::os::signal::Signals;
 use crate::os::tty;
 use crate::report::{Mode, State};
@@ -112,7 +113,7 @@ impl Written {
         let Some(name) = path.file_name() else {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         };
-        match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
+        match directory::names(path).map(|names| names.is_empty()) {
             Ok(true) => {}
             Ok(false) => {
                 let path = path.display();
@@ -224,10 +225,8 @@ impl Written {
 impl Drop for Written {
     fn drop(&mut self) {
         // As for a draft: after the rename there is nothing to remove.
-        if let Ok(mut entries) = fs::read_dir(&self.temporary) {
-            while let Some(Ok(entry)) = entries.next() {
-                let _ = fs::remove_file(entry.path());
-            }
+        for name in directory::names(&self.temporary).unwrap_or_default() {
+            let _ = fs::remove_file(self.temporary.join(name));
         }
         let _ = fs::remove_dir(&self.temporary);
     }
