@@ -11,6 +11,7 @@ pub mod device;
 mod direct;
 pub mod directory;
 pub mod errno;
+mod heap;
 mod ioctl;
 pub mod memory;
 pub mod net;

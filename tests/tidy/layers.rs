@@ -308,6 +308,31 @@ fn os_imports(source: &Source) -> Vec<String> {
     .concat()
 }
 
+/// The allocator in src/os/heap.rs has no lock.
+#[test]
+fn the_agent_has_one_thread() {
+    assert_tidy(new_threads);
+    let bad =
+        "use std::thread;\nfn f() { thread::scope(g); thread::sleep(h); Builder::new().spawn(i); }";
+    assert_eq!(
+        new_threads(&Source::sample("src/run.rs", bad)),
+        [
+            "line 2: scope starts a thread",
+            "line 2: spawn starts a thread"
+        ]
+    );
+}
+
+fn new_threads(source: &Source) -> Vec<String> {
+    if !source.is_product() {
+        return Vec::new();
+    }
+    let code = source.product();
+    lines_with_word(&code, &["spawn", "spawn_unchecked", "scope"])
+        .map(|(line, word)| format!("line {line}: {word} starts a thread"))
+        .collect()
+}
+
 #[test]
 fn unsafe_stands_only_in_os() {
     assert_tidy(unsafe_place);
