@@ -1,6 +1,6 @@
 //! What time is it, and which random numbers make this agent different from every other?
 
-use std::fs::File;
+use super::file;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
@@ -45,7 +45,7 @@ pub fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
         return Ok(());
     }
     // Kernels before Linux 5.6 have no GRND_INSECURE; /dev/urandom returns the same numbers there.
-    File::open("/dev/urandom")?.read_exact(bytes)
+    file::open("/dev/urandom".as_ref(), libc::O_RDONLY)?.read_exact(bytes)
 }
 
 #[cfg(test)]

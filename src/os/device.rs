@@ -6,12 +6,12 @@
 //!
 //! Read first: open(2) on O_DIRECT and O_EXCL.
 
-use super::ioctl;
+use super::{file, ioctl};
 use std::fs::{File, Metadata};
 use std::io::{self, Seek};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// An opened target or source.
@@ -134,7 +134,7 @@ impl Device {
 
 /// A new file is found again after a power cut only if its directory was written, too (fsync(2)).
 pub fn sync_directory(file: &Path) -> io::Result<()> {
-    match File::open(parent(file))?.sync_all() {
+    match file::open(parent(file), libc::O_DIRECTORY)?.sync_all() {
         // A file system that cannot do that.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         result => result,
@@ -144,7 +144,7 @@ pub fn sync_directory(file: &Path) -> io::Result<()> {
 /// Blocks until everything on the file system of a directory is on stable storage: one call for any
 /// number of files.
 pub fn sync_file_system(directory: &Path) -> io::Result<()> {
-    let directory = File::open(directory)?;
+    let directory = file::open(directory, libc::O_DIRECTORY)?;
     // SAFETY: an open descriptor.
     super::check(unsafe { libc::syncfs(directory.as_raw_fd()) }).map(drop)
 }
@@ -214,10 +214,7 @@ pub fn device_number(path: &Path) -> Option<(u32, u32)> {
 
 /// Whether opening it exclusively would fail. To find out, it is opened to read and closed again.
 pub fn is_held(path: &Path) -> bool {
-    let opened = File::options()
-        .read(true)
-        .custom_flags(libc::O_EXCL)
-        .open(path);
+    let opened = file::open(path, libc::O_EXCL);
     opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
@@ -227,7 +224,7 @@ pub fn read_parts<T>(
     path: &Path,
     take: impl FnOnce(u64, &mut dyn FnMut(Range<u64>) -> io::Result<Vec<u8>>) -> io::Result<T>,
 ) -> io::Result<T> {
-    let mut file = File::open(path)?;
+    let mut file = file::open(path, libc::O_RDONLY)?;
     let size_bytes = file.seek(io::SeekFrom::End(0))?;
     take(size_bytes, &mut |part| {
         let mut bytes = vec![0; (part.end - part.start) as usize];

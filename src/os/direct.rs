@@ -2,6 +2,7 @@
 //!
 //! Read first: open(2) on O_DIRECT, statx(2) on STATX_DIOALIGN.
 
+use super::whole;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
@@ -57,7 +58,7 @@ pub(super) fn disk_sector_bytes(device_number: u64) -> u32 {
     let disk_and_partition = ["queue", "../queue"];
     let answers = disk_and_partition.iter().filter_map(|queue| {
         let path = format!("/sys/dev/block/{major}:{minor}/{queue}/logical_block_size");
-        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+        whole::read_text(path.as_ref()).ok()?.trim().parse().ok()
     });
     answers.max().unwrap_or(SECTOR_BYTES_MIN)
 }

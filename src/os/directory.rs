@@ -2,17 +2,16 @@
 //!
 //! std asks the C library for both, whose opendir(3) and realpath(3) bring its malloc: 10 KiB.
 
+use super::file;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// All names of a directory but `.` and `..`, in no order.
 pub fn names(path: &Path) -> io::Result<Vec<OsString>> {
-    let directory = open(path, libc::O_DIRECTORY)?;
+    let directory = file::open(path, libc::O_DIRECTORY)?;
     let (mut names, mut entries) = (Vec::new(), vec![0; 32 << 10]);
     loop {
         // SAFETY: the kernel writes at most that many bytes into `entries` (getdents64(2)).
@@ -34,12 +33,8 @@ pub fn names(path: &Path) -> io::Result<Vec<OsString>> {
 
 /// The path without links of a file that exists. Asks /proc, which knows where an open file lies.
 pub fn real_path(path: &Path) -> io::Result<PathBuf> {
-    let file = open(path, libc::O_PATH)?;
+    let file = file::open(path, libc::O_PATH)?;
     std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
-fn open(path: &Path, flags: libc::c_int) -> io::Result<File> {
-    File::options().read(true).custom_flags(flags).open(path)
 }
 
 /// Each entry: 16 bytes of numbers, its own length in two bytes, its type in one, the name, and at

@@ -5,7 +5,7 @@
 /// `None` where the kernel does not say it. It counts caches that can be given up, and never what
 /// is on swap.
 pub fn available_bytes() -> Option<u64> {
-    available_in(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    available_in(&super::whole::read_text("/proc/meminfo".as_ref()).ok()?)
 }
 
 fn available_in(meminfo: &str) -> Option<u64> {

@@ -11,6 +11,7 @@ pub mod device;
 mod direct;
 pub mod directory;
 pub mod errno;
+pub mod file;
 mod heap;
 mod ioctl;
 pub mod memory;

@@ -249,7 +249,7 @@ fn interface_of_v6(address: Ipv6Addr) -> Option<String> {
         .iter()
         .map(|octet| format!("{octet:02x}"))
         .collect();
-    let text = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    let text = super::whole::read_text("/proc/net/if_inet6".as_ref()).ok()?;
     let line = text.lines().find(|line| line.starts_with(&digits))?;
     line.split_ascii_whitespace().next_back().map(String::from)
 }

@@ -7,10 +7,10 @@
 //! Read first: open(2) on O_DIRECT, O_EXCL and O_TMPFILE.
 
 use super::device::{Device, DeviceError, Kind, Role, TargetOptions, Undo, parent};
-use super::{direct, directory, ioctl};
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use super::{direct, directory, file, ioctl};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use swarm_proto::limits::SECTOR_BYTES_MIN;
 
@@ -44,7 +44,7 @@ impl Device {
         let path = &directory.join(first);
         let slice = Opening { path, role }.read_only()?;
         let path = directory;
-        let opened = File::open(path);
+        let opened = file::open(path, libc::O_DIRECTORY);
         Ok(Device {
             file: opened.map_err(|error| Opening { path, role }.cannot_open(error))?,
             path: path.into(),
@@ -56,10 +56,8 @@ impl Device {
     /// waited for.
     pub fn open_slice(&self, name: &str) -> io::Result<File> {
         let direct = if self.direct { libc::O_DIRECT } else { 0 };
-        let file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | direct)
-            .open(self.path.join(name))?;
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | direct;
+        let file = file::open(&self.path.join(name), flags)?;
         match file.metadata()?.is_file() {
             true => Ok(file),
             false => Err(io::ErrorKind::InvalidInput.into()),
@@ -110,9 +108,7 @@ impl Opening<'_> {
         // O_EXCL without O_CREAT fails with EBUSY if the device, the disk it is a part of, or a
         // part of it is mounted, used as swap or held by md, dm or another O_EXCL (block/bdev.c,
         // bd_may_claim).
-        let mut how = File::options();
-        how.read(true).write(true);
-        let (file, direct) = self.open(&how, libc::O_EXCL)?;
+        let (file, direct) = self.open(libc::O_RDWR | libc::O_EXCL)?;
         self.check_same(found, &file)?;
         let device = self.block_device(file, direct)?;
         if device.read_only {
@@ -140,16 +136,14 @@ impl Opening<'_> {
         if found.is_none() {
             self.refuse_new_file_in_dev()?;
         }
-        let mut how = File::options();
-        how.read(true).write(true);
         let (file, direct) = match found {
             Some(found) => {
-                let (file, direct) = self.open(&how, 0)?;
+                let (file, direct) = self.open(libc::O_RDWR)?;
                 self.check_same(found, &file)?;
                 (file, direct)
             }
-            None if options.dry_run => self.create_nameless(&how)?,
-            None => self.open(how.create(true), 0)?,
+            None if options.dry_run => self.create_nameless()?,
+            None => self.open(libc::O_RDWR | libc::O_CREAT)?,
         };
         self.lock(&file)?;
         let mut device = self.regular_file(file, direct)?;
@@ -195,7 +189,7 @@ impl Opening<'_> {
         let Some(found) = self.find()? else {
             return Err(self.cannot_open(io::Error::from_raw_os_error(libc::ENOENT)));
         };
-        let (file, direct) = self.open(File::options().read(true), 0)?;
+        let (file, direct) = self.open(libc::O_RDONLY)?;
         self.check_same(&found, &file)?;
         let device = match found.file_type().is_block_device() {
             true => self.block_device(file, direct)?,
@@ -209,12 +203,11 @@ impl Opening<'_> {
 
     /// Opens with O_DIRECT and returns true. Where the file system answers EINVAL to that
     /// (open(2)), opens without and returns false.
-    fn open(self, how: &OpenOptions, flags: libc::c_int) -> Result<(File, bool), DeviceError> {
-        let open = |flags| how.clone().custom_flags(flags).open(self.path);
-        match open(flags | libc::O_DIRECT) {
+    fn open(self, flags: libc::c_int) -> Result<(File, bool), DeviceError> {
+        match file::open(self.path, flags | libc::O_DIRECT) {
             Ok(file) => Ok((file, true)),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                let file = open(flags).map_err(|error| self.cannot_open(error))?;
+                let file = file::open(self.path, flags).map_err(|error| self.cannot_open(error))?;
                 Ok((file, false))
             }
             Err(error) => Err(self.cannot_open(error)),
@@ -224,13 +217,13 @@ impl Opening<'_> {
     /// Creates a file as in a dry run: a nameless one in the same directory, which is gone when it
     /// is closed (open(2), O_TMPFILE). Where the file system has no nameless files, opens the
     /// directory instead, and whether O_DIRECT would work stays unknown.
-    fn create_nameless(self, how: &OpenOptions) -> Result<(File, bool), DeviceError> {
+    fn create_nameless(self) -> Result<(File, bool), DeviceError> {
         let directory = parent(self.path);
         for (flags, direct) in [
             (libc::O_TMPFILE | libc::O_DIRECT, true),
             (libc::O_TMPFILE, false),
         ] {
-            match how.clone().custom_flags(flags).open(directory) {
+            match file::open(directory, libc::O_RDWR | flags) {
                 Ok(file) => return Ok((file, direct)),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EISDIR) => {}
@@ -238,7 +231,8 @@ impl Opening<'_> {
                 },
             }
         }
-        let file = File::open(directory).map_err(|error| self.cannot_open(error))?;
+        let file =
+            file::open(directory, libc::O_DIRECTORY).map_err(|error| self.cannot_open(error))?;
         Ok((file, false))
     }
 

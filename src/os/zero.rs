@@ -5,12 +5,11 @@
 //! BLKZEROOUT writes zeros page by page and blocks until they are there. Then it is better to write
 //! them through AIO, which does not block.
 
-use std::fs;
 use std::io;
 use std::ops::Range;
 
 use super::device::{Device, Kind};
-use super::{check, ioctl};
+use super::{check, ioctl, whole};
 
 /// Whether `zero` takes next to no time on this device. A disk says so in sysfs, a file system by
 /// its answer to the first call.
@@ -23,10 +22,8 @@ pub fn is_quick(device: &Device) -> bool {
     };
     // A partition has no queue. Its disk is the directory above and has one.
     let limit = |queue: &str| {
-        fs::read_to_string(format!(
-            "/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes"
-        ))
-        .ok()
+        let path = format!("/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes");
+        whole::read_text(path.as_ref()).ok()
     };
     let bytes = limit("queue").or_else(|| limit("../queue"));
     bytes.is_some_and(|bytes| bytes.trim().parse::<u64>().is_ok_and(|bytes| bytes > 0))
@@ -54,6 +51,7 @@ mod tests {
     use super::*;
     use crate::os::device::TargetOptions;
     use crate::os::testing::Scratch;
+    use std::fs;
 
     #[test]
     fn a_zeroed_range_of_a_file_is_zeros_and_the_rest_is_kept() {

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::json::{option, string};
-use crate::os::{directory, net};
+use crate::os::{directory, net, whole};
 
 /// Of a machine without a card that leads to the server, all is unknown.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Machine {
     fn with(root: &Path, nic: String) -> Machine {
         let class = root.join("sys/class/net").join(&nic);
         let read = |file| {
-            let text = fs::read_to_string(class.join(file)).ok()?;
+            let text = whole::read_text(&class.join(file)).ok()?;
             Some(text.trim().to_string()).filter(|text| !text.is_empty())
         };
         Machine {

@@ -5,7 +5,6 @@
 //!
 //! Read first: Documentation/ABI/stable/sysfs-block and testing/sysfs-block-device of the kernel.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use swarm_proto::text::split_once;
 use super::sysfs::{InventoryError, clean, list, read_bytes, read_flag, read_text};
 use super::transport::Transport;
 use super::usage::{Usage, Use};
-use crate::os::{device, directory};
+use crate::os::{device, directory, whole};
 
 /// Every block device with a medium in it. Devices that no selector chooses (loop, dm, md, zram …)
 /// are here too: they may be given by path, and then their users matter.
@@ -293,7 +292,7 @@ fn read_serial(directory: &Path, link: &Path) -> Option<String> {
     ["serial", "device/serial"]
         .iter()
         .find_map(|file| read_text(directory, file))
-        .or_else(|| vpd_serial(&fs::read(directory.join("device/vpd_pg80")).ok()?))
+        .or_else(|| vpd_serial(&whole::read_all(&directory.join("device/vpd_pg80")).ok()?))
         .or_else(|| {
             let usb_device = link
                 .ancestors()

@@ -17,6 +17,7 @@ use super::inventory::{DeviceNumber, Disk, Inventory};
 use super::sysfs::{list, read_text};
 use super::usage::Use;
 use crate::os::device::{Device, Kind, device_number};
+use crate::os::whole;
 
 /// A sentence for each of them that is known. Of programs of other users only root knows.
 pub fn writers(device: &Device) -> Vec<String> {
@@ -177,7 +178,7 @@ type IsIt<'a> = dyn Fn(&Path, Option<u64>) -> bool + 'a;
 fn has_opened(process: &Path, is_it: &IsIt) -> bool {
     let fds = process.join("fd");
     list(&fds).iter().any(|fd| {
-        let info = fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
+        let info = whole::read_text(&process.join("fdinfo").join(fd)).unwrap_or_default();
         let number = |key: &str, radix| {
             let text = info.lines().find_map(|line| line.strip_prefix(key))?;
             u64::from_str_radix(text.trim(), radix).ok()

@@ -3,11 +3,10 @@
 //! Read first: Documentation/filesystems/sysfs.rst of the kernel, proc_pid_mountinfo(5).
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::os::directory;
+use crate::os::{directory, whole};
 
 /// `size` and `start` count units of 512 bytes, whatever the sector.
 pub(super) fn read_bytes(directory: &Path, file: &str) -> Option<u64> {
@@ -20,7 +19,7 @@ pub(super) fn read_bytes(directory: &Path, file: &str) -> Option<u64> {
 /// An attribute; `None` if it is missing or blank.
 pub(super) fn read_text(directory: &Path, file: &str) -> Option<String> {
     clean(&String::from_utf8_lossy(
-        &fs::read(directory.join(file)).ok()?,
+        &whole::read_all(&directory.join(file)).ok()?,
     ))
 }
 

@@ -17,6 +17,7 @@ use std::io;
 use std::path::Path;
 
 use super::sysfs::{InventoryError, clean, list, read_bytes, read_text, unescape};
+use crate::os::whole;
 
 /// What keeps a disk or a partition from being overwritten.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl Usage {
     pub(super) fn read(root: &Path) -> Result<Usage, InventoryError> {
         let read = |name: &str| {
             let path = root.join(name);
-            fs::read_to_string(&path).map_err(|error| InventoryError { path, error })
+            whole::read_text(&path).map_err(|error| InventoryError { path, error })
         };
         let efi = EfiPartition::booted(&root.join("sys/firmware/efi/efivars"));
         let mut usage = Usage {
@@ -217,7 +218,8 @@ impl EfiPartition {
         const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
         // Four bytes of attributes stand before every variable
         // (Documentation/filesystems/efivarfs.rst).
-        let variable = |name: &str| fs::read(variables.join(format!("{name}-{GLOBAL}"))).ok();
+        let variable =
+            |name: &str| whole::read_all(&variables.join(format!("{name}-{GLOBAL}"))).ok();
         let current = variable("BootCurrent")?;
         let number = u16::from_le_bytes(*current.get(4..)?.first_chunk()?);
         EfiPartition::in_load_option(variable(&format!("Boot{number:04X}"))?.get(4..)?)

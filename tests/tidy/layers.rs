@@ -333,6 +333,51 @@ fn new_threads(source: &Source) -> Vec<String> {
         .collect()
 }
 
+/// What std does in other ways costs 10 KiB: src/os/file.rs, whole.rs and directory.rs say why.
+#[test]
+fn files_are_opened_by_os() {
+    assert_tidy(files_of_std);
+    let bad = "fn f() { std::fs::read(a); fs::read_dir(b); File::open(c); d.canonicalize(); }";
+    assert_eq!(
+        files_of_std(&Source::sample("src/cmd/a.rs", bad)),
+        [
+            "line 1: fs::read( is in os already",
+            "line 1: fs::read_dir( is in os already",
+            "line 1: File::open( is in os already",
+            "line 1: .canonicalize( is in os already"
+        ]
+    );
+    let good = "fn f() { file::open(a); fs::read_link(b); }\n#[cfg(test)]\nmod tests {\n    fn g() { fs::read(c); }\n}\n";
+    assert!(files_of_std(&Source::sample("src/cmd/a.rs", good)).is_empty());
+}
+
+fn files_of_std(source: &Source) -> Vec<String> {
+    const CALLS: [&str; 10] = [
+        "fs::read(",
+        "fs::read_to_string(",
+        "fs::write(",
+        "fs::read_dir(",
+        "fs::canonicalize(",
+        "File::open(",
+        "File::options(",
+        "File::create",
+        "OpenOptions::",
+        ".canonicalize(",
+    ];
+    if !source.is_product() || source.path.ends_with("/testing.rs") {
+        return Vec::new();
+    }
+    let code = source.product();
+    let calls = |(line, n): (&str, usize)| {
+        CALLS
+            .iter()
+            .filter(move |call| line.contains(*call))
+            .map(move |call| format!("line {n}: {call} is in os already"))
+            .collect::<Vec<_>>()
+    };
+    code.lines().zip(1..).flat_map(calls).collect()
+}
+
 #[test]
 fn unsafe_stands_only_in_os() {
     assert_tidy(unsafe_place);

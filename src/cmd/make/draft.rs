@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cmd::Failure;
 use crate::os::device::sync_directory;
+use crate::os::file;
 
 /// An existing torrent is replaced, as every maker does. Anything else with this name is not.
 pub(super) fn refuse_output(output: &Path, source: &Path) -> Result<(), Failure> {
@@ -43,7 +44,7 @@ impl Draft {
             name.to_string_lossy(),
             std::process::id()
         ));
-        let file = File::create_new(&temporary).map_err(failed)?;
+        let file = file::create(&temporary, 0o666).map_err(failed)?;
         Ok(Draft {
             path: path.into(),
             temporary,

@@ -4,8 +4,7 @@
 //! and nothing else, so the info-hash is the same.
 
 use std::fmt::Display;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::Path;
 
 use swarm_proto::format::extents::ExtentMap;
@@ -18,16 +17,15 @@ use swarm_proto::limits::METAINFO_BYTES_MAX;
 use super::draft::Draft;
 use super::{CREATED_BY, Options};
 use crate::cmd::Failure;
+use crate::os::whole;
 
 /// Longest file that is read. Of a million slices it has 90 MB, a little more than their torrent.
 const BYTES_MAX: u64 = 2 * METAINFO_BYTES_MAX as u64;
 
 /// Whether a source is one, by its name or by how it begins. An error comes when it is opened.
 pub(super) fn is_one(path: &Path) -> bool {
-    let mut head = [0; 16];
-    let mut read = || File::open(path).and_then(|mut file| file.read(&mut head));
-    let is_named = is_named_so(path);
-    path.is_file() && (is_named || read().is_ok_and(|length| TorrentInfo::is_one(&head[..length])))
+    let begins_so = || whole::read_start(path, 16).is_ok_and(|head| TorrentInfo::is_one(&head));
+    path.is_file() && (is_named_so(path) || begins_so())
 }
 
 /// `torrent.info`, or `sda1.torrent.info` as Clonezilla calls it.
@@ -44,7 +42,7 @@ pub(super) fn read(path: &Path) -> Result<TorrentInfo, Failure> {
             "has {length} bytes, at most {BYTES_MAX} are read"
         )));
     }
-    let text = fs::read(path).map_err(|error| failed(&error))?;
+    let text = whole::read_all(path).map_err(|error| failed(&error))?;
     let mut info = TorrentInfo::default();
     for line in text.split(|&byte| byte == b'\n') {
         info.line(line).map_err(|error| failed(&error))?;

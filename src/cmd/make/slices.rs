@@ -4,9 +4,8 @@
 //! from the same place. Slices are written as partclone does it: a run of used bytes is a file,
 //! a longer run is several of 16 MiB, and nobody may change them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,9 +21,9 @@ use crate::cmd::reading::{self, Progress};
 use crate::cmd::slices::TORRENT_INFO;
 use crate::cmd::source::{self, Kind, Source};
 use crate::os::device::{Device, sync_directory, sync_file_system};
-use crate::os::directory;
 use crate::os::signal::Signals;
 use crate::os::tty;
+use crate::os::{directory, file};
 use crate::report::{Mode, State};
 use crate::storage::places::Places;
 use crate::storage::reader::ReadError;
@@ -181,12 +180,7 @@ impl Written {
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| cannot_write(&self.path, &error);
         let name = SliceName::of_partclone(DiskOffset(start)).to_string();
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o400)
-            .open(self.temporary.join(name))
-            .map_err(failed)?;
+        let mut file = file::create(&self.temporary.join(name), 0o400).map_err(failed)?;
         for from in (start..end).step_by(STEP_BYTES as usize) {
             if let Some(signal) = signals.poll() {
                 return Err(ReadError::Interrupted(signal).into());
