@@ -13,7 +13,8 @@ use crate::target::GrammarError;
 pub struct UsageError {
     /// `None` if the mistake stands before the command.
     pub command: Option<&'static str>,
-    pub(super) wrong: Wrong,
+    /// Boxed, since nearly every line of the parsers passes an error on.
+    pub(super) wrong: Box<Wrong>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +96,7 @@ impl fmt::Display for UsageError {
         if let Some(command) = self.command {
             write!(f, "{command}: ")?;
         }
-        match &self.wrong {
+        match &*self.wrong {
             Wrong::BadTarget(error) => error.fmt(f),
             Wrong::BadOperand {
                 takes,

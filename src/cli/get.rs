@@ -8,7 +8,7 @@ use swarm_proto::units::InfoHash;
 use super::error::{UsageError, Wrong};
 use super::help;
 use super::swarm::{check_peers, shared_option};
-use super::values::{INFO_HASH, RATE, SECONDS_FROM_1, target};
+use super::values::{INFO_HASH, RATE, SECONDS_FROM_1};
 use super::words::{Word, Words};
 use crate::agent::Settings;
 use crate::cmd::Command;
@@ -18,7 +18,7 @@ use crate::target::Target;
 
 /// The words of `get`; or of `daemon`, which fetches in the same way and learns TORRENT and TARGET
 /// later.
-pub(super) fn parse(mut words: Words, is_daemon: bool) -> Result<Command, UsageError> {
+pub(super) fn parse(words: &mut Words, is_daemon: bool) -> Result<Command, UsageError> {
     let mut options = Options {
         jobs: Vec::new(),
         settings: Settings::default(),
@@ -53,27 +53,29 @@ pub(super) fn parse(mut words: Words, is_daemon: bool) -> Result<Command, UsageE
                 "--allow-smaller" => options.allow_smaller = true,
                 "--grow-last" => settings.grow_last = true,
                 "--keep-signatures" => settings.keep_signatures = true,
-                _ => shared_option(option, &mut words, settings, progress, report)?,
+                _ => shared_option(option, words, settings, progress, report)?,
             },
         }
     }
-    check_peers(settings, &words)?;
+    check_peers(settings, words)?;
     if is_daemon {
         let [] = words.exactly(operands, [])?;
         let control = control.ok_or_else(|| words.error(Wrong::Missing("--control SOCKET")))?;
         return Ok(Command::Daemon(control.into(), options));
     }
-    let pairs = words.pairs(operands, "TORRENT and TARGET", target)?;
+    let pairs = words.pairs(operands, "TORRENT and TARGET")?;
     if !info_hashes.is_empty() && info_hashes.len() != pairs.len() {
         let (torrents, hashes) = (pairs.len(), info_hashes.len());
         return Err(words.error(Wrong::InfoHashCount { torrents, hashes }));
     }
-    let job = |(index, (torrent, target))| Job {
-        torrent,
-        target,
-        info_hash: info_hashes.get(index).copied(),
-    };
-    options.jobs = pairs.into_iter().enumerate().map(job).collect();
+    let mut info_hashes = info_hashes.into_iter();
+    for (torrent, target) in pairs {
+        options.jobs.push(Job {
+            torrent,
+            target: words.target(target)?,
+            info_hash: info_hashes.next(),
+        });
+    }
     if check_only {
         check(&options).map_err(|wrong| words.error(wrong))?;
         return Ok(Command::Checked);

@@ -11,7 +11,7 @@ use super::words::{Word, Words};
 use crate::cmd::Command;
 use crate::cmd::make::{Options, info};
 
-pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
+pub(super) fn parse(words: &mut Words) -> Result<Command, UsageError> {
     let mut options = Options::default();
     let mut output = None;
     let mut operands = Vec::new();

@@ -19,7 +19,6 @@ use std::ffi::OsString;
 
 pub use error::UsageError;
 use error::{Wrong, lossy};
-use values::{target, torrent_place};
 use words::{Word, Words};
 
 use crate::cmd::{Command, info, verify};
@@ -47,26 +46,26 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     }
 }
 
-fn parse_verify(mut words: Words) -> Result<Command, UsageError> {
+fn parse_verify(words: &mut Words) -> Result<Command, UsageError> {
     let Some(operands) = words.operands_only()? else {
         return Ok(Command::Help(help::VERIFY));
     };
     let [torrent, operand] = words.exactly(operands, ["TORRENT", "TARGET"])?;
-    let target = target(operand).map_err(|wrong| words.error(wrong))?;
-    let torrent = torrent_place(torrent).map_err(|wrong| words.error(wrong))?;
+    let target = words.target(operand)?;
+    let torrent = words.torrent(torrent)?;
     Ok(Command::Verify(verify::Options { torrent, target }))
 }
 
-fn parse_info(mut words: Words) -> Result<Command, UsageError> {
+fn parse_info(words: &mut Words) -> Result<Command, UsageError> {
     let Some(operands) = words.operands_only()? else {
         return Ok(Command::Help(help::INFO));
     };
     let [torrent] = words.exactly(operands, ["TORRENT"])?;
-    let torrent = torrent_place(torrent).map_err(|wrong| words.error(wrong))?;
+    let torrent = words.torrent(torrent)?;
     Ok(Command::Info(info::Options { torrent }))
 }
 
-fn parse_disks(mut words: Words) -> Result<Command, UsageError> {
+fn parse_disks(words: &mut Words) -> Result<Command, UsageError> {
     let Some(operands) = words.operands_only()? else {
         return Ok(Command::Help(help::DISKS));
     };
@@ -74,7 +73,7 @@ fn parse_disks(mut words: Words) -> Result<Command, UsageError> {
         return Ok(Command::Disks(None));
     }
     let [operand] = words.exactly(operands, ["TARGET"])?;
-    let target = target(operand).map_err(|wrong| words.error(wrong))?;
+    let target = words.target(operand)?;
     Ok(Command::Disks(Some(target)))
 }
 

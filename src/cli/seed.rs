@@ -11,7 +11,7 @@ use crate::cmd::Command;
 use crate::cmd::seed::{Job, Options};
 use crate::report::Mode;
 
-pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
+pub(super) fn parse(words: &mut Words) -> Result<Command, UsageError> {
     let mut options = Options {
         jobs: Vec::new(),
         settings: Settings::default(),
@@ -28,7 +28,7 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
                 "--check" => options.check = true,
                 _ => shared_option(
                     option,
-                    &mut words,
+                    words,
                     &mut options.settings,
                     &mut options.progress,
                     &mut options.report,
@@ -36,11 +36,10 @@ pub(super) fn parse(mut words: Words) -> Result<Command, UsageError> {
             },
         }
     }
-    check_peers(&options.settings, &words)?;
-    let pairs = words.pairs(operands, "TORRENT and SOURCE", |source| {
-        Ok(PathBuf::from(source))
-    })?;
-    let job = |(torrent, source)| Job { torrent, source };
-    options.jobs = pairs.into_iter().map(job).collect();
+    check_peers(&options.settings, words)?;
+    for (torrent, source) in words.pairs(operands, "TORRENT and SOURCE")? {
+        let source = PathBuf::from(source);
+        options.jobs.push(Job { torrent, source });
+    }
     Ok(Command::Seed(options))
 }

@@ -5,8 +5,9 @@
 use std::ffi::OsString;
 
 use super::error::{Fault, UsageError, Wrong, lossy};
-use super::values::{Value, torrent_place};
+use super::values::{Value, target, torrent_place};
 use crate::net::torrent::TorrentPlace;
+use crate::target::Target;
 
 /// The words that are still to be read, and the command they belong to.
 pub(super) struct Words {
@@ -29,30 +30,27 @@ impl Words {
     }
 
     /// The same words, now that the command is known.
-    pub(super) fn of_command(self, command: &'static str) -> Words {
-        Words {
-            command: Some(command),
-            ..self
-        }
+    pub(super) fn of_command(&mut self, command: &'static str) -> &mut Words {
+        self.command = Some(command);
+        self
     }
 
     pub(super) fn error(&self, wrong: Wrong) -> UsageError {
         UsageError {
             command: self.command,
-            wrong,
+            wrong: Box::new(wrong),
         }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Word>, UsageError> {
-        let command = self.command;
         match self.parser.next() {
             Ok(None) => Ok(None),
             Ok(Some(lexopt::Arg::Short(letter))) => Ok(Some(Word::Option(format!("-{letter}")))),
             Ok(Some(lexopt::Arg::Long(name))) => Ok(Some(Word::Option(format!("--{name}")))),
             Ok(Some(lexopt::Arg::Value(operand))) => Ok(Some(Word::Operand(operand))),
             Err(error) => Err(UsageError {
-                command,
-                wrong: wrong(error),
+                command: self.command,
+                wrong: Box::new(wrong(error)),
             }),
         }
     }
@@ -67,14 +65,19 @@ impl Words {
     /// The value of `option`, converted.
     pub(super) fn value<T>(&mut self, option: &str, value: Value<T>) -> Result<T, UsageError> {
         let given = self.path(option)?;
+        match given.to_str().and_then(value.convert) {
+            Some(value) => Ok(value),
+            None => Err(self.bad_value(option, value.takes, given)),
+        }
+    }
+
+    fn bad_value(&self, option: &str, takes: &'static str, given: OsString) -> UsageError {
         let text = given.to_str();
-        text.and_then(value.convert).ok_or_else(|| {
-            self.error(Wrong::BadValue {
-                option: option.to_string(),
-                takes: value.takes,
-                fault: text.map_or(Fault::NotWhatItTakes, Fault::of_text),
-                given: lossy(given.clone()),
-            })
+        self.error(Wrong::BadValue {
+            option: option.to_string(),
+            takes,
+            fault: text.map_or(Fault::NotWhatItTakes, Fault::of_text),
+            given: lossy(given),
         })
     }
 
@@ -106,17 +109,16 @@ impl Words {
         operands.try_into().map_err(error)
     }
 
-    /// The operands as pairs of a torrent and what `second` makes of the word after it.
-    pub(super) fn pairs<T>(
+    /// The operands as pairs of a torrent and the word after it.
+    pub(super) fn pairs(
         &self,
         operands: Vec<OsString>,
         names: &'static str,
-        second: impl Fn(OsString) -> Result<T, Wrong>,
-    ) -> Result<Vec<(TorrentPlace, T)>, UsageError> {
+    ) -> Result<Vec<(TorrentPlace, OsString)>, UsageError> {
         if operands.is_empty() {
             return Err(self.error(Wrong::Missing(names)));
         }
-        let mut words = Vec::new();
+        let mut pairs = Vec::new();
         let mut operands = operands.into_iter();
         while let Some(torrent) = operands.next() {
             let Some(partner) = operands.next() else {
@@ -125,14 +127,17 @@ impl Words {
                     unpaired: lossy(torrent),
                 }));
             };
-            words.push((
-                torrent_place(torrent).map_err(|wrong| self.error(wrong))?,
-                partner,
-            ));
+            pairs.push((self.torrent(torrent)?, partner));
         }
-        let pair = |(torrent, partner)| Ok((torrent, second(partner)?));
-        let pairs: Result<Vec<_>, Wrong> = words.into_iter().map(pair).collect();
-        pairs.map_err(|wrong| self.error(wrong))
+        Ok(pairs)
+    }
+
+    pub(super) fn torrent(&self, operand: OsString) -> Result<TorrentPlace, UsageError> {
+        torrent_place(operand).map_err(|wrong| self.error(wrong))
+    }
+
+    pub(super) fn target(&self, operand: OsString) -> Result<Target, UsageError> {
+        target(operand).map_err(|wrong| self.error(wrong))
     }
 }
 
