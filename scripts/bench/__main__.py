@@ -53,7 +53,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     swarm_options = commands.add_parser("swarm", add_help=False, allow_abbrev=False)
     swarm_options.add_argument("--n", type=several, default=[1, 2, 4, 8, 16, 32])
     swarm_options.add_argument("--only", type=some_of([c for c in CONTENDERS if c not in MIXED]))
-    swarm_options.add_argument("--piece-size", type=positive, default=64)
+    swarm_options.add_argument("--piece-size", type=several, default=[64])
+    swarm_options.add_argument("--image")
     swarm_options.add_argument("--rate", type=positive, default=25)
     swarm_options.add_argument("--uplink-queue", type=positive, default=125_000)
     swarm_options.add_argument("--queue", type=positive, default=125_000)
@@ -78,14 +79,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
         command.add_argument("--output", type=Path, default=TOP / "target" / "bench")
     options = parser.parse_args(argv)
     options.binary = options.binary.resolve()
+    if options.command == "swarm" and options.image == "files" and not given(argv, "--size"):
+        options.size = 256
     if options.command == "pair" and options.against:
         options.against = options.against.resolve()
     if options.command == "swarm" and options.only is None:
         # Killed leechers test the swarm; the other contenders would only take their time.
-        undisturbed = [c.name for c in CONTENDERS
-                       if c.name not in ("read-back", "against") and c not in MIXED]
+        other = ["read-back", "against", "never"]
+        # Of random data lz4 makes nothing smaller.
+        other += [] if options.image else ["udpcast-lz4"]
+        undisturbed = [c.name for c in CONTENDERS if c.name not in other and c not in MIXED]
         options.only = ["swarmdd"] if options.kill else undisturbed
     return options
+
+
+def given(argv: list[str], option: str) -> bool:
+    return any(word == option or word.startswith(f"{option}=") for word in argv)
 
 
 def positive(text: str) -> int:

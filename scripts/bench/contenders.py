@@ -75,6 +75,8 @@ class Contender:
 
     # What the leecher's log contains once it is complete, if the log tells.
     complete_mark: bytes | None = None
+    # Whether the sizes of the pieces matter to it.
+    has_pieces = True
 
     def __init__(self, name: str, title: str, note: str, ratio_max: float) -> None:
         self.name, self.title, self.note = name, title, note
@@ -175,6 +177,8 @@ class Transmission(Contender):
 
 
 class Http(Contender):
+    has_pieces = False
+
     def is_ready(self, job: Job) -> bool:
         return accepts(job.seeder.address, 80)
 
@@ -203,6 +207,8 @@ class Udpcast(Contender):
     """Multicast: the seeder sends the image once, at a given rate, and again what a leecher reports
     as missing."""
 
+    has_pieces = False
+
     def is_ready(self, _job: Job) -> bool:
         return True
 
@@ -218,6 +224,16 @@ class Udpcast(Contender):
     def leecher(self, job: Job) -> Command:
         return ["udp-receiver", "--file", job.target, "--interface", "eth0", "--nosync", "--nokbd",
                 "--no-progress", "--exit-wait", 50]
+
+
+class PackedUdpcast(Udpcast):
+    """The same with lz4 in its pipe, at both ends: the rate is that of the packed bytes."""
+
+    def seeder(self, job: Job) -> Command:
+        return [*super().seeder(job), "--pipe", "lz4 -1 -c"]
+
+    def leecher(self, job: Job) -> Command:
+        return [*super().leecher(job), "--pipe", "lz4 -d -c"]
 
 
 class Mixed(Contender):
@@ -251,12 +267,16 @@ CONTENDERS: list[Contender] = [
             1.6, []),
     OtherSwarmdd("against", "the other swarmdd --no-verify", "the build of --against", 1.3,
                  ["--no-verify"]),
+    Swarmdd("never", "swarmdd --no-verify --compress never", "no block goes compressed", 1.3,
+            ["--no-verify", "--compress", "never"]),
     Libtorrent("libtorrent", "libtorrent",
                "no uTP, no encryption, large queues and buffers, unlimited slots", 2.5),
     Aria2("aria2", "aria2", "64 MiB disk cache", 2.5),
     Transmission("transmission", "transmission", "no uTP, 64 MiB cache, 100 slots", 4.0),
     Udpcast("udpcast", "udpcast multicast",
             "no hash, no swarm; told the rate of the line, full duplex", 1.4),
+    PackedUdpcast("udpcast-lz4", "udpcast multicast through lz4 -1",
+                  "as udpcast, with lz4 at both ends of its pipe", 1.4),
     Http("http", "nginx → curl", "no hash, no swarm: the ceiling of plain TCP", 1.02),
 ]
 OTHERS = [contender for contender in CONTENDERS
@@ -266,7 +286,7 @@ MIXED = [mixed for other in OTHERS
          for mixed in (Mixed(other, CONTENDERS[0]), Mixed(CONTENDERS[0], other))]
 CONTENDERS += MIXED
 # Multicast over loopback says nothing.
-PAIR = [contender for contender in CONTENDERS if contender.name != "udpcast"]
+PAIR = [contender for contender in CONTENDERS if not isinstance(contender, Udpcast)]
 BY_NAME = {contender.name: contender for contender in CONTENDERS}
 
 

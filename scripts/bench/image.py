@@ -3,12 +3,33 @@
 import hashlib
 import os
 import random
+import re
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
-from .common import MIB, Command, say
+from .common import MIB, Command, Failure, say
 
 TRACKER_PORT = 6969
+
+
+# Where a Debian system has its files, and how many of 100 bytes come from there.
+SYSTEM = {"bin": 20, "lib": 50, "share": 30}
+# Of the image. The rest is for what the file system itself needs, and is cut off if it is free.
+FILLED_PERCENT = 75
+
+
+def choose_image(directory: Path, wanted: str | None, size_mib: int) -> Path:
+    """Random data; or `files`, a file system with the files of this host's system; or a file."""
+    if wanted is None:
+        return make_image(directory, size_mib)
+    if wanted == "files":
+        return make_files_image(directory, size_mib)
+    image = Path(wanted).resolve()
+    if not image.is_file():
+        raise Failure(f"--image {wanted} is no file")
+    return image
 
 
 def make_image(directory: Path, size_mib: int) -> Path:
@@ -27,6 +48,56 @@ def make_image(directory: Path, size_mib: int) -> Path:
         image.flush()
         os.fsync(image.fileno())
     return unfinished.rename(path)
+
+
+def make_files_image(directory: Path, size_mib: int) -> Path:
+    """An ext4 file system with installed packages, of nearly this size and without free blocks:
+    a block of zeros would cost neither the agent nor lz4 anything. It is kept for the next time,
+    and is another one on a host with other packages."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"files-{size_mib}.img"
+    if path.exists():
+        return path
+    say(f"making {path}")
+    stage, unfinished = path.with_suffix(".tree"), path.with_suffix(".new")
+    shutil.rmtree(stage, ignore_errors=True)
+    unfinished.unlink(missing_ok=True)
+    for name, percent in SYSTEM.items():
+        limit_bytes = size_mib * MIB * FILLED_PERCENT // 100 * percent // 100
+        copy_tree(Path("/usr") / name, stage / "usr" / name, limit_bytes)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", stage, unfinished,
+                    f"{size_mib}M"],
+                   check=True, stdout=subprocess.DEVNULL)
+    shrunk = subprocess.run(["resize2fs", "-M", unfinished], check=True, capture_output=True)
+    # "The filesystem on IMAGE is now 51234 (4k) blocks long."
+    os.truncate(unfinished, int(re.findall(rb"now (\d+) \(4k\)", shrunk.stdout)[-1]) * 4096)
+    shutil.rmtree(stage)
+    return unfinished.rename(path)
+
+
+def copy_tree(source: Path, target: Path, limit_bytes: int) -> None:
+    """The files of a tree in the order of their names, as many as fit."""
+    left = limit_bytes
+    for directory, directories, names in os.walk(source):
+        directories.sort()
+        for name in sorted(names):
+            file = Path(directory) / name
+            # Each takes whole blocks.
+            size = -(-file.lstat().st_size // 4096) * 4096
+            if file.is_symlink() or not file.is_file() or size > left:
+                continue
+            copy = target / file.relative_to(source)
+            left -= size if copy.parent.exists() else size + 4096
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
+def lz4_share(image: Path) -> float:
+    """What `lz4 -1` makes of the image, over its size."""
+    packed = subprocess.run(
+        f"lz4 -1 -c {shlex.quote(str(image))} | wc -c", shell=True, check=True,
+        capture_output=True, text=True)
+    return int(packed.stdout) / image.stat().st_size
 
 
 def read_into_page_cache(image: Path) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from .common import GIB, MIB, Failure, Result, say
 from .contenders import CONTENDERS, Contender
 from .host import SATURATED, describe_host, need_space, versions
-from .swarm import STREAM_SECONDS, Swarm, best_stream_bytes_per_second, run_once
+from .image import lz4_share
+from .swarm import STREAM_SECONDS, Swarm, Torrent, best_stream_bytes_per_second, run_once
 from .tables import swarm_tables, write_report
 from .trace import draw
 from .watch import Watch
@@ -24,8 +25,8 @@ RATIO_MAX = 5.0
 # What a run costs beside the copying: network, seeder, hashing of the targets.
 OVERHEAD_SECONDS, OVERHEAD_SECONDS_EACH = 4, 0.4
 
-# Round, contender, leechers, share of them that is killed.
-Step = tuple[int, Contender, int, float]
+# Round, contender, leechers, the torrent, share of them that is killed.
+Step = tuple[int, Contender, int, Torrent, float]
 
 
 def swarm(options: argparse.Namespace) -> int:
@@ -34,7 +35,9 @@ def swarm(options: argparse.Namespace) -> int:
     shared = Swarm(options)
     plan = Plan(shared, options)
     report = {
-        "benchmark": "swarm", "size_bytes": shared.size_bytes, "pieces": shared.pieces(),
+        "benchmark": "swarm", "size_bytes": shared.size_bytes,
+        "pieces": [torrent.pieces for torrent in shared.torrents],
+        "image": options.image, "lz4_share": lz4_share(shared.image) if options.image else None,
         "rounds": options.runs, "line_bits_per_second": shared.line_bits_per_second,
         "uplink_queue": shared.uplink_queue, "queue": shared.queue, "kill_percent": options.kill,
         "host": describe_host(options.output.resolve(), shared.size_bytes),
@@ -77,15 +80,18 @@ class Plan:
         comes before each disturbed one."""
         turn = number % len(self.contenders)
         for count in self.options.n:
-            for contender in self.contenders[turn:] + self.contenders[:turn]:
-                if contender.expected_ratio(count) > RATIO_MAX:
-                    continue
-                yield number, contender, count, 0
-                if self.options.kill:
-                    yield number, contender, count, self.options.kill / 100
+            for torrent in self.shared.torrents:
+                for contender in self.contenders[turn:] + self.contenders[:turn]:
+                    if contender.expected_ratio(count) > RATIO_MAX:
+                        continue
+                    if torrent != self.shared.torrents[0] and not contender.has_pieces:
+                        continue
+                    yield number, contender, count, torrent, 0
+                    if self.options.kill:
+                        yield number, contender, count, torrent, self.options.kill / 100
 
     def expected_seconds(self, step: Step) -> float:
-        _, contender, count, _ = step
+        _, contender, count, _, _ = step
         copying = contender.expected_ratio(count) * self.unit_seconds
         return copying + OVERHEAD_SECONDS + OVERHEAD_SECONDS_EACH * count
 
@@ -93,7 +99,7 @@ class Plan:
         report["left_out"] += self.too_slow()
         measured, failed = None, set()
         for step in self.steps:
-            number, contender, count, _ = step
+            number, contender, count, _, _ = step
             if (contender.name, count) in failed:
                 continue
             late = time.monotonic() + self.expected_seconds(step) > self.deadline
@@ -121,25 +127,29 @@ class Plan:
         ]
 
     def run(self, report: Result, step: Step) -> Result:
-        number, contender, count, kill_share = step
+        number, contender, count, torrent, kill_share = step
         timeout_seconds = RATIO_MAX * self.unit_seconds + 30
         result, watch = run_once(
-            self.shared, contender, count, timeout_seconds, kill_share, number)
+            self.shared, contender, torrent, count, timeout_seconds, kill_share, number)
         stream = report["stream_bytes_per_second"][-1]
-        ratio = result["last_seconds"] / self.shared.limit_seconds(count, stream)
+        limit = self.shared.limit_seconds(count, torrent.pieces, stream)
+        ratio = result["last_seconds"] / limit
         sent = result["seeder_sent_bytes"] / self.shared.size_bytes
         killed = f", {len(result['killed'])} killed" if result["killed"] else ""
-        say(f"n = {count}: {contender.name}: {result['last_seconds']:.2f} s, {ratio:.3f} × T*, "
+        say(f"n = {count}, k = {torrent.pieces}: {contender.name}: "
+            f"{result['last_seconds']:.2f} s, {ratio:.3f} × T*, "
             f"seeder sent {sent:.2f} × the image{killed}, host {result['host']['busy']:.0%} busy, "
             f"{result['host']['foreign']:.0%} by others")
         if self.options.trace:
             self.draw_trace(step, result, watch, stream)
-        return {"contender": contender.name, "round": number, "kill_share": kill_share, **result}
+        return {"contender": contender.name, "round": number, "pieces": torrent.pieces,
+                "kill_share": kill_share, **result}
 
     def draw_trace(self, step: Step, result: Result, watch: Watch, stream: float) -> None:
-        number, contender, count, kill_share = step
-        limit_seconds = self.shared.limit_seconds(count, stream)
-        name = f"trace-{contender.name}-{count}{'-kill' if kill_share else ''}-{number + 1}.svg"
+        number, contender, count, torrent, kill_share = step
+        limit_seconds = self.shared.limit_seconds(count, torrent.pieces, stream)
+        name = (f"trace-{contender.name}-{count}-{torrent.pieces}"
+                f"{'-kill' if kill_share else ''}-{number + 1}.svg")
         title = (f"{contender.title}: n = {count}, last {result['last_seconds']:.1f} s = "
                  f"{result['last_seconds'] / limit_seconds:.3f} × T*")
         drawing = draw(title, watch.samples, result, stream, [("T*", limit_seconds)])
@@ -152,15 +162,16 @@ class Plan:
 def summary(shared: Swarm, report: Result, stream: float) -> list[Result]:
     """A row for each n, contender, and share of killed machines."""
     def key(run: Result) -> tuple:
-        return run["count"], run["kill_share"], run["contender"]
+        return run["count"], run["pieces"], run["kill_share"], run["contender"]
 
     rows = []
     for wanted in dict.fromkeys(map(key, report["runs"])):
         runs = [run for run in report["runs"] if key(run) == wanted]
-        names = zip(("count", "kill_share", "contender"), wanted)
+        names = zip(("count", "pieces", "kill_share", "contender"), wanted)
         rows.append(dict(names, **summary_row(shared, runs, stream)))
     order = [contender.name for contender in CONTENDERS]
-    rows.sort(key=lambda row: (row["count"], row["kill_share"], order.index(row["contender"])))
+    rows.sort(key=lambda row: (row["count"], row["pieces"], row["kill_share"],
+                               order.index(row["contender"])))
     return rows
 
 
@@ -175,7 +186,18 @@ def summary_row(shared: Swarm, runs: list[Result], stream: float) -> Result:
     def gib(run):
         return len(completed(run)) * shared.size_bytes / GIB
 
-    limit = shared.limit_seconds(runs[0]["count"], stream)
+    def median_of_known(pick):
+        """None if a run has no such figure: udpcast has no connections."""
+        values = [pick(run) for run in runs]
+        return None if None in values else statistics.median(values)
+
+    def mean_share(name):
+        def pick(run):
+            return (None if None in run[name]
+                    else statistics.mean(run[name]) / shared.size_bytes)
+        return median_of_known(pick)
+
+    limit = shared.limit_seconds(runs[0]["count"], runs[0]["pieces"], stream)
     return {
         "runs": len(runs), "limit_seconds": limit,
         "last_seconds": median(lambda run: run["last_seconds"]),
@@ -184,6 +206,12 @@ def summary_row(shared: Swarm, runs: list[Result], stream: float) -> Result:
         "mean_seconds": median(lambda run: statistics.mean(completed(run))),
         "median_seconds": median(lambda run: statistics.median(completed(run))),
         "first_seconds": median(lambda run: min(completed(run))),
+        "connected_seconds": median_of_known(lambda run: run["connected_seconds"]),
+        "first_piece_seconds": median_of_known(lambda run: run["first_piece_seconds"]),
+        "every_first_piece_seconds":
+            median_of_known(lambda run: run["every_first_piece_seconds"]),
+        "received_ratio": mean_share("received_bytes"),
+        "fetched_ratio": mean_share("fetched_bytes"),
         "last_over_median":
             median(lambda run: run["last_seconds"] / statistics.median(completed(run))),
         "seeder_sent_ratio": median(lambda run: run["seeder_sent_bytes"]) / shared.size_bytes,

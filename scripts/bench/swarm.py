@@ -11,10 +11,12 @@ import math
 import os
 import shutil
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
-from .common import CORES, MIB, Failure, Result, last_line
+from .common import CORES, Failure, Result, last_line
 from .contenders import BY_NAME, Contender, Job, Room, start_tracker
-from .image import hash_of, make_image, make_torrent, read_into_page_cache
+from .image import choose_image, hash_of, make_torrent, read_into_page_cache
 from .leecher import Leecher
 from .links import TRACKER_ADDRESS, Network
 from .process import Gate, Node, Process, wait_until
@@ -26,6 +28,16 @@ from .watch import POLL_SECONDS, Watch
 STREAM_SECONDS, STREAM_SHARE, STREAM_TRIES = 6, 0.945, 3
 
 
+@dataclass(frozen=True)
+class Torrent:
+    """The same image can have several, with pieces of different sizes."""
+
+    path: Path
+    info_hash: bytes
+    piece_bytes: int
+    pieces: int
+
+
 class Swarm:
     """What all runs of one call share: the image, the links, the directory."""
 
@@ -33,17 +45,21 @@ class Swarm:
         output = options.output.resolve()
         self.directory = output / "swarm"
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.binary, self.size_bytes = options.binary, options.size * MIB
-        self.piece_bytes = options.piece_size * 1024
+        self.binary = options.binary
         self.line_bits_per_second = options.rate * 1_000_000
         self.uplink_queue, self.queue = options.uplink_queue, options.queue
         self.multicast_share = options.multicast / 100
         self.tracker = Node("tracker", TRACKER_ADDRESS)
-        self.image = make_image(output / "source", options.size)
+        self.image = choose_image(output / "source", options.image, options.size)
+        self.size_bytes = self.image.stat().st_size
         self.image_hash = hash_of(self.image)
-        self.torrent = self.directory / "swarm.torrent"
-        self.info_hash = make_torrent(
-            self.binary, self.image, self.torrent, TRACKER_ADDRESS, options.piece_size)
+        self.torrents = [self.make_torrent(piece_kib) for piece_kib in options.piece_size]
+
+    def make_torrent(self, piece_kib: int) -> Torrent:
+        path = self.directory / f"swarm-{piece_kib}.torrent"
+        info_hash = make_torrent(self.binary, self.image, path, TRACKER_ADDRESS, piece_kib)
+        piece_bytes = piece_kib * 1024
+        return Torrent(path, info_hash, piece_bytes, -(-self.size_bytes // piece_bytes))
 
     def network(self, count: int) -> Network:
         """For a seeder and `count` leechers."""
@@ -51,13 +67,13 @@ class Swarm:
         queues = self.uplink_queue, self.queue
         return Network(count + 1, self.line_bits_per_second, queues, log)
 
-    def job(self, network: Network, index: int) -> Job:
+    def job(self, network: Network, index: int, torrent: Torrent) -> Job:
         """The part of machine `index`; machine 0 is the seeder."""
         directory = self.directory / f"machine-{index}"
         shutil.rmtree(directory, ignore_errors=True)
         (directory / "target").mkdir(parents=True)
         room = Room(len(network.machines) - 1, self.line_bits_per_second, self.multicast_share)
-        job = Job(self.binary, None, self.torrent, self.info_hash, self.image, directory,
+        job = Job(self.binary, None, torrent.path, torrent.info_hash, self.image, directory,
                   self.tracker, network.machines[0], network.machines[index], room)
         job.write_hook()
         return job
@@ -66,18 +82,15 @@ class Swarm:
         for directory in self.directory.glob("machine-*"):
             shutil.rmtree(directory, ignore_errors=True)
 
-    def pieces(self) -> int:
-        return -(-self.size_bytes // self.piece_bytes)
-
-    def limit_seconds(self, count: int, bytes_per_second: float) -> float:
+    def limit_seconds(self, count: int, pieces: int, bytes_per_second: float) -> float:
         """T*: every piece passes each link once, and before that the first one passes a tree of
         doubling width."""
-        tree = math.floor(math.log2(count)) / self.pieces()
+        tree = math.floor(math.log2(count)) / pieces
         return (1 + tree) * self.size_bytes / bytes_per_second
 
 
 def run_once(
-    swarm: Swarm, contender: Contender, count: int, timeout_seconds: float,
+    swarm: Swarm, contender: Contender, torrent: Torrent, count: int, timeout_seconds: float,
     kill_share: float = 0, seed: int = 0,
 ) -> tuple[Result, Watch]:
     """Copies the image to `count` machines at once. Ends everything that it started, whatever
@@ -90,7 +103,7 @@ def run_once(
     leechers: list[Leecher] = []
     gate = Gate()
     try:
-        jobs = [swarm.job(network, index + 1) for index in range(count)]
+        jobs = [swarm.job(network, index + 1, torrent) for index in range(count)]
         log = swarm.directory / f"{contender.name}-seeder.log"
         servers.append(start_tracker(jobs[0]))
         seeder = network.machines[0].start(contender.seeder(jobs[0]), log)
@@ -101,7 +114,8 @@ def run_once(
         gate.wait_for([leecher.process for leecher in leechers])
         watch = Watch(network, seeder, leechers)
         gate.open()
-        result = watch.until_complete(swarm.size_bytes, timeout_seconds, kill_share, seed)
+        result = watch.until_complete(
+            swarm.size_bytes, torrent.piece_bytes, timeout_seconds, kill_share, seed)
     finally:
         gate.open()
         # All leechers at once, since some take a while to end. The tracker last, since the others
@@ -156,7 +170,7 @@ def stream_bytes_per_second(swarm: Swarm) -> float:
     running: list[Process] = []
     log = swarm.directory / "stream.log"
     try:
-        job = swarm.job(network, 1)
+        job = swarm.job(network, 1, swarm.torrents[0])
         server = job.seeder.start(http.seeder(job), swarm.directory / "stream-seeder.log")
         running.append(server)
         wait_until(lambda: http.is_ready(job), server, log)

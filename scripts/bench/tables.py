@@ -196,14 +196,15 @@ def swarm_tables(report: Result, stream: float) -> str:
         f"## One image, {report['size_bytes'] // MIB} MiB, from one seeder to n machines, "
         f"{line_bits / 1e6:.0f} Mbit/s each way",
         "",
-        f"{host_line(report['host'])}. k = {report['pieces']} pieces; one TCP stream gets "
+        f"{host_line(report['host'])}. k = {', '.join(map(str, report['pieces']))} pieces"
+        f"{image_words(report)}; one TCP stream gets "
         f"R = {stream * 8 / 1e6:.1f} Mbit/s, {stream * 8 / line_bits:.1%} of the line, so "
         f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of "
         f"{report['uplink_queue']} bytes up, {report['queue']} down, "
         f"TCP: {CONGESTION_CONTROL}. {rounds}; every target has the hash of the image.",
         "",
     ]
-    lines += ratio_table(rows) + [""] + full_table(rows) + [""]
+    lines += ratio_table(rows) + [""] + start_table(rows) + [""] + full_table(rows) + [""]
     lines += kill_table(rows) if report["kill_percent"] else []
     lines += [f"- {failure['contender']} at n = {failure['count']} failed: {failure['reason']}"
               for failure in report["failures"]]
@@ -220,21 +221,63 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [row_of(head), f"| :-- |{' --: |' * (len(head) - 1)}", *map(row_of, rows)]
 
 
+def image_words(report: Result) -> str:
+    if report["image"] is None:
+        return " of random data"
+    what = "a file system of installed packages" if report["image"] == "files" else "a file"
+    return f" of {what}, of which lz4 -1 makes {report['lz4_share']:.2f}"
+
+
 def ratio_table(rows: list[Result]) -> list[str]:
-    """The overview: last completion over T*, a line for each contender."""
+    """The overview: last completion over T*, a line for each contender and number of pieces."""
     rows = [row for row in rows if not row["kill_share"]]
     counts = sorted({row["count"] for row in rows})
     ratios = {
-        (row["contender"], row["count"]): f"{row['ratio']:.2f}{saturation_mark(row)}"
+        (row["contender"], row["pieces"], row["count"]):
+            f"{row['ratio']:.2f}{saturation_mark(row)}"
         for row in rows
     }
-    names = {row["contender"] for row in rows}
+    lines = dict.fromkeys((row["contender"], row["pieces"]) for row in rows)
+    order = [contender.name for contender in CONTENDERS]
     return table(
-        ["last completion over T*, n ="] + [str(count) for count in counts],
+        ["last completion over T*, n =", "k"] + [str(count) for count in counts],
         [
-            [contender.title] + [ratios.get((contender.name, count), "") for count in counts]
-            for contender in CONTENDERS if contender.name in names
+            [BY_NAME[name].title, pieces_of(name, pieces)]
+            + [ratios.get((name, pieces, count), "") for count in counts]
+            for name, pieces in sorted(lines, key=lambda line: (order.index(line[0]), line[1]))
         ])
+
+
+def pieces_of(name: str, pieces: int) -> str:
+    return str(pieces) if BY_NAME[name].has_pieces else ""
+
+
+def start_table(rows: list[Result]) -> list[str]:
+    """What passes before bytes spread, and what passes through the links afterwards."""
+    head = ["n", "k", "contender", "last connected s", "a first piece s", "the last one's s",
+            "spreading s ³", "each received, wire ¹", "of it image ⁴"]
+    body = [start_row(row) for row in rows if not row["kill_share"]]
+    return table(head, body) + [
+        "",
+        "Start-up: when the last machine had its first BitTorrent connection, when the first one "
+        "had received as many bytes as a piece has, and when every one had. ³ From the first "
+        "piece of the first machine to the last completion. ⁴ Bytes of the image that came over "
+        "the network, over the image; pieces of zeros and repeated ones are not fetched.",
+    ]
+
+
+def start_row(row: Result) -> list[str]:
+    def shown(value: float | None, digits: int = 2) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    first = row["first_piece_seconds"]
+    return [
+        str(row["count"]), pieces_of(row["contender"], row["pieces"]),
+        BY_NAME[row["contender"]].title, shown(row["connected_seconds"]), shown(first),
+        shown(row["every_first_piece_seconds"]),
+        shown(None if first is None else row["last_seconds"] - first, 1),
+        shown(row["received_ratio"]), shown(row["fetched_ratio"]),
+    ]
 
 
 def saturation_mark(row: Result) -> str:
@@ -242,7 +285,7 @@ def saturation_mark(row: Result) -> str:
 
 
 def full_table(rows: list[Result]) -> list[str]:
-    head = ["n", "contender", "last s", "× T*", "worst", "mean s", "median s", "first s",
+    head = ["n", "k", "contender", "last s", "× T*", "worst", "mean s", "median s", "first s",
             "last / median", "seeder sent ¹", "CPU s/GiB", "seeder + leechers",
             "peak RSS MiB, seeder / leecher", "threads", "host busy", "others", "runs"]
     body = [full_row(row) for row in rows if not row["kill_share"]]
@@ -258,7 +301,8 @@ def full_row(row: Result) -> list[str]:
     seeder, leechers = row["seeder_cpu_seconds_per_gib"], row["leechers_cpu_seconds_per_gib"]
     peak = row["peak_rss_mib"]
     return [
-        str(row["count"]), BY_NAME[row["contender"]].title, f"{row['last_seconds']:.1f}",
+        str(row["count"]), pieces_of(row["contender"], row["pieces"]),
+        BY_NAME[row["contender"]].title, f"{row['last_seconds']:.1f}",
         f"{row['ratio']:.3f}", f"{row['ratio_worst']:.3f}", f"{row['mean_seconds']:.1f}",
         f"{row['median_seconds']:.1f}", f"{row['first_seconds']:.1f}",
         f"{row['last_over_median']:.3f}", f"{row['seeder_sent_ratio']:.2f}",
@@ -271,19 +315,20 @@ def full_row(row: Result) -> list[str]:
 
 def kill_table(rows: list[Result]) -> list[str]:
     undisturbed = {
-        (row["contender"], row["count"]): row["last_seconds"]
+        (row["contender"], row["count"], row["pieces"]): row["last_seconds"]
         for row in rows if not row["kill_share"]
     }
     body = []
     for row in rows:
-        before = undisturbed.get((row["contender"], row["count"]))
+        before = undisturbed.get((row["contender"], row["count"], row["pieces"]))
         if row["kill_share"] and before:
             body.append([
-                str(row["count"]), BY_NAME[row["contender"]].title, f"{row['kill_share']:.0%}",
+                str(row["count"]), pieces_of(row["contender"], row["pieces"]),
+                BY_NAME[row["contender"]].title, f"{row['kill_share']:.0%}",
                 f"{before:.1f}", f"{row['last_seconds']:.1f}",
                 f"{row['last_seconds'] / before:.3f}",
             ])
-    head = ["n", "contender", "killed half-way", "undisturbed last s", "survivors' last s",
+    head = ["n", "k", "contender", "killed half-way", "undisturbed last s", "survivors' last s",
             "ratio"]
     return table(head, body) + [""]
 
@@ -292,7 +337,7 @@ def swarm_verdict(rows: list[Result]) -> list[str]:
     """The targets, each with the worst row of ours."""
     own = [row for row in rows if row["contender"] == "swarmdd" and not row["kill_share"]]
     killed = [row for row in rows if row["contender"] == "swarmdd" and row["kill_share"]]
-    undisturbed = {row["count"]: row["last_seconds"] for row in own}
+    undisturbed = {(row["count"], row["pieces"]): row["last_seconds"] for row in own}
     lines: list[str] = []
 
     def add(
@@ -302,7 +347,7 @@ def swarm_verdict(rows: list[Result]) -> list[str]:
         if rows:
             worst = max(rows, key=value)
             lines.append(f"- swarmdd: {what}: {shown.format(value(worst))} at n = "
-                         f"{worst['count']} (target: {target}): "
+                         f"{worst['count']}, k = {worst['pieces']} (target: {target}): "
                          f"{REACHED[value(worst) <= target]}.")
 
     add("last completion over T*, worst n", own, lambda row: row["ratio"], 1.10, "{:.3f}")
@@ -313,7 +358,7 @@ def swarm_verdict(rows: list[Result]) -> list[str]:
     add("peak RSS in MiB", own, lambda row: max(row["peak_rss_mib"].values()), 64, "{:.0f}")
     add("threads", own, lambda row: row["threads"], 1, "{}")
     add("survivors' last completion over the undisturbed one", killed,
-        lambda row: row["last_seconds"] / undisturbed.get(row["count"], 1), 1.20)
+        lambda row: row["last_seconds"] / undisturbed.get((row["count"], row["pieces"]), 1), 1.20)
     return lines
 
 
