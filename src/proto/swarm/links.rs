@@ -198,11 +198,32 @@ impl Swarm {
     /// an incomplete agent: the more of them there are, the more are tried at once.
     pub(super) fn may_call(&self, now: Instant) -> bool {
         let (count, slow) = (self.peers.count(), self.peers.slow_count(now));
+        let links = LINKS + self.extra_links;
         let searches = !self.have().is_full()
-            && self.peers.live_count() < LINKS
-            && count - slow < LINKS.max(slow / 4)
+            && self.peers.live_count() < links
+            && count - slow < links.max(slow / 4)
             && count < CALLS_MAX;
-        count < LINKS || searches
+        count < links || searches
+    }
+
+    /// An agent whose pipelines are all full could receive more than it gets: its peers have more
+    /// links than it has, so each of them has less for it. It sets up one link more, and after a
+    /// while perhaps another one. To be called at each tick.
+    pub(super) fn seek_links(&mut self, now: Instant) {
+        let mut asked = self.peers.iter().filter(|(_, peer)| peer.am_interested);
+        let starves = self.state == State::Downloading
+            && self.peers.live_count() >= LINKS
+            && asked.all(|(_, peer)| peer.filled);
+        if !starves {
+            self.pipelines_full_since = None;
+            return;
+        }
+        let since = *self.pipelines_full_since.get_or_insert(now);
+        let room = self.peers.count() < LINKS_MAX && LINKS + self.extra_links < LINKS_MAX;
+        if room && overdue(now, since, LINK_HUNGER) {
+            self.extra_links += 1;
+            self.pipelines_full_since = None;
+        }
     }
 
     /// Without a tracker, a complete agent looks whether the sources are still there.

@@ -199,8 +199,11 @@ pub struct Swarm {
     progress_at: Instant,
     /// A peer with data was connected once, so what is zeros may be written.
     met_data: bool,
-    /// When we last called one peer more than LINKS.
+    /// When we last called one peer more than LINKS because nothing came.
     extra_call_at: Instant,
+    /// Links beyond LINKS, and since when every pipeline has been full.
+    extra_links: usize,
+    pipelines_full_since: Option<Instant>,
 }
 
 /// The distance of the read-back; None if all of it is at the end: a piece that shares a sector
@@ -275,6 +278,8 @@ impl Swarm {
             progress_at: now,
             met_data: false,
             extra_call_at: now,
+            extra_links: 0,
+            pipelines_full_since: None,
             contents,
             rng,
             metainfo,

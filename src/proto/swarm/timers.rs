@@ -36,6 +36,7 @@ impl Swarm {
             for slot in self.peers.slots() {
                 self.watch(now, slot);
             }
+            self.seek_links(now);
             self.exchange_peers(now);
             self.send_visitors_on(now);
             self.replace_slow_fillers(now, throttles);

@@ -3,10 +3,11 @@
 use core::net::SocketAddr;
 
 use super::super::*;
-use super::links::{KIB, address, at, caller, shake_hands, swarm, work};
+use super::hostile::hears;
+use super::links::{KIB, address, asked, at, caller, shake_hands, swarm, work};
 use crate::policy::throttle::Throttles;
 use crate::wire::announce::Answer;
-use crate::wire::message::Handshake;
+use crate::wire::message::{Handshake, Message};
 
 #[test]
 fn some_links_are_reserved_for_incoming_connections() {
@@ -22,6 +23,36 @@ fn some_links_are_reserved_for_incoming_connections() {
             .count();
         assert_eq!(LINKS + taken, all);
     }
+}
+
+/// Ten peers, of which all but `idle` are asked for as much as they may be: how many are called
+/// besides?
+fn called_besides(idle: usize) -> usize {
+    let peers = (100..=200).map(address).collect::<Vec<_>>();
+    let mut swarm = swarm(Role::Leecher, 2, 1024 * KIB, &peers);
+    let callers: Vec<PeerSlot> = (1..=LINKS as u8)
+        .map(|host| caller(&mut swarm, host, true, &[0, 1]))
+        .collect();
+    for slot in &callers[..idle] {
+        assert!(asked(&mut swarm, at(0), *slot).is_empty(), "it chokes us");
+    }
+    for slot in &callers[idle..] {
+        hears(&mut swarm, at(0), *slot, Message::Unchoke);
+        assert_eq!(asked(&mut swarm, at(0), *slot).len(), PIPELINE_MIN as usize);
+    }
+    assert_eq!(swarm.poll_connect(at(0)), None);
+    let ticks = (LINK_HUNGER + LINK_HUNGER / 2).as_micros() / TICK.as_micros();
+    for tick in 0..=ticks as u64 {
+        let now = Instant(tick * TICK.as_micros() as u64);
+        swarm.handle_timeout(now, &mut Throttles::default());
+    }
+    core::iter::from_fn(|| swarm.poll_connect(at(4))).count()
+}
+
+#[test]
+fn an_agent_that_could_receive_more_sets_up_one_link_more() {
+    assert_eq!(called_besides(0), 1);
+    assert_eq!(called_besides(1), 0, "one peer has nothing to do");
 }
 
 /// Sources and peers that we called stay, and each peer stays for a while.
