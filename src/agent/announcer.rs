@@ -10,6 +10,7 @@ use super::Shared;
 use super::place::JobIndex;
 use super::tokens::Origin;
 use crate::net::http::{Exchange, Request, TimeLimit};
+use crate::os::net;
 
 pub(super) struct Announcer {
     job: JobIndex,
@@ -33,6 +34,8 @@ impl Announcer {
         let Some(url) = core.poll_announce(now) else {
             return false;
         };
+        // An interface may have come up since the last time.
+        core.handle_subnets(net::own_subnets());
         let (bytes_max, limit) = (ANNOUNCE_BYTES_MAX, TimeLimit::Total);
         match Url::parse(&url) {
             Ok(url) => {

@@ -26,6 +26,7 @@ use super::tokens::Origin;
 use super::{Reporter, Shared, messages};
 use crate::net::peer_socket::PeerSocket;
 use crate::os::device::{Device, Kind};
+use crate::os::net;
 use crate::os::pool::Pool;
 use crate::storage::disk::Storage;
 use crate::storage::leftovers;
@@ -82,10 +83,12 @@ impl Job {
             Origin::Storage(place.index).token(),
             Interest::READABLE,
         )?;
+        let mut core = Swarm::new(now, metainfo.clone(), config);
+        core.handle_subnets(net::own_subnets());
         Ok(Job {
             storage,
             pool: Pool::new(swarm::buffer_bytes(&metainfo.layout), buffer_count)?,
-            core: Swarm::new(now, metainfo, config),
+            core,
             hashing: Hashing::default(),
             links: Links::new(place.index),
             announcer: Announcer::new(place.index),

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use swarm_proto::policy::subnet::Subnet;
 
 /// Connections that the kernel queues until we accept them: enough for several classrooms that boot
 /// in the same second. The kernel limits the number to net.core.somaxconn.
@@ -210,9 +211,69 @@ pub fn interface_of(address: IpAddr) -> Option<String> {
 /// than this.
 const ADDRESS_COUNT_MAX: usize = 256;
 
-/// From netdevice(7). One entry for each address, by the name that it was given, which is that of
-/// the interface or begins with it and a colon (`eth0:1`).
+/// The subnets of all interfaces, each with our address there.
+pub fn own_subnets() -> Vec<Subnet> {
+    own_v4()
+        .unwrap_or_default()
+        .into_iter()
+        .chain(own_v6())
+        .collect()
+}
+
+fn own_v4() -> Option<Vec<Subnet>> {
+    let (socket, list) = entries_v4()?;
+    let subnet = |mut entry: libc::ifreq| {
+        let ip = address_of(&entry);
+        // SAFETY: the kernel reads the name and the address of the entry, and writes the mask in
+        // place of the address.
+        let asked = unsafe {
+            libc::ioctl(
+                socket.as_raw_fd(),
+                libc::SIOCGIFNETMASK as _,
+                &raw mut entry,
+            )
+        };
+        check(asked).ok()?;
+        Subnet::new(ip.into(), address_of(&entry).to_bits().count_ones())
+    };
+    Some(list.into_iter().filter_map(subnet).collect())
+}
+
+/// From proc_net(5), if_inet6: the address comes first, the length of its prefix third.
+fn own_v6() -> Vec<Subnet> {
+    let text = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let subnet = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let ip = u128::from_str_radix(words.next()?, 16).ok()?;
+        let length = u32::from_str_radix(words.nth(1)?, 16).ok()?;
+        Subnet::new(Ipv6Addr::from_bits(ip).into(), length)
+    };
+    text.lines().filter_map(subnet).collect()
+}
+
 fn interface_of_v4(address: Ipv4Addr) -> Option<String> {
+    let (_, list) = entries_v4()?;
+    let name = list
+        .iter()
+        .find(|entry| address_of(entry) == address)?
+        .ifr_name;
+    let name = name.iter().map(|byte| *byte as u8 as char);
+    Some(
+        name.take_while(|byte| !matches!(byte, '\0' | ':'))
+            .collect(),
+    )
+}
+
+fn address_of(entry: &libc::ifreq) -> Ipv4Addr {
+    // SAFETY: the kernel has written an address of IPv4 there, and any bytes are valid.
+    let raw = unsafe { entry.ifr_ifru.ifru_addr };
+    let [a, b, c, d] = [2, 3, 4, 5].map(|place| raw.sa_data[place] as u8);
+    Ipv4Addr::new(a, b, c, d)
+}
+
+/// From netdevice(7). One entry for each address, by the name that it was given, which is that of
+/// the interface or begins with it and a colon (`eth0:1`); and the socket that was asked.
+fn entries_v4() -> Option<(OwnedFd, Vec<libc::ifreq>)> {
     // SAFETY: numbers and a union of them, for which zeros are valid.
     let mut list: Vec<libc::ifreq> = vec![unsafe { std::mem::zeroed() }; ADDRESS_COUNT_MAX];
     let mut request = libc::ifconf {
@@ -226,20 +287,7 @@ fn interface_of_v4(address: Ipv4Addr) -> Option<String> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFCONF as _, &raw mut request) })
         .ok()?;
     list.truncate(request.ifc_len as usize / size_of::<libc::ifreq>());
-    let is_it = |entry: &&libc::ifreq| {
-        // SAFETY: the kernel has written an address of IPv4, and lists no others.
-        let raw = unsafe { entry.ifr_ifru.ifru_addr };
-        raw.sa_data[2..6]
-            .iter()
-            .map(|byte| *byte as u8)
-            .eq(address.octets())
-    };
-    let name = list.iter().find(is_it)?.ifr_name;
-    let name = name.iter().map(|byte| *byte as u8 as char);
-    Some(
-        name.take_while(|byte| !matches!(byte, '\0' | ':'))
-            .collect(),
-    )
+    Some((socket, list))
 }
 
 /// From proc_net(5), if_inet6: the address in 32 digits comes first, the name last.
@@ -341,6 +389,21 @@ mod tests {
         assert_eq!(interface("::1").as_deref(), has_v6.then_some("lo"));
         assert_eq!(interface("2001:db8::1"), None);
         assert_eq!(interface("192.0.2.1"), None, "an address of documents");
+    }
+
+    #[test]
+    fn the_subnets_of_this_machine_have_its_addresses() {
+        let subnets = own_subnets();
+        let has = |ip: &str| {
+            subnets
+                .iter()
+                .any(|subnet| subnet.contains(ip.parse().unwrap()))
+        };
+        assert!(has("127.0.0.1") && has("127.255.0.9"), "{subnets:?}");
+        let text = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+        let has_v6 = text.lines().any(|line| line.ends_with(" lo"));
+        assert_eq!(has("::1"), has_v6);
+        assert!(!has("192.0.2.1") && !has("2001:db8::1"), "{subnets:?}");
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! after a pause that doubles, and after the addresses that did not fail. An address that turned
 //! out to be ourselves is never called again.
 //!
+//! If machines of other rooms take part (`room`), those of our room are called first. Gateways
+//! watch those before them, so they call them before all others, and other rooms last.
+//!
 //! A leecher that is complete waits to be called, except that it calls incomplete peers of the
 //! command line, and without a tracker its sources: are they still there? If it looked for
 //! incomplete peers, a room of a thousand would make hundreds of thousands of connections at its
@@ -17,6 +20,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use super::room::Place;
 use super::subnet::{Subnet, allows};
 use crate::limits::{
     ADDRESSES_MAX, ANNOUNCE_COMPLETE, ANNOUNCE_RETRY_MAX, PEX_TAUGHT_MAX, RECONNECT_MAX,
@@ -69,7 +73,10 @@ pub struct Mesh {
     /// No address of the kind `quiet_for` is due before this time. The loop asks in every turn, and
     /// this spares it the search.
     quiet_until: Instant,
-    quiet_for: PeerKind,
+    quiet_for: (PeerKind, Sides),
+    /// The subnets of our interfaces, each with our address in it, and the port where we listen.
+    own: Vec<Subnet>,
+    own_port: u16,
     /// When the first call that no source answered was begun, since one was there; and the last.
     absent_since: Option<Instant>,
     absent_until: Instant,
@@ -97,6 +104,29 @@ pub enum PeerKind {
     /// Those that hold the job together: are they still there?
     Source,
     FixedIncompleteOrSource,
+}
+
+/// Which addresses may be called now, and which first?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sides {
+    /// All alike.
+    #[default]
+    All,
+    /// First those of our room that are lower than ours, if they may be called; then others of our
+    /// room; then routed ones.
+    Divided {
+        lower: bool,
+        room: bool,
+        routed: bool,
+    },
+}
+
+impl Sides {
+    pub const NONE: Sides = Sides::Divided {
+        lower: false,
+        room: false,
+        routed: false,
+    };
 }
 
 /// How a connection ended, as far as it matters for the next one.
@@ -230,25 +260,90 @@ impl Mesh {
         &mut self,
         now: Instant,
         kind: PeerKind,
+        sides: Sides,
         rng: &mut Rng,
     ) -> Option<SocketAddr> {
-        if now < self.quiet_until && kind == self.quiet_for {
+        if now < self.quiet_until && (kind, sides) == self.quiet_for {
             return None;
         }
-        let is_callable = |(_, known): &(&SocketAddr, &Known)| known.is_callable(kind);
+        let is_callable = |(address, known): &(&SocketAddr, &Known)| {
+            known.is_callable(kind) && self.turn(sides, **address).is_some()
+        };
         let callable = || self.known.iter().filter(is_callable);
         let due = || callable().filter(|(_, known)| now >= known.next);
-        let Some(fewest) = due().map(|(_, known)| known.failures).min() else {
+        let order =
+            |(address, known): (&SocketAddr, &Known)| (self.turn(sides, *address), known.failures);
+        let Some(first) = due().map(order).min() else {
             let next = callable().map(|(_, known)| known.next).min();
-            (self.quiet_until, self.quiet_for) = (next.unwrap_or(Instant(u64::MAX)), kind);
+            self.quiet_until = next.unwrap_or(Instant(u64::MAX));
+            self.quiet_for = (kind, sides);
             return None;
         };
-        let best = || due().filter(|(_, known)| known.failures == fewest);
+        let best = || due().filter(|callable| order(*callable) == first);
         let place = rng.below(best().count() as u32) as usize;
         let address = *best().nth(place)?.0;
         let known = self.known.get_mut(&address)?;
         (known.in_use, known.called_at, known.answered) = (true, now, false);
         Some(address)
+    }
+
+    /// When it is the turn of an address, lowest first; None if it may not be called now.
+    fn turn(&self, sides: Sides, address: SocketAddr) -> Option<u8> {
+        let Sides::Divided {
+            lower,
+            room,
+            routed,
+        } = sides
+        else {
+            return Some(0);
+        };
+        let own = self.own.iter().find(|own| own.contains(address.ip()));
+        match own {
+            Some(own) if lower && self.is_lower(own, address) => Some(0),
+            Some(_) => room.then_some(1),
+            None => routed.then_some(2),
+        }
+    }
+
+    fn is_lower(&self, own: &Subnet, address: SocketAddr) -> bool {
+        (address.ip().to_canonical(), address.port()) < (own.ip(), self.own_port)
+    }
+
+    /// The subnets of our interfaces, each with our address in it.
+    pub fn set_own(&mut self, own: Vec<Subnet>, port: u16) {
+        (self.own, self.own_port) = (own, port);
+        self.quiet_until = Instant(0);
+    }
+
+    /// Where we stand in our room: in the subnet of which we know most machines. Those that do not
+    /// answer do not count.
+    pub fn place(&self, connected: &[SocketAddr]) -> Place {
+        let there = || {
+            let all = self.known.iter();
+            let there =
+                all.filter(|(_, known)| !known.own && (known.failures == 0 || known.answered));
+            let unknown = connected
+                .iter()
+                .filter(|address| !self.known.contains_key(address));
+            there.map(|(address, _)| *address).chain(unknown.copied())
+        };
+        let in_subnet = |own: &Subnet| {
+            let is_other = |address: &SocketAddr| {
+                let same =
+                    (address.ip().to_canonical(), address.port()) == (own.ip(), self.own_port);
+                own.contains(address.ip()) && !same
+            };
+            let others = || there().filter(is_other);
+            let lower = others().filter(|address| self.is_lower(own, *address));
+            (others().count() as u32, lower.count() as u32)
+        };
+        let is_routed = |address: SocketAddr| !allows(&self.own, address.ip());
+        let (others, lower) = self.own.iter().map(in_subnet).max().unwrap_or_default();
+        Place {
+            lower,
+            others,
+            divided: there().any(is_routed),
+        }
     }
 
     /// The connection that `next_address` asked for has ended.
@@ -306,7 +401,7 @@ mod tests {
     }
 
     fn next(mesh: &mut Mesh, now: Instant, kind: PeerKind) -> Option<SocketAddr> {
-        mesh.next_address(now, kind, &mut Rng::new(1))
+        mesh.next_address(now, kind, Sides::All, &mut Rng::new(1))
     }
 
     #[test]
@@ -411,7 +506,7 @@ mod tests {
         let first = |seed| {
             let mut mesh = Mesh::default();
             (1..=100).for_each(|host| mesh.learn(at(0), address(host), AddressSource::Tracker));
-            mesh.next_address(at(0), PeerKind::Any, &mut Rng::new(seed))
+            mesh.next_address(at(0), PeerKind::Any, Sides::All, &mut Rng::new(seed))
                 .unwrap()
         };
         let distinct: std::collections::BTreeSet<SocketAddr> = (0..100).map(first).collect();
@@ -455,5 +550,39 @@ mod tests {
             !mesh.known.contains_key(&address(1)),
             "it made room for an address that may answer"
         );
+    }
+
+    #[test]
+    fn lower_addresses_of_the_room_come_first_and_routed_ones_last() {
+        let mut mesh = Mesh::default();
+        mesh.set_own(vec![Subnet::parse("10.77.0.5/24").unwrap()], 6881);
+        let routed: SocketAddr = "10.77.1.1:6881".parse().unwrap();
+        for known in [routed, address(9), address(5), address(3)] {
+            mesh.learn(at(0), known, AddressSource::Tracker);
+        }
+        let place = |lower, others| Place {
+            lower,
+            others,
+            divided: true,
+        };
+        assert_eq!(mesh.place(&[]), place(1, 2));
+        assert_eq!(mesh.place(&[address(2), address(3)]), place(2, 3));
+
+        let sides = |lower, room, routed| Sides::Divided {
+            lower,
+            room,
+            routed,
+        };
+        let next = |mesh: &mut Mesh, sides| {
+            mesh.next_address(at(0), PeerKind::Any, sides, &mut Rng::new(1))
+        };
+        assert_eq!(next(&mut mesh, Sides::NONE), None);
+        assert_eq!(next(&mut mesh, sides(true, false, false)), Some(address(3)));
+        assert_eq!(next(&mut mesh, sides(true, false, false)), None);
+        mesh.ended(at(0), address(3), Ending::Failed);
+        assert_eq!(mesh.place(&[]), place(0, 1), "it does not answer");
+        assert!(next(&mut mesh, sides(true, true, true)).is_some_and(|a| a != routed));
+        assert!(next(&mut mesh, sides(true, true, true)).is_some_and(|a| a != routed));
+        assert_eq!(next(&mut mesh, sides(true, true, true)), Some(routed));
     }
 }

@@ -50,6 +50,8 @@ pub struct Picker {
 pub struct Asked<'a> {
     pub slot: PeerSlot,
     pub has: &'a Bitfield,
+    /// False for pieces that it is to be asked for only if it suggests them.
+    pub may_fetch: &'a dyn Fn(PieceIndex) -> bool,
     /// Pieces it suggested to us, oldest first.
     pub suggested: &'a [PieceIndex],
     /// It wants to be asked for nothing but what it suggests.
@@ -207,24 +209,28 @@ impl Picker {
     /// One peer less has the piece.
     pub fn piece_vanished(&mut self, piece: PieceIndex) {
         self.ranking.decrement(piece, &mut self.rng);
-        // If it was the last, `abandon_orphan` may make room now.
-        self.version += u64::from(self.ranking.count(piece) == 0);
+        // If it was the last, `abandon_orphan` may make room now; if it was the last of our room,
+        // routed peers may be asked.
+        self.version += 1;
     }
 
     pub fn pick(&self, peer: &Asked) -> Pick {
         let Asked { room, last, .. } = *peer;
-        let wanted = |piece: &PieceIndex| peer.has.get(*piece);
+        let has = |piece: &PieceIndex| peer.has.get(*piece);
+        let wanted = |piece: &PieceIndex| has(piece) && (peer.may_fetch)(*piece);
+        let asked = |open: &&OpenPiece| wanted(&open.piece());
         let only_here = |open: &&OpenPiece| self.ranking.count(open.piece()) == 1;
         // Mostly every block of the open pieces is requested already.
         let open = if self.free > 0 { &self.open[..] } else { &[] };
         if let Some(block) = open
             .iter()
             .filter(only_here)
+            .filter(asked)
             .find_map(|open| self.free_block(open, peer))
         {
             return Pick::Block(block);
         }
-        for piece in peer.suggested.iter().copied().filter(wanted) {
+        for piece in peer.suggested.iter().copied().filter(has) {
             if room && self.ranking.is_ranked(piece) {
                 return Pick::Open(piece);
             }
@@ -238,7 +244,8 @@ impl Picker {
         // Without room for what it suggests, a peer that offers may help to finish open pieces,
         // which makes room.
         let offers = peer.offers && room;
-        if !offers && let Some(block) = open.iter().find_map(|open| self.free_block(open, peer)) {
+        let mut finished = open.iter().filter(asked);
+        if !offers && let Some(block) = finished.find_map(|open| self.free_block(open, peer)) {
             return Pick::Block(block);
         }
         // Most peers have nothing new most of the time. `meets` finds that out without looking at
@@ -271,7 +278,9 @@ impl Picker {
     /// The block that was requested from the fewest peers, and not from this one.
     fn endgame_block(&self, peer: &Asked) -> Option<Block> {
         let mut best: Option<(u8, Block)> = None;
-        for open in self.open.iter().filter(|open| peer.has.get(open.piece())) {
+        let asked =
+            |open: &&OpenPiece| peer.has.get(open.piece()) && (peer.may_fetch)(open.piece());
+        for open in self.open.iter().filter(asked) {
             for (index, count) in open.requested_blocks() {
                 if count >= ENDGAME_REQUESTS_MAX || best.is_some_and(|(fewest, _)| fewest <= count)
                 {
@@ -594,6 +603,7 @@ mod tests {
         let asked = Asked {
             slot: PeerSlot(slot),
             has: &field(has),
+            may_fetch: &|_| true,
             suggested: &suggested,
             offers: false,
             requested: &|_| false,
@@ -682,6 +692,7 @@ mod tests {
             let asked = Asked {
                 slot: PeerSlot(0),
                 has: &has,
+                may_fetch: &|_| true,
                 suggested,
                 offers: true,
                 requested: &|_| false,
@@ -715,6 +726,7 @@ mod tests {
         let asked = Asked {
             slot: PeerSlot(0),
             has: &field("##"),
+            may_fetch: &|_| true,
             suggested: &[],
             offers: false,
             requested: &|_| false,

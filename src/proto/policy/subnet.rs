@@ -20,8 +20,23 @@ impl Subnet {
         let ip: IpAddr = ip.parse().ok()?;
         let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
         let length = digits.parse().ok().filter(|_| all_digits)?;
+        Subnet::new(ip, length)
+    }
+
+    pub fn new(ip: IpAddr, length: u32) -> Option<Subnet> {
         let fits = length <= bits(ip).1 && ip.to_canonical() == ip;
         fits.then_some(Subnet { ip, length })
+    }
+
+    /// The address that it was written with.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// The same subnet, as this address is in it.
+    pub fn at(self, ip: IpAddr) -> Subnet {
+        assert!(self.contains(ip));
+        Subnet { ip, ..self }
     }
 
     /// An IPv4 address that IPv6 carries (`::ffff:10.77.0.1`) counts as the IPv4 address.

@@ -78,6 +78,7 @@ impl Swarm {
                 self.tracker.answered(now);
                 self.last_announce = LastAnnounce::Answered;
                 self.learn(now, peers);
+                self.find_place();
                 if let Some(text) = warning
                     && self.warning.as_ref() != Some(&text)
                 {

@@ -70,7 +70,7 @@ impl Swarm {
                 let field = Bitfield::from_bytes(pieces, &bytes);
                 let field = field.map_err(|_| "its bitfield has another length")?;
                 if may_send_bitfield {
-                    self.take_bitfield(slot, field);
+                    self.take_bitfield(now, slot, field);
                 } else {
                     // aria2 sends a bitfield instead of many `have` whenever it is shorter.
                     field
@@ -79,10 +79,10 @@ impl Swarm {
                 }
             }
             Message::HaveAll if may_send_bitfield => {
-                self.take_bitfield(slot, Bitfield::full(pieces));
+                self.take_bitfield(now, slot, Bitfield::full(pieces));
             }
             Message::HaveNone if may_send_bitfield => {
-                self.take_bitfield(slot, Bitfield::new(pieces));
+                self.take_bitfield(now, slot, Bitfield::new(pieces));
             }
             Message::HaveAll | Message::HaveNone => return Err("it sent its bitfield too late"),
             Message::Choke => self.take_choke(slot, throttles),
@@ -137,7 +137,7 @@ impl Swarm {
 
     // ---- what it has
 
-    fn take_bitfield(&mut self, slot: PeerSlot, field: Bitfield) {
+    fn take_bitfield(&mut self, now: Instant, slot: PeerSlot, field: Bitfield) {
         for piece in field.present() {
             self.picker.piece_appeared(piece);
         }
@@ -147,6 +147,14 @@ impl Swarm {
             .expect("a peer that speaks is there");
         peer.set_bitfield(field, self.picker.wanted());
         self.note_source(slot);
+        if self.is_unneeded(slot) {
+            self.close(
+                now,
+                slot,
+                Ending::Normal,
+                "others of this room fetch from its room",
+            );
+        }
     }
 
     fn take_have(&mut self, slot: PeerSlot, piece: PieceIndex) {

@@ -1,13 +1,15 @@
 //! Which connections does the agent take, make and close?
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::Swarm;
 use super::interface::*;
 use super::peer::{Direction, Peer, Phase, overdue};
 use crate::limits::*;
-use crate::policy::mesh::{Ending, PeerKind};
+use crate::policy::mesh::{Ending, PeerKind, Sides};
 use crate::policy::seats::Patience;
+use crate::policy::subnet::Subnet;
 use crate::policy::throttle::Throttles;
 use crate::units::*;
 use crate::wire::message::Handshake;
@@ -43,7 +45,31 @@ impl Swarm {
 
     fn add_peer(&mut self, now: Instant, address: SocketAddr, direction: Direction) -> PeerSlot {
         let pieces = self.have().len();
-        self.peers.add(Peer::new(now, address, direction, pieces))
+        let mut peer = Peer::new(now, address, direction, pieces);
+        peer.routed = !self.room.contains(address.ip());
+        self.peers.add(peer)
+    }
+
+    /// The subnets of this machine's interfaces, each with its address there. To be called at the
+    /// start, and when they may have changed.
+    pub fn handle_subnets(&mut self, subnets: Vec<Subnet>) {
+        if subnets != self.room.subnets() {
+            self.mesh.set_own(subnets.clone(), self.config.listen_port);
+            self.room.set_subnets(subnets);
+            for peer in self.peers.values_mut() {
+                peer.routed = !self.room.contains(peer.address.ip());
+            }
+            self.find_place();
+        }
+    }
+
+    /// To be called when other machines may have come or gone.
+    pub(super) fn find_place(&mut self) {
+        let live = self.peers.values().filter(|peer| peer.is_live());
+        let connected: Vec<SocketAddr> = live.filter_map(|peer| peer.exchange.listens_at).collect();
+        let mut place = self.mesh.place(&connected);
+        place.divided |= self.peers.values().any(|peer| peer.routed);
+        self.room.set_place(place);
     }
 
     /// A connection that `poll_connect` asked for is set up. If that failed, call `handle_closed`.
@@ -122,6 +148,8 @@ impl Swarm {
         if peer.direction == Direction::Outgoing && peer.phase != Phase::Closing {
             let ending = match () {
                 () if !peer.is_live() => Ending::Failed,
+                // It is no gateway, and will hardly become one.
+                () if peer.routed && self.room.place().others > 0 => Ending::Failed,
                 () if self.have().is_full() && peer.is_complete() => Ending::BothComplete,
                 () => Ending::Normal,
             };
@@ -159,7 +187,11 @@ impl Swarm {
         let gets_nothing = self.state == State::Downloading
             && overdue(now, waits_since, LINK_PATIENCE)
             && self.peers.count() < SEED_LINKS_MAX;
-        let room = self.may_call(now);
+        let sides = self.sides(now);
+        let room = match sides {
+            Sides::All => self.may_call(now),
+            Sides::Divided { .. } => sides != Sides::NONE,
+        };
         if !room && !gets_nothing && !self.watches_sources() {
             return None;
         }
@@ -170,8 +202,9 @@ impl Swarm {
             Role::Leecher if room => PeerKind::FixedIncompleteOrSource,
             Role::Leecher => PeerKind::Source,
         };
+        let sides = if room { sides } else { Sides::All };
         let address = loop {
-            let address = self.mesh.next_address(now, kind, &mut self.rng)?;
+            let address = self.mesh.next_address(now, kind, sides, &mut self.rng)?;
             if !self.is_address_banned(now, address) {
                 break address;
             }
@@ -197,13 +230,68 @@ impl Swarm {
     /// Whether there is room for a further call. Calls that are not answered promptly leave room to
     /// an incomplete agent: the more of them there are, the more are tried at once.
     pub(super) fn may_call(&self, now: Instant) -> bool {
-        let (count, slow) = (self.peers.count(), self.peers.slow_count(now));
-        let links = LINKS + self.extra_links;
+        let all: Vec<&Peer> = self.peers.values().collect();
+        self.may_call_some(now, &all, LINKS + self.extra_links)
+    }
+
+    /// The same if no more than `limit` of these peers are to be connected.
+    fn may_call_some(&self, now: Instant, peers: &[&Peer], limit: usize) -> bool {
+        let (count, slow) = (
+            peers.len(),
+            peers.iter().filter(|peer| peer.is_slow(now)).count(),
+        );
+        let live = peers.iter().filter(|peer| peer.is_live()).count();
         let searches = !self.have().is_full()
-            && self.peers.live_count() < links
-            && count - slow < links.max(slow / 4)
+            && live < limit
+            && count - slow < limit.max(slow / 4)
             && count < CALLS_MAX;
-        count < links || searches
+        count < limit || searches
+    }
+
+    /// The same for the peers of our room.
+    fn may_call_room(&self, now: Instant, limit: usize) -> bool {
+        let in_room = self.peers.values().filter(|peer| !peer.routed);
+        self.may_call_some(now, &in_room.collect::<Vec<&Peer>>(), limit)
+    }
+
+    /// Whom to call, if machines of other rooms take part.
+    fn sides(&self, now: Instant) -> Sides {
+        if !self.room.place().divided || self.have().is_full() {
+            return Sides::All;
+        }
+        let watches = self.room.share().is_deputy();
+        Sides::Divided {
+            lower: watches && self.may_call_room(now, LINKS + GATEWAYS as usize),
+            room: self.may_call_room(now, LINKS),
+            routed: self.may_call_routed(now),
+        }
+    }
+
+    /// A routed peer has called that looks for a gateway, and we are none.
+    pub(super) fn is_unneeded(&self, slot: PeerSlot) -> bool {
+        let calls = |peer: &&Peer| {
+            peer.routed && peer.direction == Direction::Incoming && !peer.is_complete()
+        };
+        let is_none = !self.have().is_full() && !self.room.share().is_gateway();
+        is_none && self.peers.get(slot).filter(calls).is_some()
+    }
+
+    /// A gateway calls routed peers when those of its room have answered: only then it knows its
+    /// place.
+    fn may_call_routed(&self, now: Instant) -> bool {
+        if self.have().is_full() || !self.room.share().is_gateway() {
+            return false;
+        }
+        let (routed, in_room): (Vec<&Peer>, Vec<&Peer>) =
+            self.peers.values().partition(|peer| peer.routed);
+        let is_called = |peer: &&Peer| !peer.is_live() && !peer.is_slow(now);
+        let waits = in_room.iter().any(is_called);
+        let room = LINKS.saturating_sub(in_room.len()).max(ROUTED_LINKS);
+        let has_source = routed
+            .iter()
+            .any(|peer| peer.is_live() && peer.is_complete());
+        let room = if has_source { room } else { 2 * room };
+        !waits && self.may_call_some(now, &routed, room)
     }
 
     /// An agent whose pipelines are all full could receive more than it gets: its peers have more
@@ -220,7 +308,7 @@ impl Swarm {
         }
         let since = *self.pipelines_full_since.get_or_insert(now);
         let room = self.peers.count() < LINKS_MAX && LINKS + self.extra_links < LINKS_MAX;
-        if room && overdue(now, since, LINK_HUNGER) {
+        if room && overdue(now, since, PIPELINES_FULL_MAX) {
             self.extra_links += 1;
             self.pipelines_full_since = None;
         }
@@ -236,6 +324,7 @@ impl Swarm {
             // Visitors of a private torrent hear of nobody else, so they stay.
             Role::Seeder if !self.tracker.exists() && !self.metainfo.private => VISITORS_MAX,
             Role::Seeder => SEED_LINKS_MAX,
+            Role::Leecher if self.room.place().divided => LINKS_MAX + ROOM_LINKS_MAX,
             Role::Leecher => LINKS_MAX,
         }
     }

@@ -98,6 +98,7 @@ use crate::policy::cache::Cache;
 use crate::policy::mesh::{AddressSource, Mesh};
 use crate::policy::picker::Picker;
 use crate::policy::read_queue::ReadQueue;
+use crate::policy::room::Room;
 use crate::policy::spare_time::SpareTime;
 use crate::policy::tracker::Tracker;
 use crate::rng::Rng;
@@ -178,6 +179,7 @@ pub struct Swarm {
     changes: Changes,
     offers: Offers,
     mesh: Mesh,
+    room: Room,
     blame: Blame,
     tracker: Tracker,
     last_announce: LastAnnounce,
@@ -223,9 +225,8 @@ impl Swarm {
         assert!(config.buffer_count >= buffer_count_min(&layout));
         let mut rng = Rng::new(config.rng_seed);
         let mut mesh = Mesh::new(config.allowed.clone());
-        for address in &config.peers {
-            mesh.learn(now, *address, AddressSource::CommandLine);
-        }
+        let given = config.peers.iter();
+        given.for_each(|peer| mesh.learn(now, *peer, AddressSource::CommandLine));
         let (all, none) = (Bitfield::full(pieces), Bitfield::new(pieces));
         // A seeder has read nothing yet, but says that all is there; a leecher does not.
         let (state, have, unknown, complete_at) = match config.role {
@@ -255,6 +256,7 @@ impl Swarm {
             changes: Changes::default(),
             offers: Offers::new(&contents.derivable(), &mut rng),
             mesh,
+            room: Room::new(),
             blame: Blame::new(&config.peers),
             tracker: Tracker::new(
                 now,

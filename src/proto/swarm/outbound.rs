@@ -11,6 +11,7 @@ use super::peer::{Peer, Phase, PickInputs, overdue};
 use crate::limits::*;
 use crate::policy::cache::Chunk;
 use crate::policy::picker::{Asked, Pick};
+use crate::policy::room::Share;
 use crate::policy::throttle::{Throttle, Throttles};
 use crate::units::*;
 use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, PEX_ID};
@@ -209,6 +210,7 @@ impl Swarm {
     fn pick_inputs(&self) -> PickInputs {
         PickInputs {
             picker_version: self.picker.version(),
+            share: self.room.share(),
             room: self.has_room(),
             // While the target is being scanned, further pieces may turn out to be missing.
             last: self.state == State::Downloading,
@@ -222,9 +224,11 @@ impl Swarm {
             let peer = self.peers.get(slot)?;
             let requested = |block: Block| peer.requests.get(block).is_some();
             let may_fill = |piece| self.may_fill(now, slot, piece);
+            let may_fetch = |piece| self.may_fetch(inputs.share, peer, piece);
             let asked = Asked {
                 slot,
                 has: peer.has(),
+                may_fetch: &may_fetch,
                 suggested: peer.suggested(),
                 offers: peer.offers(),
                 requested: &requested,
@@ -245,11 +249,24 @@ impl Swarm {
         }
     }
 
+    /// Whether this peer may be asked for a piece that it does not suggest: a routed one only for
+    /// our share of what no peer of our room has.
+    pub(super) fn may_fetch(&self, share: Share, peer: &Peer, piece: PieceIndex) -> bool {
+        let in_room = |peer: &Peer| {
+            let gives = !peer.routed && peer.is_live() && !peer.chokes() && !peer.snubbed;
+            gives && peer.has().get(piece)
+        };
+        let lacks = || share.has_all() || !self.peers.values().any(in_room);
+        !peer.routed || (share.has(piece) && lacks())
+    }
+
     /// Whether this peer is quick enough to fill a bad piece alone. Of the peers that have not been
     /// tried, those are that are at least a quarter as fast as the fastest.
     fn may_fill(&self, now: Instant, slot: PeerSlot, piece: PieceIndex) -> bool {
+        let share = self.room.share();
         let is_candidate = |(slot, peer): &(PeerSlot, &Peer)| {
-            let can = peer.may_request(now) && peer.has().get(piece);
+            let has = peer.has().get(piece) && self.may_fetch(share, peer, piece);
+            let can = peer.may_request(now) && has;
             can && !peer.snubbed && !self.picker.was_tried(piece, *slot)
         };
         let candidates = self.peers.iter().filter(is_candidate);

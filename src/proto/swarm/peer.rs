@@ -23,6 +23,7 @@ use super::rate::Rate;
 use super::requests::Requests;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
+use crate::policy::room::Share;
 use crate::policy::throttle::Turn;
 use crate::units::{Block, BufferId, Giver, Instant, PeerId, PieceIndex};
 use crate::wire::message::{Handshake, Message};
@@ -54,6 +55,8 @@ pub(super) enum Direction {
 pub(super) struct PickInputs {
     /// `Picker::version`.
     pub(super) picker_version: u64,
+    /// What we fetch from routed peers.
+    pub(super) share: Share,
     /// There is room to open another piece.
     pub(super) room: bool,
     /// No further piece will be wanted: the endgame may begin.
@@ -68,6 +71,8 @@ pub(super) struct Peer {
     pub(super) phase: Phase,
     pub(super) since: Instant,
     pub(super) peer_id: Option<PeerId>,
+    /// It is behind a router, see `policy/room`.
+    pub(super) routed: bool,
     /// By its peer id, it is an agent of ours.
     is_ours: bool,
     /// As which they are blamed for bad blocks, once they have sent a block.
@@ -178,6 +183,7 @@ impl Peer {
             },
             since: now,
             peer_id: None,
+            routed: false,
             is_ours: false,
             giver: None,
             fast: false,

@@ -79,11 +79,6 @@ impl Peers {
         self.values().filter(stays).count()
     }
 
-    /// The peers that we called and that have not answered promptly.
-    pub(super) fn slow_count(&self, now: Instant) -> usize {
-        self.values().filter(|peer| peer.is_slow(now)).count()
-    }
-
     /// The peer that called us longest ago and may well have found other neighbours by now. Not a
     /// source, and not a peer that we called: those stay.
     pub(super) fn replaceable(&self, now: Instant) -> Option<PeerSlot> {

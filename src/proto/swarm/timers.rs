@@ -37,6 +37,8 @@ impl Swarm {
                 self.watch(now, slot);
             }
             self.seek_links(now);
+            self.room.tick(self.traffic.fetched());
+            self.find_place();
             self.exchange_peers(now);
             self.send_visitors_on(now);
             self.replace_slow_fillers(now, throttles);
@@ -128,7 +130,11 @@ impl Swarm {
 
     /// Whether another peer could be asked for this piece.
     fn others_have(&self, now: Instant, slot: PeerSlot, piece: PieceIndex) -> bool {
-        let can = |peer: &Peer| peer.may_request(now) && !peer.snubbed && peer.has().get(piece);
+        let share = self.room.share();
+        let can = |peer: &Peer| {
+            let has = peer.has().get(piece) && self.may_fetch(share, peer, piece);
+            peer.may_request(now) && !peer.snubbed && has
+        };
         let mut others = self.peers.iter().filter(|(other, _)| *other != slot);
         others.any(|(_, peer)| can(peer))
     }

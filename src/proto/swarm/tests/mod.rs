@@ -7,6 +7,7 @@ mod links;
 mod placing;
 mod read_back;
 mod requests;
+mod rooms;
 mod scan;
 mod seats;
 mod sources;

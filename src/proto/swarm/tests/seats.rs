@@ -41,7 +41,7 @@ fn called_besides(idle: usize) -> usize {
         assert_eq!(asked(&mut swarm, at(0), *slot).len(), PIPELINE_MIN as usize);
     }
     assert_eq!(swarm.poll_connect(at(0)), None);
-    let ticks = (LINK_HUNGER + LINK_HUNGER / 2).as_micros() / TICK.as_micros();
+    let ticks = (PIPELINES_FULL_MAX + PIPELINES_FULL_MAX / 2).as_micros() / TICK.as_micros();
     for tick in 0..=ticks as u64 {
         let now = Instant(tick * TICK.as_micros() as u64);
         swarm.handle_timeout(now, &mut Throttles::default());
