@@ -18,6 +18,7 @@ use super::options::{AgentOptions, Canary, HashUnit};
 use super::packet::Packet;
 use super::pool::{Claimant, Pool};
 use crate::limits::{BLOCK_BYTES, SLOW_UPLOAD_MAX};
+use crate::policy::subnet::Subnet;
 use crate::policy::throttle::Throttles;
 use crate::rng::Rng;
 use crate::swarm::{self, Config, Outcome, ScanPolicy, Send, Sink, State, Swarm, Work};
@@ -67,12 +68,19 @@ fn scan_policy(scan: bool) -> ScanPolicy {
     }
 }
 
+fn core(now: Instant, image: &Image, config: Config, subnets: Vec<Subnet>) -> Swarm {
+    let mut swarm = Swarm::new(now, image.metainfo.clone(), config);
+    swarm.handle_subnets(subnets);
+    swarm
+}
+
 /// Which process on which machine this is, and the addresses it knows.
 pub struct Identity {
     pub machine: MachineId,
     pub process: ProcessId,
     pub peers: Vec<core::net::SocketAddr>,
     pub listen_port: u16,
+    pub subnets: Vec<Subnet>,
     pub tracker_grace: Duration,
     pub seed: u64,
 }
@@ -122,7 +130,7 @@ impl Agent {
             options: options.clone(),
             machine: identity.machine,
             process: identity.process,
-            swarm: Swarm::new(now, image.metainfo.clone(), config),
+            swarm: core(now, image, config, identity.subnets),
             throttles: Throttles::new(options.max_up, options.max_down),
             meter: Meter::new(options.max_up),
             checker: Checker::new(

@@ -12,7 +12,7 @@ use super::fake_peer::FakePeer;
 use super::ids::MachineId;
 use super::machine::{MachineState, Plan};
 use super::options::FakeOptions;
-use super::world::World;
+use super::world::{World, rack_subnet};
 use crate::limits::LEAVING_MAX;
 use crate::rng::Rng;
 use crate::swarm::Role;
@@ -42,9 +42,14 @@ impl World {
         match plan {
             Plan::Agent(options, disk) => {
                 self.starts_pending -= 1;
+                let ip = self.machines[machine].address.ip();
                 let identity = Identity {
                     machine,
                     process,
+                    subnets: match self.options.subnets_known {
+                        true => alloc::vec![rack_subnet(options.rack).at(ip)],
+                        false => Vec::new(),
+                    },
                     peers: self.peers_given(machine),
                     listen_port: self.machines[machine].address.port(),
                     tracker_grace: self.options.tracker_grace,

@@ -106,6 +106,8 @@ struct Rack {
     rate: u64,
     up_free_at: Instant,
     down_free_at: Instant,
+    /// Bytes that the cable has carried, up and down.
+    carried: [u64; 2],
 }
 
 pub struct Network {
@@ -134,7 +136,13 @@ impl Network {
             rate,
             up_free_at: Instant(0),
             down_free_at: Instant(0),
+            carried: [0; 2],
         });
+    }
+
+    /// Bytes that the cable of each rack has carried, up and down.
+    pub fn carried(&self) -> Vec<[u64; 2]> {
+        self.racks.iter().map(|rack| rack.carried).collect()
     }
 
     pub fn add_machine(&mut self, up_rate: u64, down_rate: u64, rack: Option<usize>) {
@@ -241,6 +249,9 @@ impl Network {
         if self.links[receiver].down_free_at > now {
             self.links[receiver].small_bytes[1] += packet.bytes();
         }
+        for (rack, side) in self.cables(from) {
+            self.racks[rack].carried[side] += u64::from(packet.bytes());
+        }
         now.max(self.links[sender].unplugged_until)
             .max(self.links[receiver].unplugged_until)
             + self.latency(from)
@@ -341,23 +352,24 @@ impl Network {
         self.fill_queue(machine);
     }
 
+    /// The racks whose cables lie on the way from this end, and which way: 0 up, 1 down.
+    fn cables(&self, from: EndId) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let racks = [from, from.other()].map(|end| self.links[self.end(end).machine].rack);
+        let apart = racks[0] != racks[1];
+        let passed = racks.into_iter().zip([0, 1]);
+        passed.filter_map(move |(rack, side)| Some((rack.filter(|_| apart)?, side)))
+    }
+
     /// Returns when the first byte of a segment that starts at `start` has passed the cables
     /// between two racks. Its last byte follows when the sender and both cables have sent it.
     fn pass_racks(&mut self, start: Instant, segment: &mut Segment) -> Instant {
-        let [from, to] =
-            [segment.from, segment.from.other()].map(|end| self.links[self.end(end).machine].rack);
-        if from == to {
-            return start;
-        }
         let (mut first, mut last) = (start, start + segment.sending);
-        for (rack, up) in [(from, true), (to, false)] {
-            let Some(rack) = rack.map(|rack| &mut self.racks[rack]) else {
-                continue;
-            };
-            let free_at = if up {
-                &mut rack.up_free_at
-            } else {
-                &mut rack.down_free_at
+        for (rack, side) in self.cables(segment.from) {
+            let rack = &mut self.racks[rack];
+            rack.carried[side] += u64::from(segment.bytes);
+            let free_at = match side {
+                0 => &mut rack.up_free_at,
+                _ => &mut rack.down_free_at,
             };
             first = first.max(*free_at);
             *free_at = first + time_for(segment.bytes, rack.rate);

@@ -24,6 +24,8 @@ pub struct Options {
     pub nat_from: usize,
     /// Bytes per second that the cable of each rack carries, each way.
     pub rack_rates: Vec<u64>,
+    /// Machines know the subnets of their racks.
+    pub subnets_known: bool,
     /// Without a tracker, agents know agent 0 from the command line, and `others_given` others.
     pub tracker: Option<TrackerOptions>,
     pub others_given: u32,
@@ -212,6 +214,7 @@ impl Options {
             fakes: Vec::new(),
             nat_from: usize::MAX,
             rack_rates: Vec::new(),
+            subnets_known: true,
             tracker: Some(TrackerOptions {
                 peers_max: 200,
                 ..TrackerOptions::default()

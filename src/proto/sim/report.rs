@@ -26,6 +26,8 @@ pub struct Report {
     pub unused: f64,
     /// Payload bytes that machine 0 sent, in images.
     pub seeded: f64,
+    /// Bytes that the cable of each rack carried, up and down.
+    pub carried: Vec<[u64; 2]>,
     /// Payload bytes that leechers received, killed ones included, without unused bytes; and the
     /// bytes that the last process on each machine lacked when it started.
     pub fetched: u64,
@@ -97,6 +99,7 @@ pub fn report(world: &World) -> Report {
             .collect(),
         unused: unused as f64 / (world.image.bytes as f64 * leechers.len().max(1) as f64),
         seeded: seeder.swarm.progress().uploaded as f64 / world.image.bytes as f64,
+        carried: world.network.carried(),
         fetched: world.fetched_by_killed + leechers.iter().map(useful).sum::<u64>(),
         missing: leechers
             .iter()

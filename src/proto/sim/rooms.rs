@@ -12,7 +12,7 @@ use super::image::{Bytes, Shape};
 use super::options::{AgentOptions, FakeOptions, Interruption, Options};
 use super::report::Report;
 use super::run::run;
-use crate::limits::{LINKS, PIECE_BYTES_MIN, RATE_MIN};
+use crate::limits::{GATEWAYS, LINKS, PIECE_BYTES_MIN, RATE_MIN};
 use crate::swarm::DiskOperation;
 use crate::units::Instant;
 
@@ -366,4 +366,54 @@ fn hostile_peers_cost_little() {
         let limit = if takes { 1.6 } else { 1.35 };
         assert!(times < limit, "{behaviour:?}: {times} times as long");
     }
+}
+
+/// Three rooms behind cables of one link each, with as many machines.
+fn rooms(leechers: u32) -> Options {
+    let mut options = room(leechers, Contents::Garbage);
+    options.rack_rates = alloc::vec![RATE; 3];
+    for (index, agent) in options.agents[1..].iter_mut().enumerate() {
+        agent.rack = Some(index / (leechers as usize).div_ceil(3));
+    }
+    options
+}
+
+/// What the busiest cable has carried, in images.
+fn carried_most(report: &Report) -> f64 {
+    let most = report.carried.iter().flatten().max();
+    *most.unwrap_or(&0) as f64 / (200.0 * f64::from(PIECE))
+}
+
+#[test]
+fn an_image_passes_each_cable_about_once() {
+    let alone = run_to_completion(room(36, Contents::Garbage));
+    let mut options = rooms(36);
+    let report = run_to_completion(options.clone());
+    let times = report.downloaded.as_secs_f64() / alone.downloaded.as_secs_f64();
+    assert!(carried_most(&report) < 1.3, "{:?}", report.carried);
+    assert!(times < 1.4, "{times} times as long as one room");
+    // The twin: machines that do not know their rooms.
+    options.subnets_known = false;
+    let report = run_to_completion(options);
+    assert!(carried_most(&report) > 2.0, "{:?}", report.carried);
+}
+
+/// The machines of each room die that fetch for it. Others take their place.
+#[test]
+fn rooms_complete_without_their_gateways() {
+    let mut options = rooms(45);
+    for agent in (0..3).flat_map(|room| 1 + 15 * room..1 + 15 * room + GATEWAYS as usize) {
+        options.agents[agent].interruption = Interruption::Killed {
+            at: Instant(4_000_000),
+            restarts_at: None,
+            power_cut: true,
+        };
+    }
+    let report = run(options);
+    assert_eq!(
+        (report.complete, report.failed),
+        (46 - 3 * GATEWAYS as usize, 0)
+    );
+    assert!(carried_most(&report) < 1.6, "{:?}", report.carried);
+    assert!(report.downloaded < Duration::from_secs(20), "{report:?}");
 }

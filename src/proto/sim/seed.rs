@@ -59,6 +59,7 @@ impl Options {
         };
         let read_back_distance = read_back_distance(image_bytes, aside);
         change_disks(&mut agents, aside);
+        let rack_rates = rack_rates(&mut agents, rate, aside);
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
@@ -69,7 +70,6 @@ impl Options {
         } else {
             1000 + rng.below(9000)
         };
-        let time_max = span * 60 + Duration::from_secs(900);
         // If the tracker stops early, incomplete agents wait for it until the end.
         let stops_early = tracker
             .as_ref()
@@ -80,7 +80,8 @@ impl Options {
             agents,
             fakes,
             nat_from,
-            rack_rates: Vec::new(),
+            rack_rates,
+            subnets_known: true,
             tracker,
             others_given: [0, 5][aside.below(2) as usize],
             tracker_grace,
@@ -93,15 +94,28 @@ impl Options {
             hashes,
             read_back_distance,
             check_every: 64,
-            time_max: if stops_early {
-                Duration::from_secs(100_000)
-            } else {
-                time_max
+            time_max: match stops_early {
+                true => Duration::from_secs(100_000),
+                false => span * 60 + Duration::from_secs(900),
             },
             canary: Canary::None,
             trace: false,
         }
     }
+}
+
+/// In two of three runs there are one to four rooms behind cables, and the seeder is in one of them
+/// or in none.
+fn rack_rates(agents: &mut [AgentOptions], rate: u64, rng: &mut Rng) -> Vec<u64> {
+    let count = [0, 0, 1, 2, 3, 4][rng.below(6) as usize];
+    for agent in agents {
+        // 0: none.
+        let rack = rng.below(count + 1) as usize;
+        agent.rack = rack.checked_sub(1);
+    }
+    (0..count)
+        .map(|_| rate * u64::from(1 + rng.below(4)))
+        .collect()
 }
 
 /// In half of the runs a single piece waits for a second one.

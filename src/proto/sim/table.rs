@@ -13,7 +13,7 @@ use super::report::Report;
 use super::run::run;
 use super::world::ARRIVALS_INTERVAL;
 
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, GATEWAYS};
 use crate::units::Instant;
 use crate::wire::message::PIECE_HEADER_BYTES;
 
@@ -38,6 +38,13 @@ const REQUEST_BYTES: u32 = 17;
 const RACK: usize = 20;
 const RACK_LINKS: u64 = 4;
 
+/// Rooms, and the rate of the cable of each in links.
+const ROOMS: &str = "3";
+const CABLE_LINKS: &str = "1";
+
+/// The machines of each room that die: those with the lowest addresses.
+const DYING_ROUTED: usize = GATEWAYS as usize;
+
 const BOOT_GAP: Duration = Duration::from_millis(100);
 
 /// What differs from a room of equal links without trouble.
@@ -58,11 +65,18 @@ enum Scenario {
     Dying,
     /// There is no tracker, and all know only the seed.
     Untracked,
+    /// Rooms behind cables; the seeder is in none.
+    Rooms,
+    /// The last room starts when the others should have half of the image.
+    LateRoom,
+    /// The machines that fetch through the cable of their room are killed when they should have
+    /// about half of the image.
+    DyingRoom,
 }
 
 use Scenario::*;
 
-const SCENARIOS: [(&str, Scenario); 8] = [
+const SCENARIOS: [(&str, Scenario); 11] = [
     ("equal", Equal),
     ("half", Half),
     ("tenth", Tenth),
@@ -71,6 +85,9 @@ const SCENARIOS: [(&str, Scenario); 8] = [
     ("boot", Boot),
     ("dying", Dying),
     ("untracked", Untracked),
+    ("rooms", Rooms),
+    ("late-room", LateRoom),
+    ("dying-room", DyingRoom),
 ];
 
 struct Room {
@@ -85,9 +102,9 @@ struct Room {
 fn sim_table() {
     println!(
         "| links | leechers | pieces | limit | last | last / limit | healthy / T* | median / T* | in vain | seed sent \
-         | events | host |"
+         | cable | events | host |"
     );
-    println!("| :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |");
+    println!("| :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |");
     let mut phases = Vec::new();
     for scenario in scenarios() {
         for piece_kib in numbers("SWARMDD_SIM_PIECE_KIB", &format!("{PIECE_KIB}")) {
@@ -181,25 +198,48 @@ impl Room {
     /// Time between the start of the first leecher and that of this one.
     fn start_delay(&self, index: usize) -> Duration {
         match self.scenario {
-            Late if self.has_trouble(index) => self.best() / 2,
+            Late | LateRoom if self.has_trouble(index) => self.best() / 2,
             Boot => BOOT_GAP * index as u32,
             _ => Duration::ZERO,
         }
     }
 
     fn dies(&self, index: usize) -> bool {
-        self.scenario == Dying && index % 5 == 4
+        match self.scenario {
+            Dying => index % 5 == 4,
+            DyingRoom => index / self.room_count() < DYING_ROUTED,
+            _ => false,
+        }
+    }
+
+    fn is_divided(&self) -> bool {
+        matches!(self.scenario, Racks | Rooms | LateRoom | DyingRoom)
+    }
+
+    fn room_count(&self) -> usize {
+        match self.scenario {
+            Racks => (self.leechers as usize).div_ceil(RACK),
+            _ => numbers("SWARMDD_SIM_ROOMS", ROOMS)[0] as usize,
+        }
+    }
+
+    fn cable_links(&self) -> u64 {
+        match self.scenario {
+            Racks => RACK_LINKS,
+            _ => numbers("SWARMDD_SIM_CABLE", CABLE_LINKS)[0].into(),
+        }
     }
 
     /// A machine with a slow link, a late start or an early end; `healthy` in the table leaves it
     /// out.
     fn has_trouble(&self, index: usize) -> bool {
         match self.scenario {
-            Equal | Racks | Boot | Untracked => false,
+            Equal | Racks | Boot | Untracked | Rooms => false,
+            LateRoom => index % self.room_count() + 1 == self.room_count(),
             Half => index % 2 == 1,
             Tenth => index % 10 == 9,
             Late => index % 4 == 3,
-            Dying => self.dies(index),
+            Dying | DyingRoom => self.dies(index),
         }
     }
 
@@ -220,9 +260,8 @@ impl Room {
         if self.scenario == Untracked {
             options.tracker = None;
         }
-        if self.scenario == Racks {
-            options.rack_rates =
-                alloc::vec![RACK_LINKS * RATE; (self.leechers as usize).div_ceil(RACK)];
+        if self.is_divided() {
+            options.rack_rates = alloc::vec![self.cable_links() * RATE; self.room_count()];
         }
         // The seeded runs check the invariants; here they would only take time.
         (options.coarse, options.check_every) = (true, 1_000_000);
@@ -232,9 +271,7 @@ impl Room {
             agent.starts_at =
                 Instant(1_000_000 + index as u64 * 997.min(50_000 / u64::from(self.leechers)));
             agent.starts_at = agent.starts_at + self.start_delay(index);
-            if self.scenario == Racks {
-                agent.rack = Some(index / RACK);
-            }
+            agent.rack = self.is_divided().then(|| index % self.room_count());
             if self.has_trouble(index) {
                 self.add_trouble(index, agent);
             }
@@ -244,10 +281,10 @@ impl Room {
 
     fn add_trouble(&self, index: usize, agent: &mut AgentOptions) {
         match self.scenario {
-            Equal | Racks | Boot | Late | Untracked => {}
+            Equal | Racks | Boot | Late | Untracked | Rooms | LateRoom => {}
             Half => (agent.up_rate, agent.down_rate) = (RATE / 2, RATE / 2),
             Tenth => (agent.up_rate, agent.down_rate) = (RATE / 10, RATE / 10),
-            Dying => {
+            Dying | DyingRoom => {
                 // At 30 % to 70 % of the shortest time, in no particular order.
                 let percent = 30 + index as u32 * 17 % 41;
                 let at = agent.starts_at + self.best() * percent / 100;
@@ -288,8 +325,10 @@ impl Room {
             .find(|(_, scenario)| *scenario == self.scenario)
             .expect("every scenario has a name")
             .0;
+        let carried = report.carried.iter().flatten().max();
+        let cable = *carried.unwrap_or(&0) as f64 / self.image_bytes();
         format!(
-            "| {name} | {} | {} | {limit:.2} s | {last:.2} s | {:.3} | {:.3} | {:.3} | {:.2} % | {:.2} | {:.1} M | {host:.1} s |",
+            "| {name} | {} | {} | {limit:.2} s | {last:.2} s | {:.3} | {:.3} | {:.3} | {:.2} % | {:.2} | {cable:.2} | {:.1} M | {host:.1} s |",
             self.leechers,
             self.pieces,
             last / limit,

@@ -17,6 +17,7 @@ use super::network::Network;
 use super::options::{AgentOptions, Interruption, Options};
 use super::queue::Queue;
 use super::tracker::Tracker;
+use crate::policy::subnet::Subnet;
 use crate::rng::Rng;
 use crate::units::Instant;
 
@@ -48,6 +49,15 @@ pub struct World {
 }
 
 const LISTEN_PORT: u16 = 6881;
+
+/// The subnet of all machines of a rack, or of those that are in none.
+pub fn rack_subnet(rack: Option<usize>) -> Subnet {
+    let text = match rack {
+        Some(rack) => format!("10.77.{}.0/24", 128 + rack),
+        None => String::from("10.77.0.0/17"),
+    };
+    Subnet::parse(&text).expect("it is written as a subnet is")
+}
 
 /// The length of one entry of `World::arrivals`.
 pub const ARRIVALS_INTERVAL: Duration = Duration::from_millis(50);
@@ -90,7 +100,7 @@ impl World {
         }
         for fake in &options.fakes {
             self.network.add_machine(fake.rate, fake.rate, None);
-            let machine = self.add_machine(Plan::Fake(fake.clone()));
+            let machine = self.add_machine(Plan::Fake(fake.clone()), None);
             self.queue
                 .schedule(fake.starts_at, SimEvent::Starts { machine });
         }
@@ -110,7 +120,7 @@ impl World {
     fn schedule_agent(&mut self, agent: &AgentOptions) {
         self.network
             .add_machine(agent.up_rate, agent.down_rate, agent.rack);
-        let machine = self.add_machine(Plan::Agent(Box::new(agent.clone()), None));
+        let machine = self.add_machine(Plan::Agent(Box::new(agent.clone()), None), agent.rack);
         self.queue
             .schedule(agent.starts_at, SimEvent::Starts { machine });
         self.starts_pending += 1;
@@ -149,11 +159,24 @@ impl World {
         }
     }
 
-    fn add_machine(&mut self, plan: Plan) -> MachineId {
+    /// Each rack is a subnet of its own, behind a router. Its machines are numbered in the order in
+    /// which they are added.
+    fn add_machine(&mut self, plan: Plan, rack: Option<usize>) -> MachineId {
         let index = self.machines.len();
-        let host = index.min(self.options.nat_from);
-        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 77, 1, 1)) + host as u32);
-        let port = LISTEN_PORT + (index - host) as u16;
+        let subnet = rack_subnet(rack);
+        let before = self.machines.iter();
+        let in_rack = before.filter(|machine| subnet.contains(machine.address.ip()));
+        let (number, shared_from) = match rack {
+            Some(_) => (in_rack.count(), usize::MAX),
+            None => (index, self.options.nat_from),
+        };
+        let host = number.min(shared_from);
+        let first = match rack {
+            Some(rack) => Ipv4Addr::new(10, 77, 128 + rack as u8, 1),
+            None => Ipv4Addr::new(10, 77, 1, 1),
+        };
+        let ip = Ipv4Addr::from(u32::from(first) + host as u32);
+        let port = LISTEN_PORT + (number - host) as u16;
         self.machines.push(Machine {
             address: SocketAddr::new(IpAddr::V4(ip), port),
             process: 0,
