@@ -60,6 +60,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     swarm_options.add_argument("--queue", type=positive, default=125_000)
     swarm_options.add_argument("--multicast", type=percent, default=97)
     swarm_options.add_argument("--kill", type=percent)
+    swarm_options.add_argument("--rooms", type=positive, default=0)
+    swarm_options.add_argument("--cable", type=positive, default=1)
     swarm_options.add_argument("--minutes", type=positive)
     swarm_options.add_argument("--trace", action="store_true")
     room_options = commands.add_parser("room", add_help=False, allow_abbrev=False)

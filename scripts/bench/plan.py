@@ -39,7 +39,8 @@ def swarm(options: argparse.Namespace) -> int:
         "pieces": [torrent.pieces for torrent in shared.torrents],
         "image": options.image, "lz4_share": lz4_share(shared.image) if options.image else None,
         "rounds": options.runs, "line_bits_per_second": shared.line_bits_per_second,
-        "uplink_queue": shared.uplink_queue, "queue": shared.queue, "kill_percent": options.kill,
+        "uplink_queue": shared.uplink_queue, "queue": shared.queue,
+        "rooms": shared.rooms, "cable": shared.cable, "kill_percent": options.kill,
         "host": describe_host(options.output.resolve(), shared.size_bytes),
         "versions": versions(options.binary),
         "stream_bytes_per_second": [], "runs": [], "failures": [], "left_out": [],
@@ -136,9 +137,11 @@ class Plan:
         ratio = result["last_seconds"] / limit
         sent = result["seeder_sent_bytes"] / self.shared.size_bytes
         killed = f", {len(result['killed'])} killed" if result["killed"] else ""
+        most = max((b for cable in result["cable_bytes"] for b in cable), default=0)
+        cable = f", {most / self.shared.size_bytes:.2f} through a cable" if most else ""
         say(f"n = {count}, k = {torrent.pieces}: {contender.name}: "
             f"{result['last_seconds']:.2f} s, {ratio:.3f} × T*, "
-            f"seeder sent {sent:.2f} × the image{killed}, host {result['host']['busy']:.0%} busy, "
+            f"seeder sent {sent:.2f} × the image{cable}{killed}, host {result['host']['busy']:.0%} busy, "
             f"{result['host']['foreign']:.0%} by others")
         if self.options.trace:
             self.draw_trace(step, result, watch, stream)
@@ -214,6 +217,8 @@ def summary_row(shared: Swarm, runs: list[Result], stream: float) -> Result:
         "fetched_ratio": mean_share("fetched_bytes"),
         "last_over_median":
             median(lambda run: run["last_seconds"] / statistics.median(completed(run))),
+        "cable_ratio": median(lambda run: max(
+            (b for cable in run["cable_bytes"] for b in cable), default=0)) / shared.size_bytes,
         "seeder_sent_ratio": median(lambda run: run["seeder_sent_bytes"]) / shared.size_bytes,
         "seeder_cpu_seconds_per_gib": median(lambda run: run["cpu_seconds"]["seeder"] / gib(run)),
         "leechers_cpu_seconds_per_gib":

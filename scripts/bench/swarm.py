@@ -48,6 +48,7 @@ class Swarm:
         self.binary = options.binary
         self.line_bits_per_second = options.rate * 1_000_000
         self.uplink_queue, self.queue = options.uplink_queue, options.queue
+        self.rooms, self.cable = options.rooms, options.cable
         self.multicast_share = options.multicast / 100
         self.tracker = Node("tracker", TRACKER_ADDRESS)
         self.image = choose_image(output / "source", options.image, options.size)
@@ -65,7 +66,8 @@ class Swarm:
         """For a seeder and `count` leechers."""
         log = self.directory / "network.log"
         queues = self.uplink_queue, self.queue
-        return Network(count + 1, self.line_bits_per_second, queues, log)
+        rooms = self.rooms, round(self.cable * self.line_bits_per_second)
+        return Network(count + 1, self.line_bits_per_second, queues, log, rooms)
 
     def job(self, network: Network, index: int, torrent: Torrent) -> Job:
         """The part of machine `index`; machine 0 is the seeder."""
@@ -114,8 +116,12 @@ def run_once(
         gate.wait_for([leecher.process for leecher in leechers])
         watch = Watch(network, seeder, leechers)
         gate.open()
+        before = network.cable_bytes_up_down()
         result = watch.until_complete(
             swarm.size_bytes, torrent.piece_bytes, timeout_seconds, kill_share, seed)
+        after = network.cable_bytes_up_down()
+        result["cable_bytes"] = [
+            [one - other for one, other in zip(*cable)] for cable in zip(after, before)]
     finally:
         gate.open()
         # All leechers at once, since some take a while to end. The tracker last, since the others

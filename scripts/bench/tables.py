@@ -200,7 +200,7 @@ def swarm_tables(report: Result, stream: float) -> str:
         f"{image_words(report)}; one TCP stream gets "
         f"R = {stream * 8 / 1e6:.1f} Mbit/s, {stream * 8 / line_bits:.1%} of the line, so "
         f"S/R = {report['size_bytes'] / stream:.1f} s. Queues of "
-        f"{report['uplink_queue']} bytes up, {report['queue']} down, "
+        f"{report['uplink_queue']} bytes up, {report['queue']} down, {rooms_of(report)}"
         f"TCP: {CONGESTION_CONTROL}. {rounds}; every target has the hash of the image.",
         "",
     ]
@@ -215,6 +215,12 @@ def swarm_tables(report: Result, stream: float) -> str:
     lines += swarm_verdict(rows) + swarm_disturbance(rows)
     lines.append(versions_line(report))
     return "\n".join(lines) + "\n"
+
+
+def rooms_of(report: Result) -> str:
+    if not report["rooms"]:
+        return ""
+    return f"{report['rooms']} rooms behind cables of {report['cable']} × the line each, "
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -286,13 +292,13 @@ def saturation_mark(row: Result) -> str:
 
 def full_table(rows: list[Result]) -> list[str]:
     head = ["n", "k", "contender", "last s", "× T*", "worst", "mean s", "median s", "first s",
-            "last / median", "seeder sent ¹", "CPU s/GiB", "seeder + leechers",
+            "last / median", "seeder sent ¹", "cable ¹", "CPU s/GiB", "seeder + leechers",
             "peak RSS MiB, seeder / leecher", "threads", "host busy", "others", "runs"]
     body = [full_row(row) for row in rows if not row["kill_share"]]
     return table(head, body) + [
         "",
-        "¹ Bytes that left the seeder's interface, over the image, with most of the headers not "
-        f"counted. ² All cores were more than {SATURATED:.0%} busy, by whichever program: the "
+        "¹ Bytes that left the seeder's interface, and that passed the busiest cable of a room one "
+        f"way, over the image, with most of the headers not counted. ² All cores were more than {SATURATED:.0%} busy, by whichever program: the "
         "figure may measure the host.",
     ]
 
@@ -306,6 +312,7 @@ def full_row(row: Result) -> list[str]:
         f"{row['ratio']:.3f}", f"{row['ratio_worst']:.3f}", f"{row['mean_seconds']:.1f}",
         f"{row['median_seconds']:.1f}", f"{row['first_seconds']:.1f}",
         f"{row['last_over_median']:.3f}", f"{row['seeder_sent_ratio']:.2f}",
+        f"{row['cable_ratio']:.2f}" if row["cable_ratio"] else "",
         f"{seeder + leechers:.2f}", f"{seeder:.2f} + {leechers:.2f}",
         f"{peak['seeder']:.0f} / {peak['leechers']:.0f}", str(row["threads"]),
         f"{row['host_busy']:.0%}{saturation_mark(row)}", f"{row['host_foreign']:.0%}",
