@@ -13,19 +13,21 @@ SUBNET = "10.77.1.0/24"
 
 
 class Routed:
-    """The case itself is at INSIDE. `outside` is what a command begins with to run at OUTSIDE."""
+    """The case itself is at INSIDE. `outside` is what a command begins with to run at OUTSIDE.
+    `length`: of the prefix of both addresses."""
 
-    def __init__(self, stage):
+    def __init__(self, stage, length=24):
         # A namespace lasts as long as a process in it.
         router, outside = (
             stage.start(name, ["unshare", "--net", "--", "sleep", "600"])
             for name in ("router", "outside"))
         wait_until("the namespaces are there", 10,
                    lambda: all(own_namespace(holder.pid) for holder in (router, outside)))
+        self.router_pid = router.pid
         at_router, self.outside = (enter(holder.pid) for holder in (router, outside))
         for command in (
             f"ip link add inside0 type veth peer name left netns {router.pid}",
-            f"ip address add {INSIDE}/24 dev inside0",
+            f"ip address add {INSIDE}/{length} dev inside0",
             "ip link set inside0 up",
             *(f"{at_router} {line}" for line in (
                 f"ip link add right type veth peer name outside0 netns {outside.pid}",
@@ -35,16 +37,23 @@ class Routed:
                 "ip link set right up",
                 "sysctl --quiet --write net.ipv4.ip_forward=1")),
             *(f"{self.outside} {line}" for line in (
-                f"ip address add {OUTSIDE}/24 dev outside0",
+                f"ip address add {OUTSIDE}/{length} dev outside0",
                 "ip link set lo up",
                 "ip link set outside0 up",
-                "ip route add default via 10.77.2.254")),
-            "ip route add default via 10.77.1.254",
+                "ip route add 10.77.1.0/24 via 10.77.2.254")),
+            "ip route add 10.77.2.0/24 via 10.77.1.254",
         ):
             subprocess.run(command.split(), check=True)
         self.listening = stage.start(
             "sniffer", [*at_router.split(), sys.executable, "-u", Path(__file__)])
         wait_until("the router is watched", 10, lambda: "watching" in self.listening.output())
+
+    def carried_bytes(self):
+        """What the router has sent on, headers included: (to OUTSIDE, to INSIDE)."""
+        text = Path(f"/proc/{self.router_pid}/net/dev").read_text()
+        counters = {name.strip(): values.split() for name, _, values in
+                    (line.partition(":") for line in text.splitlines())}
+        return int(counters["right"][8]), int(counters["left"][8])
 
     def passed(self):
         """(port, from INSIDE, bytes of payload) for each packet with payload, and for each that

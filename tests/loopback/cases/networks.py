@@ -36,6 +36,37 @@ def a_peer_outside_the_subnet_gets_no_byte(stage):
     check((fetched, uploaded) == (0, 0), f"fetched {fetched}, uploaded {uploaded}")
 
 
+def an_image_passes_a_router_about_once(stage):
+    """Four machines beside the seed and five behind the router know each other's addresses."""
+    to_outside, to_inside = images_carried(stage, Routed(stage))
+    check(0.9 < to_outside < 1.3, f"{to_outside:.2f} images have passed")
+    check(to_inside < 1.0, f"{to_inside:.2f} images have come back")
+
+
+def machines_that_see_no_router_fetch_through_it_again_and_again(stage):
+    """Their prefix spans both rooms. So in the case before, it is the rooms that matter."""
+    to_outside, _ = images_carried(stage, Routed(stage, length=8))
+    check(to_outside > 1.5, f"{to_outside:.2f} images have passed")
+
+
+def images_carried(stage, routed):
+    image = stage.image("image", 16 * MIB)
+    tracker = stage.tracker(INSIDE)
+    torrent = Torrent(stage.directory, image, 64 * KIB, tracker)
+    tracker.start(torrent)
+    stage.seed(torrent, image, "--max-up", "4M", host=INSIDE)
+    agents = []
+    for number in range(9):
+        place, prefix = (INSIDE, ()) if number < 4 else (OUTSIDE, routed.outside.split())
+        agents.append(stage.agent("get", "--listen", f"{place}:{stage.port()}", torrent.path,
+                                  f"target-{number}", prefix=prefix))
+    for agent in agents:
+        agent.wait_state("seeding", 60)
+    for number in range(9):
+        check(same_bytes(image, stage.path(f"target-{number}")), f"target {number} differs")
+    return [carried / (16 * MIB) for carried in routed.carried_bytes()]
+
+
 def thirty_machines_that_know_one_address_find_each_other(stage):
     """There is no tracker, and the seed could send an image a second. When it ends, they end."""
     image = stage.image("image", 4 * MIB)
@@ -98,6 +129,8 @@ class Meeting:
 
 CASES = [
     a_peer_outside_the_subnet_gets_no_byte,
+    an_image_passes_a_router_about_once,
+    machines_that_see_no_router_fetch_through_it_again_and_again,
     thirty_machines_that_know_one_address_find_each_other,
     machines_with_a_private_torrent_do_not_learn_of_each_other,
 ]
