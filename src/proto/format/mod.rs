@@ -6,7 +6,8 @@
 //! what such a table owns, `signatures` names what a disk holds, `leftovers` says which of that is
 //! foreign to an image, `file_formats` tells files that are no disk image, `used_map` reads which
 //! bytes of a source its file systems use. `slices` finds the bytes of an FSBT image in a directory
-//! of files, `torrent_info` reads what partclone says of them. `names` reads what this machine
+//! of files, `torrent_info` reads what partclone says of them. `lz4` compresses blocks. `names` reads
+//! what this machine
 //! knows about names of others.
 #![cfg_attr(
     not(test),
@@ -21,6 +22,7 @@ pub mod file_formats;
 pub mod gpt;
 pub mod layout;
 pub mod leftovers;
+pub mod lz4;
 pub mod mbr;
 pub mod metainfo;
 pub mod metainfo_write;

@@ -1,0 +1,97 @@
+"""Is a packed image described and served as what it was before?"""
+
+import random
+import re
+import subprocess
+import time
+
+from file_systems import run
+from fixtures import DEVICE_IMAGE, same_bytes, spoil
+from harness import AGENT, CLIENTS, KIB, MIB, TOP, check, wait_until, wait_until_listens
+from torrent import Torrent
+
+
+def packed_image(stage):
+    """An image of which half can be packed, and the image that scripts/pack makes of it."""
+    image = stage.image("image", DEVICE_IMAGE)
+    with open(image, "r+b") as file:
+        for start in range(64 * KIB, DEVICE_IMAGE - 64 * KIB, 128 * KIB):
+            file.seek(start)
+            file.write(b"words " * (64 * KIB // 6))
+    packed = stage.path("image.lz4")
+    run(TOP / "scripts/pack", image, "-o", packed)
+    restored = stage.path("restored")
+    with open(restored, "wb") as file:
+        subprocess.run(["lz4", "-dcq", packed], stdout=file, check=True)
+    check(same_bytes(image, restored), "lz4 restores something else")
+    check(packed.stat().st_size < 0.6 * DEVICE_IMAGE, "it is not packed")
+    return image, packed
+
+
+def a_packed_image_is_served_to_agents(stage):
+    image, packed = packed_image(stage)
+    torrent = stage.path("torrent")
+    run(AGENT, "make", packed, "-o", torrent)
+    run(AGENT, "verify", torrent, image)
+    run(AGENT, "verify", torrent, packed)
+    port = stage.port()
+    seeder = stage.agent("seed", "--listen", f"127.0.0.1:{port}", torrent, packed)
+    wait_until_listens("the seeder", seeder, port)
+    agent = stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", torrent, "target")
+    agent.expect(0, 60)
+    check(same_bytes(image, stage.path("target")), "the target differs")
+
+
+def serve_to(stage, name):
+    """The torrent is of the raw image, and lies raw at the client."""
+    image, packed = packed_image(stage)
+    tracker = stage.tracker()
+    torrent = Torrent(stage.directory, image, MIB, tracker)
+    tracker.start(torrent)
+    agent, _ = stage.seed(torrent, packed)
+    wait_until("the tracker knows the seeder", 20, lambda: tracker.counts(torrent)[0] == 1)
+    place = stage.directory_for("leech")
+    client = CLIENTS[name](stage, torrent, place, stage.port(), seeds=False)
+    target = place / torrent.name
+    wait_until(f"{name} is complete: {client.tail()}", 60, lambda: (
+        target.exists() and target.stat().st_size == DEVICE_IMAGE and same_bytes(image, target)))
+    agent.end()
+    agent.expect(0, 5)
+    check(agent.last()[str(packed)]["uploaded"] >= DEVICE_IMAGE, "it came from somewhere else")
+
+
+def a_packed_image_is_served_to_aria2(stage):
+    serve_to(stage, "aria2")
+
+
+def a_packed_image_is_served_to_libtorrent(stage):
+    serve_to(stage, "libtorrent")
+
+
+def a_damaged_block_is_named_and_the_rest_is_served(stage):
+    """`make` names the block; `seed`, with a torrent of before, the piece."""
+    image, packed = packed_image(stage)
+    torrent = Torrent(stage.directory, image, MIB)
+    place = random.Random(5).randrange(packed.stat().st_size // 2, packed.stat().st_size * 3 // 4)
+    spoil(packed, place)
+    made = subprocess.run([AGENT, "make", packed, "-o", stage.path("x")], capture_output=True,
+                          text=True)
+    found = re.search(r"packed image \S+: its block at byte (\d+) is damaged", made.stderr)
+    check(made.returncode == 1 and found, made.stderr)
+    check(int(found[1]) <= place < int(found[1]) + 16 * KIB + 8, f"{place} was changed: {found[0]}")
+    seeder, port = stage.seed(torrent, packed)
+    agent = stage.get("--peer", f"127.0.0.1:{port}", torrent.path, "target")
+    wait_until("the rest is there", 30, lambda: (
+        agent.reports() and agent.reports()[-1]["have"] == torrent.pieces - 1))
+    time.sleep(0.5)
+    check(agent.reports()[-1]["have"] == torrent.pieces - 1, "got more")
+    check(re.search(r"piece \d+ is not served: .*damaged", seeder.output()),
+          f"it says:\n{seeder.tail()}")
+
+
+CASES = [
+    a_packed_image_is_served_to_agents,
+    a_packed_image_is_served_to_aria2,
+    a_packed_image_is_served_to_libtorrent,
+    a_damaged_block_is_named_and_the_rest_is_served,
+]
