@@ -45,7 +45,7 @@ fn make(place: &Place, source: &str, options: &[&str]) -> Output {
 }
 
 /// How a file is made of `disk.img`, which one, what it is called, and how the help begins.
-const CASES: [(&str, &str, &str, &str); 28] = [
+const CASES: [(&str, &str, &str, &str); 26] = [
     ("gzip -k disk.img", "disk.img.gz", "a gzip file", "gzip --d"),
     ("xz -k disk.img", "disk.img.xz", "an xz file", "xz --d"),
     (
@@ -55,8 +55,6 @@ const CASES: [(&str, &str, &str, &str); 28] = [
         "zstd",
     ),
     ("bzip2 -k disk.img", "disk.img.bz2", "a bzip2 file", "bzip2"),
-    ("lz4 -q disk.img f", "f", "an lz4 file", "lz4 --d"),
-    ("lz4 -q -l disk.img g", "g", "an lz4 file", "lz4 --d"),
     (
         "xz -k -F lzma disk.img",
         "disk.img.lzma",
@@ -195,7 +193,6 @@ fn the_command_that_helps_makes_the_raw_image() {
         "xz <disk.img >\"it's.img\"",
         "zstd -q <disk.img >\"it's.img\"",
         "bzip2 <disk.img >\"it's.img\"",
-        "lz4 -q <disk.img >\"it's.img\"",
         "lzop <disk.img >\"it's.img\"",
         "qemu-img convert -O qcow2 disk.img \"it's.img\"",
     ] {
@@ -209,6 +206,65 @@ fn the_command_that_helps_makes_the_raw_image() {
         assert!(
             fs::read(place.path("it's.img.raw")).unwrap() == original,
             "{help}"
+        );
+    }
+}
+
+/// Packed as it is read in place or not: the command that helps packs it so.
+#[test]
+fn a_packed_image_is_described_as_what_it_was() {
+    let place = Place::new("packed");
+    if !shell(&place, DISK)
+        || !shell(
+            &place,
+            "lz4 --version; echo boot | dd of=disk.img conv=notrunc",
+        )
+    {
+        return;
+    }
+    let described = |source: &str| {
+        let output = make(&place, source, &["--name", "disk"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            output.status.success(),
+            !said.contains("swarmdd: "),
+            "{said}"
+        );
+        (fs::read(place.path("x.torrent")).ok(), said)
+    };
+    let (raw, _) = described("disk.img");
+    for (options, why) in [
+        ("-B16384 -BX", ""),
+        ("-9 -B4 --content-size --no-frame-crc", ""),
+        ("-B5", ""),
+        ("", "its blocks have 4194304 bytes, and only"),
+        ("-BD -B16384", "it has linked blocks"),
+        ("-l", "it is of the legacy format"),
+        ("-B16384 -m disk.img", "its frame ends at byte"),
+    ] {
+        let twice = options.contains("-m");
+        let line = match twice {
+            true => "lz4 -c -q -B16384 disk.img >\"it's\"; lz4 -c -q disk.img >>\"it's\"".into(),
+            false => format!("lz4 -f -q {options} disk.img \"it's\""),
+        };
+        assert!(shell(&place, &line), "{line}");
+        let _ = fs::remove_file(place.path("x.torrent"));
+        let (torrent, said) = described("it's");
+        if why.is_empty() {
+            assert!(torrent == raw, "{options}: {said}");
+            continue;
+        }
+        assert!(
+            said.starts_with(&format!("swarmdd: packed image it's: {why}")),
+            "{said}"
+        );
+        assert_eq!((torrent, said.lines().count()), (None, 1));
+        let (_, help) = said.trim_end().split_once("; try: ").unwrap();
+        assert!(shell(&place, help), "{help}");
+        let (torrent, said) = described("it's.lz4");
+        assert!(
+            torrent.is_some() && (twice || torrent == raw),
+            "{options}: {said}"
         );
     }
 }

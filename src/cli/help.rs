@@ -147,8 +147,8 @@ Usage:
 
 TORRENT is a file or an http:// URL.
 SOURCE is a block device, a raw image file, a partclone image, or a directory of
-slices as partclone -T writes them, or the one above it (DIR/NAME/OFFSET). It is
-only read.
+slices as partclone -T writes them, or the one above it (DIR/NAME/OFFSET), or
+what `lz4 -B16384 -BX` packed of an image. It is only read.
 
 Options:
   --listen ADDR:PORT    Where to wait for peers; the next free port is taken if
@@ -232,9 +232,10 @@ disk. Any other SOURCE is described completely, and so is one whose entries
 overlap or name no kind; the holes of a sparse file count as zeros. Recorded are
 the size and the sector size of the disk, its table, and the least that a target
 must hold. A partclone image is described as its used blocks, at their offsets
-in the partition; a CRC-32 in it that does not fit ends that. A file of another
-format (compressed, an archive, of a virtual machine), a damaged GPT, and an
-image that ends before its partitions do are refused.
+in the partition; a CRC-32 in it that does not fit ends that. What `lz4 -B16384
+-BX` packed is read as what it was. A file of another format (compressed, an
+archive, of a virtual machine), a damaged GPT, and an image that ends before its
+partitions do are refused.
 
 Options:
   -o, --output FILE     The torrent file to write. Required.

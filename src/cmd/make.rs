@@ -76,14 +76,18 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         draft::refuse_output(&options.output, &options.source)?;
         return info::describe(options);
     }
-    let Source { device, kind, note } = source::open(&options.source, None, &mut || true)?;
+    let mut source = source::open(&options.source, None, &mut || true)?;
     draft::refuse_output(&options.output, &options.source)?;
+    if !options.raw {
+        source.unpack(&mut || true)?;
+    }
+    let Source { device, kind, note } = source;
     if let Some(note) = note {
         tty::complain(&note);
     }
     match kind {
         Kind::Partclone if !options.raw => make(options, &device, image::contents),
-        Kind::Raw | Kind::Partclone => make(options, &device, raw_contents),
+        Kind::Raw | Kind::Partclone | Kind::Packed => make(options, &device, raw_contents),
         Kind::Slices(_) if options.decides() => {
             let source = options.source.display();
             Err(Failure::Because(format!(
@@ -325,8 +329,12 @@ fn name(options: &Options) -> String {
     let file_name = || {
         // Other clients look for slices in a directory of this name.
         let path = options.slices.as_ref().unwrap_or(&options.source);
-        path.file_name()
-            .map(|name| name.to_string_lossy().into_owned())
+        let name = match path.extension() {
+            // Other clients get what is packed.
+            Some(suffix) if suffix == "lz4" && !options.raw => path.file_stem(),
+            _ => path.file_name(),
+        };
+        name.map(|name| name.to_string_lossy().into_owned())
     };
     options
         .name

@@ -88,7 +88,7 @@ pub(super) fn setup(
     check: Option<Mode>,
     meanwhile: &mut dyn Meanwhile,
 ) -> Result<Setup, Failure> {
-    let source = source::open(path, Some(&metainfo), &mut || meanwhile.pause())?;
+    let mut source = source::open(path, Some(&metainfo), &mut || meanwhile.pause())?;
     if let Some(note) = &source.note {
         meanwhile.note(note);
     }

@@ -6,9 +6,11 @@
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::file_formats::{self, FileFormat};
+use swarm_proto::format::lz4_frame::{self, Packed};
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::partclone::{self, Image};
 use swarm_proto::format::slices::{Slice, SliceTable};
@@ -38,6 +40,8 @@ pub enum Kind {
     Slices(Vec<Slice>),
     /// A partclone image: the used blocks of a partition one after the other.
     Partclone,
+    /// Any file, packed by `lz4`.
+    Packed,
 }
 
 /// Opens a source; with `metainfo`, that of this torrent: its name may be that of a directory.
@@ -46,22 +50,18 @@ pub fn open(path: &Path, metainfo: Option<&Metainfo>, pause: Pause) -> Result<So
         let name = metainfo.map(|metainfo| &*metainfo.name);
         return open_slices(Directory::find(path, name, pause)?);
     }
-    let device = Device::open_source(path)?;
-    Ok(Source {
-        kind: Kind::of(&device)?,
-        device,
-        note: None,
-    })
+    Source::of(Device::open_source(path)?)
 }
 
 impl Kind {
-    pub fn of(device: &Device) -> Result<Kind, Failure> {
+    fn of(device: &Device) -> Result<Kind, Failure> {
         let magic = partclone::MAGIC;
         let head = sectors::read(device, 0, magic.len() as u32);
-        match head.map_err(|error| cannot_read(device, error))? == magic {
-            true => Ok(Kind::Partclone),
-            false => Ok(Kind::Raw),
-        }
+        Ok(match head.map_err(|error| cannot_read(device, error))? {
+            head if head == magic => Kind::Partclone,
+            head if !device.is_block() && lz4_frame::is_one(&head) => Kind::Packed,
+            _ => Kind::Raw,
+        })
     }
 }
 
@@ -83,10 +83,33 @@ fn open_slices(directory: Directory) -> Result<Source, Failure> {
 }
 
 impl Source {
+    pub fn of(device: Device) -> Result<Source, Failure> {
+        Ok(Source {
+            kind: Kind::of(&device)?,
+            device,
+            note: None,
+        })
+    }
+
+    /// If it is packed, it is what it was before from now on.
+    pub fn unpack(&mut self, pause: Pause) -> Result<(), Failure> {
+        if let Kind::Packed = self.kind {
+            refuse_shelved(&self.device)?;
+            let packed = read_packed(&self.device, pause)?;
+            self.device.size_bytes = packed.image_bytes;
+            self.device.packed = Some(Arc::new(packed));
+            self.kind = Kind::of(&self.device)?;
+        }
+        Ok(())
+    }
+
     /// Where it holds the bytes of this torrent. Refuses one that cannot hold all of them.
-    pub fn places(&self, metainfo: &Metainfo, pause: Pause) -> Result<Places, Failure> {
+    pub fn places(&mut self, metainfo: &Metainfo, pause: Pause) -> Result<Places, Failure> {
+        if !is_whole(&self.device, metainfo) {
+            self.unpack(pause)?;
+        }
         match &self.kind {
-            Kind::Raw => raw_places(&self.device, metainfo),
+            Kind::Raw | Kind::Packed => raw_places(&self.device, metainfo),
             Kind::Partclone => image_places(&self.device, metainfo, pause),
             Kind::Slices(slices) => {
                 let table = slice_table(&self.device, slices, &metainfo.extents)?;
@@ -152,24 +175,68 @@ pub fn read_image(
     pause: Pause,
     on_run: &mut dyn FnMut(DiskOffset, u64),
 ) -> Result<Image, Failure> {
-    let mut failed = None;
-    let mut read = |part: Range<u64>| {
-        if !pause() {
-            failed = Some(ErrorKind::Interrupted.into());
-            return None;
+    let mut parts = Parts::of(device, pause);
+    let image = Image::read(device.size_bytes, &mut |part| parts.read(part), on_run);
+    parts.check()?;
+    image.map_err(|error| {
+        let path = device.path.display();
+        Failure::Because(format!("partclone image {path}: {error}"))
+    })
+}
+
+/// Where the blocks of a packed image are. All of them are passed over.
+fn read_packed(device: &Device, pause: Pause) -> Result<Packed, Failure> {
+    let mut parts = Parts::of(device, pause);
+    let packed = Packed::read(device.size_bytes, &mut |part| parts.read(part));
+    parts.check()?;
+    packed.map_err(|error| {
+        let path = device.path.display().to_string();
+        let mut why = format!("packed image {path}: {error}");
+        if error.is_whole() {
+            let help = "; try: lz4 -dc < FILE | lz4 -3 -B16384 -BX > FILE.lz4";
+            why += &text::replace(help, "FILE", &quoted(&path));
         }
-        let bytes = sectors::read(device, part.start, (part.end - part.start) as u32);
-        bytes.map_err(|error| failed = Some(error)).ok()
-    };
-    let image = Image::read(device.size_bytes, &mut read, on_run);
-    match failed {
-        Some(error) => Err(cannot_read(device, error)),
-        None => image.map_err(|error| {
-            Failure::Because(format!(
-                "partclone image {}: {error}",
-                device.path.display()
-            ))
-        }),
+        Failure::Because(why)
+    })
+}
+
+/// A word for the shell.
+pub fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
+    match word.bytes().all(is_plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// Reads parts of a device, as long as it can and `pause` allows it.
+struct Parts<'a> {
+    device: &'a Device,
+    pause: Pause<'a>,
+    failed: Option<io::Error>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(device: &'a Device, pause: Pause<'a>) -> Parts<'a> {
+        Parts {
+            device,
+            pause,
+            failed: None,
+        }
+    }
+
+    fn read(&mut self, part: Range<u64>) -> Option<Vec<u8>> {
+        let read = match (self.pause)() {
+            true => sectors::read(self.device, part.start, (part.end - part.start) as u32),
+            false => Err(ErrorKind::Interrupted.into()),
+        };
+        read.map_err(|error| self.failed = Some(error)).ok()
+    }
+
+    /// Why a part could not be read.
+    fn check(self) -> Result<(), Failure> {
+        let failed = self.failed.map(|error| cannot_read(self.device, error));
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -204,7 +271,7 @@ pub fn image_places(device: &Device, metainfo: &Metainfo, pause: Pause) -> Resul
 }
 
 /// Whether a torrent is of this file itself, as `make --raw` describes it.
-fn is_whole(device: &Device, metainfo: &Metainfo) -> bool {
+pub fn is_whole(device: &Device, metainfo: &Metainfo) -> bool {
     let extents = metainfo.extents.extents().iter();
     extents
         .map(|extent| (extent.disk.0, extent.length))

@@ -5,7 +5,7 @@ use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::units::DiskOffset;
 
 use super::reading::Reading;
-use super::source::{self, Kind};
+use super::source::{self, Kind, Source};
 use super::{Failure, load_torrent, say};
 use crate::net::torrent::TorrentPlace;
 use crate::os::device::Device;
@@ -23,9 +23,14 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let metainfo = load_torrent(&options.torrent)?;
     let (device, _) = options.target.open_readonly()?;
-    let places = match Kind::of(&device)? {
+    let mut source = Source::of(device)?;
+    if !source::is_whole(&source.device, &metainfo) {
+        source.unpack(&mut || true)?;
+    }
+    let device = source.device;
+    let places = match source.kind {
         Kind::Partclone => source::image_places(&device, &metainfo, &mut || true)?,
-        Kind::Raw | Kind::Slices(_) => Places::of(&metainfo),
+        _ => Places::of(&metainfo),
     };
     let found = compare(&metainfo, &device, places, Mode::Auto)?;
     say(&format!(

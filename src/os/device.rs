@@ -13,6 +13,8 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use swarm_proto::format::lz4_frame::Packed;
 
 /// An opened target or source.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Device {
     pub read_only: bool,
     /// The file did not exist before, so there is nothing in it to scan.
     pub created: bool,
+    /// A packed image, whose size and whose bytes are meant from then on.
+    pub packed: Option<Arc<Packed>>,
     /// What opening has changed; `None` for a block device and in a dry run.
     pub(super) undo: Option<Undo>,
 }
@@ -83,14 +87,18 @@ impl Device {
         Ok(Device {
             file: self.file.try_clone()?,
             path: self.path.clone(),
+            packed: self.packed.clone(),
             undo: None,
             ..*self
         })
     }
 
-    /// Where a regular file ends by now, if that is before `needed_bytes`.
+    /// Where a regular file ends by now, if that is before `needed_bytes`. A packed image needs all
+    /// of its file.
     pub fn ends_before(&self, needed_bytes: u64) -> Option<u64> {
         let now = self.file.metadata().ok().filter(Metadata::is_file)?;
+        let packed = self.packed.as_ref();
+        let needed_bytes = packed.map_or(needed_bytes, |packed| packed.file_bytes);
         Some(now.len()).filter(|end_bytes| *end_bytes < needed_bytes)
     }
 

@@ -46,6 +46,7 @@ pub fn meaning(errno: i32) -> Option<&'static str> {
     Some(match errno {
         libc::EIO => "the disk, its cable or its controller fails; the kernel log has more",
         libc::ENODATA | libc::EILSEQ | libc::EBADMSG => "the disk has lost a sector",
+        libc::EUCLEAN => "what lies there is damaged",
         libc::ENODEV | libc::ENXIO | libc::ENOMEDIUM => "the disk is gone",
         libc::ENOLINK | libc::ETIMEDOUT | libc::EREMOTEIO => "the disk does not answer",
         libc::ESTALE => "the file has changed",

@@ -29,9 +29,9 @@ fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
     Ok(ranges)
 }
 
-/// The same of an open device. A block device does not tell what is unused.
+/// The same of an open device. A block device does not tell what is unused, nor a packed image.
 pub fn data_of(device: &Device) -> io::Result<Vec<Range<u64>>> {
-    match device.is_block() {
+    match device.is_block() || device.packed.is_some() {
         true => Ok(std::iter::once(0..device.size_bytes).collect()),
         false => data_ranges(&device.file),
     }

@@ -13,6 +13,7 @@ use swarm_proto::vec_map::VecMap;
 
 use super::cut::{Run, Transfer};
 use super::edges::{Edge, Edges};
+use super::packed::{PackedRead, PackedReads};
 use super::places::Places;
 use super::requests::{JobRun, Joining, Purpose, Requests};
 use super::zeroing::Zeroing;
@@ -26,8 +27,8 @@ use crate::os::pool::{Bounce, Pool};
 /// Calling order: `start` for each `Work`, then `submit`; when `event_fd` turns readable,
 /// `advance`. After each of them `poll_done` as often as `done_count` says.
 ///
-/// Invariant: a job is in `jobs` as long as `parts` of it are in flight, wait in `edges`, or are
-/// held by the job itself.
+/// Invariant: a job is in `jobs` as long as `parts` of it are in flight, wait in `edges` or in
+/// `packed_reads`, or are held by the job itself.
 pub struct Storage {
     // Dropped first, and waits: what is in flight points into the pool and is done on the device.
     requests: Requests,
@@ -35,6 +36,7 @@ pub struct Storage {
     places: Places,
     zeroing: Zeroing,
     edges: Edges,
+    packed_reads: PackedReads,
     jobs: VecMap<Ticket, Job>,
     done: VecDeque<(Ticket, Result<(), DiskError>)>,
 }
@@ -53,6 +55,7 @@ impl Storage {
             requests: Requests::new(&device, &places, joining)?,
             zeroing: Zeroing::new(&device),
             edges: Edges::default(),
+            packed_reads: PackedReads::default(),
             jobs: VecMap::new(),
             done: VecDeque::new(),
             device,
@@ -170,6 +173,14 @@ impl Storage {
 
     fn transfer(&mut self, pool: &Pool, transfer: &Transfer) {
         let (ticket, operation) = (transfer.ticket, transfer.operation);
+        if let Some(packed) = &self.device.packed {
+            let parts = self.packed_reads.add(transfer, &self.places, packed);
+            assert!(
+                self.jobs.insert(ticket, Job::new(parts)).is_none(),
+                "ticket used twice"
+            );
+            return self.begin_packed();
+        }
         let (mut runs, edges) = transfer.cut(&self.places, pool, self.device.alignment);
         let mut job = Job::new((runs.len() + edges.len()) as u32);
         assert!(job.parts > 0);
@@ -206,6 +217,10 @@ impl Storage {
             Purpose::EdgeRead(edge) => {
                 let bounce = bounce.expect("it comes back");
                 self.edge_read(pool, &edge, result, bounce);
+            }
+            Purpose::Packed(read) => {
+                let bounce = bounce.expect("it comes back");
+                self.packed_read(pool, &read, result, &bounce);
             }
             Purpose::EdgeWrite(edge) => {
                 let length = edge.sectors(self.device.alignment).1;
@@ -304,6 +319,56 @@ impl Storage {
             self.jobs.remove(&ticket);
             self.done.push_back((ticket, result));
         }
+    }
+
+    // --- packed images
+
+    /// Begins with every request that may be in flight.
+    fn begin_packed(&mut self) {
+        let Some(packed) = self.device.packed.clone() else {
+            return;
+        };
+        while let Some(read) = self.packed_reads.next() {
+            if self.job(read.ticket).error.is_some() {
+                self.packed_reads.through();
+                self.part_done(read.ticket, Ok(()));
+                continue;
+            }
+            let sectors = read.sectors(&packed, self.device.alignment);
+            self.requests.push_packed(read, sectors);
+        }
+    }
+
+    /// The sectors with blocks have been read.
+    fn packed_read(
+        &mut self,
+        pool: &mut Pool,
+        read: &PackedRead,
+        result: Result<u32, i32>,
+        bounce: &Bounce,
+    ) {
+        let alignment = self.device.alignment;
+        let packed = self
+            .device
+            .packed
+            .as_ref()
+            .expect("only then is it asked for");
+        let result = match result {
+            Ok(count) => {
+                let bytes = &bounce.bytes()[..count as usize];
+                let decoded = read.decode(packed, alignment, bytes, pool);
+                decoded.map_err(|place| (place, libc::EUCLEAN))
+            }
+            Err(errno) => Err((read.sectors(packed, alignment).0, errno)),
+        };
+        let result = result.map_err(|(offset, errno)| DiskError {
+            operation: DiskOperation::Read,
+            offset,
+            errno,
+        });
+        self.packed_reads.through();
+        self.part_done(read.ticket, result);
+        self.begin_packed();
     }
 
     // --- edges

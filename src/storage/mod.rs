@@ -7,6 +7,7 @@
 //! | `cut` | which bytes of a transfer are whole sectors, and which are edges |
 //! | `requests` | which requests are in flight, and which reads become one request |
 //! | `open_slices` | which files of a directory are open |
+//! | `packed` | how bytes of a packed image are read and decoded |
 //! | `edges` | which of the sectors that are only partly ours may be in flight at once |
 //! | `zeroing` | whether the device makes a piece zeros by itself |
 //! | `hasher` | the SHA-1 of pieces whose bytes arrive in steps |
@@ -24,6 +25,7 @@ pub mod hasher;
 mod holes;
 pub mod leftovers;
 mod open_slices;
+mod packed;
 pub mod partition_table;
 pub mod places;
 pub mod reader;

@@ -19,6 +19,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use swarm_proto::format::layout::Layout;
+use swarm_proto::format::lz4_frame_error::PackedError;
 use swarm_proto::format::partclone_data::{Strip, Strips};
 use swarm_proto::limits::HASHED_AT_ONCE;
 use swarm_proto::policy::cache::Chunk;
@@ -261,16 +262,19 @@ impl Reader {
     /// of its request, which is shorter than a buffer and an edge.
     fn explain(&self, error: DiskError) -> ReadError {
         let device = self.storage.device();
-        let path = device.path.clone();
+        let (path, offset) = (device.path.clone(), error.offset);
         let request_end = error.offset + u64::from(BUFFER_BYTES_MAX);
         match device.ends_before(request_end.0.min(self.storage.places().needed_bytes())) {
             Some(end) => ReadError::Ends {
                 path,
                 offset: DiskOffset(end),
             },
+            None if error.errno == libc::EUCLEAN && device.packed.is_some() => {
+                ReadError::Packed { path, offset }
+            }
             None => ReadError::Read {
                 path,
-                offset: error.offset,
+                offset,
                 error: io::Error::from_raw_os_error(error.errno),
             },
         }
@@ -404,6 +408,11 @@ pub enum ReadError {
     },
     Interrupted(Signal),
     Kernel(io::Error),
+    /// A block of a packed image is damaged.
+    Packed {
+        path: PathBuf,
+        offset: DiskOffset,
+    },
     Read {
         path: PathBuf,
         offset: DiskOffset,
@@ -446,6 +455,10 @@ impl fmt::Display for ReadError {
                 f.write_str("ended by a signal")
             }
             ReadError::Kernel(error) => write!(f, "cannot set up asynchronous reads: {error}"),
+            ReadError::Packed { path, offset } => {
+                let damaged = PackedError::Block(offset.0);
+                write!(f, "packed image {}: {damaged}", path.display())
+            }
             ReadError::Read {
                 path,
                 offset,
@@ -481,6 +494,8 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::sync::Arc;
     use swarm_proto::format::extents::ExtentMap;
+    use swarm_proto::format::lz4::Encoder;
+    use swarm_proto::format::lz4_frame::Packed;
     use swarm_proto::rng::Rng;
 
     const PIECE_BYTES: u32 = 16 * 1024;
@@ -517,11 +532,19 @@ mod tests {
     ) -> Result<Vec<PieceHash>, ReadError> {
         let mut device = Device::open_source(scratch.path()).unwrap();
         device.alignment = device.alignment.max(alignment);
+        read_of(&device, places, pieces)
+    }
+
+    fn read_of(
+        device: &Device,
+        places: Places,
+        pieces: &[PieceIndex],
+    ) -> Result<Vec<PieceHash>, ReadError> {
         let mut hashes = BTreeMap::new();
         let mut signals = Signals::new().unwrap();
         let mut to_read = pieces.iter().copied();
         hash_pieces(
-            &device,
+            device,
             places,
             None,
             &mut to_read,
@@ -613,6 +636,94 @@ mod tests {
             let read = read_pieces(&file_with(&bytes), places, &pieces, alignment);
             assert!(read.unwrap() == expected, "seed {seed}");
         }
+    }
+
+    /// A frame of LZ4 with blocks of 16 KiB, as `lz4 -B16384 --no-frame-crc` writes it.
+    fn packed(image: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
+        let mut encoder = Encoder::new();
+        for block in image.chunks(16 << 10) {
+            let mut encoded = vec![0; block.len()];
+            let (flag, encoded) = match encoder.encode(block, &mut encoded) {
+                Some(length) => (0, &encoded[..length]),
+                None => (1 << 31, block),
+            };
+            frame.extend((encoded.len() as u32 | flag).to_le_bytes());
+            frame.extend(encoded);
+        }
+        frame.extend([0; 4]);
+        frame
+    }
+
+    fn open_packed(scratch: &Scratch, alignment: u32) -> Device {
+        let mut device = Device::open_source(scratch.path()).unwrap();
+        device.alignment = device.alignment.max(alignment);
+        let mut read = |part: Range<u64>| {
+            let length = (part.end - part.start) as u32;
+            Some(sectors::read(&device, part.start, length).unwrap())
+        };
+        let packed = Packed::read(device.size_bytes, &mut read).unwrap();
+        device.size_bytes = packed.image_bytes;
+        device.packed = Some(Arc::new(packed));
+        device
+    }
+
+    /// Some pieces are many runs, near to each other or not.
+    #[test]
+    fn any_pieces_of_a_packed_image() {
+        for seed in 0..20 {
+            let mut rng = Rng::new(seed);
+            let mut bytes = random_bytes(&mut rng, (5 << 20) + 4000);
+            bytes[1 << 20..3 << 20].fill(7);
+            let mut runs = Vec::new();
+            let mut disk = 0;
+            while disk < 4 << 20 {
+                let [near, far] = [2000, 300_000].map(|most| u64::from(1 + rng.below(most)));
+                let length = if rng.chance(1, 2) { near } else { far };
+                runs.push((disk, length));
+                disk += length + if rng.chance(1, 2) { near } else { far };
+            }
+            runs.retain(|run| run.0 + run.1 <= bytes.len() as u64);
+            rng.shuffle(&mut runs);
+            let scratch = file_with(&packed(&bytes));
+            let device = open_packed(&scratch, 512 << rng.below(4));
+            let part = sectors::read(&device, (3 << 20) - 1, 5).unwrap();
+            assert_eq!(part, bytes[(3 << 20) - 1..][..5]);
+            let piece_bytes = PIECE_BYTES << rng.below(9);
+            let places = places(&runs, piece_bytes);
+            let mut pieces: Vec<PieceIndex> = places.layout().pieces().collect();
+            rng.shuffle(&mut pieces);
+            let all = hashed_in(&bytes, &runs, piece_bytes);
+            let expected: Vec<PieceHash> = pieces.iter().map(|piece| all[piece.index()]).collect();
+            assert!(
+                read_of(&device, places, &pieces).unwrap() == expected,
+                "seed {seed}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_block_and_a_file_that_shrinks_are_named() {
+        let bytes = random_bytes(&mut Rng::new(1), 1 << 20);
+        let scratch = file_with(&packed(&bytes));
+        let device = open_packed(&scratch, 1);
+        let runs = [(0, 1 << 20)];
+        let pieces: Vec<PieceIndex> = places(&runs, PIECE_BYTES).layout().pieces().collect();
+        // The third block: that it is stored.
+        let third = 7 + 2 * ((16 << 10) + 4);
+        scratch
+            .open_buffered()
+            .write_all_at(&[0], third + 3)
+            .unwrap();
+        let failed = read_of(&device, places(&runs, PIECE_BYTES), &pieces).unwrap_err();
+        let why = format!("its block at byte {third} is damaged");
+        assert!(failed.to_string().ends_with(&why), "{failed}");
+        scratch.open_buffered().set_len(5000).unwrap();
+        let failed = read_of(&device, places(&runs, PIECE_BYTES), &pieces).unwrap_err();
+        assert!(
+            failed.to_string().ends_with("nothing is at byte 5000"),
+            "{failed}"
+        );
     }
 
     #[test]

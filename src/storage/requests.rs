@@ -19,6 +19,7 @@ use swarm_proto::units::{DiskOffset, Ticket};
 use super::cut::Run;
 use super::edges::{BOUNCE_BYTES_MAX, Edge};
 use super::open_slices::OpenSlices;
+use super::packed::PackedRead;
 use super::places::Places;
 use crate::os::aio::{Aio, Completion, Memory, Operation, Request};
 use crate::os::device::Device;
@@ -46,6 +47,8 @@ pub(super) enum Purpose {
     /// To give the bytes to a reader, or to change them and write them back.
     EdgeRead(Edge),
     EdgeWrite(Edge),
+    /// To decode the blocks.
+    Packed(PackedRead),
     Flush(Ticket),
 }
 
@@ -62,7 +65,7 @@ impl Purpose {
         match self {
             Purpose::Runs(runs) => runs[0].run.file,
             Purpose::EdgeRead(edge) | Purpose::EdgeWrite(edge) => edge.file,
-            Purpose::Flush(_) => 0,
+            Purpose::Packed(_) | Purpose::Flush(_) => 0,
         }
     }
 }
@@ -198,6 +201,12 @@ impl Requests {
         assert_eq!(bounce.bytes().len(), length as usize);
         let memory = Memory::Bounce(bounce);
         self.push(Operation::Write, disk, memory, Purpose::EdgeWrite(edge));
+    }
+
+    /// Reads these sectors for a packed image.
+    pub(super) fn push_packed(&mut self, read: PackedRead, (disk, length): (DiskOffset, u32)) {
+        let memory = Memory::Bounce(Bounce::new(length, self.alignment));
+        self.push(Operation::Read, disk, memory, Purpose::Packed(read));
     }
 
     pub(super) fn push_flush(&mut self, ticket: Ticket) {

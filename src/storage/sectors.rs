@@ -9,6 +9,8 @@ use std::io;
 use std::ops::Range;
 
 use swarm_proto::format::extents;
+use swarm_proto::format::lz4_frame::Packed;
+use swarm_proto::format::lz4_frame_error::PackedError;
 use swarm_proto::format::signatures::Signatures;
 use swarm_proto::units::DiskOffset;
 
@@ -18,8 +20,29 @@ use crate::os::sectors;
 
 /// The bytes at `offset`. Behind the end there are zeros, as a file has them when it grows.
 pub fn read(device: &Device, offset: u64, length: u32) -> io::Result<Vec<u8>> {
+    if let Some(packed) = &device.packed {
+        return unpack(device, packed, offset..offset + u64::from(length));
+    }
     let window = Window::read(device, offset, length)?;
     Ok(window.bounce.bytes()[window.wanted].to_vec())
+}
+
+fn unpack(device: &Device, packed: &Packed, bytes: Range<u64>) -> io::Result<Vec<u8>> {
+    let mut out = vec![0; (bytes.end - bytes.start) as usize];
+    let bytes = bytes.start..bytes.end.min(packed.image_bytes);
+    if bytes.start < bytes.end {
+        let marks = packed.marks(&bytes);
+        let span = packed.span(&marks);
+        let length = u32::try_from(span.end - span.start).expect("a few strides");
+        let window = Window::read(device, span.start, length)?;
+        let read = &window.bounce.bytes()[window.wanted];
+        let out = &mut out[..(bytes.end - bytes.start) as usize];
+        let damaged = |place| io::Error::other(PackedError::Block(place).to_string());
+        packed
+            .unpack(marks.start, read, &bytes, out)
+            .map_err(damaged)?;
+    }
+    Ok(out)
 }
 
 /// Writes bytes at `offset`; sectors that are only partly ours keep the rest.

@@ -301,8 +301,10 @@ fn os_imports(source: &Source) -> Vec<String> {
             .map(|module| format!("uses {root}::{module}"))
             .collect()
     };
+    // A `Device` keeps where the blocks of a packed image are (`format::lz4_frame`), so that its
+    // readers need not know.
     [
-        beyond("swarm_proto", &["units", "limits", "size"]),
+        beyond("swarm_proto", &["units", "limits", "size", "format"]),
         beyond("crate", &["os"]),
     ]
     .concat()

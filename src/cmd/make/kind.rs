@@ -7,6 +7,7 @@ use swarm_proto::text;
 
 use super::cannot_read;
 use crate::cmd::Failure;
+use crate::cmd::source::quoted;
 use crate::os::device::Device;
 use crate::os::tty;
 use crate::storage::sectors;
@@ -35,15 +36,6 @@ pub(super) fn check(device: &Device, has_table: bool) -> Result<bool, Failure> {
             text::replace(help, "FILE", &quoted(&source.to_string()))
         ))),
         None => Ok(known),
-    }
-}
-
-/// A word for the shell.
-fn quoted(word: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
-    match word.bytes().all(is_plain) {
-        true => word.into(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 

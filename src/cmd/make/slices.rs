@@ -205,7 +205,7 @@ impl Written {
         let source = self.source.as_ref().expect("they have been written");
         match &source.kind {
             Kind::Slices(slices) => (&source.device, slices),
-            Kind::Raw | Kind::Partclone => unreachable!("it is a directory"),
+            _ => unreachable!("it is a directory"),
         }
     }
 

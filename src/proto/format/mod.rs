@@ -6,9 +6,8 @@
 //! what such a table owns, `signatures` names what a disk holds, `leftovers` says which of that is
 //! foreign to an image, `file_formats` tells files that are no disk image, `used_map` reads which
 //! bytes of a source its file systems use. `slices` finds the bytes of an FSBT image in a directory
-//! of files, `torrent_info` reads what partclone says of them. `lz4` compresses blocks. `names` reads
-//! what this machine
-//! knows about names of others.
+//! of files, `torrent_info` reads what partclone says of them. `lz4` compresses blocks, `lz4_frame`
+//! finds those of a packed image. `names` reads what this machine knows about names of others.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
@@ -23,6 +22,8 @@ pub mod gpt;
 pub mod layout;
 pub mod leftovers;
 pub mod lz4;
+pub mod lz4_frame;
+pub mod lz4_frame_error;
 pub mod mbr;
 pub mod metainfo;
 pub mod metainfo_write;
