@@ -15,6 +15,7 @@ were seen. A *component* is one of the daemons that `serve` starts.
 | What is in a Clonezilla image directory? | shelf.py |
 | How is it unpacked, and where does it lie then? | unshelve.py, shelf_unpack.py, shelf_cache.py |
 | What becomes of one in a job? | shelving.py |
+| How is an image packed for the seed? | pack.py, packing.py |
 | What torrent describes each image? | torrents.py |
 | Which bytes of an image do its file systems use? | used_map.py |
 | What did machines say? | log.py, words.py |

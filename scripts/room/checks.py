@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import boot, components, dhcp, ports
 from .job import Job, Machine, Mistake, disk_of, images_of
+from .packing import is_packed
 from .state import Refused
 
 TOP = Path(__file__).resolve().parents[2]
@@ -67,6 +68,9 @@ def check_tools(job: Job) -> None:
     """All missing packages at once."""
     missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)
                and not (job.no_tracker and tool == "opentracker")]
+    if not shutil.which("lz4") and (
+            job.pack or any(is_packed(Path(image.path)) for image in job.images)):
+        missing.append("lz4")
     if job.dhcp != "none":
         missing += [] if shutil.which("dnsmasq") else ["dnsmasq-base"]
         missing += [] if all((dhcp.IPXE / name).exists() for name in dhcp.LOADERS) else ["ipxe"]

@@ -197,7 +197,7 @@ def tracker_trouble(job: Job, info_hash: str) -> str | None:
 
 def seed(job: Job, state: State, images: tuple[Served, ...]) -> Component:
     pairs = [str(word) for served in images
-             for word in (state.www / served.file, served.image.path)]
+             for word in (state.www / served.file, served.image.source)]
     limit = ["--max-up", job.max_up] if job.max_up else []
     return Component("seeder", [job.agent, "seed", "--listen", f"{job.address}:{job.seed_port}",
                                 "--progress", "json", *boot.allow_options(job), *limit,

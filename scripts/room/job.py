@@ -16,6 +16,12 @@ class Image:
     # As the agent understands it: a device below /dev, or a selector such as disk:auto. With #N,
     # which the initramfs understands: partition N of that disk.
     target: str = "disk:auto"
+    # Where it lies packed, if that is described and served instead.
+    packed: str = ""
+
+    @property
+    def source(self) -> str:
+        return self.packed or self.path
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Job:
     no_used_map: bool = False
     live: bool = False
     raw: bool = False
+    # Pack each image, and keep it beside the image.
+    pack: bool = False
     piece_size: str = ""
     # Of a Clonezilla image directory: where it is unpacked, and the most that may lie there.
     cache: str = ""

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import (again, boot, checks, components, dhcp, log, neighbours, options, page, past, results,
-               shelving, wake, words)
+from . import (again, boot, checks, components, dhcp, log, neighbours, options, packing, page, past,
+               results, shelving, wake, words)
 from . import state as states
 from .boot import Plan, Served
 from .claims import neighbour_entries
 from .components import Broken, Component
-from .job import Job, Mistake, is_address
+from .job import Image, Job, Mistake, is_address
 from .output import Output
 from .past import Past
 from .row import Row
@@ -147,6 +147,8 @@ def serve(job: Job, shelf: Shelf | None, state: State, wanted_again: tuple[str, 
     try:
         if shelf:
             job, table = unpack(job, shelf, cache, signals, output)
+        if job.pack:
+            job = pack(job, signals, output)
         # Before the remains of a killed `serve` are ended: machines leave if they miss the tracker
         # for longer than the grace time, and the log of an hour of 400 machines takes 9 s.
         served = make_torrents(job, state, output.say, output.progress, lambda: not signals.wish)
@@ -187,6 +189,21 @@ def unpack(job: Job, shelf: Shelf, cache: Cache, signals: Signals, output: Outpu
     interrupted(signals)
     return (shelving.expand(job, shelf, unpacked),
             shelving.table_of(shelf, job.resize_table, unpacked))
+
+
+def pack(job: Job, signals: Signals, output: Output) -> Job:
+    """The job with a packed image beside each one that is not packed."""
+    def packed(image: Image) -> Image:
+        def progress(percent: float) -> None:
+            interrupted(signals)
+            output.progress(f"{image.name}: {percent:.0f} %")
+
+        path = Path(image.path)
+        if packing.is_packed(path):
+            return image
+        return replace(image, packed=str(packing.packed_beside(path, output.say, progress)))
+
+    return replace(job, images=tuple(packed(image) for image in job.images))
 
 
 def interrupted(signals: Signals) -> None:

@@ -37,6 +37,8 @@ def find(job: Job) -> Shelf | None:
     shelves = [image for image in job.images if is_shelf(image.path)]
     if shelves and len(job.images) > 1:
         raise Mistake(f"{shelves[0].path} is a Clonezilla image of a whole disk; serve it alone")
+    if shelves and job.pack:
+        raise Mistake("--pack is for images, not for a Clonezilla image directory")
     if not shelves and (job.resize_table or job.cache or job.cache_size):
         raise Mistake("--resize-table, --cache and --cache-size are for a Clonezilla image "
                       "directory")

@@ -14,6 +14,7 @@ from .boot import Served, torrent_name
 from . import state as states
 from .checks import TOP, first_line, run
 from .job import Image, Job, Mistake
+from .packing import head_of, is_packed
 from .shelf_unpack import PARTCLONE
 from .state import Refused, State
 
@@ -30,7 +31,7 @@ def make_torrents(job: Job, state: State, say: Callable[[str], None],
     states.end_processes(states.remains(state).get(MAKE, []))
     served = []
     for number, image in enumerate(job.images, 1):
-        say(f"hashing {image.path}")
+        say(f"hashing {image.source}")
         file = torrent_name(number, image)
         try:
             describe(job, image, state, file, say, progress, wanted)
@@ -43,14 +44,14 @@ def make_torrents(job: Job, state: State, say: Callable[[str], None],
         if not found:
             raise Refused(f"swarmdd info prints no info-hash of {file}")
         (state.www / file).chmod(0o644)
-        served.append(Served(image, file, found[0], bytes_of(image.path)))
+        served.append(Served(image, file, found[0], bytes_of(image, shown.stdout)))
     return tuple(served)
 
 
 def describe(job: Job, image: Image, state: State, file: str, say: Callable[[str], None],
              progress: Callable[[str], None], wanted: Callable[[], bool]) -> None:
     """`swarmdd make`, with its progress and its warnings."""
-    command = [job.agent, "make", image.path, "-o", str(state.www / file)]
+    command = [job.agent, "make", image.source, "-o", str(state.www / file)]
     command += [] if job.no_tracker else [
         "--tracker", f"http://{job.address}:{job.tracker_port}/announce"]
     command += [] if job.used_ranges or is_partclone(image.path) else ["--single"]
@@ -72,7 +73,7 @@ def describe(job: Job, image: Image, state: State, file: str, say: Callable[[str
     if status == 2:
         raise Mistake(first_line("\n".join(lines)))
     if status:
-        raise Refused(f"no torrent of {image.path}: {first_line(chr(10).join(lines))}")
+        raise Refused(f"no torrent of {image.source}: {first_line(chr(10).join(lines))}")
     for line in lines:
         say(line)
 
@@ -81,6 +82,9 @@ def map_used(image: Image, state: State, map_file: Path, say: Callable[[str], No
              wanted: Callable[[], bool]) -> list[str]:
     """The option for a map of the used blocks. Without a map the job goes on: the machines only get
     more than they need."""
+    if is_packed(Path(image.path)):
+        say(f"{image.name}: it is packed, so deleted files are sent as well")
+        return []
     if not shutil.which("partclone.info"):
         say(f"{image.name}: partclone is not installed, so deleted files are sent as well")
         return []
@@ -135,13 +139,13 @@ def told_by(name: str, words: str) -> list[str]:
 
 def is_partclone(path: str) -> bool:
     """An image that holds used blocks only, and says where they belong."""
-    # A FIFO would have us wait for its writer; `make` refuses it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:
-        return file.read(len(PARTCLONE)) == PARTCLONE
+    return head_of(Path(path), len(PARTCLONE)) == PARTCLONE
 
 
-def bytes_of(path: str) -> int:
-    """Of a file or of a block device."""
-    with open(path, "rb") as file:
+def bytes_of(image: Image, info: str) -> int:
+    """Of a file or of a block device. Of what somebody has packed, the size of the torrent."""
+    if is_packed(Path(image.path)):
+        found = re.search(r"^size: ([0-9]+) bytes", info, re.MULTILINE)
+        return int(found[1]) if found else 0
+    with open(image.path, "rb") as file:
         return file.seek(0, os.SEEK_END)

@@ -134,7 +134,8 @@ def choose(wish: Wish) -> list[Packed]:
 class Progress:
     """A line on the terminal that is redrawn, or a line from time to time."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "unshelve") -> None:
+        self.program = program
         self.on_terminal = os.isatty(2)
         self.shown_at = time.monotonic()
 
@@ -143,7 +144,7 @@ class Progress:
         if now - self.shown_at < SHOW_SECS[0 if self.on_terminal else 1]:
             return
         self.shown_at = now
-        text = f"unshelve: {part}: {percent:.0f} %"
+        text = f"{self.program}: {part}: {percent:.0f} %"
         print(f"\r{text} " if self.on_terminal else text, end="" if self.on_terminal else "\n",
               file=sys.stderr, flush=True)
 
