@@ -38,6 +38,8 @@ class Part:
     up: int = 0
     fetched: int = 0
     uploaded: int = 0
+    fetched_wire: int = 0
+    uploaded_wire: int = 0
     eta: int | None = None
     waiting: str = ""
     read_back: bool = True
@@ -273,6 +275,8 @@ def update_part(part: Part, report: Mapping[str, Any]) -> None:
     part.up = whole(report.get("up"))
     part.fetched = whole(report.get("fetched"))
     part.uploaded = whole(report.get("uploaded"))
+    part.fetched_wire = whole(report.get("fetched_wire"))
+    part.uploaded_wire = whole(report.get("uploaded_wire"))
     part.eta = None if report.get("eta") is None else whole(report["eta"])
     part.waiting = text(report.get("waiting"))
     part.read_back = report.get("verified") is not False

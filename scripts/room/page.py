@@ -21,7 +21,7 @@ MESSAGES_MAX = 20
 # What the page and scripts/status show of each machine. Other members of Row are for the results.
 SHOWN = ("mac", "name", "address", "state", "percent", "down", "up", "fetched", "uploaded", "eta",
          "waiting", "disk", "link_mbps", "silent", "state_since", "complete", "back", "again",
-         "error", "words", "flags", "listed")
+         "error", "words", "flags", "listed", "fetched_wire", "uploaded_wire")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,9 @@ class Totals:
     # Seconds until the last of the working machines is complete, as far as anybody knows.
     eta: int | None
     seed_up: int
+    # Bytes of payload that came over the network, and what they were there.
+    fetched: int
+    fetched_wire: int
 
 
 def totals(rows: Sequence[Row], around: Around) -> Totals:
@@ -92,7 +95,9 @@ def totals(rows: Sequence[Row], around: Around) -> Totals:
         working=len(rows) - complete - failed - missing, missing=missing + unseen,
         down=down, up=up, bytes_left=bytes_left,
         percent=100 * (1 - bytes_left / bytes_wanted) if bytes_wanted else 0.0,
-        eta=max(etas) if etas else None, seed_up=around.seed_up)
+        eta=max(etas) if etas else None, seed_up=around.seed_up,
+        fetched=sum(row.fetched for row in rows),
+        fetched_wire=sum(row.fetched_wire for row in rows))
 
 
 class History:

@@ -13,7 +13,7 @@ from .row import Row
 from .table import clip, pad, width
 
 COLUMNS = ("name", "mac", "address", "disk", "serial", "pieces", "verified", "fetched", "seconds",
-           "mb_per_second", "complete", "result")
+           "mb_per_second", "complete", "result", "fetched_wire")
 # The table fits a terminal of this width, and a mail.
 TABLE_CHARS_MAX = 100
 REASON_LINES_MAX = 4
@@ -66,7 +66,8 @@ def result(row: Row) -> dict[str, Any]:
         "state": row.state, "complete": row.complete, "read_back": row.complete and row.read_back,
         "result": words(row), "error": row.error, "disk": row.disk, "disks": row.disks,
         "pieces": row.pieces, "verified": row.verified, "fetched": row.fetched,
-        "uploaded": row.uploaded, "seconds": round(seconds(row), 3),
+        "uploaded": row.uploaded, "fetched_wire": row.fetched_wire,
+        "uploaded_wire": row.uploaded_wire, "seconds": round(seconds(row), 3),
         "mb_per_second": round(speed(row) / 1e6, 1), "began_at": row.began_at,
         "complete_at": row.complete_at, "link_mbps": row.link_mbps, "flags": row.flags,
         "words": row.words}
@@ -157,6 +158,9 @@ def summary(rows: Sequence[Row], totals: Totals) -> str:
         counts += f", {totals.missing} missing" + (f" ({shown})" if names else "")
     if totals.expected:
         counts += f", {totals.expected} expected"
+    fetched, wire = (sum(row.fetched for row in rows), sum(row.fetched_wire for row in rows))
+    if 0 < wire < fetched:
+        counts += f"; {fetched / 1e9:.1f} GB fetched, {wire / 1e9:.1f} GB on the wire"
     return counts
 
 

@@ -63,6 +63,9 @@ class Row:
     words: str
     # In words: "link has 100 Mb/s", "silent for 42 s", "claimed by 10.0.0.7, too".
     flags: list[str] = field(default_factory=list)
+    # `fetched` and `uploaded` as they went over the network, where blocks may be compressed.
+    fetched_wire: int = 0
+    uploaded_wire: int = 0
     # Bytes of its images, and those that it does not have yet.
     bytes: int = 0
     left: int = 0
@@ -93,6 +96,8 @@ def make_row(machine: Seen, named: Machine | None, is_expected: bool, images: Se
         up=sums.up if active else 0,
         fetched=sums.fetched,
         uploaded=sums.uploaded,
+        fetched_wire=sums.fetched_wire,
+        uploaded_wire=sums.uploaded_wire,
         pieces=sums.pieces,
         verified=sums.verified,
         bytes=sums.bytes,
@@ -129,6 +134,8 @@ class Sums:
     up: int = 0
     fetched: int = 0
     uploaded: int = 0
+    fetched_wire: int = 0
+    uploaded_wire: int = 0
     pieces: int = 0
     verified: int = 0
     bytes: int = 0
@@ -148,6 +155,8 @@ def sum_parts(machine: Seen, images: Sequence[Image], lengths: Mapping[str, int]
         sums.up += part.up
         sums.fetched += part.fetched
         sums.uploaded += part.uploaded
+        sums.fetched_wire += part.fetched_wire
+        sums.uploaded_wire += part.uploaded_wire
         sums.pieces += part.pieces
         sums.verified += part.good
         sums.waiting = sums.waiting or part.waiting

@@ -65,6 +65,8 @@ def total_lines(totals: Totals) -> list[str]:
                f"{human_bytes(totals.bytes_left)} to go"]
     if totals.eta is not None:
         figures.append(f"{duration(totals.eta)} left")
+    if 0 < totals.fetched_wire < totals.fetched:
+        figures.append(f"{100 * totals.fetched_wire // totals.fetched} % on the wire")
     figures.append(f"the server sends {mega(totals.seed_up)} MB/s")
     return [", ".join(counts), ", ".join(figures)]
 

@@ -206,6 +206,8 @@ mod tests {
                 fetched: 0,
                 unused: 0,
                 uploaded: 0,
+                fetched_wire: 0,
+                uploaded_wire: 0,
                 peers: 0,
             };
             why_incomplete(&progress, Some(reported), Path::new("/dev/sdx"))

@@ -45,6 +45,7 @@ use swarm_proto::units::Instant;
 use swarm_proto::wire::message::Handshake;
 
 use crate::net::dns::Resolver;
+use crate::net::outbox::Packer;
 use crate::net::peer_socket::PeerSocket;
 use crate::os::clock;
 use crate::os::signal::Signals;
@@ -108,8 +109,9 @@ struct Shared<'a> {
     reporter: &'a mut Reporter,
     resolver: Resolver,
     throttles: Throttles,
-    /// Payload that no core wants is received into this.
-    discarded: Vec<u8>,
+    packer: Packer,
+    /// Payload that no core wants is received into this, and compressed payload is copied to it.
+    scratch: Vec<u8>,
     /// Say why each connection was closed.
     verbose: bool,
 }
@@ -175,16 +177,18 @@ impl<'a> Agent<'a> {
     }
 
     fn turn(&mut self, events: &mut Events) -> Result<(), RunError> {
+        let before = clock::now();
         let is_opening = self.daemon.as_ref().is_some_and(Daemon::is_opening);
         let timeout = match is_opening {
             true => Some(Duration::ZERO),
-            false => self.timeout(clock::now()),
+            false => self.timeout(before),
         };
         match self.shared.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
         let now = clock::now();
+        self.shared.throttles.load.note_turn(now, now.since(before));
         for event in &*events {
             self.note(event, now)?;
         }
@@ -332,7 +336,8 @@ impl<'a> Shared<'a> {
             reporter,
             resolver: Resolver::default(),
             throttles: Throttles::new(settings.max_up, settings.max_down),
-            discarded: vec![0; BLOCK_BYTES as usize],
+            packer: Packer::new(),
+            scratch: vec![0; BLOCK_BYTES as usize],
             verbose: std::env::var_os("SWARMDD_DEBUG").is_some(),
         })
     }

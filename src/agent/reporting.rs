@@ -165,6 +165,8 @@ impl Reporting {
             bytes: core.metainfo().layout.total_bytes(),
             fetched: progress.fetched,
             uploaded: progress.uploaded,
+            fetched_wire: progress.fetched_wire,
+            uploaded_wire: progress.uploaded_wire,
             peers: progress.peers,
             waiting: None,
         }
@@ -187,7 +189,6 @@ impl Reporting {
             bad_offset: progress.bad_offset.map(|offset| offset.0),
             took: self.complete_at.unwrap_or(now).since(self.started),
             bytes: metainfo.layout.total_bytes(),
-            fetched: progress.fetched,
             info_hash: metainfo.info_hash.to_string(),
             wiped: Vec::new(),
             remains: Vec::new(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use swarm_proto::format::layout::Layout;
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::limits::READ_BACK_DISTANCE;
+use swarm_proto::policy::load::Compress;
 use swarm_proto::policy::subnet::Subnet;
 use swarm_proto::swarm::{self, Config, Role, ScanPolicy, SeedingLimits};
 use swarm_proto::units::PeerId;
@@ -61,6 +62,8 @@ pub struct Settings {
     pub allowed: Vec<Subnet>,
     /// All memory of the process; `None`: as much as the torrents need, if the machine has it.
     pub memory_mib: Option<u32>,
+    /// May blocks be compressed on their way?
+    pub compress: Compress,
     /// Read back what was written.
     pub verify: bool,
     /// How long a complete job stays after the tracker was last reached.
@@ -87,6 +90,7 @@ impl Default for Settings {
             peers: Vec::new(),
             allowed: Vec::new(),
             memory_mib: None,
+            compress: Compress::Auto,
             verify: true,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
@@ -265,6 +269,7 @@ pub(super) fn config(
         verify: settings.verify,
         read_back_distance: READ_BACK_DISTANCE,
         alignment,
+        compress: settings.compress,
         tracker_grace: settings.tracker_grace,
         seed_for: settings.seed_for,
         limits: settings.limits,
@@ -298,6 +303,7 @@ pub(super) mod tests {
             peers: Vec::new(),
             allowed: Vec::new(),
             memory_mib: None,
+            compress: Compress::Auto,
             verify: true,
             tracker_grace: Duration::ZERO,
             seed_for: Some(Duration::ZERO),

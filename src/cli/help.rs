@@ -81,8 +81,13 @@ Options:
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64, or more if the torrents need it; at most
                         half of what is free
+  --compress MODE       auto: blocks go over the network compressed (LZ4) if the
+                        peer is an agent of this kind, too, they shrink, and
+                        this machine has the time; always: without the last;
+                        never: neither sent nor taken so. Default: auto
   --max-up RATE         Send at most this many bytes of payload per second, to
-                        all peers and from all pairs together: 128K to 1T.
+                        all peers and from all pairs together, as they go over
+                        the network: 128K to 1T.
                         K, M, G, T are powers of 1024. Default: no limit
   --max-down RATE       Fetch at most this many bytes of payload per second, for
                         all pairs together. TARGET is still read at full speed.
@@ -160,6 +165,7 @@ Options:
   --memory MIB          Memory for all buffers and tables together, 16 to 4096.
                         Default: 64, or more if the torrents need it; at most
                         half of what is free
+  --compress MODE       auto, always or never, as `swarmdd get` takes it.
   --max-up RATE         Send at most this many bytes of payload per second, to
                         all peers and from all pairs together: 128K to 1T.
                         K, M, G, T are powers of 1024. Default: no limit
@@ -205,10 +211,10 @@ Options:
   --control SOCKET  Unix socket, for the owner alone. Required.
   --memory MIB      For all jobs together. Default: 512, at most half of what is
                     free. A job that finds too little left is refused.
-  As in `swarmdd get`: --listen, --peer, --allow, --max-up, --max-down,
-  --progress, --report, --tracker-grace, --seed-secs, --min-upload, --ratio,
-  --idle, --stall-secs, --fresh, --no-verify, --allow-smaller, --grow-last,
-  --keep-signatures
+  As in `swarmdd get`: --listen, --peer, --allow, --compress, --max-up,
+  --max-down, --progress, --report, --tracker-grace, --seed-secs, --min-upload,
+  --ratio, --idle, --stall-secs, --fresh, --no-verify, --allow-smaller,
+  --grow-last, --keep-signatures
   -h, --help        This text.
 
 Example:

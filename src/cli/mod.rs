@@ -86,6 +86,7 @@ mod tests {
     use crate::target::Target;
     use std::path::PathBuf;
     use std::time::Duration;
+    use swarm_proto::policy::load::Compress;
     use swarm_proto::policy::subnet::Subnet;
     use swarm_proto::swarm::SeedingLimits;
 
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn get_takes_every_option_of_its_help() {
         let options = get_options(&format!(
-            "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --allow 10.77.0.0/16 --allow ::/0 --memory 128 --progress json \
+            "get --listen 10.77.0.1:7000 --peer 10.77.0.2:6881 --peer=[fe80::1]:6882 --allow 10.77.0.0/16 --allow ::/0 --memory 128 --compress always --progress json \
              --info-hash {HASH} --fresh --no-verify --tracker-grace 0 --seed-secs 90 --stall-secs 600 \
              --report http://10.77.0.1:8080/report?job=1 --dry-run --grow-last --keep-signatures --allow-smaller \
              --max-up 128K --max-down 1t --min-upload 5 --ratio 1.5 --idle 60 \
@@ -167,6 +168,7 @@ mod tests {
         let allowed = ["10.77.0.0/16", "::/0"].map(|text| Subnet::parse(text).unwrap());
         assert_eq!(options.settings.allowed, allowed);
         assert_eq!(options.settings.memory_mib, Some(128));
+        assert_eq!(options.settings.compress, Compress::Always);
         assert_eq!(options.progress, Mode::Json);
         assert_eq!(options.settings.tracker_grace, Duration::ZERO);
         let report = options.report.as_ref().map(ToString::to_string);
@@ -344,6 +346,7 @@ mod tests {
             "--listen" | "--peer" => "10.77.0.1:1",
             "--allow" => "10.77.0.0/16",
             "--progress" => "plain",
+            "--compress" => "never",
             "--info-hash" => HASH,
             "--tracker" | "--webseed" | "--report" => "http://x/",
             "--piece-size" | "--max-up" | "--max-down" => "1M",
@@ -416,6 +419,10 @@ mod tests {
             ("get a b --memory", "get: --memory takes a value"),
             ("get --fresh=yes a b", "get: --fresh takes no value"),
             ("make --max-up 1M a", "make: no option --max-up"),
+            (
+                "get --compress lz4 a b",
+                "get: --compress takes auto, always or never, not 'lz4'",
+            ),
             (
                 "get --max-up 0 a b",
                 "get: --max-up takes bytes per second from 128K to 1T, not '0'",

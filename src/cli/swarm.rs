@@ -7,8 +7,8 @@ use swarm_proto::wire::url::Url;
 
 use super::error::{UsageError, Wrong};
 use super::values::{
-    LEAST_RATE, LISTEN_ADDRESS, MEMORY, PEER_ADDRESS, PROGRESS, RATE, RATIO, REPORT_URL, SECONDS,
-    SECONDS_FROM_1, SUBNET,
+    COMPRESS, LEAST_RATE, LISTEN_ADDRESS, MEMORY, PEER_ADDRESS, PROGRESS, RATE, RATIO, REPORT_URL,
+    SECONDS, SECONDS_FROM_1, SUBNET,
 };
 use super::words::Words;
 use crate::agent::Settings;
@@ -27,6 +27,7 @@ pub(super) fn shared_option(
         "--peer" => settings.peers.push(words.value(&option, PEER_ADDRESS)?),
         "--allow" => settings.allowed.push(words.value(&option, SUBNET)?),
         "--memory" => settings.memory_mib = Some(words.value(&option, MEMORY)?),
+        "--compress" => settings.compress = words.value(&option, COMPRESS)?,
         "--max-up" => settings.max_up = Some(words.value(&option, RATE)?),
         "--progress" => *progress = words.value(&option, PROGRESS)?,
         "--report" => *report = Some(words.value(&option, REPORT_URL)?),

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use swarm_proto::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, RATE_MAX, RATE_MIN, URL_BYTES_MAX};
+use swarm_proto::policy::load::Compress;
 use swarm_proto::policy::subnet::Subnet;
 use swarm_proto::size::parse_size;
 use swarm_proto::text::split_once;
@@ -70,6 +71,16 @@ pub(super) const PLAIN_NAME: Value<String> = Value {
 pub(super) const PATH_NAME: Value<String> = Value {
     takes: PLAIN_NAME.takes,
     convert: path_name,
+};
+
+pub(super) const COMPRESS: Value<Compress> = Value {
+    takes: "auto, always or never",
+    convert: |text| match text {
+        "auto" => Some(Compress::Auto),
+        "always" => Some(Compress::Always),
+        "never" => Some(Compress::Never),
+        _ => None,
+    },
 };
 
 pub(super) const PROGRESS: Value<Mode> = Value {

@@ -401,6 +401,8 @@ fn fetching(job: &Job) -> Status {
         bytes: 0,
         fetched: 0,
         uploaded: 0,
+        fetched_wire: 0,
+        uploaded_wire: 0,
         peers: 0,
         waiting: None,
     }

@@ -109,6 +109,8 @@ pub fn status(state: State, torrent: String, target: String, pieces: u32, bytes:
         bytes,
         fetched: 0,
         uploaded: 0,
+        fetched_wire: 0,
+        uploaded_wire: 0,
         peers: 0,
         waiting: None,
     }

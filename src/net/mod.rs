@@ -2,6 +2,6 @@
 
 pub mod dns;
 pub mod http;
-mod outbox;
+pub mod outbox;
 pub mod peer_socket;
 pub mod torrent;

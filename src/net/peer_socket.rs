@@ -3,7 +3,9 @@
 //! This file turns bytes into values. What a message means is decided by the core. The kernel reads
 //! the payload of a `piece` straight into its pool buffer, together with the header of the next
 //! message in one `readv`; blocks go out from their pool buffers (`outbox`). We copy no byte of
-//! payload, except the few hundred that were read together with the message before them.
+//! payload, except the few hundred that were read together with the message before them, and those
+//! of compressed blocks: they are read to the place of the block, too, and decoded there from a
+//! copy.
 //!
 //! Readiness is edge-triggered: after an event we read, or write, until the kernel reports that no
 //! more is possible. A read or write that moved less than was asked for reports that, too
@@ -17,11 +19,12 @@ use std::net::SocketAddr;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use swarm_proto::format::lz4;
 use swarm_proto::limits::BLOCK_BYTES;
 use swarm_proto::swarm::{Send, Sink};
 use swarm_proto::wire::message::{self as wire, Frame, Handshake, Message, RawBlock, WireError};
 
-use super::outbox::{Outbox, SLICES_MAX};
+use super::outbox::{Outbox, Packer, SLICES_MAX};
 use crate::os::pool::Pool;
 
 /// Bytes of headers and small messages read at once when no payload is expected: 400 `have`.
@@ -64,9 +67,11 @@ enum Phase {
     },
 }
 
-/// A `piece` message whose header has been taken from the inbox.
+/// A block whose header has been taken from the inbox.
 struct Payload {
     block: RawBlock,
+    /// Bytes that come: fewer than the block has if it is compressed.
+    wire_bytes: u32,
     /// None until `receive_into`.
     sink: Option<Sink>,
     /// Bytes that have arrived.
@@ -80,6 +85,8 @@ pub enum Input {
     Message(Message),
     /// The header of a `piece`: `receive_into` must say where its bytes go.
     BlockBegins(RawBlock),
+    /// The same of a block that is compressed to this many bytes.
+    PackedBegins(RawBlock, u32),
     /// All bytes of this block have arrived.
     BlockEnds(RawBlock),
     /// Nothing more has arrived.
@@ -205,11 +212,12 @@ impl PeerSocket {
         }
     }
 
-    /// The next thing the peer sent. The bytes of discarded blocks are read into `scratch`.
+    /// The next thing the peer sent. The bytes of discarded blocks are read into `scratch`, those
+    /// of compressed ones are copied to it.
     pub fn next(&mut self, pool: &mut Pool, scratch: &mut [u8]) -> Result<Input, SocketError> {
         assert!(scratch.len() >= BLOCK_BYTES as usize);
         loop {
-            if let Some(input) = self.take(pool)? {
+            if let Some(input) = self.take(pool, scratch)? {
                 return Ok(input);
             }
             self.inbox.has_new = false;
@@ -228,9 +236,9 @@ impl PeerSocket {
     }
 
     /// Takes one thing from the bytes that have been read.
-    fn take(&mut self, pool: &mut Pool) -> Result<Option<Input>, SocketError> {
+    fn take(&mut self, pool: &mut Pool, scratch: &mut [u8]) -> Result<Option<Input>, SocketError> {
         if self.payload.is_some() {
-            return Ok(self.take_payload(pool));
+            return self.take_payload(pool, scratch);
         }
         match self.phase {
             Phase::Connecting => unreachable!("poll_open comes first"),
@@ -249,12 +257,13 @@ impl PeerSocket {
                     Frame::Message(message) => Input::Message(message),
                     Frame::Piece(block) => {
                         assert!(block.length > 0 && block.length <= BLOCK_BYTES);
-                        self.payload = Some(Payload {
-                            block,
-                            sink: None,
-                            done: 0,
-                        });
+                        self.payload = Some(Payload::new(block, block.length));
                         Input::BlockBegins(block)
+                    }
+                    Frame::Packed(block, wire_bytes) => {
+                        assert!(wire_bytes < block.length && block.length <= BLOCK_BYTES);
+                        self.payload = Some(Payload::new(block, wire_bytes));
+                        Input::PackedBegins(block, wire_bytes)
                     }
                 }))
             }
@@ -270,9 +279,14 @@ impl PeerSocket {
         Ok(Some(handshake))
     }
 
-    /// Copies the part of the payload that was read into the inbox to its sink.
-    fn take_payload(&mut self, pool: &mut Pool) -> Option<Input> {
-        let payload = self.payload.as_mut()?;
+    /// Copies the part of the payload that was read into the inbox to its sink, and makes a
+    /// compressed block whole that is complete.
+    fn take_payload(
+        &mut self,
+        pool: &mut Pool,
+        scratch: &mut [u8],
+    ) -> Result<Option<Input>, SocketError> {
+        let payload = self.payload.as_mut().expect("a block has begun");
         let sink = payload.sink.expect("receive_into follows BlockBegins");
         let in_inbox = (payload.missing() as usize).min(self.inbox.unread().len());
         if let Sink::Buffer { buffer, offset } = sink {
@@ -283,11 +297,21 @@ impl PeerSocket {
         self.inbox.consume(in_inbox);
         payload.done += in_inbox as u32;
         if payload.missing() > 0 {
-            return None;
+            return Ok(None);
         }
-        let block = payload.block;
+        let (block, wire_bytes) = (payload.block, payload.wire_bytes);
         self.payload = None;
-        Some(Input::BlockEnds(block))
+        if let Sink::Buffer { buffer, offset } = sink
+            && wire_bytes < block.length
+        {
+            let place = &mut pool.bytes_mut(buffer)[offset as usize..][..block.length as usize];
+            let packed = &mut scratch[..wire_bytes as usize];
+            packed.copy_from_slice(&place[..packed.len()]);
+            if lz4::decode(packed, place) != Some(place.len()) {
+                return Err(WireError::Packed.into());
+            }
+        }
+        Ok(Some(Input::BlockEnds(block)))
     }
 
     /// One system call reads the rest of the payload into its sink, and the bytes behind it into
@@ -355,9 +379,10 @@ impl PeerSocket {
         self.outbox.has_room()
     }
 
-    /// Queues one message or block. Nothing is sent before `flush`.
-    pub fn push(&mut self, send: Send) {
-        self.outbox.push(send);
+    /// Queues one message or block. Nothing is sent before `flush`. Returns the length of the
+    /// payload, if it was to be compressed.
+    pub fn push(&mut self, send: Send, pool: &Pool, packer: &mut Packer) -> Option<u32> {
+        self.outbox.push(send, pool, packer)
     }
 
     /// Is anything queued?
@@ -388,8 +413,17 @@ impl PeerSocket {
 }
 
 impl Payload {
+    fn new(block: RawBlock, wire_bytes: u32) -> Payload {
+        Payload {
+            block,
+            wire_bytes,
+            sink: None,
+            done: 0,
+        }
+    }
+
     fn missing(&self) -> u32 {
-        self.block.length - self.done
+        self.wire_bytes - self.done
     }
 }
 
@@ -498,8 +532,10 @@ mod tests {
     use crate::net::outbox;
     use crate::os::testing::closed_address;
     use std::net::{Shutdown, TcpListener};
+    use swarm_proto::format::lz4::Encoder;
     use swarm_proto::rng::Rng;
     use swarm_proto::units::{Block, BufferId, InfoHash, PeerId, PieceIndex};
+    use swarm_proto::wire::message::LZ_BLOCK_ID;
 
     const BUFFERS: u32 = 4;
     const BUFFER_BYTES: u32 = 32 * 1024;
@@ -551,6 +587,16 @@ mod tests {
                         offset: begin,
                     });
                 }
+                Input::PackedBegins(RawBlock { index, begin, .. }, _) => {
+                    let sink = match index {
+                        9 => Sink::Discard,
+                        _ => Sink::Buffer {
+                            buffer: BufferId(index),
+                            offset: begin,
+                        },
+                    };
+                    socket.receive_into(sink);
+                }
                 input => inputs.push(input),
             }
         }
@@ -579,11 +625,13 @@ mod tests {
     /// anywhere.
     #[test]
     fn values_are_the_same_wherever_the_bytes_are_cut() {
+        let mut encoder = Encoder::new();
         for seed in 0..30 {
             let mut rng = Rng::new(seed);
             let (mut socket, mut peer) = pair();
             let (mut pool, mut scratch) = memory();
             let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+            let mut packed = vec![0; BLOCK_BYTES as usize];
             let mut contents = vec![vec![0; BUFFER_BYTES as usize]; BUFFERS as usize];
             for _ in 0..200 {
                 if rng.below(2) == 0 {
@@ -600,12 +648,22 @@ mod tests {
                     rng.below(BUFFERS)
                 };
                 let fill = rng.below(256) as u8;
-                bytes.extend(wire::piece_header(Block {
+                let block = Block {
                     piece: PieceIndex(index),
                     begin,
                     length,
-                }));
-                bytes.extend(vec![fill; length as usize]);
+                };
+                let content = vec![fill; length as usize];
+                match encoder.encode(&content, &mut packed) {
+                    Some(count) if rng.below(2) == 0 => {
+                        bytes.extend(wire::packed_header(block, count as u32, LZ_BLOCK_ID));
+                        bytes.extend(&packed[..count]);
+                    }
+                    _ => {
+                        bytes.extend(wire::piece_header(block));
+                        bytes.extend(content);
+                    }
+                }
                 expected.push(Input::BlockEnds(RawBlock {
                     index,
                     begin,
@@ -639,7 +697,7 @@ mod tests {
     fn everything_pushed_arrives_and_each_block_is_counted_once() {
         let mut rng = Rng::new(5);
         let (mut socket, mut peer) = pair();
-        let (mut pool, _) = memory();
+        let (mut pool, mut packer) = (memory().0, Packer::new());
         for index in 0..BUFFERS {
             pool.bytes_mut(BufferId(index))
                 .iter_mut()
@@ -654,7 +712,7 @@ mod tests {
                 if rng.below(3) > 0 {
                     let message = random_message(&mut rng);
                     message.encode(&mut expected);
-                    socket.push(Send::Message(message));
+                    socket.push(Send::Message(message), &pool, &mut packer);
                     continue;
                 }
                 let length = 1 + rng.below(BLOCK_BYTES);
@@ -667,11 +725,13 @@ mod tests {
                 let buffer = BufferId(rng.below(BUFFERS));
                 expected.extend(wire::piece_header(block));
                 expected.extend(&pool.bytes(buffer)[offset as usize..(offset + length) as usize]);
-                socket.push(Send::Block {
+                let send = Send::Block {
                     block,
                     buffer,
                     offset,
-                });
+                    packed: None,
+                };
+                assert_eq!(socket.push(send, &pool, &mut packer), None);
                 blocks_pushed += 1;
             }
             assert!(socket.outbox.text_bytes() < 4 * outbox::TEXT_BYTES_MAX);
@@ -695,9 +755,66 @@ mod tests {
         assert_eq!(blocks_sent, blocks_pushed);
     }
 
+    /// Blocks that shrink and others, in the order in which they were pushed.
+    #[test]
+    fn blocks_arrive_as_they_were_compressed_or_not() {
+        let (mut socket, peer) = pair();
+        let (mut pool, mut packer) = (memory().0, Packer::new());
+        let mut rng = Rng::new(6);
+        let random = pool.bytes_mut(BufferId(1)).iter_mut();
+        random.for_each(|byte| *byte = rng.below(256) as u8);
+        pool.bytes_mut(BufferId(2)).fill(7);
+        let mut expected = Vec::new();
+        for (index, packed) in [
+            (1, None),
+            (2, None),
+            (1, Some(LZ_BLOCK_ID)),
+            (2, Some(LZ_BLOCK_ID)),
+        ] {
+            let block = Block {
+                piece: PieceIndex(index),
+                begin: 100,
+                length: BLOCK_BYTES,
+            };
+            let send = Send::Block {
+                block,
+                buffer: BufferId(index),
+                offset: 100,
+                packed,
+            };
+            let wire_bytes = socket.push(send, &pool, &mut packer);
+            match (index, packed) {
+                (_, None) => assert_eq!(wire_bytes, None),
+                (1, Some(_)) => assert_eq!(wire_bytes, Some(BLOCK_BYTES), "it does not shrink"),
+                _ => assert!(wire_bytes.is_some_and(|bytes| bytes < 100)),
+            }
+            expected.push(Input::BlockEnds(block.into()));
+        }
+        assert_eq!(socket.flush(&pool).unwrap(), 4);
+        peer.set_nonblocking(true).unwrap();
+        let address = peer.peer_addr().unwrap();
+        let mut other = PeerSocket::accepted(TcpStream::from_std(peer), address).unwrap();
+        other.phase = Phase::Frames {
+            bitfield_bytes_max: BITFIELD_BYTES,
+        };
+        let (mut received, mut scratch) = memory();
+        let inputs = drain(&mut other, &mut received, &mut scratch).unwrap();
+        assert!(inputs == expected);
+        let range = 100..100 + BLOCK_BYTES as usize;
+        for buffer in [BufferId(1), BufferId(2)] {
+            assert!(received.bytes(buffer)[range.clone()] == pool.bytes(buffer)[range.clone()]);
+            assert!(
+                received.bytes(buffer)[range.end..]
+                    .iter()
+                    .all(|byte| *byte == 0)
+            );
+        }
+    }
+
     #[test]
     fn a_full_queue_has_no_room() {
         let (mut socket, _peer) = pair();
+        let (pool, mut packer) = (memory().0, Packer::new());
         let block = Block {
             piece: PieceIndex(0),
             begin: 0,
@@ -705,14 +822,15 @@ mod tests {
         };
         for _ in 0..outbox::BLOCKS_MAX {
             assert!(socket.has_room());
-            socket.push(Send::Block {
+            let send = Send::Block {
                 block,
                 buffer: BufferId(0),
                 offset: 0,
-            });
+                packed: None,
+            };
+            socket.push(send, &pool, &mut packer);
         }
         assert!(!socket.has_room());
-        let (pool, _) = memory();
         assert_eq!(socket.flush(&pool).unwrap(), outbox::BLOCKS_MAX as u32);
         assert!(socket.has_room());
     }
@@ -800,6 +918,24 @@ mod tests {
         assert_eq!(
             end(&[0, 0, 0x40, 10, 7]),
             "peer sent message 7 with a length of 16394, must be 10 to 16393"
+        );
+        // Four bytes that are no LZ4 block, and LZ4 blocks of one byte too few and too many.
+        let packed = |bytes: &[u8]| {
+            let block = Block {
+                piece: PieceIndex(1),
+                begin: 0,
+                length: 20,
+            };
+            let header = wire::packed_header(block, bytes.len() as u32, LZ_BLOCK_ID);
+            end(&[&header, bytes].concat())
+        };
+        let wrong = "peer sent a block that is compressed wrongly";
+        assert_eq!(packed(b"\xff\xff\xff\xff"), wrong);
+        assert_eq!(packed(b"\x19a\x01\0\x50aaaaa"), wrong);
+        assert_eq!(packed(b"\x1ba\x01\0\x50aaaaa"), wrong);
+        assert_eq!(
+            packed(b"\x1aa\x01\0\x50aaaaa"),
+            "peer closed the connection"
         );
         assert_eq!(
             end(&[0, 1, 0, 0, 5]),

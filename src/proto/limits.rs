@@ -251,6 +251,20 @@ pub(crate) const THROTTLE_PAUSE: Duration = Duration::from_millis(10);
 /// always at least one block.
 pub(crate) const THROTTLE_QUANTUM: Duration = Duration::from_micros(2500);
 
+/// How long the process is watched before `policy::load` decides whether blocks are compressed.
+pub(crate) const LOAD_WINDOW: Duration = Duration::from_millis(100);
+
+/// In percent: a process that is busy for more of its time does not compress.
+pub(crate) const LOAD_MAX: u32 = 90;
+
+/// How long blocks go as they are after there was no time to compress them: longer each time. While
+/// it is tried, a window may be lost.
+pub(crate) const LOAD_PAUSE_MIN: Duration = Duration::from_secs(1);
+pub(crate) const LOAD_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What a process is taken to compress: half of what the machine measured here does.
+pub(crate) const PACKED_BYTES_A_SECOND: u64 = 250_000_000;
+
 /// Interval of the periodic work: choker, timeouts, rates.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 

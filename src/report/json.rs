@@ -36,6 +36,8 @@ fn status_members(progress: &Progress, state: State) -> String {
         pieces,
         fetched,
         uploaded,
+        fetched_wire,
+        uploaded_wire,
         peers,
         ..
     } = &progress.status;
@@ -50,7 +52,7 @@ fn status_members(progress: &Progress, state: State) -> String {
     format!(
         "\"state\":\"{state}\",\"torrent\":{torrent},\"target\":{target},\"percent\":{}.{},\"have\":{have},\
          \"pieces\":{pieces},\"fetched\":{fetched},\"uploaded\":{uploaded},\"down\":{down},\"up\":{up},\
-         \"peers\":{peers},\"eta\":{eta}",
+         \"peers\":{peers},\"eta\":{eta},\"fetched_wire\":{fetched_wire},\"uploaded_wire\":{uploaded_wire}",
         permille / 10,
         permille % 10,
     )

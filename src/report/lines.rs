@@ -16,6 +16,8 @@ pub(super) struct View {
     good: u32,
     down: u64,
     up: u64,
+    /// What was fetched so far, as it was and on the wire.
+    fetched: (u64, u64),
     advance: u64,
     peers: u32,
     eta_seconds: Option<u64>,
@@ -37,6 +39,7 @@ impl View {
             good: status.good,
             down: job.down.bytes_per_second(),
             up: job.up.bytes_per_second(),
+            fetched: (status.fetched, status.fetched_wire),
             advance: job.advance.bytes_per_second(),
             peers: status.peers,
             eta_seconds: job.eta_seconds(),
@@ -69,6 +72,9 @@ impl View {
             good: behind().map(|view| view.good).fold(0, u32::saturating_add),
             down: views.iter().map(|view| view.down).sum(),
             up: views.iter().map(|view| view.up).sum(),
+            fetched: behind().fold((0, 0), |(all, wire), view| {
+                (all + view.fetched.0, wire + view.fetched.1)
+            }),
             advance: behind().map(|view| view.advance).sum(),
             peers: views.iter().map(|view| view.peers).sum(),
             eta_seconds: behind().map(|view| view.eta_seconds).max().flatten(),
@@ -107,7 +113,11 @@ impl View {
         let numbers = match self.state {
             State::Scanning | State::Verifying => format!(", {}/s", binary(self.advance)),
             State::Downloading if self.waits => format!(", waits{swarm}"),
-            State::Downloading => format!(", down {}/s{swarm}", binary(self.down)),
+            State::Downloading => format!(
+                ", down {}/s{}{swarm}",
+                binary(self.down),
+                on_the_wire(self.fetched.0, self.fetched.1)
+            ),
             State::Seeding => swarm,
             State::Fetching | State::Done | State::Failed => String::new(),
         };
@@ -115,6 +125,14 @@ impl View {
             format!(", {} left", Clock(seconds))
         });
         numbers + &left
+    }
+}
+
+/// How much of these bytes went over the wire, if they were compressed there.
+fn on_the_wire(bytes: u64, wire_bytes: u64) -> String {
+    match wire_bytes < bytes {
+        true => format!(" ({} % on the wire)", wire_bytes * 100 / bytes),
+        false => String::new(),
     }
 }
 
@@ -141,12 +159,14 @@ pub(super) fn done(outcome: &Outcome, status: &Status) -> String {
         some("remains:", &outcome.remains),
     );
     format!(
-        "done: {}{place} in {} ({}/s), {verified}, fetched {}, uploaded {}{wiped}{remains}",
+        "done: {}{place} in {} ({}/s), {verified}, fetched {}{}, uploaded {}{}{wiped}{remains}",
         binary(outcome.bytes),
         Clock(outcome.took.as_secs()),
         binary(rate),
-        binary(outcome.fetched),
+        binary(status.fetched),
+        on_the_wire(status.fetched, status.fetched_wire),
         binary(status.uploaded),
+        on_the_wire(status.uploaded, status.uploaded_wire),
     )
 }
 

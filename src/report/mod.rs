@@ -146,6 +146,9 @@ pub struct Status {
     /// Payload that came over the network, including blocks that were dropped.
     pub fetched: u64,
     pub uploaded: u64,
+    /// Both as they went over the network: blocks may be compressed there.
+    pub fetched_wire: u64,
+    pub uploaded_wire: u64,
     pub peers: u32,
     /// What is waited for while nothing arrives.
     pub waiting: Option<String>,
@@ -162,7 +165,6 @@ pub struct Outcome {
     pub bad_offset: Option<u64>,
     pub took: Duration,
     pub bytes: u64,
-    pub fetched: u64,
     pub info_hash: String,
     /// Signatures on the target that were not of the image: removed, or still there.
     pub wiped: Vec<String>,
@@ -179,7 +181,6 @@ impl Outcome {
             bad_offset: None,
             took: Duration::ZERO,
             bytes,
-            fetched: 0,
             info_hash: String::new(),
             wiped: Vec::new(),
             remains: Vec::new(),
@@ -522,6 +523,8 @@ mod testing {
             bytes: 1000 << 20,
             fetched: 0,
             uploaded: 0,
+            fetched_wire: 0,
+            uploaded_wire: 0,
             peers: 2,
             waiting: None,
         }
@@ -534,7 +537,6 @@ mod testing {
             bad_offset: None,
             took: Duration::from_millis(72_500),
             bytes: 1000 << 20,
-            fetched: 1001 << 20,
             info_hash: "00ff".into(),
             wiped: Vec::new(),
             remains: Vec::new(),
@@ -569,6 +571,8 @@ mod tests {
                 good: (done / 100) as u32 * 70,
                 fetched: quarter * (10 << 20) / 4,
                 uploaded: done << 19,
+                fetched_wire: quarter * (6 << 20) / 4,
+                uploaded_wire: done << 19,
                 ..status(State::Downloading)
             };
             console.update(at(quarter * 250), 0, &moved);
@@ -588,19 +592,25 @@ mod tests {
                 ..status(State::Verifying)
             },
         );
-        console.finish(at(12_200), 0, &status(State::Done), &outcome());
+        let done = Status {
+            fetched: 1001 << 20,
+            fetched_wire: 550 << 20,
+            ..status(State::Done)
+        };
+        console.finish(at(12_200), 0, &done, &outcome());
         assert!(console.out.is_empty());
         assert_eq!(
             lines(&mut console.err),
             [
                 "sda1 -> /dev/sda1: reading the torrent",
                 "sda1 -> /dev/sda1: downloading 0.0 %, 0 of 1000 pieces, down 0 B/s, up 0 B/s, 2 peers",
-                "sda1 -> /dev/sda1: downloading 5.0 %, 50 of 1000 pieces, down 10.0 MiB/s, \
-                 up 5.0 MiB/s, 2 peers, 1:35 left",
-                "sda1 -> /dev/sda1: downloading 10.0 %, 100 of 1000 pieces, 70 verified, down 10.0 MiB/s, \
-                 up 5.0 MiB/s, 2 peers, 1:30 left",
+                "sda1 -> /dev/sda1: downloading 5.0 %, 50 of 1000 pieces, down 10.0 MiB/s \
+                 (60 % on the wire), up 5.0 MiB/s, 2 peers, 1:35 left",
+                "sda1 -> /dev/sda1: downloading 10.0 %, 100 of 1000 pieces, 70 verified, down 10.0 MiB/s \
+                 (60 % on the wire), up 5.0 MiB/s, 2 peers, 1:30 left",
                 "sda1 -> /dev/sda1: verifying 50.0 %, 500 of 1000 pieces, 0 B/s",
-                "sda1 -> /dev/sda1: done: 1000.0 MiB in 1:12 (13.7 MiB/s), 1000 pieces verified, fetched 1001.0 MiB, \
+                "sda1 -> /dev/sda1: done: 1000.0 MiB in 1:12 (13.7 MiB/s), 1000 pieces verified, fetched 1001.0 MiB \
+                 (54 % on the wire), \
                  uploaded 0 B",
             ]
         );
@@ -688,6 +698,8 @@ mod tests {
             good: 400,
             fetched: 5,
             uploaded: 7,
+            fetched_wire: 3,
+            uploaded_wire: 4,
             ..status(State::Downloading)
         };
         console.update(at(0), 0, &running);
@@ -696,6 +708,7 @@ mod tests {
             [
                 "{\"state\":\"downloading\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
               \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\
+              \"fetched_wire\":3,\"uploaded_wire\":4,\
               \"good\":400,\"disk\":null}"
             ]
         );
@@ -723,6 +736,7 @@ mod tests {
             [
                 "{\"state\":\"failed\",\"torrent\":\"sda1\",\"target\":\"/dev/sda1\",\"percent\":63.2,\
               \"have\":632,\"pieces\":1000,\"fetched\":5,\"uploaded\":7,\"down\":0,\"up\":0,\"peers\":2,\"eta\":null,\
+              \"fetched_wire\":3,\"uploaded_wire\":4,\
               \"verified\":true,\"good\":1000,\"bad_offset\":4096,\"seconds\":72.500,\"mb_per_second\":0.0,\"bytes\":1048576000,\
               \"info_hash\":\"00ff\",\"wiped\":[\"RAID at byte 5\",\"ZFS at byte 7\"],\"remains\":[],\
               \"disk\":{\"path\":\"/dev/sda1\",\"model\":\"QEMU \\\"HD\\\"\",\"serial\":null,\"size\":4096},\"error\":\"I/O error\"}"
@@ -784,7 +798,7 @@ mod tests {
         assert!(!drawn.contains('\n'));
         let last = drawn.rsplit('\r').next().unwrap();
         let bar = "sda1 -> /dev/sda1 downloading [---------] 10.0 %";
-        let numbers = "down 10.0 MiB/s, up 5.0 MiB/s, 2 peers, 1:30 left";
+        let numbers = "down 10.0 MiB/s (60 % on the wire), up 5.0 MiB/s, 2 peers, 1:30 left";
         let expected = format!("{bar}, {numbers}\x1b[K");
         assert_eq!(last, expected);
         console.note("tracker: not today\x1b[2J\n  really");

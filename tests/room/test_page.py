@@ -12,13 +12,15 @@ from room.page import HISTORY_POINTS_MAX, History, status, totals, write
 class Totals(unittest.TestCase):
     def test_the_room_in_one_line(self):
         rows = [row(1, "done"), row(2, "failed", percent=50.0, error="no disk"),
-                row(3, "downloading", percent=25.0, down=100, up=30, eta=60),
+                row(3, "downloading", percent=25.0, down=100, up=30, eta=60, fetched=9,
+                    fetched_wire=5),
                 row(4, "downloading", percent=75.0, down=50, up=5, eta=20),
                 row(5, "verifying", percent=10.0), row(6)]
         self.assertEqual(
             totals(rows, ROOM).__dict__,
             {"machines": 6, "complete": 1, "failed": 1, "working": 3, "missing": 1, "down": 150,
-             "up": 35, "bytes_left": 20 * GIB, "percent": 60.0, "eta": 60, "seed_up": 0})
+             "up": 35, "bytes_left": 20 * GIB, "percent": 60.0, "eta": 60, "seed_up": 0,
+             "fetched": 9, "fetched_wire": 5})
 
     def test_expected_machines_without_a_row_are_missing(self):
         sums = totals([row(1, "done")], replace(ROOM, expect=3))

@@ -4,6 +4,7 @@ import io
 import json
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,14 @@ lab-4             -                        -         -       -      -  missing: 
         rows = ours.rows(NOW)
         self.assertTrue(summary(rows, ours.totals(rows)).endswith(
             "lab-19, lab-20 and 79 more), 99 expected"))
+
+    def test_bytes_on_the_wire_are_said_if_they_are_fewer(self) -> None:
+        ours = room(1)
+        rows = ours.rows(NOW)
+        for wire, words in ((0, ""), (5 * 10**9, ""),
+                            (26 * 10**8, "; 5.0 GB fetched, 2.6 GB on the wire")):
+            rows = [replace(row, fetched=5 * 10**9, fetched_wire=wire) for row in rows]
+            self.assertTrue(summary(rows, ours.totals(rows)).endswith(f"1 expected{words}"))
 
 
 class Wake(unittest.TestCase):

@@ -298,15 +298,17 @@ class Figures(unittest.TestCase):
         row = the_row(
             report({"state": "fetching"}, time=1000),
             report({"state": "downloading", "target": "disk:auto", "percent": 40.5, "have": 40,
-                    "pieces": 100, "fetched": 7, "uploaded": 8, "down": 5, "up": 6, "eta": 12,
+                    "pieces": 100, "fetched": 7, "uploaded": 8, "fetched_wire": 3,
+                    "uploaded_wire": 4, "down": 5, "up": 6, "eta": 12,
                     "waiting": "for a peer", "nic": "eth0", "driver": "e1000e", "version": "1.0",
                     "link_mbps": 1000, "disk": {"path": "/dev/sda", "model": "QEMU HARDDISK",
                                                 "serial": "DISK1", "size": 64 << 20}}, time=1001))
         self.assertEqual(
             (row.percent, row.down, row.up, row.fetched, row.uploaded, row.pieces, row.eta,
-             row.waiting, row.nic, row.driver, row.version, row.link_mbps, row.bytes, row.left),
+             row.waiting, row.nic, row.driver, row.version, row.link_mbps, row.bytes, row.left,
+             row.fetched_wire, row.uploaded_wire),
             (40.5, 5, 6, 7, 8, 100, 12, "for a peer", "eth0", "e1000e", "1.0", 1000, BYTES,
-             BYTES * 6 // 10))
+             BYTES * 6 // 10, 3, 4))
         self.assertEqual(row.disk, "QEMU HARDDISK, serial DISK1, 64 MiB")
         self.assertEqual(row.disks, [{"target": "disk:auto", "path": "/dev/sda",
                                       "model": "QEMU HARDDISK", "serial": "DISK1",
@@ -393,7 +395,8 @@ class Hostile(unittest.TestCase):
                           "\u202egnp", "\ud800", [], [[]] * 100, {}, {"a": 1}, {"model": 5}]
         members = ["state", "torrent", "target", "percent", "have", "pieces", "fetched",
                    "uploaded", "down", "up", "peers", "eta", "waiting", "verified", "good", "disk",
-                   "error", "mac", "nic", "driver", "link_mbps", "version", "wiped"]
+                   "error", "mac", "nic", "driver", "link_mbps", "version", "wiped",
+                   "fetched_wire", "uploaded_wire"]
         for seed in range(1000):
             random_ = random.Random(seed)
             said: dict[str, Any] = {"state": random_.choice(STATES), "target": "t"}

@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use libfuzzer_sys::fuzz_target;
 use swarm_proto::units::{Block, PieceIndex};
 use swarm_proto::wire::extension::{ExtendedHandshake, Pex};
-use swarm_proto::wire::message::{self, Frame, HANDSHAKE_BYTES, Handshake, Message, WireError};
+use swarm_proto::wire::message::{
+    self, Frame, HANDSHAKE_BYTES, Handshake, LZ_BLOCK_ID, Message, WireError,
+};
 use swarmdd_fuzz::{Input, cut};
 
 fuzz_target!(|data: &[u8]| {
@@ -73,6 +75,16 @@ fn check_frame(frame: &Frame, bytes: &[u8]) -> usize {
             };
             assert_eq!(message::piece_header(block), *bytes);
             return raw.length as usize;
+        }
+        Frame::Packed(raw, packed_bytes) => {
+            let block = Block {
+                piece: PieceIndex(raw.index),
+                begin: raw.begin,
+                length: raw.length,
+            };
+            let header = message::packed_header(block, *packed_bytes, LZ_BLOCK_ID);
+            assert_eq!(header, *bytes);
+            return *packed_bytes as usize;
         }
         // Its body was skipped.
         Frame::Message(Message::Unknown(id)) => assert_eq!(bytes[4], *id),

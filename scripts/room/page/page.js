@@ -98,7 +98,9 @@ function showTotals(status) {
   set(byId("eta"), totals.eta === null ? "–" : clock(totals.eta));
   set(byId("percent"), `${Math.floor(totals.percent)} %`);
   set(byId("left"), bytes(totals.bytes_left));
-  set(byId("down"), `${bytes(totals.down)}/s`);
+  const shrunk = totals.fetched_wire > 0 && totals.fetched_wire < totals.fetched;
+  const wire = Math.floor(100 * totals.fetched_wire / totals.fetched);
+  set(byId("down"), `${bytes(totals.down)}/s` + (shrunk ? ` (${wire} % on the wire)` : ""));
   set(byId("seed"), `${bytes(status.seed.up)}/s`);
   byId("all").setAttribute("aria-valuenow", Math.floor(totals.percent));
   byId("all").style.setProperty("--percent", `${totals.percent}%`);

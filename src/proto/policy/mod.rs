@@ -3,15 +3,15 @@
 //!
 //! `picker` chooses the blocks to request, with `open_piece` and `ranking` as its memory. `choker`
 //! chooses the peers to serve, `mesh` those to connect to, `seats` those that make room, `blame`
-//! those to keep away from, `subnet` says who may take part, `room` who of a room fetches through its
-//! router, `throttle` keeps to the rate limits,
-//! and `tracker` decides when to announce. `cache` decides what the buffers hold, `read_queue`
-//! which chunks are read and hashed in a scan or a read-back, `spare_time` whether the disk has
-//! time for it.
+//! those to keep away from, `subnet` says who may take part, `room` who of a room fetches through
+//! its router, `throttle` keeps to the rate limits, `load` decides when blocks are compressed, and
+//! `tracker` when to announce. `cache` decides what the buffers hold, `read_queue` which chunks are
+//! read and hashed in a scan or a read-back, `spare_time` whether the disk has time for it.
 
 pub(crate) mod blame;
 pub mod cache;
 pub(crate) mod choker;
+pub mod load;
 pub(crate) mod mesh;
 mod open_piece;
 pub(crate) mod picker;

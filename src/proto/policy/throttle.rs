@@ -11,6 +11,7 @@
 
 use core::time::Duration;
 
+use super::load::Load;
 use crate::limits::{BLOCK_BYTES, THROTTLE_BURST, THROTTLE_PAUSE, THROTTLE_QUANTUM};
 use crate::units::Instant;
 
@@ -20,6 +21,7 @@ use crate::units::Instant;
 pub struct Throttles {
     pub up: Throttle,
     pub down: Throttle,
+    pub load: Load,
 }
 
 impl Throttles {
@@ -29,6 +31,7 @@ impl Throttles {
         Throttles {
             up: throttle(up),
             down: throttle(down),
+            load: Load::default(),
         }
     }
 

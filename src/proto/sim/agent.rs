@@ -22,7 +22,7 @@ use crate::policy::subnet::Subnet;
 use crate::policy::throttle::Throttles;
 use crate::rng::Rng;
 use crate::swarm::{self, Config, Outcome, ScanPolicy, Send, Sink, State, Swarm, Work};
-use crate::units::{BufferId, Instant, PeerId, PeerSlot, PieceIndex};
+use crate::units::{Block, BufferId, Instant, PeerId, PeerSlot, PieceIndex};
 use crate::wire::message::RawBlock;
 
 pub struct Agent {
@@ -31,6 +31,9 @@ pub struct Agent {
     pub process: ProcessId,
     pub swarm: Swarm,
     pub throttles: Throttles,
+    /// Until then it compresses. And when it last noted how long it slept.
+    pub busy_until: Instant,
+    noted_at: Instant,
     pub checker: Checker,
     meter: Meter,
     pub image: Image,
@@ -114,6 +117,7 @@ impl Agent {
                 _ => distance,
             },
             alignment: 512,
+            compress: options.compress,
             tracker_grace: identity.tracker_grace,
             seed_for: options.seed_for,
             limits: options.limits,
@@ -132,6 +136,8 @@ impl Agent {
             process: identity.process,
             swarm: core(now, image, config, identity.subnets),
             throttles: Throttles::new(options.max_up, options.max_down),
+            busy_until: now,
+            noted_at: now,
             meter: Meter::new(options.max_up),
             checker: Checker::new(
                 image,
@@ -248,8 +254,13 @@ impl Agent {
         now: Instant,
         slot: PeerSlot,
         block: RawBlock,
+        packed: Option<u32>,
     ) -> Option<(BufferId, u32)> {
-        let Sink::Buffer { buffer, offset } = self.swarm.begin_block(now, slot, block) else {
+        let sink = match packed {
+            Some(wire_bytes) => self.swarm.begin_packed(now, slot, block, wire_bytes),
+            None => self.swarm.begin_block(now, slot, block),
+        };
+        let Sink::Buffer { buffer, offset } = sink else {
             return None;
         };
         assert!(
@@ -270,7 +281,7 @@ impl Agent {
         &mut self,
         now: Instant,
         slot: PeerSlot,
-        block: RawBlock,
+        (block, packed): (RawBlock, Option<u32>),
         good: bool,
         place: Option<(BufferId, u32)>,
     ) {
@@ -284,7 +295,13 @@ impl Agent {
             let range = offset..offset + block.length;
             self.pool.cells_mut(buffer, &range)[0] = if good && whole { content } else { None };
         }
-        self.checker.fetched += u64::from(block.length);
+        let wire_bytes = packed.unwrap_or(block.length);
+        let bytes = match place {
+            Some(_) => block.length,
+            None => wire_bytes,
+        };
+        self.checker.fetched += u64::from(bytes);
+        self.checker.fetched_wire += u64::from(wire_bytes);
         self.swarm
             .handle_block(now, slot, block, &mut self.throttles);
     }
@@ -307,8 +324,12 @@ impl Agent {
                 block,
                 buffer,
                 offset,
+                packed,
             } => {
-                self.meter.passes(now, block.length);
+                let packed = packed.and_then(|_| self.pack(now, slot, block));
+                let wire_bytes = packed.unwrap_or(block.length);
+                self.meter.passes(now, wire_bytes);
+                self.checker.uploaded_wire += u64::from(wire_bytes);
                 let range = offset..offset + block.length;
                 let good = self.checker.block_sent(
                     block,
@@ -325,11 +346,31 @@ impl Agent {
                     Packet::Block {
                         block: block.into(),
                         good,
+                        packed,
                     },
                     Some(buffer),
                 )
             }
         }
+    }
+
+    /// Compresses a block: to which length, if it shrinks. That takes its time in any case.
+    fn pack(&mut self, now: Instant, slot: PeerSlot, block: Block) -> Option<u32> {
+        let micros = (u64::from(block.length) * 1_000_000).div_ceil(self.options.packs);
+        self.busy_until = self.busy_until.max(now) + Duration::from_micros(micros);
+        let packed = self.image.packed_bytes(block);
+        let wire_bytes = packed.unwrap_or(block.length);
+        let throttles = &mut self.throttles;
+        self.swarm.handle_packed(slot, wire_bytes, throttles);
+        packed
+    }
+
+    /// Its event loop runs. Until now it compressed, or slept.
+    pub fn note_turn(&mut self, now: Instant) {
+        let awake = self.busy_until.since(self.noted_at);
+        let asleep = now.since(self.noted_at).saturating_sub(awake);
+        self.throttles.load.note_turn(now, asleep);
+        self.noted_at = now;
     }
 
     pub fn sent(&mut self, now: Instant, slot: PeerSlot, buffer: BufferId, bytes: u32) {

@@ -126,10 +126,15 @@ impl World {
             }
         }
         if segment.has_block {
-            let Packet::Block { block, good } = self.network.take(from) else {
+            let Packet::Block {
+                block,
+                good,
+                packed,
+            } = self.network.take(from)
+            else {
                 unreachable!("`has_block` says that a block follows")
             };
-            self.begin_block(to, block, good);
+            self.begin_block(to, (block, packed), good);
             self.queue
                 .schedule(segment.ends_at, SimEvent::BlockEnds(segment));
         } else {
@@ -144,7 +149,12 @@ impl World {
         if !self.is_open(segment.from) || self.is_frozen(to) {
             return;
         }
-        let Receiving { block, good, place } = self
+        let Receiving {
+            block,
+            packed,
+            good,
+            place,
+        } = self
             .network
             .end_mut(to)
             .flow
@@ -158,7 +168,7 @@ impl World {
         );
         if let (MachineState::Agent(agent), Some(slot)) = (&mut self.machines[machine].state, slot)
         {
-            agent.end_block(now, slot, block, good, place);
+            agent.end_block(now, slot, (block, packed), good, place);
         }
         self.count_arrival(segment.from, block.length);
         self.free_window(segment);
@@ -223,18 +233,26 @@ impl World {
         }
     }
 
-    fn begin_block(&mut self, to: EndId, block: RawBlock, good: bool) {
+    fn begin_block(&mut self, to: EndId, (block, packed): (RawBlock, Option<u32>), good: bool) {
         let (now, machine, slot) = (
             self.now,
             self.network.end(to).machine,
             self.network.end(to).slot,
         );
         let place = match (&mut self.machines[machine].state, slot) {
-            (MachineState::Agent(agent), Some(slot)) => agent.begin_block(now, slot, block),
+            (MachineState::Agent(agent), Some(slot)) => agent.begin_block(now, slot, block, packed),
             (MachineState::Agent(_), None) => unreachable!("the handshake came first"),
-            _ => None,
+            _ => {
+                assert_eq!(packed, None, "fakes take no compressed blocks");
+                None
+            }
         };
-        self.network.end_mut(to).flow.receiving = Some(Receiving { block, good, place });
+        self.network.end_mut(to).flow.receiving = Some(Receiving {
+            block,
+            packed,
+            good,
+            place,
+        });
     }
 
     fn count_arrival(&mut self, from: EndId, bytes: u32) {

@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use super::image::{Image, Shape};
 use crate::limits::*;
+use crate::policy::load::Compress;
 use crate::policy::throttle::Throttles;
 use crate::rng::Rng;
 use crate::swarm::*;
@@ -44,6 +45,7 @@ impl Bench {
             verify: true,
             read_back_distance: READ_BACK_DISTANCE,
             alignment: 512,
+            compress: Compress::Auto,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             limits: SeedingLimits::default(),

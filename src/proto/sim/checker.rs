@@ -52,6 +52,9 @@ pub struct Checker {
     hashes: RunningHashes,
     pub fetched: u64,
     pub uploaded: u64,
+    pub fetched_wire: u64,
+    /// Given to the network, and perhaps not sent yet.
+    pub uploaded_wire: u64,
     pub first_error: Option<DiskError>,
     /// Somebody who has data told the agent so.
     met_data: bool,
@@ -83,6 +86,8 @@ impl Checker {
             hashes: RunningHashes::default(),
             fetched: 0,
             uploaded: 0,
+            fetched_wire: 0,
+            uploaded_wire: 0,
             first_error: None,
             met_data: false,
         }
@@ -439,6 +444,8 @@ impl Checker {
             progress.uploaded, self.uploaded,
             "payload bytes it says it sent, bytes sent"
         );
+        assert_eq!(progress.fetched_wire, self.fetched_wire);
+        assert!(progress.uploaded_wire <= self.uploaded_wire);
         assert!(progress.unused <= progress.fetched);
         assert_eq!(
             progress.verified as usize,

@@ -191,7 +191,17 @@ impl FakePeer {
             .conversations
             .get_mut(&end)
             .expect("a request comes on a known connection");
-        let sends = |good| Packet::Block { block, good };
+        // Asked for or not, it may compress what it sends.
+        let packed = self
+            .rng
+            .chance(1, 4)
+            .then_some(block.length / 2)
+            .filter(|bytes| *bytes > 0);
+        let sends = |good| Packet::Block {
+            block,
+            good,
+            packed,
+        };
         match self.behaviour {
             Behaviour::Corrupts { one_in } => conversation
                 .to_send
@@ -208,9 +218,11 @@ impl FakePeer {
             Behaviour::SendsSlowly => conversation.requests.push_back(block),
             Behaviour::SendsOtherBlocks => {
                 let block = other_block(block, &mut self.rng);
-                conversation
-                    .to_send
-                    .push_back(Packet::Block { block, good: true });
+                conversation.to_send.push_back(Packet::Block {
+                    block,
+                    good: true,
+                    packed: None,
+                });
             }
             Behaviour::Poisons | Behaviour::PoisonsSlowly if self.poisoned.insert(block.index) => {
                 conversation.to_send.push_back(sends(false));
@@ -242,7 +254,11 @@ impl FakePeer {
                     let block = conversation.requests.pop_front();
                     conversation
                         .to_send
-                        .extend(block.map(|block| Packet::Block { block, good: true }));
+                        .extend(block.map(|block| Packet::Block {
+                            block,
+                            good: true,
+                            packed: None,
+                        }));
                 }
                 Behaviour::SendsAnything => (0..self.rng.below(20)).for_each(|_| {
                     conversation
@@ -413,6 +429,7 @@ fn any_packet(image: &Image, rng: &mut Rng) -> Packet {
             return Packet::Block {
                 block: RawBlock { length, ..block },
                 good: rng.chance(1, 2),
+                packed: (length > 1 && rng.chance(1, 2)).then(|| 1 + rng.below(length - 1)),
             };
         }
     };

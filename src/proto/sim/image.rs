@@ -8,11 +8,12 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
+use core::ops::Range;
 
 use crate::format::metainfo::Metainfo;
 use crate::format::metainfo_write::{self, Content, Description};
 use crate::limits::BLOCK_BYTES;
-use crate::units::{PieceHash, PieceIndex};
+use crate::units::{Block, PieceHash, PieceIndex};
 
 /// What a place for one block holds: a block of the image by its number, zeros, or garbage
 /// (`None`).
@@ -35,6 +36,8 @@ pub struct Shape {
     pub piece_bytes: u32,
     pub last_piece_bytes: u32,
     pub pieces: Vec<Bytes>,
+    /// To which parts of their bytes pieces are compressed, in percent.
+    pub packed_percent: Range<u32>,
 }
 
 impl Shape {
@@ -46,6 +49,7 @@ impl Shape {
             piece_bytes,
             last_piece_bytes,
             pieces,
+            packed_percent: 100..101,
         }
     }
 }
@@ -57,6 +61,7 @@ pub struct Image {
     pub piece_bytes: u32,
     pub bytes: u64,
     pieces: Arc<Vec<Bytes>>,
+    packed_percent: Range<u32>,
 }
 
 pub const TRACKER: &str = "http://10.77.0.1:6969/announce";
@@ -107,11 +112,23 @@ impl Image {
             piece_bytes,
             bytes,
             pieces: Arc::new(shape.pieces.clone()),
+            packed_percent: shape.packed_percent.clone(),
         }
     }
 
     pub fn all_pieces(&self) -> impl Iterator<Item = PieceIndex> + use<> {
         (0..self.piece_count).map(PieceIndex)
+    }
+
+    /// What a block is compressed to; None if it does not shrink.
+    pub fn packed_bytes(&self, block: Block) -> Option<u32> {
+        let Range { start, end } = self.packed_percent;
+        // Pieces differ, in no particular order.
+        let percent = start + block.piece.0.wrapping_mul(0x9e37_79b1) % (end - start);
+        let bytes = block.length * percent / 100;
+        (percent < 94)
+            .then_some(bytes.max(1))
+            .filter(|bytes| *bytes < block.length)
     }
 
     pub fn piece_length(&self, piece: PieceIndex) -> u32 {

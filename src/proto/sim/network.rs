@@ -73,6 +73,7 @@ pub struct Flow {
 #[derive(Clone, Copy)]
 pub struct Receiving {
     pub block: RawBlock,
+    pub packed: Option<u32>,
     pub good: bool,
     /// Buffer and offset where its bytes go. `None`: they are dropped.
     pub place: Option<(BufferId, u32)>,

@@ -9,6 +9,7 @@ use super::fake_peer::Behaviour;
 use super::image::Shape;
 use super::tracker::TrackerOptions;
 use crate::limits::{BUFFER_BYTES_MAX, READ_BACK_DISTANCE};
+use crate::policy::load::Compress;
 use crate::swarm::{Role, SeedingLimits};
 use crate::units::Instant;
 
@@ -110,6 +111,9 @@ pub struct AgentOptions {
     /// `--max-up` and `--max-down`, in bytes per second.
     pub max_up: Option<u64>,
     pub max_down: Option<u64>,
+    pub compress: Compress,
+    /// Bytes per second that it compresses. Meanwhile it does nothing else.
+    pub packs: u64,
     pub disk: DiskOptions,
     /// Buffers beyond the smallest possible number.
     pub spare_buffers: u32,
@@ -189,6 +193,8 @@ impl Options {
             rack: None,
             max_up: None,
             max_down: None,
+            compress: Compress::Never,
+            packs: 500_000_000,
             disk: disk(role),
             spare_buffers: (48 * MIB / u64::from(piece_bytes.min(BUFFER_BYTES_MAX))) as u32,
             starts_at: Instant(0),

@@ -5,20 +5,31 @@ use core::time::Duration;
 
 use super::ids::EndId;
 use crate::units::Instant;
-use crate::wire::message::{HANDSHAKE_BYTES, Handshake, Message, PIECE_HEADER_BYTES, RawBlock};
+use crate::wire::message::{
+    HANDSHAKE_BYTES, Handshake, Message, PACKED_HEADER_BYTES, PIECE_HEADER_BYTES, RawBlock,
+};
 
 /// One message. No payload travels, only whether the bytes are those of the torrent (`good`).
 #[derive(Clone, Debug)]
 pub enum Packet {
     Handshake(Box<Handshake>),
     Message(Message),
-    Block { block: RawBlock, good: bool },
+    Block {
+        block: RawBlock,
+        good: bool,
+        /// What its payload is compressed to.
+        packed: Option<u32>,
+    },
 }
 
 impl Packet {
     pub fn bytes(&self) -> u32 {
         match self {
             Packet::Handshake(_) => HANDSHAKE_BYTES as u32,
+            Packet::Block {
+                packed: Some(wire_bytes),
+                ..
+            } => PACKED_HEADER_BYTES as u32 + wire_bytes,
             Packet::Block { block, .. } => PIECE_HEADER_BYTES as u32 + block.length,
             Packet::Message(message) => match message {
                 Message::KeepAlive => 4,

@@ -57,6 +57,10 @@ impl World {
     /// Polls an agent until no poll has an answer.
     pub fn run_loop(&mut self, machine: MachineId) {
         let process = self.machines[machine].process;
+        let now = self.now;
+        if let Some(agent) = self.agent(machine, process) {
+            agent.note_turn(now);
+        }
         for round in 0.. {
             assert!(
                 round < 10_000,
@@ -154,6 +158,11 @@ impl World {
             let Some(agent) = self.agent(machine, process) else {
                 break;
             };
+            if agent.busy_until > now {
+                let at = agent.busy_until;
+                self.schedule_loop(machine, at);
+                break;
+            }
             let Some(send) = agent.swarm.poll_send(now, slot, &mut agent.throttles) else {
                 break;
             };

@@ -4,6 +4,7 @@
 //! 2012): a fault that is always there hides what happens without it.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::time::Duration;
 
 use super::disk::{Contents, DiskFault, DiskOptions};
@@ -15,6 +16,7 @@ use super::options::{
 use super::random::random_up_to;
 use super::tracker::TrackerOptions;
 use crate::limits::RATE_MIN;
+use crate::policy::load::Compress;
 use crate::rng::Rng;
 use crate::swarm::{DiskOperation, Role, SeedingLimits};
 use crate::units::Instant;
@@ -60,6 +62,8 @@ impl Options {
         let read_back_distance = read_back_distance(image_bytes, aside);
         change_disks(&mut agents, aside);
         let rack_rates = rack_rates(&mut agents, rate, aside);
+        let packing = &mut Rng::new(seed.rotate_left(32));
+        compress(&mut agents, packing);
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
@@ -76,7 +80,10 @@ impl Options {
             .is_some_and(|tracker| tracker.stops_at.is_some());
         Options {
             seed,
-            shape: shape(piece_count, piece_bytes, rng),
+            shape: Shape {
+                packed_percent: packed_percent(packing),
+                ..shape(piece_count, piece_bytes, rng)
+            },
             agents,
             fakes,
             nat_from,
@@ -159,6 +166,22 @@ fn change_disks(agents: &mut [AgentOptions], rng: &mut Rng) {
     }
 }
 
+/// Some agents compress always, some if they have the time, and some know nothing of it. Some are
+/// so slow that they hold up their links.
+fn compress(agents: &mut [AgentOptions], rng: &mut Rng) {
+    let modes = [Compress::Auto, Compress::Always, Compress::Never];
+    for agent in agents {
+        agent.compress = modes[rng.below(3) as usize];
+        agent.packs = agent.up_rate * u64::from(1 + rng.below(100)) / 4;
+    }
+}
+
+/// Images of which everything shrinks, or nothing, or some pieces.
+fn packed_percent(rng: &mut Rng) -> Range<u32> {
+    let least = rng.below(100);
+    least..least + 1 + rng.below(100)
+}
+
 /// How likely one kind of fault is in a run: percent for each agent or event, often 0.
 fn fault_percent(rng: &mut Rng) -> u32 {
     match rng.below(6) {
@@ -212,6 +235,8 @@ fn agent(role: Role, rate: u64, span: Duration, rng: &mut Rng) -> AgentOptions {
         rack: None,
         max_up: None,
         max_down: None,
+        compress: Compress::Never,
+        packs: rate,
         disk: DiskOptions {
             rate: disk_rate,
             latency_max: random_up_to(disk_latency, rng),

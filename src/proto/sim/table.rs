@@ -14,6 +14,7 @@ use super::run::run;
 use super::world::ARRIVALS_INTERVAL;
 
 use crate::limits::{BLOCK_BYTES, GATEWAYS};
+use crate::policy::load::Compress;
 use crate::units::Instant;
 use crate::wire::message::PIECE_HEADER_BYTES;
 
@@ -266,6 +267,11 @@ impl Room {
         // The seeded runs check the invariants; here they would only take time.
         (options.coarse, options.check_every) = (true, 1_000_000);
         options.hashes.answers = HashAnswers::AtOnce;
+        let percent = numbers("SWARMDD_SIM_RATIO", "100")[0];
+        options.shape.packed_percent = percent..percent + 1;
+        for agent in &mut options.agents {
+            agent.compress = Compress::Auto;
+        }
         for (index, agent) in options.agents[1..].iter_mut().enumerate() {
             // All start together, but not within the same microsecond.
             agent.starts_at =

@@ -200,6 +200,7 @@ impl Swarm {
             let have = self.picker.have();
             self.changes.repeat_losses(&mut peer.changes, have);
         }
+        peer.lz_block = handshake.lz_block.or(peer.lz_block);
         self.note_source(slot);
     }
 
@@ -305,9 +306,27 @@ impl Swarm {
         peer.requests.receiving = Some(Receiving {
             raw,
             kept: sink != Sink::Discard,
+            wire_bytes: raw.length,
             since: now,
         });
         peer.heard_at = now;
+        sink
+    }
+
+    /// Like `begin_block`, of a block that is compressed to `wire_bytes`. Before `handle_block` the
+    /// shell makes it whole again where it goes.
+    pub fn begin_packed(
+        &mut self,
+        now: Instant,
+        slot: PeerSlot,
+        raw: RawBlock,
+        wire_bytes: u32,
+    ) -> Sink {
+        assert!(wire_bytes < raw.length);
+        let sink = self.begin_block(now, slot, raw);
+        if let Some(receiving) = &mut self.peer(slot).requests.receiving {
+            receiving.wire_bytes = wire_bytes;
+        }
         sink
     }
 
@@ -336,11 +355,15 @@ impl Swarm {
         raw: RawBlock,
         throttles: &mut Throttles,
     ) {
-        self.traffic.note_fetched(raw.length);
         let peer = self.peer(slot);
         let begun = peer.requests.receiving.take();
         let begun = begun.expect("a block ends that has begun");
         assert_eq!(begun.raw, raw);
+        // Of what was dropped, nobody knows how long the block would be.
+        let wire_bytes = begun.wire_bytes;
+        let bytes = if begun.kept { raw.length } else { wire_bytes };
+        self.traffic.note_fetched(bytes, wire_bytes);
+        let peer = self.peer(slot);
         peer.heard_at = now;
         let layout = &self.metainfo.layout;
         let Some(block) = layout.check_block(raw.index, raw.begin, raw.length) else {
@@ -349,22 +372,23 @@ impl Swarm {
         };
         let peer = self.peer(slot);
         let asked = peer.requests.remove(block);
-        peer.received(now, raw.length);
+        peer.received(now, bytes);
         if let Some(request) = &asked {
+            throttles.down.give_back(raw.length - wire_bytes);
             let took = now.since(request.at);
             let patience = self.pace.patience();
             self.peer(slot).answered(now, took, patience);
             self.pace.note(took);
         } else {
             // The request was taken back too late, or there was none: nothing was taken for it.
-            throttles.down.charge(raw.length);
+            throttles.down.charge(wire_bytes);
             let peer = self.peer(slot);
             if peer.requests.was_cancelled(block) {
                 peer.requests.answered(now);
             }
         }
         if !begun.kept {
-            self.traffic.note_unused(raw.length);
+            self.traffic.note_unused(bytes);
             if asked.is_some_and(|request| !request.late) {
                 self.picker.release(block, slot);
             }

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use crate::format::layout::Layout;
 use crate::limits::*;
+use crate::policy::load::Compress;
 use crate::policy::subnet::Subnet;
 use crate::units::*;
 use crate::wire::message::{Handshake, Message};
@@ -28,6 +29,7 @@ pub struct Config {
     /// subnet is excluded.
     pub allowed: Vec<Subnet>,
     pub scan: ScanPolicy,
+    pub compress: Compress,
     /// Read every written piece back before announcing `completed`.
     pub verify: bool,
     /// Bytes that are written between a piece and its read-back before the end of the download.
@@ -212,11 +214,14 @@ pub enum Send {
     Handshake(Handshake),
     Message(Message),
     /// `wire::piece_header`, then `block.length` bytes at `offset` of `buffer`. These bytes do not
-    /// change until `handle_sent` or `handle_closed`.
+    /// change until `handle_sent` or `handle_closed`. With an id in `packed`: call `handle_packed`
+    /// at once, with the length that the block is compressed to. If it is shorter, the block goes
+    /// so, after `wire::packed_header`.
     Block {
         block: Block,
         buffer: BufferId,
         offset: u32,
+        packed: Option<u8>,
     },
 }
 
@@ -284,6 +289,9 @@ pub struct Progress {
     pub fetched: u64,
     pub unused: u64,
     pub uploaded: u64,
+    /// Both as they went over the network, where they may have been compressed.
+    pub fetched_wire: u64,
+    pub uploaded_wire: u64,
     pub peers: u32,
 }
 

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 
 use super::Swarm;
 use super::interface::*;
-use super::peer::{Direction, Peer, Phase, overdue};
+use super::peer::{Direction, Peer, Phase, Sending, overdue};
 use crate::limits::*;
 use crate::policy::mesh::{Ending, PeerKind, Sides};
 use crate::policy::seats::Patience;
@@ -139,7 +139,7 @@ impl Swarm {
             self.request_ends(slot, request, throttles);
         }
         self.picker.left(slot);
-        for (_, buffer) in &peer.sending {
+        for Sending { buffer, .. } in &peer.sending {
             self.cache.unpin(*buffer);
         }
         for piece in peer.has().present() {

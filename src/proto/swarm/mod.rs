@@ -112,7 +112,7 @@ use crate::units::*;
 /// - *Getters* (`state`, `metainfo`, `have`, `progress`, `uploaded_at`, `has_to_hash`) change
 ///   nothing.
 /// - *Commands*: `leave`.
-/// - `handle_*` and `begin_block` say what happened. `now` never goes back.
+/// - `handle_*` and `begin_*` say what happened. `now` never goes back.
 /// - `poll_*` say what to do next. Everything that they return must be done, once.
 ///
 /// Methods that send, receive or wait take the limits of the process (`Throttles`): all swarms of a
@@ -324,6 +324,8 @@ impl Swarm {
             fetched: self.traffic.fetched(),
             unused: self.traffic.unused(),
             uploaded: self.traffic.uploaded(),
+            fetched_wire: self.traffic.fetched_wire(),
+            uploaded_wire: self.traffic.uploaded_wire(),
             peers: self.peers.live_count() as u32,
         }
     }

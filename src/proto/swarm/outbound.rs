@@ -7,15 +7,16 @@ use alloc::string::String;
 
 use super::Swarm;
 use super::interface::*;
-use super::peer::{Peer, Phase, PickInputs, overdue};
+use super::peer::{Peer, Phase, PickInputs, Sending, overdue};
 use crate::limits::*;
 use crate::policy::cache::Chunk;
+use crate::policy::load::Compress;
 use crate::policy::picker::{Asked, Pick};
 use crate::policy::room::Share;
 use crate::policy::throttle::{Throttle, Throttles};
 use crate::units::*;
 use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, PEX_ID};
-use crate::wire::message::{Handshake, Message};
+use crate::wire::message::{Handshake, LZ_BLOCK_ID, Message};
 
 impl Swarm {
     /// The next thing to send to this peer. Call it while there is room for it.
@@ -59,7 +60,7 @@ impl Swarm {
         if let Some(message) = message {
             return Some(Send::Message(message));
         }
-        self.upload(now, slot, &mut throttles.up)
+        self.upload(now, slot, throttles)
             .or_else(|| self.keep_alive(now, slot))
     }
 
@@ -110,6 +111,7 @@ impl Swarm {
     fn extended_handshake(&self, offers: bool) -> Message {
         let handshake = ExtendedHandshake {
             dont_have: Some(DONT_HAVE_ID),
+            lz_block: (self.config.compress != Compress::Never).then_some(LZ_BLOCK_ID),
             ut_pex: (!self.metainfo.private).then_some(PEX_ID),
             reqq: Some(UPLOAD_QUEUE_MAX as u32),
             client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
@@ -346,10 +348,10 @@ impl Swarm {
     }
 
     /// The next block that this peer asked for, if it is in memory and within the limit.
-    fn upload(&mut self, now: Instant, slot: PeerSlot, up: &mut Throttle) -> Option<Send> {
+    fn upload(&mut self, now: Instant, slot: PeerSlot, throttles: &mut Throttles) -> Option<Send> {
         let peer = self.peers.get(slot)?;
         let block = *peer.uploads.front()?;
-        if !up.may_take(now, &peer.up_turn) {
+        if !throttles.up.may_take(now, &peer.up_turn) {
             return None;
         }
         let chunk = Chunk {
@@ -357,7 +359,7 @@ impl Swarm {
             index: block.begin / self.buffer_bytes,
         };
         // Once half of the pool is being sent, each peer keeps a single buffer of it busy.
-        let pins = |buffer| peer.sending.iter().any(|(_, pinned)| *pinned == buffer);
+        let pins = |buffer| peer.sending.iter().any(|sending| sending.buffer == buffer);
         let crowded = 2 * self.cache.pinned_count() >= self.config.buffer_count as usize;
         let must_wait = |buffer| crowded && !peer.sending.is_empty() && !pins(buffer);
         match self.cache.buffer_of(chunk) {
@@ -369,15 +371,33 @@ impl Swarm {
             self.load_for(slot);
             return None;
         };
+        let has_time = throttles.load.allows(self.config.compress);
         let peer = self.peer(slot);
         peer.uploads.pop_front();
-        up.take(&mut peer.up_turn, block.length);
+        throttles.up.take(&mut peer.up_turn, block.length);
+        throttles.load.note_sent(block.length);
         peer.start_sending(now, block, buffer);
+        let packed = peer
+            .lz_block
+            .filter(|_| has_time && peer.shrinking.tries(block.piece));
         Some(Send::Block {
             block,
             buffer,
             offset: block.begin % self.buffer_bytes,
+            packed,
         })
+    }
+
+    /// The block that `poll_send` has just given out for this peer is compressed to this length, or
+    /// goes as it is if it would not be shorter.
+    pub fn handle_packed(&mut self, slot: PeerSlot, wire_bytes: u32, throttles: &mut Throttles) {
+        let peer = self.peer(slot);
+        let sending = peer.sending.back_mut().expect("a block was given out");
+        assert!(wire_bytes <= sending.block.length);
+        let saved_bytes = sending.block.length - wire_bytes;
+        sending.wire_bytes = wire_bytes;
+        peer.shrinking.note(saved_bytes > 0);
+        throttles.up.give_back(saved_bytes);
     }
 
     /// The kernel has taken the first block that `poll_send` gave out for this peer and that was
@@ -386,9 +406,14 @@ impl Swarm {
         let peer = self.peer(slot);
         (peer.spoke_at, peer.moved_at) = (now, now);
         let sent = peer.took_block(now);
-        let (block, buffer) = sent.expect("only blocks that were given out are sent");
+        let sent = sent.expect("only blocks that were given out are sent");
+        let Sending {
+            block,
+            buffer,
+            wire_bytes,
+        } = sent;
         self.cache.unpin(buffer);
-        self.traffic.note_uploaded(block.length);
+        self.traffic.note_uploaded(block.length, wire_bytes);
         self.leaving.note_uploaded(now, block.length);
         // When a chunk has been sent, another can be read.
         let end = block.begin + block.length;

@@ -23,6 +23,7 @@ use super::rate::Rate;
 use super::requests::Requests;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
+use crate::policy::load::Shrinking;
 use crate::policy::room::Share;
 use crate::policy::throttle::Turn;
 use crate::units::{Block, BufferId, Giver, Instant, PeerId, PieceIndex};
@@ -63,6 +64,16 @@ pub(super) struct PickInputs {
     pub(super) last: bool,
 }
 
+/// A block that the shell is sending.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sending {
+    pub(super) block: Block,
+    /// Pinned until it is sent.
+    pub(super) buffer: BufferId,
+    /// Of its payload on the way.
+    pub(super) wire_bytes: u32,
+}
+
 /// Invariant: `wanted` counts the pieces in `has` that the picker wants.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -89,6 +100,9 @@ pub(super) struct Peer {
     pub(super) said_complete: bool,
     /// The id of the message that tells them that we lost a piece (BEP 54).
     pub(super) dont_have: Option<u8>,
+    /// The id of the message in which they take compressed blocks.
+    pub(super) lz_block: Option<u8>,
+    pub(super) shrinking: Shrinking,
     pub(super) exchange: Exchange,
 
     pub(super) said_handshake: bool,
@@ -139,8 +153,8 @@ pub(super) struct Peer {
 
     /// Blocks they asked for, oldest first.
     pub(super) uploads: VecDeque<Block>,
-    /// Blocks that the shell is sending, and their pinned buffers.
-    pub(super) sending: VecDeque<(Block, BufferId)>,
+    /// Blocks that the shell is sending.
+    pub(super) sending: VecDeque<Sending>,
     /// When they last took a block of `sending`, or when the first one was given out.
     took_at: Instant,
     /// They have taken nothing of `sending` for STALLED_AFTER.
@@ -193,6 +207,8 @@ impl Peer {
             said_offers: false,
             said_complete: false,
             dont_have: None,
+            lz_block: None,
+            shrinking: Shrinking::default(),
             exchange: Exchange::new(now, called_at),
             said_handshake: false,
             said_extended: false,
@@ -456,11 +472,15 @@ impl Peer {
         if self.sending.is_empty() {
             self.took_at = now;
         }
-        self.sending.push_back((block, buffer));
+        self.sending.push_back(Sending {
+            block,
+            buffer,
+            wire_bytes: block.length,
+        });
     }
 
     /// They have taken the first block of `sending`.
-    pub(super) fn took_block(&mut self, now: Instant) -> Option<(Block, BufferId)> {
+    pub(super) fn took_block(&mut self, now: Instant) -> Option<Sending> {
         (self.took_at, self.is_stalled) = (now, false);
         self.excess_reads = self.excess_reads.saturating_sub(1);
         self.sending.pop_front()

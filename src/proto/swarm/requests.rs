@@ -25,6 +25,8 @@ pub(super) struct Request {
 pub(super) struct Receiving {
     pub(super) raw: RawBlock,
     pub(super) kept: bool,
+    /// What its payload takes on the way.
+    pub(super) wire_bytes: u32,
     pub(super) since: Instant,
 }
 

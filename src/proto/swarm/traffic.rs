@@ -10,11 +10,15 @@ pub(super) struct Traffic {
     fetched: u64,
     unused: u64,
     uploaded: u64,
+    /// As they went over the network, where they may have been compressed.
+    fetched_wire: u64,
+    uploaded_wire: u64,
 }
 
 impl Traffic {
-    pub(super) fn note_fetched(&mut self, bytes: u32) {
+    pub(super) fn note_fetched(&mut self, bytes: u32, wire_bytes: u32) {
         self.fetched += u64::from(bytes);
+        self.fetched_wire += u64::from(wire_bytes);
     }
 
     /// Bytes that were fetched are of no use: nobody asked for them, or their piece is bad.
@@ -22,8 +26,9 @@ impl Traffic {
         self.unused += u64::from(bytes);
     }
 
-    pub(super) fn note_uploaded(&mut self, bytes: u32) {
+    pub(super) fn note_uploaded(&mut self, bytes: u32, wire_bytes: u32) {
         self.uploaded += u64::from(bytes);
+        self.uploaded_wire += u64::from(wire_bytes);
     }
 
     /// All payload that was received, unused bytes included.
@@ -37,6 +42,14 @@ impl Traffic {
 
     pub(super) fn uploaded(&self) -> u64 {
         self.uploaded
+    }
+
+    pub(super) fn fetched_wire(&self) -> u64 {
+        self.fetched_wire
+    }
+
+    pub(super) fn uploaded_wire(&self) -> u64 {
+        self.uploaded_wire
     }
 
     /// Bytes that were of use (BEP 3 `downloaded`).

@@ -23,6 +23,10 @@ use crate::wire::message::WireError;
 pub struct ExtendedHandshake {
     /// The id of the message that tells the sender that we have lost a piece (BEP 54).
     pub dont_have: Option<u8>,
+    /// The id of the message in which a block may be sent to the sender compressed: index, begin
+    /// and length of the block as in a request (BEP 3), then an LZ4 block. It answers an ordinary
+    /// request in the place of a `piece`. This extension is our own.
+    pub lz_block: Option<u8>,
     /// The id of PEX messages that are sent to the sender. `None` if it wants no such messages.
     pub ut_pex: Option<u8>,
     /// Requests that the sender keeps before it drops some.
@@ -61,6 +65,9 @@ impl ExtendedHandshake {
         if let Some(id) = self.dont_have {
             put_entry(&mut out, "lt_donthave", i64::from(id));
         }
+        if let Some(id) = self.lz_block {
+            put_entry(&mut out, "lz_block", i64::from(id));
+        }
         if let Some(id) = self.ut_pex {
             put_entry(&mut out, "ut_pex", i64::from(id));
         }
@@ -92,6 +99,7 @@ impl ExtendedHandshake {
         let client = dict.get(b"v").and_then(|value| value.as_bytes());
         Ok(ExtendedHandshake {
             dont_have: extension(b"lt_donthave"),
+            lz_block: extension(b"lz_block"),
             ut_pex: extension(b"ut_pex"),
             reqq: integer("reqq").and_then(positive),
             client: client.map(|client| text::printable(client, TEXT_BYTES_MAX)),
@@ -191,6 +199,7 @@ mod tests {
             (
                 ExtendedHandshake {
                     dont_have: Some(7),
+                    lz_block: Some(9),
                     ut_pex: Some(1),
                     reqq: Some(500),
                     client: Some("swarmdd/0.1.0".into()),
@@ -199,7 +208,7 @@ mod tests {
                     fetches: true,
                     offers: true,
                 },
-                "d7:fetchesi1e1:md11:lt_donthavei7e6:ut_pexi1ee6:offersi1e1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
+                "d7:fetchesi1e1:md11:lt_donthavei7e8:lz_blocki9e6:ut_pexi1ee6:offersi1e1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
             ),
         ];
         for (handshake, text) in cases {
@@ -222,6 +231,7 @@ mod tests {
             6:yourip4:\x0a\x4d\x00\x01e";
         let expected = ExtendedHandshake {
             dont_have: Some(7),
+            lz_block: None,
             ut_pex: Some(1),
             reqq: Some(2000),
             client: Some("libtorrent/2.0.8.0".into()),

@@ -6,9 +6,9 @@
 //! Every message is `length: u32, id: u8, body`, big-endian; a length of 0 is a keep-alive.
 //! [`decode`] takes one message off the front of what has arrived. The payload of a `piece` never
 //! comes here: `decode` consumes the 13 bytes of its header and tells how many bytes follow, and
-//! the shell reads those straight into a pool buffer. The length of every other message is checked
-//! against its bound as soon as length and id have arrived, so a peer cannot make us wait for more,
-//! or store more.
+//! the shell reads those straight into a pool buffer. So it is with a block that is compressed. The
+//! length of every other message is checked against its bound as soon as length and id have
+//! arrived, so a peer cannot make us wait for more, or store more.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -193,6 +193,35 @@ pub fn piece_header(block: Block) -> [u8; PIECE_HEADER_BYTES] {
     bytes
 }
 
+/// The header of an outgoing block that is compressed to `packed_bytes`, which the shell sends
+/// after it. `id` is what the peer calls `lz_block`.
+pub fn packed_header(block: Block, packed_bytes: u32, id: u8) -> [u8; PACKED_HEADER_BYTES] {
+    assert!(packed_bytes < block.length);
+    assert!(block.length <= BLOCK_BYTES);
+    let mut bytes = [0; PACKED_HEADER_BYTES];
+    bytes[..4].copy_from_slice(&(PACKED_LENGTH_BASE + packed_bytes).to_be_bytes());
+    (bytes[4], bytes[5]) = (id::EXTENDED, id);
+    let RawBlock {
+        index,
+        begin,
+        length,
+    } = block.into();
+    for (place, number) in bytes[6..].chunks_mut(4).zip([index, begin, length]) {
+        place.copy_from_slice(&number.to_be_bytes());
+    }
+    bytes
+}
+
+/// The id of the extension message in which peers send us blocks that are compressed. Those of
+/// other messages are in `extension`.
+pub const LZ_BLOCK_ID: u8 = 3;
+
+/// Length, both ids, index, begin and length of a compressed block.
+pub(crate) const PACKED_HEADER_BYTES: usize = 18;
+
+/// Bytes that the length of its message counts besides its payload.
+const PACKED_LENGTH_BASE: u32 = 14;
+
 /// Length, id, index and begin of a `piece`.
 pub(crate) const PIECE_HEADER_BYTES: usize = 13;
 
@@ -208,6 +237,9 @@ pub enum Frame {
     /// The header of a `piece`. Its payload of `length` bytes, 1 to BLOCK_BYTES, follows the
     /// consumed bytes.
     Piece(RawBlock),
+    /// The header of a block that is compressed to this many bytes, fewer than the block has. They
+    /// follow the consumed bytes.
+    Packed(RawBlock, u32),
 }
 
 /// Takes one frame off the front of `bytes`, and returns it with the number of bytes it took.
@@ -249,6 +281,11 @@ pub fn decode(
         id::HAVE_NONE => Message::HaveNone,
         id::REJECT => Message::Reject(block_in(body)),
         id::ALLOWED_FAST => Message::AllowedFast(u32_at(body, 0)),
+        id::EXTENDED if body[0] == LZ_BLOCK_ID => {
+            let block = block_in(&body[1..]);
+            let packed_bytes = u32_at(frame, 0) - PACKED_LENGTH_BASE;
+            return Ok(Some((Frame::Packed(block, packed_bytes), consumed)));
+        }
         id::EXTENDED => Message::Extended {
             id: body[0],
             payload: body[1..].to_vec(),
@@ -259,8 +296,8 @@ pub fn decode(
 }
 
 /// Length that `bytes` must have before [`decode`] gives a frame, as far as it is known: 4 at
-/// first, then 5, then the size of the frame (for a `piece` the size of its header). It is never
-/// more than [`frame_bytes_max`].
+/// first, then 5 or 6, then the size of the frame (if payload follows, the size of its header). It
+/// is never more than [`frame_bytes_max`].
 pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, WireError> {
     if bytes.len() < LENGTH_BYTES {
         return Ok(LENGTH_BYTES);
@@ -272,7 +309,14 @@ pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, Wi
     let Some(&id) = bytes.get(LENGTH_BYTES) else {
         return Ok(LENGTH_BYTES + 1);
     };
-    let allowed = lengths(id, bitfield_bytes_max);
+    let extension = bytes
+        .get(LENGTH_BYTES + 1)
+        .filter(|_| id == id::EXTENDED && length > 1);
+    let packed = extension == Some(&LZ_BLOCK_ID);
+    let allowed = match packed {
+        true => PACKED_LENGTH_BASE + 1..=PACKED_LENGTH_BASE + BLOCK_BYTES - 1,
+        false => lengths(id, bitfield_bytes_max),
+    };
     if !allowed.contains(&length) {
         return Err(WireError::Length {
             id,
@@ -281,10 +325,21 @@ pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, Wi
             max: *allowed.end(),
         });
     }
-    Ok(if id == id::PIECE {
-        PIECE_HEADER_BYTES
-    } else {
-        LENGTH_BYTES + length as usize
+    Ok(match id {
+        id::PIECE => PIECE_HEADER_BYTES,
+        // Which extension it is decides what follows.
+        id::EXTENDED if extension.is_none() => LENGTH_BYTES + 2,
+        _ if packed => {
+            let header = bytes.get(..PACKED_HEADER_BYTES);
+            let block = header.map(|header| block_in(&header[LENGTH_BYTES + 2..]));
+            let packed_bytes = length - PACKED_LENGTH_BASE;
+            let fits = |block: RawBlock| (packed_bytes + 1..=BLOCK_BYTES).contains(&block.length);
+            if !block.is_none_or(fits) {
+                return Err(WireError::Packed);
+            }
+            PACKED_HEADER_BYTES
+        }
+        _ => LENGTH_BYTES + length as usize,
     })
 }
 
@@ -349,6 +404,8 @@ pub enum WireError {
     },
     Extended(BencodeError),
     ExtendedNotADict,
+    /// A block that is not shorter than it was, or is not compressed at all.
+    Packed,
 }
 
 impl fmt::Display for WireError {
@@ -383,6 +440,7 @@ impl fmt::Display for WireError {
             WireError::ExtendedNotADict => {
                 f.write_str("peer sent an extension message that is not a dictionary")
             }
+            WireError::Packed => f.write_str("peer sent a block that is compressed wrongly"),
         }
     }
 }
@@ -509,10 +567,10 @@ mod tests {
             ),
             (
                 Message::Extended {
-                    id: 3,
+                    id: 4,
                     payload: vec![],
                 },
-                "00000002 14 03",
+                "00000002 14 04",
             ),
             (Message::Unknown(21), "00000001 15"),
         ]
@@ -579,6 +637,47 @@ mod tests {
             decode(&bytes, BITFIELD_BYTES),
             Ok(Some((Frame::Piece(one), 13)))
         );
+    }
+
+    #[test]
+    fn a_compressed_block_is_consumed_up_to_its_payload() {
+        let block = Block {
+            piece: PieceIndex(258),
+            begin: 0x4000,
+            length: 0x4000,
+        };
+        let bytes = hex("0000010e 14 03 00000102 00004000 00004000");
+        assert_eq!(packed_header(block, 256, LZ_BLOCK_ID).to_vec(), bytes);
+        assert_eq!(packed_header(block, 256, 9)[5], 9);
+        let expected = Ok(Some((Frame::Packed(block.into(), 256), bytes.len())));
+        let mut stream = bytes.clone();
+        stream.resize(40_000, 0xaa);
+        assert_eq!(decode(&bytes, BITFIELD_BYTES), expected);
+        assert_eq!(decode(&stream, BITFIELD_BYTES), expected);
+        for cut in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..cut], BITFIELD_BYTES), Ok(None));
+            let needed = bytes_needed(&bytes[..cut], BITFIELD_BYTES).unwrap();
+            assert!(needed > cut && needed <= bytes.len(), "cut at {cut}");
+        }
+        // No payload, as much as a block, as much as the block that it names, more than a block.
+        for (text, wrong) in [
+            ("0000000e 14 03", None),
+            ("0000400e 14 03", None),
+            (
+                "0000010e 14 03 00000102 00004000 00000100",
+                Some(WireError::Packed),
+            ),
+            (
+                "0000010e 14 03 00000102 00004000 00004001",
+                Some(WireError::Packed),
+            ),
+        ] {
+            let error = decode(&hex(text), BITFIELD_BYTES).unwrap_err();
+            match wrong {
+                Some(wrong) => assert_eq!(error, wrong),
+                None => assert!(matches!(error, WireError::Length { .. }), "{text}"),
+            }
+        }
     }
 
     #[test]
@@ -656,7 +755,7 @@ mod tests {
     fn longest_allowed_messages_are_taken() {
         for (header, length) in [
             ("00000004 05", 4),
-            ("00010000 14", 65536),
+            ("00010000 14 00", 65536),
             ("00010000 15", 65536),
         ] {
             let mut bytes = hex(header);

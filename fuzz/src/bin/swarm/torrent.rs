@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::metainfo_write::{Content, Description, write};
+use swarm_proto::policy::load::Compress;
 use swarm_proto::swarm::{Config, Role, ScanPolicy, SeedingLimits, buffer_count_min};
 use swarm_proto::units::{PeerId, PieceHash};
 use swarmdd_fuzz::Input;
@@ -90,6 +91,7 @@ pub fn config(input: &mut Input<'_>, metainfo: &Metainfo) -> Config {
         // Half of the torrents are read back as soon as possible, the others at the end.
         read_back_distance: if choice(3) { 0 } else { u64::MAX },
         alignment: 512,
+        compress: Compress::Always,
         tracker_grace: Duration::from_secs(30),
         seed_for: choice(3).then(|| Duration::from_secs(if choice(4) { 0 } else { 60 })),
         limits: SeedingLimits {

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::super::*;
 use crate::format::metainfo_write::{self, Content, Description};
+use crate::policy::load::Compress;
 use crate::policy::subnet::Subnet;
 use crate::policy::throttle::Throttles;
 use crate::wire::announce::Answer;
@@ -66,6 +67,7 @@ pub(super) fn swarm_with_buffers(
         verify: true,
         read_back_distance: READ_BACK_DISTANCE,
         alignment: 512,
+        compress: Compress::Auto,
         tracker_grace: Duration::from_secs(30),
         seed_for: None,
         limits: SeedingLimits::default(),

@@ -1,5 +1,6 @@
 //! How does one agent behave, step by step? A test plays all the others.
 
+mod compressing;
 mod exchange;
 mod hashing;
 mod hostile;

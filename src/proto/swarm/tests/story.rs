@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use super::super::*;
 use crate::format::metainfo_write::{self, Content, Description};
+use crate::policy::load::Compress;
 use crate::policy::throttle::Throttles;
 use crate::wire::extension::{DONT_HAVE_ID, ExtendedHandshake};
 use crate::wire::message::{Handshake, Message, RawBlock};
@@ -91,6 +92,7 @@ impl Story {
             verify: true,
             read_back_distance: READ_BACK_DISTANCE,
             alignment: 512,
+            compress: Compress::Auto,
             tracker_grace: Duration::from_secs(30),
             seed_for: None,
             limits: SeedingLimits::default(),
