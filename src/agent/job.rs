@@ -90,7 +90,7 @@ impl Job {
             pool: Pool::new(swarm::buffer_bytes(&metainfo.layout), buffer_count)?,
             core,
             hashing: Hashing::default(),
-            links: Links::new(place.index),
+            links: Links::new(place),
             announcer: Announcer::new(place.index),
             reporting,
             role,

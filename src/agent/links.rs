@@ -15,7 +15,7 @@ use swarm_proto::units::{Instant, PeerSlot};
 use swarm_proto::wire::message::Handshake;
 
 use super::Shared;
-use super::place::JobIndex;
+use super::place::{JobIndex, Place};
 use super::tokens::Origin;
 use crate::net::peer_socket::{Input, Opening, PeerSocket, SocketError};
 use crate::os::pool::Pool;
@@ -31,6 +31,8 @@ const FLUSHES_PER_TURN: usize = 4;
 /// The connections of one job to peers that it knows.
 pub(super) struct Links {
     job: JobIndex,
+    /// Of the job, as `Place` has it.
+    number: usize,
     /// By the number that the core gave the peer. It gives the number to another peer only after
     /// `handle_closed`.
     links: Vec<Option<Link>>,
@@ -57,9 +59,10 @@ struct Sent {
 }
 
 impl Links {
-    pub fn new(job: JobIndex) -> Links {
+    pub fn new(place: Place) -> Links {
         Links {
-            job,
+            job: place.index,
+            number: place.number,
             links: Vec::new(),
             last_try: None,
             ready: VecDeque::new(),
@@ -87,6 +90,7 @@ impl Links {
         shared: &mut Shared,
         now: Instant,
     ) {
+        let number = self.number;
         for _ in 0..self.ready.len() {
             let Some(peer) = self.ready.pop_front() else {
                 return;
@@ -95,7 +99,7 @@ impl Links {
                 continue;
             };
             link.queued = false;
-            match link.receive(peer, core, pool, shared, now) {
+            match link.receive(peer, number, core, pool, shared, now) {
                 Ok(()) if link.conn.is_readable() => self.queue(peer),
                 Ok(()) => {}
                 Err(error) => self.close(peer, &error, core, shared, now),
@@ -112,12 +116,12 @@ impl Links {
         shared: &mut Shared,
         now: Instant,
     ) -> bool {
-        let mut blocks = 0;
+        let (number, mut blocks) = (self.number, 0);
         for peer in (0..self.links.len() as u32).map(PeerSlot) {
             let Some(link) = self.link(peer) else {
                 continue;
             };
-            match link.send(peer, core, pool, shared, now) {
+            match link.send(peer, number, core, pool, shared, now) {
                 Ok(sent) => {
                     blocks += sent.blocks;
                     if sent.more {
@@ -256,12 +260,18 @@ impl Link {
     fn receive(
         &mut self,
         peer: PeerSlot,
+        job: usize,
         core: &mut Swarm,
         pool: &mut Pool,
         shared: &mut Shared,
         now: Instant,
     ) -> Result<(), SocketError> {
-        let throttles = &mut shared.throttles;
+        let Shared {
+            throttles,
+            packer,
+            scratch,
+            ..
+        } = shared;
         if self.conn.is_connecting() {
             if self.conn.poll_open()? == Opening::Pending {
                 return Ok(());
@@ -269,7 +279,7 @@ impl Link {
             core.handle_connected(now, peer);
         }
         for _ in 0..INPUTS_PER_TURN {
-            match self.conn.next(pool, &mut shared.scratch)? {
+            match self.conn.next(pool, scratch)? {
                 Input::Nothing => return Ok(()),
                 Input::Handshake(handshake) => {
                     self.conn.expect_torrent(bitfield_bytes(core));
@@ -283,7 +293,15 @@ impl Link {
                     let sink = core.begin_packed(now, peer, block, wire_bytes);
                     self.conn.receive_into(sink);
                 }
-                Input::BlockEnds(block) => core.handle_block(now, peer, block, throttles),
+                Input::BlockEnds(block) => {
+                    packer.note_received(job, block, None);
+                    core.handle_block(now, peer, block, throttles);
+                }
+                Input::PackedEnds(block, wire_bytes) => {
+                    let packed = &scratch[..wire_bytes as usize];
+                    packer.note_received(job, block, Some(packed));
+                    core.handle_block(now, peer, block, throttles);
+                }
             }
         }
         Ok(())
@@ -293,6 +311,7 @@ impl Link {
     fn send(
         &mut self,
         peer: PeerSlot,
+        job: usize,
         core: &mut Swarm,
         pool: &Pool,
         shared: &mut Shared,
@@ -313,7 +332,7 @@ impl Link {
             while self.conn.has_room()
                 && let Some(send) = core.poll_send(now, peer, throttles)
             {
-                if let Some(wire_bytes) = self.conn.push(send, pool, packer) {
+                if let Some(wire_bytes) = self.conn.push(send, pool, packer, job) {
                     core.handle_packed(peer, wire_bytes, throttles);
                     packed = true;
                 }

@@ -45,7 +45,7 @@ use swarm_proto::units::Instant;
 use swarm_proto::wire::message::Handshake;
 
 use crate::net::dns::Resolver;
-use crate::net::outbox::Packer;
+use crate::net::packer::Packer;
 use crate::net::peer_socket::PeerSocket;
 use crate::os::clock;
 use crate::os::signal::Signals;

@@ -2,6 +2,7 @@
 
 pub mod dns;
 pub mod http;
-pub mod outbox;
+mod outbox;
+pub mod packer;
 pub mod peer_socket;
 pub mod torrent;

@@ -7,12 +7,11 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use swarm_proto::format::lz4::Encoder;
-use swarm_proto::limits::BLOCK_BYTES;
 use swarm_proto::swarm::Send;
-use swarm_proto::units::{Block, BufferId};
+use swarm_proto::units::BufferId;
 use swarm_proto::wire::message as wire;
 
+use super::packer::Packer;
 use crate::os::pool::Pool;
 
 /// Blocks queued in one connection. 16 of them are 256 KiB a `writev`. More would save no further
@@ -29,25 +28,6 @@ pub(super) const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// The text buffer shrinks to this when it is empty.
 const TEXT_BYTES_IDLE: usize = 4096;
-
-/// A block that is compressed to more than this is sent as it is: to save a few bytes would not be
-/// worth the time of both sides.
-const PACKED_BYTES_MAX: usize = (BLOCK_BYTES - BLOCK_BYTES / 16) as usize;
-
-/// Compresses the blocks of all connections, one at a time.
-pub struct Packer {
-    encoder: Encoder,
-    packed: Box<[u8; PACKED_BYTES_MAX]>,
-}
-
-impl Packer {
-    pub fn new() -> Packer {
-        Packer {
-            encoder: Encoder::new(),
-            packed: Box::new([0; PACKED_BYTES_MAX]),
-        }
-    }
-}
 
 /// Bytes that wait for the kernel: a queue of segments, each some small messages followed by the
 /// payload of one block.
@@ -84,7 +64,13 @@ impl Outbox {
     }
 
     /// Returns the length of the payload, if it was to be compressed.
-    pub(super) fn push(&mut self, send: Send, pool: &Pool, packer: &mut Packer) -> Option<u32> {
+    pub(super) fn push(
+        &mut self,
+        send: Send,
+        pool: &Pool,
+        packer: &mut Packer,
+        job: usize,
+    ) -> Option<u32> {
         assert!(self.has_room());
         let mut wire_bytes = None;
         let text_before = self.text.len();
@@ -102,11 +88,18 @@ impl Outbox {
                 buffer,
                 offset,
                 packed,
+                encode,
             } => {
                 let mut length = block.length;
-                let bytes = &pool.bytes(buffer)[offset as usize..(offset + length) as usize];
-                let shorter = packed.and_then(|id| self.pack(block, bytes, id, packer));
-                wire_bytes = packed.and(shorter.or(Some(length)));
+                let bytes = &pool.bytes(buffer)[offset as usize..][..length as usize];
+                let shorter = packed.and_then(|id| {
+                    let shorter = packer.pack(job, block, bytes, encode)?;
+                    let header = wire::packed_header(block, shorter.len() as u32, id);
+                    self.text.extend_from_slice(&header);
+                    self.text.extend_from_slice(shorter);
+                    Some(shorter.len() as u32)
+                });
+                wire_bytes = shorter.or(encode.then_some(length));
                 match shorter {
                     // It counts as a block whose payload follows, of no length.
                     Some(_) => length = 0,
@@ -131,15 +124,6 @@ impl Outbox {
             }),
         }
         wire_bytes
-    }
-
-    /// Puts a block into the text, compressed. `None` if it hardly shrinks.
-    fn pack(&mut self, block: Block, bytes: &[u8], id: u8, packer: &mut Packer) -> Option<u32> {
-        let length = packer.encoder.encode(bytes, &mut *packer.packed)?;
-        let header = wire::packed_header(block, length as u32, id);
-        self.text.extend_from_slice(&header);
-        self.text.extend_from_slice(&packer.packed[..length]);
-        Some(length as u32)
     }
 
     /// Fills `slices` with what is to be sent next. Returns how many slices that is, and how many

@@ -24,7 +24,8 @@ use swarm_proto::limits::BLOCK_BYTES;
 use swarm_proto::swarm::{Send, Sink};
 use swarm_proto::wire::message::{self as wire, Frame, Handshake, Message, RawBlock, WireError};
 
-use super::outbox::{Outbox, Packer, SLICES_MAX};
+use super::outbox::{Outbox, SLICES_MAX};
+use super::packer::Packer;
 use crate::os::pool::Pool;
 
 /// Bytes of headers and small messages read at once when no payload is expected: 400 `have`.
@@ -89,6 +90,8 @@ pub enum Input {
     PackedBegins(RawBlock, u32),
     /// All bytes of this block have arrived.
     BlockEnds(RawBlock),
+    /// The same of a block that was kept. As it came, it is at the front of `scratch`.
+    PackedEnds(RawBlock, u32),
     /// Nothing more has arrived.
     Nothing,
 }
@@ -310,6 +313,7 @@ impl PeerSocket {
             if lz4::decode(packed, place) != Some(place.len()) {
                 return Err(WireError::Packed.into());
             }
+            return Ok(Some(Input::PackedEnds(block, wire_bytes)));
         }
         Ok(Some(Input::BlockEnds(block)))
     }
@@ -381,8 +385,14 @@ impl PeerSocket {
 
     /// Queues one message or block. Nothing is sent before `flush`. Returns the length of the
     /// payload, if it was to be compressed.
-    pub fn push(&mut self, send: Send, pool: &Pool, packer: &mut Packer) -> Option<u32> {
-        self.outbox.push(send, pool, packer)
+    pub fn push(
+        &mut self,
+        send: Send,
+        pool: &Pool,
+        packer: &mut Packer,
+        job: usize,
+    ) -> Option<u32> {
+        self.outbox.push(send, pool, packer, job)
     }
 
     /// Is anything queued?
@@ -654,21 +664,21 @@ mod tests {
                     length,
                 };
                 let content = vec![fill; length as usize];
+                let mut ends = Input::BlockEnds(block.into());
                 match encoder.encode(&content, &mut packed) {
                     Some(count) if rng.below(2) == 0 => {
                         bytes.extend(wire::packed_header(block, count as u32, LZ_BLOCK_ID));
                         bytes.extend(&packed[..count]);
+                        if index != 9 {
+                            ends = Input::PackedEnds(block.into(), count as u32);
+                        }
                     }
                     _ => {
                         bytes.extend(wire::piece_header(block));
                         bytes.extend(content);
                     }
                 }
-                expected.push(Input::BlockEnds(RawBlock {
-                    index,
-                    begin,
-                    length,
-                }));
+                expected.push(ends);
                 if index != 9 {
                     contents[index as usize][begin as usize..(begin + length) as usize].fill(fill);
                 }
@@ -712,7 +722,7 @@ mod tests {
                 if rng.below(3) > 0 {
                     let message = random_message(&mut rng);
                     message.encode(&mut expected);
-                    socket.push(Send::Message(message), &pool, &mut packer);
+                    socket.push(Send::Message(message), &pool, &mut packer, 0);
                     continue;
                 }
                 let length = 1 + rng.below(BLOCK_BYTES);
@@ -730,8 +740,9 @@ mod tests {
                     buffer,
                     offset,
                     packed: None,
+                    encode: false,
                 };
-                assert_eq!(socket.push(send, &pool, &mut packer), None);
+                assert_eq!(socket.push(send, &pool, &mut packer, 0), None);
                 blocks_pushed += 1;
             }
             assert!(socket.outbox.text_bytes() < 4 * outbox::TEXT_BYTES_MAX);
@@ -781,14 +792,18 @@ mod tests {
                 buffer: BufferId(index),
                 offset: 100,
                 packed,
+                encode: packed.is_some(),
             };
-            let wire_bytes = socket.push(send, &pool, &mut packer);
+            let wire_bytes = socket.push(send, &pool, &mut packer, 0);
             match (index, packed) {
                 (_, None) => assert_eq!(wire_bytes, None),
                 (1, Some(_)) => assert_eq!(wire_bytes, Some(BLOCK_BYTES), "it does not shrink"),
                 _ => assert!(wire_bytes.is_some_and(|bytes| bytes < 100)),
             }
-            expected.push(Input::BlockEnds(block.into()));
+            expected.push(match wire_bytes {
+                Some(bytes) if bytes < BLOCK_BYTES => Input::PackedEnds(block.into(), bytes),
+                _ => Input::BlockEnds(block.into()),
+            });
         }
         assert_eq!(socket.flush(&pool).unwrap(), 4);
         peer.set_nonblocking(true).unwrap();
@@ -827,8 +842,9 @@ mod tests {
                 buffer: BufferId(0),
                 offset: 0,
                 packed: None,
+                encode: false,
             };
-            socket.push(send, &pool, &mut packer);
+            socket.push(send, &pool, &mut packer, 0);
         }
         assert!(!socket.has_room());
         assert_eq!(socket.flush(&pool).unwrap(), outbox::BLOCKS_MAX as u32);

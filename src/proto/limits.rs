@@ -251,8 +251,9 @@ pub(crate) const THROTTLE_PAUSE: Duration = Duration::from_millis(10);
 /// always at least one block.
 pub(crate) const THROTTLE_QUANTUM: Duration = Duration::from_micros(2500);
 
-/// How long the process is watched before `policy::load` decides whether blocks are compressed.
-pub(crate) const LOAD_WINDOW: Duration = Duration::from_millis(100);
+/// How long the process is watched before `policy::load` decides whether blocks are compressed. In
+/// 100 ms a process that needs 5 % of a core looked busy now and then, on a host with ten others.
+pub(crate) const LOAD_WINDOW: Duration = Duration::from_millis(500);
 
 /// In percent: a process that is busy for more of its time does not compress.
 pub(crate) const LOAD_MAX: u32 = 90;

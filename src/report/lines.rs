@@ -16,8 +16,8 @@ pub(super) struct View {
     good: u32,
     down: u64,
     up: u64,
-    /// What was fetched so far, as it was and on the wire.
-    fetched: (u64, u64),
+    fetched: u64,
+    fetched_wire: u64,
     advance: u64,
     peers: u32,
     eta_seconds: Option<u64>,
@@ -39,7 +39,8 @@ impl View {
             good: status.good,
             down: job.down.bytes_per_second(),
             up: job.up.bytes_per_second(),
-            fetched: (status.fetched, status.fetched_wire),
+            fetched: status.fetched,
+            fetched_wire: status.fetched_wire,
             advance: job.advance.bytes_per_second(),
             peers: status.peers,
             eta_seconds: job.eta_seconds(),
@@ -72,9 +73,8 @@ impl View {
             good: behind().map(|view| view.good).fold(0, u32::saturating_add),
             down: views.iter().map(|view| view.down).sum(),
             up: views.iter().map(|view| view.up).sum(),
-            fetched: behind().fold((0, 0), |(all, wire), view| {
-                (all + view.fetched.0, wire + view.fetched.1)
-            }),
+            fetched: behind().map(|view| view.fetched).sum(),
+            fetched_wire: behind().map(|view| view.fetched_wire).sum(),
             advance: behind().map(|view| view.advance).sum(),
             peers: views.iter().map(|view| view.peers).sum(),
             eta_seconds: behind().map(|view| view.eta_seconds).max().flatten(),
@@ -92,10 +92,11 @@ impl View {
             _ => String::new(),
         };
         printable(&format!(
-            "{}: {}{}{pieces}{good}{}",
+            "{}: {}{}{pieces}{good}{}{}",
             self.title,
             self.state,
             self.percent(),
+            self.wire(),
             self.numbers()
         ))
     }
@@ -106,6 +107,15 @@ impl View {
         })
     }
 
+    /// How much of what was fetched went over the wire.
+    fn wire(&self) -> String {
+        let wire = percent_on_the_wire(self.fetched, self.fetched_wire);
+        match (self.state, wire) {
+            (State::Downloading, Some(wire)) => format!(", {wire}"),
+            _ => String::new(),
+        }
+    }
+
     /// Rates, peers and remaining time, each only in the states in which it means something.
     pub(super) fn numbers(&self) -> String {
         let plural = if self.peers == 1 { "" } else { "s" };
@@ -113,11 +123,7 @@ impl View {
         let numbers = match self.state {
             State::Scanning | State::Verifying => format!(", {}/s", binary(self.advance)),
             State::Downloading if self.waits => format!(", waits{swarm}"),
-            State::Downloading => format!(
-                ", down {}/s{}{swarm}",
-                binary(self.down),
-                on_the_wire(self.fetched.0, self.fetched.1)
-            ),
+            State::Downloading => format!(", down {}/s{swarm}", binary(self.down)),
             State::Seeding => swarm,
             State::Fetching | State::Done | State::Failed => String::new(),
         };
@@ -129,11 +135,8 @@ impl View {
 }
 
 /// How much of these bytes went over the wire, if they were compressed there.
-fn on_the_wire(bytes: u64, wire_bytes: u64) -> String {
-    match wire_bytes < bytes {
-        true => format!(" ({} % on the wire)", wire_bytes * 100 / bytes),
-        false => String::new(),
-    }
+fn percent_on_the_wire(bytes: u64, wire_bytes: u64) -> Option<String> {
+    (wire_bytes < bytes).then(|| format!("{} % on the wire", wire_bytes * 100 / bytes))
 }
 
 /// How a job ended well: `done: 56.9 GiB on /dev/sda in 8:31 (113.9 MiB/s), 14567 pieces verified,
@@ -154,6 +157,9 @@ pub(super) fn done(outcome: &Outcome, status: &Status) -> String {
         [] => String::new(),
         texts => format!("; {word} {}", texts.join(", ")),
     };
+    let wire = |bytes, wire_bytes| {
+        percent_on_the_wire(bytes, wire_bytes).map_or(String::new(), |wire| format!(" ({wire})"))
+    };
     let (wiped, remains) = (
         some("wiped", &outcome.wiped),
         some("remains:", &outcome.remains),
@@ -164,9 +170,9 @@ pub(super) fn done(outcome: &Outcome, status: &Status) -> String {
         Clock(outcome.took.as_secs()),
         binary(rate),
         binary(status.fetched),
-        on_the_wire(status.fetched, status.fetched_wire),
+        wire(status.fetched, status.fetched_wire),
         binary(status.uploaded),
-        on_the_wire(status.uploaded, status.uploaded_wire),
+        wire(status.uploaded, status.uploaded_wire),
     )
 }
 

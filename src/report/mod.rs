@@ -604,10 +604,10 @@ mod tests {
             [
                 "sda1 -> /dev/sda1: reading the torrent",
                 "sda1 -> /dev/sda1: downloading 0.0 %, 0 of 1000 pieces, down 0 B/s, up 0 B/s, 2 peers",
-                "sda1 -> /dev/sda1: downloading 5.0 %, 50 of 1000 pieces, down 10.0 MiB/s \
-                 (60 % on the wire), up 5.0 MiB/s, 2 peers, 1:35 left",
-                "sda1 -> /dev/sda1: downloading 10.0 %, 100 of 1000 pieces, 70 verified, down 10.0 MiB/s \
-                 (60 % on the wire), up 5.0 MiB/s, 2 peers, 1:30 left",
+                "sda1 -> /dev/sda1: downloading 5.0 %, 50 of 1000 pieces, 60 % on the wire, \
+                 down 10.0 MiB/s, up 5.0 MiB/s, 2 peers, 1:35 left",
+                "sda1 -> /dev/sda1: downloading 10.0 %, 100 of 1000 pieces, 70 verified, 60 % on the wire, \
+                 down 10.0 MiB/s, up 5.0 MiB/s, 2 peers, 1:30 left",
                 "sda1 -> /dev/sda1: verifying 50.0 %, 500 of 1000 pieces, 0 B/s",
                 "sda1 -> /dev/sda1: done: 1000.0 MiB in 1:12 (13.7 MiB/s), 1000 pieces verified, fetched 1001.0 MiB \
                  (54 % on the wire), \
@@ -798,7 +798,7 @@ mod tests {
         assert!(!drawn.contains('\n'));
         let last = drawn.rsplit('\r').next().unwrap();
         let bar = "sda1 -> /dev/sda1 downloading [---------] 10.0 %";
-        let numbers = "down 10.0 MiB/s (60 % on the wire), up 5.0 MiB/s, 2 peers, 1:30 left";
+        let numbers = "down 10.0 MiB/s, up 5.0 MiB/s, 2 peers, 1:30 left";
         let expected = format!("{bar}, {numbers}\x1b[K");
         assert_eq!(last, expected);
         console.note("tracker: not today\x1b[2J\n  really");

@@ -5,7 +5,7 @@
 //! [`Checker`].
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -31,9 +31,7 @@ pub struct Agent {
     pub process: ProcessId,
     pub swarm: Swarm,
     pub throttles: Throttles,
-    /// Until then it compresses. And when it last noted how long it slept.
-    pub busy_until: Instant,
-    noted_at: Instant,
+    packing: Packing,
     pub checker: Checker,
     meter: Meter,
     pub image: Image,
@@ -61,6 +59,17 @@ pub struct Agent {
     pub sends: VecDeque<(Instant, u32)>,
     pub leaving_at: Option<Instant>,
     pub over_at: Option<Instant>,
+}
+
+/// How an agent compresses.
+#[derive(Default)]
+struct Packing {
+    /// Blocks that came compressed. They are passed on as they came.
+    came: BTreeSet<(PieceIndex, u32)>,
+    /// Until then it does nothing else.
+    busy_until: Instant,
+    /// When it last noted how long it slept.
+    noted_at: Instant,
 }
 
 fn scan_policy(scan: bool) -> ScanPolicy {
@@ -123,10 +132,8 @@ impl Agent {
             limits: options.limits,
             stall: None,
         };
-        let there = image
-            .all_pieces()
-            .map(|piece| image.is_on(disk.cells(), piece))
-            .collect();
+        let is_there = |piece| image.is_on(disk.cells(), piece);
+        let there = image.all_pieces().map(is_there).collect();
         let AgentOptions {
             role, scan, verify, ..
         } = *options;
@@ -136,8 +143,7 @@ impl Agent {
             process: identity.process,
             swarm: core(now, image, config, identity.subnets),
             throttles: Throttles::new(options.max_up, options.max_down),
-            busy_until: now,
-            noted_at: now,
+            packing: Packing::default(),
             meter: Meter::new(options.max_up),
             checker: Checker::new(
                 image,
@@ -289,6 +295,11 @@ impl Agent {
             self.pool
                 .release(buffer, Claimant::Receives(self.end(slot)));
             let piece = PieceIndex(block.index);
+            if packed.is_some() {
+                self.packing.came.insert((piece, block.begin));
+            } else {
+                self.packing.came.remove(&(piece, block.begin));
+            }
             let whole = block.begin.is_multiple_of(BLOCK_BYTES)
                 && block.length == (self.image.piece_length(piece) - block.begin).min(BLOCK_BYTES);
             let content = self.image.content(self.image.place(piece, block.begin));
@@ -325,8 +336,11 @@ impl Agent {
                 buffer,
                 offset,
                 packed,
+                encode,
             } => {
-                let packed = packed.and_then(|_| self.pack(now, slot, block));
+                let came = self.packing.came.contains(&(block.piece, block.begin));
+                let packed = packed.filter(|_| came || encode);
+                let packed = packed.and_then(|_| self.pack(now, slot, block, !came));
                 let wire_bytes = packed.unwrap_or(block.length);
                 self.meter.passes(now, wire_bytes);
                 self.checker.uploaded_wire += u64::from(wire_bytes);
@@ -354,10 +368,14 @@ impl Agent {
         }
     }
 
-    /// Compresses a block: to which length, if it shrinks. That takes its time in any case.
-    fn pack(&mut self, now: Instant, slot: PeerSlot, block: Block) -> Option<u32> {
-        let micros = (u64::from(block.length) * 1_000_000).div_ceil(self.options.packs);
-        self.busy_until = self.busy_until.max(now) + Duration::from_micros(micros);
+    /// Compresses a block: to which length, if it shrinks. If it does not go as it came, that takes
+    /// its time in any case.
+    fn pack(&mut self, now: Instant, slot: PeerSlot, block: Block, encodes: bool) -> Option<u32> {
+        if encodes {
+            let micros = (u64::from(block.length) * 1_000_000).div_ceil(self.options.packs);
+            self.packing.busy_until =
+                self.packing.busy_until.max(now) + Duration::from_micros(micros);
+        }
         let packed = self.image.packed_bytes(block);
         let wire_bytes = packed.unwrap_or(block.length);
         let throttles = &mut self.throttles;
@@ -365,12 +383,17 @@ impl Agent {
         packed
     }
 
+    /// Until then it compresses, and does nothing else.
+    pub fn busy_until(&self) -> Instant {
+        self.packing.busy_until
+    }
+
     /// Its event loop runs. Until now it compressed, or slept.
     pub fn note_turn(&mut self, now: Instant) {
-        let awake = self.busy_until.since(self.noted_at);
-        let asleep = now.since(self.noted_at).saturating_sub(awake);
+        let awake = self.packing.busy_until.since(self.packing.noted_at);
+        let asleep = now.since(self.packing.noted_at).saturating_sub(awake);
         self.throttles.load.note_turn(now, asleep);
-        self.noted_at = now;
+        self.packing.noted_at = now;
     }
 
     pub fn sent(&mut self, now: Instant, slot: PeerSlot, buffer: BufferId, bytes: u32) {

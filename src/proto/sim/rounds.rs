@@ -158,8 +158,8 @@ impl World {
             let Some(agent) = self.agent(machine, process) else {
                 break;
             };
-            if agent.busy_until > now {
-                let at = agent.busy_until;
+            let at = agent.busy_until();
+            if at > now {
                 self.schedule_loop(machine, at);
                 break;
             }

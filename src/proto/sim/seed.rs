@@ -53,17 +53,11 @@ impl Options {
         damage_targets(&mut agents[1..], aside);
         pause_machines(&mut agents[1..], span, aside);
         let hashes = hash_unit(aside);
-        // None, some of the machines, or all but the seeder.
-        let nat_from = match aside.below(4) {
-            0 => 1,
-            1 => 1 + aside.below(leecher_count) as usize,
-            _ => usize::MAX,
-        };
+        let nat_from = nat_from(leecher_count, aside);
         let read_back_distance = read_back_distance(image_bytes, aside);
         change_disks(&mut agents, aside);
         let rack_rates = rack_rates(&mut agents, rate, aside);
-        let packing = &mut Rng::new(seed.rotate_left(32));
-        compress(&mut agents, packing);
+        let packed_percent = compress(&mut agents, &mut Rng::new(seed.rotate_left(32)));
         let fakes = fakes(leecher_count, rate, span, rng);
         let tracker_grace = Duration::from_secs(20 + u64::from(rng.below(21)));
         let tracker = rng.chance(9, 10).then(|| tracker(span, tracker_grace, rng));
@@ -81,7 +75,7 @@ impl Options {
         Options {
             seed,
             shape: Shape {
-                packed_percent: packed_percent(packing),
+                packed_percent,
                 ..shape(piece_count, piece_bytes, rng)
             },
             agents,
@@ -123,6 +117,15 @@ fn rack_rates(agents: &mut [AgentOptions], rate: u64, rng: &mut Rng) -> Vec<u64>
     (0..count)
         .map(|_| rate * u64::from(1 + rng.below(4)))
         .collect()
+}
+
+/// The first machine behind NAT: none, some of the machines, or all but the seeder.
+fn nat_from(leecher_count: u32, rng: &mut Rng) -> usize {
+    match rng.below(4) {
+        0 => 1,
+        1 => 1 + rng.below(leecher_count) as usize,
+        _ => usize::MAX,
+    }
 }
 
 /// In half of the runs a single piece waits for a second one.
@@ -167,17 +170,14 @@ fn change_disks(agents: &mut [AgentOptions], rng: &mut Rng) {
 }
 
 /// Some agents compress always, some if they have the time, and some know nothing of it. Some are
-/// so slow that they hold up their links.
-fn compress(agents: &mut [AgentOptions], rng: &mut Rng) {
+/// so slow that they hold up their links. The result says what shrinks: everything, nothing, or
+/// some pieces.
+fn compress(agents: &mut [AgentOptions], rng: &mut Rng) -> Range<u32> {
     let modes = [Compress::Auto, Compress::Always, Compress::Never];
     for agent in agents {
         agent.compress = modes[rng.below(3) as usize];
         agent.packs = agent.up_rate * u64::from(1 + rng.below(100)) / 4;
     }
-}
-
-/// Images of which everything shrinks, or nothing, or some pieces.
-fn packed_percent(rng: &mut Rng) -> Range<u32> {
     let least = rng.below(100);
     least..least + 1 + rng.below(100)
 }

@@ -214,14 +214,15 @@ pub enum Send {
     Handshake(Handshake),
     Message(Message),
     /// `wire::piece_header`, then `block.length` bytes at `offset` of `buffer`. These bytes do not
-    /// change until `handle_sent` or `handle_closed`. With an id in `packed`: call `handle_packed`
-    /// at once, with the length that the block is compressed to. If it is shorter, the block goes
-    /// so, after `wire::packed_header`.
+    /// change until `handle_sent` or `handle_closed`. With an id in `packed` it may go compressed,
+    /// after `wire::packed_header`: as it came, or with `encode` compressed anew. Then call
+    /// `handle_packed` at once, with the length of what goes.
     Block {
         block: Block,
         buffer: BufferId,
         offset: u32,
         packed: Option<u8>,
+        encode: bool,
     },
 }
 

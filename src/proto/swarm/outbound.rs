@@ -371,25 +371,26 @@ impl Swarm {
             self.load_for(slot);
             return None;
         };
+        let may_pack = self.config.compress != Compress::Never;
         let has_time = throttles.load.allows(self.config.compress);
         let peer = self.peer(slot);
         peer.uploads.pop_front();
         throttles.up.take(&mut peer.up_turn, block.length);
         throttles.load.note_sent(block.length);
         peer.start_sending(now, block, buffer);
-        let packed = peer
-            .lz_block
-            .filter(|_| has_time && peer.shrinking.tries(block.piece));
+        let packed = peer.lz_block.filter(|_| may_pack);
+        let encode = has_time && packed.is_some() && peer.shrinking.tries(block.piece);
         Some(Send::Block {
             block,
             buffer,
             offset: block.begin % self.buffer_bytes,
             packed,
+            encode,
         })
     }
 
-    /// The block that `poll_send` has just given out for this peer is compressed to this length, or
-    /// goes as it is if it would not be shorter.
+    /// The block that `poll_send` has just given out for this peer goes compressed to this length,
+    /// or as it is if it would not be shorter.
     pub fn handle_packed(&mut self, slot: PeerSlot, wire_bytes: u32, throttles: &mut Throttles) {
         let peer = self.peer(slot);
         let sending = peer.sending.back_mut().expect("a block was given out");

@@ -309,21 +309,12 @@ pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, Wi
     let Some(&id) = bytes.get(LENGTH_BYTES) else {
         return Ok(LENGTH_BYTES + 1);
     };
-    let extension = bytes
-        .get(LENGTH_BYTES + 1)
-        .filter(|_| id == id::EXTENDED && length > 1);
+    check_length(id, length, lengths(id, bitfield_bytes_max))?;
+    let extension = bytes.get(LENGTH_BYTES + 1).filter(|_| id == id::EXTENDED);
     let packed = extension == Some(&LZ_BLOCK_ID);
-    let allowed = match packed {
-        true => PACKED_LENGTH_BASE + 1..=PACKED_LENGTH_BASE + BLOCK_BYTES - 1,
-        false => lengths(id, bitfield_bytes_max),
-    };
-    if !allowed.contains(&length) {
-        return Err(WireError::Length {
-            id,
-            length,
-            min: *allowed.start(),
-            max: *allowed.end(),
-        });
+    if packed {
+        let bytes_max = PACKED_LENGTH_BASE + BLOCK_BYTES - 1;
+        check_length(id, length, PACKED_LENGTH_BASE + 1..=bytes_max)?;
     }
     Ok(match id {
         id::PIECE => PIECE_HEADER_BYTES,
@@ -340,6 +331,18 @@ pub fn bytes_needed(bytes: &[u8], bitfield_bytes_max: usize) -> Result<usize, Wi
             PACKED_HEADER_BYTES
         }
         _ => LENGTH_BYTES + length as usize,
+    })
+}
+
+fn check_length(id: u8, length: u32, allowed: RangeInclusive<u32>) -> Result<(), WireError> {
+    if allowed.contains(&length) {
+        return Ok(());
+    }
+    Err(WireError::Length {
+        id,
+        length,
+        min: *allowed.start(),
+        max: *allowed.end(),
     })
 }
 

@@ -384,6 +384,7 @@ impl Machine {
                     buffer,
                     offset,
                     packed,
+                    encode,
                 }) => {
                     self.check_there(block.piece);
                     let proven = self.proven[block.piece.index()];
@@ -391,7 +392,8 @@ impl Machine {
                     let range = offset..offset + block.length;
                     self.claims.read(buffer, range, Owner::Sends(slot));
                     self.link(slot).sending.push_back((block, buffer));
-                    if packed.is_some() {
+                    assert!(packed.is_some() || !encode);
+                    if encode {
                         let wire_bytes = block.length / (1 + block.piece.0 % 3);
                         let throttles = &mut self.throttles;
                         self.swarm.handle_packed(slot, wire_bytes, throttles);

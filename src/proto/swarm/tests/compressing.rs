@@ -28,16 +28,17 @@ fn asked_source(compress: Compress, lz_block: Option<u8>) -> (Story, PeerSlot) {
     (story, peer)
 }
 
-/// With which id each of the first four blocks is to be compressed.
-fn ids(compress: Compress, lz_block: Option<u8>) -> Vec<Option<u8>> {
+/// With which id each of the first four blocks may go compressed, and whether it is compressed
+/// anew.
+fn ids(compress: Compress, lz_block: Option<u8>) -> Vec<(Option<u8>, bool)> {
     let (mut story, peer) = asked_source(compress, lz_block);
     let mut ids = Vec::new();
     while ids.len() < 4 {
         story.work();
         for send in story.said(peer) {
-            if let Send::Block { packed, .. } = send {
+            if let Send::Block { packed, encode, .. } = send {
                 story.swarm.handle_sent(NOW, peer);
-                ids.push(packed);
+                ids.push((packed, encode));
             }
         }
     }
@@ -47,10 +48,11 @@ fn ids(compress: Compress, lz_block: Option<u8>) -> Vec<Option<u8>> {
 
 #[test]
 fn only_a_peer_that_takes_compressed_blocks_gets_them() {
-    assert_eq!(ids(Compress::Always, Some(7)), [Some(7); 4]);
-    assert_eq!(ids(Compress::Always, None), [None; 4]);
-    assert_eq!(ids(Compress::Never, Some(7)), [None; 4]);
-    assert_eq!(ids(Compress::Auto, Some(7)), [None; 4], "it never slept");
+    assert_eq!(ids(Compress::Always, Some(7)), [(Some(7), true); 4]);
+    assert_eq!(ids(Compress::Always, None), [(None, false); 4]);
+    assert_eq!(ids(Compress::Never, Some(7)), [(None, false); 4]);
+    let no_time = ids(Compress::Auto, Some(7));
+    assert_eq!(no_time, [(Some(7), false); 4], "it never slept");
 }
 
 #[test]
