@@ -241,7 +241,7 @@ fn own_v4() -> Option<Vec<Subnet>> {
 
 /// From proc_net(5), if_inet6: the address comes first, the length of its prefix third.
 fn own_v6() -> Vec<Subnet> {
-    let text = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let text = super::whole::read_text("/proc/net/if_inet6".as_ref()).unwrap_or_default();
     let subnet = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let ip = u128::from_str_radix(words.next()?, 16).ok()?;

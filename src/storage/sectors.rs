@@ -14,6 +14,7 @@ use swarm_proto::format::lz4_frame_error::PackedError;
 use swarm_proto::format::signatures::Signatures;
 use swarm_proto::units::DiskOffset;
 
+use crate::os;
 use crate::os::device::Device;
 use crate::os::pool::Bounce;
 use crate::os::sectors;
@@ -37,7 +38,7 @@ fn unpack(device: &Device, packed: &Packed, bytes: Range<u64>) -> io::Result<Vec
         let window = Window::read(device, span.start, length)?;
         let read = &window.bounce.bytes()[window.wanted];
         let out = &mut out[..(bytes.end - bytes.start) as usize];
-        let damaged = |place| io::Error::other(PackedError::Block(place).to_string());
+        let damaged = |place| os::error(PackedError::Block(place).to_string());
         packed
             .unpack(marks.start, read, &bytes, out)
             .map_err(damaged)?;
