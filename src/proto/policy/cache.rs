@@ -19,7 +19,6 @@
 //! The map of stored chunks is one sorted `Vec`. It may hold a few thousand entries, but inserting
 //! costs no more than `evict`, which passes over all buffers to find the oldest.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::limits::{KEPT_MIN, KEPT_MORE, KEPT_PART};
@@ -58,8 +57,8 @@ pub struct Cache {
     pinned: usize,
     /// With this many chunks stored, the oldest is evicted although there are free buffers.
     kept_max: usize,
-    /// The chunks that were evicted last, at most as many as there are buffers.
-    evicted: VecDeque<Chunk>,
+    /// The chunks that were evicted last, the latest last, at most as many as there are buffers.
+    evicted: Vec<Chunk>,
     /// Counts uses; the buffer with the lowest `used` is the oldest.
     uses: u64,
 }
@@ -72,7 +71,7 @@ impl Cache {
             stored: VecMap::new(),
             pinned: 0,
             kept_max: (buffer_count as usize / KEPT_PART).max(KEPT_MIN),
-            evicted: VecDeque::new(),
+            evicted: Vec::new(),
             uses: 0,
         }
     }
@@ -207,8 +206,10 @@ impl Cache {
             .iter()
             .filter_map(unpinned)
             .min_by_key(|(used, _)| *used)?;
-        self.evicted.truncate(self.buffers.len() - 1);
-        self.evicted.push_front(chunk);
+        if self.evicted.len() == self.buffers.len() {
+            self.evicted.remove(0);
+        }
+        self.evicted.push(chunk);
         self.stored.remove(&chunk)
     }
 

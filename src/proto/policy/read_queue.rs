@@ -162,7 +162,9 @@ impl ReadQueue {
             .position(|queued| *queued == piece)
             .expect("a piece is queued until it is judged");
         assert_eq!(self.next_hash[place], self.chunk_count(piece));
-        self.queue.remove(place);
+        // `VecDeque::remove` would move those behind it, with a kilobyte of code.
+        (0..place).rev().for_each(|at| self.queue.swap(at, at + 1));
+        self.queue.pop_front();
         self.next_hash.copy_within(place + 1.., place);
         self.next_hash[HASHED_AT_ONCE - 1] = 0;
         self.reading_piece -= 1;

@@ -212,7 +212,7 @@ impl Swarm {
         // With the fast extension each request is answered or rejected; without it a choke drops
         // all requests.
         if !peer.fast {
-            self.release_requests(slot, throttles, |_| true);
+            self.release_requests(slot, throttles, &|_| true);
         }
         self.picker.restart_pieces_of(slot);
     }
@@ -223,7 +223,7 @@ impl Swarm {
         &mut self,
         slot: PeerSlot,
         throttles: &mut Throttles,
-        is_released: impl Fn(Block) -> bool,
+        is_released: &dyn Fn(Block) -> bool,
     ) -> Vec<Block> {
         let released = self.peer(slot).requests.take(is_released);
         for request in &released {
@@ -286,13 +286,8 @@ impl Swarm {
     }
 
     fn take_cancel(&mut self, slot: PeerSlot, block: Block) {
-        let peer = self.peer(slot);
-        let queued = peer.uploads.len();
-        peer.uploads.retain(|asked| *asked != block);
         // BEP 6: every request is answered, a cancelled one by a reject.
-        if queued > peer.uploads.len() {
-            peer.reject(block);
-        }
+        self.peer(slot).drop_uploads(&|asked| asked == block);
     }
 
     // ---- payload

@@ -533,15 +533,21 @@ impl Peer {
         }
     }
 
+    /// Rejects the requests for these blocks.
+    pub(super) fn drop_uploads(&mut self, is_dropped: &dyn Fn(Block) -> bool) {
+        for _ in 0..self.uploads.len() {
+            match self.uploads.pop_front() {
+                Some(block) if is_dropped(block) => self.reject(block),
+                Some(block) => self.uploads.push_back(block),
+                None => {}
+            }
+        }
+    }
+
     /// We lost this piece: requests for it are rejected, and it is not offered any more.
     pub(super) fn drop_uploads_of(&mut self, piece: PieceIndex) {
         self.offered.retain(|offered| *offered != piece);
-        let (lost, kept): (VecDeque<Block>, _) = self
-            .uploads
-            .drain(..)
-            .partition(|block: &Block| block.piece == piece);
-        self.uploads = kept;
-        lost.into_iter().for_each(|block| self.reject(block));
+        self.drop_uploads(&|block| block.piece == piece);
     }
 
     pub(super) fn check_invariants(&self, wanted: &Bitfield) {

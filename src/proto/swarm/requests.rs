@@ -3,7 +3,6 @@
 //! A request that takes too long stays with its peer but is *late*: the picker does not count it,
 //! so that other peers are asked for the block, too. The first one to send it is taken.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -34,11 +33,11 @@ pub(super) struct Receiving {
 #[derive(Debug)]
 pub(super) struct Requests {
     /// Oldest first.
-    list: VecDeque<Request>,
+    list: Vec<Request>,
     late_count: usize,
     /// Blocks that the peer was told not to send because another peer sent them first, the latest
     /// last, PIPELINE_MAX at most. They may be on their way.
-    cancelled: VecDeque<Block>,
+    cancelled: Vec<Block>,
     pub(super) receiving: Option<Receiving>,
     /// How long the peer has had requests since a block last arrived that it was asked for. Nothing
     /// else that it sends makes this shorter.
@@ -51,9 +50,9 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn new(now: Instant) -> Requests {
         Requests {
-            list: VecDeque::new(),
+            list: Vec::new(),
             late_count: 0,
-            cancelled: VecDeque::new(),
+            cancelled: Vec::new(),
             receiving: None,
             waited: Duration::ZERO,
             had_any: false,
@@ -87,7 +86,7 @@ impl Requests {
 
     pub(super) fn push(&mut self, now: Instant, block: Block, late: bool) {
         let at = now;
-        self.list.push_back(Request { block, at, late });
+        self.list.push(Request { block, at, late });
         self.late_count += usize::from(late);
         self.had_any = true;
     }
@@ -95,7 +94,7 @@ impl Requests {
     /// None if there is no such request.
     pub(super) fn remove(&mut self, block: Block) -> Option<Request> {
         let at = self.iter().position(|request| request.block == block)?;
-        let request = self.list.remove(at)?;
+        let request = self.list.remove(at);
         self.late_count -= usize::from(request.late);
         Some(request)
     }
@@ -104,9 +103,10 @@ impl Requests {
     pub(super) fn cancel(&mut self, block: Block) -> bool {
         let removed = self.remove(block).is_some();
         if removed {
-            self.cancelled.push_back(block);
-            let surplus = self.cancelled.len().saturating_sub(PIPELINE_MAX as usize);
-            self.cancelled.drain(..surplus);
+            if self.cancelled.len() == PIPELINE_MAX as usize {
+                self.cancelled.remove(0);
+            }
+            self.cancelled.push(block);
         }
         removed
     }
@@ -114,7 +114,7 @@ impl Requests {
     /// Whether a block that has arrived was on its way when it was cancelled. True once for each.
     pub(super) fn was_cancelled(&mut self, block: Block) -> bool {
         let at = self.cancelled.iter().position(|known| *known == block);
-        at.is_some_and(|at| self.cancelled.remove(at).is_some())
+        at.map(|at| self.cancelled.remove(at)).is_some()
     }
 
     /// A block has arrived that the peer was asked for. After a pause of this machine it is read
@@ -166,16 +166,15 @@ impl Requests {
     /// Takes back the requests for these blocks, but not for the block that is arriving: no other
     /// peer may write to its place. The requests that were taken back are returned.
     #[must_use]
-    pub(super) fn take(&mut self, is_taken: impl Fn(Block) -> bool) -> Vec<Request> {
+    pub(super) fn take(&mut self, is_taken: &dyn Fn(Block) -> bool) -> Vec<Request> {
         let arriving = self.arriving();
         let stays = |request: &Request| {
             !is_taken(request.block) || Some(RawBlock::from(request.block)) == arriving
         };
-        let (keep, taken): (VecDeque<Request>, VecDeque<Request>) =
-            self.list.drain(..).partition(stays);
-        self.list = keep;
+        let (kept, taken) = core::mem::take(&mut self.list).into_iter().partition(stays);
+        self.list = kept;
         self.late_count = self.iter().filter(|request| request.late).count();
-        taken.into()
+        taken
     }
 
     /// The block whose bytes are arriving into a buffer.

@@ -165,7 +165,7 @@ impl Swarm {
             if !self.others_have(now, slot, piece) && !self.picker.has_given_up(piece) {
                 continue;
             }
-            for block in self.release_requests(slot, throttles, |block| block.piece == piece) {
+            for block in self.release_requests(slot, throttles, &|block| block.piece == piece) {
                 let cancel = Message::Cancel(block.into());
                 self.peer(slot).replies.push_back(cancel);
             }
