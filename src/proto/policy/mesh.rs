@@ -17,6 +17,7 @@
 //! and each choice passes over all of them anyway.
 
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
@@ -266,22 +267,31 @@ impl Mesh {
         if now < self.quiet_until && (kind, sides) == self.quiet_for {
             return None;
         }
-        let is_callable = |(address, known): &(&SocketAddr, &Known)| {
-            known.is_callable(kind) && self.turn(sides, **address).is_some()
-        };
-        let callable = || self.known.iter().filter(is_callable);
-        let due = || callable().filter(|(_, known)| now >= known.next);
-        let order =
-            |(address, known): (&SocketAddr, &Known)| (self.turn(sides, *address), known.failures);
-        let Some(first) = due().map(order).min() else {
-            let next = callable().map(|(_, known)| known.next).min();
-            self.quiet_until = next.unwrap_or(Instant(u64::MAX));
-            self.quiet_for = (kind, sides);
+        // The first of those that are due, and when the next one is.
+        let (mut first, mut best, mut next) = (None, Vec::new(), Instant(u64::MAX));
+        for (address, known) in self.known.iter() {
+            if !known.is_callable(kind) {
+                continue;
+            }
+            let Some(turn) = self.turn(sides, *address) else {
+                continue;
+            };
+            next = next.min(known.next);
+            let order = (turn, known.failures);
+            if now < known.next || first.is_some_and(|first| first < order) {
+                continue;
+            }
+            if first != Some(order) {
+                first = Some(order);
+                best.clear();
+            }
+            best.push(*address);
+        }
+        if best.is_empty() {
+            (self.quiet_until, self.quiet_for) = (next, (kind, sides));
             return None;
-        };
-        let best = || due().filter(|callable| order(*callable) == first);
-        let place = rng.below(best().count() as u32) as usize;
-        let address = *best().nth(place)?.0;
+        }
+        let address = best[rng.below(best.len() as u32) as usize];
         let known = self.known.get_mut(&address)?;
         (known.in_use, known.called_at, known.answered) = (true, now, false);
         Some(address)
@@ -299,14 +309,15 @@ impl Mesh {
         };
         let own = self.own.iter().find(|own| own.contains(address.ip()));
         match own {
-            Some(own) if lower && self.is_lower(own, address) => Some(0),
+            Some(own) if lower && self.order(own, address).is_lt() => Some(0),
             Some(_) => room.then_some(1),
             None => routed.then_some(2),
         }
     }
 
-    fn is_lower(&self, own: &Subnet, address: SocketAddr) -> bool {
-        (address.ip().to_canonical(), address.port()) < (own.ip(), self.own_port)
+    /// Of an address to ours in this subnet.
+    fn order(&self, own: &Subnet, address: SocketAddr) -> Ordering {
+        (address.ip().to_canonical(), address.port()).cmp(&(own.ip(), self.own_port))
     }
 
     /// The subnets of our interfaces, each with our address in it.
@@ -318,31 +329,32 @@ impl Mesh {
     /// Where we stand in our room: in the subnet of which we know most machines. Those that do not
     /// answer do not count.
     pub fn place(&self, connected: &[SocketAddr]) -> Place {
-        let there = || {
-            let all = self.known.iter();
-            let there =
-                all.filter(|(_, known)| !known.own && (known.failures == 0 || known.answered));
-            let unknown = connected
-                .iter()
-                .filter(|address| !self.known.contains_key(address));
-            there.map(|(address, _)| *address).chain(unknown.copied())
-        };
-        let in_subnet = |own: &Subnet| {
-            let is_other = |address: &SocketAddr| {
-                let same =
-                    (address.ip().to_canonical(), address.port()) == (own.ip(), self.own_port);
-                own.contains(address.ip()) && !same
-            };
-            let others = || there().filter(is_other);
-            let lower = others().filter(|address| self.is_lower(own, *address));
-            (others().count() as u32, lower.count() as u32)
-        };
-        let is_routed = |address: SocketAddr| !allows(&self.own, address.ip());
-        let (others, lower) = self.own.iter().map(in_subnet).max().unwrap_or_default();
+        let mut there: Vec<SocketAddr> = Vec::new();
+        for (address, known) in self.known.iter() {
+            if !known.own && (known.failures == 0 || known.answered) {
+                there.push(*address);
+            }
+        }
+        for address in connected {
+            if !self.known.contains_key(address) {
+                there.push(*address);
+            }
+        }
+        let (mut others, mut lower) = (0, 0);
+        for own in &self.own {
+            let mut here = (0, 0);
+            for address in there.iter().filter(|address| own.contains(address.ip())) {
+                let order = self.order(own, *address);
+                here.0 += u32::from(order.is_ne());
+                here.1 += u32::from(order.is_lt());
+            }
+            (others, lower) = here.max((others, lower));
+        }
+        let divided = there.iter().any(|address| !allows(&self.own, address.ip()));
         Place {
             lower,
             others,
-            divided: there().any(is_routed),
+            divided,
         }
     }
 

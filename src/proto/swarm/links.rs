@@ -230,17 +230,17 @@ impl Swarm {
     /// Whether there is room for a further call. Calls that are not answered promptly leave room to
     /// an incomplete agent: the more of them there are, the more are tried at once.
     pub(super) fn may_call(&self, now: Instant) -> bool {
-        let all: Vec<&Peer> = self.peers.values().collect();
-        self.may_call_some(now, &all, LINKS + self.extra_links)
+        self.may_call_some(now, &|_| true, LINKS + self.extra_links)
     }
 
     /// The same if no more than `limit` of these peers are to be connected.
-    fn may_call_some(&self, now: Instant, peers: &[&Peer], limit: usize) -> bool {
-        let (count, slow) = (
-            peers.len(),
-            peers.iter().filter(|peer| peer.is_slow(now)).count(),
-        );
-        let live = peers.iter().filter(|peer| peer.is_live()).count();
+    fn may_call_some(&self, now: Instant, is_one: &dyn Fn(&Peer) -> bool, limit: usize) -> bool {
+        let (mut count, mut slow, mut live) = (0, 0, 0);
+        for peer in self.peers.values().filter(|peer| is_one(peer)) {
+            count += 1;
+            slow += usize::from(peer.is_slow(now));
+            live += usize::from(peer.is_live());
+        }
         let searches = !self.have().is_full()
             && live < limit
             && count - slow < limit.max(slow / 4)
@@ -250,8 +250,7 @@ impl Swarm {
 
     /// The same for the peers of our room.
     fn may_call_room(&self, now: Instant, limit: usize) -> bool {
-        let in_room = self.peers.values().filter(|peer| !peer.routed);
-        self.may_call_some(now, &in_room.collect::<Vec<&Peer>>(), limit)
+        self.may_call_some(now, &|peer| !peer.routed, limit)
     }
 
     /// Whom to call, if machines of other rooms take part.
@@ -282,16 +281,20 @@ impl Swarm {
         if self.have().is_full() || !self.room.share().is_gateway() {
             return false;
         }
-        let (routed, in_room): (Vec<&Peer>, Vec<&Peer>) =
-            self.peers.values().partition(|peer| peer.routed);
-        let is_called = |peer: &&Peer| !peer.is_live() && !peer.is_slow(now);
-        let waits = in_room.iter().any(is_called);
-        let room = LINKS.saturating_sub(in_room.len()).max(ROUTED_LINKS);
-        let has_source = routed
-            .iter()
-            .any(|peer| peer.is_live() && peer.is_complete());
+        let (mut in_room, mut has_source) = (0, false);
+        for peer in self.peers.values() {
+            if peer.routed {
+                has_source |= peer.is_live() && peer.is_complete();
+                continue;
+            }
+            if !peer.is_live() && !peer.is_slow(now) {
+                return false;
+            }
+            in_room += 1;
+        }
+        let room = LINKS.saturating_sub(in_room).max(ROUTED_LINKS);
         let room = if has_source { room } else { 2 * room };
-        !waits && self.may_call_some(now, &routed, room)
+        self.may_call_some(now, &|peer| peer.routed, room)
     }
 
     /// An agent whose pipelines are all full could receive more than it gets: its peers have more
