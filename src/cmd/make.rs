@@ -329,12 +329,12 @@ fn name(options: &Options) -> String {
     let file_name = || {
         // Other clients look for slices in a directory of this name.
         let path = options.slices.as_ref().unwrap_or(&options.source);
-        let name = match path.extension() {
-            // Other clients get what is packed.
-            Some(suffix) if suffix == "lz4" && !options.raw => path.file_stem(),
-            _ => path.file_name(),
-        };
-        name.map(|name| name.to_string_lossy().into_owned())
+        let mut name = path.file_name()?.to_string_lossy().into_owned();
+        // Other clients get what is packed.
+        if name.len() > 4 && name.ends_with(".lz4") && !options.raw {
+            name.truncate(name.len() - 4);
+        }
+        Some(name)
     };
     options
         .name

@@ -205,7 +205,7 @@ pub fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
     match word.bytes().all(is_plain) {
         true => word.into(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
+        false => format!("'{}'", text::replace(word, "'", "'\\''")),
     }
 }
 

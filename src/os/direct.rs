@@ -58,7 +58,11 @@ pub(super) fn disk_sector_bytes(device_number: u64) -> u32 {
     let disk_and_partition = ["queue", "../queue"];
     let answers = disk_and_partition.iter().filter_map(|queue| {
         let path = format!("/sys/dev/block/{major}:{minor}/{queue}/logical_block_size");
-        whole::read_text(path.as_ref()).ok()?.trim().parse().ok()
+        whole::read_text(path.as_ref())
+            .ok()?
+            .trim_ascii()
+            .parse()
+            .ok()
     });
     answers.max().unwrap_or(SECTOR_BYTES_MIN)
 }

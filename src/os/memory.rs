@@ -12,7 +12,7 @@ fn available_in(meminfo: &str) -> Option<u64> {
     let rest = meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = rest.trim().strip_suffix(" kB")?.parse().ok()?;
+    let kib: u64 = rest.trim_ascii().strip_suffix(" kB")?.parse().ok()?;
     kib.checked_mul(1024)
 }
 

@@ -26,7 +26,12 @@ pub fn is_quick(device: &Device) -> bool {
         whole::read_text(path.as_ref()).ok()
     };
     let bytes = limit("queue").or_else(|| limit("../queue"));
-    bytes.is_some_and(|bytes| bytes.trim().parse::<u64>().is_ok_and(|bytes| bytes > 0))
+    bytes.is_some_and(|bytes| {
+        bytes
+            .trim_ascii()
+            .parse::<u64>()
+            .is_ok_and(|bytes| bytes > 0)
+    })
 }
 
 /// Makes this range of whole sectors zeros. After an error the zeros have to be written.

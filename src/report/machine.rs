@@ -31,11 +31,11 @@ impl Machine {
         let class = root.join("sys/class/net").join(&nic);
         let read = |file| {
             let text = whole::read_text(&class.join(file)).ok()?;
-            Some(text.trim().to_string()).filter(|text| !text.is_empty())
+            Some(text.trim_ascii().to_string()).filter(|text| !text.is_empty())
         };
         Machine {
             // The loopback interface has an address of zeros, which is no machine's.
-            mac: read("address").filter(|mac| mac.contains(|digit| !"0:".contains(digit))),
+            mac: read("address").filter(|mac| mac.bytes().any(|digit| !b"0:".contains(&digit))),
             driver: driver(&class),
             // Of a link that is down, or of a virtual one, the kernel says -1 or nothing.
             link_mbps: read("speed").and_then(|speed| speed.parse().ok()),

@@ -92,8 +92,12 @@ fn is_model_and_serial(disk: &Disk, id: &str) -> bool {
 
 /// As udev writes a text of the disk: one underscore for spaces and for what is no part of a name.
 fn encoded(text: Option<&str>) -> Option<String> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "#+-.:=@_".contains(c);
-    Some(text?.replace(|c| !is_plain(c), "_"))
+    let plain = |letter: char| match letter {
+        '#' | '+' | '-' | '.' | ':' | '=' | '@' => letter,
+        letter if letter.is_ascii_alphanumeric() => letter,
+        _ => '_',
+    };
+    Some(text?.chars().map(plain).collect())
 }
 
 fn has_path(disk: &Disk, name: &str) -> bool {
@@ -157,7 +161,8 @@ fn scsi_place(disk: &Disk) -> Option<String> {
     }
     let above_host = above("host")?.parent()?;
     if above("VMBUS:").is_some() {
-        let guid = read_text(above_host, "device_id")?.replace(['{', '}', '-'], "");
+        let mut guid = read_text(above_host, "device_id")?;
+        guid.retain(|letter| !matches!(letter, '{' | '}' | '-'));
         return Some(format!("vmbus-{guid}-lun-{lun}"));
     }
     let number = |name: &String| name.strip_prefix("host")?.parse::<u64>().ok();

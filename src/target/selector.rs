@@ -217,7 +217,7 @@ fn parse_criterion(text: &str, part: &str) -> Result<Criterion, GrammarError> {
             key: key.into(),
         });
     }
-    let value = value.trim();
+    let value = value.trim_ascii();
     if value.is_empty() {
         return Err(GrammarError::Empty { text: text.into() });
     }

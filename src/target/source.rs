@@ -181,7 +181,7 @@ fn has_opened(process: &Path, is_it: &IsIt) -> bool {
         let info = whole::read_text(&process.join("fdinfo").join(fd)).unwrap_or_default();
         let number = |key: &str, radix| {
             let text = info.lines().find_map(|line| line.strip_prefix(key))?;
-            u64::from_str_radix(text.trim(), radix).ok()
+            u64::from_str_radix(text.trim_ascii(), radix).ok()
         };
         // The last two bits of the flags say how a file was opened (open(2)); 0 is to read.
         let is_to_write = number("flags:", 8).is_some_and(|flags| flags & 3 != 0);

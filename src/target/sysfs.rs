@@ -31,8 +31,8 @@ pub(super) fn read_flag(directory: &Path, file: &str) -> bool {
 /// Printable ASCII with single spaces: disks pad their names with spaces, and some with control
 /// characters, and the result goes to terminals and into reports.
 pub(super) fn clean(text: &str) -> Option<String> {
-    let printable = text.replace(|c: char| !c.is_ascii_graphic(), " ");
-    let words: Vec<&str> = printable.split_whitespace().collect();
+    let words = text.split(|letter: char| !letter.is_ascii_graphic());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
     (!words.is_empty()).then(|| words.join(" "))
 }
 

@@ -121,7 +121,7 @@ impl Usage {
     /// `/dev/sda2  partition  1048572  0  -2`
     fn add_swap(&mut self, line: &str) {
         self.add_path(
-            &unescape(line.split_whitespace().next().unwrap_or_default()),
+            &unescape(line.split_ascii_whitespace().next().unwrap_or_default()),
             Use::Swap,
         );
     }
@@ -145,7 +145,7 @@ impl Usage {
             "archisodevice",
             "img_dev",
         ];
-        for word in line.split_whitespace() {
+        for word in line.split_ascii_whitespace() {
             let Some((_, place)) = word.split_once('=').filter(|(key, _)| KEYS.contains(key))
             else {
                 continue;
