@@ -49,6 +49,7 @@ use crate::net::packer::Packer;
 use crate::net::peer_socket::PeerSocket;
 use crate::os::clock;
 use crate::os::signal::Signals;
+use crate::os::start;
 use crate::report;
 use control::Control;
 use daemon::Daemon;
@@ -338,7 +339,7 @@ impl<'a> Shared<'a> {
             throttles: Throttles::new(settings.max_up, settings.max_down),
             packer: Packer::new(),
             scratch: vec![0; BLOCK_BYTES as usize],
-            verbose: std::env::var_os("SWARMDD_DEBUG").is_some(),
+            verbose: start::is_set(c"SWARMDD_DEBUG"),
         })
     }
 
