@@ -239,6 +239,7 @@ impl Swarm {
         };
         let picker_rng = Rng::new(rng.next_u64());
         let contents = Contents::new(&layout, &metainfo.hashes);
+        let trackers = metainfo.trackers.clone();
         let mut swarm = Swarm {
             buffer_bytes,
             state,
@@ -258,12 +259,7 @@ impl Swarm {
             mesh,
             room: Room::new(),
             blame: Blame::new(&config.peers),
-            tracker: Tracker::new(
-                now,
-                metainfo.trackers.clone(),
-                config.tracker_grace,
-                &mut rng,
-            ),
+            tracker: Tracker::new(now, trackers, config.tracker_grace, &mut rng),
             last_announce: match metainfo.trackers.is_empty() {
                 true => LastAnnounce::NoTracker,
                 false => LastAnnounce::Pending,
