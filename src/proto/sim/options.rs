@@ -179,10 +179,9 @@ impl Options {
             rate: 100 * rate,
             latency_max: Duration::from_micros(200),
             seek: Duration::ZERO,
-            contents: if role == Role::Seeder {
-                Contents::Image
-            } else {
-                Contents::Zeros
+            contents: match role {
+                Role::Seeder => Contents::Image,
+                Role::Leecher => Contents::Zeros,
             },
             fault: DiskFault::None,
         };
