@@ -35,7 +35,7 @@ impl Announcer {
             return false;
         };
         // An interface may have come up since the last time.
-        core.handle_subnets(net::own_subnets());
+        core.handle_subnets(&net::own_subnets());
         let (bytes_max, limit) = (ANNOUNCE_BYTES_MAX, TimeLimit::Total);
         match Url::parse(&url) {
             Ok(url) => {

@@ -84,7 +84,7 @@ impl Job {
             Interest::READABLE,
         )?;
         let mut core = Swarm::new(now, metainfo.clone(), config);
-        core.handle_subnets(net::own_subnets());
+        core.handle_subnets(&net::own_subnets());
         Ok(Job {
             storage,
             pool: Pool::new(swarm::buffer_bytes(&metainfo.layout), buffer_count)?,

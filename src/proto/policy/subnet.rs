@@ -33,10 +33,9 @@ impl Subnet {
         self.ip
     }
 
-    /// The same subnet, as this address is in it.
-    pub fn at(self, ip: IpAddr) -> Subnet {
-        assert!(self.contains(ip));
-        Subnet { ip, ..self }
+    /// Bits that all of its addresses share.
+    pub fn length(&self) -> u32 {
+        self.length
     }
 
     /// An IPv4 address that IPv6 carries (`::ffff:10.77.0.1`) counts as the IPv4 address.

@@ -7,6 +7,7 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::checker::{Checker, Watched};
@@ -18,7 +19,6 @@ use super::options::{AgentOptions, Canary, HashUnit};
 use super::packet::Packet;
 use super::pool::{Claimant, Pool};
 use crate::limits::{BLOCK_BYTES, SLOW_UPLOAD_MAX};
-use crate::policy::subnet::Subnet;
 use crate::policy::throttle::Throttles;
 use crate::rng::Rng;
 use crate::swarm::{self, Config, Outcome, ScanPolicy, Send, Sink, State, Swarm, Work};
@@ -80,7 +80,7 @@ fn scan_policy(scan: bool) -> ScanPolicy {
     }
 }
 
-fn core(now: Instant, image: &Image, config: Config, subnets: Vec<Subnet>) -> Swarm {
+fn core(now: Instant, image: &Image, config: Config, subnets: &[(IpAddr, u32)]) -> Swarm {
     let mut swarm = Swarm::new(now, image.metainfo.clone(), config);
     swarm.handle_subnets(subnets);
     swarm
@@ -92,7 +92,7 @@ pub struct Identity {
     pub process: ProcessId,
     pub peers: Vec<core::net::SocketAddr>,
     pub listen_port: u16,
-    pub subnets: Vec<Subnet>,
+    pub subnets: Vec<(IpAddr, u32)>,
     pub tracker_grace: Duration,
     pub seed: u64,
 }
@@ -141,7 +141,7 @@ impl Agent {
             options: options.clone(),
             machine: identity.machine,
             process: identity.process,
-            swarm: core(now, image, config, identity.subnets),
+            swarm: core(now, image, config, &identity.subnets),
             throttles: Throttles::new(options.max_up, options.max_down),
             packing: Packing::default(),
             meter: Meter::new(options.max_up),

@@ -47,7 +47,7 @@ impl World {
                     machine,
                     process,
                     subnets: match self.options.subnets_known {
-                        true => alloc::vec![rack_subnet(options.rack).at(ip)],
+                        true => alloc::vec![(ip, rack_subnet(options.rack).length())],
                         false => Vec::new(),
                     },
                     peers: self.peers_given(machine),

@@ -1,11 +1,10 @@
 //! What does a machine fetch from peers that lie behind a router?
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::super::*;
 use super::hostile::{hears, tick};
 use super::links::*;
-use crate::policy::subnet::Subnet;
 use crate::wire::announce::Answer;
 use crate::wire::message::Message;
 
@@ -14,8 +13,7 @@ const PIECES: u32 = 3 * GATEWAYS;
 /// A machine at 10.77.0.`own` of a room of 32 addresses. The tracker has named `others` to it.
 fn machine(own: u8, others: core::ops::Range<u8>) -> Swarm {
     let mut swarm = swarm_with_buffers(Role::Leecher, PIECES, 16 * KIB, &[], 64);
-    let subnet = Subnet::parse(&std::format!("10.77.0.{own}/27")).unwrap();
-    swarm.handle_subnets(std::vec![subnet]);
+    swarm.handle_subnets(&[(IpAddr::from([10, 77, 0, own]), 27)]);
     let _ = swarm.poll_announce(at(0));
     let (peers, warning) = (others.map(address).collect(), None);
     swarm.handle_announced(at(0), Ok(Answer::Peers { peers, warning }));
