@@ -141,7 +141,8 @@ class Plan:
         cable = f", {most / self.shared.size_bytes:.2f} through a cable" if most else ""
         say(f"n = {count}, k = {torrent.pieces}: {contender.name}: "
             f"{result['last_seconds']:.2f} s, {ratio:.3f} × T*, "
-            f"seeder sent {sent:.2f} × the image{cable}{killed}, host {result['host']['busy']:.0%} busy, "
+            f"seeder sent {sent:.2f} × the image{cable}{killed}, "
+            f"host {result['host']['busy']:.0%} busy, "
             f"{result['host']['foreign']:.0%} by others")
         if self.options.trace:
             self.draw_trace(step, result, watch, stream)

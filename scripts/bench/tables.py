@@ -298,8 +298,8 @@ def full_table(rows: list[Result]) -> list[str]:
     return table(head, body) + [
         "",
         "¹ Bytes that left the seeder's interface, and that passed the busiest cable of a room one "
-        f"way, over the image, with most of the headers not counted. ² All cores were more than {SATURATED:.0%} busy, by whichever program: the "
-        "figure may measure the host.",
+        "way, over the image, with most of the headers not counted. ² All cores were more than "
+        f"{SATURATED:.0%} busy, by whichever program: the figure may measure the host.",
     ]
 
 

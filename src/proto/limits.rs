@@ -185,8 +185,8 @@ pub(crate) const LINK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A leecher whose pipelines were all full for this time sets up one link more than LINKS, up to
 /// LINKS_MAX. Of 32 leechers the last one had ten links, all to peers that had sixteen: it took
-/// 1.067 of the limit while half of the room took 1.014. With this rule it takes 1.017 (5000 pieces,
-/// scripts/sim).
+/// 1.067 of the limit while half of the room took 1.014. With this rule it takes 1.017 (5000
+/// pieces, scripts/sim).
 pub(crate) const PIPELINES_FULL_MAX: Duration = Duration::from_secs(3);
 
 /// Machines of a room that fetch through its router (`policy/room`). Each of them is the first to
