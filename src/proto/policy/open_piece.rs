@@ -110,6 +110,25 @@ pub(super) struct OpenPiece {
     check: Option<Check>,
 }
 
+/// A piece that has bytes to hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashReady {
+    pub piece: PieceIndex,
+    /// Blocks that can be hashed in one run.
+    pub blocks: u32,
+    /// Bytes that have been received and not been hashed.
+    pub backlog_bytes: u32,
+}
+
+/// A run of received bytes that continues the hash of its piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashRun {
+    pub begin: u32,
+    pub length: u32,
+    pub buffer: BufferId,
+    pub offset: u32,
+}
+
 impl OpenPiece {
     /// All blocks are free. `buffers` hold the whole piece.
     pub(super) fn new(piece: PieceIndex, block_count: u32, buffers: Vec<BufferId>) -> OpenPiece {

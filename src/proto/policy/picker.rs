@@ -23,7 +23,7 @@ use crate::bitfield::Bitfield;
 use crate::format::layout::Layout;
 use crate::limits::{BLOCK_BYTES, ENDGAME_REQUESTS_MAX};
 use crate::policy::open_piece::OpenPiece;
-pub use crate::policy::open_piece::{BlockHashJob, Verdict};
+pub use crate::policy::open_piece::{BlockHashJob, HashReady, HashRun, Verdict};
 use crate::policy::ranking::Ranking;
 use crate::rng::Rng;
 use crate::units::{Block, BlockIndex, BufferId, Giver, Instant, PeerSlot, PieceIndex};
@@ -75,25 +75,6 @@ pub enum Pick {
     /// Open this piece, then pick again.
     Open(PieceIndex),
     Nothing,
-}
-
-/// A piece that has bytes to hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashReady {
-    pub piece: PieceIndex,
-    /// Blocks that can be hashed in one run.
-    pub blocks: u32,
-    /// Bytes that have been received and not been hashed.
-    pub backlog_bytes: u32,
-}
-
-/// A run of received bytes that continues the hash of its piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashRun {
-    pub begin: u32,
-    pub length: u32,
-    pub buffer: BufferId,
-    pub offset: u32,
 }
 
 impl Picker {

@@ -1,11 +1,12 @@
 //! Which connections does the agent take, make and close?
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::Swarm;
 use super::interface::*;
-use super::peer::{Direction, Peer, Phase, Sending, overdue};
+use super::peer::{Direction, Peer, Phase, overdue};
+use super::sending::Sending;
 use crate::limits::*;
 use crate::policy::mesh::{Ending, PeerKind, Sides};
 use crate::policy::seats::Patience;
@@ -52,7 +53,9 @@ impl Swarm {
 
     /// The subnets of this machine's interfaces, each with its address there. To be called at the
     /// start, and when they may have changed.
-    pub fn handle_subnets(&mut self, subnets: Vec<Subnet>) {
+    pub fn handle_subnets(&mut self, subnets: &[(IpAddr, u32)]) {
+        let subnet = |(ip, length): &(IpAddr, u32)| Subnet::new(*ip, *length);
+        let subnets: Vec<Subnet> = subnets.iter().filter_map(subnet).collect();
         if subnets != self.room.subnets() {
             self.mesh.set_own(subnets.clone(), self.config.listen_port);
             self.room.set_subnets(subnets);

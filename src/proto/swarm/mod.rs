@@ -15,6 +15,7 @@
 //! peers, peer   connections, and how we stand with each peer
 //! requests      what a peer was asked for, and what of it is late
 //! rate          how fast a peer sends
+//! sending       what is on its way to a peer
 //! exchange      what a peer was told of others
 //! scan          what the target holds at the start
 //! read_back     whether what was written is on the disk
@@ -63,6 +64,7 @@ mod read_back;
 mod reading;
 mod requests;
 mod scan;
+mod sending;
 mod storage;
 #[cfg(test)]
 mod tests;

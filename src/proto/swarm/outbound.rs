@@ -7,7 +7,8 @@ use alloc::string::String;
 
 use super::Swarm;
 use super::interface::*;
-use super::peer::{Peer, Phase, PickInputs, Sending, overdue};
+use super::peer::{Peer, Phase, PickInputs, overdue};
+use super::sending::Sending;
 use crate::limits::*;
 use crate::policy::cache::Chunk;
 use crate::policy::load::Compress;

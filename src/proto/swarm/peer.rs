@@ -1,16 +1,13 @@
-//! How do we stand with one peer: which side chokes the other, what was asked for, what is being
-//! sent?
+//! How do we stand with one peer: who chokes whom, what was asked for, what is being sent?
 //!
-//! Read first: BEP 3 (choking, interest), BEP 6 (fast extension), BEP 10 (`reqq`). Choking and
-//! interest are decided in one field and compared with what the peer was last told (`unchoke`
-//! against `am_choking`, `wanted` against `am_interested`). So there is no queue of state changes
-//! that could overflow.
+//! Read first: BEP 3, 6, 10. Choking and interest are decided in one field and compared with what
+//! the peer was last told (`unchoke` against `am_choking`, `wanted` against `am_interested`). So
+//! there is no queue of state changes that could overflow.
 //!
 //! In every turn of the loop we ask whether this peer has a block for us, and mostly it has none.
 //! The picker finds that out at some cost, so its "no" is remembered until something changes that
-//! it depends on. `PickInputs` names what lies outside the peer. `version` stands for the peer
-//! itself: each method here that may turn a "no" into a "yes" raises it, and the fields that matter
-//! are private.
+//! it depends on: `PickInputs` outside the peer, and `version` of the peer. Each method here that
+//! may turn a "no" into a "yes" raises it, and the fields that matter are private.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -21,6 +18,7 @@ use super::changes::Reader;
 use super::exchange::Exchange;
 use super::rate::Rate;
 use super::requests::Requests;
+use super::sending::Sending;
 use crate::bitfield::Bitfield;
 use crate::limits::*;
 use crate::policy::load::Shrinking;
@@ -62,16 +60,6 @@ pub(super) struct PickInputs {
     pub(super) room: bool,
     /// No further piece will be wanted: the endgame may begin.
     pub(super) last: bool,
-}
-
-/// A block that the shell is sending.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sending {
-    pub(super) block: Block,
-    /// Pinned until it is sent.
-    pub(super) buffer: BufferId,
-    /// Of its payload on the way.
-    pub(super) wire_bytes: u32,
 }
 
 /// Invariant: `wanted` counts the pieces in `has` that the picker wants.
@@ -148,7 +136,7 @@ pub(super) struct Peer {
     suggested: Vec<PieceIndex>,
     /// Raised when they may have something for us that they had not before.
     version: u64,
-    /// The inputs and the `version` with which the picker last found nothing.
+    /// With which the picker last found nothing.
     nothing_at: Option<(PickInputs, u64)>,
 
     /// Blocks they asked for, oldest first.
