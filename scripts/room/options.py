@@ -67,9 +67,9 @@ Deployment:
   --no-used-map        With --used-ranges: send all of each partition
   --live               Take an IMAGE even if it is in use and may change
   --raw                Take an IMAGE as it is, even if it seems to be an archive
-  --pack               Pack each IMAGE into IMAGE.lz4, once, and serve that: fewer
-                       bytes for the room, little work for the seed. One that
-                       is packed already (scripts/pack) is served as it is
+  --pack               Pack each IMAGE into IMAGE.lz4, once, and serve that.
+                       One that is packed already (scripts/pack) is served
+                       as it is
   --piece-size SIZE    16K to 16M. Default: what `swarmdd make` chooses
   --cache DIR          Where a Clonezilla image is unpacked, once. Default:
                        /var/cache/swarmdd

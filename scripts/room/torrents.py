@@ -82,11 +82,11 @@ def map_used(image: Image, state: State, map_file: Path, say: Callable[[str], No
              wanted: Callable[[], bool]) -> list[str]:
     """The option for a map of the used blocks. Without a map the job goes on: the machines only get
     more than they need."""
-    if is_packed(Path(image.path)):
-        say(f"{image.name}: it is packed, so deleted files are sent as well")
-        return []
     if not shutil.which("partclone.info"):
         say(f"{image.name}: partclone is not installed, so deleted files are sent as well")
+        return []
+    if is_packed(Path(image.path)):
+        say(f"{image.name}: it is packed, so deleted files are sent as well")
         return []
     command = [sys.executable, str(TOP / "scripts/used-map"), image.path, "-o", str(map_file)]
     status, words = watch(command, state, lambda _: None, wanted)
