@@ -14,8 +14,7 @@ from .unshelve import Progress, Wrong
 
 HELP = """\
 Packs an image for `swarmdd make` and `swarmdd seed`, which read it in place: in
-frames of LZ4 with blocks of 16 KiB, which the seed sends as they lie to agents
-that take them so, and unpacks for others.
+a frame of LZ4 with blocks of 16 KiB.
 
 Usage:
   scripts/pack IMAGE [-o IMAGE.lz4]

@@ -1,4 +1,4 @@
-"""How does an image become a packed one, which the seed serves without compressing anything?
+"""How does an image become a packed one, which `make` and `seed` read in place?
 
 Debian's `lz4` packs it, a process for each processor: each gets a part of the image, and what they
 make is one frame, since its blocks are independent. `lz4 -dc` restores the image. Behind the frame
@@ -6,7 +6,7 @@ is a skippable one, which `lz4` passes over; it says what was packed.
 
 Measured with 400 MiB of /usr on one processor: blocks of 16 KiB, what a request asks for, shrink to
 0.615 (-1), 0.576 (-3), 0.572 (-9), in 1.7 s, 7.7 s and 12 s. Blocks of 64 KiB would be 0.03 better,
-and could not be sent as they lie.
+but a request asks for 16.
 """
 from __future__ import annotations
 
