@@ -327,7 +327,7 @@ reported() { says "$WORK/serve/log/room.log" "$(mac_of "$1" | tr : -).*state....
 reported_number() {
 	grep --text -e "$(mac_of "$1" | tr : -).*state.....$2" "$WORK/serve/log/room.log" |
 		tail -n 1 |
-		sed -n "s/.*[^a-z_]$3[^a-z0-9]*\([0-9]*\).*/\1/p"
+		sed -n "s/.*[^a-z_]$3[^a-z0-9_][^a-z0-9]*\([0-9]*\).*/\1/p"
 }
 
 # member_of N NAME [FILE]: what results.json, or FILE, says about machine N.
