@@ -190,8 +190,9 @@ pub(crate) const LINK_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) const PIPELINES_FULL_MAX: Duration = Duration::from_secs(3);
 
 /// Machines of a room that fetch through its router (`policy/room`). Each of them is the first to
-/// have a sixth of the pieces, and passes each of these on about six times. With 4 the last of 3
-/// rooms of 30 took 1.26 of the limit, and with 6 it takes 1.19 (1000 pieces, scripts/sim).
+/// have an eighth of the pieces. With 8 the last of 3 rooms of 30 takes 1.16 of the limit; trials
+/// with 4 and 6, before other numbers here were chosen, took 1.26 and 1.19 (1000 pieces,
+/// scripts/sim).
 pub(crate) const GATEWAYS: u32 = 8;
 
 /// Machines after the gateways that are connected to them, to replace those that go.
