@@ -77,6 +77,10 @@ impl Job {
         let alignment = device.alignment;
         let config = setup::config(settings, role, scan, listen_port, buffer_count, alignment)?;
         let reporting = Reporting::new(place.number, target, &device, &identity, now);
+        let mut pool = Pool::new(swarm::buffer_bytes(&metainfo.layout), buffer_count)?;
+        if device.packed.is_some() {
+            pool.keep_packed();
+        }
         let storage = Storage::new(device, places, Joining::Nothing)?;
         shared.poll.registry().register(
             &mut SourceFd(&storage.event_fd()),
@@ -87,7 +91,7 @@ impl Job {
         core.handle_subnets(&net::own_subnets());
         Ok(Job {
             storage,
-            pool: Pool::new(swarm::buffer_bytes(&metainfo.layout), buffer_count)?,
+            pool,
             core,
             hashing: Hashing::default(),
             links: Links::new(place),

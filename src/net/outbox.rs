@@ -1,14 +1,15 @@
 //! What goes out to one peer next, and how few system calls does that take?
 //!
 //! Messages are copied into one text buffer; the payload of a block stays in its pool buffer. One
-//! `writev` sends several of both. No byte of payload is copied, unless it is compressed: then it
-//! is text, too.
+//! `writev` sends several of both. No byte of payload is copied, unless it is compressed or
+//! unpacked for its peer: then it is text, too. A block that lies packed goes to a peer that takes
+//! it so from its buffer.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use swarm_proto::swarm::Send;
-use swarm_proto::units::BufferId;
+use swarm_proto::units::{Block, BufferId};
 use swarm_proto::wire::message as wire;
 
 use super::packer::Packer;
@@ -90,21 +91,27 @@ impl Outbox {
                 packed,
                 encode,
             } => {
-                let mut length = block.length;
-                let bytes = &pool.bytes(buffer)[offset as usize..][..length as usize];
-                let shorter = packed.and_then(|id| {
-                    let shorter = packer.pack(job, block, bytes, encode)?;
-                    let header = wire::packed_header(block, shorter.len() as u32, id);
-                    self.text.extend_from_slice(&header);
-                    self.text.extend_from_slice(shorter);
-                    Some(shorter.len() as u32)
-                });
-                wire_bytes = shorter.or(encode.then_some(length));
-                match shorter {
-                    // It counts as a block whose payload follows, of no length.
-                    Some(_) => length = 0,
-                    None => self.text.extend_from_slice(&wire::piece_header(block)),
-                }
+                let lies = pool.packed_bytes(buffer, offset, block.length);
+                let length = match (packed, lies) {
+                    (Some(id), Some(packed_bytes)) => {
+                        let header = wire::packed_header(block, packed_bytes, id);
+                        self.text.extend_from_slice(&header);
+                        wire_bytes = Some(packed_bytes);
+                        packed_bytes
+                    }
+                    _ if pool.is_packed(buffer, offset, block.length) => {
+                        self.push_unpacked(block, buffer, offset, pool);
+                        0
+                    }
+                    _ => {
+                        let bytes = &pool.bytes(buffer)[offset as usize..][..block.length as usize];
+                        let shorter = packed
+                            .and_then(|id| Some((id, packer.pack(job, block, bytes, encode)?)));
+                        let length = shorter.map(|(_, shorter)| shorter.len() as u32);
+                        wire_bytes = length.or(encode.then_some(block.length));
+                        self.push_shorter(block, shorter)
+                    }
+                };
                 Some(Payload {
                     buffer,
                     offset,
@@ -124,6 +131,27 @@ impl Outbox {
             }),
         }
         wire_bytes
+    }
+
+    /// A block as an id and the bytes that it was compressed to, or else as it is. Returns how much
+    /// of its payload follows: nothing of a compressed one, whose payload is text.
+    fn push_shorter(&mut self, block: Block, shorter: Option<(u8, &[u8])>) -> u32 {
+        let Some((id, shorter)) = shorter else {
+            self.text.extend_from_slice(&wire::piece_header(block));
+            return block.length;
+        };
+        let header = wire::packed_header(block, shorter.len() as u32, id);
+        self.text.extend_from_slice(&header);
+        self.text.extend_from_slice(shorter);
+        0
+    }
+
+    /// A block that lies packed, for a peer that does not take it so.
+    fn push_unpacked(&mut self, block: Block, buffer: BufferId, offset: u32, pool: &Pool) {
+        self.text.extend_from_slice(&wire::piece_header(block));
+        let start = self.text.len();
+        self.text.resize(start + block.length as usize, 0);
+        pool.unpack(buffer, offset, &mut self.text[start..]);
     }
 
     /// Fills `slices` with what is to be sent next. Returns how many slices that is, and how many

@@ -612,6 +612,19 @@ mod tests {
         }
     }
 
+    /// What the other end of a connection gets.
+    fn all_of(peer: std::net::TcpStream) -> (Vec<Input>, Pool) {
+        peer.set_nonblocking(true).unwrap();
+        let address = peer.peer_addr().unwrap();
+        let mut other = PeerSocket::accepted(TcpStream::from_std(peer), address).unwrap();
+        other.phase = Phase::Frames {
+            bitfield_bytes_max: BITFIELD_BYTES,
+        };
+        let (mut received, mut scratch) = memory();
+        let inputs = drain(&mut other, &mut received, &mut scratch).unwrap();
+        (inputs, received)
+    }
+
     fn random_message(rng: &mut Rng) -> Message {
         let number = rng.below(1 << 20);
         match rng.below(6) {
@@ -806,14 +819,7 @@ mod tests {
             });
         }
         assert_eq!(socket.flush(&pool).unwrap(), 4);
-        peer.set_nonblocking(true).unwrap();
-        let address = peer.peer_addr().unwrap();
-        let mut other = PeerSocket::accepted(TcpStream::from_std(peer), address).unwrap();
-        other.phase = Phase::Frames {
-            bitfield_bytes_max: BITFIELD_BYTES,
-        };
-        let (mut received, mut scratch) = memory();
-        let inputs = drain(&mut other, &mut received, &mut scratch).unwrap();
+        let (inputs, received) = all_of(peer);
         assert!(inputs == expected);
         let range = 100..100 + BLOCK_BYTES as usize;
         for buffer in [BufferId(1), BufferId(2)] {
@@ -823,6 +829,63 @@ mod tests {
                     .iter()
                     .all(|byte| *byte == 0)
             );
+        }
+    }
+
+    /// Those of an encoder of our own would be fewer bytes.
+    #[test]
+    fn a_block_that_lies_packed_is_sent_as_it_lies_or_unpacked() {
+        const BYTES: usize = BLOCK_BYTES as usize;
+        // Five times `a`; then 1 and 4 + 15 + 64 * 255 + 34 times; at last five times.
+        let parts = [&b"\x10a\x01\0\x1fa\x01\0"[..], &[255; 64], b"\x22\x50aaaaa"];
+        let packed = parts.concat();
+        let (mut pool, mut packer) = (memory().0, Packer::new());
+        pool.bytes_mut(BufferId(1)).fill(b'b');
+        pool.keep_packed();
+        pool.fill(BufferId(1), |bytes, slots| {
+            bytes[BYTES..][..packed.len()].copy_from_slice(&packed);
+            slots[1] = packed.len() as u16;
+        });
+        let (mut socket, peer) = pair();
+        let half = BLOCK_BYTES / 2;
+        let as_it_lies = Some(packed.len() as u32);
+        let mut expected = Vec::new();
+        for (piece, (offset, id, encode, wire_bytes)) in [
+            (BLOCK_BYTES, Some(LZ_BLOCK_ID), true, as_it_lies),
+            (BLOCK_BYTES, Some(LZ_BLOCK_ID), false, as_it_lies),
+            (BLOCK_BYTES, None, false, None),
+            // The half of it, and of the block before.
+            (half, Some(LZ_BLOCK_ID), true, None),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let block = Block {
+                piece: PieceIndex(piece as u32),
+                begin: 0,
+                length: BLOCK_BYTES,
+            };
+            let send = Send::Block {
+                block,
+                buffer: BufferId(1),
+                offset,
+                packed: id,
+                encode,
+            };
+            assert_eq!(socket.push(send, &pool, &mut packer, 0), wire_bytes);
+            expected.push(match wire_bytes {
+                Some(bytes) => Input::PackedEnds(block.into(), bytes),
+                None => Input::BlockEnds(block.into()),
+            });
+        }
+        assert_eq!(socket.flush(&pool).unwrap(), 4);
+        let (inputs, received) = all_of(peer);
+        assert!(inputs == expected);
+        for buffer in 0..4 {
+            let block = &received.bytes(BufferId(buffer))[..BYTES];
+            let b_count = if buffer == 3 { BYTES / 2 } else { 0 };
+            assert!(block[..b_count].iter().all(|&byte| byte == b'b'));
+            assert!(block[b_count..].iter().all(|&byte| byte == b'a'));
         }
     }
 

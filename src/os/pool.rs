@@ -9,11 +9,17 @@
 //! operation on it is in flight. This module returns references for one call at a time and never
 //! keeps one. Behind the buffers that were asked for there is one more, which is never filled: it
 //! holds the zeros that are written where zeros belong.
+//!
+//! The pool of a seed with a packed image keeps blocks *packed*: as they lie in the file, at the
+//! place of the bytes that they stand for.
 
 use std::alloc::Layout;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
+use swarm_proto::format::lz4;
+use swarm_proto::limits::BLOCK_BYTES;
 use swarm_proto::units::BufferId;
 
 /// Smallest page of any Linux. Buffers are multiples of it, so if the first one is page-aligned,
@@ -29,6 +35,9 @@ pub struct Pool {
     memory: NonNull<u8>,
     buffer_bytes: u32,
     count: u32,
+    /// Of each block of each buffer: how many bytes it has if it is packed, else 0. Empty if none
+    /// is kept packed.
+    packed: Vec<u16>,
 }
 
 impl Pool {
@@ -60,6 +69,7 @@ impl Pool {
             memory,
             buffer_bytes,
             count,
+            packed: Vec::new(),
         })
     }
 
@@ -112,6 +122,66 @@ impl Pool {
         })
     }
 
+    // --- packed blocks
+
+    /// From now on, `fill` may leave blocks packed.
+    pub fn keep_packed(&mut self) {
+        let count = self.slots(self.zeros()).start;
+        self.packed = vec![0; count];
+    }
+
+    /// The whole buffer, to read into it, and how many bytes each of its blocks has if it is
+    /// packed. There are no such numbers if none may be.
+    pub fn fill<T>(&mut self, buffer: BufferId, read: impl Fn(&mut [u8], &mut [u16]) -> T) -> T {
+        let mut packed = std::mem::take(&mut self.packed);
+        let slots = packed.get_mut(self.slots(buffer)).unwrap_or_default();
+        let result = read(self.bytes_mut(buffer), slots);
+        self.packed = packed;
+        result
+    }
+
+    /// How many bytes this block has, if it is packed.
+    pub fn packed_bytes(&self, buffer: BufferId, offset: u32, length: u32) -> Option<u32> {
+        let is_one = offset.is_multiple_of(BLOCK_BYTES) && length == BLOCK_BYTES;
+        let packed = is_one.then(|| self.packed_at(buffer, offset))?;
+        (packed > 0).then_some(packed.into())
+    }
+
+    /// Whether some of these bytes are of packed blocks: then only `unpack` gets them.
+    pub fn is_packed(&self, buffer: BufferId, offset: u32, length: u32) -> bool {
+        let slots = self.slots(buffer);
+        let of_buffer = self.packed.get(slots).unwrap_or_default();
+        let blocks = offset / BLOCK_BYTES..(offset + length).div_ceil(BLOCK_BYTES);
+        let blocks = of_buffer.get(blocks.start as usize..blocks.end as usize);
+        blocks.is_some_and(|blocks| blocks.iter().any(|&packed| packed > 0))
+    }
+
+    /// Writes what the buffer holds from `offset` on. The bytes of a block that is wrong are zeros.
+    pub fn unpack(&self, buffer: BufferId, mut offset: u32, mut out: &mut [u8]) {
+        let bytes = self.bytes(buffer);
+        while !out.is_empty() {
+            let skipped = (offset % BLOCK_BYTES) as usize;
+            let length = out.len().min(BLOCK_BYTES as usize - skipped);
+            let (to, rest) = out.split_at_mut(length);
+            let block = &bytes[offset as usize - skipped..];
+            match self.packed_at(buffer, offset) {
+                0 => to.copy_from_slice(&block[skipped..][..length]),
+                packed => unpack_block(&block[..packed.into()], skipped, to),
+            }
+            (out, offset) = (rest, offset + length as u32);
+        }
+    }
+
+    fn packed_at(&self, buffer: BufferId, offset: u32) -> u16 {
+        let slot = self.slots(buffer).start + (offset / BLOCK_BYTES) as usize;
+        self.packed.get(slot).copied().unwrap_or_default()
+    }
+
+    fn slots(&self, buffer: BufferId) -> Range<usize> {
+        let count = self.buffer_bytes.div_ceil(BLOCK_BYTES) as usize;
+        buffer.index() * count..(buffer.index() + 1) * count
+    }
+
     fn start(&self, buffer: BufferId) -> NonNull<u8> {
         assert!(buffer.0 <= self.count);
         // SAFETY: the buffer is one of `count`, or the zeros behind them, so its start lies inside
@@ -134,6 +204,24 @@ impl Drop for Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pool({} x {} bytes)", self.count, self.buffer_bytes)
+    }
+}
+
+/// The bytes of a packed block from `skipped` on.
+fn unpack_block(packed: &[u8], skipped: usize, out: &mut [u8]) {
+    let mut part = Vec::new();
+    let block = match out.len() == BLOCK_BYTES as usize {
+        true => &mut *out,
+        false => {
+            part.resize(BLOCK_BYTES as usize, 0);
+            &mut part[..]
+        }
+    };
+    if lz4::decode(packed, block) != Some(BLOCK_BYTES as usize) {
+        block.fill(0);
+    }
+    if !part.is_empty() {
+        out.copy_from_slice(&part[skipped..][..out.len()]);
     }
 }
 
@@ -183,6 +271,7 @@ impl fmt::Debug for Segment {
 pub struct Bounce {
     memory: NonNull<u8>,
     layout: Layout,
+    length: usize,
 }
 
 impl Bounce {
@@ -195,26 +284,37 @@ impl Bounce {
         // SAFETY: the layout has a size, asserted above.
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         match NonNull::new(memory) {
-            Some(memory) => Bounce { memory, layout },
+            Some(memory) => Bounce {
+                memory,
+                layout,
+                length: layout.size(),
+            },
             None => std::alloc::handle_alloc_error(layout),
         }
     }
 
+    /// The same buffer with another length, if it was made as long as that.
+    pub fn with_length(mut self, length_bytes: u32) -> Option<Bounce> {
+        assert!(length_bytes > 0);
+        self.length = length_bytes as usize;
+        (self.length <= self.layout.size()).then_some(self)
+    }
+
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: our own allocation of that size, zeroed at first. The caller owns the `Bounce`,
-        // so the kernel does not use it: while an operation is in flight, `Aio` owns it.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.layout.size()) }
+        // SAFETY: our own allocation, at least of that size, zeroed at first. The caller owns the
+        // `Bounce`, so the kernel does not use it: while an operation is in flight, `Aio` owns it.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.length) }
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and `&mut self` excludes other references.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.length) }
     }
 
     pub(super) fn segment(&self) -> Segment {
         Segment(libc::iovec {
             iov_base: self.memory.as_ptr().cast(),
-            iov_len: self.layout.size(),
+            iov_len: self.length,
         })
     }
 }
@@ -316,5 +416,14 @@ mod tests {
         assert_eq!(bounce.bytes().as_ptr() as usize % 4096, 0);
         bounce.bytes_mut()[511] = 7;
         assert_eq!(bounce.segment().length_bytes(), 512);
+    }
+
+    #[test]
+    fn a_bounce_can_be_shorter_than_it_was_made() {
+        let bounce = Bounce::new(512, 512).with_length(100).unwrap();
+        assert_eq!(bounce.bytes().len(), 100);
+        let bounce = bounce.with_length(512).unwrap();
+        assert_eq!(bounce.segment().length_bytes(), 512);
+        assert!(bounce.with_length(513).is_none());
     }
 }

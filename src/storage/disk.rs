@@ -220,7 +220,7 @@ impl Storage {
             }
             Purpose::Packed(read) => {
                 let bounce = bounce.expect("it comes back");
-                self.packed_read(pool, &read, result, &bounce);
+                self.packed_read(pool, &read, result, bounce);
             }
             Purpose::EdgeWrite(edge) => {
                 let length = edge.sectors(self.device.alignment).1;
@@ -345,7 +345,7 @@ impl Storage {
         pool: &mut Pool,
         read: &PackedRead,
         result: Result<u32, i32>,
-        bounce: &Bounce,
+        bounce: Bounce,
     ) {
         let alignment = self.device.alignment;
         let packed = self
@@ -366,6 +366,7 @@ impl Storage {
             offset,
             errno,
         });
+        self.requests.reuse(bounce);
         self.packed_reads.through();
         self.part_done(read.ticket, result);
         self.begin_packed();

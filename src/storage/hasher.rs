@@ -19,6 +19,8 @@ const _: () = assert!(HASHED_AT_ONCE == LANES);
 #[derive(Default)]
 pub struct Hasher {
     running: VecMap<HashOf, Sha1>,
+    /// What was packed in a buffer, in each lane.
+    unpacked: [Vec<u8>; LANES],
 }
 
 impl Hasher {
@@ -31,9 +33,11 @@ impl Hasher {
         layout: &Layout,
     ) -> Vec<(HashOf, PieceHash)> {
         let mut lanes: Vec<(Sha1, &[u8])> = Vec::with_capacity(LANES);
-        for step in steps {
-            lanes.push((self.running_hash(step), bytes_of(step, pool)));
-        }
+        let running = steps.iter().map(|step| self.running_hash(step));
+        let running: Vec<Sha1> = running.collect();
+        let bytes = steps.iter().zip(&mut self.unpacked);
+        let bytes = bytes.map(|(step, unpacked)| bytes_of(step, pool, unpacked));
+        lanes.extend(running.into_iter().zip(bytes));
         Sha1::update_all(&mut lanes);
         let mut finished = Vec::new();
         for (step, (running, _)) in steps.iter().zip(lanes) {
@@ -57,6 +61,11 @@ impl Hasher {
     }
 }
 
-fn bytes_of<'a>(step: &Hash, pool: &'a Pool) -> &'a [u8] {
-    &pool.bytes(step.buffer)[step.offset as usize..][..step.length as usize]
+fn bytes_of<'a>(step: &Hash, pool: &'a Pool, unpacked: &'a mut Vec<u8>) -> &'a [u8] {
+    if !pool.is_packed(step.buffer, step.offset, step.length) {
+        return &pool.bytes(step.buffer)[step.offset as usize..][..step.length as usize];
+    }
+    unpacked.resize(step.length as usize, 0);
+    pool.unpack(step.buffer, step.offset, unpacked);
+    unpacked
 }

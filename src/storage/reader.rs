@@ -487,7 +487,7 @@ impl fmt::Display for ReadError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::os::testing::Scratch;
     use std::collections::BTreeMap;
@@ -500,7 +500,7 @@ mod tests {
 
     const PIECE_BYTES: u32 = 16 * 1024;
 
-    fn file_with(bytes: &[u8]) -> Scratch {
+    pub fn file_with(bytes: &[u8]) -> Scratch {
         let scratch = Scratch::new("reader");
         scratch.open_buffered().write_all_at(bytes, 0).unwrap();
         scratch
@@ -514,7 +514,7 @@ mod tests {
     }
 
     /// `runs` are (offset on the device, length), in the order of the torrent.
-    fn places(runs: &[(u64, u64)], piece_bytes: u32) -> Places {
+    pub fn places(runs: &[(u64, u64)], piece_bytes: u32) -> Places {
         let runs = runs
             .iter()
             .map(|&(disk, length)| (DiskOffset(disk), length));
@@ -639,7 +639,7 @@ mod tests {
     }
 
     /// A frame of LZ4 with blocks of 16 KiB, as `lz4 -B16384 --no-frame-crc` writes it.
-    fn packed(image: &[u8]) -> Vec<u8> {
+    pub fn packed(image: &[u8]) -> Vec<u8> {
         let mut frame = vec![0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
         let mut encoder = Encoder::new();
         for block in image.chunks(16 << 10) {
@@ -655,7 +655,7 @@ mod tests {
         frame
     }
 
-    fn open_packed(scratch: &Scratch, alignment: u32) -> Device {
+    pub fn open_packed(scratch: &Scratch, alignment: u32) -> Device {
         let mut device = Device::open_source(scratch.path()).unwrap();
         device.alignment = device.alignment.max(alignment);
         let mut read = |part: Range<u64>| {

@@ -100,8 +100,8 @@ pub(super) struct Requests {
     free_tickets: Vec<usize>,
     /// Reads that `submit` will hand over.
     reads: Vec<Joined>,
-    /// Bounce buffers of the longest edges that were read. To allocate one for each edge costs a
-    /// third of the processor time where all of an image is edges.
+    /// Bounce buffers of the longest edges that were read, or of packed blocks. To allocate one for
+    /// each edge costs a third of the processor time where all of an image is edges.
     spare_bounces: Vec<Bounce>,
     /// The allocation of the last `Aio::complete`.
     completions: Vec<Completion>,
@@ -180,7 +180,7 @@ impl Requests {
     pub(super) fn push_edge_read(&mut self, edge: Edge) {
         let (disk, length) = edge.sectors(self.alignment);
         let spare = match length {
-            BOUNCE_BYTES_MAX => self.spare_bounces.pop(),
+            BOUNCE_BYTES_MAX => self.spare(length),
             _ => None,
         };
         let bounce = spare.unwrap_or_else(|| Bounce::new(length, self.alignment));
@@ -188,11 +188,15 @@ impl Requests {
         self.push(Operation::Read, disk, memory, Purpose::EdgeRead(edge));
     }
 
+    /// One that is shorter is given up, so that no more are kept than were in use at once.
+    fn spare(&mut self, length: u32) -> Option<Bounce> {
+        self.spare_bounces.pop()?.with_length(length)
+    }
+
     /// Takes back a bounce buffer whose bytes are not needed any more.
     pub(super) fn reuse(&mut self, bounce: Bounce) {
-        if bounce.bytes().len() == BOUNCE_BYTES_MAX as usize {
-            self.spare_bounces.push(bounce);
-        }
+        self.spare_bounces
+            .extend(bounce.with_length(BOUNCE_BYTES_MAX));
     }
 
     /// Writes the sectors around an edge.
@@ -205,7 +209,12 @@ impl Requests {
 
     /// Reads these sectors for a packed image.
     pub(super) fn push_packed(&mut self, read: PackedRead, (disk, length): (DiskOffset, u32)) {
-        let memory = Memory::Bounce(Bounce::new(length, self.alignment));
+        let bounce = self.spare(length).or_else(|| {
+            // Most are as long as others then, and can be used again.
+            let capacity = length.next_multiple_of(BOUNCE_BYTES_MAX);
+            Bounce::new(capacity, self.alignment).with_length(length)
+        });
+        let memory = Memory::Bounce(bounce.expect("it is made as long"));
         self.push(Operation::Read, disk, memory, Purpose::Packed(read));
     }
 

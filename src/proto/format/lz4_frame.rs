@@ -15,6 +15,7 @@ use crate::format::gpt::u64_at;
 use crate::format::lz4;
 use crate::format::lz4_frame_error::PackedError;
 use crate::format::mbr::u32_at;
+use crate::limits;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -214,7 +215,20 @@ impl Packed {
         first: usize,
         packed: &[u8],
         bytes: &Range<u64>,
+        out: &mut [u8],
+    ) -> Result<(), u64> {
+        self.unpack_or_keep(first, packed, bytes, out, &mut |_, _| false)
+    }
+
+    /// Like `unpack`, but a block as long as those of the swarm may be left as it is, at the place
+    /// of its bytes, if it has no checksum that is wrong: `keep` gets that place and its length.
+    pub fn unpack_or_keep(
+        &self,
+        first: usize,
+        packed: &[u8],
+        bytes: &Range<u64>,
         mut out: &mut [u8],
+        keep: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<(), u64> {
         let (mut rest, mut start) = (packed, first as u64 * self.stride_bytes());
         while start < bytes.end {
@@ -225,7 +239,13 @@ impl Packed {
             if wanted.start < wanted.end {
                 let (to, others) = out.split_at_mut(size(wanted.end - wanted.start));
                 let skipped = size(wanted.start - start);
-                block.copy(size(end - start), skipped, to).ok_or(place)?;
+                let may_stay = wanted == (start..end) && block.may_stay(to.len());
+                let at = size(wanted.start - bytes.start);
+                if may_stay && keep(at, block.bytes.len()) {
+                    to[..block.bytes.len()].copy_from_slice(block.bytes);
+                } else {
+                    block.copy(size(end - start), skipped, to).ok_or(place)?;
+                }
                 out = others;
             }
             (rest, start) = (behind, end);
@@ -264,6 +284,12 @@ struct Block<'a> {
 impl Block<'_> {
     fn is_whole(&self) -> bool {
         self.sum.is_none_or(|sum| sum == xxh32(self.bytes))
+    }
+
+    /// Whether it may be left as it is. It holds `length` bytes.
+    fn may_stay(&self, length: usize) -> bool {
+        let is_shorter = !self.is_stored && self.bytes.len() < length;
+        is_shorter && length == limits::BLOCK_BYTES as usize && self.is_whole()
     }
 
     /// Its bytes of the image from `skipped` on. `None` if it does not hold `length` bytes.

@@ -215,7 +215,7 @@ pub enum Send {
     Message(Message),
     /// `wire::piece_header`, then `block.length` bytes at `offset` of `buffer`. These bytes do not
     /// change until `handle_sent` or `handle_closed`. With an id in `packed` it may go compressed,
-    /// after `wire::packed_header`: as it came, or with `encode` compressed anew. Then call
+    /// after `wire::packed_header`: as it came or lies, or with `encode` compressed anew. Then call
     /// `handle_packed` at once, with the length of what goes.
     Block {
         block: Block,

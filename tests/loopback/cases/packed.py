@@ -28,7 +28,19 @@ def packed_image(stage):
     return image, packed
 
 
-def a_packed_image_is_served_to_agents(stage):
+def sent_as_it_lies(packed):
+    """How many bytes the blocks of the image have in the file."""
+    raw, at, lengths = packed.read_bytes(), 7, []
+    while length := int.from_bytes(raw[at:at + 4], "little"):
+        lengths.append(length & 0x7fffffff)
+        # Its length is in front of each block, and a checksum behind it.
+        at += 4 + lengths[-1] + 4
+    check(len(lengths) == -(-DEVICE_IMAGE // (16 * KIB)), f"{len(lengths)} blocks")
+    return sum(lengths)
+
+
+def a_packed_image_is_served_to_agents_as_it_lies(stage):
+    """Compressed by the agent, its blocks would have other lengths."""
     image, packed = packed_image(stage)
     torrent = stage.path("torrent")
     run(AGENT, "make", packed, "-o", torrent)
@@ -40,6 +52,10 @@ def a_packed_image_is_served_to_agents(stage):
     agent = stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", torrent, "target")
     agent.expect(0, 60)
     check(same_bytes(image, stage.path("target")), "the target differs")
+    seeder.end()
+    seeder.wait(5)
+    wire = seeder.last()[str(packed)]["uploaded_wire"]
+    check(wire == sent_as_it_lies(packed), f"{wire} bytes instead of {sent_as_it_lies(packed)}")
 
 
 def serve_to(stage, name):
@@ -90,7 +106,7 @@ def a_damaged_block_is_named_and_the_rest_is_served(stage):
 
 
 CASES = [
-    a_packed_image_is_served_to_agents,
+    a_packed_image_is_served_to_agents_as_it_lies,
     a_packed_image_is_served_to_aria2,
     a_packed_image_is_served_to_libtorrent,
     a_damaged_block_is_named_and_the_rest_is_served,
