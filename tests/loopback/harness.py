@@ -23,6 +23,8 @@ from bench.common import MIB, accepts  # noqa: E402
 
 AGENT = Path(os.environ.get("SWARMDD", TOP / "target/swarmdd"))
 KIB = 1 << 10
+# Names the case to a process that runs one.
+CASE = "SWARMDD_TEST_CASE"
 
 
 class Failed(Exception):
@@ -316,42 +318,61 @@ CLIENTS = {"aria2": aria2, "transmission": transmission, "libtorrent": libtorren
 # ---- the runner
 
 
-def isolate():
-    """Starts again in a network and a mount namespace of its own: all ports are free, and no client
-    reaches the world."""
-    if os.environ.get("SWARMDD_LOOPBACK_ISOLATED"):
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        return
-    if os.geteuid() != 0:
-        sys.exit("tests/loopback/run needs root: for loop devices and namespaces")
-    os.environ["SWARMDD_LOOPBACK_ISOLATED"] = "1"
-    os.execvp("unshare", ["unshare", "--net", "--mount", "--", sys.executable, *sys.argv])
-
-
 def run(cases, wanted):
-    """Runs the cases whose name contains one of `wanted` (or all). Returns the exit status."""
-    isolate()
+    """Runs the cases whose name contains one of `wanted` (or all), as many at once as there are
+    cores: most of them wait most of the time. Each runs in a process of its own (`run_one`).
+    Returns the exit status."""
+    named = {case.__name__.replace("_", " "): case for case in cases}
+    assert len(named) == len(cases), "two cases have one name"
+    if CASE in os.environ:
+        return run_one(os.environ[CASE], named[os.environ[CASE]])
+    if os.geteuid() != 0:
+        sys.exit(f"{sys.argv[0]} needs root: for loop devices and namespaces")
     if not AGENT.exists():
         sys.exit(f"{AGENT} is missing: run scripts/build, or name a binary in $SWARMDD")
+    # Not /tmp: a tmpfs there may know no O_DIRECT.
+    (TOP / "target").mkdir(exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
-    passed = failed = 0
-    for case in cases:
-        name = case.__name__.replace("_", " ")
-        if wanted and not any(word in name for word in wanted):
-            continue
-        # Not /tmp: a tmpfs there may know no O_DIRECT.
-        (TOP / "target").mkdir(exist_ok=True)
-        stage = Stage(tempfile.mkdtemp(prefix="loopback-", dir=TOP / "target"))
-        start = time.monotonic()
-        try:
-            case(stage)
-            passed += 1
-            print(f"ok    {name} ({time.monotonic() - start:.1f} s)", flush=True)
-        except Exception as error:  # whatever went wrong in it, the other cases still run
-            failed += 1
-            kind = "" if isinstance(error, Failed) else f"{type(error).__name__}: "
-            print(f"FAIL  {name}: {kind}{error}", flush=True)
-        finally:
-            stage.close()
+    waiting = [name for name in named if not wanted or any(word in name for word in wanted)]
+    running, passed, failed = [], 0, 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < os.cpu_count():
+                running.append(start_one(waiting.pop(0)))
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            for child in [child for child in running if child.poll() is not None]:
+                running.remove(child)
+                passed += child.returncode == 0
+                failed += child.returncode != 0
+    finally:
+        for child in running:
+            child.terminate()
+        for child in running:
+            child.wait()
     print(f"{passed} passed, {failed} failed")
     return 0 if passed and not failed else 1
+
+
+def start_one(name):
+    """In a network and a mount namespace of its own: all ports are free, and no client reaches the
+    world."""
+    return subprocess.Popen(
+        ["unshare", "--net", "--mount", "--", sys.executable, sys.argv[0]],
+        env={**os.environ, CASE: name})
+
+
+def run_one(name, case):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    stage = Stage(tempfile.mkdtemp(prefix="loopback-", dir=TOP / "target"))
+    start = time.monotonic()
+    try:
+        case(stage)
+        print(f"ok    {name} ({time.monotonic() - start:.1f} s)", flush=True)
+        return 0
+    except Exception as error:  # whatever went wrong in it
+        kind = "" if isinstance(error, Failed) else f"{type(error).__name__}: "
+        print(f"FAIL  {name}: {kind}{error}", flush=True)
+        return 1
+    finally:
+        stage.close()
