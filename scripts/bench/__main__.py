@@ -11,6 +11,7 @@ from pathlib import Path
 from .common import Failure, say
 from .contenders import CONTENDERS, MIXED, OTHERS, PAIR, Contender
 from .disk import disk
+from .packed import packed
 from .pair import pair
 from .partclone import partclone
 from .plan import swarm
@@ -26,8 +27,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     take_precedence()
     try:
-        commands = {"pair": pair, "disk": disk, "partclone": partclone, "room": room,
-                    "swarm": swarm}
+        commands = {"pair": pair, "disk": disk, "packed": packed, "partclone": partclone,
+                    "room": room, "swarm": swarm}
         return commands[options.command](options)
     except Failure as failure:
         say(failure)
@@ -49,6 +50,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     pair_options.add_argument("--cold", action="store_true")
     pair_options.add_argument("--timeout", type=positive)
     disk_options = commands.add_parser("disk", add_help=False, allow_abbrev=False)
+    packed_options = commands.add_parser("packed", add_help=False, allow_abbrev=False)
     partclone_options = commands.add_parser("partclone", add_help=False, allow_abbrev=False)
     swarm_options = commands.add_parser("swarm", add_help=False, allow_abbrev=False)
     swarm_options.add_argument("--n", type=several, default=[1, 2, 4, 8, 16, 32])
@@ -70,12 +72,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     room_options.add_argument("--seed", type=positive, default=1)
     for command, size, runs in (
         (pair_options, 1024, 3), (disk_options, 1024, 3), (partclone_options, 1024, 5),
-        (swarm_options, 128, 1),
+        (swarm_options, 128, 1), (packed_options, 512, 3),
     ):
         command.add_argument("--size", type=positive, default=size)
         command.add_argument("--runs", type=positive, default=runs)
     for command in (
-        pair_options, disk_options, partclone_options, swarm_options, room_options,
+        pair_options, disk_options, packed_options, partclone_options, swarm_options,
+        room_options,
     ):
         command.add_argument("--binary", type=Path, default=TOP / "target" / "swarmdd")
         command.add_argument("--output", type=Path, default=TOP / "target" / "bench")

@@ -68,9 +68,11 @@ def make_files_image(directory: Path, size_mib: int) -> Path:
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", stage, unfinished,
                     f"{size_mib}M"],
                    check=True, stdout=subprocess.DEVNULL)
-    shrunk = subprocess.run(["resize2fs", "-M", unfinished], check=True, capture_output=True)
-    # "The filesystem on IMAGE is now 51234 (4k) blocks long."
-    os.truncate(unfinished, int(re.findall(rb"now (\d+) \(4k\)", shrunk.stdout)[-1]) * 4096)
+    shrunk = subprocess.run(["resize2fs", "-M", unfinished], check=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT)
+    # "The filesystem on IMAGE is now 51234 (4k) blocks long.", or "... is already ...".
+    blocks = re.findall(rb" (\d+) \(4k\) blocks long", shrunk.stdout)[-1]
+    os.truncate(unfinished, int(blocks) * 4096)
     shutil.rmtree(stage)
     return unfinished.rename(path)
 
