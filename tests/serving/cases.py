@@ -302,6 +302,66 @@ def only_used_blocks_are_sent(stage):
     check(sizes[0] < 8 << 20 and sizes[1:] == [32 << 20] * 2, f"described are {sizes}")
 
 
+def half_of_it_is_words(path):
+    """The random image, so that it can be packed."""
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"words " * (path.stat().st_size // 12))
+
+
+def an_image_is_packed_once_and_served_so(stage):
+    desk = Desk(stage)
+    half_of_it_is_words(desk.image)
+    packed = stage.path("lab.img.lz4")
+    serve = desk.start("--pack", "--expect", "1")
+    check("packing" in serve.output(), serve.output())
+    check(str(packed) in desk.command_of("seeder"), desk.command_of("seeder"))
+    torrent = next((desk.state / "www").glob("*.torrent"))
+    report = desk.url(f"report?job={desk.job()}&mac={mac(1)}")
+    agent = stage.get("--tracker-grace", 1, "--report", report, desk.url(torrent.name),
+                      stage.path("1.disk"))
+    agent.wait_state("seeding", 20)
+    fetched = agent.reports()[-1]["fetched_wire"]
+    check(fetched < 0.6 * desk.image.stat().st_size, f"{fetched} bytes came")
+    serve.expect(0, 20)
+    agent.expect(0, 5)
+    check(stage.path("1.disk").read_bytes() == desk.image.read_bytes(), "its disk")
+    restored = subprocess.run(["lz4", "-dcq", packed], capture_output=True, check=True).stdout
+    check(restored == desk.image.read_bytes(), "lz4 restores something else")
+    before = packed.stat()
+    for is_changed in (False, True):
+        if is_changed:
+            half_of_it_is_words(desk.image)
+        desk.start("--pack", "--again", "all")
+        check(("packing" in desk.serve.output()) == is_changed, desk.serve.output())
+        check((packed.stat().st_ino != before.st_ino) == is_changed, f"changed: {is_changed}")
+        desk.serve.end()
+
+
+def ctrl_c_ends_the_packing_and_leaves_nothing(stage):
+    desk = Desk(stage)
+    programs = stage.path("programs")
+    programs.mkdir()
+    # The image is one part for it.
+    (programs / "lz4").write_text(f"#!/bin/sh\n: > {stage.path('packing')}\n"
+                                  f"until [ -e {stage.path('go')} ]; do sleep 0.1; done\n"
+                                  'exec /usr/bin/lz4 "$@"\n')
+    (programs / "lz4").chmod(0o755)
+    before = set(stage.directory.iterdir()) | {stage.path("packing"), stage.path("go")}
+    serve = OnTerminal(stage, ["/usr/bin/env", f"PATH={programs}:{os.environ['PATH']}",
+                               *desk.command("--pack")])
+    wait_until("it packs", 10, stage.path("packing").exists)
+    check(any(path.name.startswith(".lab.img.lz4.") for path in stage.directory.iterdir()),
+          "nothing is begun")
+    serve.press(b"\x03")
+    stage.path("go").touch()
+    serve.expect(130, 10)
+    check("Traceback" not in serve.output, serve.output)
+    left = set(stage.directory.iterdir()) - before - {desk.state}
+    check(not left, f"{left} are left")
+    desk.check_nothing_left([])
+
+
 # --- accidents at the server
 
 
@@ -693,6 +753,7 @@ CASES = [
     again_speaks_to_a_job_that_runs, again_at_the_end_promises_nothing_now,
     a_second_serve_is_told_about_the_first, two_jobs_at_once,
     a_port_is_taken_while_images_are_hashed, only_used_blocks_are_sent,
+    an_image_is_packed_once_and_served_so, ctrl_c_ends_the_packing_and_leaves_nothing,
     a_serve_is_killed_while_it_hashes,
     a_component_dies_while_the_job_ends, a_second_ctrl_c_ends_the_lingering,
     a_component_that_dies_is_started_again, a_component_that_dies_for_ever_ends_the_job,
