@@ -21,6 +21,7 @@ use std::ops::Range;
 
 use swarm_proto::format::extents;
 use swarm_proto::format::partitions::PartitionTable;
+use swarm_proto::limits::BLOCK_BYTES;
 use swarm_proto::units::DiskOffset;
 
 use crate::cmd::Failure;
@@ -30,6 +31,14 @@ use crate::storage::sectors;
 
 /// Ranges grow to multiples of this: the page of every file system, and the sector of every disk.
 const GRAIN_BYTES: u32 = 4096;
+
+/// Ranges of a packed image grow to its blocks: a seed passes on as they lie in the file those that
+/// are blocks of a piece.
+fn grain_bytes(device: &Device) -> u32 {
+    let packed = device.packed.as_ref().map(|packed| packed.block_bytes);
+    let grain = packed.filter(|&block_bytes| block_bytes == BLOCK_BYTES);
+    grain.unwrap_or(GRAIN_BYTES)
+}
 
 /// Described in front of a partitioned disk even if it is zero. The first partition mostly begins
 /// here, and before it a target may keep what some program would find: an old boot loader, or the
@@ -58,7 +67,7 @@ pub(super) fn ranges(
         Some(table) => of_disk(device, table, &data, &wanted, skip_holes),
         None => {
             wanted.push(size_bytes - 1..size_bytes);
-            Ok(grown(&wanted, size_bytes))
+            Ok(grown(&wanted, size_bytes, grain_bytes(device)))
         }
     }
 }
@@ -93,7 +102,8 @@ fn of_disk(
     }
     used.extend(tables.into_iter().chain(found));
     sort(&mut used);
-    Ok(apart(grown(&used, end_bytes), &slivers))
+    let grown = grown(&used, end_bytes, grain_bytes(device));
+    Ok(apart(grown, &slivers))
 }
 
 /// A hole of a file ends with a page. If that page belongs to two partitions, the one that is a
@@ -124,13 +134,13 @@ fn apart(ranges: Vec<(DiskOffset, u64)>, slivers: &[Range<u64>]) -> Vec<(DiskOff
 }
 
 /// Ranges in order of their start, grown to whole grains and merged, up to `length`.
-fn grown(ranges: &[Range<u64>], length: u64) -> Vec<(DiskOffset, u64)> {
+fn grown(ranges: &[Range<u64>], length: u64, grain_bytes: u32) -> Vec<(DiskOffset, u64)> {
     let mut grown: Vec<Range<u64>> = Vec::new();
     for range in ranges.iter().filter(|range| range.start < length) {
         let (start, grains_bytes) = extents::sectors_around(
             DiskOffset(range.start),
             range.end - range.start,
-            GRAIN_BYTES,
+            grain_bytes,
         );
         let (start, end) = (start.0, (start.0 + grains_bytes).min(length));
         match grown.last_mut() {
@@ -206,7 +216,7 @@ mod tests {
     fn used(data: &[(u64, u64)], length: u64) -> Vec<(u64, u64)> {
         let mut data: Vec<Range<u64>> = data.iter().map(|&(start, end)| start..end).collect();
         data.push(length - 1..length);
-        grown(&data, length)
+        grown(&data, length, GRAIN_BYTES)
             .into_iter()
             .map(|(disk, length)| (disk.0, disk.0 + length))
             .collect()
@@ -225,6 +235,9 @@ mod tests {
             used(&[(100, 200), (4000, 4097), (8190, 8200)], MIB),
             [(0, 12_288), (MIB - 4096, MIB)]
         );
+        let packed = grown(&[20_000..20_001, 33_000..40_000], MIB, BLOCK_BYTES);
+        let blocks = [(DiskOffset(16_384), 2 * 16_384)];
+        assert_eq!(packed, blocks);
     }
 
     #[test]

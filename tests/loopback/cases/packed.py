@@ -10,6 +10,9 @@ from fixtures import DEVICE_IMAGE, same_bytes, spoil
 from harness import AGENT, CLIENTS, KIB, MIB, TOP, check, wait_until, wait_until_listens
 from torrent import Torrent
 
+# Of a packed image, and what a request asks for.
+BLOCK = 16 * KIB
+
 
 def packed_image(stage):
     """An image of which half can be packed, and the image that scripts/pack makes of it."""
@@ -28,15 +31,27 @@ def packed_image(stage):
     return image, packed
 
 
-def sent_as_it_lies(packed):
-    """How many bytes the blocks of the image have in the file."""
+def lengths_in(packed):
+    """How many bytes each block of the image has in the file."""
     raw, at, lengths = packed.read_bytes(), 7, []
     while length := int.from_bytes(raw[at:at + 4], "little"):
         lengths.append(length & 0x7fffffff)
         # Its length is in front of each block, and a checksum behind it.
         at += 4 + lengths[-1] + 4
-    check(len(lengths) == -(-DEVICE_IMAGE // (16 * KIB)), f"{len(lengths)} blocks")
-    return sum(lengths)
+    check(len(lengths) == -(-DEVICE_IMAGE // BLOCK), f"{len(lengths)} blocks")
+    return lengths
+
+
+def deployed(stage, torrent, packed, target):
+    """How many bytes an agent that serves the packed image has sent to another one."""
+    port = stage.port()
+    seeder = stage.agent("seed", "--listen", f"127.0.0.1:{port}", torrent, packed)
+    wait_until_listens("the seeder", seeder, port)
+    agent = stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", torrent, target)
+    agent.expect(0, 60)
+    seeder.end()
+    seeder.wait(5)
+    return seeder.last()[str(packed)]["uploaded_wire"]
 
 
 def a_packed_image_is_served_to_agents_as_it_lies(stage):
@@ -46,16 +61,37 @@ def a_packed_image_is_served_to_agents_as_it_lies(stage):
     run(AGENT, "make", packed, "-o", torrent)
     run(AGENT, "verify", torrent, image)
     run(AGENT, "verify", torrent, packed)
-    port = stage.port()
-    seeder = stage.agent("seed", "--listen", f"127.0.0.1:{port}", torrent, packed)
-    wait_until_listens("the seeder", seeder, port)
-    agent = stage.get("--peer", f"127.0.0.1:{port}", "--no-seed", torrent, "target")
-    agent.expect(0, 60)
+    wire, lie = deployed(stage, torrent, packed, "target"), sum(lengths_in(packed))
     check(same_bytes(image, stage.path("target")), "the target differs")
-    seeder.end()
-    seeder.wait(5)
-    wire = seeder.last()[str(packed)]["uploaded_wire"]
-    check(wire == sent_as_it_lies(packed), f"{wire} bytes instead of {sent_as_it_lies(packed)}")
+    check(wire == lie, f"{wire} bytes instead of {lie}")
+
+
+def used_blocks_of_a_packed_image_are_served(stage):
+    """As they lie, where the torrent is made of the packed image: it describes whole blocks. One
+    made of the raw image begins its ranges, and so its pieces, inside of them."""
+    image, packed = packed_image(stage)
+    lengths, chosen, start = lengths_in(packed), random.Random(3), 0
+    used, lines = set(), [f"# {image.name}", "0x0 ?"]
+    while start < DEVICE_IMAGE:
+        end = min(start + 4 * KIB * chosen.randrange(1, 40), DEVICE_IMAGE)
+        status = "+-"[len(lines) % 2].replace("-", "?")
+        lines.append(f"{start:#x} {end - start:#x} {status}")
+        if status == "+":
+            used.update(range(start // BLOCK, -(-end // BLOCK)))
+        start = end
+    # The end of the image is always described.
+    used.add(len(lengths) - 1)
+    stage.path("map").write_text("\n".join(lines) + "\n")
+    lie, wires = sum(lengths[index] for index in used), {}
+    for source in (packed, image):
+        torrent, target = stage.path(f"{source.name}.torrent"), f"{source.name}.target"
+        run(AGENT, "make", source, "--used-map", stage.path("map"), "-o", torrent)
+        run(AGENT, "verify", torrent, packed)
+        wires[source] = deployed(stage, torrent, packed, target)
+        run(AGENT, "verify", torrent, stage.path(target))
+        run(AGENT, "verify", torrent, image)
+    check(wires[packed] == lie, f"{wires[packed]} bytes instead of {lie}")
+    check(wires[image] != lie, "ranges of the raw image are whole blocks, too")
 
 
 def serve_to(stage, name):
@@ -107,6 +143,7 @@ def a_damaged_block_is_named_and_the_rest_is_served(stage):
 
 CASES = [
     a_packed_image_is_served_to_agents_as_it_lies,
+    used_blocks_of_a_packed_image_are_served,
     a_packed_image_is_served_to_aria2,
     a_packed_image_is_served_to_libtorrent,
     a_damaged_block_is_named_and_the_rest_is_served,
