@@ -288,7 +288,7 @@ impl Block<'_> {
 
     /// Whether it may be left as it is. It holds `length` bytes.
     fn may_stay(&self, length: usize) -> bool {
-        let is_shorter = !self.is_stored && self.bytes.len() < length;
+        let is_shorter = !self.is_stored && (1..length).contains(&self.bytes.len());
         is_shorter && length == limits::BLOCK_BYTES as usize && self.is_whole()
     }
 
