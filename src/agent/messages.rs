@@ -157,12 +157,13 @@ fn disk_error(error: &DiskError, path: &Path) -> String {
         DiskOperation::Write => format!("cannot write {path} at byte {}", error.offset.0),
         DiskOperation::Flush => format!("cannot flush {path}"),
     };
-    let meaning =
-        errno::meaning(error.errno).map_or(String::new(), |meaning| format!("; {meaning}"));
-    format!(
-        "{what}: {}{meaning}",
-        io::Error::from_raw_os_error(error.errno)
-    )
+    let text = io::Error::from_raw_os_error(error.errno);
+    match errno::meaning(error.errno) {
+        // A packed image says it, too, and no kernel; musl has no text for it.
+        Some(meaning) if error.errno == libc::EUCLEAN => format!("{what}: {meaning}"),
+        Some(meaning) => format!("{what}: {text}; {meaning}"),
+        None => format!("{what}: {text}"),
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +190,14 @@ mod tests {
                 io::Error::from_raw_os_error(libc::EIO),
                 errno::meaning(libc::EIO).unwrap()
             )
+        );
+        let damaged = DiskError {
+            errno: libc::EUCLEAN,
+            ..READ_ERROR
+        };
+        assert_eq!(
+            disk_error(&damaged, Path::new("lab.img.lz4")),
+            "cannot read lab.img.lz4 at byte 4096: what lies there is damaged"
         );
     }
 
