@@ -13,6 +13,8 @@ use crate::wire::announce::Answer;
 pub enum SimEvent {
     /// An uplink has sent the last byte of its segment.
     UplinkFree { machine: MachineId },
+    /// The first byte of a segment has passed the cable of the sender's rack, if it leaves that.
+    SegmentReachesRack(Segment),
     /// The first byte of a segment reaches the downlink of its receiver, which may be busy.
     SegmentReaches(Segment),
     /// The downlink begins to receive a segment: its small messages and the header of its block
@@ -81,6 +83,7 @@ impl SimEvent {
     pub fn fingerprint(&self) -> u64 {
         let (kind, detail) = match self {
             SimEvent::UplinkFree { machine } => (1, *machine as u64),
+            SimEvent::SegmentReachesRack(segment) => (20, u64::from(segment.bytes)),
             SimEvent::SegmentReaches(segment) => (2, u64::from(segment.bytes)),
             SimEvent::SegmentBegins(segment) => (3, u64::from(segment.bytes)),
             SimEvent::BlockEnds(segment) => (4, u64::from(segment.from.connection)),

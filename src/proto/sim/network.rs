@@ -105,8 +105,8 @@ struct Link {
 /// Machines that share one cable to all others: first come, first served.
 struct Rack {
     rate: u64,
-    up_free_at: Instant,
-    down_free_at: Instant,
+    /// Up and down.
+    free_at: [Instant; 2],
     /// Bytes that the cable has carried, up and down.
     carried: [u64; 2],
 }
@@ -135,8 +135,7 @@ impl Network {
     pub fn add_rack(&mut self, rate: u64) {
         self.racks.push(Rack {
             rate,
-            up_free_at: Instant(0),
-            down_free_at: Instant(0),
+            free_at: [Instant(0); 2],
             carried: [0; 2],
         });
     }
@@ -250,8 +249,10 @@ impl Network {
         if self.links[receiver].down_free_at > now {
             self.links[receiver].small_bytes[1] += packet.bytes();
         }
-        for (rack, side) in self.cables(from) {
-            self.racks[rack].carried[side] += u64::from(packet.bytes());
+        for side in 0..2 {
+            if let Some(rack) = self.cable(from, side) {
+                self.racks[rack].carried[side] += u64::from(packet.bytes());
+            }
         }
         now.max(self.links[sender].unplugged_until)
             .max(self.links[receiver].unplugged_until)
@@ -348,35 +349,50 @@ impl Network {
         segment.sending = time_for(bytes, link.up_rate);
         link.sending = true;
         queue.schedule(start + segment.sending, SimEvent::UplinkFree { machine });
-        let reaches = self.pass_racks(start, &mut segment) + self.latency(segment.from);
-        queue.schedule(reaches, SimEvent::SegmentReaches(segment));
+        let reaches = self.pass_cable(start, 0, &mut segment) + self.latency(segment.from);
+        let event = match self.cable(segment.from, 1) {
+            Some(_) => SimEvent::SegmentReachesRack(segment),
+            None => SimEvent::SegmentReaches(segment),
+        };
+        queue.schedule(reaches, event);
         self.fill_queue(machine);
     }
 
-    /// The racks whose cables lie on the way from this end, and which way: 0 up, 1 down.
-    fn cables(&self, from: EndId) -> impl Iterator<Item = (usize, usize)> + use<> {
+    /// The rack of the sender (`side` 0) or of the receiver (1), if its cable lies on the way from
+    /// this end.
+    fn cable(&self, from: EndId, side: usize) -> Option<usize> {
         let racks = [from, from.other()].map(|end| self.links[self.end(end).machine].rack);
-        let apart = racks[0] != racks[1];
-        let passed = racks.into_iter().zip([0, 1]);
-        passed.filter_map(move |(rack, side)| Some((rack.filter(|_| apart)?, side)))
+        racks[side].filter(|_| racks[0] != racks[1])
     }
 
-    /// Returns when the first byte of a segment that starts at `start` has passed the cables
-    /// between two racks. Its last byte follows when the sender and both cables have sent it.
-    fn pass_racks(&mut self, start: Instant, segment: &mut Segment) -> Instant {
-        let (mut first, mut last) = (start, start + segment.sending);
-        for (rack, side) in self.cables(segment.from) {
-            let rack = &mut self.racks[rack];
-            rack.carried[side] += u64::from(segment.bytes);
-            let free_at = match side {
-                0 => &mut rack.up_free_at,
-                _ => &mut rack.down_free_at,
-            };
-            first = first.max(*free_at);
-            *free_at = first + time_for(segment.bytes, rack.rate);
-            last = last.max(*free_at);
+    /// The first byte of a segment has come to the cable of the receiver's rack, if it stands in
+    /// another rack than the sender. Segments pass it in the order in which they come to it.
+    pub fn reach_rack(&mut self, now: Instant, mut segment: Segment, queue: &mut Queue) {
+        let reaches = self.pass_cable(now, 1, &mut segment);
+        queue.schedule(reaches, SimEvent::SegmentReaches(segment));
+    }
+
+    /// Returns when the first byte of a segment that comes at `start` has passed the cable of the
+    /// sender's rack (`side` 0) or of the receiver's (1), if there is one on its way. Its last byte
+    /// follows when both the cable and what lies before it have sent it.
+    fn pass_cable(&mut self, start: Instant, side: usize, segment: &mut Segment) -> Instant {
+        let Some(rack) = self.cable(segment.from, side) else {
+            return start;
+        };
+        let rack = &mut self.racks[rack];
+        rack.carried[side] += u64::from(segment.bytes);
+        let free_at = &mut rack.free_at[side];
+        let queued = free_at.0.saturating_sub(start.0) * rack.rate / 1_000_000;
+        let first = start.max(*free_at);
+        *free_at = first + time_for(segment.bytes, rack.rate);
+        segment.sending = (start + segment.sending).max(*free_at).since(first);
+        if queued > u64::from(self.sizes.down) {
+            self.end_mut(segment.from)
+                .flow
+                .sends
+                .congestion
+                .meets_full_queue();
         }
-        segment.sending = last.since(first);
         first
     }
 

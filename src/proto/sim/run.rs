@@ -73,6 +73,7 @@ impl World {
                     self.wake_process(machine);
                 }
             }
+            SimEvent::SegmentReachesRack(it) => self.network.reach_rack(now, it, &mut self.queue),
             SimEvent::SegmentReaches(segment) => {
                 if let Some(segment) = self.network.reach(now, segment, &mut self.queue) {
                     self.begin_segment(segment);
