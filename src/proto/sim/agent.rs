@@ -52,6 +52,8 @@ pub struct Agent {
     pub told_to_leave: bool,
     pub met_tracker: bool,
     pub rounds: u64,
+    /// When which piece got onto its disk.
+    pub written: Vec<(PieceIndex, Instant)>,
     pub downloaded_at: Option<Instant>,
     pub complete_at: Option<Instant>,
     /// When it sent payload, and how many bytes: everything of the last SLOW_UPLOAD_MAX, and the
@@ -134,9 +136,6 @@ impl Agent {
         };
         let is_there = |piece| image.is_on(disk.cells(), piece);
         let there = image.all_pieces().map(is_there).collect();
-        let AgentOptions {
-            role, scan, verify, ..
-        } = *options;
         Agent {
             options: options.clone(),
             machine: identity.machine,
@@ -148,9 +147,9 @@ impl Agent {
             checker: Checker::new(
                 image,
                 Watched {
-                    role,
-                    scan,
-                    verify,
+                    role: options.role,
+                    scan: options.scan,
+                    verify: options.verify,
                     distance,
                     there,
                 },
@@ -170,6 +169,7 @@ impl Agent {
             told_to_leave: false,
             met_tracker: false,
             rounds: 0,
+            written: Vec::new(),
             downloaded_at: None,
             complete_at: None,
             sends: VecDeque::new(),

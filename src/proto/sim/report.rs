@@ -1,12 +1,13 @@
 //! How did a run go?
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::agent::Agent;
 use super::world::{ARRIVALS_INTERVAL, World};
 use crate::swarm::{Outcome, Role};
-use crate::units::Instant;
+use crate::units::{Instant, PieceIndex};
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,9 @@ pub struct Report {
     /// From the same start on: payload bytes that arrived in each ARRIVALS_INTERVAL, anywhere and
     /// from machine 0.
     pub arrivals: Vec<[u64; 2]>,
+    /// From the same start on: when each copy of a piece was on a disk, first copy first; a list
+    /// for each piece, in the order of the first copies. Empty if the run is not coarse.
+    pub copies: Vec<Vec<Duration>>,
     /// Payload bytes that all leechers received in vain, as a part of the bytes that they needed.
     pub unused: f64,
     /// Payload bytes that machine 0 sent, in images.
@@ -97,6 +101,7 @@ pub fn report(world: &World) -> Report {
             .skip(first_interval)
             .copied()
             .collect(),
+        copies: copies(world, &leechers, started),
         unused: unused as f64 / (world.image.bytes as f64 * leechers.len().max(1) as f64),
         seeded: seeder.swarm.progress().uploaded as f64 / world.image.bytes as f64,
         carried: world.network.carried(),
@@ -115,4 +120,18 @@ pub fn report(world: &World) -> Report {
         events: world.events,
         log: world.log,
     }
+}
+
+fn copies(world: &World, leechers: &[&Agent], started: Instant) -> Vec<Vec<Duration>> {
+    if !world.options.coarse {
+        return Vec::new();
+    }
+    let mut copies: BTreeMap<PieceIndex, Vec<Duration>> = BTreeMap::new();
+    for (piece, at) in leechers.iter().flat_map(|agent| &agent.written) {
+        copies.entry(*piece).or_default().push(at.since(started));
+    }
+    let mut copies: Vec<Vec<Duration>> = copies.into_values().collect();
+    copies.iter_mut().for_each(|times| times.sort());
+    copies.sort();
+    copies
 }

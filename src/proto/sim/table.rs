@@ -106,7 +106,7 @@ fn sim_table() {
          | cable | events | host |"
     );
     println!("| :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |");
-    let mut phases = Vec::new();
+    let (mut phases, mut spread) = (Vec::new(), Vec::new());
     for scenario in scenarios() {
         for piece_kib in numbers("SWARMDD_SIM_PIECE_KIB", &format!("{PIECE_KIB}")) {
             for pieces in numbers("SWARMDD_SIM_PIECES", PIECES) {
@@ -121,6 +121,7 @@ fn sim_table() {
                     let report = run(room.options());
                     println!("{}", room.row(&report, host_seconds() - begun));
                     phases.extend(room.phases(&report));
+                    spread.extend(room.spread(&report));
                 }
             }
         }
@@ -129,6 +130,11 @@ fn sim_table() {
         println!("\n| leechers | link | 1/10 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | of the time |");
         println!("| --: | :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |");
         phases.iter().for_each(|row| println!("{row}"));
+    }
+    if env::var_os("SWARMDD_SIM_SPREAD").is_some() {
+        println!("\n| leechers | pieces | first copies | 2nd | 4th | half | 9/10 | all |");
+        println!("| --: | --: | :-- | --: | --: | --: | --: | --: |");
+        spread.iter().for_each(|row| println!("{row}"));
     }
 }
 
@@ -381,6 +387,36 @@ impl Room {
             line("down, all", 0, downlinks),
             line("up, seed", 1, usable(RATE)),
         ]
+    }
+
+    /// How long after the first copy of a piece others have theirs, on average over each tenth of
+    /// the pieces, in times that a link needs for one piece.
+    fn spread(&self, report: &Report) -> Vec<String> {
+        let piece_takes = f64::from(self.piece_bytes) / usable(RATE);
+        let in_pieces = |time: Duration| time.as_secs_f64() / piece_takes;
+        let count = self.leechers as usize;
+        let copies = report.copies.as_slice();
+        let row = |tenth: &[Vec<Duration>]| {
+            let (first, last) = (tenth[0][0], tenth[tenth.len() - 1][0]);
+            let mut line = format!(
+                "| {count} | {} | {:.0} to {:.0} |",
+                self.pieces,
+                in_pieces(first),
+                in_pieces(last)
+            );
+            for nth in [2, 4, count / 2, count * 9 / 10, count] {
+                let nth_copy = |times: &Vec<Duration>| times[nth.clamp(1, times.len()) - 1];
+                let waits = tenth
+                    .iter()
+                    .map(|times| in_pieces(nth_copy(times) - times[0]));
+                line += &format!(" {:.1} |", waits.sum::<f64>() / tenth.len() as f64);
+            }
+            line
+        };
+        copies
+            .chunks(copies.len().div_ceil(10).max(1))
+            .map(row)
+            .collect()
     }
 }
 

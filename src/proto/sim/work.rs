@@ -206,6 +206,7 @@ impl Agent {
                 }
             }
             (Work::Write { piece, .. } | Work::Zero { piece, .. }, Ok(())) => {
+                self.written.push((*piece, now));
                 self.checker.written(*piece)
             }
             (_, Ok(())) => {
