@@ -235,8 +235,9 @@ fn a_packed_image_is_described_as_what_it_was() {
     let (raw, _) = described("disk.img");
     for (options, why) in [
         ("-B16384 -BX", ""),
-        ("-9 -B4 --content-size --no-frame-crc", ""),
-        ("-B5", ""),
+        ("-9 -B4 -BX --content-size --no-frame-crc", ""),
+        ("-B5 -BX", ""),
+        ("-B16384", "it has no checksums behind its blocks"),
         ("", "its blocks have 4194304 bytes, and only"),
         ("-BD -B16384", "it has linked blocks"),
         ("-l", "it is of the legacy format"),

@@ -80,6 +80,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     draft::refuse_output(&options.output, &options.source)?;
     if !options.raw {
         source.unpack(&mut || true)?;
+        source.require_sums()?;
     }
     let Source { device, kind, note } = source;
     if let Some(note) = note {

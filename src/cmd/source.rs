@@ -11,6 +11,7 @@ use std::sync::Arc;
 use swarm_proto::format::extents::ExtentMap;
 use swarm_proto::format::file_formats::{self, FileFormat};
 use swarm_proto::format::lz4_frame::{self, Packed};
+use swarm_proto::format::lz4_frame_error::PackedError;
 use swarm_proto::format::metainfo::Metainfo;
 use swarm_proto::format::partclone::{self, Image};
 use swarm_proto::format::slices::{Slice, SliceTable};
@@ -103,6 +104,16 @@ impl Source {
         Ok(())
     }
 
+    /// Refuses a packed image of which nothing would say that a block is damaged: its torrent would
+    /// call that right.
+    pub fn require_sums(&self) -> Result<(), Failure> {
+        let unsummed = PackedError::Other("has no checksums behind its blocks");
+        match &self.device.packed {
+            Some(packed) if !packed.has_sums => Err(packed_failure(&self.device, &unsummed)),
+            _ => Ok(()),
+        }
+    }
+
     /// Where it holds the bytes of this torrent. Refuses one that cannot hold all of them.
     pub fn places(&mut self, metainfo: &Metainfo, pause: Pause) -> Result<Places, Failure> {
         if !is_whole(&self.device, metainfo) {
@@ -189,15 +200,17 @@ fn read_packed(device: &Device, pause: Pause) -> Result<Packed, Failure> {
     let mut parts = Parts::of(device, pause);
     let packed = Packed::read(device.size_bytes, &mut |part| parts.read(part));
     parts.check()?;
-    packed.map_err(|error| {
-        let path = device.path.display().to_string();
-        let mut why = format!("packed image {path}: {error}");
-        if error.is_whole() {
-            let help = "; try: lz4 -dc < FILE | lz4 -3 -B16384 -BX > FILE.lz4";
-            why += &text::replace(help, "FILE", &quoted(&path));
-        }
-        Failure::Because(why)
-    })
+    packed.map_err(|error| packed_failure(device, &error))
+}
+
+fn packed_failure(device: &Device, error: &PackedError) -> Failure {
+    let path = device.path.display().to_string();
+    let mut why = format!("packed image {path}: {error}");
+    if error.is_whole() {
+        let help = "; try: lz4 -dc < FILE | lz4 -3 -B16384 -BX > FILE.lz4";
+        why += &text::replace(help, "FILE", &quoted(&path));
+    }
+    Failure::Because(why)
 }
 
 /// A word for the shell.

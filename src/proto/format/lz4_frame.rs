@@ -52,7 +52,7 @@ pub struct Packed {
     /// What each block but the last one holds.
     pub block_bytes: u32,
     /// Each block has a checksum behind it.
-    has_sums: bool,
+    pub has_sums: bool,
     blocks_per_mark: u64,
     marks: Vec<u64>,
 }
