@@ -108,8 +108,9 @@ Server:
   --max-up RATE        Limit of the seed per second: 128K or more, such as 50M.
                        Default: none. Of machines: --args "--max-up RATE"
   --allow NET/LEN|any  Only machines of this subnet are peers. Repeatable.
-                       Default: the subnets of --interface, or of --address; a
-                       room behind a router needs its own. The seed is always in
+                       Default: those of --interface, or of --address; name
+                       these, too, if rooms behind routers have theirs named.
+                       The seed always is a peer
   --agent FILE         The agent that seeds. Default: target/swarmdd
   --dir STATE          Log, results, and what nginx serves. Default:
                        /var/lib/swarmdd/ADDR-PORT

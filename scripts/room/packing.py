@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import threading
 from collections import deque
@@ -183,7 +184,8 @@ def refuse_target(source: Path, target: Path) -> None:
     if source.stat().st_size == 0:
         raise Refused(f"{source} is empty")
     if is_packed(source):
-        raise Refused(f"{source} is packed already")
+        raise Refused(f"{source} is packed already; to pack what it holds: "
+                      f"lz4 -dc < {shlex.quote(str(source))} > IMAGE")
     if target.exists() and (not target.is_file() or read_note(target) is None):
         raise Refused(f"{target} is there already, and was not packed by swarmdd")
 
