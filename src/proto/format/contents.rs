@@ -104,7 +104,8 @@ impl Contents {
 
 /// The hash of this many zeros.
 pub fn zeros_hash(length: u32) -> PieceHash {
-    const STEP: usize = 4096;
+    // These zeros are bytes of the binary. 4096 of them at once are hashed no faster.
+    const STEP: usize = 256;
     let mut hash = sha1_smol::Sha1::new();
     let mut left = length as usize;
     while left > 0 {
