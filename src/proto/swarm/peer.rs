@@ -16,7 +16,7 @@ use core::time::Duration;
 
 use super::changes::Reader;
 use super::exchange::Exchange;
-use super::rate::Rate;
+use super::rate::{Pipeline, Rate};
 use super::requests::Requests;
 use super::sending::Sending;
 use crate::bitfield::Bitfield;
@@ -115,16 +115,9 @@ pub(super) struct Peer {
     pub(super) requests: Requests,
     pub(super) requests_max: u32,
     pub(super) rate: Rate,
-    /// The shortest pipeline: longer than the rate demands if they answer many requests at once.
-    pipeline_min: u32,
+    pipeline: Pipeline,
     /// The pipeline was full when we last asked.
     pub(super) filled: bool,
-    /// When a full pipeline was last answered completely: then they had nothing to do.
-    dry_at: Instant,
-    /// When payload last arrived.
-    arrived_at: Instant,
-    /// Since the pipeline ran dry, they have sent nothing for PIPELINE_TIME.
-    paused: bool,
     /// When a block last arrived, or when one could first be asked for.
     pub(super) progress_at: Instant,
     /// They do not send in time: they are asked for one block at a time, and others for the same.
@@ -214,11 +207,8 @@ impl Peer {
             requests: Requests::new(now),
             requests_max: REQUESTS_ASSUMED,
             rate: Rate::default(),
-            pipeline_min: PIPELINE_MIN,
+            pipeline: Pipeline::new(now),
             filled: false,
-            dry_at: now,
-            arrived_at: now,
-            paused: false,
             progress_at: now,
             snubbed: false,
             pause_until: now,
@@ -382,37 +372,24 @@ impl Peer {
         let in_time = self.rate.bytes_per_second() * PIPELINE_TIME.as_millis() as u64 / 1000;
         let blocks = u32::try_from(in_time / u64::from(BLOCK_BYTES)).unwrap_or(u32::MAX);
         blocks
-            .max(self.pipeline_min)
+            .max(self.pipeline.length_min())
             .min(PIPELINE_MAX)
             .min(self.requests_max) as usize
     }
 
     /// Payload has arrived. Call after `requests.remove`.
-    ///
-    /// A pipeline that ran dry was too short, whatever the rate: transmission answers twice a
-    /// second, all requests at once, and at 4 blocks each time the rate alone would never show what
-    /// it can do. So the next one is longer, and much longer if another client has made a pause.
     pub(super) fn received(&mut self, now: Instant, bytes: u32) {
         self.measure(now);
         self.rate.add(bytes);
-        self.paused |= overdue(now, self.arrived_at, PIPELINE_TIME);
-        self.arrived_at = now;
-        if self.filled && self.requests.is_empty() {
-            let times = if self.paused && !self.is_ours { 8 } else { 2 };
-            self.pipeline_min = (self.pipeline_min * times).min(PIPELINE_MAX);
-            (self.filled, self.paused, self.dry_at) = (false, false, now);
-        }
+        let (left, filled, is_ours) = (self.requests.len(), self.filled, self.is_ours);
+        let grows = self.pipeline.received(now, left, filled, is_ours);
+        self.filled &= !grows;
     }
 
     /// Closes the window of the rate when it is full.
     pub(super) fn measure(&mut self, now: Instant) {
-        let kept = if self.is_ours {
-            2 * RATE_WINDOW
-        } else {
-            PIPELINE_KEPT
-        };
-        if self.rate.roll(now) && overdue(now, self.dry_at, kept) {
-            self.pipeline_min = (self.pipeline_min / 2).max(PIPELINE_MIN);
+        if self.rate.roll(now) {
+            self.pipeline.shorten(now, self.is_ours);
         }
     }
 
@@ -608,6 +585,50 @@ mod tests {
         answers(&mut peer, 2..3, true);
         assert_eq!(peer.pipeline_depth(), REQUESTS_ASSUMED as usize);
         answers(&mut peer, 3..30, false);
+        assert_eq!(peer.pipeline_depth(), PIPELINE_MIN as usize);
+    }
+
+    /// As above, and the next request is made as soon as a block arrives.
+    fn answers_what_stood(peer: &mut Peer, batches: core::ops::Range<u64>, count_max: usize) {
+        let mut asked = 1000 * batches.start as u32;
+        let mut fill = |peer: &mut Peer, now| {
+            while peer.requests.len() < peer.pipeline_depth() {
+                let block = Block {
+                    piece: PieceIndex(asked),
+                    begin: 0,
+                    length: BLOCK_BYTES,
+                };
+                peer.push_request(now, block, false, peer.pipeline_depth());
+                asked += 1;
+            }
+        };
+        fill(peer, Instant(0));
+        for batch in batches {
+            let now = Instant(batch * 500_000);
+            let stood: Vec<Block> = peer.requests.iter().map(|all| all.block).collect();
+            for block in stood.into_iter().take(count_max) {
+                peer.requests.remove(block);
+                peer.received(now, BLOCK_BYTES);
+                fill(peer, now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_pipeline_is_too_short_if_all_has_come_that_stood_in_a_pause() {
+        let mut peer = unchoked();
+        answers_what_stood(&mut peer, 1..2, usize::MAX);
+        assert_eq!(peer.pipeline_depth(), 8 * PIPELINE_MIN as usize);
+        answers_what_stood(&mut peer, 2..3, usize::MAX);
+        assert_eq!(peer.pipeline_depth(), REQUESTS_ASSUMED as usize);
+        answers_what_stood(&mut peer, 3..30, usize::MAX);
+        assert_eq!(peer.pipeline_depth(), REQUESTS_ASSUMED as usize);
+    }
+
+    #[test]
+    fn a_pipeline_is_long_enough_if_something_still_stands_after_each_pause() {
+        let mut peer = unchoked();
+        answers_what_stood(&mut peer, 1..30, PIPELINE_MIN as usize - 1);
         assert_eq!(peer.pipeline_depth(), PIPELINE_MIN as usize);
     }
 
