@@ -92,7 +92,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         # Killed leechers test the swarm; the other contenders would only take their time.
         other = ["read-back", "against", "never"]
         # Of random data lz4 makes nothing smaller.
-        other += [] if options.image else ["udpcast-lz4"]
+        other += [] if options.image else ["udpcast-lz4", "swarmdd-packed"]
         undisturbed = [c.name for c in CONTENDERS if c.name not in other and c not in MIXED]
         options.only = ["swarmdd"] if options.kill else undisturbed
     return options

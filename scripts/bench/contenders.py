@@ -43,6 +43,8 @@ class Job:
     # None in a pair: there the leecher is told the seeder's address, and leaves when it is
     # complete.
     room: Room | None = None
+    # The image as `scripts/pack` packs it, if a contender serves that.
+    packed: Path | None = None
 
     @property
     def target(self) -> Path:
@@ -116,7 +118,11 @@ class Swarmdd(Contender):
 
     def seeder(self, job: Job) -> Command:
         return [self.binary(job), "seed", "--listen", f"{job.seeder.address}:{PEER_PORT}",
-                "--check", "--progress", "json", job.torrent, job.image]
+                "--check", "--progress", "json", job.torrent, self.source(job)]
+
+    def source(self, job: Job) -> Path:
+        """What the seeder reads."""
+        return job.image
 
     def leecher(self, job: Job) -> Command:
         alone = ["--peer", f"{job.seeder.address}:{PEER_PORT}", "--no-seed"]
@@ -129,6 +135,12 @@ class OtherSwarmdd(Swarmdd):
     def binary(self, job: Job) -> Path:
         assert job.against is not None, "only chosen with --against"
         return job.against
+
+
+class PackedSwarmdd(Swarmdd):
+    def source(self, job: Job) -> Path:
+        assert job.packed, "packed for a swarm"
+        return job.packed
 
 
 class Libtorrent(Contender):
@@ -269,6 +281,9 @@ CONTENDERS: list[Contender] = [
                  ["--no-verify"]),
     Swarmdd("never", "swarmdd --no-verify --compress never", "no block goes compressed", 1.3,
             ["--no-verify", "--compress", "never"]),
+    PackedSwarmdd("swarmdd-packed", "swarmdd --no-verify, of a packed image",
+                  "the seeder serves the image that scripts/pack made of this one", 1.3,
+                  ["--no-verify"]),
     Libtorrent("libtorrent", "libtorrent",
                "no uTP, no encryption, large queues and buffers, unlimited slots", 2.5),
     Aria2("aria2", "aria2", "64 MiB disk cache", 2.5),
@@ -285,8 +300,9 @@ OTHERS = [contender for contender in CONTENDERS
 MIXED = [mixed for other in OTHERS
          for mixed in (Mixed(other, CONTENDERS[0]), Mixed(CONTENDERS[0], other))]
 CONTENDERS += MIXED
-# Multicast over loopback says nothing.
-PAIR = [contender for contender in CONTENDERS if not isinstance(contender, Udpcast)]
+# Multicast over loopback says nothing. Packed images have a bench of their own (packed.py).
+PAIR = [contender for contender in CONTENDERS
+        if not isinstance(contender, (Udpcast, PackedSwarmdd))]
 BY_NAME = {contender.name: contender for contender in CONTENDERS}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .common import MIB, Command, Failure, say
 
+TOP = Path(__file__).resolve().parents[2]
 TRACKER_PORT = 6969
 
 
@@ -92,6 +93,12 @@ def copy_tree(source: Path, target: Path, limit_bytes: int) -> None:
             left -= size if copy.parent.exists() else size + 4096
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
+
+
+def pack_image(image: Path, path: Path) -> None:
+    """The same bytes as `scripts/pack` packs them."""
+    path.unlink(missing_ok=True)
+    subprocess.run([TOP / "scripts/pack", image, "-o", path], check=True)
 
 
 def lz4_share(image: Path) -> float:

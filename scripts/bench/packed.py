@@ -15,11 +15,12 @@ from pathlib import Path
 
 from .common import GIB, MIB, Failure, Result, accepts, last_line, say
 from .host import describe_host, need_space
-from .image import make_files_image, make_torrent, read_into_page_cache, same_bytes
+from .image import (
+    make_files_image, make_torrent, pack_image, read_into_page_cache, same_bytes,
+)
 from .process import Node, wait_until
 from .tables import host_line, write_report
 
-TOP = Path(__file__).resolve().parents[2]
 PORT = 6881
 SECONDS_MAX = 120
 # The target, of a seed that has hashed its pieces.
@@ -36,9 +37,8 @@ def packed(options: argparse.Namespace) -> int:
     image = make_files_image(directory / "source", options.size)
     torrent, target = directory / "packed.torrent", directory / "packed.target"
     packed_image = directory / "packed.lz4"
-    packed_image.unlink(missing_ok=True)
     make_torrent(options.binary, image, torrent)
-    subprocess.run([TOP / "scripts/pack", image, "-o", packed_image], check=True)
+    pack_image(image, packed_image)
     runs: dict[str, list[Result]] = {}
     try:
         for number in range(options.runs):

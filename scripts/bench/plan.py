@@ -54,7 +54,7 @@ def swarm(options: argparse.Namespace) -> int:
     name = "kill" if options.kill else "swarm"
     write_report(options.output, name, report, swarm_tables(report, stream))
     failed = {failure["contender"] for failure in report["failures"]}
-    return 1 if failed & {"swarmdd", "read-back"} else 0
+    return 1 if failed & {"swarmdd", "read-back", "swarmdd-packed"} else 0
 
 
 class Plan:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .common import CORES, Failure, Result, last_line
 from .contenders import BY_NAME, Contender, Job, Room, start_tracker
-from .image import choose_image, hash_of, make_torrent, read_into_page_cache
+from .image import choose_image, hash_of, make_torrent, pack_image, read_into_page_cache
 from .leecher import Leecher
 from .links import TRACKER_ADDRESS, Network
 from .process import Gate, Node, Process, wait_until
@@ -54,6 +54,10 @@ class Swarm:
         self.image = choose_image(output / "source", options.image, options.size)
         self.size_bytes = self.image.stat().st_size
         self.image_hash = hash_of(self.image)
+        self.packed = self.directory / "packed.lz4"
+        self.packed.unlink(missing_ok=True)
+        if "swarmdd-packed" in options.only:
+            pack_image(self.image, self.packed)
         self.torrents = [self.make_torrent(piece_kib) for piece_kib in options.piece_size]
 
     def make_torrent(self, piece_kib: int) -> Torrent:
@@ -76,7 +80,8 @@ class Swarm:
         (directory / "target").mkdir(parents=True)
         room = Room(len(network.machines) - 1, self.line_bits_per_second, self.multicast_share)
         job = Job(self.binary, None, torrent.path, torrent.info_hash, self.image, directory,
-                  self.tracker, network.machines[0], network.machines[index], room)
+                  self.tracker, network.machines[0], network.machines[index], room,
+                  self.packed)
         job.write_hook()
         return job
 
@@ -98,7 +103,9 @@ def run_once(
     """Copies the image to `count` machines at once. Ends everything that it started, whatever
     happens."""
     swarm.remove_targets()
-    read_into_page_cache(swarm.image)
+    for file in swarm.image, swarm.packed:
+        if file.exists():
+            read_into_page_cache(file)
     os.sync()
     network = swarm.network(count)
     servers: list[Process] = []
