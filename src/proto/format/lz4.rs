@@ -232,6 +232,11 @@ fn length(nibble: usize, rest: &mut &[u8]) -> Option<usize> {
 /// Fills the range with the bytes that are `offset` before it. They may overlap.
 fn repeat(out: &mut [u8], range: Range<usize>, mut offset: usize) {
     let mut position = range.start;
+    // Most are short, and further back than they are long.
+    let (before, after) = out.split_at_mut(position);
+    if copy_short(&before[position - offset..], after, range.len()) {
+        return;
+    }
     if range.len() <= SHORT_BYTES && range.end + 8 <= out.len() {
         if offset < 8 {
             for _ in 0..8 {
@@ -261,12 +266,17 @@ fn repeat(out: &mut [u8], range: Range<usize>, mut offset: usize) {
 /// copy their number. `None` if there are not as many.
 #[inline(always)]
 fn copy(from: &[u8], to: &mut [u8], count: usize) -> Option<()> {
-    let is_done = count <= 16 && copy_16s::<1>(from, to)
-        || count <= SHORT_BYTES && copy_16s::<{ SHORT_BYTES / 16 }>(from, to);
-    if !is_done {
+    if !copy_short(from, to, count) {
         to.get_mut(..count)?.copy_from_slice(from.get(..count)?);
     }
     Some(())
+}
+
+/// False if it copies nothing, since there are too many bytes or too few.
+#[inline(always)]
+fn copy_short(from: &[u8], to: &mut [u8], count: usize) -> bool {
+    count <= 16 && copy_16s::<1>(from, to)
+        || count <= SHORT_BYTES && copy_16s::<{ SHORT_BYTES / 16 }>(from, to)
 }
 
 /// As numbers: of copies of bytes the compiler makes one call of the C library, with which files
