@@ -378,6 +378,10 @@ pub(crate) const COPY_WRITES_MAX: usize = 16;
 /// which takes half of the time that one after the other would take.
 pub const HASHED_AT_ONCE: usize = 4;
 
+/// A seeder that has not hashed its image reads pieces ahead, which peers wait for or are offered,
+/// until so many are being read or hashed. With twice as many it needs as much processor time.
+pub(crate) const PROVED_AHEAD: usize = HASHED_AT_ONCE;
+
 /// Bytes that wait until there are HASHED_AT_ONCE pieces to hash. From a fast peer one piece
 /// arrives after the other, so pieces of 1 MiB have the fourth one begun when 3 MiB wait. Hashing
 /// of longer pieces must begin before they are whole.

@@ -125,7 +125,13 @@ impl ReadQueue {
     /// Whether there will soon be more to hash at once, and the disk has enough to do until then:
     /// the next chunk of one of these pieces is being read, and so is half of the window.
     pub fn expects_more(&self) -> bool {
-        2 * self.reading >= self.window && (0..HASHED_AT_ONCE).any(|place| self.is_reading(place))
+        2 * self.reading >= self.window && self.expects_any()
+    }
+
+    /// Whether there will soon be more to hash at once, however little the disk has to do until
+    /// then.
+    pub fn expects_any(&self) -> bool {
+        (0..HASHED_AT_ONCE).any(|place| self.is_reading(place))
     }
 
     /// Whether the next chunk to hash of the piece at this place of the queue is being read.

@@ -50,7 +50,7 @@ impl Swarm {
             backlog_bytes += ready.backlog_bytes;
         }
         let may_wait = read_count + received.len() < HASHED_AT_ONCE
-            && (read_count == 0 || self.read_queue.expects_more())
+            && (read_count == 0 || self.expects_more_reads())
             && backlog_bytes <= HASH_BACKLOG_BYTES;
         if may_wait && patience == Patience::Lasts {
             return hashes;
@@ -67,6 +67,15 @@ impl Swarm {
         }
         self.read_ahead();
         hashes
+    }
+
+    /// Whether what was read is soon hashed with more of it. A seeder reads no more than its peers
+    /// wait for, so its disk has little to do at any time.
+    fn expects_more_reads(&self) -> bool {
+        match self.state {
+            State::Seeding => self.read_queue.expects_any(),
+            _ => self.read_queue.expects_more(),
+        }
     }
 
     /// Whether `poll_hash` has something with `Patience::Over`.
@@ -237,7 +246,28 @@ impl Swarm {
             self.peer(slot).excess_reads += 1;
             return Load::Begun;
         }
-        Load::Nothing
+        self.prove_ahead(slot)
+    }
+
+    /// Queues a piece that must be hashed before this peer gets it, while there are fewer than are
+    /// hashed side by side: the next one that it waits for, or is offered.
+    fn prove_ahead(&mut self, slot: PeerSlot) -> Load {
+        let is_new =
+            |piece: &PieceIndex| self.must_hash_first(*piece) && !self.read_queue.contains(*piece);
+        let is_seeder = self.config.role == Role::Seeder;
+        let has_room = is_seeder && self.read_queue.queued_count() < PROVED_AHEAD;
+        let peer = self.peers.get(slot).filter(|_| has_room);
+        let mut later = peer.into_iter().flat_map(|peer| {
+            let asked_for = peer.uploads.iter().map(|block| block.piece);
+            asked_for.chain(peer.offered.iter().copied())
+        });
+        let Some(piece) = later.find(is_new) else {
+            return Load::Nothing;
+        };
+        self.read_queue.add(piece);
+        self.read_ahead();
+        self.peer(slot).excess_reads += 1;
+        Load::Begun
     }
 
     /// A seeder sends nothing that it has not compared with the torrent.

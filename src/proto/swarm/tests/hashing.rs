@@ -75,3 +75,33 @@ fn gives(story: &mut Story, peer: PeerSlot, raw: RawBlock) {
     let down = &mut Throttles::default();
     story.swarm.handle_block(NOW, peer, raw, down);
 }
+
+/// With what was offered to a peer there are four pieces, although it waits for one.
+#[test]
+fn a_seeder_hashes_what_it_has_offered_with_what_a_peer_waits_for() {
+    for patience in [Patience::Lasts, Patience::Over] {
+        let mut story = seeder("ABCDEFGH", "ABCDEFGH");
+        let peer = story.peer(2, "........");
+        story.said(peer);
+        story.wants(peer, 2);
+        let mut reads = Vec::new();
+        while let Some(Work::Read { ticket, piece, .. }) = story.swarm.poll_disk() {
+            reads.push((ticket, piece));
+        }
+        assert_eq!(reads.len(), HASHED_AT_ONCE);
+        assert_eq!(reads[0].1, PieceIndex(2), "it comes first");
+        for (ticket, _) in reads {
+            assert_eq!(story.swarm.poll_hash(Patience::Lasts), []);
+            story.swarm.handle_disk(NOW, ticket, Ok(()));
+            if patience == Patience::Over {
+                assert_eq!(story.swarm.poll_hash(patience).len(), 1);
+            }
+        }
+        let together = if patience == Patience::Over {
+            0
+        } else {
+            HASHED_AT_ONCE
+        };
+        assert_eq!(story.swarm.poll_hash(patience).len(), together);
+    }
+}

@@ -58,7 +58,7 @@ fn a_malformed_loss_ends_the_connection() {
 #[test]
 fn a_source_hashes_a_piece_before_its_first_upload() {
     let mut story = seeder("AB", "AB");
-    let peer = story.peer(2, "..");
+    let peer = story.peer(2, "#.");
     story.said(peer);
     story.wants(peer, 1);
     assert_eq!(story.tells(peer), "");
