@@ -253,11 +253,9 @@ impl Room {
     fn options(&self) -> Options {
         let mut options = Options::equal_links(self.leechers, self.pieces, self.piece_bytes, RATE);
         // A real event loop runs as soon as there is something to do. This one runs at most once
-        // per `loop_time`, which is no longer than a piece takes: otherwise a run of 1000 machines
-        // would spend its time on polls without an answer. Ten rooms of 20 would take 1.87 times
-        // the limit with 20 ms, and take 1.23 with 5 ms and 1.25 with 2 ms.
-        let is_large = self.leechers > 125 && !self.is_divided();
-        let turn_micros = if is_large { "20000" } else { "5000" };
+        // per `loop_time`, so that it does not spend its time on polls without an answer. With 20
+        // ms, 500 machines would take 1.61 times the limit and ten rooms of 20 machines 1.87; with
+        // 5 ms they take 1.13 and 1.23, and the rooms with 2 ms 1.25.
         options.sizes = Sizes {
             buffer: SEND_BUFFER_BYTES,
             unsent: SEND_BUFFER_BYTES,
@@ -265,7 +263,7 @@ impl Room {
             down: numbers("SWARMDD_SIM_QUEUE", QUEUE_BYTES)[0],
         };
         options.loop_time =
-            Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", turn_micros)[0]));
+            Duration::from_micros(u64::from(numbers("SWARMDD_SIM_TURN_US", "5000")[0]));
         if self.scenario == Untracked {
             options.tracker = None;
         }
