@@ -52,8 +52,11 @@ impl Hashing {
         if steps.is_empty() {
             return false;
         }
-        let finished = self.hasher.hash(&steps, pool, &core.metainfo().layout);
-        for (of, hash) in finished {
+        let hashed = self.hasher.hash(&steps, pool, &core.metainfo().layout);
+        for (piece, mark) in hashed.marks {
+            core.handle_mark(piece, mark);
+        }
+        for (of, hash) in hashed.finished {
             core.handle_hashed(now, of, hash);
         }
         true

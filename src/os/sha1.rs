@@ -2,7 +2,9 @@
 //!
 //! Every byte from the network or a device is hashed; only copying takes as much processor time.
 //! There are two engines, chosen at run time: the SHA instructions of x86-64 (Intel since Goldmont
-//! and Ice Lake, AMD since Zen), and `sha1_smol` for all other machines.
+//! and Ice Lake, AMD since Zen), and `sha1_smol` for all other machines. A hash that has to begin
+//! or to end with a state in the middle of its stream (`resume`, `state`) takes the engine in
+//! `chain` instead of `sha1_smol`, which keeps its state to itself.
 //!
 //! Read first: FIPS 180-4; "Intel SHA Extensions" (2013) for what the four instructions compute.
 
@@ -19,7 +21,8 @@ pub struct Sha1(Engine);
 #[derive(Clone)]
 enum Engine {
     #[cfg(target_arch = "x86_64")]
-    Instructions(instructions::Sha1),
+    Instructions(Chain),
+    Chain(Chain),
     Software(sha1_smol::Sha1),
 }
 
@@ -27,10 +30,45 @@ impl Sha1 {
     /// The fastest engine of this processor.
     pub fn new() -> Sha1 {
         #[cfg(target_arch = "x86_64")]
-        if let Some(engine) = instructions::Sha1::new() {
+        if let Some(engine) = instructions::chain(INITIAL, 0) {
             return Sha1(Engine::Instructions(engine));
         }
         Sha1::software()
+    }
+
+    /// A hash whose `state` can be asked for.
+    pub fn with_states() -> Sha1 {
+        Sha1::chained(INITIAL, 0)
+    }
+
+    /// The hash goes on from a state that `state` gave after `bytes` of its stream, a multiple of
+    /// 64.
+    pub fn resume(state: [u8; 20], bytes: u64) -> Sha1 {
+        let word = |index: usize| state.as_chunks().0[index];
+        Sha1::chained(
+            std::array::from_fn(|index| u32::from_be_bytes(word(index))),
+            bytes,
+        )
+    }
+
+    fn chained(state: State, bytes: u64) -> Sha1 {
+        assert!(bytes.is_multiple_of(BLOCK_BYTES as u64));
+        #[cfg(target_arch = "x86_64")]
+        if let Some(engine) = instructions::chain(state, bytes) {
+            return Sha1(Engine::Instructions(engine));
+        }
+        Sha1(Engine::Chain(Chain::new(state, bytes, chain::compress)))
+    }
+
+    /// The state after a multiple of 64 bytes. Always there if the hash began `with_states` or with
+    /// `resume`.
+    pub fn state(&self) -> Option<[u8; 20]> {
+        match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Engine::Instructions(engine) => Some(engine.state()),
+            Engine::Chain(engine) => Some(engine.state()),
+            Engine::Software(_) => None,
+        }
     }
 
     /// The engine that works everywhere. The tests compare both.
@@ -42,6 +80,7 @@ impl Sha1 {
         match &mut self.0 {
             #[cfg(target_arch = "x86_64")]
             Engine::Instructions(engine) => engine.update(bytes),
+            Engine::Chain(engine) => engine.update(bytes),
             Engine::Software(engine) => engine.update(bytes),
         }
     }
@@ -61,32 +100,151 @@ impl Sha1 {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Engine::Instructions(engine) => engine.finish(),
+            Engine::Chain(engine) => engine.finish(),
             Engine::Software(engine) => engine.digest().bytes(),
         }
     }
 }
 
+const BLOCK_BYTES: usize = 64;
+
+type Block = [u8; BLOCK_BYTES];
+type State = [u32; 5];
+
+const INITIAL: State = [
+    0x6745_2301,
+    0xefcd_ab89,
+    0x98ba_dcfe,
+    0x1032_5476,
+    0xc3d2_e1f0,
+];
+
+use chain::Chain;
+
+mod chain {
+    //! FIPS 180-4 around a block function, and a plain block function.
+
+    use super::{BLOCK_BYTES, Block, State};
+
+    #[derive(Clone)]
+    pub struct Chain {
+        pub state: State,
+        /// The bytes since the last whole block: `total_bytes % 64` of them, from the front.
+        partial: Block,
+        pub total_bytes: u64,
+        compress: fn(&mut State, &[Block]),
+    }
+
+    impl Chain {
+        pub fn new(state: State, total_bytes: u64, compress: fn(&mut State, &[Block])) -> Chain {
+            Chain {
+                state,
+                partial: [0; BLOCK_BYTES],
+                total_bytes,
+                compress,
+            }
+        }
+
+        pub fn update(&mut self, bytes: &[u8]) {
+            let used = self.partial_bytes();
+            self.total_bytes += bytes.len() as u64;
+            let mut rest = bytes;
+            if used > 0 {
+                let (head, tail) = rest.split_at(rest.len().min(BLOCK_BYTES - used));
+                self.partial[used..used + head.len()].copy_from_slice(head);
+                if used + head.len() < BLOCK_BYTES {
+                    return;
+                }
+                let block = self.partial;
+                (self.compress)(&mut self.state, &[block]);
+                rest = tail;
+            }
+            let (blocks, tail) = rest.as_chunks();
+            (self.compress)(&mut self.state, blocks);
+            self.partial[..tail.len()].copy_from_slice(tail);
+        }
+
+        /// One bit 1, zeros up to 8 bytes before the end of a block, the length in bits (FIPS
+        /// 180-4, 5.1.1).
+        pub fn finish(mut self) -> [u8; 20] {
+            let length_bits = self.total_bytes * 8;
+            let used = self.partial_bytes();
+            let mut last = [[0; BLOCK_BYTES]; 2];
+            let padded_blocks = if used + 1 + 8 <= BLOCK_BYTES { 1 } else { 2 };
+            let flat = last.as_flattened_mut();
+            flat[..used].copy_from_slice(&self.partial[..used]);
+            flat[used] = 0x80;
+            flat[padded_blocks * BLOCK_BYTES - 8..][..8]
+                .copy_from_slice(&length_bits.to_be_bytes());
+            (self.compress)(&mut self.state, &last[..padded_blocks]);
+            self.state()
+        }
+
+        /// After whole blocks.
+        pub fn state(&self) -> [u8; 20] {
+            let mut bytes = [0; 20];
+            for (bytes, word) in bytes.chunks_exact_mut(4).zip(self.state) {
+                bytes.copy_from_slice(&word.to_be_bytes());
+            }
+            bytes
+        }
+
+        pub fn partial_bytes(&self) -> usize {
+            (self.total_bytes % BLOCK_BYTES as u64) as usize
+        }
+    }
+
+    /// Section 6.1.2.
+    pub fn compress(state: &mut State, blocks: &[Block]) {
+        for block in blocks {
+            let mut words = [0; 80];
+            for (word, bytes) in words.iter_mut().zip(block.as_chunks().0) {
+                *word = u32::from_be_bytes(*bytes);
+            }
+            for at in 16..80 {
+                let mixed = words[at - 3] ^ words[at - 8] ^ words[at - 14] ^ words[at - 16];
+                words[at] = mixed.rotate_left(1);
+            }
+            let mut after = *state;
+            rounds(&mut after, &words[..20], 0x5a82_7999, |b, c, d| {
+                d ^ (b & (c ^ d))
+            });
+            rounds(&mut after, &words[20..40], 0x6ed9_eba1, |b, c, d| b ^ c ^ d);
+            rounds(&mut after, &words[40..60], 0x8f1b_bcdc, |b, c, d| {
+                (b & c) | (d & (b | c))
+            });
+            rounds(&mut after, &words[60..], 0xca62_c1d6, |b, c, d| b ^ c ^ d);
+            for (word, more) in state.iter_mut().zip(after) {
+                *word = word.wrapping_add(more);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn rounds(
+        state: &mut State,
+        words: &[u32],
+        constant: u32,
+        function: impl Fn(u32, u32, u32) -> u32,
+    ) {
+        let [mut a, mut b, mut c, mut d, mut e] = *state;
+        for word in words {
+            let sum = e.wrapping_add(function(b, c, d)).wrapping_add(constant);
+            let next = a.rotate_left(5).wrapping_add(sum).wrapping_add(*word);
+            (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
+        }
+        *state = [a, b, c, d, e];
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod instructions {
-    //! FIPS 180-4 around a block function of SHA instructions.
+    //! A block function of SHA instructions.
 
     use std::arch::x86_64::*;
     use std::sync::atomic::{AtomicU8, Ordering};
 
-    use super::{Engine, LANES};
-
-    const BLOCK_BYTES: usize = 64;
-
-    type Block = [u8; BLOCK_BYTES];
-    type State = [u32; 5];
-
-    const INITIAL: State = [
-        0x6745_2301,
-        0xefcd_ab89,
-        0x98ba_dcfe,
-        0x1032_5476,
-        0xc3d2_e1f0,
-    ];
+    use super::{BLOCK_BYTES, Block, Chain, Engine, INITIAL, LANES, State};
 
     /// SHA, SSSE3 and SSE4.1. Nothing in the system has to allow them, since they use the registers
     /// of SSE2. std asks about everything that it knows: 1.6 KiB.
@@ -109,77 +267,20 @@ mod instructions {
         PRESENT.load(Ordering::Relaxed) == true.into()
     }
 
-    /// Exists only on a processor that has the instructions, so `compress` may be called.
-    #[derive(Clone)]
-    pub struct Sha1 {
-        state: State,
-        /// The bytes since the last whole block: `total_bytes % 64` of them, from the front.
-        partial: Block,
-        total_bytes: u64,
+    /// None without the instructions, so they are there when its `compress` is called.
+    pub fn chain(state: State, bytes: u64) -> Option<Chain> {
+        are_present().then(|| Chain::new(state, bytes, compress_chain))
     }
 
-    impl Sha1 {
-        pub fn new() -> Option<Sha1> {
-            are_present().then_some(Sha1 {
-                state: INITIAL,
-                partial: [0; BLOCK_BYTES],
-                total_bytes: 0,
-            })
-        }
-
-        pub fn update(&mut self, bytes: &[u8]) {
-            let used = self.partial_bytes();
-            self.total_bytes += bytes.len() as u64;
-            let mut rest = bytes;
-            if used > 0 {
-                let (head, tail) = rest.split_at(rest.len().min(BLOCK_BYTES - used));
-                self.partial[used..used + head.len()].copy_from_slice(head);
-                if used + head.len() < BLOCK_BYTES {
-                    return;
-                }
-                let block = self.partial;
-                self.compress(&[block]);
-                rest = tail;
-            }
-            let (blocks, tail) = rest.as_chunks();
-            self.compress(blocks);
-            self.partial[..tail.len()].copy_from_slice(tail);
-        }
-
-        /// One bit 1, zeros up to 8 bytes before the end of a block, the length in bits (FIPS
-        /// 180-4, 5.1.1).
-        pub fn finish(mut self) -> [u8; 20] {
-            let length_bits = self.total_bytes * 8;
-            let used = self.partial_bytes();
-            let mut last = [[0; BLOCK_BYTES]; 2];
-            let padded_blocks = if used + 1 + 8 <= BLOCK_BYTES { 1 } else { 2 };
-            let flat = last.as_flattened_mut();
-            flat[..used].copy_from_slice(&self.partial[..used]);
-            flat[used] = 0x80;
-            flat[padded_blocks * BLOCK_BYTES - 8..][..8]
-                .copy_from_slice(&length_bits.to_be_bytes());
-            self.compress(&last[..padded_blocks]);
-            let mut digest = [0; 20];
-            for (bytes, word) in digest.chunks_exact_mut(4).zip(self.state) {
-                bytes.copy_from_slice(&word.to_be_bytes());
-            }
-            digest
-        }
-
-        fn partial_bytes(&self) -> usize {
-            (self.total_bytes % BLOCK_BYTES as u64) as usize
-        }
-
-        fn compress(&mut self, blocks: &[Block]) {
-            // SAFETY: the processor has the features, or `new` would have made no `Sha1`.
-            unsafe { compress(&mut self.state, blocks) }
-        }
+    fn compress_chain(state: &mut State, blocks: &[Block]) {
+        // SAFETY: the processor has the features, or `chain` would have made no `Chain`.
+        unsafe { compress(state, blocks) }
     }
 
     /// Takes from all lanes that are at the start of a block as many whole blocks as each of them
     /// has. False if fewer than two have any.
     pub fn update_side_by_side(lanes: &mut [(super::Sha1, &[u8])]) -> bool {
-        let mut ready: Vec<(&mut Sha1, &mut &[u8])> = Vec::with_capacity(LANES);
+        let mut ready: Vec<(&mut Chain, &mut &[u8])> = Vec::with_capacity(LANES);
         for (hash, bytes) in lanes {
             if let Engine::Instructions(hash) = &mut hash.0
                 && hash.partial_bytes() == 0
@@ -202,7 +303,7 @@ mod instructions {
         if ready.len() < 2 {
             return false;
         }
-        // SAFETY: the processor has the features, or `new` would have made no `Sha1`.
+        // SAFETY: the processor has the features, or `chain` would have made no `Chain`.
         unsafe {
             match ready.len() {
                 2 => compress_two(&mut states, blocks),
@@ -354,12 +455,14 @@ mod instructions {
     #[target_feature(enable = "ssse3")]
     fn load(block: &Block) -> [__m128i; 4] {
         let reverse = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
-        std::array::from_fn(|index| {
-            let words = block[index * 16..][..16].as_ptr();
+        let four = |at: usize| {
+            let words = block[at..][..16].as_ptr();
             // SAFETY: sixteen bytes of the slice just taken; the load may be unaligned.
             let words = unsafe { _mm_loadu_si128(words.cast()) };
             _mm_shuffle_epi8(words, reverse)
-        })
+        };
+        // No loop, which would keep the words in memory.
+        [four(0), four(16), four(32), four(48)]
     }
 }
 
@@ -444,6 +547,30 @@ mod tests {
         }
     }
 
+    /// With any state in the middle, by the SHA instructions and by the plain engine.
+    #[test]
+    fn a_hash_goes_on_from_a_state() {
+        type Make = fn(State, u64) -> Sha1;
+        let plain: Make =
+            |state, bytes| Sha1(Engine::Chain(Chain::new(state, bytes, chain::compress)));
+        let mut rng = Rng::new(0x5eed);
+        for round in 0..500 {
+            let bytes = random_bytes(&mut rng, 3000);
+            let cut = rng.below(bytes.len() as u32 / 64 + 1) as usize * 64;
+            let expected = sha1_smol::Sha1::from(&bytes).digest().bytes();
+            for new in [Sha1::chained as Make, plain] {
+                let mut before = new(INITIAL, 0);
+                before.update(&bytes[..cut]);
+                let mut whole = before.clone();
+                whole.update(&bytes[cut..]);
+                assert_eq!(whole.finish(), expected, "round {round}");
+                let mut after = Sha1::resume(before.state().unwrap(), cut as u64);
+                after.update(&bytes[cut..]);
+                assert_eq!(after.finish(), expected, "round {round}, from byte {cut}");
+            }
+        }
+    }
+
     /// For any lengths, any addresses, and any bytes that are left in the last block from before.
     #[test]
     fn several_at_once_are_one_after_the_other() {
@@ -495,7 +622,13 @@ mod tests {
                 BYTES as f64 / start.elapsed().as_secs_f64() / 1e9
             );
         };
-        for (name, mut hash) in [("fast", Sha1::new()), ("software", Sha1::software())] {
+        let chain = Sha1(Engine::Chain(Chain::new(INITIAL, 0, chain::compress)));
+        let engines = [
+            ("fast", Sha1::new()),
+            ("software", Sha1::software()),
+            ("chain", chain),
+        ];
+        for (name, mut hash) in engines {
             let start = std::time::Instant::now();
             (0..BYTES / block.len()).for_each(|_| hash.update(&block));
             std::hint::black_box(hash.finish());

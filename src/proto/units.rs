@@ -120,6 +120,14 @@ pub struct PeerId(pub [u8; 20]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PieceHash(pub [u8; 20]);
 
+/// The state of the SHA-1 of a piece before its byte `begin`: its five words (FIPS 180-4) as they
+/// stand in a hash. From there on the piece can be hashed alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    pub begin: u32,
+    pub state: PieceHash,
+}
+
 fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }

@@ -212,7 +212,7 @@ impl Reader {
             self.check(chunk, buffer);
             self.free.push_back(buffer);
         }
-        for (of, hash) in hashed {
+        for (of, hash) in hashed.finished {
             self.queue.judged(of.piece());
             self.hashed.push_back((of.piece(), hash));
         }
@@ -226,6 +226,8 @@ impl Reader {
             length,
             buffer,
             offset: 0,
+            state: None,
+            part_bytes: 0,
         }
     }
 

@@ -10,8 +10,9 @@
 //!
 //! A *taken* buffer belongs to one owner: an open piece, a disk read, or the read queue. A *stored*
 //! buffer holds bytes that are on the disk and may be sent. Each block being sent pins its buffer,
-//! and a pinned buffer is never taken. If the bytes turn out not to be on the disk, the chunk is
-//! *forgotten*: it cannot be found any more, and the last unpin frees its buffer.
+//! and a pinned buffer is never taken. The tail of an open piece may be sent, too. If the bytes
+//! turn out not to be on the disk, the chunk is *forgotten*: it cannot be found any more, and the
+//! last unpin frees its buffer.
 //!
 //! Memory that was never touched costs nothing. So the cache uses only a part of the pool until a
 //! chunk is asked for that it has evicted; then it keeps more.
@@ -35,7 +36,9 @@ pub struct Chunk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Buffer {
     Free,
-    Taken,
+    Taken {
+        pins: u32,
+    },
     Stored {
         chunk: Chunk,
         pins: u32,
@@ -93,7 +96,7 @@ impl Cache {
         let buffer = enough
             .or_else(|| self.free.pop())
             .or_else(|| self.evict(spared))?;
-        self.buffers[buffer.index()] = Buffer::Taken;
+        self.buffers[buffer.index()] = Buffer::Taken { pins: 0 };
         Some(buffer)
     }
 
@@ -102,16 +105,24 @@ impl Cache {
         self.free.len() + self.stored.len() - self.pinned
     }
 
+    /// The owner needs the buffer no more. If it is pinned, it becomes free later.
     pub fn give_back(&mut self, buffer: BufferId) {
-        assert_eq!(self.buffers[buffer.index()], Buffer::Taken);
-        self.buffers[buffer.index()] = Buffer::Free;
-        self.free.push(buffer);
+        let pins = self.pins_of_taken(buffer);
+        self.buffers[buffer.index()] = Buffer::Forgotten { pins };
+        self.free_if_unused(buffer);
+    }
+
+    fn pins_of_taken(&self, buffer: BufferId) -> u32 {
+        match self.buffers[buffer.index()] {
+            Buffer::Taken { pins } => pins,
+            _ => panic!("{buffer:?} has no owner"),
+        }
     }
 
     /// The buffer now holds `chunk` as it is on the disk. If another buffer already does, this one
     /// becomes free.
     pub fn store(&mut self, buffer: BufferId, chunk: Chunk) {
-        assert_eq!(self.buffers[buffer.index()], Buffer::Taken);
+        let pins = self.pins_of_taken(buffer);
         if self.stored.contains_key(&chunk) {
             return self.give_back(buffer);
         }
@@ -122,9 +133,10 @@ impl Cache {
         self.uses += 1;
         self.buffers[buffer.index()] = Buffer::Stored {
             chunk,
-            pins: 0,
+            pins,
             used: self.uses,
         };
+        self.pinned += usize::from(pins > 0);
         self.stored.insert(chunk, buffer);
     }
 
@@ -178,13 +190,19 @@ impl Cache {
         Some(buffer)
     }
 
+    /// Pins a buffer that its owner fills, because a part of it is being sent.
+    pub fn pin_taken(&mut self, buffer: BufferId) {
+        let pins = self.pins_of_taken(buffer) + 1;
+        self.buffers[buffer.index()] = Buffer::Taken { pins };
+    }
+
     pub fn unpin(&mut self, buffer: BufferId) {
         match &mut self.buffers[buffer.index()] {
             Buffer::Stored { pins, .. } if *pins > 0 => {
                 *pins -= 1;
                 self.pinned -= usize::from(*pins == 0);
             }
-            Buffer::Forgotten { pins } if *pins > 0 => *pins -= 1,
+            Buffer::Forgotten { pins } | Buffer::Taken { pins } if *pins > 0 => *pins -= 1,
             _ => panic!("only pinned buffers are unpinned"),
         }
         self.free_if_unused(buffer);
@@ -244,8 +262,10 @@ impl Cache {
     /// The number of pins of all buffers, for recounts.
     pub fn pin_count(&self) -> u32 {
         let pins = |buffer: &Buffer| match *buffer {
-            Buffer::Stored { pins, .. } | Buffer::Forgotten { pins } => pins,
-            Buffer::Free | Buffer::Taken => 0,
+            Buffer::Stored { pins, .. } | Buffer::Forgotten { pins } | Buffer::Taken { pins } => {
+                pins
+            }
+            Buffer::Free => 0,
         };
         self.buffers.iter().map(pins).sum()
     }
@@ -257,7 +277,8 @@ impl Cache {
 
     /// The number of buffers that have an owner, for recounts.
     pub fn taken_count(&self) -> usize {
-        self.buffers.iter().filter(|b| **b == Buffer::Taken).count()
+        let is_taken = |buffer: &&Buffer| matches!(buffer, Buffer::Taken { .. });
+        self.buffers.iter().filter(is_taken).count()
     }
 }
 

@@ -6,12 +6,14 @@
 //! those to keep away from, `subnet` says who may take part, `room` who of a room fetches through
 //! its router, `throttle` keeps to the rate limits, `load` decides when blocks are compressed, and
 //! `tracker` when to announce. `cache` decides what the buffers hold, `read_queue` which chunks are
-//! read and hashed in a scan or a read-back, `spare_time` whether the disk has time for it.
+//! read and hashed in a scan or a read-back, `spare_time` whether the disk has time for it. `marks`
+//! says how a piece is checked before it is whole.
 
 pub(crate) mod blame;
 pub mod cache;
 pub(crate) mod choker;
 pub mod load;
+pub(crate) mod marks;
 pub(crate) mod mesh;
 mod open_piece;
 pub(crate) mod picker;

@@ -18,14 +18,20 @@
 //! the block, and one peer fills the piece anew, *alone*. Once the piece is good, its blocks are
 //! hashed again: a giver whose block had another hash sent bad data.
 //!
+//! The end of a piece may be checked before the piece is whole (see `marks`): its *tail*. These
+//! blocks are good and may be on their way to peers, so they stay, whatever the rest turns out to
+//! be.
+//!
 //! Invariants: one peer at a time writes into a block; `free` and `received` count the blocks in
-//! these states; no more blocks are hashed than received.
+//! these states; no more blocks are hashed than received; the blocks of the tail are received.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::time::Duration;
 
 use crate::format::layout::Layout;
 use crate::limits::{BLOCK_BYTES, FILL_PATIENCE, FILL_PATIENCE_MAX};
+use crate::policy::marks::Tail;
 use crate::units::{Block, BlockIndex, BufferId, Giver, Instant, PeerSlot, PieceIndex};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,16 +88,6 @@ pub enum Verdict {
     Check,
 }
 
-/// A block whose hash is needed, in `buffer` at `offset`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockHashJob {
-    pub piece: PieceIndex,
-    pub at: BlockIndex,
-    pub length: u32,
-    pub buffer: BufferId,
-    pub offset: u32,
-}
-
 #[derive(Debug)]
 pub(super) struct OpenPiece {
     piece: PieceIndex,
@@ -108,25 +104,9 @@ pub(super) struct OpenPiece {
     /// The blocks as they were when the piece was bad; empty if it never was.
     block_hashes: Vec<BlockHash>,
     check: Option<Check>,
-}
-
-/// A piece that has bytes to hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashReady {
-    pub piece: PieceIndex,
-    /// Blocks that can be hashed in one run.
-    pub blocks: u32,
-    /// Bytes that have been received and not been hashed.
-    pub backlog_bytes: u32,
-}
-
-/// A run of received bytes that continues the hash of its piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashRun {
-    pub begin: u32,
-    pub length: u32,
-    pub buffer: BufferId,
-    pub offset: u32,
+    tail: Tail,
+    /// A seed suggested the piece to us, so others may wait for us to pass it on.
+    was_offered: bool,
 }
 
 impl OpenPiece {
@@ -143,6 +123,8 @@ impl OpenPiece {
             alone: None,
             block_hashes: Vec::new(),
             check: None,
+            tail: Tail::default(),
+            was_offered: false,
         }
     }
 
@@ -163,24 +145,53 @@ impl OpenPiece {
         self.free
     }
 
+    pub(super) fn was_offered(&self) -> bool {
+        self.was_offered
+    }
+
+    pub(super) fn note_offer(&mut self) {
+        self.was_offered = true;
+    }
+
+    pub(super) fn tail(&mut self) -> &mut Tail {
+        &mut self.tail
+    }
+
+    /// Where the tail begins.
+    pub(super) fn tail_begin(&self) -> Option<u32> {
+        self.tail.begin()
+    }
+
+    /// The bytes before the tail that have been received and lie in its buffer, unless a part of
+    /// them is being hashed or the whole piece will be. `length`: of the piece.
+    pub(super) fn before_tail(&self, length: u32, buffer_bytes: u32) -> Option<Range<u32>> {
+        if self.tail.is_growing() || self.is_whole() {
+            return None;
+        }
+        let end = self.tail.begin().unwrap_or(length);
+        let blocks = &self.blocks[..end.div_ceil(BLOCK_BYTES) as usize];
+        let is_received = |state: &&BlockState| matches!(state, BlockState::Received(_));
+        let missing = blocks.len() - blocks.iter().rev().take_while(is_received).count();
+        let begin = (missing as u32 * BLOCK_BYTES).max((end - 1) / buffer_bytes * buffer_bytes);
+        (begin < end).then_some(begin..end)
+    }
+
     /// The free blocks, if this peer may fill the piece. `is_suitable`: it may become the peer that
     /// fills it alone.
     pub(super) fn free_blocks(
         &self,
         slot: PeerSlot,
         is_suitable: impl Fn() -> bool,
-    ) -> impl Iterator<Item = BlockIndex> {
+    ) -> impl DoubleEndedIterator<Item = BlockIndex> {
         let may_fill = self.free > 0
             && self.alone.as_ref().is_none_or(|alone| match alone.filler {
                 Some(filler) => filler == slot && !alone.given_up,
                 None => is_suitable(),
             });
         let blocks = if may_fill { &self.blocks[..] } else { &[] };
-        let is_free = |(_, state): &(u32, &BlockState)| **state == BlockState::Free;
-        (0..)
-            .zip(blocks)
-            .filter(is_free)
-            .map(|(at, _)| BlockIndex(at))
+        let is_free = |(_, state): &(usize, &BlockState)| **state == BlockState::Free;
+        let free = blocks.iter().enumerate().filter(is_free);
+        free.map(|(at, _)| BlockIndex(at as u32))
     }
 
     /// A single peer is to fill the piece.
@@ -350,7 +361,8 @@ impl OpenPiece {
             _ => unreachable!("all blocks of a whole piece were received"),
         };
         let first = giver(&self.blocks[0]);
-        let one_filled_it = self.blocks.iter().all(|state| giver(state) == first);
+        let unchecked = &self.blocks[..self.blocks_before_tail()];
+        let one_filled_it = unchecked.iter().all(|state| giver(state) == first);
         if good && self.block_hashes.is_empty() {
             self.writing = 1;
             return Verdict::Good;
@@ -434,8 +446,16 @@ impl OpenPiece {
         if let Some(alone) = &mut self.alone {
             (alone.filler, alone.since, alone.given_up) = (None, None, false);
         }
-        self.blocks.fill(BlockState::Free);
-        (self.free, self.received, self.hashed) = (self.blocks.len() as u32, 0, 0);
+        let anew = self.blocks_before_tail();
+        self.blocks[..anew].fill(BlockState::Free);
+        let kept = self.blocks.len() - anew;
+        (self.free, self.received, self.hashed) = (anew as u32, kept as u32, 0);
+        self.tail.starts_anew();
+    }
+
+    fn blocks_before_tail(&self) -> usize {
+        let begin = self.tail.begin();
+        begin.map_or(self.blocks.len(), |begin| (begin / BLOCK_BYTES) as usize)
     }
 
     /// The piece goes to one more place on the disk.
@@ -493,6 +513,8 @@ impl OpenPiece {
         let received = self.blocks.iter().filter(is_received).count();
         assert_eq!(self.received as usize, received);
         assert!(self.hashed <= self.received);
+        let tail = &self.blocks[self.blocks_before_tail()..];
+        assert!(tail.iter().all(|state| is_received(&state)));
         for (at, state) in (0..).zip(&self.blocks) {
             let block = layout.block(self.piece, BlockIndex(at));
             let standing = requests.iter().filter(|(_, b)| *b == block).count();

@@ -9,24 +9,30 @@
 //!    that was choked in the middle of a piece must not begin another one when it comes back.
 //! 2. What this peer suggested (BEP 6). A seed offers every piece once before it offers one twice.
 //!    A peer that offers is asked for nothing of 3 and 4 while there is room for what it suggests.
-//! 3. The oldest open piece. Only whole pieces can be passed on, so finish before opening.
+//! 3. The oldest open piece. Few others can pass on a piece that is not whole, so finish before
+//!    opening.
 //! 4. A new piece: rarest first, random among equals.
-//! 5. Endgame, when nothing is left to open and nothing will be: a block that was requested from
+//! 5. A new piece of which this peer has the tail.
+//! 6. Endgame, when nothing is left to open and nothing will be: a block that was requested from
 //!    another peer already.
 //!
 //! Invariants: a piece is ranked if and only if it is wanted and not open; a wanted piece is not on
 //! the disk; `free` and `owned` are the sums over all open pieces.
 
+mod hashing;
+
 use alloc::vec::Vec;
 
+pub use self::hashing::HashReady;
 use crate::bitfield::Bitfield;
 use crate::format::layout::Layout;
-use crate::limits::{BLOCK_BYTES, ENDGAME_REQUESTS_MAX};
+use crate::limits::ENDGAME_REQUESTS_MAX;
 use crate::policy::open_piece::OpenPiece;
-pub use crate::policy::open_piece::{BlockHashJob, HashReady, HashRun, Verdict};
+pub use crate::policy::open_piece::Verdict;
 use crate::policy::ranking::Ranking;
 use crate::rng::Rng;
-use crate::units::{Block, BlockIndex, BufferId, Giver, Instant, PeerSlot, PieceIndex};
+use crate::units::{Block, BufferId, Giver, Instant, PeerSlot, PieceIndex};
+use crate::vec_map::VecMap;
 
 #[derive(Debug)]
 pub struct Picker {
@@ -44,12 +50,20 @@ pub struct Picker {
     owned: usize,
     rng: Rng,
     version: u64,
+    /// Grows with each part of a piece that was checked (see `hashing`).
+    tails_version: u64,
+    /// `next_part` may have something.
+    parts_due: bool,
 }
 
 /// What we know of the peer that could be asked, and of ourselves.
 pub struct Asked<'a> {
     pub slot: PeerSlot,
     pub has: &'a Bitfield,
+    /// From which byte on it has pieces that it does not have whole.
+    pub tails: &'a VecMap<PieceIndex, u32>,
+    /// It is asked for the last block of a piece first, so that its parts can be checked.
+    pub backwards: bool,
     /// False for pieces that it is to be asked for only if it suggests them.
     pub may_fetch: &'a dyn Fn(PieceIndex) -> bool,
     /// Pieces it suggested to us, oldest first.
@@ -98,6 +112,8 @@ impl Picker {
             owned: 0,
             rng,
             version: 0,
+            tails_version: 0,
+            parts_due: false,
         }
     }
 
@@ -199,7 +215,11 @@ impl Picker {
         let Asked { room, last, .. } = *peer;
         let has = |piece: &PieceIndex| peer.has.get(*piece);
         let wanted = |piece: &PieceIndex| has(piece) && (peer.may_fetch)(*piece);
-        let asked = |open: &&OpenPiece| wanted(&open.piece());
+        let has_tail = |piece: &PieceIndex| peer.tails.contains_key(piece);
+        let asked = |open: &&OpenPiece| {
+            let piece = open.piece();
+            (has(&piece) || has_tail(&piece)) && (peer.may_fetch)(piece)
+        };
         let only_here = |open: &&OpenPiece| self.ranking.count(open.piece()) == 1;
         // Mostly every block of the open pieces is requested already.
         let open = if self.free > 0 { &self.open[..] } else { &[] };
@@ -238,6 +258,14 @@ impl Picker {
         {
             return Pick::Open(piece);
         }
+        let is_new =
+            |piece: &&PieceIndex| self.ranking.is_ranked(**piece) && (peer.may_fetch)(**piece);
+        if room
+            && !offers
+            && let Some(piece) = peer.tails.keys().find(is_new)
+        {
+            return Pick::Open(*piece);
+        }
         // Nothing is left to open: ask a second peer for the blocks that others were asked for, so
         // that a slow peer does not delay the end.
         if last && self.ranking.iter().next().is_none() {
@@ -247,13 +275,19 @@ impl Picker {
     }
 
     fn free_block(&self, open: &OpenPiece, peer: &Asked) -> Option<Block> {
-        if !peer.has.get(open.piece()) {
-            return None;
-        }
         let piece = open.piece();
-        let free = open.free_blocks(peer.slot, || (peer.may_fill)(piece));
+        let from = match peer.has.get(piece) {
+            true => 0,
+            false => *peer.tails.get(&piece)?,
+        };
+        let free = open.free_blocks(peer.slot, || from == 0 && (peer.may_fill)(piece));
         let mut blocks = free.map(|index| self.layout.block(piece, index));
-        blocks.find(|block| !(peer.late && (peer.requested)(*block)))
+        let may_ask =
+            |block: &Block| block.begin >= from && !(peer.late && (peer.requested)(*block));
+        match peer.backwards {
+            true => blocks.rfind(may_ask),
+            false => blocks.find(may_ask),
+        }
     }
 
     /// The block that was requested from the fewest peers, and not from this one.
@@ -382,80 +416,9 @@ impl Picker {
         let open = self
             .find_mut(block.piece)
             .expect("a block in flight keeps its piece open");
-        open.received(block, slot, giver)
-    }
-
-    /// The pieces that have bytes for the hash unit, oldest first.
-    pub fn hashable(&self) -> impl Iterator<Item = HashReady> {
-        let ready = |open: &OpenPiece| HashReady {
-            piece: open.piece(),
-            blocks: open.hashable_blocks(self.buffer_bytes),
-            backlog_bytes: open.unhashed_blocks() * BLOCK_BYTES,
-        };
-        self.open.iter().map(ready).filter(|ready| ready.blocks > 0)
-    }
-
-    /// The next bytes for the hash unit, of a piece that `hashable` listed with these `blocks`.
-    pub fn next_hash_run(&mut self, piece: PieceIndex, blocks: u32) -> HashRun {
-        let (buffer_bytes, length) = (self.buffer_bytes, self.layout.piece_length(piece));
-        let open = self
-            .find_mut(piece)
-            .expect("only open pieces have bytes to hash");
-        let begin = open.hash(blocks) * BLOCK_BYTES;
-        let end = (begin + blocks * BLOCK_BYTES).min(length);
-        HashRun {
-            begin,
-            length: end - begin,
-            buffer: open.buffers()[(begin / buffer_bytes) as usize],
-            offset: begin % buffer_bytes,
-        }
-    }
-
-    /// The hash of a whole piece is known.
-    pub fn judge(&mut self, piece: PieceIndex, good: bool) -> Verdict {
-        self.version += 1;
-        let open = self.find_mut(piece).expect("a piece being hashed is open");
-        let verdict = open.judge(good);
-        self.free += open.free();
-        verdict
-    }
-
-    /// The next block that is to be hashed by itself, because its piece was bad.
-    #[must_use]
-    pub fn next_block_to_hash(&mut self) -> Option<BlockHashJob> {
-        let (layout, buffer_bytes) = (self.layout, self.buffer_bytes);
-        let mut all = self.open.iter_mut();
-        let (open, at) = all.find_map(|open| open.next_block_to_hash().map(|at| (open, at)))?;
-        open.start_block_hash();
-        let block = layout.block(open.piece(), at);
-        Some(BlockHashJob {
-            piece: block.piece,
-            at,
-            length: block.length,
-            buffer: open.buffers()[(block.begin / buffer_bytes) as usize],
-            offset: block.begin % buffer_bytes,
-        })
-    }
-
-    /// Whether `next_block_to_hash` has something.
-    pub fn has_blocks_to_hash(&self) -> bool {
-        let mut next = self.open.iter().map(OpenPiece::next_block_to_hash);
-        next.any(|block| block.is_some())
-    }
-
-    /// Some bits of the hash of a block. After the last block of the piece, the verdict, and the
-    /// givers whose blocks were bad when the piece was.
-    pub fn note_block_hash(
-        &mut self,
-        piece: PieceIndex,
-        at: BlockIndex,
-        bits: u64,
-    ) -> Option<(Verdict, Vec<Giver>)> {
-        let open = self.find_mut(piece).expect("a piece being hashed is open");
-        let verdict = open.note_block_hash(at, bits)?;
-        self.free += open.free();
-        self.version += 1;
-        Some(verdict)
+        let others = open.received(block, slot, giver);
+        self.parts_due = true;
+        others
     }
 
     /// The bytes of an open piece, in order.
@@ -544,7 +507,9 @@ impl Picker {
 mod tests {
     use core::time::Duration;
 
+    use super::hashing::HashRun;
     use super::*;
+    use crate::limits::BLOCK_BYTES;
 
     /// Each piece has two blocks and one buffer. `counts` says how many peers have each piece,
     /// `disk` which pieces we have (`#`).
@@ -586,6 +551,8 @@ mod tests {
             has: &field(has),
             may_fetch: &|_| true,
             suggested: &suggested,
+            tails: &VecMap::new(),
+            backwards: false,
             offers: false,
             requested: &|_| false,
             late: false,
@@ -665,6 +632,55 @@ mod tests {
         );
     }
 
+    /// A peer with the tail of a piece is asked for blocks of it, and a new piece is opened for it
+    /// when there is no whole one to open. A seed is asked backwards.
+    #[test]
+    fn of_a_tail_only_blocks_in_it_are_requested() {
+        let mut picker = picker("31", "..");
+        let ask = |picker: &Picker, has: &str, tails: &[(u32, u32)], backwards| {
+            let mut theirs = VecMap::new();
+            for (piece, begin) in tails {
+                theirs.insert(PieceIndex(*piece), begin * BLOCK_BYTES);
+            }
+            let asked = Asked {
+                slot: PeerSlot(0),
+                has: &field(has),
+                may_fetch: &|_| true,
+                suggested: &[],
+                tails: &theirs,
+                backwards,
+                offers: false,
+                requested: &|_| false,
+                late: false,
+                may_fill: &|_| true,
+                room: true,
+                last: true,
+            };
+            picker.pick(&asked)
+        };
+        assert_eq!(ask(&picker, "..", &[], false), Pick::Nothing);
+        assert_eq!(
+            ask(&picker, "#.", &[(1, 1)], false),
+            Pick::Open(PieceIndex(0))
+        );
+        assert_eq!(
+            ask(&picker, "..", &[(1, 1)], false),
+            Pick::Open(PieceIndex(1))
+        );
+        open(&mut picker, 1);
+        assert_eq!(
+            ask(&picker, "..", &[(1, 1)], false),
+            Pick::Block(block(1, 1))
+        );
+        assert_eq!(ask(&picker, ".#", &[], true), Pick::Block(block(1, 1)));
+        picker.request(block(1, 1), PeerSlot(0));
+        assert_eq!(ask(&picker, "..", &[(1, 1)], false), Pick::Nothing);
+        assert_eq!(
+            ask(&picker, "..", &[(1, 0)], false),
+            Pick::Block(block(1, 0))
+        );
+    }
+
     #[test]
     fn a_peer_that_offers_is_asked_only_for_what_it_suggests() {
         let mut picker = picker("3123", "....");
@@ -675,6 +691,8 @@ mod tests {
                 has: &has,
                 may_fetch: &|_| true,
                 suggested,
+                tails: &VecMap::new(),
+                backwards: false,
                 offers: true,
                 requested: &|_| false,
                 late: false,
@@ -709,6 +727,8 @@ mod tests {
             has: &field("##"),
             may_fetch: &|_| true,
             suggested: &[],
+            tails: &VecMap::new(),
+            backwards: false,
             offers: false,
             requested: &|_| false,
             late: false,

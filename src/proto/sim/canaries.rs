@@ -42,6 +42,20 @@ fn sim_canary_bad_downloads_are_accepted() {
     run(options);
 }
 
+/// Without a comparison with marks bad parts of pieces are passed on.
+#[test]
+#[should_panic(expected = "piece")]
+fn sim_canary_bad_parts_are_accepted() {
+    let mut options = Options::equal_links(8, 20, 256 * 1024, 1 << 20);
+    options.fakes.push(FakeOptions {
+        behaviour: Behaviour::InventsTails,
+        rate: 1 << 20,
+        starts_at: Instant(0),
+    });
+    options.canary = Canary::AcceptsBadParts;
+    run(options);
+}
+
 /// A scan that accepts every piece announces pieces of a half correct target that are bad.
 #[test]
 #[should_panic(expected = "is sent with other bytes")]

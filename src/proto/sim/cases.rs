@@ -137,7 +137,7 @@ impl Bench {
             for of in &through {
                 let hash = self.image.hash(of.piece(), good);
                 match of {
-                    HashOf::Download(_) | HashOf::Block(..) => {
+                    HashOf::Download(_) | HashOf::Block(..) | HashOf::Part { .. } => {
                         self.swarm.handle_hashed(self.now, *of, hash);
                     }
                     HashOf::Disk(_) => {}

@@ -13,13 +13,14 @@ use super::hashes::RunningHashes;
 use super::image::{Cell, Image};
 use super::pieces::Pieces;
 use super::rereads::{Proof, Rereads};
+use super::tails::Tails;
 use super::tracker::parameter;
 use crate::limits::BLOCK_BYTES;
 use crate::swarm::{
     DiskError, DiskOperation, Failure, Hash, HashOf, Outcome, Progress, Role, State, Work,
 };
 use crate::units::{Block, DiskOffset, PieceIndex, Ticket};
-use crate::wire::extension::DONT_HAVE_ID;
+use crate::wire::extension::{DONT_HAVE_ID, TAIL_ID};
 use crate::wire::message::Message;
 
 /// What the checker has to know of an agent.
@@ -50,6 +51,7 @@ pub struct Checker {
     pub read_early: u32,
     tickets: BTreeMap<Ticket, Work>,
     hashes: RunningHashes,
+    tails: Tails,
     pub fetched: u64,
     pub uploaded: u64,
     pub fetched_wire: u64,
@@ -84,6 +86,7 @@ impl Checker {
             read_early: 0,
             tickets: BTreeMap::new(),
             hashes: RunningHashes::default(),
+            tails: Tails::default(),
             fetched: 0,
             uploaded: 0,
             fetched_wire: 0,
@@ -109,20 +112,9 @@ impl Checker {
         self.pieces.was_lost(piece)
     }
 
-    /// Bytes that the agent has to fetch: those that were not on the disk when the process started,
-    /// without zeros, and equal pieces once.
+    /// Bytes that the agent has to fetch.
     pub fn missing_bytes(&self) -> u64 {
-        let mut first: Vec<PieceIndex> = self.image.all_pieces().collect();
-        first.retain(|piece| !self.there[piece.index()] && !self.image.is_zero(*piece));
-        first
-            .iter_mut()
-            .for_each(|piece| *piece = self.image.first_equal(*piece));
-        first.sort();
-        first.dedup();
-        first
-            .into_iter()
-            .map(|piece| u64::from(self.image.piece_length(piece)))
-            .sum()
+        self.image.bytes_beyond(&self.there)
     }
 
     /// The operations that the disk has not finished.
@@ -172,6 +164,10 @@ impl Checker {
                     );
                 }
             }
+            Message::Extended {
+                id: TAIL_ID,
+                payload,
+            } => self.tails.check_said(&self.image, payload, &self.pieces),
             Message::Request(block) => self.check_request(PieceIndex(block.index)),
             _ => {}
         }
@@ -211,7 +207,7 @@ impl Checker {
             "{block:?} passes the end of its piece"
         );
         assert!(
-            self.pieces.is_on_disk(piece),
+            self.pieces.is_on_disk(piece) || self.tails.contain(&self.image, block),
             "{block:?} is sent and its piece is not written"
         );
         assert!(
@@ -249,9 +245,13 @@ impl Checker {
         let whole = of.length(layout);
         let place = match of {
             HashOf::Block(_, at) => layout.block(piece, at).begin,
-            _ => begin,
+            HashOf::Part { begin, .. } => begin,
+            HashOf::Download(_) | HashOf::Disk(_) => begin,
         };
-        let all_good = self.all_good(piece, place, cells);
+        let starts_well = hash
+            .state
+            .is_none_or(|state| state == self.image.mark(piece, place).state);
+        let all_good = starts_well && self.all_good(piece, place, cells);
         if let HashOf::Disk(_) = of {
             let proof = self.rereads.proof(piece, begin, length);
             // What the scan has read may be written meanwhile, with an equal piece.
@@ -275,6 +275,8 @@ impl Checker {
             _ if matches!(state, State::Leaving(_) | State::Over(_)) => {}
             HashOf::Download(piece) if good => self.pieces.fetch(piece),
             HashOf::Download(_) | HashOf::Block(..) => {}
+            HashOf::Part { piece, begin, .. } if good => self.tails.grow(piece, begin),
+            HashOf::Part { .. } => {}
             HashOf::Disk(piece) if self.is_seeder => self.pieces.check_source(piece, good),
             HashOf::Disk(piece) if *state == State::Scanning => self.found_by_scan(piece, good),
             HashOf::Disk(piece) => {
@@ -383,6 +385,7 @@ impl Checker {
     pub fn written(&mut self, piece: PieceIndex) {
         self.pieces.write(piece);
         self.rereads.written(piece);
+        self.tails.written(piece);
     }
 
     pub fn read(&mut self, ticket: Ticket, begin: u32, length: u32) {

@@ -12,8 +12,8 @@ use super::image::Image;
 use super::packet::Packet;
 use crate::limits::{BLOCK_BYTES, PEX_PEER_COUNT_MAX};
 use crate::rng::Rng;
-use crate::units::{PeerId, PieceIndex};
-use crate::wire::extension::{PEX_ID, Pex};
+use crate::units::{Mark, PeerId, PieceIndex};
+use crate::wire::extension::{PEX_ID, Pex, TAIL_ID, Tail};
 use crate::wire::message::{Handshake, Message, RawBlock};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +52,11 @@ pub enum Behaviour {
     ReadsNothing,
     /// Tells of many peers that there are not, again and again.
     InventsPeers,
+    /// Tells of tails that it does not have, with marks that are wrong, and sends bad blocks.
+    InventsTails,
 }
 
-pub const BEHAVIOURS: [Behaviour; 17] = [
+pub const BEHAVIOURS: [Behaviour; 18] = [
     Behaviour::Corrupts { one_in: 3 },
     Behaviour::RejectsAll,
     Behaviour::NeverAnswers,
@@ -72,6 +74,7 @@ pub const BEHAVIOURS: [Behaviour; 17] = [
     Behaviour::Cancels,
     Behaviour::ReadsNothing,
     Behaviour::InventsPeers,
+    Behaviour::InventsTails,
 ];
 
 pub struct FakePeer {
@@ -181,6 +184,7 @@ impl FakePeer {
             Behaviour::RequestsTooMuch | Behaviour::Cancels | Behaviour::ReadsNothing => {
                 vec![Message::HaveNone, Message::Interested]
             }
+            Behaviour::InventsTails => vec![Message::HaveNone, Message::Unchoke],
             Behaviour::SendsAnything => vec![],
             _ => vec![Message::HaveAll],
         }
@@ -215,6 +219,14 @@ impl FakePeer {
                 conversation.frozen = conversation.sent_blocks > 3;
             }
             Behaviour::Reconnects => conversation.to_send.push_back(sends(true)),
+            Behaviour::InventsTails => {
+                let answer = match self.rng.below(3) {
+                    0 => sends(false),
+                    1 => sends(true),
+                    _ => Packet::Message(Message::Reject(block)),
+                };
+                conversation.to_send.push_back(answer);
+            }
             Behaviour::SendsSlowly => conversation.requests.push_back(block),
             Behaviour::SendsOtherBlocks => {
                 let block = other_block(block, &mut self.rng);
@@ -290,6 +302,11 @@ impl FakePeer {
                     let (id, dropped) = (PEX_ID, Vec::new());
                     let payload = Pex { added, dropped }.encode();
                     conversation.say(Message::Extended { id, payload });
+                }
+                Behaviour::InventsTails => {
+                    for _ in 0..20 {
+                        conversation.say(any_tail(&self.image, &mut self.rng));
+                    }
                 }
                 Behaviour::SendsNoBlocks => {
                     let piece = self.rng.below(self.image.piece_count);
@@ -384,6 +401,32 @@ fn other_block(block: RawBlock, rng: &mut Rng) -> RawBlock {
     }
 }
 
+/// A tail with right and wrong marks at places where marks may be, and few where they may not.
+fn any_tail(image: &Image, rng: &mut Rng) -> Message {
+    let piece = rng.below(image.piece_count);
+    let blocks = image.piece_bytes.div_ceil(BLOCK_BYTES);
+    let (first, step) = (rng.below(blocks + 1), 1 + rng.below(3));
+    let mark = |at: u32| {
+        let right = image.mark(PieceIndex(piece), at * BLOCK_BYTES);
+        match rng.chance(1, 2) {
+            true => right,
+            false => Mark {
+                state: image.mark(PieceIndex(piece), 1).state,
+                ..right
+            },
+        }
+    };
+    let places = (1..=first.max(1)).rev().step_by(step as usize).take(4);
+    let tail = Tail {
+        piece,
+        marks: places.map(mark).collect(),
+    };
+    Message::Extended {
+        id: TAIL_ID,
+        payload: tail.encode(),
+    }
+}
+
 /// Any packet that can be decoded.
 fn any_packet(image: &Image, rng: &mut Rng) -> Packet {
     let small = rng.chance(2, 3);
@@ -418,6 +461,7 @@ fn any_packet(image: &Image, rng: &mut Rng) -> Packet {
         13 => Message::HaveNone,
         14 => Message::Reject(block),
         15 => Message::AllowedFast(block.index),
+        16 if block.begin.is_multiple_of(2) => any_tail(image, rng),
         16 => Message::Extended {
             id: rng.below(4) as u8,
             payload: b"d4:reqqi99999999999999e1:md6:ut_pexi1eee".into(),

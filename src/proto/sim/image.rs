@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::format::metainfo::Metainfo;
 use crate::format::metainfo_write::{self, Content, Description};
 use crate::limits::BLOCK_BYTES;
-use crate::units::{Block, PieceHash, PieceIndex};
+use crate::units::{Block, Mark, PieceHash, PieceIndex};
 
 /// What a place for one block holds: a block of the image by its number, zeros, or garbage
 /// (`None`).
@@ -192,6 +192,41 @@ impl Image {
     pub fn is_on(&self, cells: &[Cell], piece: PieceIndex) -> bool {
         self.places_of(piece)
             .all(|place| cells[place] == self.content(place))
+    }
+
+    /// Bytes to fetch if these pieces are there: without zeros, and equal pieces once.
+    pub fn bytes_beyond(&self, there: &[bool]) -> u64 {
+        let mut first: Vec<PieceIndex> = self.all_pieces().collect();
+        first.retain(|piece| !there[piece.index()] && !self.is_zero(*piece));
+        first
+            .iter_mut()
+            .for_each(|piece| *piece = self.first_equal(*piece));
+        first.sort();
+        first.dedup();
+        first
+            .into_iter()
+            .map(|piece| u64::from(self.piece_length(piece)))
+            .sum()
+    }
+
+    /// The state of the hash of a piece before this byte.
+    pub fn mark(&self, piece: PieceIndex, begin: u32) -> Mark {
+        let mut state = PieceHash([0x5a; 20]);
+        let first = match self.bytes_of(piece) {
+            Bytes::Zeros => u32::MAX,
+            Bytes::Of(first) => first,
+        };
+        state.0[..4].copy_from_slice(&first.to_be_bytes());
+        state.0[4..8].copy_from_slice(&begin.to_be_bytes());
+        Mark { begin, state }
+    }
+
+    /// What a part of a piece leads to: another state, or at its end the hash of the piece.
+    pub fn leads_to(&self, piece: PieceIndex, end: u32, good: bool) -> PieceHash {
+        match good && end < self.piece_length(piece) {
+            true => self.mark(piece, end).state,
+            false => self.hash(piece, good),
+        }
     }
 
     /// The hash unit's digest of a piece: the one in the torrent, or another one.

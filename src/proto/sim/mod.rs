@@ -64,6 +64,7 @@ mod run;
 mod seed;
 #[cfg(test)]
 mod table;
+mod tails;
 mod tracker;
 mod work;
 mod world;

@@ -91,6 +91,8 @@ pub enum Canary {
     None,
     /// The hash unit finds every downloaded piece good.
     AcceptsBadDownloads,
+    /// The hash unit finds every part of an open piece good.
+    AcceptsBadParts,
     /// The hash unit finds every piece good that was read from the disk.
     AcceptsBadReads,
     SkipsReadBack,

@@ -29,7 +29,8 @@ impl Options {
     pub fn from_seed(seed: u64) -> Options {
         let rng = &mut Rng::new(seed);
         let piece_count = 40 + rng.below(121);
-        let large_pieces = piece_count < 80 && rng.chance(1, 3);
+        // Those of more than four blocks are passed on in parts.
+        let large_pieces = piece_count < 100 && rng.chance(1, 2);
         let blocks_per_piece = 1 + rng.below(if large_pieces { 20 } else { 4 });
         let piece_bytes = blocks_per_piece * 16384
             + if rng.chance(1, 4) {

@@ -136,12 +136,19 @@ impl Agent {
             let good = self
                 .checker
                 .bytes_hashed(&hash, cells, self.swarm.state())?;
-            Some((hash.of, good))
+            let marks = hash.part_bytes > 0 && good;
+            Some((hash.of, good, if marks { hash.part_bytes } else { 0 }))
         });
-        let verdicts: Vec<(HashOf, bool)> = verdicts.collect();
+        let verdicts: Vec<(HashOf, bool, u32)> = verdicts.collect();
         let (machine, process) = (self.machine, self.process);
         let (mut told, mut at) = (false, None);
-        for (of, good) in verdicts {
+        for (of, good, part_bytes) in verdicts {
+            let piece = of.piece();
+            let length = self.image.piece_length(piece);
+            let parts = (1..).map(|part| part * part_bytes);
+            for begin in parts.take_while(|begin| *begin > 0 && *begin < length) {
+                self.swarm.handle_mark(piece, self.image.mark(piece, begin));
+            }
             if self.hashes.answers == HashAnswers::AtOnce {
                 self.hashed(now, of, good);
                 told = true;
@@ -169,11 +176,19 @@ impl Agent {
             HashOf::Download(_) => self.canary == Canary::AcceptsBadDownloads,
             HashOf::Block(..) => false,
             HashOf::Disk(_) => self.canary == Canary::AcceptsBadReads,
+            HashOf::Part { .. } => self.canary == Canary::AcceptsBadParts,
         };
-        let state = self.swarm.state();
-        self.checker.hash_finished(of, good || blind, state);
-        self.swarm
-            .handle_hashed(now, of, self.image.hash(of.piece(), good || blind));
+        let good = good || blind;
+        self.checker.hash_finished(of, good, self.swarm.state());
+        let hash = match of {
+            HashOf::Part {
+                piece,
+                begin,
+                length,
+            } => self.image.leads_to(piece, begin + length, good),
+            _ => self.image.hash(of.piece(), good),
+        };
+        self.swarm.handle_hashed(now, of, hash);
     }
 
     pub fn disk_done(&mut self, now: Instant, ticket: Ticket) {

@@ -10,7 +10,9 @@ use crate::limits::*;
 use crate::policy::mesh::Ending;
 use crate::policy::throttle::Throttles;
 use crate::units::*;
-use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, PEX_ID};
+use crate::wire::extension::{
+    DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, PEX_ID, TAIL_ID, Tail,
+};
 use crate::wire::message::{Message, RawBlock};
 
 impl Swarm {
@@ -102,6 +104,7 @@ impl Swarm {
             Message::Suggest(index) => {
                 let piece = check_piece(index)?;
                 self.peer(slot).suggest(piece);
+                self.picker.note_offer(piece);
             }
             Message::AllowedFast(index) => {
                 // Only matters while we are choked, and in our swarms no peer is for long.
@@ -127,6 +130,13 @@ impl Swarm {
                 id: PEX_ID,
                 payload,
             } => self.take_peers(now, slot, &payload),
+            Message::Extended {
+                id: TAIL_ID,
+                payload,
+            } => {
+                let tail = Tail::parse(&payload).ok_or("it named a tail that cannot be")?;
+                self.take_tail(slot, check_piece(tail.piece)?, &tail);
+            }
             Message::KeepAlive
             | Message::Port(_)
             | Message::Extended { .. }
@@ -201,6 +211,7 @@ impl Swarm {
             self.changes.repeat_losses(&mut peer.changes, have);
         }
         peer.lz_block = handshake.lz_block.or(peer.lz_block);
+        peer.tails.id = handshake.tail.or(peer.tails.id);
         self.note_source(slot);
     }
 
@@ -255,7 +266,10 @@ impl Swarm {
         if let Some(request) = self.peer(slot).requests.remove(block) {
             self.request_ends(slot, &request, throttles);
             self.picker.restart_pieces_of(slot);
-            self.peer(slot).refused(now);
+            // It may have given up the piece, and may have others.
+            if !self.peer(slot).tails.remove(block.piece) {
+                self.peer(slot).refused(now);
+            }
         }
     }
 
@@ -266,7 +280,7 @@ impl Swarm {
         let chunk = |block: &Block| (block.piece, block.begin / buffer_bytes);
         let last_byte = block.begin + block.length - 1;
         let crosses = block.begin / buffer_bytes != last_byte / buffer_bytes;
-        let have = self.have().get(block.piece);
+        let have = self.have().get(block.piece) || self.picker.tail_buffer(block).is_some();
         let peer = self.peer(slot);
         if peer.am_choking || !have || crosses || peer.uploads.len() >= UPLOAD_QUEUE_MAX {
             return peer.reject(block);
@@ -275,8 +289,12 @@ impl Swarm {
         if !peer.uploads.contains(&block) {
             peer.uploads.push_back(block);
         }
-        let was_offered = peer.offered.contains(&block.piece);
+        let was_given = peer.given.contains(&block.piece);
+        let was_offered = was_given || peer.offered.contains(&block.piece);
         peer.offered.retain(|piece| *piece != block.piece);
+        if was_offered && !was_given && peer.given.len() < TAILS_MAX {
+            peer.given.push(block.piece);
+        }
         if !was_offered && block.begin == 0 {
             self.offers.note_request(block.piece, &mut self.rng);
         }

@@ -181,6 +181,11 @@ pub struct Hash {
     pub length: u32,
     pub buffer: BufferId,
     pub offset: u32,
+    /// The hash starts from this state of SHA-1, before `Part::begin` of the piece.
+    pub state: Option<PieceHash>,
+    /// Unless it is 0: before `handle_hashed`, call `handle_mark` with the state before each
+    /// multiple of this inside the piece.
+    pub part_bytes: u32,
 }
 
 /// Pieces that arrive and pieces that are read are hashed side by side: each of these values has
@@ -191,11 +196,21 @@ pub enum HashOf {
     Disk(PieceIndex),
     /// One block of a piece that came bad, by itself.
     Block(PieceIndex, BlockIndex),
+    /// A part of a piece that has not come whole. What its bytes lead to is a state, or if they end
+    /// the piece, its hash.
+    Part {
+        piece: PieceIndex,
+        begin: u32,
+        length: u32,
+    },
 }
 
 impl HashOf {
     pub fn piece(self) -> PieceIndex {
-        let (HashOf::Download(piece) | HashOf::Disk(piece) | HashOf::Block(piece, _)) = self;
+        let (HashOf::Download(piece)
+        | HashOf::Disk(piece)
+        | HashOf::Block(piece, _)
+        | HashOf::Part { piece, .. }) = self;
         piece
     }
 
@@ -204,6 +219,7 @@ impl HashOf {
         match self {
             HashOf::Download(piece) | HashOf::Disk(piece) => layout.piece_length(piece),
             HashOf::Block(piece, at) => layout.block(piece, at).length,
+            HashOf::Part { length, .. } => length,
         }
     }
 }

@@ -158,7 +158,10 @@ impl Swarm {
             };
             self.mesh.ended(now, peer.address, ending);
         }
-        self.offers.take_back(peer.offered, &mut self.rng);
+        let is_lost = |piece: &PieceIndex| self.picker.count(*piece) == 0;
+        let lost = peer.given.into_iter().filter(is_lost);
+        let unsent = peer.offered.into_iter().chain(lost).collect();
+        self.offers.take_back(unsent, &mut self.rng);
     }
 
     /// Decides that a connection ends; the shell carries it out.

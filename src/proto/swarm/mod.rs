@@ -3,7 +3,7 @@
 //! A block takes this way: `poll_send` asks for it, `begin_block` names its buffer, `poll_hash`
 //! gives it to the hash unit, `handle_hashed` of the whole piece gives the piece to the disk, and
 //! `handle_disk` makes it known to all peers. In this order, so that nothing is announced that is
-//! not on the disk.
+//! not on the disk. The end of a piece may be passed on sooner (`tails`).
 //!
 //! A leecher takes this way: Scanning (a sample of what the target holds, then all of it if the
 //! sample is promising), Downloading what is missing, Verifying what was written by reading it
@@ -16,6 +16,7 @@
 //! requests      what a peer was asked for, and what of it is late
 //! rate          how fast a peer sends
 //! sending       what is on its way to a peer
+//! peer_tails    which ends of pieces a peer has, and was told of
 //! exchange      what a peer was told of others
 //! scan          what the target holds at the start
 //! read_back     whether what was written is on the disk
@@ -25,6 +26,7 @@
 //! offers        what a seed offers, and to whom
 //! leaving       when a complete agent leaves
 //! traffic       totals
+//! arrivals      whether much less arrives than could
 //! ```
 //!
 //! and `policy/` decides which block to ask for, which peers to upload to, and so on. `Swarm`
@@ -37,6 +39,7 @@
 //! inbound       what peers send us
 //! outbound      what we send peers
 //! storage       what the disk and the hash unit answer
+//! tails         how pieces are passed on before they are whole
 //! reading       what is read and hashed next
 //! announcing    what the tracker is told
 //! introducing   which peers peers tell each other of
@@ -45,6 +48,7 @@
 //! ```
 
 mod announcing;
+mod arrivals;
 mod changes;
 mod disk_queue;
 mod exchange;
@@ -57,6 +61,7 @@ mod links;
 mod offers;
 mod outbound;
 mod peer;
+mod peer_tails;
 mod peers;
 mod placing;
 mod rate;
@@ -66,6 +71,7 @@ mod requests;
 mod scan;
 mod sending;
 mod storage;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -80,6 +86,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use self::arrivals::Arrivals;
 use self::changes::Changes;
 use self::disk_queue::DiskQueue;
 use self::leaving::Leaving;
@@ -97,6 +104,7 @@ use crate::format::metainfo::Metainfo;
 use crate::limits::*;
 use crate::policy::blame::Blame;
 use crate::policy::cache::Cache;
+use crate::policy::marks::Marks;
 use crate::policy::mesh::{AddressSource, Mesh};
 use crate::policy::picker::Picker;
 use crate::policy::read_queue::ReadQueue;
@@ -168,6 +176,10 @@ pub struct Swarm {
     read_back: ReadBack,
     placing: Placing,
 
+    /// Of a seed, those of its own hash; of a leecher, what it heard of pieces that it wants.
+    marks: Marks,
+    /// Pieces that a seed has read for their marks: once, even if the marks had to make room.
+    read_for_marks: Bitfield,
     cache: Cache,
     disk: DiskQueue,
     spare_time: SpareTime,
@@ -193,6 +205,7 @@ pub struct Swarm {
     leaving: Leaving,
 
     traffic: Traffic,
+    arrivals: Arrivals,
     pace: Pace,
     events: VecDeque<Event>,
 
@@ -249,6 +262,8 @@ impl Swarm {
             scan: Scan::new(unknown),
             read_back: ReadBack::new(unverified, distance(&metainfo, &config)),
             placing: Placing::new(pieces),
+            marks: Marks::default(),
+            read_for_marks: Bitfield::new(pieces),
             cache: Cache::new(config.buffer_count),
             disk: DiskQueue::default(),
             spare_time: SpareTime::new(now),
@@ -262,15 +277,13 @@ impl Swarm {
             room: Room::new(),
             blame: Blame::new(&config.peers),
             tracker: Tracker::new(now, trackers, config.tracker_grace, &mut rng),
-            last_announce: match metainfo.trackers.is_empty() {
-                true => LastAnnounce::NoTracker,
-                false => LastAnnounce::Pending,
-            },
+            last_announce: LastAnnounce::none_yet(&metainfo),
             said_absent: false,
             warning: None,
             announce_key: rng.next_u64() as u32,
             leaving: Leaving::new(now, complete_at),
             traffic: Traffic::default(),
+            arrivals: Arrivals::default(),
             pace: Pace::default(),
             events: VecDeque::new(),
             rechoke_due: false,
@@ -381,6 +394,7 @@ impl Swarm {
     pub fn check_invariants(&self) {
         let (have, wanted) = (self.picker.have(), self.picker.wanted());
         self.cache.check_invariants();
+        self.marks.check_invariants();
         self.disk.check_invariants();
         self.offers.check_invariants();
         self.placing.check_invariants();

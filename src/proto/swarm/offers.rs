@@ -46,6 +46,10 @@ impl Offers {
             |piece: &PieceIndex| self.sent.is_ranked(*piece) && self.sent.count(*piece) == 0;
         let useful =
             |piece: &PieceIndex| is_new(piece) && have.get(*piece) && !peer_has.get(*piece);
+        // Mostly there is none, and then it is soon found out.
+        let mut unsent = self.sent.iter().take_while(&is_new);
+        unsent.find(&useful)?;
+        drop(unsent);
         let (next, count) = (self.next.0, have.len());
         let mut order = (next..count).chain(0..next).map(PieceIndex);
         let piece = order.find(useful)?;

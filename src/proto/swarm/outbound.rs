@@ -13,10 +13,11 @@ use crate::limits::*;
 use crate::policy::cache::Chunk;
 use crate::policy::load::Compress;
 use crate::policy::picker::{Asked, Pick};
-use crate::policy::room::Share;
 use crate::policy::throttle::{Throttle, Throttles};
 use crate::units::*;
-use crate::wire::extension::{DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, PEX_ID};
+use crate::wire::extension::{
+    DONT_HAVE_ID, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, PEX_ID, TAIL_ID,
+};
 use crate::wire::message::{Handshake, LZ_BLOCK_ID, Message};
 
 impl Swarm {
@@ -56,6 +57,7 @@ impl Swarm {
             .introduction(slot)
             .or_else(|| self.choke_or_interest(now, slot))
             .or_else(|| self.change(slot))
+            .or_else(|| self.tail(slot))
             .or_else(|| self.request(now, slot, &mut throttles.down))
             .or_else(|| self.offer(slot));
         if let Some(message) = message {
@@ -113,6 +115,7 @@ impl Swarm {
         let handshake = ExtendedHandshake {
             dont_have: Some(DONT_HAVE_ID),
             lz_block: (self.config.compress != Compress::Never).then_some(LZ_BLOCK_ID),
+            tail: Some(TAIL_ID),
             ut_pex: (!self.metainfo.private).then_some(PEX_ID),
             reqq: Some(UPLOAD_QUEUE_MAX as u32),
             client: Some(String::from(concat!("swarmdd ", env!("CARGO_PKG_VERSION")))),
@@ -210,10 +213,11 @@ impl Swarm {
         Some(Message::Request(block.into()))
     }
 
-    fn pick_inputs(&self) -> PickInputs {
+    pub(super) fn pick_inputs(&self) -> PickInputs {
         PickInputs {
             picker_version: self.picker.version(),
             share: self.room.share(),
+            starved: self.arrivals.are_few(),
             room: self.has_room(),
             // While the target is being scanned, further pieces may turn out to be missing.
             last: self.state == State::Downloading,
@@ -227,13 +231,15 @@ impl Swarm {
             let peer = self.peers.get(slot)?;
             let requested = |block: Block| peer.requests.get(block).is_some();
             let may_fill = |piece| self.may_fill(now, slot, piece);
-            let may_fetch = |piece| self.may_fetch(inputs.share, peer, piece);
+            let may_fetch = |piece| self.may_fetch(inputs, peer, piece);
             let asked = Asked {
                 slot,
                 has: peer.has(),
+                tails: peer.tails.theirs(),
+                backwards: peer.offers() && peer.tails.id.is_some() && self.peers.live_count() > 1,
                 may_fetch: &may_fetch,
                 suggested: peer.suggested(),
-                offers: peer.offers(),
+                offers: peer.offers() && !inputs.starved,
                 requested: &requested,
                 late: peer.requests.has_late(),
                 may_fill: &may_fill,
@@ -241,8 +247,20 @@ impl Swarm {
                 last: inputs.last,
             };
             match self.picker.pick(&asked) {
-                Pick::Block(block) => return Some(block),
-                Pick::Open(piece) => self.open_piece(piece),
+                Pick::Block(block) => {
+                    // From now on nobody is waited for.
+                    if inputs.starved {
+                        self.picker.note_offer(block.piece);
+                    }
+                    return Some(block);
+                }
+                Pick::Open(piece) => {
+                    let is_offer = peer.suggested().contains(&piece);
+                    self.open_piece(piece);
+                    if is_offer {
+                        self.picker.note_offer(piece);
+                    }
+                }
                 Pick::Nothing if !inputs.room && self.make_room() => {}
                 Pick::Nothing => {
                     self.peer(slot).note_nothing(inputs);
@@ -254,7 +272,11 @@ impl Swarm {
 
     /// Whether this peer may be asked for a piece that it does not suggest: a routed one only for
     /// our share of what no peer of our room has.
-    pub(super) fn may_fetch(&self, share: Share, peer: &Peer, piece: PieceIndex) -> bool {
+    pub(super) fn may_fetch(&self, inputs: PickInputs, peer: &Peer, piece: PieceIndex) -> bool {
+        let share = inputs.share;
+        if peer.is_complete() && peer.tails.id.is_some() && self.is_passed_on(inputs, piece) {
+            return false;
+        }
         let in_room = |peer: &Peer| {
             let gives = !peer.routed && peer.is_live() && !peer.chokes() && !peer.snubbed;
             gives && peer.has().get(piece)
@@ -266,9 +288,9 @@ impl Swarm {
     /// Whether this peer is quick enough to fill a bad piece alone. Of the peers that have not been
     /// tried, those are that are at least a quarter as fast as the fastest.
     fn may_fill(&self, now: Instant, slot: PeerSlot, piece: PieceIndex) -> bool {
-        let share = self.room.share();
+        let inputs = self.pick_inputs();
         let is_candidate = |(slot, peer): &(PeerSlot, &Peer)| {
-            let has = peer.has().get(piece) && self.may_fetch(share, peer, piece);
+            let has = peer.has().get(piece) && self.may_fetch(inputs, peer, piece);
             let can = peer.may_request(now) && has;
             can && !peer.snubbed && !self.picker.was_tried(piece, *slot)
         };
@@ -306,9 +328,12 @@ impl Swarm {
 
     /// Gives up an open piece that no connected peer can finish. False if there is none.
     fn make_room(&mut self) -> bool {
-        let Some((_, buffers)) = self.picker.abandon_orphan() else {
+        let Some((piece, buffers)) = self.picker.abandon_orphan() else {
             return false;
         };
+        for peer in self.peers.values_mut() {
+            peer.drop_uploads_of(piece);
+        }
         for buffer in buffers {
             self.cache.give_back(buffer);
         }
@@ -330,14 +355,18 @@ impl Swarm {
         }
         let (have, peer_has) = (self.picker.have(), peer.has());
         let next = self.offers.next_for(have, peer_has, &mut self.rng);
-        let peer = self.peer(slot);
         let Some(piece) = next else {
+            if self.holds_offers() {
+                return None;
+            }
+            let peer = self.peer(slot);
             // Every piece has been sent once, and the peers pass them on. More suggestions would
             // only send pieces twice. Peers ask by themselves for what was lost on the way.
             peer.said_offers = false;
             return peer.extended.then(|| self.extended_handshake(false));
         };
-        peer.offered.push(piece);
+        self.peer(slot).offered.push(piece);
+        self.read_for_marks.clear(piece);
         Some(Message::Suggest(piece.0))
     }
 
@@ -363,12 +392,23 @@ impl Swarm {
         let pins = |buffer| peer.sending.iter().any(|sending| sending.buffer == buffer);
         let crowded = 2 * self.cache.pinned_count() >= self.config.buffer_count as usize;
         let must_wait = |buffer| crowded && !peer.sending.is_empty() && !pins(buffer);
-        match self.cache.buffer_of(chunk) {
+        let tail = self.picker.tail_buffer(block);
+        match tail.or_else(|| self.cache.buffer_of(chunk)) {
             Some(buffer) if must_wait(buffer) => return None,
             _ => {}
         }
-        let may_send = !self.must_hash_first(block.piece);
-        let Some(buffer) = may_send.then(|| self.cache.pin(chunk)).flatten() else {
+        let may_send = tail.is_some() || !self.must_hash_first(slot, block.piece);
+        if may_send && let Some(marks) = self.marks_before(slot, block.piece) {
+            return Some(Send::Message(marks));
+        }
+        let pinned = match tail {
+            Some(buffer) => {
+                self.cache.pin_taken(buffer);
+                tail
+            }
+            None => may_send.then(|| self.cache.pin(chunk)).flatten(),
+        };
+        let Some(buffer) = pinned else {
             self.load_for(slot);
             return None;
         };

@@ -16,6 +16,7 @@ use core::time::Duration;
 
 use super::changes::Reader;
 use super::exchange::Exchange;
+use super::peer_tails::PeerTails;
 use super::rate::{Pipeline, Rate};
 use super::requests::Requests;
 use super::sending::Sending;
@@ -56,6 +57,8 @@ pub(super) struct PickInputs {
     pub(super) picker_version: u64,
     /// What we fetch from routed peers.
     pub(super) share: Share,
+    /// Much less arrives than could.
+    pub(super) starved: bool,
     /// There is room to open another piece.
     pub(super) room: bool,
     /// No further piece will be wanted: the endgame may begin.
@@ -101,6 +104,7 @@ pub(super) struct Peer {
 
     has: Bitfield,
     wanted: u32,
+    pub(super) tails: PeerTails,
     pub(super) am_choking: bool,
     pub(super) am_interested: bool,
     peer_choking: bool,
@@ -148,6 +152,8 @@ pub(super) struct Peer {
     pub(super) is_in_loads: bool,
     /// Pieces we suggested that they have not asked for yet.
     pub(super) offered: Vec<PieceIndex>,
+    /// Pieces we suggested that they have asked for and do not have yet.
+    pub(super) given: Vec<PieceIndex>,
     /// Rejects, cancels and late `have`s that they are to be told.
     pub(super) replies: VecDeque<Message>,
 
@@ -197,6 +203,7 @@ impl Peer {
             may_send_bitfield: true,
             has: Bitfield::new(piece_count),
             wanted: 0,
+            tails: PeerTails::default(),
             am_choking: true,
             am_interested: false,
             peer_choking: true,
@@ -224,6 +231,7 @@ impl Peer {
             excess_lapsed_at: now,
             is_in_loads: false,
             offered: Vec::new(),
+            given: Vec::new(),
             replies: VecDeque::new(),
             down_turn: Turn::default(),
             up_turn: Turn::default(),
@@ -266,15 +274,23 @@ impl Peer {
         &self.has
     }
 
-    /// They have pieces that we want.
+    /// They have pieces that we want, or tails of them.
     pub(super) fn has_wanted(&self) -> bool {
-        self.wanted > 0
+        self.wanted > 0 || !self.tails.is_empty()
+    }
+
+    /// They have a wanted piece from this byte on.
+    pub(super) fn gains_tail(&mut self, piece: PieceIndex, begin: u32) {
+        if !self.has.get(piece) && self.tails.insert(piece, begin) {
+            self.version += 1;
+        }
     }
 
     /// Their bitfield. `wanted`: the pieces that the picker wants.
     pub(super) fn set_bitfield(&mut self, has: Bitfield, wanted: &Bitfield) {
         self.wanted = has.present().filter(|piece| wanted.get(*piece)).count() as u32;
         self.has = has;
+        self.tails.forget_theirs();
         self.version += 1;
     }
 
@@ -284,7 +300,10 @@ impl Peer {
             return false;
         }
         self.wanted += u32::from(wanted.get(piece));
-        self.offered.retain(|offered| *offered != piece);
+        self.tails.gains_piece(piece);
+        for list in [&mut self.offered, &mut self.given] {
+            list.retain(|offered| *offered != piece);
+        }
         self.version += 1;
         true
     }
@@ -310,6 +329,7 @@ impl Peer {
     /// The picker does not want this piece any more.
     pub(super) fn note_unwanted(&mut self, piece: PieceIndex) {
         self.wanted -= u32::from(self.has.get(piece));
+        self.tails.remove(piece);
     }
 
     pub(super) fn offers(&self) -> bool {
@@ -523,6 +543,8 @@ impl Peer {
             .count();
         assert_eq!(self.wanted as usize, both);
         assert!(self.suggested.len() <= SUGGESTED_MAX);
+        let is_needed = |piece: &PieceIndex| wanted.get(*piece) && !self.has.get(*piece);
+        assert!(self.tails.theirs().keys().all(is_needed));
         self.requests.check_invariants();
     }
 }

@@ -7,7 +7,7 @@ use super::interface::*;
 use super::peer::Peer;
 use crate::limits::*;
 use crate::policy::cache::Chunk;
-use crate::policy::picker::{BlockHashJob, HashReady};
+use crate::policy::picker::HashReady;
 use crate::units::*;
 
 impl Swarm {
@@ -28,9 +28,9 @@ impl Swarm {
         }
         let mut hashes = Vec::with_capacity(HASHED_AT_ONCE);
         while hashes.len() < HASHED_AT_ONCE
-            && let Some(job) = self.picker.next_block_to_hash()
+            && let Some(hash) = self.next_part().or_else(|| self.next_block())
         {
-            hashes.push(hash_block(job));
+            hashes.push(hash);
         }
         if !hashes.is_empty() {
             return hashes;
@@ -86,6 +86,20 @@ impl Swarm {
                 || self.picker.hashable().next().is_some())
     }
 
+    /// The next block of a bad piece.
+    fn next_block(&mut self) -> Option<Hash> {
+        let job = self.picker.next_block_to_hash()?;
+        Some(Hash {
+            of: HashOf::Block(job.piece, job.at),
+            begin: 0,
+            length: job.length,
+            buffer: job.buffer,
+            offset: job.offset,
+            state: None,
+            part_bytes: 0,
+        })
+    }
+
     fn hash_received(&mut self, piece: PieceIndex, blocks: u32) -> Hash {
         let run = self.picker.next_hash_run(piece, blocks);
         Hash {
@@ -94,6 +108,8 @@ impl Swarm {
             length: run.length,
             buffer: run.buffer,
             offset: run.offset,
+            state: None,
+            part_bytes: 0,
         }
     }
 
@@ -111,6 +127,8 @@ impl Swarm {
             length,
             buffer,
             offset: 0,
+            state: None,
+            part_bytes: self.part_bytes(),
         }
     }
 
@@ -224,14 +242,16 @@ impl Swarm {
         }
         let ahead = next_chunks(peer, buffer_bytes, READS_PER_PEER_MAX);
         for (place, chunk) in ahead.into_iter().enumerate() {
-            if self.must_hash_first(chunk.piece) {
+            if self.must_hash_first(slot, chunk.piece) {
                 if self.read_queue.contains(chunk.piece) {
                     continue;
                 }
                 self.read_queue.add(chunk.piece);
+                self.note_read_for_marks(chunk.piece);
                 self.read_ahead();
             } else {
-                if self.cache.contains(chunk) || self.disk.is_loading(chunk) {
+                let is_there = self.cache.contains(chunk) || self.picker.is_open(chunk.piece);
+                if is_there || self.disk.is_loading(chunk) {
                     continue;
                 }
                 if !self.disk.has_room_to_load() {
@@ -253,7 +273,7 @@ impl Swarm {
     /// hashed side by side: the next one that it waits for, or is offered.
     fn prove_ahead(&mut self, slot: PeerSlot) -> Load {
         let is_new =
-            |piece: &PieceIndex| self.must_hash_first(*piece) && !self.read_queue.contains(*piece);
+            |piece: &PieceIndex| self.is_unproven(*piece) && !self.read_queue.contains(*piece);
         let is_seeder = self.config.role == Role::Seeder;
         let has_room = is_seeder && self.read_queue.queued_count() < PROVED_AHEAD;
         let peer = self.peers.get(slot).filter(|_| has_room);
@@ -265,14 +285,21 @@ impl Swarm {
             return Load::Nothing;
         };
         self.read_queue.add(piece);
+        self.note_read_for_marks(piece);
         self.read_ahead();
         self.peer(slot).excess_reads += 1;
         Load::Begun
     }
 
-    /// A seeder sends nothing that it has not compared with the torrent.
-    pub(super) fn must_hash_first(&self, piece: PieceIndex) -> bool {
-        self.config.role == Role::Seeder && self.read_back.is_unproven(piece)
+    /// A seeder sends nothing that it has not compared with the torrent, and reads once more what
+    /// it has compared if the peer waits for marks.
+    pub(super) fn must_hash_first(&self, slot: PeerSlot, piece: PieceIndex) -> bool {
+        let is_seeder = self.config.role == Role::Seeder;
+        is_seeder && (self.is_unproven(piece) || self.must_mark(slot, piece))
+    }
+
+    fn is_unproven(&self, piece: PieceIndex) -> bool {
+        self.read_back.is_unproven(piece)
     }
 
     /// A buffer to read into, but not one that holds what a peer is sent next: with few buffers the
@@ -294,16 +321,6 @@ enum Load {
     /// All reads are taken.
     NoRoom,
     Nothing,
-}
-
-fn hash_block(job: BlockHashJob) -> Hash {
-    Hash {
-        of: HashOf::Block(job.piece, job.at),
-        begin: 0,
-        length: job.length,
-        buffer: job.buffer,
-        offset: job.offset,
-    }
 }
 
 /// The first few chunks that a peer waits for.

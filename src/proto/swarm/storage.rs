@@ -99,6 +99,11 @@ impl Swarm {
         let matches = self.metainfo.hashes[of.piece().index()] == digest;
         match of {
             HashOf::Block(piece, at) => self.note_block_hash(now, piece, at, digest),
+            HashOf::Part {
+                piece,
+                begin,
+                length,
+            } => self.judge_part(piece, begin..begin + length, digest),
             HashOf::Download(piece) => self.judge_download(now, piece, matches),
             HashOf::Disk(piece) => self.judge_read(now, piece, matches),
         }
@@ -319,7 +324,11 @@ impl Swarm {
         let Some(from) = from else {
             return;
         };
-        for (index, buffer) in (0..).zip(self.picker.written(from).unwrap_or_default()) {
+        let buffers = self.picker.written(from).unwrap_or_default();
+        if !self.picker.is_open(from) {
+            self.marks.forget(from);
+        }
+        for (index, buffer) in (0..).zip(buffers) {
             self.cache.store(buffer, Chunk { piece: from, index });
         }
     }

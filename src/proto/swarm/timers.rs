@@ -37,6 +37,7 @@ impl Swarm {
                 self.watch(now, slot);
             }
             self.seek_links(now);
+            self.arrivals.tick(self.traffic.fetched());
             self.room.tick(self.traffic.fetched());
             self.find_place();
             self.exchange_peers(now);
@@ -130,9 +131,9 @@ impl Swarm {
 
     /// Whether another peer could be asked for this piece.
     fn others_have(&self, now: Instant, slot: PeerSlot, piece: PieceIndex) -> bool {
-        let share = self.room.share();
+        let inputs = self.pick_inputs();
         let can = |peer: &Peer| {
-            let has = peer.has().get(piece) && self.may_fetch(share, peer, piece);
+            let has = peer.has().get(piece) && self.may_fetch(inputs, peer, piece);
             peer.may_request(now) && !peer.snubbed && has
         };
         let mut others = self.peers.iter().filter(|(other, _)| *other != slot);

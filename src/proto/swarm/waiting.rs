@@ -6,6 +6,7 @@ use core::fmt;
 use super::Swarm;
 use super::interface::State;
 use super::peer::{Peer, overdue};
+use crate::format::metainfo::Metainfo;
 use crate::limits::WAITING_AFTER;
 use crate::units::Instant;
 
@@ -41,6 +42,15 @@ pub(super) enum LastAnnounce {
     Answered,
     Refused(String),
     Unanswered(String),
+}
+
+impl LastAnnounce {
+    pub(super) fn none_yet(metainfo: &Metainfo) -> LastAnnounce {
+        match metainfo.trackers.is_empty() {
+            true => LastAnnounce::NoTracker,
+            false => LastAnnounce::Pending,
+        }
+    }
 }
 
 impl Swarm {

@@ -3,7 +3,7 @@
 //!
 //! Read first: BEP 10 (extension protocol), BEP 11 (peer exchange), BEP 21 (`upload_only`), BEP 54
 //! (`lt_donthave`). An extension message is a [`Message::Extended`] of `message`; its payload is a
-//! bencoded dictionary, except that of `lt_donthave`.
+//! bencoded dictionary, except that of `lt_donthave` and of our own `tail`.
 //!
 //! [`Message::Extended`]: crate::wire::message::Message::Extended
 
@@ -12,8 +12,9 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use crate::format::bencode::{self, Dict, put_bytes, put_integer};
-use crate::limits::{PEX_PEER_COUNT_MAX, TEXT_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, MARKS_MAX, PEX_PEER_COUNT_MAX, TEXT_BYTES_MAX};
 use crate::text;
+use crate::units::{Mark, PieceHash};
 use crate::wire::compact;
 use crate::wire::message::WireError;
 
@@ -27,6 +28,8 @@ pub struct ExtendedHandshake {
     /// and length of the block as in a request (BEP 3), then an LZ4 block. It answers an ordinary
     /// request in the place of a `piece`. This extension is our own.
     pub lz_block: Option<u8>,
+    /// The id of the message that tells the sender of a [`Tail`]. This extension is our own.
+    pub tail: Option<u8>,
     /// The id of PEX messages that are sent to the sender. `None` if it wants no such messages.
     pub ut_pex: Option<u8>,
     /// Requests that the sender keeps before it drops some.
@@ -51,6 +54,9 @@ pub const DONT_HAVE_ID: u8 = 1;
 /// The id of the message that tells us of other peers (BEP 11).
 pub const PEX_ID: u8 = 2;
 
+/// The id of the message that tells us of a [`Tail`]. 3 is `message::LZ_BLOCK_ID`.
+pub const TAIL_ID: u8 = 4;
+
 /// The extended message id of an [`ExtendedHandshake`].
 pub const EXTENDED_HANDSHAKE_ID: u8 = 0;
 
@@ -67,6 +73,9 @@ impl ExtendedHandshake {
         }
         if let Some(id) = self.lz_block {
             put_entry(&mut out, "lz_block", i64::from(id));
+        }
+        if let Some(id) = self.tail {
+            put_entry(&mut out, "tail", i64::from(id));
         }
         if let Some(id) = self.ut_pex {
             put_entry(&mut out, "ut_pex", i64::from(id));
@@ -100,6 +109,7 @@ impl ExtendedHandshake {
         Ok(ExtendedHandshake {
             dont_have: extension(b"lt_donthave"),
             lz_block: extension(b"lz_block"),
+            tail: extension(b"tail"),
             ut_pex: extension(b"ut_pex"),
             reqq: integer("reqq").and_then(positive),
             client: client.map(|client| text::printable(client, TEXT_BYTES_MAX)),
@@ -166,6 +176,54 @@ impl Pex {
     }
 }
 
+/// The sender has the end of a piece: everything from the last of these marks on, which it has
+/// checked. Its index, and for each mark four bytes for its place and twenty for the state, in the
+/// order in which a piece is checked, from its end to its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    pub piece: u32,
+    pub marks: Vec<Mark>,
+}
+
+const MARK_BYTES: usize = 24;
+
+impl Tail {
+    /// The payload of the message.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.piece.to_be_bytes().to_vec();
+        for mark in &self.marks {
+            out.extend_from_slice(&mark.begin.to_be_bytes());
+            out.extend_from_slice(&mark.state.0);
+        }
+        out
+    }
+
+    /// None unless there is at least one mark, at most MARKS_MAX, each on the border of two blocks
+    /// and each before the one before it.
+    pub fn parse(payload: &[u8]) -> Option<Tail> {
+        let (piece, marks) = payload.split_first_chunk()?;
+        let (marks, rest) = marks.as_chunks::<MARK_BYTES>();
+        let mark = |bytes: &[u8; MARK_BYTES]| {
+            let (begin, state) = bytes.split_first_chunk()?;
+            let state = PieceHash(state.try_into().ok()?);
+            let begin = u32::from_be_bytes(*begin);
+            let is_border = begin > 0 && begin.is_multiple_of(BLOCK_BYTES);
+            is_border.then_some(Mark { begin, state })
+        };
+        let marks: Vec<Mark> = marks
+            .iter()
+            .take(MARKS_MAX + 1)
+            .map(mark)
+            .collect::<Option<_>>()?;
+        let falls = marks.is_sorted_by(|before, after| before.begin > after.begin);
+        let fits = (1..=MARKS_MAX).contains(&marks.len()) && rest.is_empty();
+        (fits && falls).then_some(Tail {
+            piece: u32::from_be_bytes(*piece),
+            marks,
+        })
+    }
+}
+
 fn put_entry(out: &mut Vec<u8>, key: &str, integer: i64) {
     put_bytes(out, key.as_bytes());
     put_integer(out, integer);
@@ -200,6 +258,7 @@ mod tests {
                 ExtendedHandshake {
                     dont_have: Some(7),
                     lz_block: Some(9),
+                    tail: Some(4),
                     ut_pex: Some(1),
                     reqq: Some(500),
                     client: Some("swarmdd/0.1.0".into()),
@@ -208,7 +267,7 @@ mod tests {
                     fetches: true,
                     offers: true,
                 },
-                "d7:fetchesi1e1:md11:lt_donthavei7e8:lz_blocki9e6:ut_pexi1ee6:offersi1e1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
+                "d7:fetchesi1e1:md11:lt_donthavei7e8:lz_blocki9e4:taili4e6:ut_pexi1ee6:offersi1e1:pi6881e4:reqqi500e11:upload_onlyi1e1:v13:swarmdd/0.1.0e",
             ),
         ];
         for (handshake, text) in cases {
@@ -232,6 +291,7 @@ mod tests {
         let expected = ExtendedHandshake {
             dont_have: Some(7),
             lz_block: None,
+            tail: None,
             ut_pex: Some(1),
             reqq: Some(2000),
             client: Some("libtorrent/2.0.8.0".into()),
@@ -287,6 +347,51 @@ mod tests {
     }
 
     #[test]
+    fn tail_both_ways_and_what_is_none() {
+        let mark = |begin, byte| Mark {
+            begin,
+            state: PieceHash([byte; 20]),
+        };
+        let tail = |begins: &[u32]| Tail {
+            piece: 7,
+            marks: begins.iter().map(|begin| mark(*begin, 1)).collect(),
+        };
+        let payload = b"\0\0\0\x07\0\x02\0\0abababababababababab\0\x01\x80\0cdcdcdcdcdcdcdcdcdcd";
+        let two = Tail {
+            piece: 7,
+            marks: vec![
+                Mark {
+                    begin: 128 * 1024,
+                    state: PieceHash(*b"abababababababababab"),
+                },
+                Mark {
+                    begin: 96 * 1024,
+                    state: PieceHash(*b"cdcdcdcdcdcdcdcdcdcd"),
+                },
+            ],
+        };
+        assert_eq!(two.encode(), payload);
+        assert_eq!(Tail::parse(payload), Some(two));
+        for cut in (0..payload.len()).filter(|cut| *cut != 28) {
+            assert_eq!(Tail::parse(&payload[..cut]), None, "cut at {cut}");
+        }
+        let blocks = |first: u32, count: u32| -> Vec<u32> {
+            (0..count).map(|at| (first - at) * BLOCK_BYTES).collect()
+        };
+        let many = tail(&blocks(100, MARKS_MAX as u32));
+        assert_eq!(Tail::parse(&many.encode()), Some(many));
+        for none in [
+            tail(&blocks(100, MARKS_MAX as u32 + 1)),
+            tail(&[BLOCK_BYTES, 2 * BLOCK_BYTES]),
+            tail(&[BLOCK_BYTES, BLOCK_BYTES]),
+            tail(&[BLOCK_BYTES - 1]),
+            tail(&[BLOCK_BYTES, 0]),
+        ] {
+            assert_eq!(Tail::parse(&none.encode()), None, "{none:?}");
+        }
+    }
+
+    #[test]
     fn pex_of_too_many_peers_is_cut() {
         let mut payload = Vec::from(b"d5:added");
         put_bytes(&mut payload, &[1; 6 * 1000]);
@@ -310,6 +415,7 @@ mod tests {
             }
             let _ = ExtendedHandshake::parse(&payload); // only that it returns
             let _ = Pex::parse(&payload);
+            let _ = Tail::parse(&payload);
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Machine {
     claims: Claims,
     /// What the disk holds, as far as the core can know.
     on_disk: Vec<bool>,
+    /// From where on pieces were checked before they were whole.
+    tails: Vec<u32>,
     /// A seeder that reads before it sends: pieces that were read.
     proven: Vec<bool>,
     must_prove: bool,
@@ -89,6 +91,7 @@ impl Machine {
             links: Vec::new(),
             work: Vec::new(),
             on_disk: vec![seeder; pieces],
+            tails: vec![u32::MAX; pieces],
             proven: vec![false; pieces],
             must_prove,
             buffer_bytes: buffer_bytes(&layout),
@@ -386,7 +389,8 @@ impl Machine {
                     packed,
                     encode,
                 }) => {
-                    self.check_there(block.piece);
+                    let in_tail = block.begin >= self.tails[block.piece.index()];
+                    assert!(in_tail || self.on_disk[block.piece.index()], "{block:?}");
                     let proven = self.proven[block.piece.index()];
                     assert!(!self.must_prove || proven, "{block:?} was not read");
                     let range = offset..offset + block.length;
@@ -470,11 +474,22 @@ impl Machine {
         self.claims.check_read(hash.buffer, &range);
         let length = self.swarm.metainfo().layout.piece_length(piece);
         assert!(hash.begin + hash.length <= length);
-        if hash.begin + hash.length < length {
+        let whole = hash.of.length(&self.swarm.metainfo().layout);
+        if hash.begin + hash.length < whole {
             return;
         }
         let bad = self.bad_one_in > 0 && self.fates.chance(1, self.bad_one_in);
         let right = self.swarm.metainfo().hashes[piece.index()];
+        if let HashOf::Part { begin, .. } = hash.of {
+            // Of the last part it is what it should lead to; of all others it hardly is.
+            let ends = begin + hash.length == length;
+            let tail = &mut self.tails[piece.index()];
+            *tail = if ends && !bad {
+                begin.min(*tail)
+            } else {
+                *tail
+            };
+        }
         if let HashOf::Disk(_) = hash.of {
             // A scan may have read the piece before it came with an equal one and was written.
             let scans = *self.swarm.state() == State::Scanning;

@@ -246,7 +246,7 @@ impl Story {
         if run.begin + run.length == self.piece_bytes {
             let letters = match of {
                 HashOf::Disk(_) => &self.disk,
-                HashOf::Download(_) | HashOf::Block(..) => &self.image,
+                HashOf::Download(_) | HashOf::Block(..) | HashOf::Part { .. } => &self.image,
             };
             let digest = hash(letters[of.piece().index()], self.piece_bytes);
             self.swarm.handle_hashed(NOW, of, digest);
