@@ -139,8 +139,12 @@ impl Swarm {
         has_parts && is_read && self.peers.get(slot).is_some_and(follows)
     }
 
+    /// It is read now. While there is one peer nobody waits for marks, and later it may be read for
+    /// them.
     pub(super) fn note_read_for_marks(&mut self, piece: PieceIndex) {
-        self.read_for_marks.set(piece);
+        if self.part_bytes() > 0 {
+            self.read_for_marks.set(piece);
+        }
     }
 
     /// The marks of a piece that a seed is about to send to this peer, if it follows a suggestion.

@@ -34,6 +34,27 @@ def six_agents_fetch_from_each_other(stage):
                lambda: sum(tracker.counts(torrent)) == 0)
 
 
+def machines_pass_on_parts_of_long_pieces(stage):
+    """Before any of them has a whole piece, whether the seeder hashes its source before it serves
+    or while it does."""
+    for options in ([], ["--check"]):
+        image = stage.image(f"image{len(options)}", 12 * MIB)
+        tracker = stage.tracker()
+        torrent = Torrent(stage.directory, image, 2 * MIB, tracker)
+        tracker.start(torrent)
+        seeder, _ = stage.seed(torrent, image, "--max-up", "2M", *options)
+        targets = [f"target{len(options)}-{number}" for number in range(3)]
+        agents = [stage.get("--seed-secs", 2, torrent.path, target) for target in targets]
+        early = 0
+        for agent, target in zip(agents, targets):
+            agent.expect(0, 60)
+            check(same_bytes(image, stage.path(target)), f"{target} differs")
+            early += max((report["uploaded"] for report in agent.reports() if not report["have"]),
+                         default=0)
+        check(early > 0, f"nothing was passed on before a piece was whole ({options})")
+        seeder.end()
+
+
 def two_jobs_in_one_process(stage):
     one, two = two_seeded_torrents(stage)
     device = stage.loop("disk", DEVICE_IMAGE)
@@ -144,6 +165,7 @@ def two_partitions(stage, disk):
 
 CASES = [
     six_agents_fetch_from_each_other,
+    machines_pass_on_parts_of_long_pieces,
     two_jobs_in_one_process,
     one_port_serves_ipv4_and_ipv6,
     a_late_torrent_url_is_waited_for,
