@@ -542,16 +542,18 @@ mod tests {
         }
     }
 
-    /// What peer `slot` with these pieces and suggestions would be asked for. It has no requests
-    /// yet.
-    fn pick(picker: &Picker, slot: u32, has: &str, suggested: &[u32]) -> Pick {
-        let suggested: Vec<PieceIndex> = suggested.iter().copied().map(PieceIndex).collect();
-        let asked = Asked {
-            slot: PeerSlot(slot),
-            has: &field(has),
+    /// A peer of which nothing is special.
+    fn peer<'a>(
+        has: &'a Bitfield,
+        tails: &'a VecMap<PieceIndex, u32>,
+        suggested: &'a [PieceIndex],
+    ) -> Asked<'a> {
+        Asked {
+            slot: PeerSlot(0),
+            has,
             may_fetch: &|_| true,
-            suggested: &suggested,
-            tails: &VecMap::new(),
+            suggested,
+            tails,
             backwards: false,
             offers: false,
             requested: &|_| false,
@@ -559,8 +561,18 @@ mod tests {
             may_fill: &|_| true,
             room: true,
             last: true,
-        };
-        picker.pick(&asked)
+        }
+    }
+
+    /// What peer `slot` with these pieces and suggestions would be asked for. It has no requests
+    /// yet.
+    fn pick(picker: &Picker, slot: u32, has: &str, suggested: &[u32]) -> Pick {
+        let suggested: Vec<PieceIndex> = suggested.iter().copied().map(PieceIndex).collect();
+        let (has, none) = (field(has), VecMap::new());
+        picker.pick(&Asked {
+            slot: PeerSlot(slot),
+            ..peer(&has, &none, &suggested)
+        })
     }
 
     fn giver(slot: u32) -> Giver {
@@ -642,21 +654,10 @@ mod tests {
             for (piece, begin) in tails {
                 theirs.insert(PieceIndex(*piece), begin * BLOCK_BYTES);
             }
-            let asked = Asked {
-                slot: PeerSlot(0),
-                has: &field(has),
-                may_fetch: &|_| true,
-                suggested: &[],
-                tails: &theirs,
+            picker.pick(&Asked {
                 backwards,
-                offers: false,
-                requested: &|_| false,
-                late: false,
-                may_fill: &|_| true,
-                room: true,
-                last: true,
-            };
-            picker.pick(&asked)
+                ..peer(&field(has), &theirs, &[])
+            })
         };
         assert_eq!(ask(&picker, "..", &[], false), Pick::Nothing);
         assert_eq!(
@@ -686,21 +687,11 @@ mod tests {
         let mut picker = picker("3123", "....");
         let ask = |picker: &Picker, suggested: &[PieceIndex], room| {
             let has = field("####");
-            let asked = Asked {
-                slot: PeerSlot(0),
-                has: &has,
-                may_fetch: &|_| true,
-                suggested,
-                tails: &VecMap::new(),
-                backwards: false,
+            picker.pick(&Asked {
                 offers: true,
-                requested: &|_| false,
-                late: false,
-                may_fill: &|_| true,
                 room,
-                last: true,
-            };
-            picker.pick(&asked)
+                ..peer(&has, &VecMap::new(), suggested)
+            })
         };
         open(&mut picker, 3);
         assert_eq!(
